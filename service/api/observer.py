@@ -1,0 +1,114 @@
+"""What both transports do around a request: name it, count it, log it, and turn a surprise into an error.
+
+Every request passes through `Observer.request` once, so a transport's own code only converts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from service.errors import Cancelled, InternalError, ServiceError
+from service.metrics import Metrics
+
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def choose_request_id(candidate: str | None) -> str:
+    """The caller's own request id where it is short and plain, else a new one.
+
+    Example:
+        >>> choose_request_id("order-7")
+        'order-7'
+        >>> len(choose_request_id("a\\nforged log line"))
+        32
+    """
+    if candidate is not None and REQUEST_ID_PATTERN.fullmatch(candidate):
+        return candidate
+    return uuid.uuid4().hex
+
+
+@dataclass(slots=True)
+class Observation:
+    """What becomes known of a request while it is worked on; the transport fills it in.
+
+    Attributes:
+        request_id: Names the request in the log and in a generic error.
+        model: The served model's name, "" until it is known.
+        sequences: Rows asked for.
+        tokens: Unmasked positions computed.
+    """
+
+    request_id: str
+    model: str = ""
+    sequences: int = 0
+    tokens: int = 0
+
+
+class Observer:
+    """Counts and logs the requests of one transport.
+
+    Args:
+        transport: `rest` or `grpc`.
+        metrics: Where requests are counted.
+        log: Where each request leaves one line.
+    """
+
+    def __init__(self, transport: str, metrics: Metrics, log: structlog.typing.FilteringBoundLogger) -> None:
+        self._transport = transport
+        self._metrics = metrics
+        self._log = log
+
+    @contextmanager
+    def request(self, method: str, request_id: str) -> Iterator[Observation]:
+        """Watches one request from its arrival to its answer.
+
+        Args:
+            method: What was called, for the log.
+            request_id: From `choose_request_id`.
+
+        Raises:
+            ServiceError: As raised inside; any other exception becomes an `InternalError` whose text holds
+                the request id and nothing else, while the log holds the traceback.
+        """
+        seen = Observation(request_id)
+        started = time.perf_counter()
+        in_flight = self._metrics.in_flight.labels(self._transport)
+        in_flight.inc()
+        code = "ok"
+        try:
+            yield seen
+        except ServiceError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = Cancelled.code
+            raise
+        except Exception as error:
+            code = InternalError.code
+            self._log.exception("request failed unexpectedly", request_id=request_id)
+            raise InternalError(f"internal error; the log has the rest under request id {request_id}") from error
+        finally:
+            in_flight.dec()
+            self._finish(method, seen, code, time.perf_counter() - started)
+
+    def _finish(self, method: str, seen: Observation, code: str, seconds: float) -> None:
+        self._metrics.observe_request(transport=self._transport, model=seen.model, code=code, seconds=seconds)
+        self._log.info(
+            "request",
+            transport=self._transport,
+            method=method,
+            request_id=seen.request_id,
+            model=seen.model,
+            code=code,
+            sequences=seen.sequences,
+            tokens=seen.tokens,
+            ms=round(seconds * 1e3, 3),
+        )

@@ -1,0 +1,153 @@
+"""Every Prometheus instrument, in one injected object.
+
+All series exist before the first request: a counter that appears only with its first error cannot be
+alerted on. That bounds the labels too: `model` is one of the configured names, or "" where a request named
+none of them; `code` is `ok` or an error's slug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from service import errors
+
+TRANSPORTS: Final = ("rest", "grpc")
+CODES: Final = ("ok", *(cls.code for cls in errors.ServiceError.__subclasses__()))
+LATENCY_BUCKETS_S: Final = (
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
+)  # fmt: skip
+SEQUENCE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKEN_BUCKETS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+class BatchMetrics:
+    """What one model's batcher reports. Each argument is already bound to its model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.queue_wait_s = metrics.queue_wait.labels(model)
+        self.compute_s = metrics.compute.labels(model)
+        self.sequences = metrics.batch_sequences.labels(model)
+        self.tokens = metrics.batch_tokens.labels(model)
+        self.real_tokens = metrics.real_tokens.labels(model)
+        self.padded_tokens = metrics.padded_tokens.labels(model)
+        self.engine_failures = metrics.engine_failures.labels(model)
+        self.non_finite_rows = metrics.non_finite_rows.labels(model)
+
+
+class Metrics:
+    """The instruments, on a registry of their own.
+
+    Args:
+        version: The service's version, shown by `electra_build_info`.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._define_requests()
+        self._define_batches()
+        self._define_gauges()
+        build = Gauge("electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry)
+        build.labels(version).set(1)
+        self._create_request_series("")
+
+    def _define_requests(self) -> None:
+        labels = ["model", "transport", "code"]
+        self.requests = Counter(
+            "electra_requests_total", "Requests answered, by transport and outcome.", labels, registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "electra_request_seconds",
+            "From a request's arrival to its answer.",
+            ["model", "transport"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "electra_requests_in_flight", "Requests being worked on.", ["transport"], registry=self.registry
+        )
+        for transport in TRANSPORTS:
+            self.in_flight.labels(transport)
+
+    def _define_batches(self) -> None:
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, ["model"], buckets=buckets, registry=self.registry)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, ["model"], registry=self.registry)
+
+        self.queue_wait = histogram(
+            "electra_queue_wait_seconds", "From a sequence's admission to its batch's start.", LATENCY_BUCKETS_S
+        )
+        self.compute = histogram("electra_compute_seconds", "One batch in the engine.", LATENCY_BUCKETS_S)
+        self.batch_sequences = histogram("electra_batch_sequences", "Sequences in a batch.", SEQUENCE_BUCKETS)
+        self.batch_tokens = histogram("electra_batch_tokens", "Positions in a batch, padding included.", TOKEN_BUCKETS)
+        self.real_tokens = counter("electra_real_tokens_total", "Unmasked positions computed.")
+        self.padded_tokens = counter("electra_padded_tokens_total", "Positions computed, padding included.")
+        self.engine_failures = counter("electra_engine_failures_total", "Batches in which the engine raised.")
+        self.non_finite_rows = counter("electra_non_finite_rows_total", "Sequences whose outputs were not finite.")
+
+    def _define_gauges(self) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, ["model"], registry=self.registry)
+
+        self.queued_sequences = gauge("electra_queued_sequences", "Sequences waiting for a batch.")
+        self.queued_tokens = gauge("electra_queued_tokens", "Positions waiting for a batch.")
+        self.oldest_wait = gauge("electra_queue_oldest_wait_seconds", "How long the oldest waiting sequence has waited.")
+        self.running_sequences = gauge("electra_running_sequences", "Sequences in the engine.")
+        self.compilations = gauge("electra_compilations_after_warm_up", "Graphs compiled after warm-up; should be 0.")
+        self.model_ready = gauge("electra_model_ready", "1 when the model is ready, else 0.")
+        self.model_load_seconds = gauge("electra_model_load_seconds", "From the start of loading to ready.")
+
+    def _create_request_series(self, model: str) -> None:
+        for transport in TRANSPORTS:
+            self.request_seconds.labels(model, transport)
+            for code in CODES:
+                self.requests.labels(model, transport, code)
+
+    def for_model(self, model: str) -> BatchMetrics:
+        """Creates every series of `model` and returns those that its batcher writes."""
+        self._create_request_series(model)
+        for gauge in (
+            self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
+            self.compilations, self.model_ready, self.model_load_seconds,
+        ):  # fmt: skip
+            gauge.labels(model)
+        return BatchMetrics(self, model)
+
+    def watch_queue(
+        self,
+        model: str,
+        *,
+        sequences: Callable[[], float],
+        tokens: Callable[[], float],
+        oldest_wait_s: Callable[[], float],
+        running: Callable[[], float],
+        compilations: Callable[[], float],
+    ) -> None:
+        """Has the gauges of `model` read these functions at each scrape, so they are never stale."""
+        self.queued_sequences.labels(model).set_function(sequences)
+        self.queued_tokens.labels(model).set_function(tokens)
+        self.oldest_wait.labels(model).set_function(oldest_wait_s)
+        self.running_sequences.labels(model).set_function(running)
+        self.compilations.labels(model).set_function(compilations)
+
+    def observe_request(self, *, transport: str, model: str, code: str, seconds: float) -> None:
+        """Counts one answered request.
+
+        Args:
+            transport: One of `TRANSPORTS`.
+            model: A configured model's name, or "" where the request named none.
+            code: `ok`, or the error's slug.
+            seconds: From arrival to answer.
+        """
+        self.requests.labels(model, transport, code).inc()
+        self.request_seconds.labels(model, transport).observe(seconds)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,183 @@
+"""Every knob, in one frozen tree.
+
+A field is the same thing in three places: `rest.port` is the flag `--rest.port`, the variable
+`ELECTRA_REST__PORT` and `port:` under `rest:` in the YAML file. Flags win over variables, variables over the
+file, the file over the defaults. An unknown key is an error in all three.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
+
+from service.errors import SettingsError
+
+ENV_PREFIX = "ELECTRA_"
+CONFIG_VARIABLE = "ELECTRA_CONFIG"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RestSettings(_Section):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface, as containers need."""
+    port: Port = 8080
+    """TCP port; 0 takes a free one."""
+    max_body_bytes: Count = 4 * 2**20
+    """Largest request body. 256 rows of 512 ids with segments and mask are about 1.6 MB of JSON."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds a client has to send its whole body. Too low refuses slow links, too high holds sockets."""
+
+
+class GrpcSettings(_Section):
+    """The gRPC server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface."""
+    port: Port = 50051
+    """TCP port; 0 takes a free one."""
+    max_message_bytes: Count = 64 * 2**20
+    """Largest message in either direction. Answers with `sequence_output` are the large ones: 32 rows of 512
+    positions, 768 wide, are 50 MB."""
+    max_stream_requests: Count = 64
+    """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
+
+
+class LimitSettings(_Section):
+    """What one request may carry."""
+
+    max_sequences: Count = 256
+    """Most sequences in one request; more are refused with 413 / RESOURCE_EXHAUSTED."""
+    max_text_characters: Count = 100_000
+    """Longest text, in characters, that is handed to the tokenizer."""
+    max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds after which any request is given up, and the longest that a caller may ask for."""
+
+
+class BatchingSettings(_Section):
+    """The queue and the batches cut from it."""
+
+    max_queue_sequences: Count = 2048
+    """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
+    max_queue_tokens: Count = 262_144
+    """Positions that may wait, whichever bound comes first."""
+    max_batch_sequences: Count = 32
+    """Most sequences in one batch."""
+    max_batch_tokens: Count = 8192
+    """Most positions in one batch, padding included; at least one sequence always fits. Bounds the memory and
+    the time of a batch: more helps GPUs, less keeps latency even on CPUs."""
+    max_window_sequences: Count = 128
+    """How many waiting sequences the planner looks at to find those of like length. More packs tighter and
+    costs planning time, a few microseconds each."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchingSettings:
+        if self.max_window_sequences < self.max_batch_sequences:
+            raise ValueError("max_window_sequences must be at least max_batch_sequences")
+        return self
+
+
+class ModelSettings(_Section):
+    """One model to serve. A bare string stands for `{preset: …}`."""
+
+    preset: str
+    """A built-in id or a folder in KerasHub's preset format."""
+    name: str = ""
+    """The name requests use; default: the last part of `preset`."""
+    engine: Literal["auto", "tensorflow"] = "auto"
+    """What computes. `auto` takes the best engine installed for the device."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
+    replicas: Count = 1
+    """Engines that share the model's queue, one thread each. On GPUs, replica i goes to the i-th GPU from
+    `device`; on a CPU more than one only helps with many cores."""
+    load_weights: bool = True
+    """False: random weights in the preset's architecture, for load tests; needs no files."""
+    limits: LimitSettings | None = None
+    """This model's own `limits`; default: the common ones."""
+    batching: BatchingSettings | None = None
+    """This model's own `batching`; default: the common one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and not values.get("name") and isinstance(values.get("preset"), str):
+            return {**values, "name": Path(values["preset"]).name}
+        return values
+
+
+def _model_from_string(value: object) -> object:
+    return {"preset": value} if isinstance(value, str) else value
+
+
+class LifecycleSettings(_Section):
+    """Starting and stopping."""
+
+    drain_delay_s: Seconds = 0.0
+    """Seconds between turning readiness off and refusing connections, on SIGTERM. On Kubernetes, as long as
+    endpoints take to disappear (5)."""
+    drain_timeout_s: Seconds = 30.0
+    """Seconds that accepted requests have to finish after that. Keep `drain_delay_s` + this below the pod's
+    terminationGracePeriodSeconds."""
+
+
+class LogSettings(_Section):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`json` for machines, `console` for people, `auto` for console on a terminal and JSON elsewhere."""
+    requests: bool = True
+    """Whether each request leaves a line at level info."""
+
+
+class Settings(BaseSettings):
+    """The whole tree.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range, a key unknown, or two values contradict each other.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+        nested_model_default_partial_update=True,
+    )
+
+    models: tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...] = (
+        ModelSettings(preset="electra_demo"),
+    )
+    """The models to serve. As flag or variable: JSON."""
+    rest: RestSettings = RestSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    limits: LimitSettings = LimitSettings()
+    batching: BatchingSettings = BatchingSettings()
+    lifecycle: LifecycleSettings = LifecycleSettings()
+    log: LogSettings = LogSettings()
