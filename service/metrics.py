@@ -51,7 +51,9 @@ class Metrics:
         self._define_requests()
         self._define_batches()
         self._define_gauges()
-        build = Gauge("electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry)
+        build = Gauge(
+            "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
+        )
         build.labels(version).set(1)
         self._create_request_series("")
 
@@ -97,11 +99,17 @@ class Metrics:
 
         self.queued_sequences = gauge("electra_queued_sequences", "Sequences waiting for a batch.")
         self.queued_tokens = gauge("electra_queued_tokens", "Positions waiting for a batch.")
-        self.oldest_wait = gauge("electra_queue_oldest_wait_seconds", "How long the oldest waiting sequence has waited.")
+        self.oldest_wait = gauge(
+            "electra_queue_oldest_wait_seconds", "How long the oldest waiting sequence has waited."
+        )
         self.running_sequences = gauge("electra_running_sequences", "Sequences in the engine.")
         self.compilations = gauge("electra_compilations_after_warm_up", "Graphs compiled after warm-up; should be 0.")
         self.model_ready = gauge("electra_model_ready", "1 when the model is ready, else 0.")
         self.model_load_seconds = gauge("electra_model_load_seconds", "From the start of loading to ready.")
+        self._model_gauges = (
+            self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
+            self.compilations, self.model_ready, self.model_load_seconds,
+        )  # fmt: skip
 
     def _create_request_series(self, model: str) -> None:
         for transport in TRANSPORTS:
@@ -109,14 +117,15 @@ class Metrics:
             for code in CODES:
                 self.requests.labels(model, transport, code)
 
-    def for_model(self, model: str) -> BatchMetrics:
-        """Creates every series of `model` and returns those that its batcher writes."""
+    def create_model_series(self, model: str) -> None:
+        """Makes every series of `model` exist, at zero."""
         self._create_request_series(model)
-        for gauge in (
-            self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
-            self.compilations, self.model_ready, self.model_load_seconds,
-        ):  # fmt: skip
+        BatchMetrics(self, model)
+        for gauge in self._model_gauges:
             gauge.labels(model)
+
+    def batches(self, model: str) -> BatchMetrics:
+        """What the batcher of `model` writes."""
         return BatchMetrics(self, model)
 
     def watch_queue(

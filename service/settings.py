@@ -7,26 +7,14 @@ file, the file over the defaults. An unknown key is an error in all three.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    YamlConfigSettingsSource,
-)
-from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.errors import SettingsError
-
-ENV_PREFIX = "ELECTRA_"
-CONFIG_VARIABLE = "ELECTRA_CONFIG"
+ENV_PREFIX: Final = "ELECTRA_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -57,9 +45,12 @@ class GrpcSettings(_Section):
     """Address to listen on; `0.0.0.0` for every interface."""
     port: Port = 50051
     """TCP port; 0 takes a free one."""
+    max_request_bytes: Count = 4 * 2**20
+    """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB of int32. Parsing can
+    take 60 times this in memory, where a hostile message is made of nothing but empty tensors."""
     max_message_bytes: Count = 64 * 2**20
-    """Largest message in either direction. Answers with `sequence_output` are the large ones: 32 rows of 512
-    positions, 768 wide, are 50 MB."""
+    """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
+    wide, are 50 MB."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
 
@@ -123,7 +114,7 @@ class ModelSettings(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_preset(cls, values: Any) -> Any:
+    def _name_from_preset(cls, values: object) -> object:
         if isinstance(values, Mapping) and not values.get("name") and isinstance(values.get("preset"), str):
             return {**values, "name": Path(values["preset"]).name}
         return values
@@ -174,10 +165,30 @@ class Settings(BaseSettings):
     models: tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...] = (
         ModelSettings(preset="electra_demo"),
     )
-    """The models to serve. As flag or variable: JSON."""
+    """The models to serve: presets, or objects with the fields below. The flag may be repeated; the variable
+    is a JSON list."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        names = [model.name for model in self.models]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
+        for model in self.models:
+            limits, batching = model.limits or self.limits, model.batching or self.batching
+            if limits.max_sequences > batching.max_queue_sequences:
+                raise ValueError(
+                    f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
+                    f"({batching.max_queue_sequences}): such a request could never be admitted"
+                )
+        return self
+
+    @property
+    def max_sequences(self) -> int:
+        """Most sequences in one request that any model takes."""
+        return max((model.limits or self.limits).max_sequences for model in self.models)

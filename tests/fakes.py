@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from service.engine.base import EngineSignature, ShapeGrid
-from service.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
+from service.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
 FAKE_HIDDEN_DIM = 4
 
@@ -67,3 +67,47 @@ class FakeEngine:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeTimer:
+    """Something due on a `FakeClock`."""
+
+    def __init__(self, due: float, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    """A clock that stands still until the test advances it."""
+
+    def __init__(self) -> None:
+        self._now = 100.0
+        self._timers: list[FakeTimer] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> FakeTimer:
+        timer = FakeTimer(self._now + delay_s, callback)
+        self._timers.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Moves time on and calls back what has come due, in order."""
+        self._now += seconds
+        due = sorted((timer for timer in self._timers if timer.due <= self._now), key=lambda timer: timer.due)
+        self._timers = [timer for timer in self._timers if timer.due > self._now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.callback()
+
+
+def encoding(*ids: int, masked_tail: int = 0) -> Encoding:
+    """A sequence of these ids, followed by so many masked positions."""
+    token_ids = np.array([*ids, *[0] * masked_tail], np.int32)
+    mask = np.array([1] * len(ids) + [0] * masked_tail, np.int32)
+    return Encoding(token_ids, np.zeros_like(token_ids), mask, compute_length=len(ids), real_tokens=len(ids))

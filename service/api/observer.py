@@ -58,13 +58,22 @@ class Observer:
     Args:
         transport: `rest` or `grpc`.
         metrics: Where requests are counted.
-        log: Where each request leaves one line.
+        log: Where surprises are told, with their tracebacks.
+        log_requests: Whether each request leaves a line there too.
     """
 
-    def __init__(self, transport: str, metrics: Metrics, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        transport: str,
+        metrics: Metrics,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        log_requests: bool = True,
+    ) -> None:
         self._transport = transport
         self._metrics = metrics
         self._log = log
+        self._log_requests = log_requests
 
     @contextmanager
     def request(self, method: str, request_id: str) -> Iterator[Observation]:
@@ -93,14 +102,16 @@ class Observer:
             raise
         except Exception as error:
             code = InternalError.code
-            self._log.exception("request failed unexpectedly", request_id=request_id)
-            raise InternalError(f"internal error; the log has the rest under request id {request_id}") from error
+            self._log.exception("request failed unexpectedly", request_id=seen.request_id)
+            raise InternalError(f"internal error; the log has the rest under request id {seen.request_id}") from error
         finally:
             in_flight.dec()
             self._finish(method, seen, code, time.perf_counter() - started)
 
     def _finish(self, method: str, seen: Observation, code: str, seconds: float) -> None:
         self._metrics.observe_request(transport=self._transport, model=seen.model, code=code, seconds=seconds)
+        if not self._log_requests:
+            return
         self._log.info(
             "request",
             transport=self._transport,

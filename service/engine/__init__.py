@@ -1,0 +1,1 @@
+"""What computes: one contract, one file per backend."""

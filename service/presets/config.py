@@ -19,6 +19,9 @@ LIMITS = {
 }
 """The largest value each field may have: a config that asks for more is an accident or an attack."""
 
+HIDDEN_ACTIVATIONS = ("gelu_tanh", "gelu")
+"""Feed-forward activations: the tanh form of Google's code and KerasHub, and the exact one of transformers."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
@@ -34,6 +37,7 @@ class BackboneConfig:
         dropout: Dropout rate in training, 0 ≤ dropout < 1.
         max_sequence_length: Rows of the position embedding.
         num_segments: Rows of the segment embedding.
+        hidden_activation: One of `HIDDEN_ACTIVATIONS`.
 
     Raises:
         PresetError: A value is out of range, or `num_heads` does not divide `hidden_dim`.
@@ -48,6 +52,7 @@ class BackboneConfig:
     dropout: float = 0.1
     max_sequence_length: int = 512
     num_segments: int = 2
+    hidden_activation: str = HIDDEN_ACTIVATIONS[0]
 
     def __post_init__(self) -> None:
         for name, largest in LIMITS.items():
@@ -56,6 +61,10 @@ class BackboneConfig:
                 raise PresetError(f"{name} must be an integer from 1 to {largest}; received {value!r:.40}")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise PresetError(f"dropout must be at least 0 and below 1; received {self.dropout!r:.40}")
+        if self.hidden_activation not in HIDDEN_ACTIVATIONS:
+            raise PresetError(
+                f"hidden_activation must be one of {', '.join(HIDDEN_ACTIVATIONS)}; received {self.hidden_activation!r:.40}"
+            )
         if self.hidden_dim % self.num_heads:
             raise PresetError(
                 f"num_heads must divide hidden_dim; received hidden_dim {self.hidden_dim} and num_heads {self.num_heads}"
@@ -74,9 +83,12 @@ class BackboneConfig:
         except TypeError as error:
             raise PresetError(f"the backbone config is incomplete: {error}") from error
 
-    def to_mapping(self) -> dict[str, int | float]:
-        """Every field under its own name."""
-        return asdict(self)
+    def to_mapping(self) -> dict[str, int | float | str]:
+        """Every field under its own name, without `hidden_activation` where KerasHub's own is meant."""
+        mapping = asdict(self)
+        if self.hidden_activation == HIDDEN_ACTIVATIONS[0]:
+            del mapping["hidden_activation"]
+        return mapping
 
     @property
     def parameters(self) -> int:

@@ -1,0 +1,83 @@
+"""What a call says beside its message: who calls, what it is named, how urgent it is and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+
+from service.api.grpc.status import REQUEST_ID_KEY
+from service.errors import MalformedRequest
+from service.inference import Priority
+
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+PRIORITY_KEY: Final = "x-priority"
+PRIORITIES: Final[Mapping[str, Priority]] = MappingProxyType(
+    {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as its context tells it.
+
+    Attributes:
+        context: What it was read from.
+        metadata: The caller's own, the last value where a key is repeated.
+    """
+
+    context: Context
+    metadata: Mapping[str, str | bytes]
+
+    @classmethod
+    def of(cls, context: Context) -> Call:
+        """Reads what `context` tells once and for all."""
+        return cls(context, dict(context.invocation_metadata() or ()))
+
+    @property
+    def request_id(self) -> str | None:
+        """The caller's own name for the request, unchecked."""
+        value = self.metadata.get(REQUEST_ID_KEY)
+        return value if isinstance(value, str) else None
+
+    @property
+    def priority(self) -> Priority:
+        """Which requests go first.
+
+        Raises:
+            MalformedRequest: It is none of high, normal and low.
+        """
+        value = self.metadata.get(PRIORITY_KEY, "normal")
+        priority = PRIORITIES.get(value) if isinstance(value, str) else None
+        if priority is None:
+            raise MalformedRequest("x-priority must be high, normal or low; received another value", field=PRIORITY_KEY)
+        return priority
+
+    @property
+    def client(self) -> str:
+        """Who calls, for fairness between clients."""
+        return host_of(self.context.peer())
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds from now until the caller's deadline; None: it set none."""
+        remaining = self.context.time_remaining()
+        return None if remaining is None else max(remaining, 0.0)
+
+
+def host_of(peer: str) -> str:
+    """The address of a peer without its port, so that one client's connections count as one.
+
+    Example:
+        >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
+        ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
+    """
+    scheme, _, address = peer.partition(":")
+    if scheme not in {"ipv4", "ipv6"}:
+        return peer
+    return unquote(address).rpartition(":")[0].strip("[]")

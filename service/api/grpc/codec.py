@@ -1,0 +1,135 @@
+"""Requests and answers between their messages and the service's own types. Pure: no call, no clock, no log.
+
+What a request means is checked by `service.inference`, for all transports alike; here only what a message can
+get wrong by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from google.protobuf.message import Message
+
+from service.api.grpc.strict import refuse_unknown_fields
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.tensor import from_floats, refuse_too_many, to_rows
+from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from service.inference import EncodeResult
+from service.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
+
+OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
+    {
+        pb.OUTPUT_SEQUENCE: Output.SEQUENCE,
+        pb.OUTPUT_POOLED: Output.POOLED,
+        pb.OUTPUT_CLS: Output.CLS,
+        pb.OUTPUT_MEAN: Output.MEAN,
+    }
+)
+
+
+def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | TextInput:
+    """The sequences of a request, ranges and lengths not yet checked.
+
+    Args:
+        message: As received; its own unknown fields have been refused.
+        max_sequences: Most sequences that any model here takes.
+
+    Raises:
+        InvalidInput: A tensor's type, rank, dimensions or number of bytes is wrong.
+        MalformedRequest: The request has no input, or a field inside it is unknown.
+        PayloadTooLarge: There are more than `max_sequences`.
+    """
+    match message.WhichOneof("input"):
+        case "tokens":
+            return _to_tokens(message.tokens, max_sequences)
+        case "text":
+            return _to_texts(message.text, max_sequences)
+        case _:
+            raise MalformedRequest("one of tokens and text must be set; received neither", field="input")
+
+
+def to_outputs(values: Sequence[int]) -> Outputs:
+    """The outputs that a request names, or the default ones where it names none.
+
+    Raises:
+        InvalidInput: A value is no output, or there are more values than outputs.
+    """
+    if not values:
+        return DEFAULT_OUTPUTS
+    if len(values) > len(OUTPUTS):
+        raise InvalidInput(f"outputs must be at most {len(OUTPUTS)} values; received {len(values)}", field="outputs")
+    unknown = [value for value in values if value not in OUTPUTS]
+    if unknown:
+        valid = ", ".join(pb.Output.Name(value) for value in OUTPUTS)  # type: ignore[arg-type]
+        raise InvalidInput(f"outputs must be among {valid}; received {unknown[0]}", field="outputs")
+    return frozenset(OUTPUTS[value] for value in values)
+
+
+def count(sequences: TokenInput | TextInput) -> int:
+    """How many sequences there are."""
+    return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)
+
+
+def from_result(result: EncodeResult, request_id: str) -> pb.EncodeResponse:
+    """The answer's message."""
+    return pb.EncodeResponse(
+        request_id=request_id,
+        model=result.model,
+        sequence_output=_each(result, Output.SEQUENCE),
+        pooled_output=_stacked(result, Output.POOLED),
+        cls_output=_stacked(result, Output.CLS),
+        mean_output=_stacked(result, Output.MEAN),
+        usage=pb.Usage(sequences=len(result.rows), tokens=result.tokens),
+        truncated=result.truncated,
+    )
+
+
+def serialize(message: Message, max_bytes: int) -> bytes:
+    """The bytes of an answer.
+
+    Raises:
+        PayloadTooLarge: They are more than `max_bytes`, which gRPC would refuse without a word of advice.
+    """
+    data = message.SerializeToString()
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(
+            f"an answer may be at most {max_bytes} bytes; this one has {len(data)}: ask for fewer sequences or outputs"
+        )
+    return data
+
+
+def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
+    refuse_unknown_fields(message, "tokens")
+
+    def optional(tensors: Sequence[pb.Tensor], field: str) -> list[IntArray] | None:
+        return to_rows(tensors, field, max_sequences) if tensors else None
+
+    return TokenInput(
+        token_ids=to_rows(message.token_ids, "token_ids", max_sequences),
+        segment_ids=optional(message.segment_ids, "segment_ids"),
+        padding_mask=optional(message.padding_mask, "padding_mask"),
+    )
+
+
+def _to_texts(message: pb.TextInput, max_sequences: int) -> TextInput:
+    refuse_unknown_fields(message, "text")
+    refuse_too_many(len(message.texts), "text", max_sequences)
+    return TextInput([_to_text(text, f"text[{index}]") for index, text in enumerate(message.texts)])
+
+
+def _to_text(message: pb.Text, field: str) -> str | tuple[str, str]:
+    refuse_unknown_fields(message, field)
+    return (message.first, message.second) if message.HasField("second") else message.first
+
+
+def _each(result: EncodeResult, output: Output) -> list[pb.Tensor]:
+    return [from_floats(row.get(output)) for row in result.rows] if output in result.outputs else []
+
+
+def _stacked(result: EncodeResult, output: Output) -> pb.Tensor | None:
+    if output not in result.outputs:
+        return None
+    return from_floats(np.stack([row.get(output) for row in result.rows]))  # (B, H)

@@ -1,0 +1,71 @@
+"""What is known of a model, as its message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.presets.config import BackboneConfig
+from service.registry import ModelInfo, ModelLimits, ModelState
+
+STATES: Final[Mapping[ModelState, pb.ModelState.ValueType]] = MappingProxyType(
+    {
+        ModelState.LOADING: pb.MODEL_STATE_LOADING,
+        ModelState.READY: pb.MODEL_STATE_READY,
+        ModelState.FAILED: pb.MODEL_STATE_FAILED,
+        ModelState.UNLOADING: pb.MODEL_STATE_UNLOADING,
+    }
+)
+WEIGHTS: Final[Mapping[str | None, pb.Weights.ValueType]] = MappingProxyType(
+    {None: pb.WEIGHTS_UNSPECIFIED, "pretrained": pb.WEIGHTS_PRETRAINED, "random": pb.WEIGHTS_RANDOM}
+)
+
+
+def from_model_info(info: ModelInfo) -> pb.ModelInfo:
+    """The message of `info`; what is None there is absent here."""
+    return pb.ModelInfo(
+        name=info.name,
+        preset=info.preset,
+        state=STATES[info.state],
+        source=info.source,
+        revision=info.revision,
+        weights=WEIGHTS[info.weights],
+        config=_config(info.config),
+        parameters=info.parameters,
+        limits=_limits(info.limits),
+        engine=info.engine,
+        device=info.device,
+        dtype=info.dtype,
+        replicas=info.replicas,
+        text=info.text,
+        load_seconds=info.load_seconds,
+        cost=_cost(info.cost),
+    )
+
+
+def _config(config: BackboneConfig | None) -> pb.BackboneConfig | None:
+    if config is None:
+        return None
+    return pb.BackboneConfig(
+        vocab_size=config.vocab_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        hidden_dim=config.hidden_dim,
+        embedding_dim=config.embedding_dim,
+        intermediate_dim=config.intermediate_dim,
+        dropout=config.dropout,
+        max_sequence_length=config.max_sequence_length,
+        num_segments=config.num_segments,
+    )
+
+
+def _limits(limits: ModelLimits | None) -> pb.ModelLimits | None:
+    if limits is None:
+        return None
+    return pb.ModelLimits(max_sequences=limits.max_sequences, max_sequence_length=limits.max_sequence_length)
+
+
+def _cost(cost: tuple[float, float, float] | None) -> pb.CostModel | None:
+    return None if cost is None else pb.CostModel(a=cost[0], b=cost[1], c=cost[2])

@@ -1,0 +1,101 @@
+"""The gRPC server: the encoder, its health and its reflection on one port."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.api.grpc.health import NAME as HEALTH_NAME
+from service.api.grpc.health import Health
+from service.api.grpc.ports import EncodeService
+from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from service.api.observer import Observer
+from service.errors import StartupError
+from service.settings import GrpcSettings
+
+MAX_CONNECTION_AGE_S: Final = 600
+"""After this, a connection takes no new calls and its client opens another one, which a load balancer may send
+elsewhere. Calls in progress, long streams too, go on undisturbed."""
+MIN_PING_INTERVAL_S: Final = 10
+"""Clients may send a keepalive ping this often; gRPC's own default of 300 s cuts off those that do."""
+
+
+class GrpcServer:
+    """Serves the encoder over gRPC.
+
+    Args:
+        service: What answers.
+        settings: Where to listen, and the size of messages.
+        observer: Where requests are counted and logged.
+        max_sequences: Most sequences of one request that any model takes.
+    """
+
+    def __init__(
+        self, service: EncodeService, settings: GrpcSettings, observer: Observer, *, max_sequences: int
+    ) -> None:
+        self._settings = settings
+        self._servicer = EncoderServicer(
+            service,
+            observer,
+            max_sequences=max_sequences,
+            max_stream_requests=settings.max_stream_requests,
+            max_answer_bytes=settings.max_message_bytes,
+        )
+        self._health = Health([SERVICE_NAME])
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> int:
+        """Listens and answers, with health NOT_SERVING.
+
+        Returns:
+            The port it listens on.
+
+        Raises:
+            StartupError: The address cannot be bound.
+        """
+        server = grpc.aio.server(options=_options(self._settings))
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.methods()), self._health.handler())
+        )
+        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
+        port = _bind(server, self._settings)
+        await server.start()
+        self._server = server
+        return port
+
+    def set_serving(self, serving: bool) -> None:
+        """Sets the health that probes see. Requests are answered either way."""
+        self._health.set_serving(serving)
+
+    async def stop(self, grace_s: float) -> None:
+        """Accepts nothing new, lets what was accepted finish, and returns when all is over.
+
+        Args:
+            grace_s: Seconds after which what is still running is cancelled.
+        """
+        self._health.close()
+        self._servicer.drain()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+
+def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # on, a second process binds the same port unnoticed
+        ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1000),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        return server.add_insecure_port(f"{host}:{settings.port}")
+    except RuntimeError as error:
+        raise StartupError(f"grpc cannot listen on {host}:{settings.port}: is the port taken?") from error

@@ -1,0 +1,149 @@
+"""electra.v1.EncoderService: from bytes to the service and back.
+
+Messages are parsed and rendered here and not by gRPC, which answers bytes that are no message with UNKNOWN and
+the text of its own exception. The generated servicer base class is left aside for the same reason: it would
+hand gRPC the parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+
+from service.api.grpc import codec, status
+from service.api.grpc.call import Call, Context
+from service.api.grpc.model_info import from_model_info
+from service.api.grpc.ports import EncodeService
+from service.api.grpc.stream import EncodeStream
+from service.api.grpc.strict import parse
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from service.errors import ServiceError, ShuttingDown
+from service.inference import EncodeRequest
+
+SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
+
+Answer: TypeAlias = Callable[[bytes, Call, Observation], Awaitable[Message]]
+
+
+class EncoderServicer:
+    """The four methods.
+
+    Args:
+        service: What answers.
+        observer: Where each request is counted and logged.
+        max_sequences: Most sequences of one request that any model takes; more are refused unread.
+        max_stream_requests: Requests of one EncodeStream worked on at a time.
+        max_answer_bytes: Largest answer.
+    """
+
+    def __init__(
+        self,
+        service: EncodeService,
+        observer: Observer,
+        *,
+        max_sequences: int,
+        max_stream_requests: int,
+        max_answer_bytes: int,
+    ) -> None:
+        self._service = service
+        self._observer = observer
+        self._max_sequences = max_sequences
+        self._max_stream_requests = max_stream_requests
+        self._max_answer_bytes = max_answer_bytes
+        self._streams: set[EncodeStream] = set()
+
+    def methods(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Every method of the service by its name in the .proto."""
+        return {
+            "Encode": self._unary("Encode", self._encode),
+            "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
+            "ListModels": self._unary("ListModels", self._list_models),
+            "GetModel": self._unary("GetModel", self._get_model),
+        }
+
+    def drain(self) -> None:
+        """Ends every stream after the requests that it has read are answered."""
+        for stream in self._streams:
+            stream.drain()
+
+    def _unary(self, method: str, answer: Answer) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def handle(data: bytes, context: Context) -> bytes:
+            call = Call.of(context)
+            request_id = choose_request_id(call.request_id)
+            try:
+                with self._observer.request(method, request_id) as seen:
+                    message = await answer(data, call, seen)
+                    request_id = seen.request_id
+                    rendered = codec.serialize(message, self._max_answer_bytes)
+            except ServiceError as error:
+                await _abort(context, error, seen.request_id)
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, request_id),))
+            return rendered
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    async def _encode(self, data: bytes, call: Call, seen: Observation) -> pb.EncodeResponse:
+        message = parse(pb.EncodeRequest, data)
+        if REQUEST_ID_PATTERN.fullmatch(message.request_id):
+            seen.request_id = message.request_id
+        return await self._answer(message, call, seen)
+
+    async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> pb.EncodeResponse:
+        seen.model = self._service.label(message.model or None)
+        request = self._to_request(message, call)
+        seen.sequences = codec.count(request.input)
+        result = await self._service.encode(request)
+        seen.tokens = result.tokens
+        return codec.from_result(result, seen.request_id)
+
+    def _to_request(self, message: pb.EncodeRequest, call: Call) -> EncodeRequest:
+        return EncodeRequest(
+            input=codec.to_input(message, self._max_sequences),
+            model=message.model or None,
+            outputs=codec.to_outputs(message.outputs),
+            truncate=message.truncate,
+            client=call.client,
+            priority=call.priority,
+            timeout_s=call.timeout_s,
+        )
+
+    async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        call = Call.of(context)
+
+        def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[pb.EncodeResponse]:
+            return self._answer(message, call, seen)
+
+        stream = EncodeStream(
+            encode,
+            self._observer,
+            context,
+            max_requests=self._max_stream_requests,
+            max_answer_bytes=self._max_answer_bytes,
+        )
+        self._streams.add(stream)
+        try:
+            finished = await stream.run(requests)
+        finally:
+            self._streams.discard(stream)
+        if not finished:
+            error = ShuttingDown("the server is shutting down; requests without an answer were not begun")
+            await _abort(context, error, choose_request_id(call.request_id))
+
+    async def _list_models(self, data: bytes, _: Call, __: Observation) -> pb.ListModelsResponse:
+        parse(pb.ListModelsRequest, data)
+        return pb.ListModelsResponse(models=[from_model_info(info) for info in self._service.models()])
+
+    async def _get_model(self, data: bytes, _: Call, seen: Observation) -> pb.GetModelResponse:
+        name = parse(pb.GetModelRequest, data).name
+        seen.model = self._service.label(name)
+        return pb.GetModelResponse(model=from_model_info(self._service.model(name)))
+
+
+async def _abort(context: Context, error: ServiceError, request_id: str) -> None:
+    await context.abort(
+        status.code_of(error), status.details(error, request_id), status.trailing_metadata(error, request_id)
+    )

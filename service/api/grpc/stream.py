@@ -1,0 +1,107 @@
+"""One call of EncodeStream: many requests in flight, answered as they finish.
+
+A slot is taken before a request is read and given back after its answer is written. So neither a caller that
+sends faster than the model computes nor one that does not read its answers makes the server hold more than
+`max_requests` of them: the transport's own flow control stops it.
+
+All tasks of a call live in one `TaskGroup` inside the call's handler. Cancelling the handler cancels them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+from service.api.grpc import status
+from service.api.grpc.call import Context
+from service.api.grpc.codec import serialize
+from service.api.grpc.strict import parse, refuse_unknown_fields
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from service.errors import MalformedRequest, ServiceError
+
+Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[pb.EncodeResponse]]
+
+
+class EncodeStream:
+    """Answers the requests of one call.
+
+    Args:
+        encode: Answers one request.
+        observer: Where each request is counted and logged, by itself.
+        context: Where answers are written.
+        max_requests: How many requests are worked on at a time.
+        max_answer_bytes: Largest answer that may be written.
+    """
+
+    def __init__(
+        self, encode: Encode, observer: Observer, context: Context, *, max_requests: int, max_answer_bytes: int
+    ) -> None:
+        self._encode = encode
+        self._observer = observer
+        self._context = context
+        self._slots = asyncio.Semaphore(max_requests)
+        self._max_answer_bytes = max_answer_bytes
+        self._writing = asyncio.Lock()
+        self._in_flight: set[str] = set()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def run(self, requests: AsyncIterator[bytes]) -> bool:
+        """Reads and answers until the caller has no more requests and all are answered.
+
+        Returns:
+            True, or False where `drain` ended the reading before the caller did.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._reader = tasks.create_task(self._read(requests, tasks))
+        return not self._reader.cancelled()
+
+    def drain(self) -> None:
+        """Reads no further; what has been read is still answered."""
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
+        await self._slots.acquire()
+        async for data in requests:
+            tasks.create_task(self._serve(data))
+            await self._slots.acquire()
+
+    async def _serve(self, data: bytes) -> None:
+        try:
+            answer = await self._answer(data)
+            async with self._writing:  # gRPC takes one write at a time
+                await self._context.write(answer)
+        finally:
+            self._slots.release()
+
+    async def _answer(self, data: bytes) -> bytes:
+        made, claimed = choose_request_id(None), ""
+        try:
+            with self._observer.request("EncodeStream", made) as seen:
+                message = parse(pb.EncodeStreamRequest, data).request
+                refuse_unknown_fields(message, "request")
+                claimed = seen.request_id = self._claim(message.request_id)
+                response = await self._encode(message, seen)
+                answer = pb.EncodeStreamResponse(request_id=claimed, response=response)
+                return serialize(answer, self._max_answer_bytes)
+        except ServiceError as error:
+            failed = status.from_error(error, claimed or made)
+            return pb.EncodeStreamResponse(request_id=claimed, error=failed).SerializeToString()
+        finally:
+            self._in_flight.discard(claimed)
+
+    def _claim(self, request_id: str) -> str:
+        if not REQUEST_ID_PATTERN.fullmatch(request_id):
+            raise MalformedRequest(
+                "in a stream, request_id must be 1 to 128 of A-Z a-z 0-9 . _ : -; "
+                f"received {len(request_id)} characters that are not",
+                field="request_id",
+            )
+        if request_id in self._in_flight:
+            raise MalformedRequest(
+                f"request_id must differ from those in flight; received {request_id} again", field="request_id"
+            )
+        self._in_flight.add(request_id)
+        return request_id

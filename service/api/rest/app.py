@@ -1,0 +1,132 @@
+"""The HTTP application: which path leads where, and what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from service import __version__, errors
+from service.api.observer import Observer
+from service.api.rest import examples
+from service.api.rest.boundary import Boundary
+from service.api.rest.encode import EncodeEndpoint
+from service.api.rest.failures import add_problem_handlers
+from service.api.rest.models import ModelEndpoints
+from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_answer, problems, text_answer
+from service.api.rest.ports import EncodeService
+from service.api.rest.probes import ProbeEndpoints
+from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
+from service.metrics import Metrics
+from service.registry import ModelInfo
+from service.settings import RestSettings
+
+_ENCODE_ERRORS: Final = (
+    errors.MalformedRequest,
+    errors.ModelNotFound,
+    errors.PayloadTooLarge,
+    errors.InvalidInput,
+    errors.Overloaded,
+    errors.EngineFailure,
+    errors.InternalError,
+    errors.ModelNotReady,
+    errors.ShuttingDown,
+    errors.DeadlineExceeded,
+)
+_ENCODE_DESCRIPTION: Final = (
+    "Runs sequences of ids, or texts, through an ELECTRA encoder. Rows may differ in length; entry i of every output "
+    "is row i's, whatever it was batched with. No published ELECTRA weights have a trained pooler behind "
+    "`pooled_output`: as an embedding, prefer `mean_output` or `cls_output`."
+)
+
+
+def create_app(service: EncodeService, settings: RestSettings, metrics: Metrics, observer: Observer) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        service: What answers.
+        settings: The limits on bodies; host and port are the server's business.
+        metrics: What `/metrics` shows.
+        observer: Counts and logs the requests to `/v1`.
+    """
+    app = DocumentedFastAPI(
+        title="electra-serve",
+        summary="ELECTRA encoders: hidden states and embeddings of ids and texts.",
+        version=__version__,
+        default_response_class=Response,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+        docs_url=None,  # this page and the next load their scripts from elsewhere
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    _add_encode(app, EncodeEndpoint(service, settings, observer))
+    _add_models(app, ModelEndpoints(service, observer))
+    _add_probes(app, ProbeEndpoints(service, metrics))
+    add_problem_handlers(app)
+    app.add_middleware(Boundary)
+    return app
+
+
+def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
+    app.add_api_route(
+        "/v1/encode",
+        endpoint.encode,
+        methods=["POST"],
+        tags=["encode"],
+        summary="Encode ids or texts",
+        description=_ENCODE_DESCRIPTION,
+        response_model=None,
+        responses=json_answer("The outputs asked for.", EncodeAnswer, examples.ANSWERS) | problems(*_ENCODE_ERRORS),
+        openapi_extra=encode_request(),
+    )
+
+
+def _add_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
+    add = partial(app.add_api_route, tags=["models"], response_model=None)
+    add(
+        "/v1/models",
+        endpoints.list_models,
+        summary="List the models",
+        description="Every configured model, whatever its state.",
+        responses=json_answer("The models.", ModelsAnswer) | problems(),
+    )
+    add(
+        "/v1/models/{name:path}",
+        endpoints.get_model,
+        summary="Describe one model",
+        description="One configured model: its state, shape, origin and limits.",
+        responses=json_answer("The model.", ModelInfo) | problems(errors.ModelNotFound),
+    )
+
+
+def _add_probes(app: FastAPI, endpoints: ProbeEndpoints) -> None:
+    add = partial(app.add_api_route, tags=["probes"], response_model=None)
+    add(
+        "/livez",
+        endpoints.livez,
+        summary="Is the process alive?",
+        description="Answers as long as the process can answer at all.",
+        responses=json_answer("It is.", Probe) | problems(),
+    )
+    add(
+        "/readyz",
+        endpoints.readyz,
+        summary="Can requests be answered?",
+        description="Answers 503 until every model is ready, and again once the process is draining.",
+        responses=json_answer("They can.", Probe) | problems(errors.ModelNotReady),
+    )
+    add(
+        "/metrics",
+        endpoints.metrics,
+        summary="Metrics for Prometheus",
+        description="Every instrument, in the Prometheus text format.",
+        responses=text_answer("The metrics.") | problems(),
+    )
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

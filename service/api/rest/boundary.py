@@ -1,0 +1,64 @@
+"""The outermost layer of our own: what holds for every answer, whichever route or failure it came from.
+
+Every answer carries the request's id and `x-content-type-options`. An exception that no handler took becomes a
+generic problem, and travels on to the server, which logs it. Pure ASGI: `BaseHTTPMiddleware` would run each
+request in a task of its own and hide that its client has left.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.observer import choose_request_id
+from service.api.rest.problem import problem_response
+from service.errors import InternalError
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+
+_STATE_KEY: Final = "electra_request_id"
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+def request_id(scope: Scope) -> str:
+    """The id that `Boundary` gave the request."""
+    chosen: str = scope["state"][_STATE_KEY]
+    return chosen
+
+
+class Boundary:
+    """ASGI middleware.
+
+    Args:
+        app: What it surrounds.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; other kinds of connection pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        chosen = choose_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        scope.setdefault("state", {})[_STATE_KEY] = chosen
+        common = (_NOSNIFF, (REQUEST_ID_HEADER.encode(), chosen.encode()))
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *common]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            if not started:
+                answer = problem_response(InternalError("internal error"), chosen)
+                await answer(scope, receive, send_with_headers)
+            raise

@@ -1,0 +1,104 @@
+"""Parsed JSON to an `EncodeRequest`: which fields there are, of what type, and that they go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast, get_args
+
+from pydantic import ValidationError
+
+from service.api.rest.rows import id_rows, text_rows
+from service.api.rest.schemas import EncodeBody, EncodingFormat
+from service.errors import InvalidInput, MalformedRequest
+from service.inference import EncodeRequest, Priority
+from service.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
+
+_FIELDS: Final = frozenset(EncodeBody.model_fields)
+_FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}
+_OUTPUTS: Final = {output.value: output for output in Output}
+_FORMATS: Final = get_args(EncodingFormat)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What the connection and the headers say about a request, as `EncodeRequest` has it."""
+
+    client: str = ""
+    priority: Priority = Priority.NORMAL
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A request, and how its caller wants the numbers of the answer written."""
+
+    request: EncodeRequest
+    encoding_format: EncodingFormat
+
+
+def decode(payload: object, sender: Sender) -> Decoded:
+    """Turns a body, parsed from JSON, into a request.
+
+    Raises:
+        MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
+            together.
+        InvalidInput: Ids that are not integers, or an output or format that does not exist.
+    """
+    body = _validate(payload)
+    request = EncodeRequest(
+        input=_input(body),
+        model=body.model,
+        outputs=_outputs(body.outputs),
+        truncate=body.truncate,
+        client=sender.client,
+        priority=sender.priority,
+        timeout_s=sender.timeout_s,
+    )
+    return Decoded(request, _encoding_format(body.encoding_format))
+
+
+def _validate(payload: object) -> EncodeBody:
+    if not isinstance(payload, dict):
+        raise MalformedRequest("the body must be a JSON object; received another type")
+    if not payload.keys() <= _FIELDS:
+        raise MalformedRequest(f"the fields are {', '.join(sorted(_FIELDS))}; received an unknown one")
+    try:
+        return EncodeBody.model_validate(payload)
+    except ValidationError as error:
+        field = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
+        raise MalformedRequest(f"{field} must be {_FIELD_TYPES[field]}; received another type", field=field) from error
+
+
+def _input(body: EncodeBody) -> TokenInput | TextInput:
+    if (body.token_ids is None) == (body.text is None):
+        received = "neither" if body.text is None else "both"
+        raise MalformedRequest(f"exactly one of token_ids and text is needed; received {received}")
+    if body.text is not None:
+        if body.segment_ids is not None or body.padding_mask is not None:
+            raise MalformedRequest("segment_ids and padding_mask go with token_ids; received text")
+        return TextInput(text_rows(body.text, "text"))
+    return TokenInput(
+        token_ids=id_rows(body.token_ids, "token_ids"),
+        segment_ids=None if body.segment_ids is None else id_rows(body.segment_ids, "segment_ids"),
+        padding_mask=None if body.padding_mask is None else id_rows(body.padding_mask, "padding_mask"),
+    )
+
+
+def _outputs(names: object) -> Outputs:
+    if names is None:
+        return DEFAULT_OUTPUTS
+    if not isinstance(names, list) or not set(map(type, names)) <= {str}:
+        raise MalformedRequest("outputs must be a list of strings; received another type", field="outputs")
+    if not _OUTPUTS.keys() >= set(names):
+        raise InvalidInput(f"outputs must be among {', '.join(_OUTPUTS)}; received an unknown one", field="outputs")
+    return frozenset(map(_OUTPUTS.__getitem__, names))
+
+
+def _encoding_format(name: object) -> EncodingFormat:
+    if not isinstance(name, str):
+        raise MalformedRequest("encoding_format must be a string; received another type", field="encoding_format")
+    if name not in _FORMATS:
+        raise InvalidInput(
+            f"encoding_format must be one of {', '.join(_FORMATS)}; received another", field="encoding_format"
+        )
+    return cast("EncodingFormat", name)

@@ -1,0 +1,70 @@
+"""`POST /v1/encode`: read, decode, encode, render, with the client watched meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.observer import Observer
+from service.api.rest import request_headers
+from service.api.rest.body import parse_json, read_body
+from service.api.rest.boundary import request_id
+from service.api.rest.decode import Decoded, Sender, decode
+from service.api.rest.disconnect import unless_disconnected
+from service.api.rest.ports import EncodeService
+from service.api.rest.render import render
+from service.api.rest.respond import JsonChunks
+from service.inference import EncodeRequest
+from service.settings import RestSettings
+from service.tensors import TokenInput
+
+LARGE_BODY_BYTES: Final = 65_536
+"""Larger bodies are decoded on a worker thread: that takes a millisecond and more."""
+
+
+class EncodeEndpoint:
+    """Answers `POST /v1/encode`.
+
+    Args:
+        service: What encodes.
+        settings: The limits on bodies.
+        observer: Counts and logs each request.
+    """
+
+    def __init__(self, service: EncodeService, settings: RestSettings, observer: Observer) -> None:
+        self._service = service
+        self._settings = settings
+        self._observer = observer
+
+    async def encode(self, request: Request) -> Response:
+        """Answers one request.
+
+        Raises:
+            ServiceError: It cannot be answered.
+        """
+        with self._observer.request("POST /v1/encode", request_id(request.scope)) as seen:
+            decoded = await self._decode(request)
+            seen.model = self._service.label(decoded.request.model)
+            seen.sequences = _sequences(decoded.request)
+            result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
+            seen.tokens = result.tokens
+            return JsonChunks(await render(result, decoded.encoding_format))
+
+    async def _decode(self, request: Request) -> Decoded:
+        sender = Sender(
+            client=request.client.host if request.client else "",
+            priority=request_headers.priority(request.headers),
+            timeout_s=request_headers.timeout_s(request.headers),
+        )
+        body = await read_body(request.headers, request.receive, self._settings)
+        if len(body) <= LARGE_BODY_BYTES:
+            return decode(parse_json(body), sender)
+        return await asyncio.to_thread(lambda: decode(parse_json(body), sender))
+
+
+def _sequences(request: EncodeRequest) -> int:
+    tokens_or_text = request.input
+    return len(tokens_or_text.token_ids if isinstance(tokens_or_text, TokenInput) else tokens_or_text.texts)

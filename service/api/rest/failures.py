@@ -1,0 +1,49 @@
+"""Has every failure that reaches FastAPI answered as a problem, its own and Starlette's included."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.rest.boundary import request_id
+from service.api.rest.problem import PROBLEM_MEDIA_TYPE, problem_members, problem_response
+from service.errors import MalformedRequest, ServiceError
+
+_HTTP_ERRORS: Final = {
+    404: ("Not found", "not_found", "no such path; /openapi.json lists them"),
+    405: ("Method not allowed", "method_not_allowed", "this path takes only the methods that the Allow header lists"),
+}
+_OTHER_HTTP_ERROR: Final = ("HTTP error", "http_error", "the request cannot be answered")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answers service errors, failed routing and failed validation as `application/problem+json`."""
+    app.add_exception_handler(ServiceError, _answer_service_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+
+
+async def _answer_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    return problem_response(error, request_id(request.scope))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    title, code, detail = _HTTP_ERRORS.get(error.status_code, _OTHER_HTTP_ERROR)
+    members = problem_members(error.status_code, title, detail, code, request_id(request.scope))
+    return Response(orjson.dumps(members), error.status_code, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+async def _answer_validation_error(request: Request, _: Exception) -> Response:
+    """FastAPI's own answer would list every error with its input: megabytes, for megabytes of bad ids."""
+    error = MalformedRequest("a path or query parameter is not of the documented type")
+    return problem_response(error, request_id(request.scope))

@@ -1,0 +1,35 @@
+"""`GET /v1/models` and `GET /v1/models/{name}`: what is served, and in which state."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.observer import Observer
+from service.api.rest.boundary import request_id
+from service.api.rest.ports import EncodeService
+from service.api.rest.respond import json_response
+
+
+class ModelEndpoints:
+    """Tells of the models.
+
+    Args:
+        service: What serves them.
+        observer: Counts and logs each request.
+    """
+
+    def __init__(self, service: EncodeService, observer: Observer) -> None:
+        self._service = service
+        self._observer = observer
+
+    async def list_models(self, request: Request) -> Response:
+        """Every configured model."""
+        with self._observer.request("GET /v1/models", request_id(request.scope)):
+            return json_response({"models": self._service.models()})
+
+    async def get_model(self, name: str, request: Request) -> Response:
+        """One configured model; raises `ModelNotFound`."""
+        with self._observer.request("GET /v1/models/{name}", request_id(request.scope)) as seen:
+            seen.model = self._service.label(name)
+            return json_response(self._service.model(name))

@@ -1,0 +1,118 @@
+"""What the OpenAPI document says beyond what FastAPI can see: bodies read by hand, errors, headers, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+
+from service.api.rest import examples
+from service.api.rest.body import JSON_MEDIA_TYPE
+from service.api.rest.boundary import REQUEST_ID_HEADER
+from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
+from service.api.rest.request_headers import PRIORITIES, PRIORITY_HEADER, TIMEOUT_HEADER
+from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
+from service.errors import ServiceError
+from service.registry import ModelInfo
+
+JsonObject = dict[str, Any]
+"""A piece of an OpenAPI document, as FastAPI takes it."""
+Responses = dict[int | str, JsonObject]
+
+_SCHEMAS: Final = (EncodeBody, EncodeAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
+_REF_TEMPLATE: Final = "#/components/schemas/{model}"
+_REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
+_TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+_HEADERS: Final[JsonObject] = {
+    REQUEST_ID_HEADER: {"description": "Names the request in the log: yours, or a new one.", "schema": _REQUEST_ID}
+}
+_RETRY_AFTER: Final[JsonObject] = {
+    "description": "Seconds after which a retry is likely to succeed.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+class DocumentedFastAPI(FastAPI):
+    """FastAPI, with the schemas that the routes' documentation refers to."""
+
+    def openapi(self) -> JsonObject:
+        """The OpenAPI document; made once."""
+        document = super().openapi()
+        if "components" not in document:
+            document["components"] = {"schemas": _component_schemas()}
+        return document
+
+
+def encode_request() -> JsonObject:
+    """Documents the headers and the body that `POST /v1/encode` takes."""
+    return {
+        "parameters": [
+            _header(
+                REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
+            ),
+            _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
+            _header(PRIORITY_HEADER, "Which requests go first.", {"enum": list(PRIORITIES), "default": "normal"}),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON_MEDIA_TYPE: {"schema": _ref(EncodeBody), "examples": examples.REQUESTS}},
+        },
+    }
+
+
+def json_answer(description: str, schema: type, answers: JsonObject | None = None) -> Responses:
+    """Documents a 200 whose JSON follows `schema`."""
+    content = {"schema": _ref(schema)} | ({"examples": answers} if answers else {})
+    return {200: {"description": description, "headers": _HEADERS, "content": {JSON_MEDIA_TYPE: content}}}
+
+
+def text_answer(description: str) -> Responses:
+    """Documents a 200 of plain text."""
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {200: {"description": description, "headers": _HEADERS, "content": content}}
+
+
+def problems(*classes: type[ServiceError]) -> Responses:
+    """Documents the answer to each of these errors, and to any other."""
+    responses: Responses = {}
+    for status in sorted({KINDS[cls].status for cls in classes}):
+        kinds = {cls: KINDS[cls] for cls in classes if KINDS[cls].status == status}
+        responses[status] = _problem_response(kinds)
+    return responses | {"default": _problem_response({})}
+
+
+def _problem_response(kinds: Mapping[type[ServiceError], Kind]) -> JsonObject:
+    description = " or ".join(kind.title for kind in kinds.values()) or "Any other problem"
+    retry = any(kind.retry for kind in kinds.values())
+    content: JsonObject = {"schema": _ref(Problem)}
+    if kinds:
+        content["examples"] = {cls.code: {"value": _problem_example(cls, kind)} for cls, kind in kinds.items()}
+    return {
+        "description": f"{description}.",
+        "headers": _HEADERS | ({"retry-after": _RETRY_AFTER} if retry else {}),
+        "content": {PROBLEM_MEDIA_TYPE: content},
+    }
+
+
+def _problem_example(cls: type[ServiceError], kind: Kind) -> JsonObject:
+    detail = (cls.__doc__ or "").partition("\n")[0]
+    retry_after_s = DEFAULT_RETRY_AFTER_S if kind.retry else None
+    return problem_members(kind.status, kind.title, detail, cls.code, "order-7", retry_after_s=retry_after_s)
+
+
+def _header(name: str, description: str, schema: JsonObject) -> JsonObject:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _ref(schema: type) -> JsonObject:
+    return {"$ref": _REF_TEMPLATE.format(model=schema.__name__)}
+
+
+def _component_schemas() -> JsonObject:
+    _, document = TypeAdapter.json_schemas(
+        [(schema.__name__, "serialization", TypeAdapter(schema)) for schema in _SCHEMAS], ref_template=_REF_TEMPLATE
+    )
+    components: JsonObject = document["$defs"]
+    return components

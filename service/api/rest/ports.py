@@ -1,0 +1,33 @@
+"""What the REST side needs of the service: `service.inference.InferenceService` fits, and so does a fake."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from service.inference import EncodeRequest, EncodeResult
+from service.registry import ModelInfo
+
+
+class EncodeService(Protocol):
+    """The door that requests go through."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model is ready and new requests are admitted."""
+        ...
+
+    async def encode(self, request: EncodeRequest) -> EncodeResult:
+        """Validates, computes and answers; raises a `service.errors.ServiceError`. Cancelling it withdraws the rows."""
+        ...
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every configured model."""
+        ...
+
+    def model(self, name: str) -> ModelInfo:
+        """One configured model; raises `service.errors.ModelNotFound`."""
+        ...
+
+    def label(self, model: str | None) -> str:
+        """The `model` label of a request's metrics: a configured name, or "" where the request means none."""
+        ...

@@ -1,0 +1,111 @@
+"""`ServiceError` → HTTP: one table, and the `application/problem+json` answer of RFC 9457.
+
+The table is REST's own; gRPC has its own, and neither is made from the other. Whatever goes wrong, the answer
+has this one shape, names one error, and repeats nothing of what came in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from service import errors
+from service.api.rest.body import SlowBody
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Not a registered status: for the log, since nobody is left to read it."""
+DEFAULT_RETRY_AFTER_S: Final = 1.0
+MAX_RETRY_AFTER_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem, as HTTP tells it.
+
+    Attributes:
+        status: The HTTP status.
+        title: The kind, for people.
+        retry: A retry may succeed: the answer always has a Retry-After.
+        private: The caller sees a generic text; the log has the rest.
+        close: The connection cannot serve another request.
+    """
+
+    status: int
+    title: str
+    retry: bool = False
+    private: bool = False
+    close: bool = False
+
+
+KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
+    errors.MalformedRequest: Kind(400, "Malformed request"),
+    SlowBody: Kind(408, "Malformed request", close=True),
+    errors.InvalidInput: Kind(422, "Invalid input"),
+    errors.PayloadTooLarge: Kind(413, "Payload too large"),
+    errors.Unauthenticated: Kind(401, "Not authenticated"),
+    errors.ModelNotFound: Kind(404, "Model not found"),
+    errors.ModelNotReady: Kind(503, "Model not ready", retry=True),
+    errors.ShuttingDown: Kind(503, "Shutting down", retry=True),
+    errors.Overloaded: Kind(429, "Overloaded", retry=True),
+    errors.DeadlineExceeded: Kind(504, "Deadline exceeded"),
+    errors.Cancelled: Kind(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
+    errors.EngineFailure: Kind(500, "Engine failure", private=True),
+    errors.InternalError: Kind(500, "Internal error", private=True),
+}
+
+
+def problem_response(error: errors.ServiceError, request_id: str) -> Response:
+    """The answer to a request that failed with `error`."""
+    kind = KINDS[type(error)]
+    retry_after_s = _retry_after_s(error, kind)
+    headers = {}
+    if retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
+    if kind.close:
+        headers["connection"] = "close"
+    detail = f"the log has the rest under request id {request_id}" if kind.private else error.message
+    members = problem_members(
+        kind.status, kind.title, detail, error.code, request_id, field=error.field, retry_after_s=retry_after_s
+    )
+    return Response(orjson.dumps(members), kind.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def problem_members(
+    status: int,
+    title: str,
+    detail: str,
+    code: str,
+    request_id: str,
+    *,
+    field: str | None = None,
+    retry_after_s: float | None = None,
+) -> dict[str, str | int | float]:
+    """The members of one problem, as `service.api.rest.schemas.Problem` lists them; without those that are None.
+
+    Example:
+        >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]
+        'urn:problem-type:electra-serve:not_found'
+    """
+    members: dict[str, str | int | float | None] = {
+        "type": f"urn:problem-type:electra-serve:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "field": field,
+        "retry_after_s": retry_after_s,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _retry_after_s(error: errors.ServiceError, kind: Kind) -> float | None:
+    """Seconds until a retry: those that the error names, within bounds, or a default where a retry makes sense."""
+    if error.retry_after_s is None:
+        return DEFAULT_RETRY_AFTER_S if kind.retry else None
+    return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)

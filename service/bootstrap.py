@@ -1,0 +1,112 @@
+"""Wires every class to the ones it needs: the only file that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from service import __version__
+from service.api.grpc.server import GrpcServer
+from service.api.observer import Observer
+from service.api.rest.app import create_app
+from service.batching.batcher import Batcher
+from service.batching.clock import LoopClock
+from service.batching.cost import fit
+from service.batching.job import Row
+from service.batching.planner import Planner
+from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.runner import EngineRunner
+from service.engine.factory import LoadedModel, load_model
+from service.inference import InferenceService
+from service.lifecycle import Process
+from service.metrics import Metrics
+from service.registry import ModelLoader, ModelRegistry
+from service.settings import BatchingSettings, Settings
+
+
+def build_process(
+    settings: Settings,
+    log: structlog.typing.FilteringBoundLogger,
+    *,
+    on_ready: Callable[[int, int], None],
+    load: ModelLoader = load_model,
+) -> Process:
+    """Builds the whole service; nothing listens or loads until it runs.
+
+    Call it on the event loop that will run it.
+
+    Args:
+        settings: Every knob.
+        log: Where everything logs.
+        on_ready: Called with the REST and gRPC ports when requests can come.
+        load: How a model is loaded.
+    """
+    metrics = Metrics(__version__)
+    registry = build_registry(settings, metrics, log, load=load)
+    service = InferenceService(registry, max_timeout_s=settings.limits.max_timeout_s)
+    rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
+    grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    return Process(
+        app=create_app(service, settings.rest, metrics, rest_observer),
+        rest=settings.rest,
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=settings.max_sequences),
+        registry=registry,
+        settings=settings.lifecycle,
+        log=log,
+        on_ready=on_ready,
+    )
+
+
+def build_registry(
+    settings: Settings,
+    metrics: Metrics,
+    log: structlog.typing.FilteringBoundLogger,
+    *,
+    load: ModelLoader = load_model,
+) -> ModelRegistry:
+    """The configured models, each to be put behind a batcher of its own."""
+
+    def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
+        return build_batcher(name, loaded, batching, metrics, log)
+
+    return ModelRegistry(
+        settings.models,
+        limits=settings.limits,
+        batching=settings.batching,
+        load=load,
+        make_batcher=make_batcher,
+        metrics=metrics,
+        log=log,
+    )
+
+
+def build_batcher(
+    name: str,
+    loaded: LoadedModel,
+    batching: BatchingSettings,
+    metrics: Metrics,
+    log: structlog.typing.FilteringBoundLogger,
+) -> Batcher:
+    """Queue, planner and threads of one model, and its gauges."""
+    clock = LoopClock()
+    grid = loaded.engines[0].signature.grid
+    queue = RequestQueue[Row](QueueBounds(batching.max_queue_sequences, batching.max_queue_tokens))
+    batcher = Batcher(
+        queue=queue,
+        planner=Planner(fit(loaded.timings), grid, max_tokens=batching.max_batch_tokens),
+        runners=[EngineRunner(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
+        clock=clock,
+        metrics=metrics.batches(name),
+        log=log.bind(model=name),
+        max_window_sequences=batching.max_window_sequences,
+    )
+    metrics.watch_queue(
+        name,
+        sequences=lambda: queue.sequences,
+        tokens=lambda: queue.tokens,
+        oldest_wait_s=lambda: queue.oldest_wait_s(clock.now()),
+        running=lambda: batcher.running_sequences,
+        compilations=lambda: sum(engine.compilations for engine in loaded.engines),
+    )
+    return batcher

@@ -1,0 +1,121 @@
+"""The command line: `electra-serve serve | presets | healthcheck`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+
+from service import __version__
+from service.errors import StartupError
+from service.presets.catalog import CATALOG, DEMO_ID
+from service.settings import Settings
+from service.settings_sources import add_flags, read_settings
+
+EXIT_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: What follows the program's name; default: the process' own.
+
+    Returns:
+        The process' exit code.
+    """
+    parser = argparse.ArgumentParser("electra-serve", description="Serves ELECTRA encoders over REST and gRPC.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
+    _add_presets(commands.add_parser("presets", help="tell about the built-in presets"))
+    _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
+    flags = parser.parse_args(argv)
+    try:
+        code: int = flags.run(flags)
+    except StartupError as error:
+        sys.stderr.write(f"electra-serve: {error}\n")
+        return 1
+    return code
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    source = add_flags(parser)
+
+    def run(flags: argparse.Namespace) -> int:
+        return serve(read_settings(flags, source, os.environ))
+
+    parser.set_defaults(run=run)
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal comes.
+
+    Returns:
+        The process' exit code.
+    """
+    # Imported here: the other commands need no server, and should not wait for one to be imported.
+    from service.bootstrap import build_process
+    from service.logs import configure_logs
+
+    log = configure_logs(settings.log)
+
+    async def run() -> int:
+        return await build_process(settings, log, on_ready=_announce(settings)).run()
+
+    return asyncio.run(run())
+
+
+def _announce(settings: Settings) -> Callable[[int, int], None]:
+    def announce(rest_port: int, grpc_port: int) -> None:
+        """Tells a person where to send the first request."""
+        name = settings.models[0].name
+        url = f"http://{settings.rest.host}:{rest_port}"
+        sys.stdout.write(
+            f"electra-serve {__version__} is ready: REST on {url}, gRPC on {settings.grpc.host}:{grpc_port}\n"
+            f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' "
+            f'''-d '{{"model": "{name}", "text": "Hello, world!", "outputs": ["mean_output"]}}'\n'''
+        )
+        sys.stdout.flush()
+
+    return announce
+
+
+def _add_presets(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="list them").set_defaults(run=_list_presets)
+
+
+def _list_presets(_: argparse.Namespace) -> int:
+    """Prints the catalog as a table."""
+    row = "{:<40} {:>6} {:>5} {:>6} {:>12}  {}\n"
+    sys.stdout.write(row.format("preset", "layers", "heads", "hidden", "parameters", "weights"))
+    for preset in CATALOG.values():
+        config = preset.config
+        numbers = (config.num_layers, config.num_heads, config.hidden_dim, f"{config.parameters:,}")
+        weights = "random, embedded" if preset.id == DEMO_ID else "not included"
+        sys.stdout.write(row.format(preset.id, *numbers, weights))
+    return 0
+
+
+def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="http://127.0.0.1:8080/readyz", help="what to ask (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=2.0, help="seconds to wait (default: %(default)s)")
+    parser.set_defaults(run=_healthcheck)
+
+
+def _healthcheck(flags: argparse.Namespace) -> int:
+    """Asks a running service, for containers whose image has no curl."""
+    if not flags.url.startswith(("http://", "https://")):
+        sys.stderr.write("electra-serve: --url must begin with http:// or https://\n")
+        return EXIT_USAGE
+    try:
+        with urllib.request.urlopen(flags.url, timeout=flags.timeout) as answer:  # noqa: S310  # scheme checked above
+            ready = answer.status == 200
+    except (urllib.error.URLError, OSError):
+        ready = False
+    return 0 if ready else 1

@@ -1,0 +1,89 @@
+"""What comes out of a client, the same for every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.tensors import Float32Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """The answer to one request. Arrays are float32 and read-only; what was not asked for is None.
+
+    B is the number of sequences, T one sequence's length, H the model's hidden width.
+
+    Attributes:
+        model: The model that computed it.
+        sequence_output: B arrays (T, H), T each sequence's own; zeros where the padding mask is 0.
+        pooled_output: (B, H).
+        cls_output: (B, H).
+        mean_output: (B, H).
+        tokens: Positions over all sequences where the padding mask is 1.
+        truncated: For each sequence, whether it was cut.
+        request_id: What the server's log calls the request.
+    """
+
+    model: str
+    tokens: int
+    truncated: tuple[bool, ...]
+    request_id: str
+    sequence_output: tuple[Float32Array, ...] | None = None
+    pooled_output: Float32Array | None = None
+    cls_output: Float32Array | None = None
+    mean_output: Float32Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request to a model may carry.
+
+    Attributes:
+        max_sequences: Most sequences in one request.
+        max_sequence_length: Longest sequence, in ids.
+    """
+
+    max_sequences: int
+    max_sequence_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What the server tells of a model. What only loading can tell is None before its state is `ready`.
+
+    Attributes:
+        name: The name requests use.
+        preset: What it was loaded from.
+        state: `loading`, `ready`, `failed` or `unloading`.
+        source: Where the files came from.
+        revision: Digest of the files.
+        weights: `pretrained`, or `random`, which is good for tests only.
+        config: The backbone's hyperparameters under KerasHub's names.
+        parameters: How many parameters it has.
+        limits: What one request may carry.
+        engine: What computes.
+        device: Where it computes.
+        dtype: What it computes in.
+        replicas: Engines that share its queue.
+        text: Whether it takes texts.
+        load_seconds: From the start of loading to ready.
+        cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+    """
+
+    name: str
+    preset: str
+    state: str
+    source: str | None = None
+    revision: str | None = None
+    weights: str | None = None
+    config: Mapping[str, float] | None = None
+    parameters: int | None = None
+    limits: RequestLimits | None = None
+    engine: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    replicas: int | None = None
+    text: bool | None = None
+    load_seconds: float | None = None
+    cost: tuple[float, float, float] | None = None

@@ -1,0 +1,142 @@
+"""The messages of electra.v1, from a client's side. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Final
+
+import grpc
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.tensor import from_integers, to_floats
+from service.client.answer import Encoded, RequestLimits, ServedModel
+from service.client.errors import TransportError, service_error
+from service.client.query import Query
+from service.errors import Cancelled, DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
+from service.tensors import IntArray, Output
+
+OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
+    {
+        Output.SEQUENCE: pb.OUTPUT_SEQUENCE,
+        Output.POOLED: pb.OUTPUT_POOLED,
+        Output.CLS: pb.OUTPUT_CLS,
+        Output.MEAN: pb.OUTPUT_MEAN,
+    }
+)
+CODE_KEY: Final = "electra-error-code"
+FIELD_KEY: Final = "electra-error-field"
+PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+BY_STATUS: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyType(
+    {
+        grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+        grpc.StatusCode.CANCELLED: Cancelled,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
+    }
+)
+"""What gRPC itself reports, without our slug: a deadline, a cancelled call, a message over the limit."""
+
+
+SCALARS: Final = frozenset(field.name for field in fields(ServedModel)) - {
+    "state",
+    "weights",
+    "config",
+    "limits",
+    "cost",
+}
+
+
+def to_request(query: Query) -> pb.EncodeRequest:
+    """The message of an encode request."""
+    request = pb.EncodeRequest(
+        model=query.model or "", outputs=[OUTPUTS[output] for output in query.outputs], truncate=query.truncate
+    )
+    if query.texts is not None:
+        request.text.texts.extend(_to_text(text) for text in query.texts)
+        request.text.SetInParent()
+    else:
+        request.tokens.CopyFrom(
+            pb.TokenInput(
+                token_ids=_tensors(query.token_ids),
+                segment_ids=_tensors(query.segment_ids),
+                padding_mask=_tensors(query.padding_mask),
+            )
+        )
+    return request
+
+
+def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
+    """The metadata of an encode request. The time limit travels as the call's own deadline."""
+    return (("x-priority", query.priority),)
+
+
+def to_encoded(response: pb.EncodeResponse) -> Encoded:
+    """The answer.
+
+    Raises:
+        TransportError: Its tensors do not match their shapes.
+    """
+    try:
+        return Encoded(
+            model=response.model,
+            tokens=response.usage.tokens,
+            truncated=tuple(response.truncated),
+            request_id=response.request_id,
+            sequence_output=tuple(to_floats(tensor) for tensor in response.sequence_output) or None,
+            pooled_output=to_floats(response.pooled_output) if response.HasField("pooled_output") else None,
+            cls_output=to_floats(response.cls_output) if response.HasField("cls_output") else None,
+            mean_output=to_floats(response.mean_output) if response.HasField("mean_output") else None,
+        )
+    except ValueError as error:
+        raise TransportError(f"the server must answer with float32 tensors; {error}") from error
+
+
+def to_model(info: pb.ModelInfo) -> ServedModel:
+    """What a message tells of a model."""
+    scalars = {field.name: value for field, value in info.ListFields() if field.name in SCALARS}
+    return ServedModel(
+        **scalars,
+        state=_slug(pb.ModelState.Name(info.state), "MODEL_STATE_"),
+        weights=_slug(pb.Weights.Name(info.weights), "WEIGHTS_") if info.weights else None,
+        config=_to_config(info.config) if info.HasField("config") else None,
+        limits=_to_limits(info.limits) if info.HasField("limits") else None,
+        cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
+    )
+
+
+def to_error(status: grpc.StatusCode, details: str | None, metadata: Mapping[str, str | bytes]) -> ElectraServeError:
+    """The error that a failed call stands for: this service's own by its slug, or gRPC's by its status."""
+    text = details or ""
+    code, field, pushback_ms = (_text_of(metadata, key) for key in (CODE_KEY, FIELD_KEY, PUSHBACK_KEY))
+    if code is not None:
+        retry_after_s = None if pushback_ms is None else int(pushback_ms) / 1e3
+        return service_error(code, text, field=field, retry_after_s=retry_after_s)
+    if status in BY_STATUS:
+        return BY_STATUS[status](text)
+    return TransportError(f"the server must be reachable over gRPC; {status.name}: {text}")
+
+
+def _text_of(metadata: Mapping[str, str | bytes], key: str) -> str | None:
+    value = metadata.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _to_text(text: str | tuple[str, str]) -> pb.Text:
+    return pb.Text(first=text) if isinstance(text, str) else pb.Text(first=text[0], second=text[1])
+
+
+def _tensors(rows: Sequence[IntArray] | None) -> list[pb.Tensor]:
+    return [from_integers(row) for row in rows or ()]
+
+
+def _to_config(config: pb.BackboneConfig) -> dict[str, float]:
+    return {field.name: getattr(config, field.name) for field in config.DESCRIPTOR.fields}
+
+
+def _to_limits(limits: pb.ModelLimits) -> RequestLimits:
+    return RequestLimits(limits.max_sequences, limits.max_sequence_length)
+
+
+def _slug(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()

@@ -1,0 +1,108 @@
+"""Clients over REST. Numbers travel as base64 of their bytes: exact, and faster than JSON's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from service.client import rest_wire
+from service.client.answer import Encoded, ServedModel
+from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
+from service.client.errors import TransportError
+from service.client.query import Query
+from service.client.retry import RetryPolicy
+from service.errors import DeadlineExceeded
+
+
+class ElectraClient(SyncClient):
+    """A blocking REST client.
+
+    Args:
+        base_url: Where the service is, such as `http://127.0.0.1:8080`.
+        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
+        retry: When to try again.
+        http: What to send with, for proxies, certificates or headers; closed with this client.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        http: httpx.Client | None = None,
+    ) -> None:
+        super().__init__(timeout_s, retry)
+        self._base_url = base_url.rstrip("/")
+        self._http = http or httpx.Client()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _encode(self, query: Query, timeout_s: float) -> Encoded:
+        headers, content = rest_wire.headers(query, timeout_s), rest_wire.body(query)
+        with _translated(timeout_s):
+            response = self._http.post(
+                f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
+            )
+        return rest_wire.to_encoded(response)
+
+    def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+        with _translated(timeout_s):
+            response = self._http.get(f"{self._base_url}/v1/models", timeout=timeout_s)
+        return rest_wire.to_models(response)
+
+
+class AsyncElectraClient(AsyncClient):
+    """A REST client that is awaited.
+
+    Args:
+        base_url: Where the service is, such as `http://127.0.0.1:8080`.
+        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
+        retry: When to try again.
+        http: What to send with, for proxies, certificates or headers; closed with this client.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        super().__init__(timeout_s, retry)
+        self._base_url = base_url.rstrip("/")
+        self._http = http or httpx.AsyncClient()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _encode(self, query: Query, timeout_s: float) -> Encoded:
+        headers, content = rest_wire.headers(query, timeout_s), rest_wire.body(query)
+        with _translated(timeout_s):
+            response = await self._http.post(
+                f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
+            )
+        return rest_wire.to_encoded(response)
+
+    async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+        with _translated(timeout_s):
+            response = await self._http.get(f"{self._base_url}/v1/models", timeout=timeout_s)
+        return rest_wire.to_models(response)
+
+
+@contextmanager
+def _translated(timeout_s: float) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise TransportError(f"the server must accept a connection within {timeout_s:.3g} s; it did not") from error
+    except httpx.TimeoutException as error:
+        raise DeadlineExceeded(f"the answer must be there within {timeout_s:.3g} s; it was not") from error
+    except httpx.TransportError as error:
+        raise TransportError(f"the server must be reachable over HTTP; {type(error).__name__}: {error}") from error

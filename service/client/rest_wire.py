@@ -1,0 +1,147 @@
+"""The JSON of the REST API, from a client's side. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import httpx
+import numpy as np
+
+from service.client.answer import Encoded, RequestLimits, ServedModel
+from service.client.errors import TransportError, service_error
+from service.client.query import Query
+from service.errors import ElectraServeError
+from service.tensors import Float32Array, IntArray, Output
+
+FLOAT32: Final = np.dtype("<f4")
+MAX_TIMEOUT_MS: Final = 999_999_999
+KNOWN: Final = frozenset(field.name for field in fields(ServedModel)) - {"limits", "cost"}
+
+
+def headers(query: Query, timeout_s: float) -> dict[str, str]:
+    """The headers of an encode request; the time limit goes along so that the server can keep it too."""
+    return {
+        "content-type": "application/json",
+        "x-priority": query.priority,
+        "x-request-timeout-ms": str(min(math.ceil(timeout_s * 1e3), MAX_TIMEOUT_MS)),
+    }
+
+
+def body(query: Query) -> bytes:
+    """The body of `POST /v1/encode`."""
+    fields: dict[str, object] = {"encoding_format": "base64", "truncate": query.truncate}
+    optional: dict[str, object] = {
+        "model": query.model,
+        "token_ids": _lists(query.token_ids),
+        "segment_ids": _lists(query.segment_ids),
+        "padding_mask": _lists(query.padding_mask),
+        "text": query.texts,
+        "outputs": query.outputs or None,
+    }
+    fields.update({name: value for name, value in optional.items() if value is not None})
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def to_encoded(response: httpx.Response) -> Encoded:
+    """The answer of `POST /v1/encode`.
+
+    Raises:
+        ServiceError: The server refused the request or failed.
+        TransportError: The answer is not this service's.
+    """
+    answer = _json(response)
+    try:
+        rows = {output: _arrays(answer[output.value]) for output in Output if output.value in answer}
+        return Encoded(
+            model=answer["model"],
+            tokens=answer["usage"]["tokens"],
+            truncated=tuple(answer["truncated"]),
+            request_id=response.headers.get("x-request-id", ""),
+            sequence_output=rows.get(Output.SEQUENCE),
+            pooled_output=_stacked(rows.get(Output.POOLED)),
+            cls_output=_stacked(rows.get(Output.CLS)),
+            mean_output=_stacked(rows.get(Output.MEAN)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(response) from error
+
+
+def to_models(response: httpx.Response) -> tuple[ServedModel, ...]:
+    """The answer of `GET /v1/models`; fields that this client does not know are left out.
+
+    Raises:
+        ServiceError: The server refused the request or failed.
+        TransportError: The answer is not this service's.
+    """
+    answer = _json(response)
+    try:
+        return tuple(_to_model(model) for model in answer["models"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(response) from error
+
+
+def to_error(response: httpx.Response) -> ElectraServeError:
+    """The error that an answer other than 200 stands for: this service's own, or that of a proxy on the way."""
+    try:
+        problem = response.json()
+        return service_error(
+            problem["code"],
+            problem["detail"],
+            field=problem.get("field"),
+            retry_after_s=problem.get("retry_after_s"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return _foreign(response)
+
+
+def _json(response: httpx.Response) -> Mapping[str, Any]:
+    if response.status_code != httpx.codes.OK:
+        raise to_error(response)
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise _foreign(response) from error
+    if not isinstance(answer, dict):
+        raise _foreign(response)
+    return answer
+
+
+def _foreign(response: httpx.Response) -> TransportError:
+    return TransportError(f"the server must speak electra-serve's REST API; received status {response.status_code}")
+
+
+def _lists(rows: Sequence[IntArray] | None) -> list[list[int]] | None:
+    return None if rows is None else [row.tolist() for row in rows]
+
+
+def _arrays(rows: Sequence[Mapping[str, Any]]) -> tuple[Float32Array, ...]:
+    return tuple(_array(row) for row in rows)
+
+
+def _array(row: Mapping[str, Any]) -> Float32Array:
+    if row["dtype"] != "float32":
+        raise ValueError("dtype must be float32")
+    return np.frombuffer(base64.b64decode(row["data"], validate=True), FLOAT32).reshape(row["shape"])
+
+
+def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
+    if rows is None:
+        return None
+    stacked = np.stack(rows)  # (B, H)
+    stacked.flags.writeable = False
+    return stacked
+
+
+def _to_model(model: Mapping[str, Any]) -> ServedModel:
+    known = {name: value for name, value in model.items() if name in KNOWN}
+    limits, cost = model.get("limits"), model.get("cost")
+    return ServedModel(
+        **known,
+        limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
+        cost=(cost[0], cost[1], cost[2]) if cost else None,
+    )

@@ -1,0 +1,79 @@
+"""Settings → a loaded model: its preset, its tokenizer, and warm engines.
+
+Choosing an engine is a table. A backend is imported only when its engine is asked for: an import of one
+takes seconds and hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from service.engine.base import Engine, ShapeGrid
+from service.engine.calibration import Timing, calibrate
+from service.presets.folder import PresetFolder
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import Tokenizer, load_tokenizer
+from service.settings import BatchingSettings, ModelSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model ready to be put behind a queue.
+
+    Attributes:
+        preset: Where it came from.
+        tokenizer: What makes ids of texts, where the preset has one.
+        engines: Its replicas, warm, at least one.
+        timings: Batch shapes and the seconds each took, for the cost model.
+    """
+
+    preset: PresetFolder
+    tokenizer: Tokenizer | None
+    engines: tuple[Engine, ...]
+    timings: Sequence[Timing]
+
+
+class EngineBuilder(Protocol):
+    """Builds the replicas of one model for one backend."""
+
+    def __call__(self, preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
+        """Builds `settings.replicas` engines, not yet warm.
+
+        Raises:
+            EngineUnavailable: The device asked for is not here.
+            PresetError: The weights cannot be read.
+        """
+
+
+def _tensorflow() -> EngineBuilder:
+    from service.engine.tensorflow import build_engines
+
+    return build_engines
+
+
+BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
+    "auto": _tensorflow,
+    "tensorflow": _tensorflow,
+}
+"""Engine name in settings → where its builder is imported."""
+
+
+def load_model(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+    """Loads a preset, builds its engines, warms and times them. Takes seconds; call it off the event loop.
+
+    Args:
+        settings: Which model, on what.
+        batching: The largest batches to prepare for.
+
+    Raises:
+        PresetError: The preset cannot be loaded.
+        EngineUnavailable: The engine or device asked for is not here.
+    """
+    preset = resolve_preset(settings.preset, load_weights=settings.load_weights)
+    tokenizer = load_tokenizer(preset)
+    grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=preset.config.max_sequence_length)
+    engines = BUILDERS[settings.engine]()(preset, settings, grid)
+    timings = [calibrate(engine, batching.max_batch_tokens) for engine in engines]
+    return LoadedModel(preset, tokenizer, engines, timings[0])

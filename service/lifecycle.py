@@ -1,0 +1,164 @@
+"""Start, ready, SIGTERM, drain, stop: the life of the process.
+
+    listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ refuse connections,
+    finish what is in flight (≤ drain_timeout_s) ─ close engines ─ exit
+
+Both servers listen before the models are loaded, so that probes get an answer from the first second. The
+signal handlers are ours: uvicorn's own would end the process under gRPC's feet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.grpc.server import GrpcServer
+from service.errors import StartupError
+from service.registry import ModelRegistry
+from service.settings import LifecycleSettings, RestSettings
+
+EXIT_OK: Final = 0
+EXIT_STARTUP: Final = 1
+EXIT_FORCED: Final = 2
+"""In-flight requests were given up: the drain limit passed, or a second signal came."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none: `Process` has its own handlers."""
+        yield
+
+
+class Process:
+    """Both servers and the models behind them, from start to exit.
+
+    Args:
+        app: The REST application.
+        rest: Where it listens.
+        grpc: The gRPC server.
+        registry: The models to load.
+        settings: How long to drain.
+        log: Where each step is told.
+        on_ready: Called once, with the REST and gRPC ports, when requests can come.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: FastAPI,
+        rest: RestSettings,
+        grpc: GrpcServer,
+        registry: ModelRegistry,
+        settings: LifecycleSettings,
+        log: structlog.typing.FilteringBoundLogger,
+        on_ready: Callable[[int, int], None],
+    ) -> None:
+        self._http = _HttpServer(_http_config(app))
+        self._rest = rest
+        self._grpc = grpc
+        self._registry = registry
+        self._settings = settings
+        self._log = log
+        self._on_ready = on_ready
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serves until a signal comes.
+
+        Returns:
+            The process' exit code: `EXIT_OK` when everything accepted was answered.
+
+        Raises:
+            StartupError: A port is taken or a model cannot be loaded.
+        """
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled)
+        listener = listen(self._rest.host, self._rest.port)
+        grpc_port = await self._grpc.start()
+        http = asyncio.create_task(self._http.serve(sockets=[listener]))
+        try:
+            await self._start(listener.getsockname()[1], grpc_port, http)
+        finally:
+            answered = await self._drain(http)
+            await self._registry.close()
+        return EXIT_OK if answered else EXIT_FORCED
+
+    async def _start(self, rest_port: int, grpc_port: int, http: asyncio.Task[None]) -> None:
+        """Loads the models, tells that they are there, and waits for a signal."""
+        stopped = asyncio.create_task(self._stop.wait())
+        loading = asyncio.create_task(self._registry.load_all())
+        await asyncio.wait((loading, stopped, http), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            loading.cancel()
+            return
+        await loading
+        self._grpc.set_serving(serving=True)
+        self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
+        self._on_ready(rest_port, grpc_port)
+        await asyncio.wait((stopped, http), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _drain(self, http: asyncio.Task[None]) -> bool:
+        """Stops both servers once what they accepted is answered; False where some was given up."""
+        self._log.info("draining", delay_s=self._settings.drain_delay_s, timeout_s=self._settings.drain_timeout_s)
+        self._registry.retire()
+        self._grpc.set_serving(serving=False)
+        if self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._force.wait(), self._settings.drain_delay_s)
+        self._http.should_exit = True
+        self._registry.refuse()
+        grace_s = 0.0 if self._force.is_set() else self._settings.drain_timeout_s
+        stopping = asyncio.gather(http, self._grpc.stop(grace_s))
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED, timeout=grace_s)
+        answered = stopping.done()
+        if not answered:
+            self._log.warning("gave up requests in flight")
+            self._http.force_exit = True
+            await asyncio.gather(self._grpc.stop(0.0), stopping, return_exceptions=True)
+        forced.cancel()
+        self._log.info("stopped")
+        return answered
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket.
+
+    Raises:
+        StartupError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(f"REST cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _http_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than the 60 s that proxies keep idle connections for
+    )

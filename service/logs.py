@@ -1,0 +1,52 @@
+"""Structured logs on standard error: one event a line, never a request's contents."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import structlog
+
+from service.settings import LogSettings
+
+
+def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> structlog.typing.FilteringBoundLogger:
+    """Sets up structlog, and sends the standard library's records through it.
+
+    Args:
+        settings: Level and format.
+        stream: Where lines go.
+
+    Returns:
+        The logger to hand to whoever writes logs.
+    """
+    shared: Sequence[structlog.typing.Processor] = (
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    )
+    as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
+    last: Sequence[structlog.typing.Processor] = (
+        (structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer())
+        if as_json
+        else (structlog.dev.ConsoleRenderer(colors=stream.isatty()),)
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=list(shared),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger("electra_serve")
+    return log

@@ -1,0 +1,130 @@
+"""Multi-head self-attention, on `keras.ops` alone.
+
+Attribute names are part of the file format: Keras names a weight in an h5 file after the attributes that lead
+to it, so `_self_attention_layer.query_dense` is what makes these weights KerasHub's. Matrix products are
+written on (B·T, D) matrices, not on (B, T, D) stacks: backends fuse bias and activation into a plain matrix
+product, and need no shape arithmetic for one.
+
+Shapes use B for sequences, T for positions attended to, Q for positions computed (T, or fewer), D for the
+hidden width, N for heads and K = D / N for one head's width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import keras
+from keras import ops
+
+from service.model.initializers import kernel_initializer
+
+PACKAGE: Final = "electra_serve"
+"""Under which this project's classes are registered with Keras."""
+
+MASKED_SCORE: Final = -1e9
+"""What is added to the score of a masked position: softmax then makes it exactly 0 in float32."""
+
+
+def attention_bias(padding_mask: Any) -> Any:
+    """What to add to attention scores so that masked positions get no attention.
+
+    One such tensor serves every layer of a forward pass. A row that is masked throughout attends to all its
+    positions alike.
+
+    Args:
+        padding_mask: (B, T), 1 for positions that count and 0 for others, of any dtype.
+
+    Returns:
+        (B, 1, 1, T) float32: 0 or `MASKED_SCORE`.
+    """
+    return ops.where(ops.cast(padding_mask, "bool"), 0.0, MASKED_SCORE)[:, None, None, :]  # (B, 1, 1, T)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class HeadsDense(keras.layers.Layer):
+    """A dense layer on matrices whose weights are kept per attention head.
+
+    The kernel of a query, key or value projection is (D, N, K), its bias (N, K); that of the projection
+    back is (N, K, D), its bias (D,). Both are the plain matrix D × D underneath.
+
+    Args:
+        kernel_shape: (D, N, K) or (N, K, D).
+        bias_shape: (N, K) or (D,).
+        **kwargs: `name`, `dtype` and what else a Keras layer takes.
+    """
+
+    def __init__(self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_shape = tuple(kernel_shape)
+        self.bias_shape = tuple(bias_shape)
+        self.kernel = self.add_weight(name="kernel", shape=self.kernel_shape, initializer=kernel_initializer())
+        self.bias = self.add_weight(name="bias", shape=self.bias_shape, initializer="zeros")
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Projects (M, D) to (M, D)."""
+        kernel = ops.reshape(self.kernel, (inputs.shape[-1], -1))  # (D, D)
+        return ops.add(ops.matmul(inputs, kernel), ops.reshape(self.bias, (-1,)))
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer.get_config`."""
+        return {**super().get_config(), "kernel_shape": self.kernel_shape, "bias_shape": self.bias_shape}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SelfAttention(keras.layers.Layer):
+    """Multi-head scaled dot-product attention ("Attention Is All You Need", 3.2).
+
+    Args:
+        hidden_dim: D.
+        num_heads: N; divides D.
+        dropout: Dropout rate of the attention probabilities, in training.
+        **kwargs: `name`, `dtype` and what else a Keras layer takes.
+    """
+
+    def __init__(self, hidden_dim: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hidden_dim, self.num_heads, self.dropout = hidden_dim, num_heads, dropout
+        self.head_dim = hidden_dim // num_heads
+        heads = (num_heads, self.head_dim)
+        self.query_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="query")
+        self.key_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="key")
+        self.value_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="value")
+        self.output_dense = HeadsDense(
+            (*heads, hidden_dim), (hidden_dim,), dtype=self.dtype_policy, name="attention_output"
+        )
+        self._softmax = keras.layers.Softmax(dtype="float32", name="softmax")
+        self._dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+        self.built = True
+
+    def call(self, queries: Any, values: Any, attention_bias: Any, training: bool | None = None) -> Any:
+        """Attends from `queries` to `values`.
+
+        Args:
+            queries: (B, Q, D).
+            values: (B, T, D), of which keys and values are made.
+            attention_bias: (B, 1, 1, T), from `attention_bias`.
+            training: Whether to drop out.
+
+        Returns:
+            (B, Q, D).
+        """
+        query = self._heads(self.query_dense, queries, (0, 2, 1, 3)) * self.head_dim**-0.5  # (B, N, Q, K)
+        key = self._heads(self.key_dense, values, (0, 2, 3, 1))  # (B, N, K, T)
+        value = self._heads(self.value_dense, values, (0, 2, 1, 3))  # (B, N, T, K)
+        scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(attention_bias, "float32")  # (B, N, Q, T)
+        weights = ops.cast(self._softmax(scores), self.compute_dtype)
+        context = ops.matmul(self._dropout_layer(weights, training=training), value)  # (B, N, Q, K)
+        context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, self.hidden_dim))  # (B·Q, D)
+        return ops.reshape(self.output_dense(context), ops.shape(queries))
+
+    def _heads(self, dense: HeadsDense, inputs: Any, order: tuple[int, int, int, int]) -> Any:
+        """Projects (B, T, D) to (B, T, N, K), with the axes in `order`."""
+        batch, length, _ = ops.shape(inputs)
+        projected = dense(ops.reshape(inputs, (-1, self.hidden_dim)))  # (B·T, D)
+        return ops.transpose(ops.reshape(projected, (batch, length, self.num_heads, self.head_dim)), order)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer.get_config`."""
+        own = {"hidden_dim": self.hidden_dim, "num_heads": self.num_heads, "dropout": self.dropout}
+        return {**super().get_config(), **own}

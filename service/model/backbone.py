@@ -1,0 +1,246 @@
+"""`ElectraBackbone`: KerasHub's published model, made to work as its page says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import keras
+from keras import ops
+
+from service.errors import PresetError
+from service.model.attention import PACKAGE, attention_bias
+from service.model.initializers import kernel_initializer
+from service.model.layers import ACTIVATIONS, PositionEmbedding, TransformerEncoder, dense, layer_norm
+from service.model.weights import restore, save_preset
+from service.presets.catalog import CATALOG
+from service.presets.config import BackboneConfig
+from service.presets.folder import BACKBONE_CLASS, PresetFolder
+from service.presets.sources import resolve_preset
+
+
+class BackboneOutput(NamedTuple):
+    """What the backbone answers: a tuple that can also be indexed by name, as KerasHub's dict.
+
+    Attributes:
+        sequence_output: (B, T, D), the final hidden state of every position.
+        pooled_output: (B, D), tanh of a dense layer on position 0.
+
+    Example:
+        >>> output = BackboneOutput("s", "p")
+        >>> output["pooled_output"], output[1]
+        ('p', 'p')
+    """
+
+    sequence_output: Any
+    pooled_output: Any
+
+    def __getitem__(self, key: Any) -> Any:
+        """By position, slice or name."""
+        if not isinstance(key, str):
+            return tuple.__getitem__(self, key)
+        if key not in self._fields:
+            raise KeyError(key)
+        return getattr(self, key)
+
+
+class Backbone(keras.Model):
+    """What every encoder here has in common: presets, and a config that rebuilds it."""
+
+    @classmethod
+    def from_preset(cls, preset: str, load_weights: bool = True, **kwargs: Any) -> Self:
+        """Builds the model that a preset describes. On `Backbone` itself, the preset says which class that is.
+
+        Args:
+            preset: A built-in id (see `presets`), an alias of one, or a folder in KerasHub's preset format.
+            load_weights: False for fresh random weights; a built-in id then needs no files at all.
+            **kwargs: Override the preset's config: `dropout`, `dtype`, `name`, `trainable`, ….
+
+        Raises:
+            PresetError: There is no such preset, or its files are not what they should be.
+            TypeError: The preset is of another class than the one this is called on.
+        """
+        folder = resolve_preset(preset, load_weights=load_weights)
+        backbone_class = BACKBONES[folder.registered_name]
+        if not issubclass(backbone_class, cls):
+            raise TypeError(f"the preset must be of a {cls.__name__}; {folder.id} is of {backbone_class.__name__}")
+        return backbone_class.from_folder(folder, load_weights=load_weights, **kwargs)
+
+    @classmethod
+    def from_folder(cls, folder: PresetFolder, *, load_weights: bool, **kwargs: Any) -> Self:
+        """Builds the model of a preset that was already resolved. Arguments as for `from_preset`."""
+        backbone = cls(**{**folder.config.to_mapping(), **kwargs})
+        if load_weights:
+            restore(backbone, folder)
+        return backbone
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuilds a model, without its weights, from `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ElectraBackbone(Backbone):
+    """An ELECTRA encoder ("ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators",
+    https://arxiv.org/abs/2003.10555), as KerasHub publishes it and with KerasHub's weights.
+
+    Inputs are `token_ids`, `segment_ids` and `padding_mask`, each (B, T) integers; T may differ from call to
+    call. The result unpacks and indexes: see `BackboneOutput`.
+
+    Args:
+        vocab_size: Rows of the token embedding; required, under this name or as `vocabulary_size`.
+        num_layers: Transformer layers.
+        num_heads: Attention heads of each; divides `hidden_dim`.
+        hidden_dim: D, the width of the encoder and of both outputs.
+        embedding_dim: Width of the embeddings; default: `hidden_dim`.
+        intermediate_dim: Width of the feed-forward layer.
+        dropout: Dropout rate, in training.
+        max_sequence_length: Longest T.
+        num_segments: How many segments there are.
+        dtype: A dtype's name or a `keras.DTypePolicy`. Softmax and layer normalisation are computed in float32
+            whatever it is.
+        vocabulary_size: Another name for `vocab_size`.
+        hidden_activation: `gelu_tanh`, as KerasHub, or `gelu`, the exact form, as transformers' checkpoints.
+        **kwargs: `name` and `trainable`.
+
+    Raises:
+        TypeError: A required size is missing, or `vocab_size` and `vocabulary_size` were both given.
+        ValueError: A value is out of range, or `num_heads` does not divide `hidden_dim`.
+
+    Example:
+        >>> import numpy as np
+        >>> backbone = ElectraBackbone(
+        ...     vocabulary_size=1000, num_layers=2, num_heads=2, hidden_dim=32, intermediate_dim=64
+        ... )
+        >>> ids = np.ones((1, 12), "int32")
+        >>> sequence_output, pooled_output = backbone({"token_ids": ids, "segment_ids": ids, "padding_mask": ids})
+        >>> tuple(sequence_output.shape), tuple(pooled_output.shape)
+        ((1, 12, 32), (1, 32))
+    """
+
+    presets = {preset.id: preset.metadata for preset in CATALOG.values()}
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        num_layers: int | None = None,
+        num_heads: int | None = None,
+        hidden_dim: int | None = None,
+        embedding_dim: int | None = None,
+        intermediate_dim: int | None = None,
+        dropout: float = 0.1,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        dtype: Any = None,
+        *,
+        vocabulary_size: int | None = None,
+        hidden_activation: str = "gelu_tanh",
+        **kwargs: Any,
+    ) -> None:
+        if vocab_size is not None and vocabulary_size is not None:
+            raise TypeError("vocabulary_size is another name for vocab_size; received both")
+        config = _checked(
+            {
+                "vocab_size": vocabulary_size if vocab_size is None else vocab_size,
+                "num_layers": num_layers,
+                "num_heads": num_heads,
+                "hidden_dim": hidden_dim,
+                "embedding_dim": hidden_dim if embedding_dim is None else embedding_dim,
+                "intermediate_dim": intermediate_dim,
+                "dropout": dropout,
+                "max_sequence_length": max_sequence_length,
+                "num_segments": num_segments,
+                "hidden_activation": hidden_activation,
+            }
+        )
+        policy = keras.dtype_policies.get(dtype)
+        self._make_layers(config, policy)
+        inputs = {
+            name: keras.Input((None,), dtype="int32", name=name)
+            for name in ("token_ids", "segment_ids", "padding_mask")
+        }
+        hidden = self.embed(inputs["token_ids"], inputs["segment_ids"])
+        bias = attention_bias(inputs["padding_mask"])
+        for layer in self.transformer_layers:
+            hidden = layer(hidden, bias=bias)
+        super().__init__(inputs=inputs, outputs=BackboneOutput(hidden, self.pool(hidden)), **kwargs)
+        self.dtype_policy = policy
+        self.config = config
+
+    def _make_layers(self, config: BackboneConfig, dtype: Any) -> None:
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            config.vocab_size,
+            config.embedding_dim,
+            embeddings_initializer=kernel_initializer(),
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.position_embedding = PositionEmbedding(config.max_sequence_length, dtype=dtype, name="position_embedding")
+        self.segment_embedding = keras.layers.Embedding(
+            config.num_segments,
+            config.embedding_dim,
+            embeddings_initializer=kernel_initializer(),
+            dtype=dtype,
+            name="segment_embedding",
+        )
+        self.embeddings_add = keras.layers.Add(dtype=dtype, name="embeddings_add")
+        self.embeddings_layer_norm = layer_norm(dtype, "embeddings_layer_norm")
+        self.embeddings_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embeddings_dropout")
+        self.embeddings_projection = (
+            dense(config.hidden_dim, dtype, "embeddings_projection")
+            if config.embedding_dim != config.hidden_dim
+            else None
+        )
+        self.transformer_layers = [
+            TransformerEncoder(
+                config.hidden_dim,
+                config.num_heads,
+                config.intermediate_dim,
+                config.dropout,
+                config.hidden_activation,
+                dtype=dtype,
+                name=f"transformer_layer_{i}",
+            )
+            for i in range(config.num_layers)
+        ]
+        self.pooled_dense = dense(config.hidden_dim, dtype, "pooled_dense", "tanh")
+
+    def embed(self, token_ids: Any, segment_ids: Any) -> Any:
+        """What goes into the first transformer layer: (B, T) ids to (B, T, D)."""
+        tokens = self.token_embedding(token_ids)  # (B, T, E)
+        x = self.embeddings_add((tokens, self.position_embedding(tokens), self.segment_embedding(segment_ids)))
+        x = self.embeddings_dropout(self.embeddings_layer_norm(x))
+        return x if self.embeddings_projection is None else self.embeddings_projection(x)  # (B, T, D)
+
+    def pool(self, hidden: Any) -> Any:
+        """`pooled_output` of the last hidden states: (B, T, D) to (B, D)."""
+        return self.pooled_dense(hidden[:, 0, :])
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values."""
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            **self.config.to_mapping(),
+        }
+
+    def save_to_preset(self, preset_dir: str | Path) -> None:
+        """Writes a preset folder that loads here and in KerasHub: config, metadata and weights."""
+        save_preset(self, Path(preset_dir))
+
+
+def _checked(values: Mapping[str, Any]) -> BackboneConfig:
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise TypeError(f"ElectraBackbone needs a value for {', '.join(missing)}")
+    try:
+        return BackboneConfig.from_mapping(values)
+    except PresetError as error:
+        raise ValueError(str(error)) from error
+
+
+BACKBONES: Mapping[str, type[Backbone]] = {BACKBONE_CLASS: ElectraBackbone}
+"""Which class builds a preset, by the name the preset gives."""

@@ -1,0 +1,176 @@
+"""The layers of an ELECTRA encoder that Keras does not have, on `keras.ops` alone.
+
+Class and attribute names are part of the file format, as in `service.model.attention`. Whatever the dtype
+policy, softmax and layer normalisation are computed in float32.
+
+Shapes use B for sequences, T for their length, Q for positions computed (T, or fewer), E for the embedding width,
+D for the hidden width and I for the feed-forward width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import keras
+from keras import ops
+
+from service.model.attention import PACKAGE, SelfAttention, attention_bias
+from service.model.initializers import kernel_initializer
+
+LAYER_NORM_EPSILON: Final = 1e-12
+
+ACTIVATIONS: Final = {
+    "gelu_tanh": partial(keras.activations.gelu, approximate=True),
+    "gelu": partial(keras.activations.gelu, approximate=False),
+}
+"""The functions behind `service.presets.config.HIDDEN_ACTIVATIONS`."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PositionEmbedding(keras.layers.Layer):
+    """A trained vector for each position.
+
+    Args:
+        sequence_length: How many positions there are vectors for.
+        **kwargs: `name`, `dtype` and what else a Keras layer takes.
+    """
+
+    def __init__(self, sequence_length: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sequence_length = sequence_length
+
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+        """Makes the vectors, as wide as the inputs."""
+        self.position_embeddings = self.add_weight(
+            name="embeddings", shape=(self.sequence_length, inputs_shape[-1]), initializer=kernel_initializer()
+        )
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """The vectors of the first T positions.
+
+        Args:
+            inputs: (B, T, E); only its shape matters.
+
+        Returns:
+            (1, T, E), to be added to each of B sequences.
+        """
+        return ops.slice(self.position_embeddings, (0, 0), ops.shape(inputs)[1:])[None]
+
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The inputs' own, which is what comes of adding the two: (1, T, E) would fix a model's batch size at 1."""
+        return inputs_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer.get_config`."""
+        return {**super().get_config(), "sequence_length": self.sequence_length}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class TransformerEncoder(keras.layers.Layer):
+    """One post-norm transformer layer, as BERT's: attention, add, norm, feed-forward, add, norm.
+
+    Args:
+        hidden_dim: D.
+        num_heads: Attention heads; divides D.
+        intermediate_dim: I.
+        dropout: Dropout rate, in training.
+        activation: One of `ACTIVATIONS`.
+        **kwargs: `name`, `dtype` and what else a Keras layer takes.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        intermediate_dim: int,
+        dropout: float = 0.0,
+        activation: str = "gelu_tanh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)  # a float16 cast would turn the attention bias into -inf
+        self.hidden_dim, self.num_heads, self.intermediate_dim = hidden_dim, num_heads, intermediate_dim
+        self.dropout, self.activation = dropout, activation
+        dtype = self.dtype_policy
+        self._self_attention_layer = SelfAttention(
+            hidden_dim, num_heads, dropout, dtype=dtype, name="self_attention_layer"
+        )
+        self._self_attention_layer_norm = layer_norm(dtype, "self_attention_layer_norm")
+        self._self_attention_dropout = keras.layers.Dropout(dropout, dtype=dtype, name="self_attention_dropout")
+        self._feedforward_layer_norm = layer_norm(dtype, "feedforward_layer_norm")
+        self._feedforward_intermediate_dense = dense(
+            intermediate_dim, dtype, "feedforward_intermediate_dense", ACTIVATIONS[activation]
+        )
+        self._feedforward_output_dense = dense(hidden_dim, dtype, "feedforward_output_dense")
+        self._feedforward_dropout = keras.layers.Dropout(dropout, dtype=dtype, name="feedforward_dropout")
+
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002
+        """Makes the weights."""
+        hidden, intermediate = (None, self.hidden_dim), (None, self.intermediate_dim)
+        self._self_attention_layer_norm.build(hidden)
+        self._feedforward_intermediate_dense.build(hidden)
+        self._feedforward_output_dense.build(intermediate)
+        self._feedforward_layer_norm.build(hidden)
+        self.built = True
+
+    def call(
+        self,
+        inputs: Any,
+        padding_mask: Any = None,
+        bias: Any = None,
+        training: bool | None = None,
+        query_rows: int | None = None,
+    ) -> Any:
+        """Encodes.
+
+        Args:
+            inputs: (B, T, D).
+            padding_mask: (B, T), 1 for positions that may be attended to; None: all may.
+            bias: (B, 1, 1, T), `attention_bias` of the mask, where the caller has it: then `padding_mask` is unused.
+            training: Whether to drop out.
+            query_rows: Compute only the first so many positions; they still attend to all T. None: all.
+
+        Returns:
+            (B, Q, D), Q being `query_rows` or T.
+        """
+        if bias is None:
+            bias = 0.0 if padding_mask is None else attention_bias(padding_mask)
+        rows = inputs if query_rows is None else inputs[:, :query_rows]  # (B, Q, D)
+        attended = self._self_attention_layer(rows, inputs, bias, training=training)
+        attended = self._self_attention_dropout(attended, training=training)
+        rows = self._self_attention_layer_norm(rows + attended)
+        return self._feedforward_layer_norm(rows + self._feed_forward(rows, training=training))
+
+    def _feed_forward(self, rows: Any, *, training: bool | None) -> Any:
+        x = ops.reshape(rows, (-1, self.hidden_dim))  # (B·Q, D)
+        x = self._feedforward_output_dense(self._feedforward_intermediate_dense(x))
+        return self._feedforward_dropout(ops.reshape(x, ops.shape(rows)), training=training)
+
+    def compute_output_spec(self, inputs: Any, *args: Any, query_rows: int | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
+        """(B, Q, D), said outright: tracing `call` for each layer would make building a model slow."""
+        batch, length, width = inputs.shape
+        return keras.KerasTensor((batch, query_rows or length, width), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer.get_config`."""
+        own = {
+            "hidden_dim": self.hidden_dim,
+            "num_heads": self.num_heads,
+            "intermediate_dim": self.intermediate_dim,
+            "dropout": self.dropout,
+            "activation": self.activation,
+        }
+        return {**super().get_config(), **own}
+
+
+def layer_norm(dtype: keras.DTypePolicy, name: str) -> keras.layers.LayerNormalization:
+    """Keras' layer normalisation, which computes in float32 and answers in the policy's dtype."""
+    return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, dtype=dtype, name=name)
+
+
+def dense(units: int, dtype: keras.DTypePolicy, name: str, activation: Any = None) -> keras.layers.Dense:
+    """A dense layer with ELECTRA's initial weights."""
+    return keras.layers.Dense(
+        units, activation=activation, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
+    )

@@ -1,0 +1,27 @@
+"""From a preset to a model that is ready to compute: the one entry point of the engines."""
+
+from __future__ import annotations
+
+from service.model.backbone import BACKBONES, ElectraBackbone
+from service.model.weights import randomise
+from service.presets.folder import PresetFolder
+
+
+def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool, seed: int) -> ElectraBackbone:
+    """Builds the model of `preset`.
+
+    Args:
+        preset: From `service.presets.sources.resolve_preset`.
+        dtype: What to compute in: `float32`, `bfloat16`, `float16`, or a mixed policy's name.
+        load_weights: False for random weights.
+        seed: Which random weights; the same on every backend.
+
+    Raises:
+        PresetError: The weight files are not what they should be.
+    """
+    backbone: ElectraBackbone = BACKBONES[preset.registered_name].from_folder(
+        preset, load_weights=load_weights, dtype=dtype
+    )
+    if not load_weights:
+        randomise(backbone, seed)
+    return backbone

@@ -1,0 +1,121 @@
+"""Where presets come from: each source has one job, to turn a name into a checked local folder.
+
+electra_demo                          EmbeddedSource, inside this package
+electra_base_discriminator_uncased_en CatalogSource, an architecture without files
+kaggle://…, hf://…                    refused with a clear line in this version
+./my_preset                           LocalSource, any folder in KerasHub's format
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from service.errors import PresetError
+from service.presets.catalog import CATALOG, DEMO_ID, find
+from service.presets.folder import BACKBONE_CLASS, PresetFolder, read_preset_folder
+
+
+class PresetSource(Protocol):
+    """Gives a preset by name."""
+
+    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
+        """The preset, or None where the name is not this source's.
+
+        Raises:
+            PresetError: The name is this source's, and the preset cannot be had.
+        """
+
+
+class EmbeddedSource:
+    """The preset that ships with the package."""
+
+    def __init__(self, root: Path = Path(__file__).parent / "embedded") -> None:
+        self._root = root
+
+    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
+        """See `PresetSource.find`."""
+        if preset != DEMO_ID:
+            return None
+        return read_preset_folder(self._root / preset, id_=preset, source="embedded", load_weights=load_weights)
+
+
+class CatalogSource:
+    """The published architectures. Their weights are not part of the package."""
+
+    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
+        """See `PresetSource.find`."""
+        published = find(preset)
+        if published is None:
+            return None
+        if load_weights:
+            raise PresetError(
+                f"{published.id}: the weights of a built-in preset must be a local folder in this version: give the "
+                "folder's path as preset, or set load_weights to false for random weights"
+            )
+        return PresetFolder(
+            id=published.id,
+            source="catalog",
+            path=None,
+            config=published.config,
+            registered_name=BACKBONE_CLASS,
+            revision=None,
+            weights="random",
+            weight_files=(),
+            has_tokenizer=False,
+        )
+
+
+class RemoteSource:
+    """Hubs: their names are known, and refused, so that nobody looks for a folder called `hf:`."""
+
+    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:  # noqa: ARG002
+        """See `PresetSource.find`."""
+        if "://" not in preset:
+            return None
+        raise PresetError(f"presets are not downloaded in this version: {_valid()}; received {preset!r:.120}")
+
+
+class LocalSource:
+    """Any folder in KerasHub's preset format."""
+
+    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
+        """See `PresetSource.find`."""
+        path = Path(preset)
+        if not preset or not path.is_dir():
+            return None
+        return read_preset_folder(path, id_=path.resolve().name, source="local", load_weights=load_weights)
+
+
+def default_sources() -> tuple[PresetSource, ...]:
+    """Every source, in the order they are asked. Built-in ids win over a folder of the same name, as in KerasHub."""
+    return (EmbeddedSource(), CatalogSource(), RemoteSource(), LocalSource())
+
+
+def resolve_preset(
+    preset: str, *, load_weights: bool = True, sources: Sequence[PresetSource] | None = None
+) -> PresetFolder:
+    """Finds a preset.
+
+    Args:
+        preset: A built-in id, an alias of one, or the path of a folder.
+        load_weights: False to take only the architecture; needs no weight files.
+        sources: Where to look; default: `default_sources()`.
+
+    Raises:
+        PresetError: No source has it, or its folder is not what it should be.
+
+    Example:
+        >>> resolve_preset("electra_base_discriminator_en", load_weights=False).config.hidden_dim
+        768
+    """
+    for source in default_sources() if sources is None else sources:
+        found = source.find(preset, load_weights=load_weights)
+        if found is not None:
+            return found
+    raise PresetError(f"preset must be {_valid()}; received {preset!r:.120}")
+
+
+def _valid() -> str:
+    return f"a folder in KerasHub's preset format, or one of {', '.join([DEMO_ID, *CATALOG])}"

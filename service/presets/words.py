@@ -1,0 +1,120 @@
+"""Text to words, as KerasHub's `WordPieceTokenizer` does it (its `pretokenize_python`), in pure functions.
+
+Characters fall into three kinds, and a table remembers each character's:
+
+    blank     ASCII white space, control (Cc) and format (Cf) characters: parts words and disappears
+    isolated  ASCII symbols, punctuation (P*) and, if asked, CJK ideographs: a word of its own
+    inner     everything else, other kinds of white space included: stays inside its word
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+_CodePoints = tuple[tuple[int, int], ...]
+
+CJK_IDEOGRAPHS: Final[_CodePoints] = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+"""As in the original BERT."""
+
+DEFAULT_IGNORABLE: Final[_CodePoints] = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+"""Unicode's Default_Ignorable_Code_Point: NFKC_Casefold drops them."""
+
+
+class WordSplitter:
+    """Splits text into words. Any thread may use it.
+
+    Args:
+        split_on_cjk: Whether each CJK ideograph is a word.
+
+    Example:
+        >>> WordSplitter(split_on_cjk=True).split("Isn't it\\t日本?")
+        ['Isn', "'", 't', 'it', '日', '本', '?']
+    """
+
+    def __init__(self, *, split_on_cjk: bool) -> None:
+        self._table = _SpacingTable(split_on_cjk=split_on_cjk)
+
+    def split(self, text: str) -> list[str]:
+        """The words of `text`, in order, none of them empty."""
+        return [word for word in text.translate(self._table).split(" ") if word]
+
+
+class _SpacingTable(dict[int, str]):
+    """For `str.translate`: every character with the spaces that part it from its neighbours."""
+
+    def __init__(self, *, split_on_cjk: bool) -> None:
+        super().__init__()
+        self._split_on_cjk = split_on_cjk
+
+    def __missing__(self, code_point: int) -> str:
+        spaced = self[code_point] = self._spaced(chr(code_point))
+        return spaced
+
+    def _spaced(self, char: str) -> str:
+        category = unicodedata.category(char)
+        if char == " " or category in {"Cc", "Cf"}:  # Cc has the other ASCII white space
+            return " "
+        if category == "Cs":  # half a surrogate pair is no character, and no UTF-8 can carry it
+            return "\N{REPLACEMENT CHARACTER}"
+        symbol = char.isascii() and not char.isalnum()
+        if symbol or category.startswith("P") or (self._split_on_cjk and _within(char, CJK_IDEOGRAPHS)):
+            return f" {char} "
+        return char
+
+
+def strip_accents(text: str) -> str:
+    """Decomposes `text` (NFD) and drops its non-spacing marks.
+
+    Example:
+        >>> strip_accents("naïve café")
+        'naive cafe'
+    """
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
+
+
+def fold_case(word: str) -> str:
+    """Unicode's NFKC_Casefold: without case, compatibility variants and ignorable characters.
+
+    Example:
+        >>> fold_case("Straße"), fold_case("ﬁn")
+        ('strasse', 'fin')
+    """
+    if word.isascii():
+        return word.lower()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+    return "".join(char for char in folded if not _within(char, DEFAULT_IGNORABLE))
+
+
+def _within(char: str, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(first <= ord(char) <= last for first, last in ranges)

@@ -1,0 +1,178 @@
+"""Checks a caller's ids against a model's limits, before anything is queued.
+
+One pass over all rows at once: the rows are laid end to end, and each rule is one array operation. Only when
+a rule is broken is the row at fault looked for. Ranges matter: out of range, a CPU kernel fails the whole
+batch, XLA clamps in silence and a GPU answers zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput, PayloadTooLarge
+from service.tensors import Encoding, Int32Array, IntArray, TokenInput
+
+_FIELDS: Final = ("token_ids", "segment_ids", "padding_mask")
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """What a model takes.
+
+    Attributes:
+        vocab_size: Token ids are below it.
+        num_segments: Segment ids are below it.
+        max_sequence_length: Longest row, in ids.
+        max_sequences: Most rows in one request.
+    """
+
+    vocab_size: int
+    num_segments: int
+    max_sequence_length: int
+    max_sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Rows that a model can run.
+
+    Attributes:
+        encodings: One per row, in order.
+        truncated: Per row, whether it was cut to `max_sequence_length`.
+    """
+
+    encodings: tuple[Encoding, ...]
+    truncated: tuple[bool, ...]
+
+
+def check_count(rows: int, limits: InputLimits, field: str) -> None:
+    """Refuses a request of no rows, or of more than one may carry.
+
+    Raises:
+        InvalidInput: No rows.
+        PayloadTooLarge: Too many.
+    """
+    if rows == 0:
+        raise InvalidInput(f"{field} must hold at least one sequence; received none", field=field)
+    if rows > limits.max_sequences:
+        raise PayloadTooLarge(f"a request takes at most {limits.max_sequences} sequences; received {rows}", field=field)
+
+
+def validate(tokens: TokenInput, limits: InputLimits, *, truncate: bool) -> Validated:
+    """Checks every row and makes it an `Encoding`.
+
+    Args:
+        tokens: What came: (T,) integer arrays.
+        limits: What the model takes.
+        truncate: Keep the first `max_sequence_length` ids of a longer row, instead of refusing it.
+
+    Raises:
+        InvalidInput: A row is empty or too long, its ids, segments and mask differ in length, a value is
+            out of range, or a mask is all zeros. Tells the field and the row.
+        PayloadTooLarge: Too many rows.
+
+    Example:
+        >>> limits = InputLimits(vocab_size=10, num_segments=2, max_sequence_length=4, max_sequences=8)
+        >>> validate(TokenInput([np.array([1, 2, 3])]), limits, truncate=False).encodings[0].token_ids
+        array([1, 2, 3], dtype=int32)
+    """
+    check_count(len(tokens.token_ids), limits, "token_ids")
+    _check_lengths_agree(tokens)
+    lengths = [len(row) for row in tokens.token_ids]
+    truncated = tuple(length > limits.max_sequence_length for length in lengths)
+    if any(truncated):
+        if not truncate:
+            _refuse_length(lengths, limits.max_sequence_length)
+        tokens = _cut(tokens, limits.max_sequence_length)
+        lengths = [min(length, limits.max_sequence_length) for length in lengths]
+    ends = np.cumsum(lengths)
+    token_ids = _in_range(tokens.token_ids, "token_ids", limits.vocab_size, ends)
+    segment_ids = _in_range_or(0, tokens.segment_ids, "segment_ids", limits.num_segments, ends)
+    padding_mask = _in_range_or(1, tokens.padding_mask, "padding_mask", 2, ends)
+    return Validated(_encodings(token_ids, segment_ids, padding_mask, ends), truncated)
+
+
+def _check_lengths_agree(tokens: TokenInput) -> None:
+    for index, row in enumerate(tokens.token_ids):
+        if len(row) == 0:
+            raise InvalidInput("a sequence must hold at least one id; received none", field=f"token_ids[{index}]")
+    for field, rows in ((_FIELDS[1], tokens.segment_ids), (_FIELDS[2], tokens.padding_mask)):
+        if rows is None:
+            continue
+        if len(rows) != len(tokens.token_ids):
+            raise InvalidInput(
+                f"{field} must have as many rows as token_ids, {len(tokens.token_ids)}; received {len(rows)}",
+                field=field,
+            )
+        for index, (ids, row) in enumerate(zip(tokens.token_ids, rows, strict=True)):
+            if len(row) != len(ids):
+                raise InvalidInput(
+                    f"{field} must be as long as its token_ids, {len(ids)}; received {len(row)}",
+                    field=f"{field}[{index}]",
+                )
+
+
+def _refuse_length(lengths: Sequence[int], longest: int) -> None:
+    index = next(index for index, length in enumerate(lengths) if length > longest)
+    raise InvalidInput(
+        f"a sequence takes at most {longest} ids unless truncate is true; received {lengths[index]}",
+        field=f"token_ids[{index}]",
+    )
+
+
+def _cut(tokens: TokenInput, longest: int) -> TokenInput:
+    def cut(rows: Sequence[IntArray] | None) -> list[IntArray] | None:
+        return None if rows is None else [row[:longest] for row in rows]
+
+    return TokenInput([row[:longest] for row in tokens.token_ids], cut(tokens.segment_ids), cut(tokens.padding_mask))
+
+
+def _in_range_or(
+    default: int, rows: Sequence[IntArray] | None, field: str, bound: int, ends: NDArray[np.int64]
+) -> Int32Array:
+    if rows is None:
+        return np.full(int(ends[-1]), default, np.int32)
+    return _in_range(rows, field, bound, ends)
+
+
+def _in_range(rows: Sequence[IntArray], field: str, bound: int, ends: NDArray[np.int64]) -> Int32Array:
+    """All rows end to end as int32, each value from 0 to `bound` − 1."""
+    flat = np.concatenate(rows) if len(rows) > 1 else rows[0]  # (ΣT,)
+    if flat.min() < 0 or flat.max() >= bound:
+        at = int(np.argmax((flat < 0) | (flat >= bound)))
+        row = int(np.searchsorted(ends, at, side="right"))
+        raise InvalidInput(
+            f"{field} must be from 0 to {bound - 1}; received {int(flat[at])}",
+            field=f"{field}[{row}][{at - (int(ends[row - 1]) if row else 0)}]",
+        )
+    return flat.astype(np.int32, copy=False)
+
+
+def _encodings(
+    token_ids: Int32Array, segment_ids: Int32Array, padding_mask: Int32Array, ends: NDArray[np.int64]
+) -> tuple[Encoding, ...]:
+    encodings = []
+    start = 0
+    for index, end in enumerate(ends.tolist()):
+        mask = padding_mask[start:end]  # (T,)
+        attended = np.flatnonzero(mask)
+        if attended.size == 0:
+            raise InvalidInput(
+                "padding_mask must have at least one 1 in each row; received all zeros", field=f"padding_mask[{index}]"
+            )
+        encodings.append(
+            Encoding(
+                token_ids[start:end],
+                segment_ids[start:end],
+                mask,
+                compute_length=int(attended[-1]) + 1,
+                real_tokens=int(attended.size),
+            )
+        )
+        start = end
+    return tuple(encodings)

@@ -1,0 +1,67 @@
+"""A real server on a free port, over a fake service, and a channel to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+import structlog
+
+from service.api.grpc.server import GrpcServer
+from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from service.api.observer import Observer
+from service.metrics import Metrics
+from service.settings import GrpcSettings
+from tests.unit.api.grpc.fake_service import FakeService
+
+if TYPE_CHECKING:
+    from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceAsyncStub
+
+SETTINGS = GrpcSettings(port=0, max_stream_requests=2, max_request_bytes=4096, max_message_bytes=8192)
+MAX_SEQUENCES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server, what it serves, and a way to it."""
+
+    server: GrpcServer
+    service: FakeService
+    metrics: Metrics
+    log: structlog.testing.LogCapture
+    channel: grpc.aio.Channel
+    port: int
+
+    @property
+    def stub(self) -> EncoderServiceAsyncStub:
+        return EncoderServiceStub(self.channel)
+
+    def count(self, code: str, model: str = "tiny") -> float:
+        """How many requests the metrics have counted."""
+        labels = {"model": model, "transport": "grpc", "code": code}
+        value = self.metrics.registry.get_sample_value("electra_requests_total", labels)
+        return value or 0.0
+
+    def in_flight(self) -> float:
+        """How many the metrics say are being worked on."""
+        return self.metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "grpc"}) or 0.0
+
+
+@pytest.fixture
+def settings() -> GrpcSettings:
+    return SETTINGS
+
+
+@pytest.fixture
+async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
+    service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
+    metrics.for_model("tiny")
+    logger = structlog.wrap_logger(None, processors=[log], wrapper_class=structlog.make_filtering_bound_logger(0))
+    server = GrpcServer(service, settings, Observer("grpc", metrics, logger), max_sequences=MAX_SEQUENCES)
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Running(server, service, metrics, log, channel, port)
+    await server.stop(0)

@@ -1,0 +1,40 @@
+"""Models as messages."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from service.api.grpc.model_info import STATES, from_model_info
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.presets.config import BackboneConfig
+from service.registry import ModelInfo, ModelLimits, ModelState
+from tests.unit.api.grpc.fake_service import CONFIG, LOADING, READY
+
+
+def test_a_ready_model_tells_everything() -> None:
+    message = from_model_info(READY)
+    assert {field.name for field, _ in message.ListFields()} == {field.name for field in fields(ModelInfo)}
+    assert (message.state, message.weights) == (pb.MODEL_STATE_READY, pb.WEIGHTS_RANDOM)
+    assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == CONFIG.to_mapping()
+    assert (message.limits.max_sequences, message.limits.max_sequence_length) == (8, 512)
+    assert (message.cost.a, message.cost.b, message.cost.c) == READY.cost
+    assert message.parameters == CONFIG.parameters
+
+
+def test_a_loading_model_tells_nothing_that_is_not_known() -> None:
+    assert {field.name for field, _ in from_model_info(LOADING).ListFields()} == {"name", "preset", "state"}
+
+
+@pytest.mark.parametrize(
+    ("message", "own"),
+    [(pb.ModelInfo, ModelInfo), (pb.BackboneConfig, BackboneConfig), (pb.ModelLimits, ModelLimits)],
+)
+def test_messages_have_the_fields_of_the_service_s_own_types(message: type[pb.ModelInfo], own: type[ModelInfo]) -> None:
+    assert [field.name for field in message.DESCRIPTOR.fields] == [field.name for field in fields(own)]
+
+
+def test_every_state_has_a_value() -> None:
+    assert set(STATES) == set(ModelState)
+    assert set(STATES.values()) == set(pb.ModelState.values()) - {pb.MODEL_STATE_UNSPECIFIED}

@@ -1,0 +1,59 @@
+"""The application over a fake service, and a client that speaks to it in process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import structlog
+from fastapi import FastAPI
+from structlog.testing import CapturingLogger
+
+from service.api.observer import Observer
+from service.api.rest.app import create_app
+from service.metrics import Metrics
+from service.settings import RestSettings
+from tests.unit.api.rest.fake_service import FakeEncodeService
+
+SETTINGS = RestSettings(max_body_bytes=2048)
+
+
+@dataclass
+class Rest:
+    """The REST side, with everything that it was made of."""
+
+    service: FakeEncodeService = field(default_factory=FakeEncodeService)
+    metrics: Metrics = field(default_factory=lambda: Metrics("0"))
+    log: CapturingLogger = field(default_factory=CapturingLogger)
+
+    def app(self, settings: RestSettings = SETTINGS) -> FastAPI:
+        log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
+        return create_app(self.service, settings, self.metrics, Observer("rest", self.metrics, log))
+
+    def counted(self, *, model: str, code: str) -> float:
+        """How many requests of that outcome were counted."""
+        labels = {"model": model, "transport": "rest", "code": code}
+        return self.metrics.registry.get_sample_value("electra_requests_total", labels) or 0.0
+
+    @property
+    def in_flight(self) -> float | None:
+        return self.metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "rest"})
+
+
+def connect(app: FastAPI) -> httpx.AsyncClient:
+    """A client whose server answers even where the application raises, as real ones do."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 50000))
+    return httpx.AsyncClient(transport=transport, base_url="http://rest.test")
+
+
+@pytest.fixture
+def rest() -> Rest:
+    return Rest()
+
+
+@pytest.fixture
+async def client(rest: Rest) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(rest.app()) as connected:
+        yield connected

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from service.api.rest.body import SlowBody, parse_json, read_body
+from service.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from service.settings import RestSettings
+from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
+
+JSON = Headers({"content-type": "application/json"})
+LIMIT = RestSettings(max_body_bytes=8)
+
+
+async def test_chunks_are_joined() -> None:
+    wire = Wire(body_message(b"[1,", more=True), body_message(b"", more=True), body_message(b"2]"))
+    assert await read_body(JSON, wire.receive, LIMIT) == b"[1,2]"
+
+
+@pytest.mark.parametrize("chunks", [(b"12345678",), (b"1234", b"5678"), (b"12345678", b"")])
+async def test_a_body_of_exactly_the_limit_is_read(chunks: tuple[bytes, ...]) -> None:
+    wire = Wire(*(body_message(chunk, more=True) for chunk in chunks), body_message(b""))
+    assert await read_body(JSON, wire.receive, LIMIT) == b"12345678"
+
+
+@pytest.mark.parametrize("chunks", [(b"123456789",), (b"12345678", b"9")])
+async def test_a_byte_more_is_refused_as_soon_as_it_is_there(chunks: tuple[bytes, ...]) -> None:
+    wire = Wire(*(body_message(chunk, more=True) for chunk in chunks))
+    with pytest.raises(PayloadTooLarge, match="at most 8 bytes; received more"):
+        await read_body(JSON, wire.receive, LIMIT)
+
+
+async def test_content_length_is_believed_before_anything_is_read() -> None:
+    exactly = Headers({"content-type": "application/json", "content-length": "8"})
+    assert await read_body(exactly, Wire(body_message(b"12345678")).receive, LIMIT) == b"12345678"
+    more = Headers({"content-type": "application/json", "content-length": "9"})
+    with pytest.raises(PayloadTooLarge):
+        await read_body(more, Wire().receive, LIMIT)
+
+
+@pytest.mark.parametrize("length", ["-1", "+1", "1.0", "", "٣", "9" * 19])
+async def test_content_length_must_be_a_number(length: str) -> None:
+    headers = Headers(raw=[(b"content-type", b"application/json"), (b"content-length", length.encode())])
+    with pytest.raises(MalformedRequest) as caught:
+        await read_body(headers, Wire().receive, LIMIT)
+    assert caught.value.field == "content-length"
+
+
+@pytest.mark.parametrize("value", ["application/json", "APPLICATION/JSON", "application/json; charset=utf-8"])
+async def test_json_is_taken(value: str) -> None:
+    headers = Headers({"content-type": value, "content-encoding": "identity"})
+    assert await read_body(headers, Wire(body_message(b"1")).receive, LIMIT) == b"1"
+
+
+@pytest.mark.parametrize("value", [None, "", "text/plain", "application/jsonl", "application/x-www-form-urlencoded"])
+async def test_other_content_types_are_refused(value: str | None) -> None:
+    headers = Headers({} if value is None else {"content-type": value})
+    with pytest.raises(MalformedRequest, match="content-type must be application/json") as caught:
+        await read_body(headers, Wire().receive, LIMIT)
+    assert caught.value.field == "content-type"
+
+
+async def test_compressed_bodies_are_refused() -> None:
+    headers = Headers({"content-type": "application/json", "content-encoding": "gzip"})
+    with pytest.raises(MalformedRequest) as caught:
+        await read_body(headers, Wire().receive, LIMIT)
+    assert caught.value.field == "content-encoding"
+
+
+async def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
+    wire = Wire(body_message(b"[1,", more=True))
+    with pytest.raises(SlowBody, match=r"within 0\.001 s"):
+        await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.001))
+
+
+async def test_a_client_that_leaves_while_sending_cancels() -> None:
+    with pytest.raises(Cancelled):
+        await read_body(JSON, Wire(body_message(b"[1,", more=True), DISCONNECT).receive, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"a":1}x',
+        b"{'a':1}",
+        b"[NaN]",
+        b"[Infinity]",
+        b"[01]",
+        b'"\xff\xfe"',
+        b'"\xed\xa0\x80"',
+        b'"\\ud800"',
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        b"[" * 2000 + b"]" * 2000,
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
+    ],
+)
+def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
+    with pytest.raises(MalformedRequest, match=r"JSON in UTF-8; it stops being so at character \d+$"):
+        parse_json(body)
+
+
+@given(st.binary())
+def test_any_bytes_are_json_or_malformed(body: bytes) -> None:
+    try:
+        parse_json(body)
+    except MalformedRequest as error:
+        assert len(error.message) < 100
+
+
+def test_integers_beyond_64_bits_are_floats() -> None:
+    assert parse_json(b"[18446744073709551615,18446744073709551616]") == [2**64 - 1, float(2**64)]
+    assert type(parse_json(b"1180591620717411303424")) is float

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api.rest.decode import Sender, decode
+from service.errors import InvalidInput, MalformedRequest, ServiceError
+from service.inference import Priority
+from service.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
+from tests.unit.api.rest.test_rows import json_values
+
+FIELDS = ("model", "token_ids", "segment_ids", "padding_mask", "text", "outputs", "encoding_format", "truncate")
+
+
+def refusal(payload: object) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        decode(payload, Sender())
+    return caught.value
+
+
+def test_ids_with_all_that_goes_with_them() -> None:
+    payload = {
+        "model": "electra_demo",
+        "token_ids": [[1, 2], [3]],
+        "segment_ids": [[0, 1], [0]],
+        "padding_mask": [[1, 0], [1]],
+        "outputs": ["mean_output", "cls_output", "mean_output"],
+        "encoding_format": "base64",
+        "truncate": True,
+    }
+    decoded = decode(payload, Sender("192.0.2.7", Priority.HIGH, 0.25))
+    request = decoded.request
+    assert isinstance(request.input, TokenInput)
+    assert [row.tolist() for row in request.input.token_ids] == [[1, 2], [3]]
+    assert [row.tolist() for row in request.input.segment_ids or ()] == [[0, 1], [0]]
+    assert [row.tolist() for row in request.input.padding_mask or ()] == [[1, 0], [1]]
+    assert (request.model, request.truncate) == ("electra_demo", True)
+    assert (request.client, request.priority, request.timeout_s) == ("192.0.2.7", Priority.HIGH, 0.25)
+    assert request.outputs == {Output.MEAN, Output.CLS}
+    assert decoded.encoding_format == "base64"
+
+
+@pytest.mark.parametrize("absent", [{}, dict.fromkeys(("model", "token_ids", "segment_ids", "padding_mask", "outputs"))])
+def test_text_with_nothing_else_and_null_is_nothing(absent: dict[str, None]) -> None:
+    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender())
+    assert decoded.request.input == TextInput(("a", ("b", "c")))
+    assert (decoded.request.model, decoded.request.outputs) == (None, DEFAULT_OUTPUTS)
+    assert (decoded.request.truncate, decoded.encoding_format) == (False, "float")
+
+
+def test_segments_and_mask_stay_absent() -> None:
+    request = decode({"token_ids": [[1]]}, Sender()).request
+    assert isinstance(request.input, TokenInput)
+    assert request.input.segment_ids is None
+    assert request.input.padding_mask is None
+
+
+@pytest.mark.parametrize("payload", [None, 1, "x", [], [{"text": "a"}], True])
+def test_the_body_must_be_an_object(payload: object) -> None:
+    assert type(refusal(payload)) is MalformedRequest
+
+
+def test_unknown_fields_are_refused_and_not_repeated() -> None:
+    error = refusal({"text": "a", "tokens_ids": [[1]]})
+    assert type(error) is MalformedRequest
+    assert "tokens_ids" not in error.message
+    assert all(field in error.message for field in FIELDS)
+
+
+@pytest.mark.parametrize("payload", [{}, {"token_ids": None}, {"text": None}, {"text": "a", "token_ids": [[1]]}])
+def test_exactly_one_input_is_needed(payload: object) -> None:
+    error = refusal(payload)
+    assert type(error) is MalformedRequest
+    assert "exactly one of token_ids and text" in error.message
+
+
+@pytest.mark.parametrize("field", ["segment_ids", "padding_mask"])
+def test_segments_and_mask_do_not_go_with_text(field: str) -> None:
+    assert type(refusal({"text": "a", field: [[1]]})) is MalformedRequest
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", 1),
+        ("model", ["electra_demo"]),
+        ("truncate", 1),
+        ("truncate", "true"),
+        ("truncate", None),
+        ("outputs", "mean_output"),
+        ("outputs", {"mean_output": 1}),
+        ("outputs", [1]),
+        ("outputs", ["mean_output", None]),
+        ("encoding_format", None),
+        ("encoding_format", 1),
+        ("token_ids", "1"),
+        ("segment_ids", 1),
+        ("padding_mask", {}),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_malformed(field: str, value: object) -> None:
+    error = refusal({"token_ids": [[1]]} | {field: value})
+    assert type(error) is MalformedRequest
+    assert error.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "valid"),
+    [
+        ("outputs", ["secret"], "sequence_output, pooled_output, cls_output, mean_output"),
+        ("outputs", ["mean_output", "Mean_output"], "sequence_output, pooled_output, cls_output, mean_output"),
+        ("encoding_format", "hex", "float, base64"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid: str) -> None:
+    error = refusal({"text": "a", field: value})
+    assert type(error) is InvalidInput
+    assert error.field == field
+    assert valid in error.message
+    assert "secret" not in error.message
+
+
+@given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
+def test_any_json_is_a_request_or_refused_in_few_words(payload: object) -> None:
+    try:
+        decode(payload, Sender())
+    except (MalformedRequest, InvalidInput) as error:
+        assert len(error.message) < 200

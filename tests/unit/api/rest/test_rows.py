@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api.rest.rows import id_rows, text_rows
+from service.errors import InvalidInput, MalformedRequest
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+int64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.lists(st.lists(int64)))
+def test_ids_come_through_as_they_are(rows: list[list[int]]) -> None:
+    converted = id_rows(rows, "token_ids")
+    assert [row.tolist() for row in converted] == rows
+    assert all(row.dtype == np.int64 for row in converted)
+
+
+@given(json_values)
+def test_anything_else_is_refused_without_an_echo(value: object) -> None:
+    try:
+        id_rows(value, "token_ids")
+    except (MalformedRequest, InvalidInput) as error:
+        assert error.field is not None
+        assert error.field.startswith("token_ids")
+        assert len(error.message) < 160
+
+
+@pytest.mark.parametrize(
+    ("element", "name"),
+    [
+        ("1.5", "a number that is fractional or beyond 64 bits"),
+        ("1.0", "a number that is fractional or beyond 64 bits"),
+        ("1e2", "a number that is fractional or beyond 64 bits"),
+        ("1180591620717411303424", "a number that is fractional or beyond 64 bits"),
+        ('"7"', "a string"),
+        ("true", "a boolean"),
+        ("null", "null"),
+        ("[1]", "a list"),
+        ("{}", "an object"),
+    ],
+)
+def test_an_element_that_is_no_integer_is_pointed_out(element: str, name: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        id_rows(orjson.loads(f"[[1,2],[],[3,{element},null]]"), "segment_ids")
+    assert caught.value.field == "segment_ids[2]"
+    assert caught.value.message == f"segment_ids must hold integers only; segment_ids[2][1] is {name}"
+
+
+def test_the_widest_integer_and_one_more() -> None:
+    assert id_rows([[2**63 - 1]], "token_ids")[0].tolist() == [2**63 - 1]
+    with pytest.raises(InvalidInput, match="at most 64 bits") as caught:
+        id_rows([[1], [2**63]], "token_ids")
+    assert caught.value.field == "token_ids[1]"
+
+
+@pytest.mark.parametrize(("value", "name"), [(5, "an integer"), ("[[1]]", "a string"), ({}, "an object")])
+def test_ids_must_be_a_list(value: object, name: str) -> None:
+    with pytest.raises(MalformedRequest, match=f"received {name}$") as caught:
+        id_rows(value, "token_ids")
+    assert caught.value.field == "token_ids"
+
+
+@pytest.mark.parametrize(("row", "name"), [(101, "an integer"), (None, "null"), ("1 2", "a string"), ({}, "an object")])
+def test_each_row_must_be_a_list(row: object, name: str) -> None:
+    with pytest.raises(MalformedRequest, match=rf"token_ids\[1\] is {name}$") as caught:
+        id_rows([[1], row], "token_ids")
+    assert caught.value.field == "token_ids[1]"
+
+
+def test_texts_and_pairs() -> None:
+    assert text_rows("one", "text") == ("one",)
+    assert text_rows(["one", "two"], "text") == ("one", "two")
+    assert text_rows(["one", ["a", "b"]], "text") == ("one", ("a", "b"))
+    assert text_rows([], "text") == ()
+
+
+@pytest.mark.parametrize("value", [5, True, {}, {"a": "b"}])
+def test_text_must_be_a_string_or_a_list(value: object) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        text_rows(value, "text")
+    assert caught.value.field == "text"
+
+
+@pytest.mark.parametrize("entry", [1, None, {}, [], ["a"], ["a", 1], ["a", "b", "c"], [["a", "b"]]])
+def test_each_text_must_be_a_string_or_a_pair(entry: object) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        text_rows(["fine", entry], "text")
+    assert caught.value.field == "text[1]"
+
+
+@given(json_values)
+def test_any_text_is_taken_or_malformed(value: object) -> None:
+    try:
+        text_rows(value, "text")
+    except MalformedRequest as error:
+        assert len(error.message) < 160

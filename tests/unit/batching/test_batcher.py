@@ -1,0 +1,397 @@
+"""The batcher: each row answered exactly once, whatever the engine, the callers and the clock do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching.batcher import Batcher
+from service.batching.cost import CostModel
+from service.batching.job import Row
+from service.batching.planner import Planner
+from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.runner import EngineRunner
+from service.errors import DeadlineExceeded, EngineFailure, InternalError, Overloaded, ShuttingDown
+from service.metrics import Metrics
+from service.tensors import Batch, ModelOutput, Output, Outputs, RowOutput
+from tests.fakes import FakeClock, FakeEngine, encoding
+
+SEQUENCE: Outputs = frozenset({Output.SEQUENCE})
+CLS: Outputs = frozenset({Output.CLS})
+
+
+@dataclass
+class Rig:
+    """A batcher over fake engines and a fake clock."""
+
+    batcher: Batcher
+    engines: Sequence[FakeEngine]
+    clock: FakeClock
+    metrics: Metrics
+    tasks: list[asyncio.Task[list[RowOutput]]] = field(default_factory=list)
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self.engines[0]
+
+    def submit(
+        self, *rows: Sequence[int], outputs: Outputs = SEQUENCE, **options: object
+    ) -> asyncio.Task[list[RowOutput]]:
+        encodings = [encoding(*row) for row in rows]
+        task = asyncio.create_task(self.batcher.submit(encodings, outputs, **options))  # type: ignore[arg-type]
+        self.tasks.append(task)
+        return task
+
+    def metric(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name, {"model": "m"})
+        assert value is not None
+        return value
+
+
+def make_rig(*engines: FakeEngine, max_sequences: int = 64) -> Rig:
+    clock = FakeClock()
+    metrics = Metrics("test")
+    fakes = engines or (FakeEngine(max_rows=8),)
+    queue: RequestQueue[Row] = RequestQueue(QueueBounds(max_sequences, 100_000))
+    batcher = Batcher(
+        queue=queue,
+        planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),
+        runners=[EngineRunner(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
+        clock=clock,
+        metrics=metrics.batches("m"),
+        log=structlog.get_logger(),
+        max_window_sequences=32,
+    )
+    return Rig(batcher, fakes, clock, metrics)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = make_rig()
+    made.batcher.start()
+    yield made
+    await close(made)
+
+
+async def close(rig: Rig) -> None:
+    for engine in rig.engines:
+        engine.gate.set()
+    await rig.batcher.close()
+    await asyncio.gather(*rig.tasks, return_exceptions=True)
+
+
+async def turns(count: int = 20) -> None:
+    """Lets the event loop run what is ready."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def hold(rig: Rig) -> asyncio.Task[list[RowOutput]]:
+    """Has the engine run a first request and hold it, so that what follows queues up."""
+    rig.engine.gate.clear()
+    first = rig.submit([1])
+    await turns()
+    return first
+
+
+async def test_rows_come_back_in_order(rig: Rig) -> None:
+    rows = await rig.submit([5, 6, 7], [8], [9, 10])
+    assert [row.get(Output.SEQUENCE)[:, 0].tolist() for row in rows] == [[5, 6, 7], [8], [9, 10]]
+
+
+async def test_masked_tail_is_not_computed_and_comes_back_as_zeros(rig: Rig) -> None:
+    [row] = await rig.batcher.submit([encoding(5, 6, masked_tail=3)], SEQUENCE)
+    assert rig.engine.batches[0].shape.length == 2
+    assert row.get(Output.SEQUENCE)[:, 0].tolist() == [5, 6, 0, 0, 0]
+
+
+async def test_an_idle_engine_starts_at_once(rig: Rig) -> None:
+    await rig.submit([1, 2])
+    assert rig.clock.now() == 100.0
+
+
+async def test_what_waits_shares_a_batch_of_like_lengths(rig: Rig) -> None:
+    first = await hold(rig)
+    others = [rig.submit([2] * 4), rig.submit([3] * 300), rig.submit([4] * 4)]
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, *others)
+    assert [batch.shape.rows for batch in rig.engine.batches] == [1, 2, 1]
+    assert rig.engine.batches[1].token_ids[:, 0].tolist() == [2, 4]
+
+
+async def test_no_more_is_chosen_than_the_engine_can_take_soon(rig: Rig) -> None:
+    await hold(rig)
+    rig.submit([2])
+    await turns()
+    assert rig.batcher.queue.sequences == 1
+    rig.clock.advance(0.0079)  # the batch is expected to take 10.1 ms; the next is chosen 2 ms before
+    await turns()
+    assert rig.batcher.queue.sequences == 1
+    rig.clock.advance(0.0003)
+    await turns()
+    assert rig.batcher.queue.sequences == 0
+    rig.submit([3])
+    rig.clock.advance(10)
+    await turns()
+    assert rig.batcher.queue.sequences == 1  # one runs, one is packed: the third keeps waiting
+
+
+async def test_a_batch_computes_what_its_rows_ask_for_and_each_gets_its_own(rig: Rig) -> None:
+    first = await hold(rig)
+    pooled = rig.submit([2, 2], outputs=frozenset({Output.POOLED}))
+    mean = rig.submit([3, 3], outputs=frozenset({Output.MEAN}))
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, pooled, mean)
+    assert rig.engine.requested[1] == {Output.POOLED, Output.MEAN}
+    [row] = pooled.result()
+    assert row.pooled_output is not None
+    assert row.mean_output is None
+
+
+async def test_priority_overtakes(rig: Rig) -> None:
+    first = await hold(rig)
+    late = [rig.submit([2] * 300, priority=2), rig.submit([3] * 10, priority=0)]
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, *late)
+    assert [int(batch.token_ids[0, 0]) for batch in rig.engine.batches] == [1, 3, 2]
+
+
+async def test_a_failing_row_fails_alone(rig: Rig) -> None:
+    def fail(batch: Batch) -> None:
+        if 13 in batch.token_ids:
+            raise RuntimeError("bad row")
+
+    rig.engine.fail = fail
+    first = await hold(rig)
+    others = [rig.submit([n]) for n in (10, 11, 12, 13, 14, 15)]
+    await turns()
+    rig.engine.gate.set()
+    await first
+    answers = await asyncio.gather(*others, return_exceptions=True)
+    failed = answers.pop(3)
+    assert isinstance(failed, EngineFailure)
+    assert isinstance(failed.__cause__, RuntimeError)
+    assert [rows[0].get(Output.SEQUENCE)[0, 0] for rows in answers if isinstance(rows, list)] == [10, 11, 12, 14, 15]
+    assert rig.metric("electra_engine_failures_total") == 3  # all 6 rows, then half of them, then the row alone
+
+
+async def test_a_request_fails_as_a_whole_with_its_failing_row(rig: Rig) -> None:
+    rig.engine.poison = {13}
+    with pytest.raises(EngineFailure, match="not finite"):
+        await rig.submit([1], [13], [2])
+    assert rig.metric("electra_non_finite_rows_total") == 1
+
+
+async def test_a_non_finite_row_does_not_hurt_its_neighbours(rig: Rig) -> None:
+    rig.engine.poison = {13}
+    first = await hold(rig)
+    good, bad = rig.submit([7]), rig.submit([13])
+    await turns()
+    rig.engine.gate.set()
+    await first
+    assert (await good)[0].get(Output.SEQUENCE)[0, 0] == 7
+    with pytest.raises(EngineFailure):
+        await bad
+    assert len(rig.engine.batches) == 2
+
+
+async def test_a_cancelled_request_leaves_the_queue_and_its_neighbours_alone(rig: Rig) -> None:
+    first = await hold(rig)
+    gone, stays = rig.submit([2], [3]), rig.submit([4])
+    await turns()
+    gone.cancel()
+    await turns()
+    assert (rig.batcher.queue.sequences, rig.batcher.queue.tokens) == (1, 1)
+    rig.engine.gate.set()
+    await asyncio.gather(first, stays)
+    assert [batch.token_ids.tolist() for batch in rig.engine.batches] == [[[1]], [[4]]]
+
+
+async def test_a_request_cancelled_while_it_runs_does_not_hurt_its_batch(rig: Rig) -> None:
+    first = await hold(rig)
+    gone, stays = rig.submit([2]), rig.submit([3])
+    rig.clock.advance(1)
+    await turns()
+    assert rig.batcher.queue.sequences == 0
+    gone.cancel()
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, stays)
+    assert stays.result()[0].get(Output.SEQUENCE)[0, 0] == 3
+
+
+async def test_an_expired_request_is_answered_at_its_deadline_and_never_runs(rig: Rig) -> None:
+    first = await hold(rig)
+    hurried = rig.submit([2], timeout_s=0.5)
+    await turns()
+    # The runner would choose now; let the deadline pass in the same instant.
+    rig.clock.advance(0.5)
+    await turns()
+    with pytest.raises(DeadlineExceeded):
+        await hurried
+    rig.engine.gate.set()
+    await first
+    await turns()
+    assert [batch.token_ids.tolist() for batch in rig.engine.batches] == [[[1]]]
+
+
+async def test_overload_refuses_and_leaves_nothing_behind() -> None:
+    rig = make_rig(max_sequences=2)
+    rig.batcher.start()
+    await hold(rig)
+    rig.submit([2], [3])
+    await turns()
+    refused = rig.submit([4])
+    with pytest.raises(Overloaded):
+        await refused
+    assert rig.batcher.queue.sequences == 2
+    await close(rig)
+
+
+async def test_refusing_answers_what_was_admitted(rig: Rig) -> None:
+    first = await hold(rig)
+    admitted = rig.submit([2])
+    await turns()
+    rig.batcher.refuse()
+    with pytest.raises(ShuttingDown):
+        await rig.submit([3])
+    rig.engine.gate.set()
+    await asyncio.gather(first, admitted)
+
+
+async def test_closing_fails_what_waits_answers_what_runs_and_closes_the_engine() -> None:
+    rig = make_rig()
+    rig.batcher.start()
+    first = await hold(rig)
+    waiting = rig.submit([2])
+    await turns()
+    closing = asyncio.create_task(rig.batcher.close())
+    await turns()
+    rig.engine.gate.set()
+    await closing
+    assert len(await first) == 1
+    with pytest.raises(ShuttingDown):
+        await waiting
+    assert rig.engine.closed
+    assert not rig.batcher.alive
+
+
+async def test_two_engines_share_one_queue() -> None:
+    rig = make_rig(FakeEngine(max_rows=8), FakeEngine(max_rows=8))
+    rig.batcher.start()
+    for engine in rig.engines:
+        engine.gate.clear()
+    first, second = rig.submit([1]), rig.submit([2] * 500)
+    await turns()
+    assert rig.batcher.running_sequences == 2
+    for engine in rig.engines:
+        engine.gate.set()
+    await asyncio.gather(first, second)
+    assert [len(engine.batches) for engine in rig.engines] == [1, 1]
+    await close(rig)
+
+
+class ForgetfulEngine(FakeEngine):
+    """Computes [CLS] whatever it is asked for."""
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        return super().run(batch, CLS)
+
+
+async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher() -> None:
+    rig = make_rig(ForgetfulEngine(max_rows=8))
+    rig.batcher.start()
+    with pytest.raises(InternalError):
+        await rig.submit([1])
+    assert rig.batcher.alive
+    assert len(await rig.submit([2], outputs=CLS)) == 1
+    await close(rig)
+
+
+async def test_batches_are_counted(rig: Rig) -> None:
+    await rig.submit([1, 2, 3])
+    assert rig.metric("electra_real_tokens_total") == 3
+    assert rig.metric("electra_padded_tokens_total") == 3
+    assert rig.metric("electra_batch_sequences_count") == 1
+    assert rig.metric("electra_compute_seconds_count") == 1
+    assert rig.metric("electra_queue_wait_seconds_count") == 1
+
+
+@dataclass(frozen=True)
+class Call:
+    rows: list[list[int]]
+    cancel: bool
+    outputs: Outputs
+
+
+POISON, BOMB = 98, 99
+rows = st.lists(st.integers(1, 90) | st.sampled_from([POISON, BOMB]), min_size=1, max_size=6)
+calls = st.builds(
+    Call,
+    st.lists(rows, min_size=1, max_size=4),
+    st.booleans(),
+    st.sets(st.sampled_from(list(Output)), min_size=1).map(frozenset),
+)
+
+
+@given(st.lists(calls, min_size=1, max_size=12), st.integers(1, 2))
+@settings(deadline=None, max_examples=60)
+def test_every_admitted_row_is_answered_exactly_once(script: list[Call], engines: int) -> None:
+    asyncio.run(_play(script, engines))
+
+
+async def _play(script: list[Call], engines: int) -> None:
+    rig = make_rig(*(FakeEngine(max_rows=8) for _ in range(engines)), max_sequences=20)
+
+    def explode(batch: Batch) -> None:
+        if BOMB in batch.token_ids:
+            raise RuntimeError("boom")
+
+    for engine in rig.engines:
+        engine.fail = explode
+        engine.poison = {POISON}
+    rig.batcher.start()
+    for call in script:
+        task = rig.submit(*call.rows, outputs=call.outputs)
+        await turns(3)
+        if call.cancel:
+            task.cancel()
+    answers = await asyncio.gather(*rig.tasks, return_exceptions=True)
+    await close(rig)
+    for call, answer in zip(script, answers, strict=True):
+        _check_answer(call, answer)
+    assert (rig.batcher.queue.sequences, rig.batcher.running_sequences) == (0, 0)
+
+
+def _check_answer(call: Call, answer: list[RowOutput] | BaseException) -> None:
+    flat = [value for row in call.rows for value in row]
+    if isinstance(answer, (Overloaded, asyncio.CancelledError)):
+        return
+    if isinstance(answer, BaseException):
+        assert isinstance(answer, EngineFailure)
+        assert POISON in flat or BOMB in flat
+        return
+    assert BOMB not in flat
+    assert len(answer) == len(call.rows)
+    for row, got in zip(call.rows, answer, strict=True):
+        expected = {
+            Output.SEQUENCE: np.repeat(np.array(row, np.float32)[:, None], 4, axis=1),
+            Output.POOLED: np.full(4, row[0], np.float32),
+            Output.CLS: np.full(4, row[0], np.float32),
+            Output.MEAN: np.full(4, np.mean(row), np.float32),
+        }
+        for output in Output:
+            if output in call.outputs:
+                np.testing.assert_allclose(got.get(output), expected[output], rtol=1e-6)
+            else:
+                assert getattr(got, output.value) is None

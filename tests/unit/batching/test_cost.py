@@ -1,0 +1,41 @@
+"""The cost model finds what made the timings, and never a negative factor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.cost import CostModel, fit
+from service.tensors import BatchShape
+
+SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
+
+factors = st.tuples(st.floats(1e-5, 1e-1), st.floats(1e-7, 1e-3), st.floats(1e-10, 1e-5))
+
+
+@given(factors)
+def test_fit_recovers_the_factors_behind_exact_timings(true: tuple[float, float, float]) -> None:
+    model = CostModel(*true)
+    found = fit([(shape, model.seconds(shape.rows, shape.length)) for shape in SHAPES])
+    for shape in SHAPES:
+        assert found.seconds(shape.rows, shape.length) == pytest.approx(
+            model.seconds(shape.rows, shape.length), rel=1e-3
+        )
+
+
+@given(st.lists(st.tuples(st.sampled_from(SHAPES), st.floats(1e-6, 10)), min_size=1, max_size=12))
+def test_no_factor_is_negative_whatever_was_timed(timings: list[tuple[BatchShape, float]]) -> None:
+    found = fit(timings)
+    assert min(found.batch_s, found.position_s, found.pair_s) >= 0
+    assert found.seconds(1, 1) > 0 or found.seconds(16, 512) > 0
+
+
+def test_one_timing_is_explained_exactly() -> None:
+    assert fit([(BatchShape(4, 32), 0.5)]).seconds(4, 32) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("timings", [[], [(BatchShape(1, 1), 0.0)], [(BatchShape(1, 1), float("nan"))]])
+def test_timings_must_be_positive(timings: list[tuple[BatchShape, float]]) -> None:
+    with pytest.raises(ValueError, match="above 0 seconds"):
+        fit(timings)

@@ -1,0 +1,96 @@
+"""The planner's partition: complete, within bounds, and never dearer than the plain plans or any other."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.cost import CostModel
+from service.batching.planner import MicroBatch, Planner
+from service.engine.base import ShapeGrid
+
+ANY_SHAPE = ShapeGrid(max_rows=16, max_length=512)
+FIXED_SHAPES = ShapeGrid(max_rows=16, max_length=512, rows=(1, 2, 4, 8, 16), lengths=(16, 64, 128, 512))
+
+lengths = st.lists(st.integers(1, 512), min_size=1, max_size=40)
+costs = st.builds(CostModel, st.floats(0, 0.1), st.floats(0, 1e-3), st.floats(0, 1e-6))
+grids = st.sampled_from([ANY_SHAPE, FIXED_SHAPES])
+budgets = st.integers(1, 10_000)
+
+
+@given(lengths, costs, grids, budgets)
+def test_every_row_is_planned_once_and_fits(rows: list[int], cost: CostModel, grid: ShapeGrid, budget: int) -> None:
+    plan = Planner(cost, grid, max_tokens=budget).plan(rows)
+    assert sorted(row for batch in plan for row in batch.rows) == list(range(len(rows)))
+    for batch in plan:
+        assert max(rows[row] for row in batch.rows) <= batch.shape.length
+        assert len(batch.rows) <= batch.shape.rows <= grid.max_rows
+        assert grid.fit(batch.shape.rows, batch.shape.length) == batch.shape
+        assert batch.shape.tokens <= budget or len(batch.rows) == 1
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=16), costs, grids)
+def test_never_dearer_than_one_by_one_or_one_batch(rows: list[int], cost: CostModel, grid: ShapeGrid) -> None:
+    planner = Planner(cost, grid, max_tokens=16 * 512)
+    planned = planner.seconds(planner.plan(rows))
+    singly = [MicroBatch((row,), grid.fit(1, length)) for row, length in enumerate(rows)]
+    together = [MicroBatch(tuple(range(len(rows))), grid.fit(len(rows), max(rows)))]
+    assert planned <= planner.seconds(singly) * (1 + 1e-9)
+    assert planned <= planner.seconds(together) * (1 + 1e-9)
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=7), costs, grids, budgets)
+def test_is_the_cheapest_of_all_cuts(rows: list[int], cost: CostModel, grid: ShapeGrid, budget: int) -> None:
+    planner = Planner(cost, grid, max_tokens=budget)
+    ordered = sorted(rows)
+    best = min(
+        planner.seconds(batches)
+        for count in range(len(rows))
+        for cuts in combinations(range(1, len(rows)), count)
+        if (batches := _cut(ordered, (0, *cuts, len(rows)), grid, budget)) is not None
+    )
+    assert planner.seconds(planner.plan(rows)) == pytest.approx(best)
+
+
+def _cut(ordered: list[int], cuts: tuple[int, ...], grid: ShapeGrid, budget: int) -> list[MicroBatch] | None:
+    """The batches of one way of cutting, or None where one of them is over the budget."""
+    batches = []
+    for start, end in pairwise(cuts):
+        shape = grid.fit(end - start, ordered[end - 1])
+        if shape.tokens > budget and end - start > 1:
+            return None
+        batches.append(MicroBatch(tuple(range(start, end)), shape))
+    return batches
+
+
+@given(lengths, costs)
+def test_urgent_holds_the_first_row_and_is_part_of_the_plan(rows: list[int], cost: CostModel) -> None:
+    planner = Planner(cost, ANY_SHAPE, max_tokens=4096)
+    urgent = planner.urgent(rows)
+    assert 0 in urgent.rows
+    assert urgent in planner.plan(rows)
+
+
+def test_like_lengths_share_a_batch_and_odd_ones_do_not() -> None:
+    planner = Planner(CostModel(0.001, 1e-4, 0.0), ANY_SHAPE, max_tokens=8192)
+    assert [batch.rows for batch in planner.plan([10, 400, 11, 395, 10])] == [(0, 4, 2), (3, 1)]
+
+
+def test_token_budget_from_both_sides() -> None:
+    cost = CostModel(1.0, 1e-6, 0.0)
+    rows = [100] * 4
+    assert len(Planner(cost, ANY_SHAPE, max_tokens=400).plan(rows)) == 1
+    assert len(Planner(cost, ANY_SHAPE, max_tokens=399).plan(rows)) == 2
+
+
+def test_a_row_longer_than_the_budget_runs_alone() -> None:
+    plan = Planner(CostModel(1.0, 1e-6, 0.0), ANY_SHAPE, max_tokens=64).plan([512, 8, 8])
+    assert [batch.rows for batch in plan] == [(1, 2), (0,)]
+
+
+def test_a_length_outside_the_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="length 1 to 512; received 1 and 513"):
+        Planner(CostModel(1.0, 1e-6, 0.0), ANY_SHAPE, max_tokens=64).plan([513])

@@ -1,0 +1,225 @@
+"""The queue: whole or not at all, in a fair order, with sums that always add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from service.batching.queue import Entry, QueueBounds, RequestQueue
+from service.errors import Overloaded
+
+
+def entry(
+    name: str, *, length: int = 10, client: str = "a", priority: int = 1, deadline: float | None = None
+) -> Entry[str]:
+    return Entry(item=name, length=length, work_s=length / 100, client=client, priority=priority, deadline=deadline)
+
+
+def queue(max_sequences: int = 100, max_tokens: int = 10_000) -> RequestQueue[str]:
+    return RequestQueue(QueueBounds(max_sequences, max_tokens))
+
+
+def order(waiting: RequestQueue[str]) -> list[str]:
+    return [entry.item for entry in waiting.window(1000)]
+
+
+def test_sequence_bound_from_both_sides() -> None:
+    waiting = queue(max_sequences=3)
+    waiting.admit([entry("1"), entry("2"), entry("3")], now=0)
+    with pytest.raises(Overloaded):
+        waiting.admit([entry("4")], now=0)
+    assert waiting.sequences == 3
+
+
+def test_token_bound_from_both_sides() -> None:
+    waiting = queue(max_tokens=20)
+    waiting.admit([entry("1", length=19)], now=0)
+    with pytest.raises(Overloaded):
+        waiting.admit([entry("2", length=2)], now=0)
+    waiting.admit([entry("2", length=1)], now=0)
+    assert waiting.tokens == 20
+
+
+def test_a_request_is_admitted_whole_or_not_at_all() -> None:
+    waiting = queue(max_sequences=2)
+    with pytest.raises(Overloaded):
+        waiting.admit([entry("1"), entry("2"), entry("3")], now=0)
+    assert (waiting.sequences, waiting.tokens, waiting.work_s) == (0, 0, 0.0)
+
+
+def test_refusal_says_when_to_come_back() -> None:
+    waiting = queue(max_sequences=2)
+    waiting.admit([entry("1", length=150), entry("2", length=50)], now=0)
+    with pytest.raises(Overloaded) as refusal:
+        waiting.admit([entry("3")], now=0)
+    assert refusal.value.retry_after_s == pytest.approx(2.0)
+
+
+def test_priority_goes_first_then_arrival() -> None:
+    waiting = queue()
+    for item in (entry("low", priority=2), entry("normal"), entry("high", priority=0), entry("normal 2")):
+        waiting.admit([item], now=0)
+    assert order(waiting) == ["high", "normal", "normal 2", "low"]
+
+
+def test_a_heavy_client_waits_behind_itself() -> None:
+    waiting = queue()
+    waiting.admit([entry(f"heavy {i}", client="heavy") for i in range(20)], now=0)
+    waiting.admit([entry("light", client="light")], now=1)
+    assert order(waiting).index("light") == 1
+
+
+def test_fairness_counts_positions_not_rows() -> None:
+    waiting = queue()
+    waiting.admit([entry(f"long {i}", client="long", length=100) for i in range(3)], now=0)
+    waiting.admit([entry(f"short {i}", client="short", length=10) for i in range(11)], now=0)
+    # Ten short rows are as many positions as one long row.
+    assert order(waiting).index("long 1") == 11
+
+
+def test_newcomers_are_not_behind_rows_that_rode_along() -> None:
+    waiting = queue()
+    heavy = [entry(f"heavy {i}", client="heavy") for i in range(10)]
+    waiting.admit(heavy, now=0)
+    waiting.take([heavy[0], heavy[5]])
+    waiting.admit([entry("new", client="new")], now=1)
+    assert order(waiting)[0] == "new"
+
+
+def test_a_served_client_gets_no_second_turn_before_the_others_first() -> None:
+    waiting = queue()
+    mine = [entry("mine 0", client="me", length=50), entry("mine 1", client="me")]
+    waiting.admit(mine, now=0)
+    waiting.take(mine[:1])
+    waiting.admit([entry("yours", client="you")], now=1)
+    assert order(waiting) == ["yours", "mine 1"]
+
+
+def test_deadline_from_both_sides() -> None:
+    waiting = queue()
+    waiting.admit([entry("hurried", deadline=5.0), entry("patient")], now=0)
+    assert waiting.expire(4.999) == []
+    assert [gone.item for gone in waiting.expire(5.0)] == ["hurried"]
+    assert order(waiting) == ["patient"]
+
+
+def test_cancel_leaves_what_was_taken_alone() -> None:
+    waiting = queue()
+    entries = [entry("1"), entry("2")]
+    waiting.admit(entries, now=0)
+    waiting.take(entries[:1])
+    waiting.cancel(entries)
+    waiting.cancel(entries)
+    assert (waiting.sequences, waiting.tokens) == (0, 0)
+
+
+def test_oldest_wait() -> None:
+    waiting = queue()
+    assert waiting.oldest_wait_s(50) == 0
+    waiting.admit([entry("1")], now=10)
+    waiting.admit([entry("2", priority=0)], now=12)
+    assert waiting.oldest_wait_s(15) == 5
+
+
+def test_clients_that_left_are_forgotten() -> None:
+    waiting = queue(max_sequences=10_000)
+    waiting.admit([entry("stays", priority=2)], now=0)
+    for number in range(1000):
+        visitor = entry("visit", client=f"client {number}")
+        waiting.admit([visitor], now=0)
+        waiting.take([visitor])
+    assert len(waiting._client_tags) < 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    lengths: list[int]
+    client: str
+    priority: int
+
+
+plans = st.builds(Plan, st.lists(st.integers(1, 50), min_size=1, max_size=4), st.sampled_from("abc"), st.integers(0, 2))
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any sequence of calls leaves the sums right, the order kept and each entry out exactly once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: RequestQueue[int] = RequestQueue(QueueBounds(20, 500))
+        self.waiting: list[Entry[int]] = []
+        self.taken: list[Entry[int]] = []
+        self.count = 0
+        self.now = 0.0
+
+    @rule(plan=plans, patience=st.none() | st.integers(1, 5))
+    def admit(self, plan: Plan, patience: int | None) -> None:
+        deadline = None if patience is None else self.now + patience
+        entries = [
+            Entry(self.count + i, length, length / 100, plan.client, plan.priority, deadline)
+            for i, length in enumerate(plan.lengths)
+        ]
+        self.count += len(entries)
+        fits = len(self.waiting) + len(entries) <= 20
+        fits = fits and sum(e.length for e in self.waiting) + sum(plan.lengths) <= 500
+        if fits:
+            self.queue.admit(entries, self.now)
+            self.waiting += entries
+        else:
+            with pytest.raises(Overloaded):
+                self.queue.admit(entries, self.now)
+
+    @rule(window=st.integers(1, 8), keep=st.integers(1, 4))
+    def take(self, window: int, keep: int) -> None:
+        chosen = list(self.queue.window(window))[::keep]
+        if chosen:
+            self.queue.take(chosen)
+            self.taken += chosen
+            self.waiting = [e for e in self.waiting if e not in chosen]
+
+    @rule(which=st.integers(0, 30))
+    def cancel(self, which: int) -> None:
+        gone = self.waiting[which : which + 2]
+        self.queue.cancel(gone + self.taken[:1])
+        self.waiting = [e for e in self.waiting if e not in gone]
+
+    @rule(seconds=st.integers(0, 3))
+    def pass_time(self, seconds: int) -> None:
+        self.now += seconds
+        expired = self.queue.expire(self.now)
+        assert all(e.deadline is not None and e.deadline <= self.now for e in expired)
+        self.waiting = [e for e in self.waiting if e not in expired]
+        assert all(e.deadline is None or e.deadline > self.now for e in self.waiting)
+
+    @invariant()
+    def sums_add_up(self) -> None:
+        assert self.queue.sequences == len(self.waiting)
+        assert self.queue.tokens == sum(e.length for e in self.waiting)
+        assert self.queue.work_s == pytest.approx(sum(e.work_s for e in self.waiting))
+
+    @invariant()
+    def order_is_kept(self) -> None:
+        shown = list(self.queue.window(1000))
+        assert sorted(e.item for e in shown) == sorted(e.item for e in self.waiting)
+        assert [e.priority for e in shown] == sorted(e.priority for e in shown)
+        for client in "abc":
+            for priority in range(3):
+                mine = [e.item for e in shown if (e.client, e.priority) == (client, priority)]
+                assert mine == sorted(mine)
+
+
+TestQueueMachine = QueueMachine.TestCase
+
+
+@given(st.lists(plans, max_size=10))
+def test_a_full_window_is_everything_in_order_of_turn(requests: list[Plan]) -> None:
+    waiting: RequestQueue[int] = RequestQueue(QueueBounds(10_000, 10_000))
+    for number, plan in enumerate(requests):
+        waiting.admit([Entry(number, n, 0.0, plan.client, plan.priority, None) for n in plan.lengths], now=0)
+    whole = waiting.window(10_000)
+    assert [e.turn for e in whole] == sorted(e.turn for e in whole)
+    assert list(waiting.window(3)) == list(whole)[:3]
