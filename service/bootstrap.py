@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
 
 from service import __version__
@@ -19,7 +17,7 @@ from service.batching.queue import QueueBounds, RequestQueue
 from service.batching.runner import EngineRunner
 from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService
-from service.lifecycle import Process
+from service.lifecycle import OnReady, Process
 from service.metrics import Metrics
 from service.registry import ModelLoader, ModelRegistry
 from service.settings import BatchingSettings, Settings
@@ -29,7 +27,7 @@ def build_process(
     settings: Settings,
     log: structlog.typing.FilteringBoundLogger,
     *,
-    on_ready: Callable[[int, int], None],
+    on_ready: OnReady,
     load: ModelLoader = load_model,
 ) -> Process:
     """Builds the whole service; nothing listens or loads until it runs.
@@ -39,7 +37,7 @@ def build_process(
     Args:
         settings: Every knob.
         log: Where everything logs.
-        on_ready: Called with the REST and gRPC ports when requests can come.
+        on_ready: Called once, when requests can come.
         load: How a model is loaded.
     """
     metrics = Metrics(__version__)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from service import __version__
 from service.errors import StartupError
 from service.presets.catalog import CATALOG, DEMO_ID
 from service.settings import Settings
 from service.settings_sources import add_flags, read_settings
+
+if TYPE_CHECKING:
+    from service.registry import ModelInfo
 
 EXIT_USAGE = 2
 
@@ -70,19 +75,23 @@ def serve(settings: Settings) -> int:
     return asyncio.run(run())
 
 
-def _announce(settings: Settings) -> Callable[[int, int], None]:
-    def announce(rest_port: int, grpc_port: int) -> None:
+def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:
+    def announce(rest_port: int, grpc_port: int, models: Sequence[ModelInfo]) -> None:
         """Tells a person where to send the first request."""
-        name = settings.models[0].name
         url = f"http://{settings.rest.host}:{rest_port}"
-        sys.stdout.write(
-            f"electra-serve {__version__} is ready: REST on {url}, gRPC on {settings.grpc.host}:{grpc_port}\n"
-            f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' "
-            f'''-d '{{"model": "{name}", "text": "Hello, world!", "outputs": ["mean_output"]}}'\n'''
-        )
+        random = [model.name for model in models if model.weights == "random"]
+        lines = [f"electra-serve {__version__} is ready: REST on {url}, gRPC on {settings.grpc.host}:{grpc_port}"]
+        lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
+        body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
+        lines += [f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' -d '{body}'"]
+        sys.stdout.write("\n".join([*lines, ""]))
         sys.stdout.flush()
 
     return announce
+
+
+def _example_input(model: ModelInfo) -> dict[str, object]:
+    return {"text": "Hello, world!"} if model.text else {"token_ids": [[2, 1, 3]]}
 
 
 def _add_presets(parser: argparse.ArgumentParser) -> None:

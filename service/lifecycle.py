@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -22,14 +22,20 @@ from fastapi import FastAPI
 
 from service.api.grpc.server import GrpcServer
 from service.errors import StartupError
-from service.registry import ModelRegistry
+from service.registry import ModelInfo, ModelRegistry
 from service.settings import LifecycleSettings, RestSettings
 
 EXIT_OK: Final = 0
 EXIT_STARTUP: Final = 1
 EXIT_FORCED: Final = 2
 """In-flight requests were given up: the drain limit passed, or a second signal came."""
+SAME_SIGNAL_S: Final = 1.0
+"""A second signal that comes sooner is taken for an echo of the first: some supervisors signal both a process and
+its group."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
+"""Takes the REST port, the gRPC port, and what is served."""
 
 
 class _HttpServer(uvicorn.Server):
@@ -49,7 +55,7 @@ class Process:
         registry: The models to load.
         settings: How long to drain.
         log: Where each step is told.
-        on_ready: Called once, with the REST and gRPC ports, when requests can come.
+        on_ready: Called once, when requests can come.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Process:
         registry: ModelRegistry,
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
-        on_ready: Callable[[int, int], None],
+        on_ready: OnReady,
     ) -> None:
         self._http = _HttpServer(_http_config(app))
         self._rest = rest
@@ -72,6 +78,7 @@ class Process:
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
+        self._stopped_at = 0.0
 
     async def run(self) -> int:
         """Serves until a signal comes.
@@ -106,7 +113,7 @@ class Process:
         await loading
         self._grpc.set_serving(serving=True)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
-        self._on_ready(rest_port, grpc_port)
+        self._on_ready(rest_port, grpc_port, self._registry.infos())
         await asyncio.wait((stopped, http), return_when=asyncio.FIRST_COMPLETED)
 
     async def _drain(self, http: asyncio.Task[None]) -> bool:
@@ -133,9 +140,12 @@ class Process:
         return answered
 
     def _signalled(self) -> None:
-        if self._stop.is_set():
+        now = asyncio.get_running_loop().time()
+        if not self._stop.is_set():
+            self._stopped_at = now
+            self._stop.set()
+        elif now - self._stopped_at > SAME_SIGNAL_S:
             self._force.set()
-        self._stop.set()
 
 
 def listen(host: str, port: int) -> socket.socket:

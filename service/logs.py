@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 
 from service.settings import LogSettings
+
+LOGGER: Final = "electra_serve"
 
 
 def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> structlog.typing.FilteringBoundLogger:
@@ -41,12 +43,14 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
         )
     )
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    # The libraries' own progress is no news; what goes wrong in them is.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.getLogger(LOGGER).setLevel(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    log: structlog.typing.FilteringBoundLogger = structlog.get_logger("electra_serve")
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger(LOGGER)
     return log

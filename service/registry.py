@@ -274,6 +274,8 @@ class ModelRegistry:
             dtype=signature.dtype,
             load_seconds=round(served.load_seconds, 2),
         )
+        if served.loaded.preset.weights == "random":
+            self._log.warning("weights are random: outputs mean nothing", model=served.name)
 
     def _served(self) -> list[ServedModel]:
         return [slot.served for slot in self._slots.values() if slot.served is not None]

@@ -9,7 +9,7 @@ from typing import Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import CliSettingsSource, PydanticBaseSettingsSource, YamlConfigSettingsSource
+from pydantic_settings import CliSettingsSource, InitSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from service.errors import SettingsError
@@ -52,7 +52,7 @@ def read_settings(
         return _with_file(config)(_cli_settings_source=source(parsed_args=given))  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(_first_line(error)) from error
-    except (PydanticSettingsError, yaml.YAMLError, OSError) as error:
+    except PydanticSettingsError as error:
         raise SettingsError(f"settings cannot be read: {' '.join(str(error).split())}") from error
 
 
@@ -85,8 +85,7 @@ def _with_file(config: Path | None) -> type[Settings]:
     """The settings class, reading `config` below the environment."""
     if config is None:
         return Settings
-    if not config.is_file():
-        raise SettingsError(f"settings file {config} does not exist")
+    content = _read_file(config)
 
     class SettingsFromFile(Settings):
         @classmethod
@@ -98,9 +97,19 @@ def _with_file(config: Path | None) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # named by the base class
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config)
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
 
     return SettingsFromFile
+
+
+def _read_file(config: Path) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(config.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"settings file {config} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"settings file {config} must hold a mapping; it holds a {type(content).__name__}")
+    return content
 
 
 def _first_line(error: ValidationError) -> str:

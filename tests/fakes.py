@@ -1,4 +1,4 @@
-"""Fakes that the whole suite shares: a clock the test owns, and an engine it scripts."""
+"""Fakes that the whole suite shares: a clock the test owns, an engine it scripts, a model on such engines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from service.engine.base import EngineSignature, ShapeGrid
+from service.engine.factory import LoadedModel
+from service.presets.config import BackboneConfig
+from service.presets.folder import PresetFolder
+from service.presets.tokenizer import Tokenizer
 from service.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
 FAKE_HIDDEN_DIM = 4
@@ -111,3 +115,25 @@ def encoding(*ids: int, masked_tail: int = 0) -> Encoding:
     token_ids = np.array([*ids, *[0] * masked_tail], np.int32)
     mask = np.array([1] * len(ids) + [0] * masked_tail, np.int32)
     return Encoding(token_ids, np.zeros_like(token_ids), mask, compute_length=len(ids), real_tokens=len(ids))
+
+
+FAKE_CONFIG = BackboneConfig(
+    vocab_size=100, num_layers=1, num_heads=1, hidden_dim=FAKE_HIDDEN_DIM, embedding_dim=4, intermediate_dim=4,
+    max_sequence_length=16,
+)  # fmt: skip
+
+
+def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | None = None) -> LoadedModel:
+    """A model that is loaded, on these engines or one of its own."""
+    preset = PresetFolder(
+        id="fake",
+        source="local",
+        path=None,
+        config=FAKE_CONFIG,
+        registered_name="fake",
+        revision="0" * 12,
+        weights="random",
+        weight_files=(),
+        has_tokenizer=tokenizer is not None,
+    )
+    return LoadedModel(preset, tokenizer, engines or (FakeEngine(max_length=16),), [(BatchShape(1, 8), 1e-3)])

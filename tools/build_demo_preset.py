@@ -15,7 +15,7 @@ from string import ascii_lowercase, digits, punctuation
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from service.model.backbone import ElectraBackbone
-from service.model.weights import randomise
+from service.model.initializers import randomise
 from service.presets.folder import METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from service.presets.words import WordSplitter, fold_case
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 def train_vocabulary() -> list[str]:
     """Special pieces, then every letter on its own and inside a word, then what the corpus has most."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     letters = [*ALPHABET, *(f"##{letter}" for letter in digits + ascii_lowercase)]
     trainer = trainers.WordPieceTrainer(

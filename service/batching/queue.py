@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.errors import Overloaded
+from service.errors import Overloaded, PayloadTooLarge
 
 T = TypeVar("T")
 
@@ -95,10 +95,16 @@ class RequestQueue(Generic[T]):
         """Admits all of `entries`, or none.
 
         Raises:
-            Overloaded: They would not all fit. `retry_after_s` is when the queue should have drained, by
-                the work it holds.
+            PayloadTooLarge: They would not fit into an empty queue.
+            Overloaded: They do not fit now. `retry_after_s` is when the queue should have drained, by the
+                work it holds.
         """
         tokens = sum(entry.length for entry in entries)
+        if len(entries) > self._bounds.max_sequences or tokens > self._bounds.max_tokens:
+            raise PayloadTooLarge(
+                f"a request takes at most {self._bounds.max_sequences} sequences and {self._bounds.max_tokens} "
+                f"positions; received {len(entries)} and {tokens}"
+            )
         if self.sequences + len(entries) > self._bounds.max_sequences or self.tokens + tokens > self._bounds.max_tokens:
             raise Overloaded(
                 f"the queue takes {self._bounds.max_sequences} sequences and {self._bounds.max_tokens} positions; "

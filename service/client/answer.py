@@ -77,7 +77,7 @@ class ServedModel:
     source: str | None = None
     revision: str | None = None
     weights: str | None = None
-    config: Mapping[str, float] | None = None
+    config: Mapping[str, float | str] | None = None
     parameters: int | None = None
     limits: RequestLimits | None = None
     engine: str | None = None

@@ -98,7 +98,7 @@ class SyncClient(ABC):
             token_ids: Sequences of ids, which may differ in length, or a (B, T) array.
             segment_ids: Likewise; default all 0.
             padding_mask: Likewise, 1 or true where an id counts; default all 1.
-            text: A text, or texts and pairs of texts, instead of ids.
+            text: A text, or a sequence of texts and of pairs of texts, instead of ids.
             model: A served model's name; not needed where just one is served.
             outputs: `sequence_output`, `pooled_output`, `cls_output`, `mean_output`; default the first two.
             truncate: Cut what is too long for the model, instead of having it refused.

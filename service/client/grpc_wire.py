@@ -14,7 +14,7 @@ from service.api.grpc.tensor import from_integers, to_floats
 from service.client.answer import Encoded, RequestLimits, ServedModel
 from service.client.errors import TransportError, service_error
 from service.client.query import Query
-from service.errors import Cancelled, DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
+from service.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from service.tensors import IntArray, Output
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
@@ -31,11 +31,11 @@ PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 BY_STATUS: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyType(
     {
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-        grpc.StatusCode.CANCELLED: Cancelled,
         grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
     }
 )
-"""What gRPC itself reports, without our slug: a deadline, a cancelled call, a message over the limit."""
+"""What gRPC itself reports, without our slug. CANCELLED is not here: a caller's own cancelling raises no error, so
+it tells of a server that closed its connections."""
 
 
 SCALARS: Final = frozenset(field.name for field in fields(ServedModel)) - {
@@ -130,7 +130,7 @@ def _tensors(rows: Sequence[IntArray] | None) -> list[pb.Tensor]:
     return [from_integers(row) for row in rows or ()]
 
 
-def _to_config(config: pb.BackboneConfig) -> dict[str, float]:
+def _to_config(config: pb.BackboneConfig) -> dict[str, float | str]:
     return {field.name: getattr(config, field.name) for field in config.DESCRIPTOR.fields}
 
 

@@ -62,14 +62,14 @@ class Query:
                 unknown output.
         """
         if (token_ids is None) == (text is None):
-            raise InvalidInput(f"one of token_ids and text is needed; received {'both' if text else 'neither'}")
+            raise InvalidInput(f"one of token_ids and text is needed; received {'neither' if text is None else 'both'}")
         if token_ids is None and not (segment_ids is None and padding_mask is None):
             raise InvalidInput("segment_ids and padding_mask go with token_ids; received text")
         return cls(
             token_ids=_rows(token_ids, "token_ids"),
             segment_ids=_rows(segment_ids, "segment_ids"),
             padding_mask=_rows(padding_mask, "padding_mask"),
-            texts=[text] if isinstance(text, str) else text,
+            texts=_texts(text),
             model=model,
             outputs=tuple(_output(name) for name in outputs),
             truncate=truncate,
@@ -90,6 +90,12 @@ def _row(row: Row, field: str) -> IntArray:
             f"a sequence must have 1 dimension of integers; received {array.ndim} of {array.dtype}", field=field
         )
     return array
+
+
+def _texts(text: Texts | None) -> list[str | tuple[str, str]] | None:
+    if text is None:
+        return None
+    return [text] if isinstance(text, str) else list(text)
 
 
 def _output(name: str) -> Output:

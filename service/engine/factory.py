@@ -6,6 +6,7 @@ takes seconds and hundreds of megabytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -48,6 +49,8 @@ class EngineBuilder(Protocol):
 
 
 def _tensorflow() -> EngineBuilder:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras reads it once, when it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and worse
     from service.engine.tensorflow import build_engines
 
     return build_engines

@@ -8,11 +8,11 @@ go from one graph to the other where they are; only the outputs are copied to th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 from typing import Any, Final
 
+import keras
 import tensorflow as tf
 
 from service.engine.base import Engine, EngineSignature, ShapeGrid
@@ -165,9 +165,6 @@ def _tf_device(device: str) -> str:
 
 
 def _require_keras_on_tensorflow() -> None:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         raise EngineUnavailable(f"Keras must run on tensorflow for this engine; it runs on {keras.backend.backend()}")
 

@@ -24,8 +24,11 @@ PACKAGE: Final = "electra_serve"
 MASKED_SCORE: Final = -1e9
 """What is added to the score of a masked position: softmax then makes it exactly 0 in float32."""
 
+Tensor = Any
+"""A tensor of Keras' backend, for which Keras has no type of its own."""
 
-def attention_bias(padding_mask: Any) -> Any:
+
+def mask_to_bias(padding_mask: Tensor) -> Tensor:
     """What to add to attention scores so that masked positions get no attention.
 
     One such tensor serves every layer of a forward pass. A row that is masked throughout attends to all its
@@ -37,7 +40,8 @@ def attention_bias(padding_mask: Any) -> Any:
     Returns:
         (B, 1, 1, T) float32: 0 or `MASKED_SCORE`.
     """
-    return ops.where(ops.cast(padding_mask, "bool"), 0.0, MASKED_SCORE)[:, None, None, :]  # (B, 1, 1, T)
+    masked = ops.cast(ops.logical_not(ops.cast(padding_mask, "bool")), "float32")  # (B, T)
+    return ops.multiply(masked, MASKED_SCORE)[:, None, None, :]  # (B, 1, 1, T)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -45,7 +49,7 @@ class HeadsDense(keras.layers.Layer):
     """A dense layer on matrices whose weights are kept per attention head.
 
     The kernel of a query, key or value projection is (D, N, K), its bias (N, K); that of the projection
-    back is (N, K, D), its bias (D,). Both are the plain matrix D × D underneath.
+    back is (N, K, D), its bias (D,). Both are a plain D × D matrix underneath.
 
     Args:
         kernel_shape: (D, N, K) or (N, K, D).
@@ -55,13 +59,12 @@ class HeadsDense(keras.layers.Layer):
 
     def __init__(self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.kernel_shape = tuple(kernel_shape)
-        self.bias_shape = tuple(bias_shape)
+        self.kernel_shape, self.bias_shape = tuple(kernel_shape), tuple(bias_shape)
         self.kernel = self.add_weight(name="kernel", shape=self.kernel_shape, initializer=kernel_initializer())
         self.bias = self.add_weight(name="bias", shape=self.bias_shape, initializer="zeros")
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Projects (M, D) to (M, D)."""
         kernel = ops.reshape(self.kernel, (inputs.shape[-1], -1))  # (D, D)
         return ops.add(ops.matmul(inputs, kernel), ops.reshape(self.bias, (-1,)))
@@ -73,7 +76,9 @@ class HeadsDense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SelfAttention(keras.layers.Layer):
-    """Multi-head scaled dot-product attention ("Attention Is All You Need", 3.2).
+    """Multi-head scaled dot-product attention ("Attention Is All You Need", section 3.2).
+
+    The softmax is computed in float32 whatever the dtype policy.
 
     Args:
         hidden_dim: D.
@@ -83,27 +88,28 @@ class SelfAttention(keras.layers.Layer):
     """
 
     def __init__(self, hidden_dim: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # a float16 cast would turn the attention bias into -inf
         self.hidden_dim, self.num_heads, self.dropout = hidden_dim, num_heads, dropout
         self.head_dim = hidden_dim // num_heads
         heads = (num_heads, self.head_dim)
-        self.query_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="query")
-        self.key_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="key")
-        self.value_dense = HeadsDense((hidden_dim, *heads), heads, dtype=self.dtype_policy, name="value")
-        self.output_dense = HeadsDense(
-            (*heads, hidden_dim), (hidden_dim,), dtype=self.dtype_policy, name="attention_output"
-        )
+        dtype = self.dtype_policy
+        self.query_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="query")
+        self.key_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="key")
+        self.value_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="value")
+        self.output_dense = HeadsDense((*heads, hidden_dim), (hidden_dim,), dtype=dtype, name="attention_output")
         self._softmax = keras.layers.Softmax(dtype="float32", name="softmax")
-        self._dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+        self._dropout_layer = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")
         self.built = True
 
-    def call(self, queries: Any, values: Any, attention_bias: Any, training: bool | None = None) -> Any:
+    def call(
+        self, queries: Tensor, values: Tensor, attention_bias: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         """Attends from `queries` to `values`.
 
         Args:
             queries: (B, Q, D).
             values: (B, T, D), of which keys and values are made.
-            attention_bias: (B, 1, 1, T), from `attention_bias`.
+            attention_bias: (B, 1, 1, T) float32, from `mask_to_bias`; None where nothing is masked.
             training: Whether to drop out.
 
         Returns:
@@ -112,14 +118,21 @@ class SelfAttention(keras.layers.Layer):
         query = self._heads(self.query_dense, queries, (0, 2, 1, 3)) * self.head_dim**-0.5  # (B, N, Q, K)
         key = self._heads(self.key_dense, values, (0, 2, 3, 1))  # (B, N, K, T)
         value = self._heads(self.value_dense, values, (0, 2, 1, 3))  # (B, N, T, K)
-        scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(attention_bias, "float32")  # (B, N, Q, T)
-        weights = ops.cast(self._softmax(scores), self.compute_dtype)
-        context = ops.matmul(self._dropout_layer(weights, training=training), value)  # (B, N, Q, K)
+        probabilities = self._probabilities(ops.matmul(query, key), attention_bias)  # (B, N, Q, T)
+        context = ops.matmul(self._dropout_layer(probabilities, training=training), value)  # (B, N, Q, K)
         context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, self.hidden_dim))  # (B·Q, D)
-        return ops.reshape(self.output_dense(context), ops.shape(queries))
+        return ops.reshape(self.output_dense(context), ops.shape(queries))  # (B, Q, D)
 
-    def _heads(self, dense: HeadsDense, inputs: Any, order: tuple[int, int, int, int]) -> Any:
-        """Projects (B, T, D) to (B, T, N, K), with the axes in `order`."""
+    def _probabilities(self, scores: Tensor, attention_bias: Tensor | None) -> Tensor:
+        if scores.shape[-1] == 1:  # one position takes all the attention; Keras would warn of such a softmax
+            return ops.ones_like(scores)
+        scores = ops.cast(scores, "float32")
+        if attention_bias is not None:
+            scores = ops.add(scores, attention_bias)
+        return ops.cast(self._softmax(scores), self.compute_dtype)
+
+    def _heads(self, dense: HeadsDense, inputs: Tensor, order: tuple[int, int, int, int]) -> Tensor:
+        """Projects (B, T, D) to (B, T, N, K), its axes in `order`."""
         batch, length, _ = ops.shape(inputs)
         projected = dense(ops.reshape(inputs, (-1, self.hidden_dim)))  # (B·T, D)
         return ops.transpose(ops.reshape(projected, (batch, length, self.num_heads, self.head_dim)), order)

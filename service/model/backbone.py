@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import keras
-from keras import ops
 
 from service.errors import PresetError
-from service.model.attention import PACKAGE, attention_bias
+from service.model.attention import PACKAGE, Tensor, mask_to_bias
 from service.model.initializers import kernel_initializer
-from service.model.layers import ACTIVATIONS, PositionEmbedding, TransformerEncoder, dense, layer_norm
+from service.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
 from service.model.weights import restore, save_preset
 from service.presets.catalog import CATALOG
 from service.presets.config import BackboneConfig
-from service.presets.folder import BACKBONE_CLASS, PresetFolder
+from service.presets.folder import BACKBONE_CLASSES, PresetFolder
 from service.presets.sources import resolve_preset
 
 
@@ -33,8 +32,8 @@ class BackboneOutput(NamedTuple):
         ('p', 'p')
     """
 
-    sequence_output: Any
-    pooled_output: Any
+    sequence_output: Tensor
+    pooled_output: Tensor
 
     def __getitem__(self, key: Any) -> Any:
         """By position, slice or name."""
@@ -83,8 +82,7 @@ class Backbone(keras.Model):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ElectraBackbone(Backbone):
-    """An ELECTRA encoder ("ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators",
-    https://arxiv.org/abs/2003.10555), as KerasHub publishes it and with KerasHub's weights.
+    """An ELECTRA encoder (https://arxiv.org/abs/2003.10555), as KerasHub publishes it and with KerasHub's weights.
 
     Inputs are `token_ids`, `segment_ids` and `padding_mask`, each (B, T) integers; T may differ from call to
     call. The result unpacks and indexes: see `BackboneOutput`.
@@ -120,7 +118,8 @@ class ElectraBackbone(Backbone):
         ((1, 12, 32), (1, 32))
     """
 
-    presets = {preset.id: preset.metadata for preset in CATALOG.values()}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {id_: preset.metadata for id_, preset in CATALOG.items()}
+    """The published checkpoints by id: description, parameters and where they are kept."""
 
     def __init__(
         self,
@@ -162,12 +161,14 @@ class ElectraBackbone(Backbone):
             for name in ("token_ids", "segment_ids", "padding_mask")
         }
         hidden = self.embed(inputs["token_ids"], inputs["segment_ids"])
-        bias = attention_bias(inputs["padding_mask"])
+        bias = mask_to_bias(inputs["padding_mask"])
         for layer in self.transformer_layers:
-            hidden = layer(hidden, bias=bias)
+            hidden = layer(hidden, attention_bias=bias)
         super().__init__(inputs=inputs, outputs=BackboneOutput(hidden, self.pool(hidden)), **kwargs)
         self.dtype_policy = policy
         self.config = config
+        for name, value in config.to_mapping().items():
+            setattr(self, name, value)  # `backbone.hidden_dim` and the others, as in KerasHub
 
     def _make_layers(self, config: BackboneConfig, dtype: Any) -> None:
         self.token_embedding = keras.layers.ReversibleEmbedding(
@@ -207,14 +208,14 @@ class ElectraBackbone(Backbone):
         ]
         self.pooled_dense = dense(config.hidden_dim, dtype, "pooled_dense", "tanh")
 
-    def embed(self, token_ids: Any, segment_ids: Any) -> Any:
+    def embed(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """What goes into the first transformer layer: (B, T) ids to (B, T, D)."""
         tokens = self.token_embedding(token_ids)  # (B, T, E)
         x = self.embeddings_add((tokens, self.position_embedding(tokens), self.segment_embedding(segment_ids)))
         x = self.embeddings_dropout(self.embeddings_layer_norm(x))
         return x if self.embeddings_projection is None else self.embeddings_projection(x)  # (B, T, D)
 
-    def pool(self, hidden: Any) -> Any:
+    def pool(self, hidden: Tensor) -> Tensor:
         """`pooled_output` of the last hidden states: (B, T, D) to (B, D)."""
         return self.pooled_dense(hidden[:, 0, :])
 
@@ -242,5 +243,5 @@ def _checked(values: Mapping[str, Any]) -> BackboneConfig:
         raise ValueError(str(error)) from error
 
 
-BACKBONES: Mapping[str, type[Backbone]] = {BACKBONE_CLASS: ElectraBackbone}
+BACKBONES: Final[Mapping[str, type[Backbone]]] = dict.fromkeys(BACKBONE_CLASSES, ElectraBackbone)
 """Which class builds a preset, by the name the preset gives."""

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.model.layout import weight_layout
+
+if TYPE_CHECKING:
+    from service.model.backbone import ElectraBackbone
+
+INITIAL_STDDEV: Final = 0.02
+"""As in the original ELECTRA."""
 
 
 def kernel_initializer() -> keras.initializers.Initializer:
-    """A fresh TruncatedNormal(0.02), as the original ELECTRA; an initializer must not be shared between weights."""
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+    """A fresh TruncatedNormal; an initializer must not be shared between weights."""
+    return keras.initializers.TruncatedNormal(stddev=INITIAL_STDDEV)
+
+
+def randomise(backbone: ElectraBackbone, seed: int, stddev: float = INITIAL_STDDEV) -> None:
+    """Draws every weight anew: the same for a seed on every backend, which Keras' own initializers are not.
+
+    Matrices are normal with deviation `stddev`, cut at two deviations; biases are 0; norms 1 and 0.
+    """
+    generator = np.random.default_rng(seed)
+    for path, variable in weight_layout(backbone).items():
+        variable.assign(_fresh(path, tuple(variable.shape), generator, stddev))
+
+
+def _fresh(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
+    group, index = path.split("/vars/")
+    if group.endswith(("layer_norm", "layer_normalization")):
+        return np.full(shape, 1.0 if index == "0" else 0.0, np.float32)
+    if index == "1":
+        return np.zeros(shape, np.float32)
+    drawn = generator.standard_normal(shape, np.float32)
+    while (outside := np.abs(drawn) > 2).any():
+        drawn[outside] = generator.standard_normal(int(outside.sum()), np.float32)
+    return drawn * np.float32(stddev)

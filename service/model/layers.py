@@ -15,7 +15,7 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-from service.model.attention import PACKAGE, SelfAttention, attention_bias
+from service.model.attention import PACKAGE, SelfAttention, Tensor, mask_to_bias
 from service.model.initializers import kernel_initializer
 
 LAYER_NORM_EPSILON: Final = 1e-12
@@ -47,7 +47,7 @@ class PositionEmbedding(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """The vectors of the first T positions.
 
         Args:
@@ -116,33 +116,34 @@ class TransformerEncoder(keras.layers.Layer):
 
     def call(
         self,
-        inputs: Any,
-        padding_mask: Any = None,
-        bias: Any = None,
+        inputs: Tensor,
+        padding_mask: Tensor | None = None,
+        attention_bias: Tensor | None = None,
         training: bool | None = None,
         query_rows: int | None = None,
-    ) -> Any:
+    ) -> Tensor:
         """Encodes.
 
         Args:
             inputs: (B, T, D).
             padding_mask: (B, T), 1 for positions that may be attended to; None: all may.
-            bias: (B, 1, 1, T), `attention_bias` of the mask, where the caller has it: then `padding_mask` is unused.
+            attention_bias: (B, 1, 1, T), `mask_to_bias` of the mask, for callers that have it; `padding_mask` is
+                then unused.
             training: Whether to drop out.
             query_rows: Compute only the first so many positions; they still attend to all T. None: all.
 
         Returns:
             (B, Q, D), Q being `query_rows` or T.
         """
-        if bias is None:
-            bias = 0.0 if padding_mask is None else attention_bias(padding_mask)
+        if attention_bias is None and padding_mask is not None:
+            attention_bias = mask_to_bias(padding_mask)
         rows = inputs if query_rows is None else inputs[:, :query_rows]  # (B, Q, D)
-        attended = self._self_attention_layer(rows, inputs, bias, training=training)
+        attended = self._self_attention_layer(rows, inputs, attention_bias, training=training)
         attended = self._self_attention_dropout(attended, training=training)
         rows = self._self_attention_layer_norm(rows + attended)
         return self._feedforward_layer_norm(rows + self._feed_forward(rows, training=training))
 
-    def _feed_forward(self, rows: Any, *, training: bool | None) -> Any:
+    def _feed_forward(self, rows: Tensor, *, training: bool | None) -> Tensor:
         x = ops.reshape(rows, (-1, self.hidden_dim))  # (B·Q, D)
         x = self._feedforward_output_dense(self._feedforward_intermediate_dense(x))
         return self._feedforward_dropout(ops.reshape(x, ops.shape(rows)), training=training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.model.backbone import BACKBONES, ElectraBackbone
-from service.model.weights import randomise
+from service.model.initializers import randomise
 from service.presets.folder import PresetFolder
 
 

@@ -7,18 +7,15 @@ position, the last layer computes position 0 alone; it still attends to all of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras import ops
 
-from service.model.attention import attention_bias
+from service.model.attention import Tensor, mask_to_bias
 from service.tensors import TOKEN_OUTPUTS, Output, Outputs
 
 if TYPE_CHECKING:
     from service.model.backbone import ElectraBackbone
-
-Tensor = Any
-"""A tensor of Keras' backend; keras has no type for it."""
 
 
 def compute_outputs(
@@ -56,11 +53,11 @@ def encode(
         (B, S, D), or (B, 1, D) where `cls_only`.
     """
     hidden = backbone.embed(token_ids, segment_ids)
-    bias = attention_bias(padding_mask)
+    bias = mask_to_bias(padding_mask)
     *first, last = backbone.transformer_layers
     for layer in first:
-        hidden = layer(hidden, bias=bias, training=False)
-    return last(hidden, bias=bias, training=False, query_rows=1 if cls_only else None)
+        hidden = layer(hidden, attention_bias=bias, training=False)
+    return last(hidden, attention_bias=bias, training=False, query_rows=1 if cls_only else None)
 
 
 def read_outputs(

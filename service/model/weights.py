@@ -1,7 +1,7 @@
 """Reads and writes the weights of a preset folder.
 
-Files are read with h5py and checked dataset by dataset before a single variable is set: Keras' own loader
-follows external datasets, and takes files with flipped bytes and NaN without complaint. Links are never followed.
+Files are read with h5py and checked dataset by dataset: Keras' own loader follows external storage, and takes
+NaN without complaint. Links are never followed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from service.model.backbone import ElectraBackbone
 
 KERAS_HUB_MODULE: Final = "keras_hub.src.models.electra.electra_backbone"
-INITIAL_STDDEV: Final = 0.02
 
 
 def restore(backbone: ElectraBackbone, folder: PresetFolder) -> None:
@@ -38,69 +37,49 @@ def restore(backbone: ElectraBackbone, folder: PresetFolder) -> None:
     with ExitStack() as stack:
         datasets = _open_all(stack, folder.weight_files)
         for path, variable in weight_layout(backbone).items():
-            variable.assign(_read(datasets, path, tuple(variable.shape), folder.id))
+            if path not in datasets:
+                raise PresetError(f"{folder.id}: the weights must have {path}; it is missing")
+            variable.assign(_read(datasets[path], tuple(variable.shape), f"{folder.id}: {path}"))
 
 
 def _open_all(stack: ExitStack, files: Sequence[Path]) -> dict[str, h5py.Dataset]:
+    """Every dataset of the files by its path. `visititems` leaves out whatever is only a link."""
     datasets: dict[str, h5py.Dataset] = {}
+
+    def collect(path: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset):
+            datasets[path] = node
+
     for file in files:
         try:
-            opened = stack.enter_context(h5py.File(file, "r"))
-        except OSError as error:
-            raise PresetError(
-                f"{file}: must be a whole HDF5 file; it is damaged, truncated or something else"
-            ) from error
-        opened.visititems(lambda name, node: datasets.update({name: node} if isinstance(node, h5py.Dataset) else {}))
+            stack.enter_context(h5py.File(file, "r")).visititems(collect)
+        except (OSError, RuntimeError) as error:
+            raise PresetError(f"{file}: must be a whole HDF5 file; it is damaged, truncated or another kind") from error
     return datasets
 
 
-def _read(datasets: Mapping[str, h5py.Dataset], path: str, shape: tuple[int, ...], preset: str) -> NDArray[Any]:
-    dataset = datasets.get(path)
-    if dataset is None:
-        raise PresetError(f"{preset}: the weights must have {path}, of shape {shape}; it is missing")
+def _read(dataset: h5py.Dataset, shape: tuple[int, ...], what: str) -> NDArray[Any]:
     if dataset.external is not None or dataset.is_virtual:
-        raise PresetError(f"{preset}: {path} must be stored in the weight file itself; it points elsewhere")
+        raise PresetError(f"{what} must be stored in the weight file itself; it points elsewhere")
     if dataset.shape != shape:
-        raise PresetError(f"{preset}: {path} must have shape {shape}; it has {dataset.shape}")
-    return _finite(_values(dataset), f"{preset}: {path}")
-
-
-def _values(dataset: h5py.Dataset) -> NDArray[Any]:
-    try:
-        values: NDArray[Any] = dataset[()]
-    except OSError as error:
-        raise PresetError(f"{dataset.file.filename}: {dataset.name} cannot be read; the file is damaged") from error
-    return values.view(ml_dtypes.bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else values
-
-
-def _finite(values: NDArray[Any], what: str) -> NDArray[Any]:
-    if values.dtype.kind != "f" and values.dtype != ml_dtypes.bfloat16:
-        raise PresetError(f"{what} must hold floating-point numbers; it holds {values.dtype}")
+        raise PresetError(f"{what} must have shape {shape}; it has {dataset.shape}")
+    bfloat16 = dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2
+    if not bfloat16 and dataset.dtype.kind != "f":
+        raise PresetError(f"{what} must hold floating-point numbers; it holds {dataset.dtype}")
+    values = _values(dataset, what)
+    if bfloat16:
+        values = values.view(ml_dtypes.bfloat16)
     if not np.isfinite(values).all():
         raise PresetError(f"{what} must be finite; it holds NaN or infinity")
     return values
 
 
-def randomise(backbone: ElectraBackbone, seed: int, stddev: float = INITIAL_STDDEV) -> None:
-    """Draws fresh weights: the same for a seed on every backend, and as ELECTRA starts training.
-
-    Matrices are normal with deviation `stddev`, cut at two deviations; biases are 0; norms 1 and 0.
-    """
-    generator = np.random.default_rng(seed)
-    for path, variable in weight_layout(backbone).items():
-        variable.assign(_fresh(path, tuple(variable.shape), generator, stddev))
-
-
-def _fresh(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
-    group, index = path.split("/vars/")
-    if group.endswith(("layer_norm", "layer_normalization")):
-        return np.full(shape, 1.0 if index == "0" else 0.0, np.float32)
-    if index == "1":
-        return np.zeros(shape, np.float32)
-    drawn = generator.standard_normal(shape, np.float32)
-    while (outside := np.abs(drawn) > 2).any():
-        drawn[outside] = generator.standard_normal(int(outside.sum()), np.float32)
-    return drawn * np.float32(stddev)
+def _values(dataset: h5py.Dataset, what: str) -> NDArray[Any]:
+    try:
+        values: NDArray[Any] = dataset[()]
+    except OSError as error:
+        raise PresetError(f"{what} cannot be read; the file is damaged") from error
+    return values
 
 
 def save_preset(backbone: ElectraBackbone, folder: Path) -> None:
@@ -112,7 +91,7 @@ def save_preset(backbone: ElectraBackbone, folder: Path) -> None:
         "config": backbone.get_config(),
         "registered_name": BACKBONE_CLASS,
     }
-    metadata = {"keras_version": keras.__version__, "parameter_count": backbone.count_params()}
+    metadata = {"keras_version": keras.__version__, "parameter_count": backbone.count_params(), "tasks": []}
     _write_json(folder / CONFIG_FILE, config)
     _write_json(folder / METADATA_FILE, metadata)
     backbone.save_weights(folder / WEIGHTS_FILE)

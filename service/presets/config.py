@@ -62,13 +62,11 @@ class BackboneConfig:
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise PresetError(f"dropout must be at least 0 and below 1; received {self.dropout!r:.40}")
         if self.hidden_activation not in HIDDEN_ACTIVATIONS:
-            raise PresetError(
-                f"hidden_activation must be one of {', '.join(HIDDEN_ACTIVATIONS)}; received {self.hidden_activation!r:.40}"
-            )
+            valid = ", ".join(HIDDEN_ACTIVATIONS)
+            raise PresetError(f"hidden_activation must be one of {valid}; received {self.hidden_activation!r:.40}")
         if self.hidden_dim % self.num_heads:
-            raise PresetError(
-                f"num_heads must divide hidden_dim; received hidden_dim {self.hidden_dim} and num_heads {self.num_heads}"
-            )
+            received = f"hidden_dim {self.hidden_dim} and num_heads {self.num_heads}"
+            raise PresetError(f"num_heads must divide hidden_dim; received {received}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> BackboneConfig:

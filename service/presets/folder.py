@@ -30,9 +30,16 @@ TOKENIZER_FILE: Final = "tokenizer.json"
 VOCABULARY_FILE: Final = "assets/tokenizer/vocabulary.txt"
 
 BACKBONE_CLASS: Final = "keras_hub>ElectraBackbone"
-"""`registered_name` of the one architecture served; the allow-list of classes a preset may name."""
+"""`registered_name` of the one architecture served."""
+
+BACKBONE_CLASSES: Final = (BACKBONE_CLASS, "keras_nlp>ElectraBackbone")
+"""The classes a preset may name. KerasHub was once called KerasNLP."""
 
 MAX_JSON_BYTES: Final = 4 * 2**20
+BYTES_PER_PARAMETER: Final = (2, 8)
+"""From 16-bit to 64-bit floats."""
+MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
+"""What HDF5 may add to the weights themselves."""
 
 Source = Literal["embedded", "local", "catalog"]
 Weights = Literal["pretrained", "random"]
@@ -73,6 +80,8 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
     """
     registered_name, config = _read_config(path / CONFIG_FILE)
     weight_files = _find_weights(path) if load_weights else ()
+    if weight_files:
+        _check_size(path, weight_files, config.parameters)
     tokenizer_files = [path / TOKENIZER_FILE, path / VOCABULARY_FILE]
     has_tokenizer = all(file.is_file() for file in tokenizer_files)
     decisive = [path / CONFIG_FILE, *weight_files, *(tokenizer_files if has_tokenizer else [])]
@@ -112,12 +121,12 @@ def read_json(path: Path) -> dict[str, object]:
 def _read_config(path: Path) -> tuple[str, BackboneConfig]:
     content = read_json(path)
     name, values = content.get("registered_name"), content.get("config")
-    if name != BACKBONE_CLASS:
-        raise PresetError(f"{path}: registered_name must be {BACKBONE_CLASS!r}; it is {name!r:.80}")
+    if name not in BACKBONE_CLASSES:
+        raise PresetError(f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)}; it is {name!r:.80}")
     if not isinstance(values, Mapping):
         raise PresetError(f"{path}: config must be a JSON object; it is a {type(values).__name__}")
     try:
-        return BACKBONE_CLASS, BackboneConfig.from_mapping(values)
+        return str(name), BackboneConfig.from_mapping(values)
     except PresetError as error:
         raise PresetError(f"{path}: {error}") from error
 
@@ -151,6 +160,17 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
+    """Refuses files that cannot hold the weights, before anything of the size the config asks for is built."""
+    size = sum(file.stat().st_size for file in files)
+    least, most = (parameters * width for width in BYTES_PER_PARAMETER)
+    if not least <= size <= most + MAX_WEIGHTS_OVERHEAD_BYTES:
+        raise PresetError(
+            f"{folder}: the weights of {parameters} parameters take {least} to {most + MAX_WEIGHTS_OVERHEAD_BYTES} "
+            f"bytes; the files have {size}"
+        )
+
+
 def _says_random(path: Path) -> bool:
     metadata = path / METADATA_FILE
     return metadata.is_file() and read_json(metadata).get("weights") == "random"
@@ -160,8 +180,11 @@ def _digest(folder: Path, files: Iterable[Path]) -> str:
     """SHA-256 over names, sizes and contents, read in pieces: weights may be larger than memory."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while piece := stream.read(2**20):
-                digest.update(piece)
+        try:
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                while piece := stream.read(2**20):
+                    digest.update(piece)
+        except OSError as error:
+            raise PresetError(f"{file}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()[:12]

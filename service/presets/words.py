@@ -50,13 +50,13 @@ DEFAULT_IGNORABLE: Final[_CodePoints] = (
 
 
 class WordSplitter:
-    """Splits text into words. Any thread may use it.
+    r"""Splits text into words. Any thread may use it.
 
     Args:
         split_on_cjk: Whether each CJK ideograph is a word.
 
     Example:
-        >>> WordSplitter(split_on_cjk=True).split("Isn't it\\t日本?")
+        >>> WordSplitter(split_on_cjk=True).split("Isn't it\t日本?")
         ['Isn', "'", 't', 'it', '日', '本', '?']
     """
 

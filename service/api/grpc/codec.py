@@ -117,7 +117,7 @@ def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
 def _to_texts(message: pb.TextInput, max_sequences: int) -> TextInput:
     refuse_unknown_fields(message, "text")
     refuse_too_many(len(message.texts), "text", max_sequences)
-    return TextInput([_to_text(text, f"text[{index}]") for index, text in enumerate(message.texts)])
+    return TextInput(tuple(_to_text(text, f"text[{index}]") for index, text in enumerate(message.texts)))
 
 
 def _to_text(message: pb.Text, field: str) -> str | tuple[str, str]:

@@ -39,7 +39,8 @@ class Health:
         self._wake()
 
     def close(self) -> None:
-        """Ends every Watch, now and from now on."""
+        """Says NOT_SERVING for good and ends every Watch."""
+        self._serving = False
         self._closed = True
         self._wake()
 
@@ -80,9 +81,11 @@ class Health:
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, context: HealthContext) -> None:
         told = None
-        while not self._closed:
-            changed, status = self._changed, self._status(request.service)
+        while True:
+            changed, closed, status = self._changed, self._closed, self._status(request.service)
             if status != told:
                 await context.write(status)
                 told = status
+            if closed:
+                return
             await changed.wait()

@@ -58,6 +58,7 @@ def _config(config: BackboneConfig | None) -> pb.BackboneConfig | None:
         dropout=config.dropout,
         max_sequence_length=config.max_sequence_length,
         num_segments=config.num_segments,
+        hidden_activation=config.hidden_activation,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import grpc
@@ -20,6 +21,9 @@ MAX_CONNECTION_AGE_S: Final = 600
 elsewhere. Calls in progress, long streams too, go on undisturbed."""
 MIN_PING_INTERVAL_S: Final = 10
 """Clients may send a keepalive ping this often; gRPC's own default of 300 s cuts off those that do."""
+LINGER_S: Final = 0.1
+"""How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
+their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
 
 
 class GrpcServer:
@@ -70,7 +74,7 @@ class GrpcServer:
         self._health.set_serving(serving)
 
     async def stop(self, grace_s: float) -> None:
-        """Accepts nothing new, lets what was accepted finish, and returns when all is over.
+        """Refuses what is new, lets what was accepted finish, and returns when all is over.
 
         Args:
             grace_s: Seconds after which what is still running is cancelled.
@@ -78,7 +82,9 @@ class GrpcServer:
         self._health.close()
         self._servicer.drain()
         if self._server is not None:
-            await self._server.stop(grace_s)
+            linger_s = min(LINGER_S, grace_s)
+            await asyncio.sleep(linger_s)
+            await self._server.stop(grace_s - linger_s)
 
 
 def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:

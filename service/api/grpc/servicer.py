@@ -55,6 +55,7 @@ class EncoderServicer:
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
         self._streams: set[EncodeStream] = set()
+        self._draining = False
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Every method of the service by its name in the .proto."""
@@ -66,22 +67,21 @@ class EncoderServicer:
         }
 
     def drain(self) -> None:
-        """Ends every stream after the requests that it has read are answered."""
+        """Refuses what comes from now on, and ends every stream after the requests that it has read are answered."""
+        self._draining = True
         for stream in self._streams:
             stream.drain()
 
     def _unary(self, method: str, answer: Answer) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call.of(context)
-            request_id = choose_request_id(call.request_id)
             try:
-                with self._observer.request(method, request_id) as seen:
-                    message = await answer(data, call, seen)
-                    request_id = seen.request_id
-                    rendered = codec.serialize(message, self._max_answer_bytes)
+                with self._observer.request(method, choose_request_id(call.request_id)) as seen:
+                    self._refuse_when_draining()
+                    rendered = codec.serialize(await answer(data, call, seen), self._max_answer_bytes)
             except ServiceError as error:
                 await _abort(context, error, seen.request_id)
-            context.set_trailing_metadata(((status.REQUEST_ID_KEY, request_id),))
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id),))
             return rendered
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -113,6 +113,7 @@ class EncoderServicer:
 
     async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         call = Call.of(context)
+        request_id = choose_request_id(call.request_id)
 
         def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[pb.EncodeResponse]:
             return self._answer(message, call, seen)
@@ -126,12 +127,17 @@ class EncoderServicer:
         )
         self._streams.add(stream)
         try:
-            finished = await stream.run(requests)
+            self._refuse_when_draining()
+            if not await stream.run(requests):
+                raise _shutting_down()
+        except ShuttingDown as error:
+            await _abort(context, error, request_id)
         finally:
             self._streams.discard(stream)
-        if not finished:
-            error = ShuttingDown("the server is shutting down; requests without an answer were not begun")
-            await _abort(context, error, choose_request_id(call.request_id))
+
+    def _refuse_when_draining(self) -> None:
+        if self._draining:
+            raise _shutting_down()
 
     async def _list_models(self, data: bytes, _: Call, __: Observation) -> pb.ListModelsResponse:
         parse(pb.ListModelsRequest, data)
@@ -141,6 +147,10 @@ class EncoderServicer:
         name = parse(pb.GetModelRequest, data).name
         seen.model = self._service.label(name)
         return pb.GetModelResponse(model=from_model_info(self._service.model(name)))
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the server is shutting down; what has no answer was not begun")
 
 
 async def _abort(context: Context, error: ServiceError, request_id: str) -> None:

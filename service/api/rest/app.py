@@ -12,6 +12,7 @@ from starlette.responses import Response
 from service import __version__, errors
 from service.api.observer import Observer
 from service.api.rest import examples
+from service.api.rest.body import SlowBody
 from service.api.rest.boundary import Boundary
 from service.api.rest.encode import EncodeEndpoint
 from service.api.rest.failures import add_problem_handlers
@@ -26,6 +27,7 @@ from service.settings import RestSettings
 
 _ENCODE_ERRORS: Final = (
     errors.MalformedRequest,
+    SlowBody,
     errors.ModelNotFound,
     errors.PayloadTooLarge,
     errors.InvalidInput,

@@ -24,26 +24,22 @@ _OTHER_HTTP_ERROR: Final = ("HTTP error", "http_error", "the request cannot be a
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Answers service errors, failed routing and failed validation as `application/problem+json`."""
-    app.add_exception_handler(ServiceError, _answer_service_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.exception_handler(ServiceError)(_answer_service_error)
+    app.exception_handler(HTTPException)(_answer_http_error)
+    app.exception_handler(RequestValidationError)(_answer_validation_error)
 
 
-async def _answer_service_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, ServiceError):
-        raise error
+async def _answer_service_error(request: Request, error: ServiceError) -> Response:
     return problem_response(error, request_id(request.scope))
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     title, code, detail = _HTTP_ERRORS.get(error.status_code, _OTHER_HTTP_ERROR)
     members = problem_members(error.status_code, title, detail, code, request_id(request.scope))
     return Response(orjson.dumps(members), error.status_code, error.headers, PROBLEM_MEDIA_TYPE)
 
 
-async def _answer_validation_error(request: Request, _: Exception) -> Response:
+async def _answer_validation_error(request: Request, _: RequestValidationError) -> Response:
     """FastAPI's own answer would list every error with its input: megabytes, for megabytes of bad ids."""
     error = MalformedRequest("a path or query parameter is not of the documented type")
     return problem_response(error, request_id(request.scope))

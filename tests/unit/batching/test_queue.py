@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from service.batching.queue import Entry, QueueBounds, RequestQueue
-from service.errors import Overloaded
+from service.errors import Overloaded, PayloadTooLarge
 
 
 def entry(
@@ -45,10 +45,20 @@ def test_token_bound_from_both_sides() -> None:
 
 
 def test_a_request_is_admitted_whole_or_not_at_all() -> None:
-    waiting = queue(max_sequences=2)
+    waiting = queue(max_sequences=3)
+    waiting.admit([entry("1")], now=0)
     with pytest.raises(Overloaded):
+        waiting.admit([entry("2"), entry("3"), entry("4")], now=0)
+    assert (waiting.sequences, waiting.tokens, waiting.work_s) == (1, 10, 0.1)
+
+
+def test_a_request_that_could_never_be_admitted_is_not_told_to_retry() -> None:
+    waiting = queue(max_sequences=2, max_tokens=30)
+    with pytest.raises(PayloadTooLarge, match="at most 2 sequences and 30 positions; received 3 and 30"):
         waiting.admit([entry("1"), entry("2"), entry("3")], now=0)
-    assert (waiting.sequences, waiting.tokens, waiting.work_s) == (0, 0, 0.0)
+    with pytest.raises(PayloadTooLarge):
+        waiting.admit([entry("1", length=31)], now=0)
+    waiting.admit([entry("1", length=30)], now=0)
 
 
 def test_refusal_says_when_to_come_back() -> None:

@@ -24,6 +24,24 @@ SETTINGS = GrpcSettings(port=0, max_stream_requests=2, max_request_bytes=4096, m
 MAX_SEQUENCES = 8
 
 
+def observer(
+    metrics: Metrics | None = None, log: structlog.testing.LogCapture | None = None, *, transport: str = "grpc"
+) -> Observer:
+    """An observer that writes to `metrics` and `log`."""
+    logger = structlog.wrap_logger(
+        None,
+        processors=[log or structlog.testing.LogCapture()],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+    )
+    return Observer(transport, metrics or Metrics("0"), logger)
+
+
+def raw_call(channel: grpc.aio.Channel, method: str, data: bytes) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+    """Calls a method with any bytes."""
+    caller: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+    return caller(data)
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A server, what it serves, and a way to it."""
@@ -38,6 +56,10 @@ class Running:
     @property
     def stub(self) -> EncoderServiceAsyncStub:
         return EncoderServiceStub(self.channel)
+
+    def raw(self, method: str, data: bytes) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+        """Calls a method with any bytes."""
+        return raw_call(self.channel, method, data)
 
     def count(self, code: str, model: str = "tiny") -> float:
         """How many requests the metrics have counted."""
@@ -58,9 +80,7 @@ def settings() -> GrpcSettings:
 @pytest.fixture
 async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
     service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
-    metrics.for_model("tiny")
-    logger = structlog.wrap_logger(None, processors=[log], wrapper_class=structlog.make_filtering_bound_logger(0))
-    server = GrpcServer(service, settings, Observer("grpc", metrics, logger), max_sequences=MAX_SEQUENCES)
+    server = GrpcServer(service, settings, observer(metrics, log), max_sequences=MAX_SEQUENCES)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Running(server, service, metrics, log, channel, port)

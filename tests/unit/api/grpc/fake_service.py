@@ -56,7 +56,7 @@ class FakeService:
     def __init__(self) -> None:
         self.requests: list[EncodeRequest] = []
         self.cancelled = 0
-        self.before: Callable[[EncodeRequest], Awaitable[None]] = at_once
+        self.before: Callable[[EncodeRequest], Awaitable[object]] = at_once
         self._changed = asyncio.Condition()
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:

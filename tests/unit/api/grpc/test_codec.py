@@ -39,7 +39,7 @@ def test_segments_and_mask_are_taken() -> None:
 def test_a_second_text_makes_a_pair_even_where_it_is_empty() -> None:
     message = pb.TextInput(texts=[pb.Text(first="a"), pb.Text(first="b", second="")])
     sequences = to_input(pb.EncodeRequest(text=message), 8)
-    assert sequences == TextInput(["a", ("b", "")])
+    assert sequences == TextInput(("a", ("b", "")))
     assert count(sequences) == 2
 
 

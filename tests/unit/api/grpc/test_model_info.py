@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_ready_model_tells_everything() -> None:
     message = from_model_info(READY)
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in fields(ModelInfo)}
     assert (message.state, message.weights) == (pb.MODEL_STATE_READY, pb.WEIGHTS_RANDOM)
-    assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == CONFIG.to_mapping()
+    assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == asdict(CONFIG)
     assert (message.limits.max_sequences, message.limits.max_sequence_length) == (8, 512)
     assert (message.cost.a, message.cost.b, message.cost.c) == READY.cost
     assert message.parameters == CONFIG.parameters

@@ -33,7 +33,7 @@ def test_floats_survive_the_round_trip_bit_by_bit(array: np.ndarray[tuple[int, .
 
 
 def test_bytes_are_little_endian_and_row_major() -> None:
-    assert from_floats(np.array([[1.0], [2.0]], ">f4")).data == b"\x00\x00\x80\x3f\x00\x00\x00\x40"  # type: ignore[arg-type]
+    assert from_floats(np.array([[1.0], [2.0]], ">f4")).data == b"\x00\x00\x80\x3f\x00\x00\x00\x40"
     transposed = np.array([[1, 2], [3, 4]], np.int32).T
     assert [row.tolist() for row in to_rows([from_integers(transposed)], "token_ids", 2)] == [[1, 3], [2, 4]]
 

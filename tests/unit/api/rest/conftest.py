@@ -17,7 +17,7 @@ from service.metrics import Metrics
 from service.settings import RestSettings
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
-SETTINGS = RestSettings(max_body_bytes=2048)
+SETTINGS = RestSettings(max_body_bytes=4096)
 
 
 @dataclass

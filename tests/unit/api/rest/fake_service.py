@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from service.errors import ModelNotFound, ServiceError
+from service.errors import ModelNotFound
 from service.inference import EncodeRequest, EncodeResult
 from service.presets.config import BackboneConfig
 from service.registry import ModelInfo, ModelLimits, ModelState
@@ -82,7 +82,9 @@ class FakeEncodeService:
         raise ModelNotFound("the models are electra_demo, next; received another name", field="model")
 
     def label(self, model: str | None) -> str:
-        return model if model in {"electra_demo", "next"} else "" if model else "electra_demo"
+        if model is None:
+            return READY_MODEL.name
+        return model if model in {info.name for info in self.models()} else ""
 
     def _rows(self, request: EncodeRequest) -> list[Float32Array]:
         if isinstance(request.input, TokenInput):

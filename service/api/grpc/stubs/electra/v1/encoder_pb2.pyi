@@ -744,6 +744,7 @@ class BackboneConfig(_message.Message):
     DROPOUT_FIELD_NUMBER: _builtins.int
     MAX_SEQUENCE_LENGTH_FIELD_NUMBER: _builtins.int
     NUM_SEGMENTS_FIELD_NUMBER: _builtins.int
+    HIDDEN_ACTIVATION_FIELD_NUMBER: _builtins.int
     vocab_size: _builtins.int
     """Rows of the token embedding: ids are below it."""
     num_layers: _builtins.int
@@ -762,6 +763,8 @@ class BackboneConfig(_message.Message):
     """Positions that the model knows."""
     num_segments: _builtins.int
     """Rows of the segment embedding: segment ids are below it."""
+    hidden_activation: _builtins.str
+    """Activation of the feed-forward layers: gelu_tanh (KerasHub's) or gelu (exact)."""
     def __init__(
         self,
         *,
@@ -774,10 +777,11 @@ class BackboneConfig(_message.Message):
         dropout: _builtins.float = ...,
         max_sequence_length: _builtins.int = ...,
         num_segments: _builtins.int = ...,
+        hidden_activation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout", b"dropout", "embedding_dim", b"embedding_dim", "hidden_dim", b"hidden_dim", "intermediate_dim", b"intermediate_dim", "max_sequence_length", b"max_sequence_length", "num_heads", b"num_heads", "num_layers", b"num_layers", "num_segments", b"num_segments", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout", b"dropout", "embedding_dim", b"embedding_dim", "hidden_activation", b"hidden_activation", "hidden_dim", b"hidden_dim", "intermediate_dim", b"intermediate_dim", "max_sequence_length", b"max_sequence_length", "num_heads", b"num_heads", "num_layers", b"num_layers", "num_segments", b"num_segments", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

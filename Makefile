@@ -1,0 +1,91 @@
+# Two commands do everything on a fresh machine with Python 3.11 or later:
+#   make run     serves the embedded preset
+#   make test    runs the tests
+# `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+EXTRA ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+STUBS := service/api/grpc/stubs
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
+	@touch $@
+
+$(VENV)/.dev-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	@touch $(VENV)/.serve-$(EXTRA) $@
+
+.PHONY: run
+run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
+	$(BIN)/electra-serve serve $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev-$(EXTRA) ## Run the tests
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python -m tools.stubs --check
+	$(BIN)/python -m tools.settings_table --check
+
+.PHONY: format
+format: $(VENV)/.dev-$(EXTRA) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: stubs
+stubs: $(VENV)/.dev-$(EXTRA) ## Generate the gRPC stubs from protos/
+	$(BIN)/python -m tools.stubs
+
+.PHONY: settings-table
+settings-table: $(VENV)/.dev-$(EXTRA) ## Write the table of settings into README.md
+	$(BIN)/python -m tools.settings_table
+
+.PHONY: demo-preset
+demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte for byte
+	$(BIN)/python -m tools.build_demo_preset
+
+.PHONY: constraints
+constraints: $(VENV)/.dev-$(EXTRA) ## Pin every dependency anew in constraints.txt
+	( echo '# Every dependency of every extra, pinned by `make constraints`.'; \
+	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet ) > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+# KerasHub brings the whole of TensorFlow and TensorFlow Text, so it lives in an environment of its own.
+CONFORMANCE := .venv-conformance
+
+$(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt
+	$(PYTHON) -m venv $(CONFORMANCE)
+	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
+	@touch $@
+
+.PHONY: conformance
+conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub itself, and with Keras' JAX backend
+	$(CONFORMANCE)/bin/python -m pytest -m conformance $(ARGS)
+
+.PHONY: golden
+golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub
+	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
+
+.PHONY: clean
+clean: ## Remove the environments and caches
+	rm -rf $(VENV) $(CONFORMANCE) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,220 @@
+"""Every way we know to send a request that must be refused, as a table.
+
+What can be meant on both transports is a `Query` and is sent over both; what only one of them can say is in its own
+table, as bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.tensor import from_floats
+from service.presets.catalog import DEMO_ID
+from service.tensors import Output
+from tests.contract.query import Query, Wire
+from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, MAX_TEXT_CHARACTERS, TINY, VOCAB_SIZE
+
+MARK: Final = "hunter2"
+"""Stands in what is sent wherever a string can, and must not come back."""
+
+MALFORMED: Final = "malformed_request"
+INVALID: Final = "invalid_input"
+TOO_LARGE: Final = "payload_too_large"
+NOT_FOUND: Final = "model_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request, and how it is refused.
+
+    Attributes:
+        name: What is wrong with it.
+        request: The request, or its bytes.
+        code: The slug.
+        field: The field at fault.
+    """
+
+    name: str
+    request: Query | Wire
+    code: str
+    field: str | None = None
+
+
+def _ids(*rows: list[int]) -> Query:
+    return Query(token_ids=rows)
+
+
+ANYWHERE: Final = (
+    Case("no rows", Query(token_ids=[]), INVALID, "token_ids"),
+    Case("an empty row", _ids([1], []), INVALID, "token_ids[1]"),
+    Case("no texts", Query(text=[], model=DEMO_ID), INVALID, "text"),
+    Case("fewer rows of segments", Query(token_ids=[[1], [2]], segment_ids=[[0]]), INVALID, "segment_ids"),
+    Case("more rows of segments", Query(token_ids=[[1]], segment_ids=[[0], [0]]), INVALID, "segment_ids"),
+    Case("fewer rows of mask", Query(token_ids=[[1], [2]], padding_mask=[[1]]), INVALID, "padding_mask"),
+    Case("more rows of mask", Query(token_ids=[[1]], padding_mask=[[1], [1]]), INVALID, "padding_mask"),
+    Case("a shorter row of segments", Query(token_ids=[[1, 2]], segment_ids=[[0]]), INVALID, "segment_ids[0]"),
+    Case("a longer row of segments", Query(token_ids=[[1]], segment_ids=[[0, 0]]), INVALID, "segment_ids[0]"),
+    Case("a shorter row of mask", Query(token_ids=[[1], [1, 2]], padding_mask=[[1], [1]]), INVALID, "padding_mask[1]"),
+    Case("a longer row of mask", Query(token_ids=[[1]], padding_mask=[[1, 1]]), INVALID, "padding_mask[0]"),
+    Case("an id out of vocabulary", _ids([1], [2, VOCAB_SIZE]), INVALID, "token_ids[1][1]"),
+    Case("an id beyond 32 bits", _ids([2**32 + 1]), INVALID, "token_ids[0][0]"),
+    Case("the largest id of 64 bits", _ids([2**63 - 1]), INVALID, "token_ids[0][0]"),
+    Case("a negative id", _ids([1, -1]), INVALID, "token_ids[0][1]"),
+    Case("the lowest id of 64 bits", _ids([-(2**63)]), INVALID, "token_ids[0][0]"),
+    Case("a segment too high", Query(token_ids=[[1, 2]], segment_ids=[[0, 2]]), INVALID, "segment_ids[0][1]"),
+    Case("a negative segment", Query(token_ids=[[1]], segment_ids=[[-1]]), INVALID, "segment_ids[0][0]"),
+    Case("a mask of 2", Query(token_ids=[[1, 2]], padding_mask=[[1, 2]]), INVALID, "padding_mask[0][1]"),
+    Case("a mask of −1", Query(token_ids=[[1]], padding_mask=[[-1]]), INVALID, "padding_mask[0][0]"),
+    Case("a mask of zeros", Query(token_ids=[[1], [1]], padding_mask=[[1], [0]]), INVALID, "padding_mask[1]"),
+    Case("a row too long", _ids([1] * (MAX_LENGTH + 1)), INVALID, "token_ids[0]"),
+    Case("a text too long in ids", Query(text=["a " * 90], model=TINY), INVALID, "text"),
+    Case("too many rows", _ids(*[[1]] * (MAX_SEQUENCES + 1)), TOO_LARGE, "token_ids"),
+    Case("too many texts", Query(text=["a"] * (MAX_SEQUENCES + 1), model=DEMO_ID), TOO_LARGE, "text"),
+    Case("faults in every row", _ids(*[[-1] * MAX_LENGTH] * MAX_SEQUENCES), INVALID, "token_ids[0][0]"),
+    Case("an unknown model", _ids([1]).of(MARK), NOT_FOUND, "model"),
+    Case("no model where several are", _ids([1]).of(None), NOT_FOUND, "model"),
+    Case(
+        "a text of too many characters",
+        Query(text=["a", MARK * MAX_TEXT_CHARACTERS], model=DEMO_ID),
+        INVALID,
+        "text[1]",
+    ),
+    Case("text to a model without tokenizer", Query(text=[MARK]), INVALID, "text"),
+    Case(
+        "text to a model without tokenizer, truncated",
+        Query(text=[MARK], truncate=True, outputs=[Output.MEAN]),
+        INVALID,
+        "text",
+    ),
+)
+
+
+def _json(**fields: object) -> Wire:
+    return Wire(orjson.dumps({"model": TINY, **fields}))
+
+
+def _body(text: bytes) -> Wire:
+    return Wire(b'{"model":"tiny","token_ids":[[1,' + text + b"]]}")
+
+
+OVER_REST: Final = (
+    Case("an id of 1.5", _body(b"1.5"), INVALID, "token_ids[0]"),
+    Case("an id of 1.0", _body(b"1.0"), INVALID, "token_ids[0]"),
+    Case("an id in quotes", _body(b'"7"'), INVALID, "token_ids[0]"),
+    Case("an id that is a word", _body(b'"hunter2"'), INVALID, "token_ids[0]"),
+    Case("an id of true", _body(b"true"), INVALID, "token_ids[0]"),
+    Case("an id of 2**63", _body(str(2**63).encode()), INVALID, "token_ids[0]"),
+    Case("an id of 2**70", _body(str(2**70).encode()), INVALID, "token_ids[0]"),
+    Case("an id of 1e2", _body(b"1e2"), INVALID, "token_ids[0]"),
+    Case("an id of null", _body(b"null"), INVALID, "token_ids[0]"),
+    Case("an id that is a list", _body(b"[1]"), INVALID, "token_ids[0]"),
+    Case("an id of NaN", _body(b"NaN"), MALFORMED),
+    Case("an id of Infinity", _body(b"-Infinity"), MALFORMED),
+    Case("a segment of 0.5", _json(token_ids=[[1]], segment_ids=[[0.5]]), INVALID, "segment_ids[0]"),
+    Case("a mask of true", _json(token_ids=[[1]], padding_mask=[[True]]), INVALID, "padding_mask[0]"),
+    Case("a row that is no list", _json(token_ids=[[1], 2]), MALFORMED, "token_ids[1]"),
+    Case("ids that are no list", _json(token_ids=MARK), MALFORMED, "token_ids"),
+    Case("a text that is a number", _json(text=7), MALFORMED, "text"),
+    Case("a pair of three", _json(text=[[MARK, MARK, MARK]]), MALFORMED, "text[0]"),
+    Case("ids and text", _json(token_ids=[[1]], text=[MARK]), MALFORMED),
+    Case("text with segments", _json(text=[MARK], segment_ids=[[0]]), MALFORMED),
+    Case("no outputs", _json(token_ids=[[1]], outputs=[]), INVALID, "outputs"),
+    Case("an unknown output", _json(token_ids=[[1]], outputs=["mean_output", MARK]), INVALID, "outputs"),
+    Case("an output that is no string", _json(token_ids=[[1]], outputs=[{}]), MALFORMED, "outputs"),
+    Case("an unknown format", _json(token_ids=[[1]], encoding_format=MARK), INVALID, "encoding_format"),
+    Case("truncate in quotes", _json(token_ids=[[1]], truncate="true"), MALFORMED, "truncate"),
+    Case("a model that is a number", _json(token_ids=[[1]], model=7), MALFORMED, "model"),
+    Case("an unknown field", _json(token_ids=[[1]], hunter2=MARK), MALFORMED),
+    Case("a field in the wrong case", _json(token_ids=[[1]], Outputs=["cls_output"]), MALFORMED),
+    Case("a list for a body", Wire(b"[[1]]"), MALFORMED),
+    Case("no body", Wire(b""), MALFORMED),
+    Case("no ids and no text", _json(), MALFORMED),
+    Case("null for ids and text", _json(token_ids=None, text=None), MALFORMED),
+    Case("broken JSON", Wire(b'{"model": "hunter2", "token_ids": [[1'), MALFORMED),
+    Case("two bodies", Wire(b'{"token_ids":[[1]]} {}'), MALFORMED),
+    Case("deep JSON", Wire(b'{"token_ids":' + b"[" * 5000 + b"]" * 5000 + b"}"), MALFORMED),
+    Case("deep JSON that never ends", Wire(b"[" * 16_000), MALFORMED),
+    Case("bad UTF-8", Wire(b'{"model":"tiny","text":"hunter2 \xff"}'), MALFORMED),
+    Case("half a surrogate pair", Wire(b'{"model":"tiny","text":"hunter2 \\ud800"}'), MALFORMED),
+    Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MALFORMED, "content-type"),
+    Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MALFORMED, "content-type"),
+    Case("no content type", Wire(b'{"token_ids":[[1]]}', ""), MALFORMED, "content-type"),
+    Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
+    Case("a bodyful of bad ids", _json(token_ids=[["7"] * 1900] * 2), INVALID, "token_ids[0]"),
+)
+
+TOKENS_FIELD: Final = b"\x1a"
+"""Tag of `EncodeRequest.tokens`."""
+UNKNOWN_FIELD: Final = b"\xfa\x01\x07hunter2"
+"""Field 31 of any message, which none has."""
+
+
+def _tensor(dtype: pb.DataType.ValueType, shape: list[int], data: bytes) -> pb.EncodeRequest:
+    return pb.EncodeRequest(
+        model=TINY, tokens=pb.TokenInput(token_ids=[pb.Tensor(dtype=dtype, shape=shape, data=data)])
+    )
+
+
+def _message(request: pb.EncodeRequest) -> Wire:
+    return Wire(request.SerializeToString())
+
+
+def _int32(shape: list[int], size: int) -> Wire:
+    return _message(_tensor(pb.DATA_TYPE_INT32, shape, bytes(size)))
+
+
+def _outputs(*values: int) -> Wire:
+    request = _tensor(pb.DATA_TYPE_INT32, [1], bytes(4))
+    request.outputs.extend(values)  # type: ignore[arg-type]  # values of no output are the point
+    return _message(request)
+
+
+def _floats(*values: float) -> Wire:
+    tensor = from_floats(np.array(values, np.float32))
+    return _message(pb.EncodeRequest(model=TINY, tokens=pb.TokenInput(token_ids=[tensor])))
+
+
+def _nested(field: bytes, content: bytes) -> Wire:
+    return Wire(pb.EncodeRequest(model=TINY).SerializeToString() + field + bytes([len(content)]) + content)
+
+
+OVER_GRPC: Final = (
+    Case("floats for ids", _floats(1.0, 2.0), INVALID, "token_ids[0]"),
+    Case("NaN for an id", _floats(np.nan), INVALID, "token_ids[0]"),
+    Case("no type", _message(_tensor(pb.DATA_TYPE_UNSPECIFIED, [1], bytes(4))), INVALID, "token_ids[0]"),
+    Case("an unknown type", _message(_tensor(99, [1], bytes(4))), INVALID, "token_ids[0]"),  # type: ignore[arg-type]
+    Case("int64 bytes for int32", _int32([2], 16), INVALID, "token_ids[0]"),
+    Case("bytes too few", _int32([3], 8), INVALID, "token_ids[0]"),
+    Case("bytes too many", _int32([1], 8), INVALID, "token_ids[0]"),
+    Case("half an id", _int32([1], 3), INVALID, "token_ids[0]"),
+    Case("no bytes", _int32([1], 0), INVALID, "token_ids[0]"),
+    Case("a negative dimension", _int32([-1], 4), INVALID, "token_ids[0]"),
+    Case("two negative dimensions", _int32([-1, -1], 4), INVALID, "token_ids[0]"),
+    Case("a dimension of 0", _int32([0, 5], 0), INVALID, "token_ids[0]"),
+    Case("dimensions that overflow", _int32([2**62, 4], 0), INVALID, "token_ids[0]"),
+    Case("dimensions that overflow to 4 bytes", _int32([2**63 - 1, 2**63 - 1], 4), INVALID, "token_ids[0]"),
+    Case("no dimensions", _int32([], 4), INVALID, "token_ids[0]"),
+    Case("three dimensions", _int32([1, 1, 1], 4), INVALID, "token_ids[0]"),
+    Case("a thousand dimensions", _int32([1] * 1000, 4), INVALID, "token_ids[0]"),
+    Case(
+        "too many rows in one tensor", _int32([MAX_SEQUENCES + 1, 1], 4 * (MAX_SEQUENCES + 1)), TOO_LARGE, "token_ids"
+    ),
+    Case("an unknown output", _outputs(99), INVALID, "outputs"),
+    Case("an unspecified output", _outputs(pb.OUTPUT_UNSPECIFIED), INVALID, "outputs"),
+    Case("an output a thousand times", _outputs(*[pb.OUTPUT_CLS] * 1000), INVALID, "outputs"),
+    Case("an unknown field of the ids", _nested(TOKENS_FIELD, UNKNOWN_FIELD), MALFORMED, "tokens"),
+    Case("an unknown field of a tensor", _nested(TOKENS_FIELD, b"\x0a\x0a" + UNKNOWN_FIELD), MALFORMED, "token_ids[0]"),
+    Case("no message", Wire(b"\xff\xff\xff hunter2"), MALFORMED),
+    Case("half a message", Wire(b"\x12\x7fhunter2"), MALFORMED),
+    Case("groups without end", Wire(b"\xfb\x01" * 5000), MALFORMED),
+    Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED),
+    Case("nothing at all", Wire(b""), MALFORMED, "input"),
+    Case("no ids and no text", Query(), MALFORMED, "input"),
+)
+OVER_UNARY: Final = (Case("an unknown field", Wire(UNKNOWN_FIELD), MALFORMED),)
+OVER_STREAM: Final = (Case("an unknown field", Wire(UNKNOWN_FIELD), MALFORMED, "request"),)

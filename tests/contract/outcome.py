@@ -1,0 +1,96 @@
+"""What a request came to, in words that both transports share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from service.tensors import Float32Array, Output
+
+HTTP_STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "malformed_request": 400,
+        "invalid_input": 422,
+        "payload_too_large": 413,
+        "model_not_found": 404,
+        "model_not_ready": 503,
+        "shutting_down": 503,
+        "overloaded": 429,
+        "deadline_exceeded": 504,
+        "engine_failure": 500,
+        "internal": 500,
+    }
+)
+GRPC_STATUS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "malformed_request": "INVALID_ARGUMENT",
+        "invalid_input": "INVALID_ARGUMENT",
+        "payload_too_large": "RESOURCE_EXHAUSTED",
+        "model_not_found": "NOT_FOUND",
+        "model_not_ready": "UNAVAILABLE",
+        "shutting_down": "UNAVAILABLE",
+        "overloaded": "RESOURCE_EXHAUSTED",
+        "deadline_exceeded": "DEADLINE_EXCEEDED",
+        "engine_failure": "INTERNAL",
+        "internal": "INTERNAL",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A request that was answered.
+
+    Attributes:
+        model: The model that computed it.
+        outputs: For each output asked for, one array per sequence.
+        sequences: How many the answer says it is of.
+        tokens: Unmasked positions.
+        truncated: Per sequence, whether it was cut.
+    """
+
+    model: str
+    outputs: Mapping[Output, list[Float32Array]]
+    sequences: int
+    tokens: int
+    truncated: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was not answered.
+
+    Attributes:
+        code: The slug.
+        status: The protocol's own status; None in a stream, which has none for a single request.
+        message: What is said to people.
+        field: The field at fault.
+        retry_after_s: When to try again.
+        request_id: The request's name in the log; None in a stream, where the caller gives it.
+        raw: Everything that came back, to look for what should not be in it.
+    """
+
+    code: str
+    status: int | str | None
+    message: str
+    field: str | None
+    retry_after_s: float | None
+    request_id: str | None
+    raw: bytes
+
+
+Outcome = Answer | Refusal
+
+
+def answered(outcome: Outcome) -> Answer:
+    """The answer; fails where there is none."""
+    assert isinstance(outcome, Answer), outcome
+    return outcome
+
+
+def refused(outcome: Outcome) -> Refusal:
+    """The refusal; fails where the request was answered."""
+    assert isinstance(outcome, Refusal), outcome
+    return outcome

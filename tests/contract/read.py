@@ -1,0 +1,138 @@
+"""What each transport answers, read back to an `Outcome`. An answer that breaks its protocol's own form fails here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias, cast
+
+import grpc
+import httpx
+import numpy as np
+import orjson
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.tensor import to_floats
+from service.tensors import Float32Array, Output
+from tests.contract.outcome import Answer, Outcome, Refusal
+
+Numbers: TypeAlias = "list[float] | list[list[float]]"
+
+PROBLEM_MEMBERS: Final = {"type", "title", "status", "detail", "code", "request_id"}
+OPTIONAL_MEMBERS: Final = {"field", "retry_after_s"}
+STATUS_ONLY: Final = "(none: gRPC's own error)"
+"""Stands for the slug where gRPC itself refuses a message, before any code of the service sees it."""
+
+
+def response(answer: httpx.Response) -> Outcome:
+    """Reads an HTTP answer."""
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-request-id"]
+    content = orjson.loads(answer.content)
+    if answer.status_code == 200:
+        assert answer.headers["content-type"] == "application/json"
+        return _json_answer(content)
+    return _problem(answer, content)
+
+
+def message(data: bytes) -> Answer:
+    """Reads an `EncodeResponse`."""
+    return _pb_answer(pb.EncodeResponse.FromString(data))
+
+
+def stream_answer(data: bytes) -> Outcome:
+    """Reads an `EncodeStreamResponse`."""
+    answer = pb.EncodeStreamResponse.FromString(data)
+    if answer.WhichOneof("result") == "response":
+        assert answer.response.request_id == answer.request_id
+        return _pb_answer(answer.response)
+    error = answer.error
+    return Refusal(
+        code=error.code,
+        status=None,
+        message=error.message,
+        field=error.field or None,
+        retry_after_s=error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None,
+        request_id=None,
+        raw=data,
+    )
+
+
+def rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
+    """Reads a call that failed."""
+    trailing = cast("Iterable[tuple[str, str]]", error.trailing_metadata() or ())
+    metadata = dict(trailing)
+    pushback_ms = metadata.get("grpc-retry-pushback-ms")
+    return Refusal(
+        code=metadata.get("electra-error-code", STATUS_ONLY),
+        status=error.code().name,
+        message=error.details() or "",
+        field=metadata.get("electra-error-field"),
+        retry_after_s=None if pushback_ms is None else int(pushback_ms) / 1e3,
+        request_id=metadata.get("x-request-id"),
+        raw=f"{error.details()} {metadata}".encode(),
+    )
+
+
+def _problem(answer: httpx.Response, content: dict[str, object]) -> Refusal:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert PROBLEM_MEMBERS <= content.keys() <= PROBLEM_MEMBERS | OPTIONAL_MEMBERS
+    assert content["type"] == f"urn:problem-type:electra-serve:{content['code']}"
+    assert content["status"] == answer.status_code
+    assert content["request_id"] == answer.headers["x-request-id"]
+    retry_after_s = cast("float | None", content.get("retry_after_s"))
+    _check_retry_after(answer.headers.get("retry-after"), retry_after_s)
+    return Refusal(
+        code=str(content["code"]),
+        status=answer.status_code,
+        message=str(content["detail"]),
+        field=cast("str | None", content.get("field")),
+        retry_after_s=retry_after_s,
+        request_id=str(content["request_id"]),
+        raw=answer.content,
+    )
+
+
+def _check_retry_after(header: str | None, retry_after_s: float | None) -> None:
+    assert (header is None) == (retry_after_s is None)
+    if header is not None and retry_after_s is not None:
+        assert max(1, retry_after_s) <= int(header) < max(1, retry_after_s) + 1
+
+
+def _json_answer(content: dict[str, object]) -> Answer:
+    usage = cast("dict[str, int]", content["usage"])
+    return Answer(
+        model=str(content["model"]),
+        outputs={
+            output: [_array(row) for row in cast("Sequence[Numbers | dict[str, object]]", content[output])]
+            for output in Output
+            if output in content
+        },
+        sequences=usage["sequences"],
+        tokens=usage["tokens"],
+        truncated=cast("list[bool]", content["truncated"]),
+    )
+
+
+def _array(value: Numbers | dict[str, object]) -> Float32Array:
+    if isinstance(value, list):
+        return np.array(value, np.float32)
+    assert value["dtype"] == "float32"
+    data = base64.b64decode(cast("str", value["data"]), validate=True)
+    return np.frombuffer(data, "<f4").reshape(cast("list[int]", value["shape"]))
+
+
+def _pb_answer(answer: pb.EncodeResponse) -> Answer:
+    outputs: dict[Output, list[Float32Array]] = {}
+    if answer.sequence_output:
+        outputs[Output.SEQUENCE] = [to_floats(tensor) for tensor in answer.sequence_output]
+    for output in (Output.POOLED, Output.CLS, Output.MEAN):
+        if answer.HasField(output.value):  # type: ignore[arg-type]  # the stub wants a literal
+            outputs[output] = list(to_floats(getattr(answer, output.value)))
+    return Answer(
+        model=answer.model,
+        outputs=outputs,
+        sequences=answer.usage.sequences,
+        tokens=answer.usage.tokens,
+        truncated=list(answer.truncated),
+    )

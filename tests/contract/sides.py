@@ -1,0 +1,146 @@
+"""The transports behind one face: a request goes in, an `Outcome` comes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol, cast
+
+import grpc
+import httpx
+
+from service.api.grpc.server import GrpcServer
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.observer import Observer
+from service.api.rest.app import create_app
+from tests.contract import read
+from tests.contract.outcome import Outcome
+from tests.contract.query import Query, Wire, to_json, to_message
+from tests.contract.stack import Stack
+
+SERVICE: Final = "/electra.v1.EncoderService"
+SIDES: Final = ("rest", "grpc", "stream")
+ALL_SIDES: Final = ("rest", "base64", "grpc", "stream")
+
+
+class Side(Protocol):
+    """One way to the service."""
+
+    @property
+    def transport(self) -> str:
+        """What metrics call it: `rest` or `grpc`."""
+
+    def render(self, query: Query) -> Wire:
+        """The request as this side writes it."""
+
+    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+        """Sends bytes, right or wrong, and waits for what comes of them.
+
+        Args:
+            wire: What to send.
+            timeout_s: The deadline that the caller gives.
+        """
+
+
+class RestSide:
+    """The real FastAPI application, in process.
+
+    Args:
+        client: Speaks to it.
+        encoding_format: How it is asked to write numbers.
+    """
+
+    transport = "rest"
+
+    def __init__(self, client: httpx.AsyncClient, encoding_format: str) -> None:
+        self._client = client
+        self._encoding_format = encoding_format
+
+    def render(self, query: Query) -> Wire:
+        return to_json(query, self._encoding_format)
+
+    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+        headers = {"content-type": wire.content_type}
+        if timeout_s is not None:
+            headers["x-request-timeout-ms"] = str(int(timeout_s * 1e3))
+        return read.response(await self._client.post("/v1/encode", content=wire.data, headers=headers))
+
+
+class GrpcSide:
+    """`Encode`, called with bytes.
+
+    Args:
+        channel: Leads to the real server.
+    """
+
+    transport = "grpc"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    def render(self, query: Query) -> Wire:
+        return to_message(query)
+
+    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+        call = self._channel.unary_unary(f"{SERVICE}/Encode")(wire.data, timeout=timeout_s)
+        try:
+            return read.message(cast("bytes", await call))
+        except grpc.aio.AioRpcError as error:
+            return read.rpc_error(error)
+
+
+class StreamSide(GrpcSide):
+    """`EncodeStream`, one request to a stream."""
+
+    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+        call = self._channel.stream_stream(f"{SERVICE}/EncodeStream")(_items(wire), timeout=timeout_s)
+        try:
+            answers = [cast("bytes", answer) async for answer in call]
+        except grpc.aio.AioRpcError as error:
+            return read.rpc_error(error)
+        assert len(answers) == 1, "each request of a stream is answered once"
+        return read.stream_answer(answers[0])
+
+
+def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
+    """Serves `stack` on the side of that name, one of `ALL_SIDES`, for as long as the context is open."""
+    match name:
+        case "rest":
+            return _rest(stack, "float")
+        case "base64":
+            return _rest(stack, "base64")
+        case "grpc":
+            return _grpc(stack, GrpcSide)
+        case _:
+            return _grpc(stack, StreamSide)
+
+
+@asynccontextmanager
+async def _rest(stack: Stack, encoding_format: str) -> AsyncIterator[Side]:
+    app = create_app(stack.service, stack.settings.rest, stack.metrics, Observer("rest", stack.metrics, stack.log))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
+        yield RestSide(client, encoding_format)
+
+
+@asynccontextmanager
+async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
+    observer = Observer("grpc", stack.metrics, stack.log)
+    server = GrpcServer(stack.service, stack.settings.grpc, observer, max_sequences=stack.settings.max_sequences)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield side(channel)
+    finally:
+        await server.stop(0)
+
+
+async def _items(wire: Wire) -> AsyncIterator[bytes]:
+    """One `EncodeStreamRequest` around bytes that may be no message."""
+    named = pb.EncodeRequest(request_id="r1").SerializeToString() + wire.data
+    yield b"\x0a" + _varint(len(named)) + named
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

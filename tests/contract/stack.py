@@ -1,0 +1,140 @@
+"""The service whole, but for the network's other end and the engine: what `bootstrap` wires, over fake engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from structlog.testing import CapturingLogger
+
+from service.bootstrap import build_registry
+from service.engine.factory import LoadedModel
+from service.inference import InferenceService
+from service.metrics import Metrics
+from service.presets.catalog import DEMO_ID
+from service.presets.config import BackboneConfig
+from service.presets.folder import PresetFolder
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.registry import ModelRegistry
+from service.settings import (
+    BatchingSettings,
+    GrpcSettings,
+    LimitSettings,
+    ModelSettings,
+    RestSettings,
+    Settings,
+)
+from service.tensors import BatchShape
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine
+
+TINY = "tiny"
+VOCAB_SIZE = 100
+MAX_LENGTH = 8
+MAX_SEQUENCES = 4
+MAX_TEXT_CHARACTERS = 200
+MAX_REQUEST_BYTES = 16_384
+MAX_QUEUE_SEQUENCES = 6
+
+TINY_CONFIG = BackboneConfig(
+    vocab_size=VOCAB_SIZE,
+    num_layers=1,
+    num_heads=1,
+    hidden_dim=FAKE_HIDDEN_DIM,
+    embedding_dim=FAKE_HIDDEN_DIM,
+    intermediate_dim=4,
+    max_sequence_length=MAX_LENGTH,
+)
+
+
+def make_settings(max_timeout_s: float = 30.0) -> Settings:
+    """Two models, one of ids alone and one with a tokenizer, and limits that a test soon reaches."""
+    return Settings(
+        models=(ModelSettings(preset=TINY), ModelSettings(preset=DEMO_ID)),
+        rest=RestSettings(max_body_bytes=MAX_REQUEST_BYTES),
+        grpc=GrpcSettings(port=0, max_request_bytes=MAX_REQUEST_BYTES),
+        limits=LimitSettings(
+            max_sequences=MAX_SEQUENCES, max_text_characters=MAX_TEXT_CHARACTERS, max_timeout_s=max_timeout_s
+        ),
+        batching=BatchingSettings(max_queue_sequences=MAX_QUEUE_SEQUENCES),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The service below the transports, and what a test watches and works it by.
+
+    Attributes:
+        settings: What it was made from.
+        engines: The fake engine of each model, by name.
+    """
+
+    settings: Settings
+    engines: Mapping[str, FakeEngine]
+    registry: ModelRegistry
+    service: InferenceService
+    metrics: Metrics
+    log: structlog.typing.FilteringBoundLogger
+    lines: CapturingLogger = field(repr=False)
+
+    @classmethod
+    def build(cls, settings: Settings, engine: type[FakeEngine] = FakeEngine) -> Stack:
+        """Wires it; no model is loaded yet."""
+        engines = {TINY: engine(max_length=MAX_LENGTH), DEMO_ID: engine()}
+        metrics, lines = Metrics("test"), CapturingLogger()
+        log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
+        registry = build_registry(settings, metrics, log, load=partial(_load, engines))
+        service = InferenceService(registry, max_timeout_s=settings.limits.max_timeout_s)
+        return cls(settings, engines, registry, service, metrics, log, lines)
+
+    @property
+    def engine(self) -> FakeEngine:
+        """The one that most requests go to."""
+        return self.engines[TINY]
+
+    def batches(self) -> int:
+        """How many batches have reached any engine."""
+        return sum(len(engine.batches) for engine in self.engines.values())
+
+    def open(self) -> None:
+        """Lets every engine run."""
+        for engine in self.engines.values():
+            engine.gate.set()
+
+    def counted(self, transport: str, code: str) -> float:
+        """How many requests of any model came to `code`."""
+        return sum(
+            self.metrics.registry.get_sample_value(
+                "electra_requests_total", {"model": model, "transport": transport, "code": code}
+            )
+            or 0.0
+            for model in ("", *self.engines)
+        )
+
+    def gauge(self, name: str) -> float:
+        """A gauge of the model that most requests go to."""
+        value = self.metrics.registry.get_sample_value(name, {"model": TINY})
+        assert value is not None, name
+        return value
+
+
+def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+    """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
+    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else _tiny_preset()
+    return LoadedModel(preset, load_tokenizer(preset), (engines[settings.name],), ((BatchShape(1, 8), 1e-4),))
+
+
+def _tiny_preset() -> PresetFolder:
+    return PresetFolder(
+        id=TINY,
+        source="local",
+        path=None,
+        config=TINY_CONFIG,
+        registered_name="keras_hub>ElectraBackbone",
+        revision=None,
+        weights="random",
+        weight_files=(),
+        has_tokenizer=False,
+    )

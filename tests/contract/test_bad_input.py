@@ -1,0 +1,76 @@
+"""Bad input is refused before it costs anything, and alike on every transport."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from service.tensors import Output
+from tests.contract import bad_input
+from tests.contract.bad_input import MARK, Case
+from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, answered, refused
+from tests.contract.query import Query, Wire
+from tests.contract.read import STATUS_ONLY
+from tests.contract.sides import SIDES, Side
+from tests.contract.stack import MAX_REQUEST_BYTES, Stack
+from tests.contract.waiting import until
+
+CASES: Final = {
+    "rest": (*bad_input.ANYWHERE, *bad_input.OVER_REST),
+    "grpc": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_UNARY),
+    "stream": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_STREAM),
+}
+STATUS: Final = {"rest": HTTP_STATUS, "grpc": GRPC_STATUS}
+LARGEST_REFUSAL_BYTES: Final = 1000
+
+GOOD: Final = Query(token_ids=[[1, 2, 3], [4]])
+
+
+def wire_of(case: Case, side: Side) -> Wire:
+    """The case's bytes, as `side` writes them."""
+    return side.render(case.request) if isinstance(case.request, Query) else case.request
+
+
+@pytest.mark.parametrize(
+    ("side", "case"),
+    [pytest.param(name, case, id=f"{name}-{case.name}") for name in SIDES for case in CASES[name]],
+    indirect=["side"],
+)
+async def test_bad_input_is_refused(side: Side, case: Case, loaded: Stack) -> None:
+    refusal = refused(await side.send(wire_of(case, side)))
+
+    assert (refusal.code, refusal.field) == (case.code, case.field)
+    assert refusal.status in {STATUS[side.transport][case.code], None}
+    assert refusal.retry_after_s is None
+    assert MARK.encode() not in refusal.raw
+    assert len(refusal.raw) < LARGEST_REFUSAL_BYTES
+    assert MARK not in str(loaded.lines.calls)
+    assert loaded.batches() == 0
+    assert loaded.counted(side.transport, case.code) == 1
+    assert answered(await side.send(side.render(GOOD))).tokens == 4
+
+
+@pytest.mark.parametrize("side", ["grpc", "stream"], indirect=True)
+async def test_a_message_too_large_is_refused_by_grpc_itself(side: Side, loaded: Stack) -> None:
+    refusal = refused(await side.send(Wire(bytes(MAX_REQUEST_BYTES + 1))))
+
+    assert (refusal.code, refusal.status) == (STATUS_ONLY, "RESOURCE_EXHAUSTED")
+    assert loaded.batches() == 0
+    assert answered(await side.send(side.render(GOOD))).tokens == 4
+
+
+async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: Stack) -> None:
+    loaded.engine.gate.clear()
+    good = [asyncio.create_task(side.send(side.render(Query(token_ids=[[row + 1] * 2])))) for row in range(4)]
+    await until(lambda: loaded.gauge("electra_running_sequences") + loaded.gauge("electra_queued_sequences") == 4)
+
+    bad = await asyncio.gather(*(side.send(wire_of(case, side)) for case in bad_input.ANYWHERE))
+    assert [refused(refusal).code for refusal in bad] == [case.code for case in bad_input.ANYWHERE]
+    assert not any(task.done() for task in good)
+
+    loaded.open()
+    answers = [answered(outcome) for outcome in await asyncio.gather(*good)]
+    assert [answer.outputs[Output.POOLED][0][0] for answer in answers] == [1, 2, 3, 4]
+    assert sum(len(batch.token_ids) for batch in loaded.engine.batches) == 4

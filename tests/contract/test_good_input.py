@@ -1,0 +1,135 @@
+"""The same request gets the same answer on every transport, and the answer is the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pytest
+
+from service.presets.catalog import DEMO_ID
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.tensors import DEFAULT_OUTPUTS, Float32Array, Output
+from tests.contract.outcome import answered
+from tests.contract.query import Query, Rows
+from tests.contract.sides import ALL_SIDES, Side, connect
+from tests.contract.stack import MAX_LENGTH, TINY, Stack
+from tests.fakes import FAKE_HIDDEN_DIM
+
+ALL: Final = tuple(Output)
+QUERIES: Final = {
+    "one row": Query(token_ids=[[5, 6, 7]]),
+    "rows of all lengths": Query(token_ids=[[1], [2, 3, 4, 5, 6, 7, 8, 9], [10, 11]]),
+    "all outputs": Query(token_ids=[[5, 6], [7]], outputs=ALL),
+    "segments": Query(token_ids=[[5, 6], [7, 8]], segment_ids=[[0, 1], [1, 1]], outputs=ALL),
+    "a mask of ones": Query(token_ids=[[5, 6]], padding_mask=[[1, 1]], outputs=ALL),
+    "a masked tail": Query(
+        token_ids=[[5, 6, 0, 0], [7, 8, 9, 0]], padding_mask=[[1, 1, 0, 0], [1, 1, 1, 0]], outputs=ALL
+    ),
+    "a hole in the mask": Query(token_ids=[[5, 6, 7, 8]], padding_mask=[[1, 0, 0, 1]], outputs=ALL),
+    "a masked first position": Query(token_ids=[[5, 6, 7]], padding_mask=[[0, 1, 0]], outputs=[Output.SEQUENCE]),
+    "the longest row": Query(token_ids=[list(range(MAX_LENGTH))], outputs=ALL),
+    "the most rows": Query(token_ids=[[1], [2], [3], [4]], outputs=ALL),
+    "the highest id": Query(token_ids=[[99, 0]], outputs=ALL),
+    **{f"{output} alone": Query(token_ids=[[5, 6], [7]], outputs=[output]) for output in Output},
+    "an output named twice": Query(token_ids=[[5]], outputs=[Output.CLS, Output.CLS]),
+    "a row that is cut": Query(
+        token_ids=[[1] * (MAX_LENGTH + 3), [2]],
+        segment_ids=[[1] * (MAX_LENGTH + 3), [0]],
+        padding_mask=[[1] * (MAX_LENGTH + 3), [1]],
+        truncate=True,
+        outputs=ALL,
+    ),
+}
+
+
+@pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+async def test_an_answer_is_the_models_own(side: Side, loaded: Stack, query: Query) -> None:
+    answer = answered(await side.send(side.render(query)))
+
+    assert query.token_ids is not None
+    ids = [row[:MAX_LENGTH] for row in query.token_ids]
+    mask = [row[:MAX_LENGTH] for row in query.padding_mask or [[1] * len(row) for row in ids]]
+    assert (answer.model, answer.sequences, answer.tokens) == (TINY, len(ids), sum(map(sum, mask)))
+    assert answer.truncated == [len(row) > MAX_LENGTH for row in query.token_ids]
+    assert_same(answer.outputs, expected_outputs(ids, mask, frozenset(query.outputs or DEFAULT_OUTPUTS)))
+    assert loaded.counted(side.transport, "ok") == 1
+
+
+async def test_segments_reach_the_engine(side: Side, loaded: Stack) -> None:
+    answered(await side.send(side.render(Query(token_ids=[[5, 6, 7]], segment_ids=[[0, 1, 1]]))))
+    assert loaded.engine.batches[0].segment_ids.tolist() == [[0, 1, 1]]
+
+
+async def test_a_masked_tail_costs_no_compute(side: Side, loaded: Stack) -> None:
+    answered(await side.send(side.render(Query(token_ids=[[5, 6, 0, 0, 0]], padding_mask=[[1, 1, 0, 0, 0]]))))
+    assert loaded.engine.batches[0].token_ids.tolist() == [[5, 6]]
+
+
+async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> None:
+    answered(await side.send(side.render(Query(token_ids=[[5]], outputs=[Output.CLS]))))
+    assert loaded.engine.requested == [frozenset({Output.CLS})]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["the white rabbit"], ["alone", ("first of a pair", "second of it")], ["ÀÉÎ — naïve café"], [""]],
+    ids=["one", "with a pair", "accents", "empty"],
+)
+@pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
+async def test_text_is_encoded_as_the_tokenizer_has_it(
+    side: Side, loaded: Stack, texts: list[str | tuple[str, str]]
+) -> None:
+    answer = answered(await side.send(side.render(Query(text=texts, model=DEMO_ID, outputs=ALL))))
+
+    tokenizer = load_tokenizer(resolve_preset(DEMO_ID, load_weights=False))
+    assert tokenizer is not None
+    ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512, truncate=False).token_ids]
+    assert (answer.model, answer.tokens, answer.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
+    assert_same(answer.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(Output)))
+
+
+async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) -> None:
+    answered(await side.send(side.render(Query(text=[("a b", "c")], model=DEMO_ID))))
+    assert loaded.engines[DEMO_ID].batches[0].segment_ids.tolist() == [[0, 0, 0, 0, 1, 1]]
+
+
+async def test_transports_agree_to_the_last_bit(stack: Stack) -> None:
+    await stack.registry.load_all()
+    query = Query(token_ids=[[97, 89, 83], [7, 11]], padding_mask=[[1, 1, 1], [1, 0]], outputs=ALL)
+    answers = []
+    for name in ALL_SIDES:
+        async with connect(stack, name) as side:
+            answers.append(answered(await side.send(side.render(query))))
+    await stack.registry.close()
+    for answer in answers[1:]:
+        assert_same(answer.outputs, answers[0].outputs)
+
+
+def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[Output, list[Float32Array]]:
+    """What `FakeEngine` computes: each position its own id, in every one of H components."""
+    rows = []
+    for row, kept in zip(ids, mask, strict=True):
+        hidden = np.repeat(np.array(row, np.float32)[:, None], FAKE_HIDDEN_DIM, axis=1)  # (T, H)
+        attended = np.array(kept, np.float32)[:, None]  # (T, 1)
+        rows.append(
+            {
+                Output.SEQUENCE: hidden * attended,
+                Output.POOLED: hidden[0],
+                Output.CLS: hidden[0],
+                Output.MEAN: (hidden * attended).sum(axis=0) / attended.sum(),
+            }
+        )
+    return {output: [row[output] for row in rows] for output in Output if output in outputs}
+
+
+def assert_same(got: Mapping[Output, list[Float32Array]], expected: Mapping[Output, list[Float32Array]]) -> None:
+    """Fails unless both hold the same outputs of the same rows, number for number."""
+    assert got.keys() == expected.keys()
+    for output, rows in expected.items():
+        assert len(got[output]) == len(rows)
+        for ours, theirs in zip(got[output], rows, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=output)

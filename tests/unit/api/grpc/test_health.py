@@ -1,0 +1,71 @@
+"""grpc.health.v1 over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeAlias
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from tests.unit.api.grpc.conftest import Running
+
+Request: TypeAlias = health_pb2.HealthCheckRequest
+Response: TypeAlias = health_pb2.HealthCheckResponse
+
+
+def check(running: Running, service: str) -> grpc.aio.UnaryUnaryCall[Request, Response]:
+    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response] = running.channel.unary_unary(
+        "/grpc.health.v1.Health/Check", Request.SerializeToString, Response.FromString
+    )
+    return method(Request(service=service))
+
+
+def watch(running: Running, service: str) -> grpc.aio.UnaryStreamCall[Request, Response]:
+    method: grpc.aio.UnaryStreamMultiCallable[Request, Response] = running.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch", Request.SerializeToString, Response.FromString
+    )
+    return method(Request(service=service))
+
+
+async def told(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> int:
+    """The next status."""
+    async with asyncio.timeout(5):
+        response = await watching.read()
+    assert isinstance(response, Response)
+    return response.status
+
+
+@pytest.mark.parametrize("service", ["", "electra.v1.EncoderService"])
+async def test_a_server_serves_when_told_so(running: Running, service: str) -> None:
+    assert (await check(running, service)).status == Response.NOT_SERVING
+    running.server.set_serving(True)
+    assert (await check(running, service)).status == Response.SERVING
+    running.server.set_serving(False)
+    assert (await check(running, service)).status == Response.NOT_SERVING
+
+
+async def test_an_unknown_service_is_not_found(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await check(running, "other")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_watch_tells_each_change_once_and_ends_with_the_server(running: Running) -> None:
+    watching = watch(running, "")
+    assert await told(watching) == Response.NOT_SERVING
+    running.server.set_serving(False)
+    running.server.set_serving(True)
+    assert await told(watching) == Response.SERVING
+    async with asyncio.timeout(5):
+        await running.server.stop(30)
+        assert await told(watching) == Response.NOT_SERVING
+        assert await watching.read() is grpc.aio.EOF
+    assert await watching.code() is grpc.StatusCode.OK
+
+
+async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(running: Running) -> None:
+    watching = watch(running, "other")
+    assert await told(watching) == Response.SERVICE_UNKNOWN
+    assert not watching.done()

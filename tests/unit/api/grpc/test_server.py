@@ -1,0 +1,118 @@
+"""The server as a whole: limits, reflection, its port, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeAlias
+
+import grpc
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2
+
+from service.api.grpc.server import GrpcServer
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.errors import StartupError
+from service.settings import GrpcSettings
+from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
+from tests.unit.api.grpc.fake_service import FakeService
+from tests.unit.api.grpc.messages import request
+
+Reflect: TypeAlias = grpc.aio.StreamStreamMultiCallable[
+    reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
+]
+
+
+def another(settings: GrpcSettings) -> GrpcServer:
+    return GrpcServer(FakeService(), settings, observer(), max_sequences=1)
+
+
+async def test_reflection_lists_and_describes_the_services(running: Running) -> None:
+    method: Reflect = running.channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="electra.v1.EncoderService"),
+    ]
+    listed, described = [response async for response in method(iter(asked))]
+    assert {service.name for service in listed.list_services_response.service} == {
+        "electra.v1.EncoderService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert b"EncodeStream" in b"".join(described.file_descriptor_response.file_descriptor_proto)
+
+
+def sized(total_bytes: int) -> pb.EncodeRequest:
+    """A message of just that many bytes, that the codec would refuse for its empty tensor."""
+    empty = pb.EncodeRequest(request_id="r", model="m" * 128).ByteSize()
+    return pb.EncodeRequest(request_id="r", model="m" * (128 + total_bytes - empty))
+
+
+async def test_a_request_message_is_bounded_from_both_sides(running: Running) -> None:
+    limit = SETTINGS.max_request_bytes
+    for message, slug in ((sized(limit), "malformed_request"), (sized(limit + 1), None)):
+        assert message.ByteSize() == limit + (slug is None)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.stub.Encode(message)
+        assert dict(caught.value.trailing_metadata()).get("electra-error-code") == slug
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.raw("/electra.v1.EncoderService/Decode", b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_taken_port_is_a_startup_error(running: Running) -> None:
+    with pytest.raises(StartupError, match=f"cannot listen on 127.0.0.1:{running.port}"):
+        await another(SETTINGS.model_copy(update={"port": running.port})).start()
+
+
+async def test_an_ipv6_address_is_bracketed() -> None:
+    server = another(SETTINGS.model_copy(update={"host": "::1"}))
+    try:
+        port = await server.start()
+    except StartupError as error:
+        assert "[::1]:0" in str(error)  # noqa: PT017 - a machine without IPv6
+        return
+    async with grpc.aio.insecure_channel(f"[::1]:{port}") as channel:
+        await channel.channel_ready()
+    await server.stop(0)
+
+
+async def test_stopping_lets_what_was_accepted_finish_and_accepts_no_more(running: Running) -> None:
+    gate = asyncio.Event()
+    running.service.before = lambda _: gate.wait()
+    call = running.stub.Encode(request([1]))
+    await running.service.until(lambda service: len(service.requests) == 1)
+    stopping = asyncio.create_task(running.server.stop(30))
+    await asyncio.sleep(0)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.stub.Encode(request([2]))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(caught.value.trailing_metadata())["electra-error-code"] == "shutting_down"
+    assert not stopping.done()
+    gate.set()
+    assert (await call).usage.tokens == 1
+    async with asyncio.timeout(5):
+        await stopping
+
+
+async def test_stopping_cancels_what_outlasts_its_grace(running: Running) -> None:
+    never = asyncio.Event()
+    running.service.before = lambda _: never.wait()
+    call = running.stub.Encode(request([1]))
+    await running.service.until(lambda service: len(service.requests) == 1)
+    async with asyncio.timeout(5):
+        await running.server.stop(0.01)
+    await running.service.until(lambda service: service.cancelled == 1)
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+        await call
+
+
+async def test_a_server_that_never_started_stops() -> None:
+    await another(SETTINGS).stop(0)

@@ -1,0 +1,213 @@
+"""EncodeStream over a real socket: order, errors that do not end it, back-pressure, leaving and draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from service.api.grpc.servicer import SERVICE_NAME
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.errors import Overloaded
+from service.inference import EncodeRequest, Priority
+from tests.unit.api.grpc.conftest import Running
+from tests.unit.api.grpc.fake_service import FakeService, rows_of
+from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
+
+
+class Gates:
+    """Holds each request until the gate of its first id is opened."""
+
+    def __init__(self, *ids: int) -> None:
+        self._gates = {i: asyncio.Event() for i in ids}
+
+    async def __call__(self, request: EncodeRequest) -> None:
+        await self._gates[rows_of(request)[0][0]].wait()
+
+    def open(self, first_id: int) -> None:
+        self._gates[first_id].set()
+
+
+def begun(count: int) -> Callable[[FakeService], bool]:
+    """That the service has begun `count` requests."""
+
+    def check(service: FakeService) -> bool:
+        return len(service.requests) == count
+
+    return check
+
+
+async def read(stream: grpc.aio.StreamStreamCall[Any, pb.EncodeStreamResponse]) -> pb.EncodeStreamResponse:
+    """The next answer, within 5 s."""
+    async with asyncio.timeout(5):
+        response = await stream.read()
+    assert isinstance(response, pb.EncodeStreamResponse)
+    return response
+
+
+async def test_answers_come_in_the_order_they_finish(running: Running) -> None:
+    running.service.before = gates = Gates(1, 2)
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await stream.write(item("b", [2]))
+    await running.service.until(begun(2))
+    gates.open(2)
+    first = await read(stream)
+    gates.open(1)
+    second = await read(stream)
+    await stream.done_writing()
+    assert [first.request_id, second.request_id] == ["b", "a"]
+    assert [first.response.request_id, second.response.request_id] == ["b", "a"]
+    assert (first.response.usage.tokens, first.WhichOneof("result")) == (1, "response")
+    assert await stream.read() is grpc.aio.EOF
+    assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_what_was_read_is_answered_after_the_caller_has_no_more(running: Running) -> None:
+    running.service.before = gates = Gates(1)
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await stream.done_writing()
+    await running.service.until(begun(1))
+    gates.open(1)
+    assert (await read(stream)).request_id == "a"
+
+
+BAD_ITEMS = {
+    "no message": (b"\x0a\xff", "", "malformed_request"),
+    "unknown field": (UNKNOWN_FIELD, "", "malformed_request"),
+    "unknown field of the request": (
+        pb.EncodeStreamRequest(request=pb.EncodeRequest.FromString(UNKNOWN_FIELD)).SerializeToString(),
+        "",
+        "malformed_request",
+    ),
+    "no id": (item("", [1]).SerializeToString(), "", "malformed_request"),
+    "an id too long": (item("a" * 129, [1]).SerializeToString(), "", "malformed_request"),
+    "nothing at all": (b"", "", "malformed_request"),
+    "no input": (
+        pb.EncodeStreamRequest(request=pb.EncodeRequest(request_id="a")).SerializeToString(),
+        "a",
+        "malformed_request",
+    ),
+    "too many rows": (item("a", *[[1]] * 9).SerializeToString(), "a", "payload_too_large"),
+}
+
+
+@pytest.mark.parametrize(("data", "request_id", "slug"), BAD_ITEMS.values(), ids=BAD_ITEMS)
+async def test_a_bad_request_does_not_end_the_stream(running: Running, data: bytes, request_id: str, slug: str) -> None:
+    method: grpc.aio.StreamStreamMultiCallable[bytes, pb.EncodeStreamResponse] = running.channel.stream_stream(
+        f"/{SERVICE_NAME}/EncodeStream", response_deserializer=pb.EncodeStreamResponse.FromString
+    )
+    stream = method()
+    await stream.write(data)
+    refused = await read(stream)
+    await stream.write(item("good", [1]).SerializeToString())
+    answered = await read(stream)
+    assert (refused.WhichOneof("result"), refused.request_id, refused.error.code) == ("error", request_id, slug)
+    assert answered.response.request_id == "good"
+
+
+async def test_each_request_is_counted_by_itself(running: Running) -> None:
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1], [2]))
+    await read(stream)
+    await stream.write(item("", [1]))
+    await read(stream)
+    assert (running.count("ok", model=""), running.count("malformed_request", model="")) == (1, 1)
+    entries = running.log.entries
+    assert [entry["method"] for entry in entries] == ["EncodeStream"] * 2
+    assert (entries[0]["request_id"], entries[0]["sequences"], entries[0]["tokens"]) == ("a", 2, 2)
+    assert running.in_flight() == 0
+
+
+async def test_an_error_of_the_service_is_told_with_its_time(running: Running) -> None:
+    async def full(_: EncodeRequest) -> None:
+        raise Overloaded("full", retry_after_s=1.5)
+
+    running.service.before = full
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    error = (await read(stream)).error
+    assert (error.code, error.message, error.retry_after.ToMilliseconds()) == ("overloaded", "full", 1500)
+
+
+async def test_an_answer_over_the_limit_does_not_end_the_stream(running: Running) -> None:
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1] * 600))
+    assert (await read(stream)).error.code == "payload_too_large"
+    await stream.write(item("b", [1]))
+    assert (await read(stream)).request_id == "b"
+
+
+async def test_an_id_in_flight_is_refused_and_free_again_after_its_answer(running: Running) -> None:
+    running.service.before = gates = Gates(1)
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await running.service.until(begun(1))
+    await stream.write(item("a", [1]))
+    refused = await read(stream)
+    assert (refused.request_id, refused.error.code, refused.error.field) == ("", "malformed_request", "request_id")
+    assert refused.error.message == "request_id must differ from those in flight; received a again"
+    gates.open(1)
+    assert (await read(stream)).request_id == "a"
+    await stream.write(item("a", [1]))
+    assert (await read(stream)).WhichOneof("result") == "response"
+
+
+async def test_metadata_of_the_call_holds_for_each_request(running: Running) -> None:
+    stream = running.stub.EncodeStream(metadata=(("x-priority", "low"),), timeout=30)
+    await stream.write(item("a", [1]))
+    await read(stream)
+    [seen] = running.service.requests
+    assert (seen.priority, seen.client) == (Priority.LOW, "127.0.0.1")
+    assert seen.timeout_s is not None
+
+
+async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running) -> None:
+    running.service.before = gates = Gates(1, 2, 3)
+    stream = running.stub.EncodeStream()
+    for first_id in (1, 2, 3):
+        await stream.write(item(f"r{first_id}", [first_id]))
+    await running.service.until(begun(2))
+    for _ in range(5):  # answered after the third request has arrived, on the same connection
+        await running.stub.ListModels(pb.ListModelsRequest())
+    assert len(running.service.requests) == 2
+    gates.open(1)
+    await running.service.until(begun(3))
+    gates.open(2)
+    gates.open(3)
+    assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
+
+
+async def test_a_caller_who_leaves_cancels_all_its_requests(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running.service.before = Gates(1, 2)
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await stream.write(item("b", [2]))
+    await running.service.until(begun(2))
+    stream.cancel()
+    await running.service.until(lambda service: service.cancelled == 2)
+    await running.stub.ListModels(pb.ListModelsRequest())
+    assert running.count("cancelled", model="") == 2
+    assert running.in_flight() == 0
+    assert caplog.records == []
+
+
+async def test_a_draining_server_answers_what_it_has_read_and_ends_the_stream(running: Running) -> None:
+    running.service.before = gates = Gates(1)
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await running.service.until(begun(1))
+    stopping = asyncio.create_task(running.server.stop(30))
+    await asyncio.sleep(0)
+    gates.open(1)
+    assert (await read(stream)).request_id == "a"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream.read()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(caught.value.trailing_metadata())["electra-error-code"] == "shutting_down"
+    async with asyncio.timeout(5):
+        await stopping

@@ -1,0 +1,16 @@
+"""Turns what is raised into a value, so that a property can speak of both outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.errors import ServiceError
+
+
+def refusal(work: Callable[[], object]) -> ServiceError | None:
+    """What `work` raises, or None where it ends well; anything but a `ServiceError` passes through."""
+    try:
+        work()
+    except ServiceError as error:
+        return error
+    return None

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import orjson
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from service.api.rest.boundary import Boundary, request_id
+from tests.unit.api.rest.asgi import Wire, http_scope
+
+
+async def echo_id(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+    await send({"type": "http.response.body", "body": request_id(scope).encode()})
+
+
+async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("the password is 1234")
+
+
+async def fail_midway(scope: Scope, receive: Receive, send: Send) -> None:
+    await echo_id(scope, receive, send)
+    raise RuntimeError("too late")
+
+
+async def test_every_answer_carries_the_request_id() -> None:
+    wire = Wire()
+    await wire.run(Boundary(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
+    assert wire.headers == {"a": "b", "x-request-id": "order-7", "x-content-type-options": "nosniff"}
+    assert wire.body == b"order-7"
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-request-id": ""}, {"x-request-id": "a b"}, {"x-request-id": "x" * 129}])
+async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) -> None:
+    wire = Wire()
+    await wire.run(Boundary(echo_id), http_scope(headers=headers))
+    assert len(wire.headers["x-request-id"]) == 32
+    assert wire.headers["x-request-id"].encode() == wire.body
+
+
+async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
+    wire = Wire()
+    with pytest.raises(RuntimeError):
+        await wire.run(Boundary(fail), http_scope(headers={"x-request-id": "order-7"}))
+    assert wire.status == 500
+    assert wire.headers["x-request-id"] == "order-7"
+    assert wire.headers["x-content-type-options"] == "nosniff"
+    problem = orjson.loads(wire.body)
+    assert (problem["code"], problem["request_id"]) == ("internal", "order-7")
+    assert b"1234" not in wire.body
+
+
+async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
+    wire = Wire()
+    with pytest.raises(RuntimeError):
+        await wire.run(Boundary(fail_midway), http_scope())
+    assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_other_connections_pass_through() -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    await Wire().run(Boundary(app), {"type": "lifespan"})
+    assert seen == [{"type": "lifespan"}]

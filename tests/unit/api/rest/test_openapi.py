@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.openapi.models import OpenAPI
+from jsonschema import Draft202012Validator
+
+from service import __version__
+from service.api.rest import examples
+from service.api.rest.problem import KINDS
+from service.errors import Cancelled, Unauthenticated
+from tests.unit.api.rest.conftest import Rest
+
+JsonObject = dict[str, Any]
+
+
+@pytest.fixture
+def document(rest: Rest) -> JsonObject:
+    return rest.app().openapi()
+
+
+def validator(document: JsonObject, schema: JsonObject) -> Draft202012Validator:
+    """Checks values against a schema whose references point into the document."""
+    return Draft202012Validator({"components": document["components"], **schema})
+
+
+def operations(document: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            yield path, operation
+
+
+def bodies(document: JsonObject) -> Iterator[JsonObject]:
+    """Each documented body with a media type: of requests and of answers."""
+    for _, operation in operations(document):
+        described = [operation.get("requestBody", {}), *operation["responses"].values()]
+        yield from (media for body in described for media in body.get("content", {}).values())
+
+
+def test_the_document_is_openapi(document: JsonObject) -> None:
+    OpenAPI.model_validate(document)
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["version"] == __version__
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_path_is_in_it(document: JsonObject) -> None:
+    assert set(document["paths"]) == {"/v1/encode", "/v1/models", "/v1/models/{name}", "/livez", "/readyz", "/metrics"}
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert names == ["encode", "list_models", "get_model", "livez", "readyz", "metrics"]
+
+
+def test_every_example_follows_its_schema(document: JsonObject) -> None:
+    checked = 0
+    for media in bodies(document):
+        for example in media.get("examples", {}).values():
+            validator(document, media["schema"]).validate(example["value"])
+            checked += 1
+    assert checked >= len(examples.REQUESTS) + len(examples.ANSWERS)
+
+
+def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject) -> None:
+    responses = document["paths"]["/v1/encode"]["post"]["responses"]
+    documented = {
+        (int(status), code)
+        for status, response in responses.items()
+        for code in response["content"].get("application/problem+json", {}).get("examples", {})
+    }
+    unseen = {Unauthenticated, Cancelled}
+    assert documented == {(kind.status, cls.code) for cls, kind in KINDS.items() if cls not in unseen}
+    assert "default" in responses
+
+
+@pytest.mark.parametrize("name", examples.REQUESTS)
+async def test_example_requests_are_answered_as_documented(
+    client: httpx.AsyncClient, document: JsonObject, name: str
+) -> None:
+    request = examples.REQUESTS[name]["value"]
+    response = await client.post("/v1/encode", json=request)
+    assert response.status_code == 200
+    validator(document, {"$ref": "#/components/schemas/EncodeAnswer"}).validate(response.json())
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        ("/v1/models", "ModelsAnswer"),
+        ("/v1/models/electra_demo", "ModelInfo"),
+        ("/v1/models/next", "ModelInfo"),
+        ("/livez", "Probe"),
+        ("/readyz", "Probe"),
+        ("/v1/models/unknown", "Problem"),
+        ("/nowhere", "Problem"),
+    ],
+)
+async def test_answers_follow_their_schemas(
+    client: httpx.AsyncClient, document: JsonObject, path: str, schema: str
+) -> None:
+    answer = (await client.get(path)).json()
+    validator(document, {"$ref": f"#/components/schemas/{schema}"}).validate(answer)
+    assert answer.keys() <= document["components"]["schemas"][schema]["properties"].keys()
+
+
+async def test_the_served_document_is_the_same_each_time(client: httpx.AsyncClient, document: JsonObject) -> None:
+    for _ in range(2):
+        assert (await client.get("/openapi.json")).json() == document

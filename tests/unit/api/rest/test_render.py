@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from service.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, pieces, render
+from service.inference import EncodeResult
+from service.tensors import Float32Array, Output, Outputs, RowOutput
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+vectors = hnp.arrays(np.float32, 3, elements=finite)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> EncodeResult:
+    outputs = draw(st.frozensets(st.sampled_from(Output), min_size=1))
+    lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
+    rows = [draw(_row(outputs, length)) for length in lengths]
+    truncated = tuple(draw(st.booleans()) for _ in rows)
+    return EncodeResult(draw(st.text()), outputs, tuple(rows), draw(st.integers(0, 2**31)), truncated)
+
+
+@st.composite
+def _row(draw: st.DrawFn, outputs: Outputs, length: int) -> RowOutput:
+    return RowOutput(
+        draw(hnp.arrays(np.float32, (length, 3), elements=finite)) if Output.SEQUENCE in outputs else None,
+        draw(vectors) if Output.POOLED in outputs else None,
+        draw(vectors) if Output.CLS in outputs else None,
+        draw(vectors) if Output.MEAN in outputs else None,
+    )
+
+
+def one_shot(result: EncodeResult) -> bytes:
+    """The whole answer in one go."""
+    arrays = {output.value: [row.get(output) for row in result.rows] for output in Output if output in result.outputs}
+    usage = {"sequences": len(result.rows), "tokens": result.tokens}
+    answer = {"model": result.model, **arrays, "usage": usage, "truncated": result.truncated}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def from_base64(written: dict[str, Any]) -> Float32Array:
+    assert written["dtype"] == "float32"
+    return np.frombuffer(base64.b64decode(written["data"]), "<f4").reshape(written["shape"])
+
+
+def large(rows: int = 1, length: int = 3) -> EncodeResult:
+    """Rows of `length` positions, so wide that three of them are more than one piece."""
+    wide = np.arange(length * (PIECE_FLOATS // 2), dtype=np.float32).reshape(length, -1)  # (T, H)
+    outputs = frozenset({Output.SEQUENCE})
+    return EncodeResult("m", outputs, (RowOutput(wide),) * rows, rows * length, (False,) * rows)
+
+
+@given(results(), st.integers(1, 20))
+def test_pieces_are_one_shot_cut(result: EncodeResult, max_floats: int) -> None:
+    written = list(pieces(result, "float", max_floats=max_floats))
+    assert b"".join(written) == one_shot(result)
+    assert max(piece.count(b".") for piece in written[1:-1]) <= max(max_floats, 3)
+
+
+@given(results())
+async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
+    as_float = orjson.loads(b"".join(await render(result, "float")))
+    as_base64 = orjson.loads(b"".join(await render(result, "base64")))
+    for output in result.outputs:
+        for index, row in enumerate(result.rows):
+            np.testing.assert_array_equal(np.float32(as_float[output][index]), row.get(output))
+            np.testing.assert_array_equal(from_base64(as_base64[output][index]), row.get(output))
+
+
+async def test_members_come_in_one_order() -> None:
+    result = EncodeResult(
+        "m", frozenset(Output), (RowOutput(*(np.zeros(shape, np.float32) for shape in ((1, 2), 2, 2, 2))),), 1, (True,)
+    )
+    for encoding_format in ("float", "base64"):
+        answer = orjson.loads(b"".join(await render(result, encoding_format)))
+        assert list(answer) == ["model", *Output, "usage", "truncated"]
+        assert answer["usage"] == {"sequences": 1, "tokens": 1}
+        assert answer["truncated"] == [True]
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+async def test_views_into_a_batch_are_written_like_copies(encoding_format: str) -> None:
+    batch = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    views = (batch[1, :2], batch[:, 0, 1], batch.T[0, 1])  # the last two are strided
+    results = [
+        EncodeResult("m", frozenset({Output.CLS}), (RowOutput(cls_output=array),), 1, (False,))
+        for view in views
+        for array in (view, view.copy())
+    ]
+    written = [b"".join(pieces(result, "base64" if encoding_format == "base64" else "float")) for result in results]
+    assert written[::2] == written[1::2]
+
+
+async def test_small_answers_are_one_chunk_and_large_ones_several() -> None:
+    assert len(await render(large(length=2), "float")) == 1
+    chunks = await render(large(rows=4), "float")
+    assert len(chunks) > 1
+    assert all(len(chunk) >= CHUNK_BYTES for chunk in chunks[:-1])
+    assert b"".join(chunks) == one_shot(large(rows=4))
+
+
+async def test_only_large_answers_leave_the_event_loop() -> None:
+    seen: list[str] = []
+
+    class Tattling(RowOutput):
+        def get(self, output: Output) -> Float32Array:
+            seen.append(threading.current_thread().name)
+            return super().get(output)
+
+    async def threads(length: int) -> set[str]:
+        seen.clear()
+        result = large(length=length)
+        tattling = Tattling(result.rows[0].sequence_output)
+        await render(EncodeResult("m", result.outputs, (tattling,), length, (False,)), "float")
+        return set(seen)
+
+    assert len(await threads(2)) == 1
+    assert len(await threads(3)) == 2
+
+
+async def test_the_event_loop_runs_while_a_large_answer_is_written() -> None:
+    writing = asyncio.ensure_future(render(large(rows=4), "float"))
+    turns = 0
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 1

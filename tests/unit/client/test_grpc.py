@@ -1,0 +1,107 @@
+"""The gRPC clients against the real server over a fake service."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from service import errors
+from service.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
+from service.inference import EncodeRequest, Priority
+from service.tensors import Output, TextInput
+from tests.unit.api.grpc.conftest import Running
+
+ONCE = RetryPolicy(max_attempts=1)
+QUICKLY = RetryPolicy(max_attempts=3, first_wait_s=0.0)
+
+
+async def test_the_blocking_client_encodes_and_lists_models(running: Running) -> None:
+    def use() -> None:
+        with GrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+            encoded = client.encode(token_ids=[[1, 2], [3]], outputs=["sequence_output", "cls_output"])
+            assert encoded.sequence_output is not None
+            assert [row.tolist() for row in encoded.sequence_output] == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
+            np.testing.assert_array_equal(encoded.cls_output, [[1.0] * 4, [3.0] * 4])
+            assert [model.name for model in client.models()] == ["tiny", "big"]
+
+    await asyncio.to_thread(use)
+
+
+async def test_what_the_caller_says_reaches_the_service(running: Running) -> None:
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+        await client.encode(
+            text="a", model="tiny", outputs=["mean_output"], truncate=True, timeout_s=30, priority="high"
+        )
+        assert [model.state for model in await client.models()] == ["ready", "loading"]
+    [seen] = running.service.requests
+    assert seen.input == TextInput(("a",))
+    assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
+    assert seen.priority is Priority.HIGH
+    assert seen.timeout_s is not None
+    assert 20 < seen.timeout_s <= 30
+
+
+async def test_an_error_comes_back_as_itself(running: Running) -> None:
+    async def full(_: EncodeRequest) -> None:
+        raise errors.Overloaded("full", retry_after_s=0.25)
+
+    running.service.before = full
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}", retry=ONCE) as client:
+        with pytest.raises(errors.Overloaded, match="full") as caught:
+            await client.encode(token_ids=[[1]])
+    assert caught.value.retry_after_s == 0.25
+
+
+@pytest.mark.parametrize(("failures", "answered"), [(2, True), (3, False)])
+async def test_what_passes_by_itself_is_tried_again(running: Running, failures: int, answered: bool) -> None:
+    async def full_at_first(_: EncodeRequest) -> None:
+        if len(running.service.requests) <= failures:
+            raise errors.Overloaded("full", retry_after_s=0.0)
+
+    running.service.before = full_at_first
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}", retry=QUICKLY) as client:
+        outcome = await asyncio.gather(client.encode(token_ids=[[1]]), return_exceptions=True)
+    assert isinstance(outcome[0], errors.Overloaded) != answered
+    assert len(running.service.requests) == 3
+
+
+async def test_what_does_not_pass_is_not_tried_again(running: Running) -> None:
+    async def invalid(_: EncodeRequest) -> None:
+        raise errors.InvalidInput("no")
+
+    running.service.before = invalid
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}", retry=QUICKLY) as client:
+        with pytest.raises(errors.InvalidInput):
+            await client.encode(token_ids=[[1]])
+    assert len(running.service.requests) == 1
+
+
+async def test_a_call_ends_with_its_time(running: Running) -> None:
+    never = asyncio.Event()
+    running.service.before = lambda _: never.wait()
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.encode(token_ids=[[1]], timeout_s=0.05)
+
+
+async def test_cancelling_a_call_withdraws_it(running: Running) -> None:
+    never = asyncio.Event()
+    running.service.before = lambda _: never.wait()
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+        call = asyncio.create_task(client.encode(token_ids=[[1]]))
+        await running.service.until(lambda service: len(service.requests) == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await running.service.until(lambda service: service.cancelled == 1)
+
+
+async def test_no_server_is_a_transport_error(running: Running) -> None:
+    await running.server.stop(0)
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}", retry=ONCE) as client:
+        with pytest.raises(TransportError, match="UNAVAILABLE"):
+            await client.encode(token_ids=[[1]])
+        with pytest.raises(TransportError):
+            await client.models()

@@ -1,0 +1,83 @@
+"""The many ways to write a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.client.query import Query
+from service.errors import InvalidInput
+from service.tensors import Output
+
+DEFAULTS: dict[str, Any] = {
+    "token_ids": None,
+    "segment_ids": None,
+    "padding_mask": None,
+    "text": None,
+    "model": None,
+    "outputs": (),
+    "truncate": False,
+    "priority": "normal",
+}
+
+
+def query(**changes: object) -> Query:
+    """A query with all that is not in `changes` at its default."""
+    return Query.of(**{**DEFAULTS, **changes})
+
+
+@pytest.mark.parametrize(
+    "token_ids",
+    [
+        [[1, 2], [3, 4]],
+        ((1, 2), (3, 4)),
+        np.array([[1, 2], [3, 4]], np.int64),
+        [np.array([1, 2], np.uint8), [3, 4]],
+    ],
+)
+def test_ids_are_sequences_or_an_array(token_ids: object) -> None:
+    rows = query(token_ids=token_ids).token_ids
+    assert rows is not None
+    assert [row.tolist() for row in rows] == [[1, 2], [3, 4]]
+
+
+def test_a_mask_may_be_boolean_and_a_sequence_empty() -> None:
+    made = query(token_ids=[[1, 2], []], padding_mask=[[True, False], []])
+    assert made.padding_mask is not None
+    assert [row.tolist() for row in made.padding_mask] == [[1, 0], []]
+    assert all(np.issubdtype(row.dtype, np.integer) for row in made.padding_mask)
+
+
+@pytest.mark.parametrize("row", [[1.5], [2**70], ["7"], [None], 7, [[1]], np.zeros((1, 1), np.int32)])
+def test_what_is_no_sequence_of_integers_is_refused_and_named(row: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        query(token_ids=[[1], row])
+    assert caught.value.field == "token_ids[1]"
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"), [("a", ["a"]), (["a", ("b", "c")], ["a", ("b", "c")]), (("a", "b"), ["a", "b"])]
+)
+def test_text_is_one_or_several(text: object, texts: object) -> None:
+    assert query(text=text).texts == texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "received neither"),
+        ({"token_ids": [[1]], "text": ""}, "received both"),
+        ({"text": "a", "segment_ids": [[1]]}, "go with token_ids"),
+        ({"text": "a", "padding_mask": [[1]]}, "go with token_ids"),
+        ({"text": "a", "outputs": ["mean"]}, "outputs must be among sequence_output, pooled_output"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        query(**changes)
+
+
+def test_outputs_are_known_by_name() -> None:
+    assert query(text="a", outputs=["mean_output", Output.CLS]).outputs == (Output.MEAN, Output.CLS)

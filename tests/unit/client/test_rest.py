@@ -1,0 +1,150 @@
+"""The REST clients: the asynchronous one against the real application, the blocking one against a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import numpy as np
+import pytest
+
+from service import errors
+from service.api.rest.app import create_app
+from service.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
+from service.inference import EncodeRequest, Priority
+from service.metrics import Metrics
+from service.settings import RestSettings
+from service.tensors import Output, TextInput
+from tests.unit.api.grpc.conftest import observer
+from tests.unit.api.grpc.fake_service import FakeService
+from tests.unit.client.test_rest_wire import ANSWER
+
+URL = "http://electra.test"
+ONCE = RetryPolicy(max_attempts=1)
+QUICKLY = RetryPolicy(max_attempts=3, first_wait_s=0.0)
+
+
+class Service(FakeService):
+    """A fake that is ready."""
+
+    ready = True
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[AsyncElectraClient]:
+    metrics = Metrics("0")
+    app = create_app(service, RestSettings(), metrics, observer(metrics, transport="rest"))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
+    async with AsyncElectraClient(URL, http=http, retry=ONCE) as client:
+        yield client
+
+
+def scripted(handle: Callable[[httpx.Request], httpx.Response], retry: RetryPolicy = ONCE) -> ElectraClient:
+    return ElectraClient(URL + "/", http=httpx.Client(transport=httpx.MockTransport(handle)), retry=retry)
+
+
+async def test_the_application_and_the_client_understand_each_other(client: AsyncElectraClient) -> None:
+    encoded = await client.encode(token_ids=[[1, 2], [3]], outputs=["sequence_output", "cls_output"])
+    assert encoded.sequence_output is not None
+    assert [row.tolist() for row in encoded.sequence_output] == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
+    np.testing.assert_array_equal(encoded.cls_output, [[1.0] * 4, [3.0] * 4])
+    assert (encoded.model, encoded.tokens, encoded.truncated) == ("tiny", 3, (False, False))
+    assert len(encoded.request_id) == 32
+
+
+async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClient, service: Service) -> None:
+    await client.encode(
+        text=["a", ("b", "c")], model="tiny", outputs=["mean_output"], truncate=True, timeout_s=30, priority="high"
+    )
+    [seen] = service.requests
+    assert seen.input == TextInput(("a", ("b", "c")))
+    assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
+    assert seen.priority is Priority.HIGH
+    assert seen.timeout_s is not None
+    assert 20 < seen.timeout_s <= 30
+
+
+async def test_the_application_s_models_are_read(client: AsyncElectraClient) -> None:
+    tiny, big = await client.models()
+    assert (tiny.name, tiny.state, tiny.weights, tiny.cost) == ("tiny", "ready", "random", (1e-3, 1e-6, 1e-9))
+    assert tiny.config is not None
+    assert tiny.config["hidden_dim"] == 4
+    assert tiny.limits is not None
+    assert tiny.limits.max_sequences == 8
+    assert (big.state, big.config, big.limits) == ("loading", None, None)
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.InvalidInput, errors.PayloadTooLarge, errors.ModelNotReady, errors.Overloaded, errors.EngineFailure]
+)
+async def test_the_application_s_errors_come_back(
+    client: AsyncElectraClient, service: Service, kind: type[errors.ServiceError]
+) -> None:
+    async def fail(_: EncodeRequest) -> None:
+        raise kind("told", field="token_ids[3]", retry_after_s=0.25)
+
+    service.before = fail
+    with pytest.raises(kind) as caught:
+        await client.encode(token_ids=[[1]])
+    assert type(caught.value) is kind
+    assert (caught.value.field, caught.value.retry_after_s) == ("token_ids[3]", 0.25)
+
+
+def test_the_blocking_client_encodes() -> None:
+    seen: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json=ANSWER)
+
+    with scripted(handle) as client:
+        encoded = client.encode(token_ids=np.array([[1, 2], [3, 4]]), timeout_s=2.5)
+    assert encoded.mean_output is not None
+    assert encoded.mean_output.tolist() == [[1, 2], [3, 4]]
+    assert str(seen[0].url) == f"{URL}/v1/encode"
+    assert json.loads(seen[0].content)["token_ids"] == [[1, 2], [3, 4]]
+    assert 2400 < int(seen[0].headers["x-request-timeout-ms"]) <= 2500
+
+
+def test_the_blocking_client_lists_models() -> None:
+    answer = {"models": [{"name": "tiny", "preset": "p", "state": "loading"}]}
+    with scripted(lambda _: httpx.Response(200, json=answer)) as client:
+        assert [model.name for model in client.models()] == ["tiny"]
+
+
+@pytest.mark.parametrize(("failures", "answered"), [(2, True), (3, False)])
+def test_what_passes_by_itself_is_tried_again(failures: int, answered: bool) -> None:
+    problem = {"code": "overloaded", "detail": "full", "retry_after_s": 0.0}
+    left = [httpx.Response(429, json=problem)] * failures + [httpx.Response(200, json=ANSWER)]
+    with scripted(lambda _: left.pop(0), QUICKLY) as client:
+        if answered:
+            assert client.encode(token_ids=[[1]]).tokens == 3
+        else:
+            with pytest.raises(errors.Overloaded):
+                client.encode(token_ids=[[1]])
+    assert len(left) == failures + 1 - 3
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (httpx.ConnectError("refused"), TransportError),
+        (httpx.ConnectTimeout("no"), TransportError),
+        (httpx.RemoteProtocolError("cut off"), TransportError),
+        (httpx.ReadTimeout("no"), errors.DeadlineExceeded),
+    ],
+)
+def test_failures_on_the_way_are_told_apart(raised: httpx.HTTPError, kind: type[errors.ElectraServeError]) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise raised
+
+    with scripted(handle) as client:
+        for call in (lambda: client.encode(token_ids=[[1]]), client.models):
+            with pytest.raises(kind):
+                call()

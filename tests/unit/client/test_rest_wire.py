@@ -1,0 +1,125 @@
+"""The JSON of the REST API, from a client's side."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from service import errors
+from service.client import rest_wire
+from service.client.answer import RequestLimits
+from service.client.errors import TransportError
+from tests.unit.client.test_query import query
+
+
+def packed(values: object) -> dict[str, object]:
+    """An array as the service writes it."""
+    array = np.array(values, "<f4")
+    return {"dtype": "float32", "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+
+ANSWER = {
+    "model": "tiny",
+    "sequence_output": [packed([[1, 2], [3, 4]]), packed([[5, 6]])],
+    "mean_output": [packed([1, 2]), packed([3, 4])],
+    "usage": {"sequences": 2, "tokens": 3},
+    "truncated": [False, True],
+}
+
+
+def test_a_body_holds_what_was_said_and_nothing_else() -> None:
+    assert json.loads(rest_wire.body(query(token_ids=[[1, 2]]))) == {
+        "encoding_format": "base64",
+        "truncate": False,
+        "token_ids": [[1, 2]],
+    }
+    everything = query(
+        token_ids=[[1]], segment_ids=[[0]], padding_mask=[[1]], model="m", outputs=["mean_output"], truncate=True
+    )
+    assert json.loads(rest_wire.body(everything)) == {
+        "encoding_format": "base64",
+        "truncate": True,
+        "token_ids": [[1]],
+        "segment_ids": [[0]],
+        "padding_mask": [[1]],
+        "model": "m",
+        "outputs": ["mean_output"],
+    }
+    assert json.loads(rest_wire.body(query(text=["a", ("b", "c")])))["text"] == ["a", ["b", "c"]]
+
+
+@pytest.mark.parametrize(("timeout_s", "header"), [(0.25, "250"), (1e-9, "1"), (1e9, "999999999")])
+def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
+    assert rest_wire.headers(query(text="a", priority="low"), timeout_s) == {
+        "content-type": "application/json",
+        "x-priority": "low",
+        "x-request-timeout-ms": header,
+    }
+
+
+def test_an_answer_becomes_arrays() -> None:
+    encoded = rest_wire.to_encoded(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
+    assert encoded.sequence_output is not None
+    assert [row.tolist() for row in encoded.sequence_output] == [[[1, 2], [3, 4]], [[5, 6]]]
+    assert encoded.mean_output is not None
+    assert encoded.mean_output.tolist() == [[1, 2], [3, 4]]
+    assert encoded.mean_output.dtype == np.float32
+    assert (encoded.pooled_output, encoded.cls_output) == (None, None)
+    assert (encoded.model, encoded.tokens, encoded.truncated, encoded.request_id) == ("tiny", 3, (False, True), "r1")
+
+
+def test_arrays_are_read_only_over_rest_as_over_grpc() -> None:
+    encoded = rest_wire.to_encoded(httpx.Response(200, json=ANSWER))
+    assert encoded.sequence_output is not None
+    assert encoded.mean_output is not None
+    assert not encoded.sequence_output[0].flags.writeable
+    assert not encoded.mean_output.flags.writeable
+
+
+BROKEN = {
+    "not JSON": httpx.Response(200, content=b"<html>"),
+    "not UTF-8": httpx.Response(200, content=b'"\xff"'),
+    "a list": httpx.Response(200, json=[]),
+    "a field missing": httpx.Response(200, json={"model": "m"}),
+    "bytes short of their shape": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"shape": [2]}]}),
+    "no base64": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"data": "*"}]}),
+    "another type": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"dtype": "float64"}]}),
+    "a proxy's error": httpx.Response(502, content=b"<html>bad gateway</html>"),
+    "a proxy's JSON": httpx.Response(503, json=["no"]),
+}
+
+
+@pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
+def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
+    with pytest.raises(TransportError, match=f"received status {response.status_code}"):
+        rest_wire.to_encoded(response)
+
+
+def test_a_problem_becomes_the_error_it_stands_for() -> None:
+    problem = {"code": "overloaded", "detail": "full", "status": 429, "field": "token_ids", "retry_after_s": 0.25}
+    error = rest_wire.to_error(httpx.Response(429, json=problem))
+    assert isinstance(error, errors.Overloaded)
+    assert (error.message, error.field, error.retry_after_s) == ("full", "token_ids", 0.25)
+
+
+def test_models_are_read_and_what_is_new_is_left_out() -> None:
+    full = {
+        "name": "tiny",
+        "preset": "p",
+        "state": "ready",
+        "config": {"hidden_dim": 4},
+        "limits": {"max_sequences": 8, "max_sequence_length": 512, "newer": 1},
+        "cost": [1.0, 2.0, 3.0],
+        "newer": True,
+    }
+    loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "cost": None}
+    tiny, big = rest_wire.to_models(httpx.Response(200, json={"models": [full, loading]}))
+    assert (tiny.name, tiny.state, tiny.config) == ("tiny", "ready", {"hidden_dim": 4})
+    assert (tiny.limits, tiny.cost) == (RequestLimits(8, 512), (1.0, 2.0, 3.0))
+    assert (big.state, big.limits, big.cost, big.parameters) == ("loading", None, None, None)
+    with pytest.raises(TransportError):
+        rest_wire.to_models(httpx.Response(200, json={"models": [{}]}))

@@ -1,0 +1,100 @@
+"""The one door: what comes in is checked, what goes out is in order and complete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import structlog
+
+from service.bootstrap import build_registry
+from service.errors import InvalidInput, ModelNotFound, PayloadTooLarge
+from service.inference import EncodeRequest, InferenceService
+from service.metrics import Metrics
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.settings import LimitSettings, ModelSettings, Settings
+from service.tensors import Output, TextInput, TokenInput
+from tests.fakes import FakeEngine, loaded_model
+
+LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000)
+MEAN = frozenset({Output.MEAN})
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(max_length=16)
+
+
+@pytest.fixture
+async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
+    settings = Settings(models=(ModelSettings(preset="ids"), ModelSettings(preset="text")), limits=LIMITS)
+    tokenizer = load_tokenizer(resolve_preset("electra_demo"))
+    registry = build_registry(
+        settings,
+        Metrics("test"),
+        structlog.get_logger(),
+        load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else None),
+    )
+    await registry.load_all()
+    yield InferenceService(registry, max_timeout_s=5)
+    await registry.close()
+
+
+def ids(*rows: list[int], **options: object) -> EncodeRequest:
+    tokens = TokenInput([np.array(row, np.int64) for row in rows])
+    return EncodeRequest(tokens, **{"model": "ids", **options})  # type: ignore[arg-type]
+
+
+async def test_ids(service: InferenceService) -> None:
+    result = await service.encode(ids([1, 2], [3], outputs=frozenset({Output.SEQUENCE, Output.CLS})))
+    assert (result.model, result.tokens, result.truncated) == ("ids", 3, (False, False))
+    assert [row.get(Output.SEQUENCE)[:, 0].tolist() for row in result.rows] == [[1, 2], [3]]
+    assert [row.get(Output.CLS)[0] for row in result.rows] == [1, 3]
+
+
+async def test_truncation_is_reported_per_row(service: InferenceService) -> None:
+    result = await service.encode(ids([1] * 17, [2] * 16, truncate=True, outputs=MEAN))
+    assert (result.truncated, result.tokens) == ((True, False), 32)
+
+
+@pytest.mark.parametrize("text", ["hi", "hi " * 1500], ids=["inline", "on a thread"])
+async def test_text_long_or_short_is_tokenized_and_cut_to_the_model(service: InferenceService, text: str) -> None:
+    request = EncodeRequest(TextInput([text, ("one", "two")]), model="text", outputs=MEAN, truncate=True)
+    with pytest.raises(InvalidInput, match="token_ids must be from 0 to 99"):  # the demo's vocabulary is larger
+        await service.encode(request)
+
+
+async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
+    with pytest.raises(InvalidInput, match="model ids has no tokenizer") as refusal:
+        await service.encode(EncodeRequest(TextInput(["hi"]), model="ids"))
+    assert refusal.value.field == "text"
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "field"),
+    [
+        ([], InvalidInput, "text"),
+        (["a"] * 4, PayloadTooLarge, "text"),
+        (["a", "b" * 5001], InvalidInput, "text[1]"),
+        ([("b" * 2500, "c" * 2501)], InvalidInput, "text[0]"),
+    ],
+)
+async def test_texts_are_counted_before_they_are_tokenized(
+    service: InferenceService, engine: FakeEngine, texts: list[str], error: type[Exception], field: str
+) -> None:
+    with pytest.raises(error) as refusal:
+        await service.encode(EncodeRequest(TextInput(texts), model="text"))
+    assert getattr(refusal.value, "field", None) == field
+    assert engine.batches == []
+
+
+async def test_at_least_one_output(service: InferenceService) -> None:
+    with pytest.raises(InvalidInput, match="at least one output"):
+        await service.encode(ids([1], outputs=frozenset()))
+
+
+async def test_unknown_model(service: InferenceService) -> None:
+    with pytest.raises(ModelNotFound):
+        await service.encode(ids([1], model="nobody"))

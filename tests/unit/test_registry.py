@@ -1,0 +1,133 @@
+"""A model's way from LOADING to READY or FAILED, and what requests see of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from service.bootstrap import build_registry
+from service.engine.factory import LoadedModel
+from service.errors import ModelNotFound, ModelNotReady, PresetError
+from service.metrics import Metrics
+from service.registry import ModelRegistry, ModelState
+from service.settings import BatchingSettings, ModelSettings, Settings
+from tests.fakes import FakeEngine, loaded_model
+
+Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
+
+
+def load_fake(_: ModelSettings, __: BatchingSettings) -> LoadedModel:
+    return loaded_model()
+
+
+def make(load: Loader = load_fake, *names: str) -> tuple[ModelRegistry, Metrics]:
+    metrics = Metrics("test")
+    models = tuple(ModelSettings(preset=name) for name in names or ("one",))
+    return build_registry(Settings(models=models), metrics, structlog.get_logger(), load=load), metrics
+
+
+async def test_a_model_is_loading_until_it_is_ready() -> None:
+    registry, metrics = make()
+    assert registry.info("one").state is ModelState.LOADING
+    ready_before = registry.ready
+    with pytest.raises(ModelNotReady, match="one is loading") as refusal:
+        registry.ready_model("one")
+    assert refusal.value.retry_after_s == 1.0
+    await registry.load_all()
+    assert (ready_before, registry.ready) == (False, True)
+    assert registry.ready_model(None) is registry.ready_model("one")
+    assert metrics.registry.get_sample_value("electra_model_ready", {"model": "one"}) == 1
+    await registry.close()
+
+
+async def test_a_model_that_fails_to_load_says_so_and_stops_the_start() -> None:
+    tried: list[str] = []
+
+    def load(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        tried.append(settings.name)
+        if settings.name == "bad":
+            raise PresetError("no such preset")
+        return load_fake(settings, batching)
+
+    registry, _ = make(load, "good", "bad", "never")
+    with pytest.raises(PresetError):
+        await registry.load_all()
+    assert tried == ["good", "bad"]
+    assert [info.state for info in registry.infos()] == [ModelState.READY, ModelState.FAILED, ModelState.LOADING]
+    assert not registry.ready
+    with pytest.raises(ModelNotReady, match="bad is failed"):
+        registry.ready_model("bad")
+    await registry.close()
+
+
+async def test_unknown_and_unnamed_models() -> None:
+    registry, _ = make(load_fake, "a", "b")
+    await registry.load_all()
+    with pytest.raises(ModelNotFound, match="must be one of a, b"):
+        registry.ready_model(None)
+    with pytest.raises(ModelNotFound, match="must be one of a, b"):
+        registry.info("c")
+    assert registry.ready_model("b").name == "b"
+    assert [registry.label(name) for name in ("a", "c", None)] == ["a", "", ""]
+    await registry.close()
+
+
+async def test_the_only_model_needs_no_name() -> None:
+    registry, _ = make()
+    assert [registry.label(name) for name in ("one", "two", None)] == ["one", "", "one"]
+    await registry.close()
+
+
+async def test_loading_does_not_hold_the_event_loop() -> None:
+    started, release = threading.Event(), threading.Event()
+    threads: list[str] = []
+
+    def load(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        threads.append(threading.current_thread().name)
+        started.set()
+        release.wait()
+        return load_fake(settings, batching)
+
+    registry, _ = make(load)
+    release.set()
+    await registry.load_all()
+    assert threads != [threading.main_thread().name]
+    await registry.close()
+
+
+async def test_what_is_told_of_a_ready_model() -> None:
+    registry, _ = make()
+    await registry.load_all()
+    info = registry.info("one")
+    assert (info.source, info.weights, info.engine, info.device) == ("local", "random", "fake", "cpu")
+    assert info.limits is not None
+    assert (info.limits.max_sequences, info.limits.max_sequence_length) == (256, 16)
+    assert (info.text, info.replicas) == (False, 1)
+    assert info.config is not None
+    assert info.parameters == info.config.parameters
+    assert info.cost is not None
+    await registry.close()
+
+
+async def test_retiring_turns_readiness_off_while_requests_are_served() -> None:
+    registry, _ = make()
+    await registry.load_all()
+    registry.retire()
+    assert not registry.ready
+    assert registry.ready_model(None).batcher.alive
+    await registry.close()
+
+
+async def test_closing_frees_the_engines() -> None:
+    engine = FakeEngine(max_length=16)
+    registry, metrics = make(lambda _, __: loaded_model(engine))
+    await registry.load_all()
+    await registry.close()
+    assert engine.closed
+    assert registry.info("one").state is ModelState.UNLOADING
+    assert metrics.registry.get_sample_value("electra_model_ready", {"model": "one"}) == 0
+    with pytest.raises(ModelNotReady):
+        registry.ready_model(None)

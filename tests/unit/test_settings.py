@@ -1,0 +1,99 @@
+"""One tree from three sources, and one clear line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from service.errors import SettingsError
+from service.settings import Settings
+from service.settings_sources import add_flags, read_settings
+
+
+def read(
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    monkeypatch: pytest.MonkeyPatch | None = None,
+) -> Settings:
+    for name, value in (environment or {}).items():
+        assert monkeypatch is not None
+        monkeypatch.setenv(name, value)
+    parser = argparse.ArgumentParser()
+    source = add_flags(parser)
+    return read_settings(parser.parse_args(flags), source, environment or {})
+
+
+def test_defaults_serve_the_demo_on_loopback() -> None:
+    settings = read()
+    assert [model.name for model in settings.models] == ["electra_demo"]
+    assert (settings.rest.host, settings.rest.port, settings.grpc.port) == ("127.0.0.1", 8080, 50051)
+
+
+def test_flags_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "electra.yaml"
+    config.write_text("rest: {port: 1, host: 0.0.0.0}\ngrpc: {port: 1}\nlimits: {max_sequences: 7}\n")
+    environment = {"ELECTRA_CONFIG": str(config), "ELECTRA_REST__PORT": "2", "ELECTRA_GRPC__PORT": "2"}
+    settings = read(["--rest.port", "3"], environment, monkeypatch)
+    assert (settings.rest.port, settings.grpc.port, settings.limits.max_sequences) == (3, 2, 7)
+    assert settings.rest.host == "0.0.0.0"
+    assert settings.rest.max_body_bytes == Settings().rest.max_body_bytes
+
+
+def test_models_are_presets_or_objects() -> None:
+    settings = read(["--models", "electra_demo", "--models", '{"preset": "some/folder", "dtype": "bfloat16"}'])
+    assert [(model.name, model.dtype) for model in settings.models] == [
+        ("electra_demo", "float32"),
+        ("folder", "bfloat16"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        (["--rest.port", "70000"], {}, "rest.port: Input should be less than or equal to 65535; received '70000'"),
+        ([], {"ELECTRA_REST__PROT": "1"}, "unknown setting in the environment: ELECTRA_REST__PROT"),
+        (["--models", "a", "--models", "b/a"], {}, "each under its own name; received ['a', 'a']"),
+        (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
+        (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
+        (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
+        (["--models", '{"preset": "a", "colour": "red"}'], {}, "models.0.colour: Extra inputs are not permitted"),
+        (["--config", "/does/not/exist"], {}, "settings file /does/not/exist cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    flags: list[str], environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        read(flags, environment, monkeypatch)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rest: {prot: 1}", "rest.prot: Extra inputs are not permitted"),
+        ("prot: 1", "prot: Extra inputs are not permitted"),
+        ("rest: [", "cannot be read"),
+        ("- 1\n- 2", "must hold a mapping; it holds a list"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    config = tmp_path / "electra.yaml"
+    config.write_text(text)
+    with pytest.raises(SettingsError) as refusal:
+        read(["--config", str(config)])
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_queue_takes_the_largest_request_exactly() -> None:
+    assert read(["--batching.max_queue_sequences", "256"]).limits.max_sequences == 256
+
+
+def test_a_models_own_limits_count() -> None:
+    settings = read(["--models", '{"preset": "a", "limits": {"max_sequences": 300}}', "--models", "b"])
+    assert settings.max_sequences == 300

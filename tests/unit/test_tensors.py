@@ -1,0 +1,35 @@
+"""Packing and cutting: nothing moves, nothing leaks from one row into another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.tensors import Batch, BatchShape, ModelOutput, Output, RowOutput
+from tests.fakes import FakeEngine, encoding
+
+rows = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+@given(rows, st.integers(0, 3), st.integers(0, 3), st.integers(0, 4))
+def test_pack_run_and_cut_give_back_each_row(ids: list[list[int]], more_rows: int, longer: int, tail: int) -> None:
+    encodings = [encoding(*row, masked_tail=tail) for row in ids]
+    shape = BatchShape(len(ids) + more_rows, max(map(len, ids)) + longer)
+    batch = Batch.pack(encodings, shape)
+    assert batch.shape == shape
+    assert batch.padding_mask.sum() == sum(map(len, ids)) + more_rows
+    output = FakeEngine().run(batch, frozenset(Output))
+    for index, (row, one) in enumerate(zip(ids, encodings, strict=True)):
+        cut = output.row(index, one, frozenset({Output.SEQUENCE, Output.MEAN}))
+        assert cut.get(Output.SEQUENCE)[:, 0].tolist() == row + [0] * tail
+        assert cut.get(Output.MEAN)[0] == pytest.approx(np.mean(row))
+        assert cut.pooled_output is None
+
+
+def test_an_output_nobody_asked_for_is_not_there() -> None:
+    with pytest.raises(KeyError, match="pooled_output"):
+        RowOutput(cls_output=np.zeros(2, np.float32)).get(Output.POOLED)
+    with pytest.raises(KeyError, match="did not compute"):
+        ModelOutput().row(0, encoding(1), frozenset({Output.CLS}))
