@@ -1,7 +1,7 @@
 # electra-serve in a container:
 #   docker build --tag electra-serve .                          for CPUs
 #   docker build --tag electra-serve --build-arg EXTRA=gpu .    for NVIDIA GPUs
-# It runs on a read-only root file system, as any user; only libraries' caches are written, to /tmp.
+# It runs as any user, on a read-only root file system with a tmpfs at /tmp, where libraries keep temporary files.
 
 FROM python:3.11-slim-trixie AS base
 
@@ -25,7 +25,7 @@ FROM dependencies AS wheel
 COPY README.md LICENSE ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache,sharing=locked \
-    uv build --wheel --out-dir /dist
+    uv build --wheel --build-constraints constraints.txt --out-dir /dist
 
 
 FROM base AS runtime
@@ -36,7 +36,7 @@ RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     --mount=type=bind,from=dependencies,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
     VIRTUAL_ENV=/opt/venv uv pip install --no-cache --no-deps --offline --compile-bytecode /dist/*.whl
 
-# Bytecode is compiled above. HOME is where Keras and CUDA keep caches.
+# Bytecode is compiled above. HOME is where Keras and CUDA keep their caches.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

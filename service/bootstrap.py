@@ -46,7 +46,7 @@ def build_process(
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
     return Process(
-        app=create_app(service, settings.rest, metrics, rest_observer),
+        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=settings.max_sequences),
         rest=settings.rest,
         grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=settings.max_sequences),
         registry=registry,

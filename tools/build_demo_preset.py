@@ -30,9 +30,9 @@ SPECIAL_PIECES = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]
 ALPHABET = [*digits, *ascii_lowercase, *punctuation]
 
 
-def main() -> None:
+def build(folder: Path) -> None:
     """Writes the preset folder anew."""
-    shutil.rmtree(DEMO, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     vocabulary = train_vocabulary()
     backbone = ElectraBackbone(
         vocab_size=len(vocabulary),
@@ -44,9 +44,9 @@ def main() -> None:
         name="electra_backbone",
     )
     randomise(backbone, SEED, STDDEV)
-    backbone.save_to_preset(DEMO)
-    write_json(DEMO / METADATA_FILE, {"parameter_count": backbone.count_params(), "weights": "random"})
-    write_tokenizer(vocabulary)
+    backbone.save_to_preset(folder)
+    write_json(folder / METADATA_FILE, {"parameter_count": backbone.count_params(), "weights": "random"})
+    write_tokenizer(folder, vocabulary)
 
 
 def train_vocabulary() -> list[str]:
@@ -73,7 +73,7 @@ def lines() -> Iterator[str]:
             yield " ".join(map(fold_case, splitter.split(line)))
 
 
-def write_tokenizer(vocabulary: list[str]) -> None:
+def write_tokenizer(folder: Path, vocabulary: list[str]) -> None:
     """Writes the tokenizer's files as KerasHub does."""
     config = {
         "name": "electra_tokenizer",
@@ -95,9 +95,9 @@ def write_tokenizer(vocabulary: list[str]) -> None:
         "config": config,
         "registered_name": "keras_hub>ElectraTokenizer",
     }
-    write_json(DEMO / TOKENIZER_FILE, content)
-    (DEMO / VOCABULARY_FILE).parent.mkdir(parents=True)
-    (DEMO / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
+    write_json(folder / TOKENIZER_FILE, content)
+    (folder / VOCABULARY_FILE).parent.mkdir(parents=True)
+    (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -106,4 +106,4 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    build(DEMO)

@@ -22,12 +22,12 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def choose_request_id(candidate: str | None) -> str:
-    """The caller's own request id where it is short and plain, else a new one.
+    r"""The caller's own request id where it is short and plain, else a new one.
 
     Example:
         >>> choose_request_id("order-7")
         'order-7'
-        >>> len(choose_request_id("a\\nforged log line"))
+        >>> len(choose_request_id("a\nforged log line"))
         32
     """
     if candidate is not None and REQUEST_ID_PATTERN.fullmatch(candidate):

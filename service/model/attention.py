@@ -11,12 +11,13 @@ hidden width, N for heads and K = D / N for one head's width.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import keras
 from keras import ops
 
-from service.model.initializers import kernel_initializer
+from service.model.initializers import KernelInitializer, truncated_normal
 
 PACKAGE: Final = "electra_serve"
 """Under which this project's classes are registered with Keras."""
@@ -54,10 +55,17 @@ class HeadsDense(keras.layers.Layer):
     Args:
         kernel_shape: (D, N, K) or (N, K, D).
         bias_shape: (N, K) or (D,).
+        kernel_initializer: How the kernel starts.
         **kwargs: `name`, `dtype` and what else a Keras layer takes.
     """
 
-    def __init__(self, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        kernel_shape: tuple[int, ...],
+        bias_shape: tuple[int, ...],
+        kernel_initializer: KernelInitializer = truncated_normal,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.kernel_shape, self.bias_shape = tuple(kernel_shape), tuple(bias_shape)
         self.kernel = self.add_weight(name="kernel", shape=self.kernel_shape, initializer=kernel_initializer())
@@ -84,21 +92,29 @@ class SelfAttention(keras.layers.Layer):
         hidden_dim: D.
         num_heads: N; divides D.
         dropout: Dropout rate of the attention probabilities, in training.
+        kernel_initializer: How kernels start.
         **kwargs: `name`, `dtype` and what else a Keras layer takes.
     """
 
-    def __init__(self, hidden_dim: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        kernel_initializer: KernelInitializer = truncated_normal,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # a float16 cast would turn the attention bias into -inf
         self.hidden_dim, self.num_heads, self.dropout = hidden_dim, num_heads, dropout
         self.head_dim = hidden_dim // num_heads
         heads = (num_heads, self.head_dim)
-        dtype = self.dtype_policy
-        self.query_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="query")
-        self.key_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="key")
-        self.value_dense = HeadsDense((hidden_dim, *heads), heads, dtype=dtype, name="value")
-        self.output_dense = HeadsDense((*heads, hidden_dim), (hidden_dim,), dtype=dtype, name="attention_output")
+        make = partial(HeadsDense, kernel_initializer=kernel_initializer, dtype=self.dtype_policy)
+        self.query_dense = make((hidden_dim, *heads), heads, name="query")
+        self.key_dense = make((hidden_dim, *heads), heads, name="key")
+        self.value_dense = make((hidden_dim, *heads), heads, name="value")
+        self.output_dense = make((*heads, hidden_dim), (hidden_dim,), name="attention_output")
         self._softmax = keras.layers.Softmax(dtype="float32", name="softmax")
-        self._dropout_layer = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")
+        self._dropout_layer = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self.built = True
 
     def call(

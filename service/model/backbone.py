@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
@@ -10,7 +11,7 @@ import keras
 
 from service.errors import PresetError
 from service.model.attention import PACKAGE, Tensor, mask_to_bias
-from service.model.initializers import kernel_initializer
+from service.model.initializers import KernelInitializer, truncated_normal, zeros
 from service.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
 from service.model.weights import restore, save_preset
 from service.presets.catalog import CATALOG
@@ -69,7 +70,8 @@ class Backbone(keras.Model):
     @classmethod
     def from_folder(cls, folder: PresetFolder, *, load_weights: bool, **kwargs: Any) -> Self:
         """Builds the model of a preset that was already resolved. Arguments as for `from_preset`."""
-        backbone = cls(**{**folder.config.to_mapping(), **kwargs})
+        initializer = zeros if load_weights else truncated_normal
+        backbone = cls(**{**folder.config.to_mapping(), "kernel_initializer": initializer, **kwargs})
         if load_weights:
             restore(backbone, folder)
         return backbone
@@ -100,6 +102,7 @@ class ElectraBackbone(Backbone):
         dtype: A dtype's name or a `keras.DTypePolicy`. Softmax and layer normalisation are computed in float32
             whatever it is.
         vocabulary_size: Another name for `vocab_size`.
+        kernel_initializer: How matrices start; not part of the config.
         hidden_activation: `gelu_tanh`, as KerasHub, or `gelu`, the exact form, as transformers' checkpoints.
         **kwargs: `name` and `trainable`.
 
@@ -136,6 +139,7 @@ class ElectraBackbone(Backbone):
         *,
         vocabulary_size: int | None = None,
         hidden_activation: str = "gelu_tanh",
+        kernel_initializer: KernelInitializer = truncated_normal,
         **kwargs: Any,
     ) -> None:
         if vocab_size is not None and vocabulary_size is not None:
@@ -155,7 +159,7 @@ class ElectraBackbone(Backbone):
             }
         )
         policy = keras.dtype_policies.get(dtype)
-        self._make_layers(config, policy)
+        self._make_layers(config, policy, kernel_initializer)
         inputs = {
             name: keras.Input((None,), dtype="int32", name=name)
             for name in ("token_ids", "segment_ids", "padding_mask")
@@ -170,43 +174,36 @@ class ElectraBackbone(Backbone):
         for name, value in config.to_mapping().items():
             setattr(self, name, value)  # `backbone.hidden_dim` and the others, as in KerasHub
 
-    def _make_layers(self, config: BackboneConfig, dtype: Any) -> None:
+    def _make_layers(self, config: BackboneConfig, dtype: keras.DTypePolicy, initializer: KernelInitializer) -> None:
+        hidden_dim, width, rate = config.hidden_dim, config.embedding_dim, config.dropout
+        make = partial(dense, dtype=dtype, kernel_initializer=initializer)
         self.token_embedding = keras.layers.ReversibleEmbedding(
-            config.vocab_size,
-            config.embedding_dim,
-            embeddings_initializer=kernel_initializer(),
-            dtype=dtype,
-            name="token_embedding",
+            config.vocab_size, width, embeddings_initializer=initializer(), dtype=dtype, name="token_embedding"
         )
-        self.position_embedding = PositionEmbedding(config.max_sequence_length, dtype=dtype, name="position_embedding")
+        self.position_embedding = PositionEmbedding(
+            config.max_sequence_length, initializer, dtype=dtype, name="position_embedding"
+        )
         self.segment_embedding = keras.layers.Embedding(
-            config.num_segments,
-            config.embedding_dim,
-            embeddings_initializer=kernel_initializer(),
-            dtype=dtype,
-            name="segment_embedding",
+            config.num_segments, width, embeddings_initializer=initializer(), dtype=dtype, name="segment_embedding"
         )
         self.embeddings_add = keras.layers.Add(dtype=dtype, name="embeddings_add")
         self.embeddings_layer_norm = layer_norm(dtype, "embeddings_layer_norm")
-        self.embeddings_dropout = keras.layers.Dropout(config.dropout, dtype=dtype, name="embeddings_dropout")
-        self.embeddings_projection = (
-            dense(config.hidden_dim, dtype, "embeddings_projection")
-            if config.embedding_dim != config.hidden_dim
-            else None
-        )
+        self.embeddings_dropout = keras.layers.Dropout(rate, dtype=dtype, name="embeddings_dropout")
+        self.embeddings_projection = make(hidden_dim, "embeddings_projection") if width != hidden_dim else None
         self.transformer_layers = [
             TransformerEncoder(
-                config.hidden_dim,
+                hidden_dim,
                 config.num_heads,
                 config.intermediate_dim,
-                config.dropout,
+                rate,
                 config.hidden_activation,
+                initializer,
                 dtype=dtype,
                 name=f"transformer_layer_{i}",
             )
             for i in range(config.num_layers)
         ]
-        self.pooled_dense = dense(config.hidden_dim, dtype, "pooled_dense", "tanh")
+        self.pooled_dense = make(hidden_dim, "pooled_dense", activation="tanh")
 
     def embed(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """What goes into the first transformer layer: (B, T) ids to (B, T, D)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import keras
@@ -17,9 +18,18 @@ INITIAL_STDDEV: Final = 0.02
 """As in the original ELECTRA."""
 
 
-def kernel_initializer() -> keras.initializers.Initializer:
-    """A fresh TruncatedNormal; an initializer must not be shared between weights."""
+KernelInitializer = Callable[[], keras.initializers.Initializer]
+"""Makes a fresh initializer for each matrix: one that is shared would draw the same numbers again."""
+
+
+def truncated_normal() -> keras.initializers.Initializer:
+    """For a model that is to be trained."""
     return keras.initializers.TruncatedNormal(stddev=INITIAL_STDDEV)
+
+
+def zeros() -> keras.initializers.Initializer:
+    """For a model whose weights are set right after: drawing 335 million numbers takes many seconds."""
+    return keras.initializers.Zeros()
 
 
 def randomise(backbone: ElectraBackbone, seed: int, stddev: float = INITIAL_STDDEV) -> None:

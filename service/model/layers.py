@@ -16,7 +16,7 @@ import keras
 from keras import ops
 
 from service.model.attention import PACKAGE, SelfAttention, Tensor, mask_to_bias
-from service.model.initializers import kernel_initializer
+from service.model.initializers import KernelInitializer, truncated_normal
 
 LAYER_NORM_EPSILON: Final = 1e-12
 
@@ -33,17 +33,20 @@ class PositionEmbedding(keras.layers.Layer):
 
     Args:
         sequence_length: How many positions there are vectors for.
+        kernel_initializer: How the vectors start.
         **kwargs: `name`, `dtype` and what else a Keras layer takes.
     """
 
-    def __init__(self, sequence_length: int, **kwargs: Any) -> None:
+    def __init__(
+        self, sequence_length: int, kernel_initializer: KernelInitializer = truncated_normal, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.sequence_length = sequence_length
+        self.sequence_length, self._kernel_initializer = sequence_length, kernel_initializer
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         """Makes the vectors, as wide as the inputs."""
         self.position_embeddings = self.add_weight(
-            name="embeddings", shape=(self.sequence_length, inputs_shape[-1]), initializer=kernel_initializer()
+            name="embeddings", shape=(self.sequence_length, inputs_shape[-1]), initializer=self._kernel_initializer()
         )
         self.built = True
 
@@ -77,6 +80,7 @@ class TransformerEncoder(keras.layers.Layer):
         intermediate_dim: I.
         dropout: Dropout rate, in training.
         activation: One of `ACTIVATIONS`.
+        kernel_initializer: How kernels start.
         **kwargs: `name`, `dtype` and what else a Keras layer takes.
     """
 
@@ -87,22 +91,24 @@ class TransformerEncoder(keras.layers.Layer):
         intermediate_dim: int,
         dropout: float = 0.0,
         activation: str = "gelu_tanh",
+        kernel_initializer: KernelInitializer = truncated_normal,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # a float16 cast would turn the attention bias into -inf
         self.hidden_dim, self.num_heads, self.intermediate_dim = hidden_dim, num_heads, intermediate_dim
         self.dropout, self.activation = dropout, activation
         dtype = self.dtype_policy
+        make = partial(dense, dtype=dtype, kernel_initializer=kernel_initializer)
         self._self_attention_layer = SelfAttention(
-            hidden_dim, num_heads, dropout, dtype=dtype, name="self_attention_layer"
+            hidden_dim, num_heads, dropout, kernel_initializer, dtype=dtype, name="self_attention_layer"
         )
         self._self_attention_layer_norm = layer_norm(dtype, "self_attention_layer_norm")
         self._self_attention_dropout = keras.layers.Dropout(dropout, dtype=dtype, name="self_attention_dropout")
         self._feedforward_layer_norm = layer_norm(dtype, "feedforward_layer_norm")
-        self._feedforward_intermediate_dense = dense(
-            intermediate_dim, dtype, "feedforward_intermediate_dense", ACTIVATIONS[activation]
+        self._feedforward_intermediate_dense = make(
+            intermediate_dim, "feedforward_intermediate_dense", activation=ACTIVATIONS[activation]
         )
-        self._feedforward_output_dense = dense(hidden_dim, dtype, "feedforward_output_dense")
+        self._feedforward_output_dense = make(hidden_dim, "feedforward_output_dense")
         self._feedforward_dropout = keras.layers.Dropout(dropout, dtype=dtype, name="feedforward_dropout")
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002
@@ -135,6 +141,7 @@ class TransformerEncoder(keras.layers.Layer):
         Returns:
             (B, Q, D), Q being `query_rows` or T.
         """
+        inputs = ops.cast(inputs, self.compute_dtype)
         if attention_bias is None and padding_mask is not None:
             attention_bias = mask_to_bias(padding_mask)
         rows = inputs if query_rows is None else inputs[:, :query_rows]  # (B, Q, D)
@@ -170,8 +177,10 @@ def layer_norm(dtype: keras.DTypePolicy, name: str) -> keras.layers.LayerNormali
     return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, dtype=dtype, name=name)
 
 
-def dense(units: int, dtype: keras.DTypePolicy, name: str, activation: Any = None) -> keras.layers.Dense:
-    """A dense layer with ELECTRA's initial weights."""
+def dense(
+    units: int, name: str, *, dtype: keras.DTypePolicy, kernel_initializer: KernelInitializer, activation: Any = None
+) -> keras.layers.Dense:
+    """Keras' dense layer, with a fresh initializer."""
     return keras.layers.Dense(
         units, activation=activation, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.model.backbone import BACKBONES, ElectraBackbone
-from service.model.initializers import randomise
+from service.model.initializers import randomise, zeros
 from service.presets.folder import PresetFolder
 
 
@@ -20,7 +20,7 @@ def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool, seed:
         PresetError: The weight files are not what they should be.
     """
     backbone: ElectraBackbone = BACKBONES[preset.registered_name].from_folder(
-        preset, load_weights=load_weights, dtype=dtype
+        preset, load_weights=load_weights, dtype=dtype, kernel_initializer=zeros
     )
     if not load_weights:
         randomise(backbone, seed)

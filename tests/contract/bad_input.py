@@ -144,10 +144,13 @@ OVER_REST: Final = (
     Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MALFORMED, "content-type"),
     Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MALFORMED, "content-type"),
     Case("no content type", Wire(b'{"token_ids":[[1]]}', ""), MALFORMED, "content-type"),
+    Case("the largest body, blank", Wire(b" " * MAX_REQUEST_BYTES), MALFORMED),
     Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
     Case("a bodyful of bad ids", _json(token_ids=[["7"] * 1900] * 2), INVALID, "token_ids[0]"),
 )
 
+ENVELOPE_BYTES: Final = 16
+"""More than a stream adds to a request."""
 TOKENS_FIELD: Final = b"\x1a"
 """Tag of `EncodeRequest.tokens`."""
 UNKNOWN_FIELD: Final = b"\xfa\x01\x07hunter2"
@@ -213,6 +216,7 @@ OVER_GRPC: Final = (
     Case("half a message", Wire(b"\x12\x7fhunter2"), MALFORMED),
     Case("groups without end", Wire(b"\xfb\x01" * 5000), MALFORMED),
     Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED),
+    Case("the largest message, of zeros", Wire(bytes(MAX_REQUEST_BYTES - ENVELOPE_BYTES)), MALFORMED),
     Case("nothing at all", Wire(b""), MALFORMED, "input"),
     Case("no ids and no text", Query(), MALFORMED, "input"),
 )

@@ -68,7 +68,7 @@ class Refusal:
         message: What is said to people.
         field: The field at fault.
         retry_after_s: When to try again.
-        request_id: The request's name in the log; None in a stream, where the caller gives it.
+        request_id: The request's name in the log; None where gRPC itself refused it, or a stream's had no valid one.
         raw: Everything that came back, to look for what should not be in it.
     """
 

@@ -53,7 +53,7 @@ def stream_answer(data: bytes) -> Outcome:
         message=error.message,
         field=error.field or None,
         retry_after_s=error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None,
-        request_id=None,
+        request_id=answer.request_id or None,
         raw=data,
     )
 

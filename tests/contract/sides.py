@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import grpc
 import httpx
+import uvicorn
+from fastapi import FastAPI
 
 from service.api.grpc.server import GrpcServer
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
@@ -21,6 +25,8 @@ from tests.contract.stack import Stack
 SERVICE: Final = "/electra.v1.EncoderService"
 SIDES: Final = ("rest", "grpc", "stream")
 ALL_SIDES: Final = ("rest", "base64", "grpc", "stream")
+SOCKET_SIDES: Final = ("http", "grpc", "stream")
+"""Those whose caller can hang up."""
 
 
 class Side(Protocol):
@@ -82,9 +88,9 @@ class GrpcSide:
         return to_message(query)
 
     async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
-        call = self._channel.unary_unary(f"{SERVICE}/Encode")(wire.data, timeout=timeout_s)
+        encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"{SERVICE}/Encode")
         try:
-            return read.message(cast("bytes", await call))
+            return read.message(await encode(wire.data, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
 
@@ -93,9 +99,10 @@ class StreamSide(GrpcSide):
     """`EncodeStream`, one request to a stream."""
 
     async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
-        call = self._channel.stream_stream(f"{SERVICE}/EncodeStream")(_items(wire), timeout=timeout_s)
+        method = f"{SERVICE}/EncodeStream"
+        encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         try:
-            answers = [cast("bytes", answer) async for answer in call]
+            answers = [answer async for answer in encode(_items(wire), timeout=timeout_s)]
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
         assert len(answers) == 1, "each request of a stream is answered once"
@@ -103,12 +110,19 @@ class StreamSide(GrpcSide):
 
 
 def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
-    """Serves `stack` on the side of that name, one of `ALL_SIDES`, for as long as the context is open."""
+    """Serves `stack` for as long as the context is open.
+
+    Args:
+        stack: What to serve.
+        name: One of `ALL_SIDES`, or `http`: REST over a real socket.
+    """
     match name:
         case "rest":
             return _rest(stack, "float")
         case "base64":
             return _rest(stack, "base64")
+        case "http":
+            return _http(stack)
         case "grpc":
             return _grpc(stack, GrpcSide)
         case _:
@@ -117,10 +131,30 @@ def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
 
 @asynccontextmanager
 async def _rest(stack: Stack, encoding_format: str) -> AsyncIterator[Side]:
-    app = create_app(stack.service, stack.settings.rest, stack.metrics, Observer("rest", stack.metrics, stack.log))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(_app(stack), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
         yield RestSide(client, encoding_format)
+
+
+@asynccontextmanager
+async def _http(stack: Stack) -> AsyncIterator[Side]:
+    server = uvicorn.Server(uvicorn.Config(_app(stack), lifespan="off", log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            yield RestSide(client, "float")
+        server.should_exit = True
+        await serving
+
+
+def _app(stack: Stack) -> FastAPI:
+    return create_app(
+        stack.service,
+        stack.settings.rest,
+        stack.metrics,
+        Observer("rest", stack.metrics, stack.log),
+        max_sequences=stack.settings.max_sequences,
+    )
 
 
 @asynccontextmanager

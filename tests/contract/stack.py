@@ -38,6 +38,10 @@ MAX_TEXT_CHARACTERS = 200
 MAX_REQUEST_BYTES = 16_384
 MAX_QUEUE_SEQUENCES = 6
 
+SECONDS_PER_POSITION = 0.01
+TIMINGS = tuple((BatchShape(1, length), length * SECONDS_PER_POSITION) for length in (4, 8))
+"""What the engines are said to take: nothing for a batch, and this much for each position."""
+
 TINY_CONFIG = BackboneConfig(
     vocab_size=VOCAB_SIZE,
     num_layers=1,
@@ -123,7 +127,7 @@ class Stack:
 def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
     preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else _tiny_preset()
-    return LoadedModel(preset, load_tokenizer(preset), (engines[settings.name],), ((BatchShape(1, 8), 1e-4),))
+    return LoadedModel(preset, load_tokenizer(preset), (engines[settings.name],), TIMINGS)
 
 
 def _tiny_preset() -> PresetFolder:

@@ -15,7 +15,7 @@ from service.tensors import DEFAULT_OUTPUTS, Float32Array, Output
 from tests.contract.outcome import answered
 from tests.contract.query import Query, Rows
 from tests.contract.sides import ALL_SIDES, Side, connect
-from tests.contract.stack import MAX_LENGTH, TINY, Stack
+from tests.contract.stack import MAX_LENGTH, MAX_TEXT_CHARACTERS, TINY, Stack
 from tests.fakes import FAKE_HIDDEN_DIM
 
 ALL: Final = tuple(Output)
@@ -76,8 +76,14 @@ async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> 
 
 @pytest.mark.parametrize(
     "texts",
-    [["the white rabbit"], ["alone", ("first of a pair", "second of it")], ["ÀÉÎ — naïve café"], [""]],
-    ids=["one", "with a pair", "accents", "empty"],
+    [
+        ["the white rabbit"],
+        ["alone", ("first of a pair", "second of it")],
+        ["ÀÉÎ — naïve café"],
+        [""],
+        ["a " * (MAX_TEXT_CHARACTERS // 2)],
+    ],
+    ids=["one", "with a pair", "accents", "empty", "the longest"],
 )
 @pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
 async def test_text_is_encoded_as_the_tokenizer_has_it(

@@ -13,5 +13,5 @@ POLL_S: Final = 0.001
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until `condition` holds; fails where that takes `DEADLINE_S`."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for knows of no event
             await asyncio.sleep(POLL_S)

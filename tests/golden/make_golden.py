@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def save(backbone: Any, folder: Path, **kwargs: Any) -> None:
 
 def answers(backbone: Any) -> dict[str, Any]:
     """Inputs and outputs of every case."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for case, inputs in cases().items():
         outputs = backbone(inputs, training=False)
         arrays |= {f"{case}/{name}": np.asarray(value) for name, value in {**inputs, **outputs}.items()}
@@ -191,14 +192,19 @@ def ids(vocabulary: list[str], lowercase: bool, strip_accents: bool) -> list[lis
     in_tensorflow = [[int(i) for i in row] for row in tokenizer._tokenize_tf(texts())]
     for text, ours, theirs in zip(texts(), in_python, in_tensorflow, strict=True):
         if ours != theirs:
-            print(f"KerasHub disagrees with itself: {text!r}: {ours} in Python, {theirs} in TensorFlow")
+            sys.stderr.write(f"KerasHub disagrees with itself on {text!r}: {ours} in Python, {theirs} in TensorFlow\n")
     return in_python
 
 
 def packed_pairs(vocabulary: list[str]) -> list[dict[str, Any]]:
     """Pairs as KerasHub's packer truncates them, without its padding."""
     tokenizer = keras_hub.models.ElectraTokenizer(vocabulary, lowercase=True)
-    pairs = [("the rabbit was late", "who was late?"), ("a b c d e f g h", "a b"), ("a b", "a b c d e f g h"), ("", "a")]
+    pairs = [
+        ("the rabbit was late", "who was late?"),
+        ("a b c d e f g h", "a b"),
+        ("a b", "a b c d e f g h"),
+        ("", "a"),
+    ]
     golden = []
     for (first, second), length in itertools.product(pairs, (3, 4, 7, 8, 32)):
         packer = keras_hub.layers.MultiSegmentPacker(

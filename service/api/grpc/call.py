@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import grpc
 
 from service.api.grpc.status import REQUEST_ID_KEY
-from service.errors import MalformedRequest
+from service.api.priority import PRIORITY_KEY, parse_priority
 from service.inference import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
-
-PRIORITY_KEY: Final = "x-priority"
-PRIORITIES: Final[Mapping[str, Priority]] = MappingProxyType(
-    {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +46,7 @@ class Call:
         Raises:
             MalformedRequest: It is none of high, normal and low.
         """
-        value = self.metadata.get(PRIORITY_KEY, "normal")
-        priority = PRIORITIES.get(value) if isinstance(value, str) else None
-        if priority is None:
-            raise MalformedRequest("x-priority must be high, normal or low; received another value", field=PRIORITY_KEY)
-        return priority
+        return parse_priority(self.metadata.get(PRIORITY_KEY))
 
     @property
     def client(self) -> str:

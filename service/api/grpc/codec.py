@@ -1,4 +1,4 @@
-"""Requests and answers between their messages and the service's own types. Pure: no call, no clock, no log.
+"""What a request's message asks for, in the service's own types. Pure: no call, no clock, no log.
 
 What a request means is checked by `service.inference`, for all transports alike; here only what a message can
 get wrong by itself.
@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-from google.protobuf.message import Message
-
 from service.api.grpc.strict import refuse_unknown_fields
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_floats, refuse_too_many, to_rows
-from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
-from service.inference import EncodeResult
+from service.api.grpc.tensor import refuse_too_many, to_rows
+from service.errors import InvalidInput, MalformedRequest
 from service.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
@@ -73,34 +69,6 @@ def count(sequences: TokenInput | TextInput) -> int:
     return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)
 
 
-def from_result(result: EncodeResult, request_id: str) -> pb.EncodeResponse:
-    """The answer's message."""
-    return pb.EncodeResponse(
-        request_id=request_id,
-        model=result.model,
-        sequence_output=_each(result, Output.SEQUENCE),
-        pooled_output=_stacked(result, Output.POOLED),
-        cls_output=_stacked(result, Output.CLS),
-        mean_output=_stacked(result, Output.MEAN),
-        usage=pb.Usage(sequences=len(result.rows), tokens=result.tokens),
-        truncated=result.truncated,
-    )
-
-
-def serialize(message: Message, max_bytes: int) -> bytes:
-    """The bytes of an answer.
-
-    Raises:
-        PayloadTooLarge: They are more than `max_bytes`, which gRPC would refuse without a word of advice.
-    """
-    data = message.SerializeToString()
-    if len(data) > max_bytes:
-        raise PayloadTooLarge(
-            f"an answer may be at most {max_bytes} bytes; this one has {len(data)}: ask for fewer sequences or outputs"
-        )
-    return data
-
-
 def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
     refuse_unknown_fields(message, "tokens")
 
@@ -123,13 +91,3 @@ def _to_texts(message: pb.TextInput, max_sequences: int) -> TextInput:
 def _to_text(message: pb.Text, field: str) -> str | tuple[str, str]:
     refuse_unknown_fields(message, field)
     return (message.first, message.second) if message.HasField("second") else message.first
-
-
-def _each(result: EncodeResult, output: Output) -> list[pb.Tensor]:
-    return [from_floats(row.get(output)) for row in result.rows] if output in result.outputs else []
-
-
-def _stacked(result: EncodeResult, output: Output) -> pb.Tensor | None:
-    if output not in result.outputs:
-        return None
-    return from_floats(np.stack([row.get(output) for row in result.rows]))  # (B, H)

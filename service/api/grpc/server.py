@@ -10,9 +10,9 @@ from grpc_reflection.v1alpha import reflection
 
 from service.api.grpc.health import NAME as HEALTH_NAME
 from service.api.grpc.health import Health
-from service.api.grpc.ports import EncodeService
 from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from service.api.observer import Observer
+from service.api.ports import EncodeService
 from service.errors import StartupError
 from service.settings import GrpcSettings
 

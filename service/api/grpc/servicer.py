@@ -11,22 +11,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
 import grpc
-from google.protobuf.message import Message
 
 from service.api.grpc import codec, status
+from service.api.grpc.answer import Parts, from_result, join
 from service.api.grpc.call import Call, Context
 from service.api.grpc.model_info import from_model_info
-from service.api.grpc.ports import EncodeService
 from service.api.grpc.stream import EncodeStream
 from service.api.grpc.strict import parse
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from service.api.ports import EncodeService
 from service.errors import ServiceError, ShuttingDown
 from service.inference import EncodeRequest
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
-Answer: TypeAlias = Callable[[bytes, Call, Observation], Awaitable[Message]]
+Answer: TypeAlias = Callable[[bytes, Call, Observation], Awaitable[Parts]]
 
 
 class EncoderServicer:
@@ -78,7 +78,7 @@ class EncoderServicer:
             try:
                 with self._observer.request(method, choose_request_id(call.request_id)) as seen:
                     self._refuse_when_draining()
-                    rendered = codec.serialize(await answer(data, call, seen), self._max_answer_bytes)
+                    rendered = join(await answer(data, call, seen), self._max_answer_bytes)
             except ServiceError as error:
                 await _abort(context, error, seen.request_id)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id),))
@@ -86,19 +86,19 @@ class EncoderServicer:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    async def _encode(self, data: bytes, call: Call, seen: Observation) -> pb.EncodeResponse:
+    async def _encode(self, data: bytes, call: Call, seen: Observation) -> Parts:
         message = parse(pb.EncodeRequest, data)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             seen.request_id = message.request_id
         return await self._answer(message, call, seen)
 
-    async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> pb.EncodeResponse:
+    async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> Parts:
         seen.model = self._service.label(message.model or None)
         request = self._to_request(message, call)
         seen.sequences = codec.count(request.input)
         result = await self._service.encode(request)
         seen.tokens = result.tokens
-        return codec.from_result(result, seen.request_id)
+        return from_result(result, seen.request_id)
 
     def _to_request(self, message: pb.EncodeRequest, call: Call) -> EncodeRequest:
         return EncodeRequest(
@@ -115,13 +115,13 @@ class EncoderServicer:
         call = Call.of(context)
         request_id = choose_request_id(call.request_id)
 
-        def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[pb.EncodeResponse]:
+        def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[Parts]:
             return self._answer(message, call, seen)
 
         stream = EncodeStream(
             encode,
             self._observer,
-            context,
+            context.write,
             max_requests=self._max_stream_requests,
             max_answer_bytes=self._max_answer_bytes,
         )
@@ -139,14 +139,16 @@ class EncoderServicer:
         if self._draining:
             raise _shutting_down()
 
-    async def _list_models(self, data: bytes, _: Call, __: Observation) -> pb.ListModelsResponse:
+    async def _list_models(self, data: bytes, _: Call, __: Observation) -> Parts:
         parse(pb.ListModelsRequest, data)
-        return pb.ListModelsResponse(models=[from_model_info(info) for info in self._service.models()])
+        models = [from_model_info(info) for info in self._service.models()]
+        return [pb.ListModelsResponse(models=models).SerializeToString()]
 
-    async def _get_model(self, data: bytes, _: Call, seen: Observation) -> pb.GetModelResponse:
+    async def _get_model(self, data: bytes, _: Call, seen: Observation) -> Parts:
         name = parse(pb.GetModelRequest, data).name
         seen.model = self._service.label(name)
-        return pb.GetModelResponse(model=from_model_info(self._service.model(name)))
+        model = from_model_info(self._service.model(name))
+        return [pb.GetModelResponse(model=model).SerializeToString()]
 
 
 def _shutting_down() -> ShuttingDown:

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 from service.api.grpc import status
-from service.api.grpc.call import Context
-from service.api.grpc.codec import serialize
+from service.api.grpc.answer import Parts, in_stream, join
 from service.api.grpc.strict import parse, refuse_unknown_fields
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
 from service.errors import MalformedRequest, ServiceError
 
-Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[pb.EncodeResponse]]
+Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[Parts]]
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
 class EncodeStream:
@@ -30,17 +30,17 @@ class EncodeStream:
     Args:
         encode: Answers one request.
         observer: Where each request is counted and logged, by itself.
-        context: Where answers are written.
+        write: Sends one answer, and returns when the caller's side has room for the next.
         max_requests: How many requests are worked on at a time.
         max_answer_bytes: Largest answer that may be written.
     """
 
     def __init__(
-        self, encode: Encode, observer: Observer, context: Context, *, max_requests: int, max_answer_bytes: int
+        self, encode: Encode, observer: Observer, write: Write, *, max_requests: int, max_answer_bytes: int
     ) -> None:
         self._encode = encode
         self._observer = observer
-        self._context = context
+        self._write = write
         self._slots = asyncio.Semaphore(max_requests)
         self._max_answer_bytes = max_answer_bytes
         self._writing = asyncio.Lock()
@@ -72,7 +72,7 @@ class EncodeStream:
         try:
             answer = await self._answer(data)
             async with self._writing:  # gRPC takes one write at a time
-                await self._context.write(answer)
+                await self._write(answer)
         finally:
             self._slots.release()
 
@@ -84,8 +84,7 @@ class EncodeStream:
                 refuse_unknown_fields(message, "request")
                 claimed = seen.request_id = self._claim(message.request_id)
                 response = await self._encode(message, seen)
-                answer = pb.EncodeStreamResponse(request_id=claimed, response=response)
-                return serialize(answer, self._max_answer_bytes)
+                return join(in_stream(response, claimed), self._max_answer_bytes)
         except ServiceError as error:
             failed = status.from_error(error, claimed or made)
             return pb.EncodeStreamResponse(request_id=claimed, error=failed).SerializeToString()

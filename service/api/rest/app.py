@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service import __version__, errors
 from service.api.observer import Observer
+from service.api.ports import EncodeService
 from service.api.rest import examples
 from service.api.rest.body import SlowBody
 from service.api.rest.boundary import Boundary
@@ -18,7 +19,6 @@ from service.api.rest.encode import EncodeEndpoint
 from service.api.rest.failures import add_problem_handlers
 from service.api.rest.models import ModelEndpoints
 from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_answer, problems, text_answer
-from service.api.rest.ports import EncodeService
 from service.api.rest.probes import ProbeEndpoints
 from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
 from service.metrics import Metrics
@@ -45,7 +45,9 @@ _ENCODE_DESCRIPTION: Final = (
 )
 
 
-def create_app(service: EncodeService, settings: RestSettings, metrics: Metrics, observer: Observer) -> FastAPI:
+def create_app(
+    service: EncodeService, settings: RestSettings, metrics: Metrics, observer: Observer, *, max_sequences: int
+) -> FastAPI:
     """Builds the application.
 
     Args:
@@ -53,6 +55,7 @@ def create_app(service: EncodeService, settings: RestSettings, metrics: Metrics,
         settings: The limits on bodies; host and port are the server's business.
         metrics: What `/metrics` shows.
         observer: Counts and logs the requests to `/v1`.
+        max_sequences: Most sequences of one request that any model takes.
     """
     app = DocumentedFastAPI(
         title="electra-serve",
@@ -65,7 +68,7 @@ def create_app(service: EncodeService, settings: RestSettings, metrics: Metrics,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    _add_encode(app, EncodeEndpoint(service, settings, observer))
+    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences))
     _add_models(app, ModelEndpoints(service, observer))
     _add_probes(app, ProbeEndpoints(service, metrics))
     add_problem_handlers(app)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service.api.rest.rows import id_rows, text_rows
 from service.api.rest.schemas import EncodeBody, EncodingFormat
-from service.errors import InvalidInput, MalformedRequest
+from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from service.inference import EncodeRequest, Priority
 from service.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
 
@@ -36,15 +36,23 @@ class Decoded:
     encoding_format: EncodingFormat
 
 
-def decode(payload: object, sender: Sender) -> Decoded:
+def decode(payload: object, sender: Sender, *, max_sequences: int) -> Decoded:
     """Turns a body, parsed from JSON, into a request.
+
+    Args:
+        payload: The body.
+        sender: What else is known of the request.
+        max_sequences: Most sequences that any model here takes; more are refused before they cost anything.
 
     Raises:
         MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
             together.
         InvalidInput: Ids that are not integers, or an output or format that does not exist.
+        PayloadTooLarge: There are more than `max_sequences`.
     """
     body = _validate(payload)
+    for field in ("token_ids", "segment_ids", "padding_mask", "text"):
+        _refuse_too_many(getattr(body, field), field, max_sequences)
     request = EncodeRequest(
         input=_input(body),
         model=body.model,
@@ -82,6 +90,11 @@ def _input(body: EncodeBody) -> TokenInput | TextInput:
         segment_ids=None if body.segment_ids is None else id_rows(body.segment_ids, "segment_ids"),
         padding_mask=None if body.padding_mask is None else id_rows(body.padding_mask, "padding_mask"),
     )
+
+
+def _refuse_too_many(values: object, field: str, max_sequences: int) -> None:
+    if isinstance(values, list) and len(values) > max_sequences:
+        raise PayloadTooLarge(f"a request takes at most {max_sequences} sequences; received {len(values)}", field=field)
 
 
 def _outputs(names: object) -> Outputs:

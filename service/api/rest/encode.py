@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.observer import Observer
+from service.api.ports import EncodeService
+from service.api.priority import PRIORITY_KEY, parse_priority
 from service.api.rest import request_headers
 from service.api.rest.body import parse_json, read_body
 from service.api.rest.boundary import request_id
 from service.api.rest.decode import Decoded, Sender, decode
 from service.api.rest.disconnect import unless_disconnected
-from service.api.rest.ports import EncodeService
 from service.api.rest.render import render
 from service.api.rest.respond import JsonChunks
 from service.inference import EncodeRequest
@@ -32,12 +33,16 @@ class EncodeEndpoint:
         service: What encodes.
         settings: The limits on bodies.
         observer: Counts and logs each request.
+        max_sequences: Most sequences of one request that any model takes; more are refused unread.
     """
 
-    def __init__(self, service: EncodeService, settings: RestSettings, observer: Observer) -> None:
+    def __init__(
+        self, service: EncodeService, settings: RestSettings, observer: Observer, *, max_sequences: int
+    ) -> None:
         self._service = service
         self._settings = settings
         self._observer = observer
+        self._max_sequences = max_sequences
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -56,13 +61,13 @@ class EncodeEndpoint:
     async def _decode(self, request: Request) -> Decoded:
         sender = Sender(
             client=request.client.host if request.client else "",
-            priority=request_headers.priority(request.headers),
+            priority=parse_priority(request.headers.get(PRIORITY_KEY)),
             timeout_s=request_headers.timeout_s(request.headers),
         )
         body = await read_body(request.headers, request.receive, self._settings)
         if len(body) <= LARGE_BODY_BYTES:
-            return decode(parse_json(body), sender)
-        return await asyncio.to_thread(lambda: decode(parse_json(body), sender))
+            return decode(parse_json(body), sender, max_sequences=self._max_sequences)
+        return await asyncio.to_thread(lambda: decode(parse_json(body), sender, max_sequences=self._max_sequences))
 
 
 def _sequences(request: EncodeRequest) -> int:

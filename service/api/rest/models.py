@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.observer import Observer
+from service.api.ports import EncodeService
 from service.api.rest.boundary import request_id
-from service.api.rest.ports import EncodeService
 from service.api.rest.respond import json_response
 
 

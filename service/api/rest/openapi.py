@@ -8,11 +8,12 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from service.api.priority import PRIORITY_KEY, PRIORITY_NAMES
 from service.api.rest import examples
 from service.api.rest.body import JSON_MEDIA_TYPE
 from service.api.rest.boundary import REQUEST_ID_HEADER
 from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
-from service.api.rest.request_headers import PRIORITIES, PRIORITY_HEADER, TIMEOUT_HEADER
+from service.api.rest.request_headers import TIMEOUT_HEADER
 from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
 from service.errors import ServiceError
 from service.registry import ModelInfo
@@ -53,7 +54,7 @@ def encode_request() -> JsonObject:
                 REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
             ),
             _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
-            _header(PRIORITY_HEADER, "Which requests go first.", {"enum": list(PRIORITIES), "default": "normal"}),
+            _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],
         "requestBody": {
             "required": True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from service.api.rest.ports import EncodeService
+from service.api.ports import EncodeService
 from service.api.rest.respond import json_response
 from service.errors import ModelNotReady
 from service.metrics import Metrics

@@ -1,4 +1,4 @@
-"""The headers with which a caller says how urgent a request is."""
+"""The header with which a caller says how long it will wait."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Final
 from starlette.datastructures import Headers
 
 from service.errors import MalformedRequest
-from service.inference import Priority
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
-PRIORITY_HEADER: Final = "x-priority"
 
 _TIMEOUT_PATTERN: Final = re.compile(r"[1-9][0-9]{0,8}")
-PRIORITIES: Final = {priority.name.lower(): priority for priority in Priority}
 
 
 def timeout_s(headers: Headers) -> float | None:
@@ -36,24 +33,3 @@ def timeout_s(headers: Headers) -> float | None:
             field=TIMEOUT_HEADER,
         )
     return int(value) / 1e3
-
-
-def priority(headers: Headers) -> Priority:
-    """The caller's `x-priority`; normal where it does not say.
-
-    Raises:
-        MalformedRequest: None of high, normal and low.
-
-    Example:
-        >>> priority(Headers({"x-priority": "high"}))
-        <Priority.HIGH: 0>
-    """
-    value = headers.get(PRIORITY_HEADER)
-    if value is None:
-        return Priority.NORMAL
-    if value not in PRIORITIES:
-        raise MalformedRequest(
-            f"{PRIORITY_HEADER} must be one of {', '.join(PRIORITIES)}; received something else",
-            field=PRIORITY_HEADER,
-        )
-    return PRIORITIES[value]

@@ -112,7 +112,8 @@ def _lists(values: object, field: str) -> list[list[object]]:
 
 def _not_integer(rows: list[list[object]], field: str) -> InvalidInput:
     row = next(row for row, values in enumerate(rows) if not set(map(type, values)) <= {int})
-    position = next(position for position, value in enumerate(rows[row]) if type(value) is not int)
+    types = list(map(type, rows[row]))
+    position = min(types.index(other) for other in set(types) - {int})
     return InvalidInput(
         f"{field} must hold integers only; {field}[{row}][{position}] is {_json_name(rows[row][position])}",
         field=f"{field}[{row}]",

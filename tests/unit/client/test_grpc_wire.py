@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from service import errors
-from service.api.grpc.codec import OUTPUTS, from_result, to_input
+from service.api.grpc.answer import from_result, join
+from service.api.grpc.codec import OUTPUTS, to_input
 from service.api.grpc.model_info import from_model_info
 from service.api.grpc.status import code_of, details, trailing_metadata
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
@@ -51,7 +52,7 @@ def test_options_reach_the_server() -> None:
 def test_an_answer_becomes_arrays() -> None:
     outputs = frozenset(Output)
     result = EncodeResult("tiny", outputs, (answer([1, 2], outputs), answer([3], outputs)), 3, (False, True))
-    encoded = grpc_wire.to_encoded(from_result(result, "r1"))
+    encoded = grpc_wire.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
     for stacked in (encoded.pooled_output, encoded.cls_output, encoded.mean_output):
@@ -62,7 +63,8 @@ def test_an_answer_becomes_arrays() -> None:
 
 def test_what_was_not_asked_for_is_none() -> None:
     outputs = frozenset({Output.MEAN})
-    encoded = grpc_wire.to_encoded(from_result(EncodeResult("m", outputs, (answer([1], outputs),), 1, (False,)), ""))
+    result = EncodeResult("m", outputs, (answer([1], outputs),), 1, (False,))
+    encoded = grpc_wire.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
 
 

@@ -39,7 +39,7 @@ def service() -> Service:
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[AsyncElectraClient]:
     metrics = Metrics("0")
-    app = create_app(service, RestSettings(), metrics, observer(metrics, transport="rest"))
+    app = create_app(service, RestSettings(), metrics, observer(metrics, transport="rest"), max_sequences=256)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
     async with AsyncElectraClient(URL, http=http, retry=ONCE) as client:
         yield client

@@ -53,6 +53,8 @@ class FakeService:
         before: Awaited before each answer; may wait or raise.
     """
 
+    ready = True
+
     def __init__(self) -> None:
         self.requests: list[EncodeRequest] = []
         self.cancelled = 0

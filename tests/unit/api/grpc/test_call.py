@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.grpc.call import PRIORITIES, host_of
-from service.inference import Priority
+from service.api.grpc.call import host_of
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,3 @@ from service.inference import Priority
 )
 def test_a_peer_is_known_by_its_host(peer: str, host: str) -> None:
     assert host_of(peer) == host
-
-
-def test_every_priority_has_a_name() -> None:
-    assert set(PRIORITIES.values()) == set(Priority)

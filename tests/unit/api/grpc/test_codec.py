@@ -1,20 +1,16 @@
-"""Requests and answers between their messages and the service's types."""
+"""What a request's message asks for."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.grpc.codec import OUTPUTS, count, from_result, serialize, to_input, to_outputs
+from service.api.grpc.codec import OUTPUTS, count, to_input, to_outputs
 from service.api.grpc.strict import parse
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import to_floats
 from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
-from service.inference import EncodeResult
 from service.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
-from tests.unit.api.grpc.fake_service import answer
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request, tensor, tokens
 
 
@@ -95,32 +91,6 @@ def test_unknown_or_too_many_outputs_are_invalid(values: list[int]) -> None:
     with pytest.raises(InvalidInput) as caught:
         to_outputs(values)
     assert caught.value.field == "outputs"
-
-
-@pytest.mark.parametrize("output", list(Output))
-def test_an_answer_holds_the_outputs_asked_for_and_no_other(output: Output) -> None:
-    outputs = frozenset({output})
-    rows = (answer([1, 2], outputs), answer([3], outputs))
-    message = from_result(EncodeResult("tiny", outputs, rows, 3, (False, True)), "r")
-    field = output.value
-    assert {f.name for f, _ in message.ListFields()} == {"request_id", "model", "usage", "truncated", field}
-    assert (message.request_id, message.model, message.usage.sequences, message.usage.tokens) == ("r", "tiny", 2, 3)
-    assert list(message.truncated) == [False, True]
-    if output is Output.SEQUENCE:
-        expected = [row.sequence_output for row in rows]
-        for sent, want in zip(message.sequence_output, expected, strict=True):
-            assert want is not None
-            np.testing.assert_array_equal(to_floats(sent), want)
-    else:
-        np.testing.assert_array_equal(to_floats(getattr(message, field)), [[1.0] * 4, [3.0] * 4])
-
-
-def test_an_answer_is_bounded_from_both_sides() -> None:
-    message = pb.GetModelResponse(model=pb.ModelInfo(name="m" * 10))
-    size = message.ByteSize()
-    assert serialize(message, size) == message.SerializeToString()
-    with pytest.raises(PayloadTooLarge, match="ask for fewer sequences or outputs"):
-        serialize(message, size - 1)
 
 
 ROWS = st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=4), min_size=1, max_size=4)

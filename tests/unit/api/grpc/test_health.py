@@ -56,6 +56,7 @@ async def test_a_watch_tells_each_change_once_and_ends_with_the_server(running: 
     watching = watch(running, "")
     assert await told(watching) == Response.NOT_SERVING
     running.server.set_serving(False)
+    await check(running, "")  # gives the watch its turn
     running.server.set_serving(True)
     assert await told(watching) == Response.SERVING
     async with asyncio.timeout(5):

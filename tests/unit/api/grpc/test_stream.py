@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import pytest
 
+from service.api.grpc.answer import Parts
 from service.api.grpc.servicer import SERVICE_NAME
+from service.api.grpc.stream import EncodeStream
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.observer import Observation
 from service.errors import Overloaded
 from service.inference import EncodeRequest, Priority
-from tests.unit.api.grpc.conftest import Running
+from tests.unit.api.grpc.conftest import Running, observer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
 
@@ -180,6 +183,35 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     gates.open(2)
     gates.open(3)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
+
+
+class OneAtATime:
+    """Takes one write at a time, as gRPC's does, and is slow at it."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.written = 0
+
+    async def write(self, message: bytes) -> None:
+        assert not self.busy
+        self.busy = True
+        await asyncio.sleep(0)
+        self.busy = False
+        self.written += 1
+
+
+async def test_answers_are_written_one_at_a_time() -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        for i in range(3):
+            yield item(f"r{i}", [i]).SerializeToString()
+
+    async def encode(message: pb.EncodeRequest, seen: Observation) -> Parts:
+        return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
+
+    writer = OneAtATime()
+    stream = EncodeStream(encode, observer(), writer.write, max_requests=3, max_answer_bytes=1000)
+    assert await stream.run(requests())
+    assert writer.written == 3
 
 
 async def test_a_caller_who_leaves_cancels_all_its_requests(running: Running, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ class Rest:
 
     def app(self, settings: RestSettings = SETTINGS) -> FastAPI:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
-        return create_app(self.service, settings, self.metrics, Observer("rest", self.metrics, log))
+        return create_app(self.service, settings, self.metrics, Observer("rest", self.metrics, log), max_sequences=256)
 
     def counted(self, *, model: str, code: str) -> float:
         """How many requests of that outcome were counted."""

@@ -5,18 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.rest.decode import Sender, decode
-from service.errors import InvalidInput, MalformedRequest, ServiceError
+from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
 from service.inference import Priority
 from service.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
 from tests.unit.api.rest.refusals import refusal
 from tests.unit.api.rest.strategies import json_values
 
 FIELDS = ("model", "token_ids", "segment_ids", "padding_mask", "text", "outputs", "encoding_format", "truncate")
+MAX_SEQUENCES = 8
 
 
 def refused(payload: object) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        decode(payload, Sender())
+        decode(payload, Sender(), max_sequences=MAX_SEQUENCES)
     return caught.value
 
 
@@ -30,7 +31,7 @@ def test_ids_with_all_that_goes_with_them() -> None:
         "encoding_format": "base64",
         "truncate": True,
     }
-    decoded = decode(payload, Sender("192.0.2.7", Priority.HIGH, 0.25))
+    decoded = decode(payload, Sender("192.0.2.7", Priority.HIGH, 0.25), max_sequences=MAX_SEQUENCES)
     request = decoded.request
     assert isinstance(request.input, TokenInput)
     assert [row.tolist() for row in request.input.token_ids] == [[1, 2], [3]]
@@ -46,14 +47,14 @@ def test_ids_with_all_that_goes_with_them() -> None:
     "absent", [{}, dict.fromkeys(("model", "token_ids", "segment_ids", "padding_mask", "outputs"))]
 )
 def test_text_with_nothing_else_and_null_is_nothing(absent: dict[str, None]) -> None:
-    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender())
+    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender(), max_sequences=MAX_SEQUENCES)
     assert decoded.request.input == TextInput(("a", ("b", "c")))
     assert (decoded.request.model, decoded.request.outputs) == (None, DEFAULT_OUTPUTS)
     assert (decoded.request.truncate, decoded.encoding_format) == (False, "float")
 
 
 def test_segments_and_mask_stay_absent() -> None:
-    request = decode({"token_ids": [[1]]}, Sender()).request
+    request = decode({"token_ids": [[1]]}, Sender(), max_sequences=MAX_SEQUENCES).request
     assert isinstance(request.input, TokenInput)
     assert request.input.segment_ids is None
     assert request.input.padding_mask is None
@@ -126,5 +127,14 @@ def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid:
 
 @given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_any_json_is_a_request_or_refused_in_few_words(payload: object) -> None:
-    error = refusal(lambda: decode(payload, Sender()))
+    error = refusal(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES))
     assert error is None or (type(error) in {MalformedRequest, InvalidInput} and len(error.message) < 200)
+
+
+@pytest.mark.parametrize("field", ["token_ids", "segment_ids", "padding_mask", "text"])
+def test_too_many_rows_are_refused_before_any_is_looked_at(field: str) -> None:
+    payload = {"token_ids": [[1]]} if field in {"segment_ids", "padding_mask"} else {}
+    error = refused(payload | {field: [None] * (MAX_SEQUENCES + 1)})
+    assert isinstance(error, PayloadTooLarge)
+    assert error.field == field
+    assert not isinstance(refused(payload | {field: [None] * MAX_SEQUENCES}), PayloadTooLarge)

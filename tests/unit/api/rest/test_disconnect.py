@@ -9,6 +9,9 @@ from service.api.rest.disconnect import unless_disconnected
 from service.errors import Cancelled, Overloaded
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, settle
 
+PATIENCE_S = 10
+"""Only reached by a test that fails."""
+
 
 class Work:
     """Work that ends when it is told to."""
@@ -57,7 +60,7 @@ async def test_a_client_that_leaves_cancels_the_work() -> None:
     assert not waiting.done()
     wire.push(DISCONNECT)
     with pytest.raises(Cancelled):
-        await waiting
+        await asyncio.wait_for(waiting, PATIENCE_S)
     assert work.cancelled
     assert await no_task_is_left()
 

@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_takes_its_request_along(rest: Rest) -> None:
     await settle()
     assert (len(rest.service.requests), rest.in_flight) == (1, 1)
     wire.push(DISCONNECT)
-    await serving
+    await asyncio.wait_for(serving, timeout=10)
     assert (rest.service.cancelled, rest.in_flight) == (1, 0)
     assert rest.counted(model="electra_demo", code="cancelled") == 1
     assert wire.status == 499

@@ -54,7 +54,7 @@ def test_an_element_that_is_no_integer_is_pointed_out(element: str, name: str) -
 def test_the_widest_integer_and_one_more() -> None:
     assert id_rows([[2**63 - 1]], "token_ids")[0].tolist() == [2**63 - 1]
     with pytest.raises(InvalidInput, match="at most 64 bits") as caught:
-        id_rows([[1], [2**63]], "token_ids")
+        id_rows([[2**63 - 1], [2**63]], "token_ids")
     assert caught.value.field == "token_ids[1]"
 
 

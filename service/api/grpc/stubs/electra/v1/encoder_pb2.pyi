@@ -455,7 +455,9 @@ class EncodeStreamResponse(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The id of the request that this answers. Empty where the request had no valid one."""
+    """The id of the request that this answers. Empty where that request had none of its own: it was missing,
+    malformed, or that of a request in flight.
+    """
     @_builtins.property
     def response(self) -> Global___EncodeResponse:
         """It was encoded."""

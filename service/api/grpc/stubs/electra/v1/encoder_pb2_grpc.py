@@ -71,7 +71,8 @@ class EncoderServiceServicer:
     def EncodeStream(self, request_iterator, context):
         """Encodes any number of requests over one call. Answers come in the order they finish, each with its
         request's id; a refused request is answered with an error and does not end the stream. The server works
-        on a bounded number of requests at a time and reads no further until one of them is answered.
+        on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
+        down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

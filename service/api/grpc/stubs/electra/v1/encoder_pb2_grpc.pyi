@@ -52,7 +52,8 @@ class EncoderServiceStub:
     EncodeStream: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeStreamRequest, _encoder_pb2.EncodeStreamResponse]
     """Encodes any number of requests over one call. Answers come in the order they finish, each with its
     request's id; a refused request is answered with an error and does not end the stream. The server works
-    on a bounded number of requests at a time and reads no further until one of them is answered.
+    on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
+    down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """Lists the models of this server."""
@@ -69,7 +70,8 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     EncodeStream: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeStreamRequest, _encoder_pb2.EncodeStreamResponse]  # type: ignore[assignment]
     """Encodes any number of requests over one call. Answers come in the order they finish, each with its
     request's id; a refused request is answered with an error and does not end the stream. The server works
-    on a bounded number of requests at a time and reads no further until one of them is answered.
+    on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
+    down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of this server."""
@@ -95,7 +97,8 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_encoder_pb2.EncodeStreamResponse], _abc.AsyncIterator[_encoder_pb2.EncodeStreamResponse]]:
         """Encodes any number of requests over one call. Answers come in the order they finish, each with its
         request's id; a refused request is answered with an error and does not end the stream. The server works
-        on a bounded number of requests at a time and reads no further until one of them is answered.
+        on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
+        down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
         """
 
     @_abc_1.abstractmethod

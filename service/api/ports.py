@@ -1,4 +1,4 @@
-"""What the REST side needs of the service: `service.inference.InferenceService` fits, and so does a fake."""
+"""What a transport needs of the service: `service.inference.InferenceService` fits, and so does a fake."""
 
 from __future__ import annotations
 

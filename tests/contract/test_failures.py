@@ -1,0 +1,187 @@
+"""What goes wrong after a request was found good is told alike on every transport, and hits no one else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pytest
+
+from service.inference import EncodeRequest, EncodeResult
+from service.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
+from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Refusal, answered, refused
+from tests.contract.query import Query
+from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
+from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
+from tests.contract.waiting import until
+from tests.fakes import FakeEngine
+
+STATUS: Final = {"rest": HTTP_STATUS, "grpc": GRPC_STATUS}
+BAD_ID: Final = 13
+GOOD: Final = Query(token_ids=[[1, 2]])
+SECRET: Final = "the weights are at /secret"
+
+
+class EmptyEngine(FakeEngine):
+    """Answers without the outputs that it was asked for: a fault of ours, not of any input."""
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        return ModelOutput()
+
+
+def assert_told(refusal: Refusal, side: Side, code: str, stack: Stack) -> None:
+    """Fails unless the refusal is of that kind, has its status, and was counted."""
+    assert refusal.code == code
+    assert refusal.status in {STATUS[side.transport][code], None}
+    assert stack.counted(side.transport, code) == 1
+
+
+async def hold(stack: Stack, waiting: int) -> list[asyncio.Task[EncodeResult]]:
+    """Closes the engine's gate, keeps it busy, and has `waiting` more sequences in the queue."""
+    stack.engine.gate.clear()
+    tasks = []
+    for running in (1, 2):
+        tasks.append(_submit(stack))
+        await until(lambda running=running: stack.gauge("electra_running_sequences") == running)  # type: ignore[misc]
+    tasks += [_submit(stack) for _ in range(waiting)]
+    await until(lambda: stack.gauge("electra_queued_sequences") == waiting)
+    return tasks
+
+
+def _submit(stack: Stack) -> asyncio.Task[EncodeResult]:
+    request = EncodeRequest(TokenInput([np.array([1], np.int32)]), model=TINY)
+    return asyncio.create_task(stack.service.encode(request))
+
+
+@pytest.mark.parametrize("ids", [[[BAD_ID]], [[1], [BAD_ID], [2]]], ids=["alone", "among others"])
+async def test_numbers_that_are_not_finite_are_an_error(
+    side: Side, loaded: Stack, ids: Sequence[Sequence[int]]
+) -> None:
+    loaded.engine.poison = {BAD_ID}
+    refusal = refused(await side.send(side.render(Query(token_ids=ids))))
+    assert_told(refusal, side, "engine_failure", loaded)
+    assert refusal.retry_after_s is None
+
+
+async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack) -> None:
+    def fail(batch: Batch) -> None:
+        if BAD_ID in batch.token_ids:
+            raise RuntimeError(SECRET)
+
+    loaded.engine.fail = fail
+    loaded.engine.gate.clear()
+    sending = [asyncio.create_task(side.send(side.render(Query(token_ids=[[i]])))) for i in (1, 2, BAD_ID, 3)]
+    await until(lambda: loaded.gauge("electra_running_sequences") + loaded.gauge("electra_queued_sequences") == 4)
+    loaded.open()
+
+    first, second, bad, third = await asyncio.gather(*sending)
+    for outcome, expected in ((first, 1), (second, 2), (third, 3)):
+        assert answered(outcome).outputs[Output.POOLED][0][0] == expected
+    refusal = refused(bad)
+    assert_told(refusal, side, "engine_failure", loaded)
+    assert SECRET.encode() not in refusal.raw
+
+
+@pytest.mark.parametrize("name", SIDES)
+async def test_a_fault_of_ours_tells_the_request_id_and_no_more(name: str) -> None:
+    broken = Stack.build(make_settings(), EmptyEngine)
+    await broken.registry.load_all()
+    async with connect(broken, name) as side:
+        refusal = refused(await side.send(side.render(GOOD)))
+        assert_told(refusal, side, "internal", broken)
+    await broken.registry.close()
+    assert refusal.request_id is not None
+    assert refusal.request_id in refusal.message
+    assert b"batch" not in refusal.raw
+
+
+async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) -> None:
+    held = await hold(loaded, MAX_QUEUE_SEQUENCES)
+    refusal = refused(await side.send(side.render(GOOD)))
+    assert_told(refusal, side, "overloaded", loaded)
+    assert refusal.retry_after_s == pytest.approx(MAX_QUEUE_SEQUENCES * SECONDS_PER_POSITION, abs=2e-3)
+
+    loaded.open()
+    await asyncio.gather(*held)
+    answered(await side.send(side.render(GOOD)))
+
+
+async def test_a_request_is_admitted_whole_or_refused_whole(side: Side, loaded: Stack) -> None:
+    held = await hold(loaded, MAX_QUEUE_SEQUENCES - 1)
+    assert refused(await side.send(side.render(Query(token_ids=[[1], [2]])))).code == "overloaded"
+    assert loaded.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES - 1
+
+    last = asyncio.create_task(side.send(side.render(Query(token_ids=[[1]]))))
+    await until(lambda: loaded.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES)
+    loaded.open()
+    answered(await last)
+    await asyncio.gather(*held)
+
+
+@pytest.mark.parametrize("waiting", [0, 1], ids=["in the engine", "in the queue"])
+@pytest.mark.parametrize("name", SIDES)
+async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int) -> None:
+    stack = Stack.build(make_settings(max_timeout_s=0.2))
+    await stack.registry.load_all()
+    held = await hold(stack, 0) if waiting else []
+    stack.engine.gate.clear()
+    async with connect(stack, name) as side:
+        assert_told(refused(await side.send(side.render(GOOD))), side, "deadline_exceeded", stack)
+    assert stack.gauge("electra_queued_sequences") == 0
+    stack.open()
+    await asyncio.gather(*held, return_exceptions=True)
+    await stack.registry.close()
+
+
+async def test_a_deadline_of_the_callers_takes_the_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
+    held = await hold(loaded, 0)
+    refusal = refused(await side.send(side.render(GOOD), timeout_s=0.05))
+    # A gRPC caller and the server race to notice; who wins decides whether there is a slug, or only the status.
+    assert refusal.code == "deadline_exceeded" or refusal.status == "DEADLINE_EXCEEDED"
+    await until(lambda: loaded.gauge("electra_queued_sequences") == 0)
+    codes = ("deadline_exceeded", "cancelled")
+    await until(lambda: sum(loaded.counted(side.transport, code) for code in codes) == 1)
+    loaded.open()
+    await asyncio.gather(*held)
+    assert loaded.batches() == len(held)
+
+
+@pytest.mark.parametrize("side", SOCKET_SIDES, indirect=True)
+async def test_a_caller_that_hangs_up_takes_its_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
+    held = await hold(loaded, 0)
+    sending = asyncio.create_task(side.send(side.render(GOOD)))
+    await until(lambda: loaded.gauge("electra_queued_sequences") == 1)
+
+    sending.cancel()
+    await until(lambda: loaded.gauge("electra_queued_sequences") == 0)
+    await until(lambda: loaded.counted(side.transport, "cancelled") == 1)
+    loaded.open()
+    await asyncio.gather(*held)
+    assert loaded.batches() == len(held)
+
+
+async def test_a_model_that_loads_says_when_to_come_back(side: Side, stack: Stack) -> None:
+    refusal = refused(await side.send(side.render(GOOD)))
+    assert_told(refusal, side, "model_not_ready", stack)
+    assert refusal.retry_after_s == 1.0
+    assert refusal.field == "model"
+
+
+async def test_a_model_that_loads_takes_no_bad_name_for_its_own(side: Side, stack: Stack) -> None:
+    assert refused(await side.send(side.render(GOOD.of("other")))).code == "model_not_found"
+
+
+async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side, loaded: Stack) -> None:
+    loaded.engine.gate.clear()
+    admitted = asyncio.create_task(side.send(side.render(GOOD)))
+    await until(lambda: loaded.gauge("electra_running_sequences") == 1)
+
+    loaded.registry.refuse()
+    refusal = refused(await side.send(side.render(GOOD)))
+    assert_told(refusal, side, "shutting_down", loaded)
+    assert refusal.retry_after_s == 1.0
+
+    loaded.open()
+    assert answered(await admitted).tokens == 2

@@ -1,0 +1,24 @@
+"""Reads the golden files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOLDEN: Final = Path(__file__).parent
+PRESETS: Final = ("below", "equal", "above")
+CASES: Final = ("trailing_padding", "hole_in_mask", "segment_one", "everything", "length_one", "length_max")
+INPUTS: Final = ("token_ids", "segment_ids", "padding_mask")
+OUTPUTS: Final = ("sequence_output", "pooled_output")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def read_case(preset: str, case: str) -> tuple[Arrays, Arrays]:
+    """One case's inputs and KerasHub's outputs, by name."""
+    with np.load(GOLDEN / f"{preset}.npz") as arrays:
+        inputs = {name: arrays[f"{case}/{name}"] for name in INPUTS}
+        return inputs, {name: arrays[f"{case}/{name}"] for name in OUTPUTS}

@@ -1,0 +1,143 @@
+"""The real process: started as a user starts it, watched from outside, and ended whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+ROOT: Final = Path(__file__).parents[2]
+READY_S: Final = 120.0
+"""How long a start may take on a machine that is busy with other things."""
+EXIT_S: Final = 60.0
+POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """`python -m service serve` on two free ports.
+
+    Attributes:
+        popen: The process.
+        rest_port: Where it serves REST.
+        grpc_port: Where it serves gRPC.
+        folder: Holds what it writes, as `stdout` and `stderr`.
+    """
+
+    popen: subprocess.Popen[bytes]
+    rest_port: int
+    grpc_port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        """The log's lines."""
+        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What it wrote to standard error beside its log."""
+        return [line for line in self.stderr.splitlines() if not line.startswith("{")]
+
+    def status(self, path: str) -> int | None:
+        """The HTTP status of a path; None where nobody answers."""
+        try:
+            return httpx.get(f"{self.url}{path}", timeout=5).status_code
+        except httpx.TransportError:
+            return None
+
+    def wait_live(self) -> None:
+        """Waits until it listens."""
+        self._wait_for(lambda: self.status("/livez") == 200)
+
+    def wait_ready(self) -> None:
+        """Waits until its models are loaded."""
+        self._wait_for(lambda: self.status("/readyz") == 200)
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        self.popen.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float = EXIT_S) -> int:
+        """Waits for its end and returns its exit code."""
+        return self.popen.wait(timeout_s)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        def alive_and_met() -> bool:
+            assert self.popen.poll() is None, f"the process ended: {self.stderr}"
+            return condition()
+
+        wait_until(alive_and_met, READY_S)
+
+
+@contextmanager
+def start(
+    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, ports: bool = True
+) -> Iterator[ServiceProcess]:
+    """Starts it, and kills it at the end of the context if it still runs.
+
+    Args:
+        folder: For what it writes.
+        flags: After `serve`.
+        environment: Variables to add. None of ours is inherited.
+        ports: Whether to say by flags where to listen.
+    """
+    rest_port, grpc_port = free_port(), free_port()
+    where = (f"--rest.port={rest_port}", f"--grpc.port={grpc_port}") if ports else ()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", *where, *flags],
+            cwd=ROOT,
+            env={**variables, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    try:
+        yield ServiceProcess(popen, rest_port, grpc_port, folder)
+    finally:
+        popen.kill()
+        popen.wait()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = EXIT_S) -> None:
+    """Waits until `condition` holds; fails where that takes `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s"
+        time.sleep(POLL_S)

@@ -1,0 +1,194 @@
+"""What surrounds the answers: probes, metrics, documents, health, reflection and the log of the real process."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import grpc
+import httpx
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from service.presets.catalog import DEMO_ID, find
+from tests.integration.answers import over_grpc, over_rest, random_rows
+from tests.integration.process import ServiceProcess
+
+ENCODER: Final = "electra.v1.EncoderService"
+CODES: Final = {
+    "ok", "malformed_request", "invalid_input", "payload_too_large", "unauthenticated", "model_not_found",
+    "model_not_ready", "shutting_down", "overloaded", "deadline_exceeded", "cancelled", "engine_failure", "internal",
+}  # fmt: skip
+HISTOGRAMS: Final = {
+    "electra_request_seconds", "electra_queue_wait_seconds", "electra_compute_seconds", "electra_batch_sequences",
+    "electra_batch_tokens",
+}  # fmt: skip
+COUNTERS: Final = {"electra_requests", "electra_real_tokens", "electra_padded_tokens"}
+GAUGES: Final = {
+    "electra_queued_sequences", "electra_queued_tokens", "electra_queue_oldest_wait_seconds",
+    "electra_requests_in_flight", "electra_compilations_after_warm_up", "electra_model_ready",
+    "electra_model_load_seconds", "electra_build_info",
+}  # fmt: skip
+SECRET: Final = "supercalifragilistic"
+
+
+def parse(exposition: str) -> dict[str, Metric]:
+    """The metric families by name; fails where the text is not Prometheus' own."""
+    return {family.name: family for family in text_string_to_metric_families(exposition)}
+
+
+def value(exposition: str, sample: str, **labels: str) -> float:
+    """One sample; fails where it is not there, or there twice."""
+    found = [
+        candidate.value
+        for family in parse(exposition).values()
+        for candidate in family.samples
+        if candidate.name == sample and labels.items() <= candidate.labels.items()
+    ]
+    assert len(found) == 1, (sample, labels, found)
+    return found[0]
+
+
+def test_probes_say_that_all_is_well(rest: httpx.Client) -> None:
+    for path in ("/livez", "/readyz"):
+        assert (rest.get(path).status_code, rest.get(path).json()) == (200, {"status": "ok"})
+
+
+def test_every_series_is_there_before_the_first_request(scraped_before_traffic: str) -> None:
+    families = parse(scraped_before_traffic)
+    for kind, names in (("histogram", HISTOGRAMS), ("counter", COUNTERS), ("gauge", GAUGES)):
+        assert names <= families.keys()
+        assert {families[name].type for name in names} == {kind}
+        for name in names - {"electra_requests_in_flight", "electra_build_info"}:
+            assert DEMO_ID in {sample.labels["model"] for sample in families[name].samples}, name
+    for transport in ("rest", "grpc"):
+        counted = {
+            sample.labels["code"]: sample.value
+            for sample in families["electra_requests"].samples
+            if sample.name == "electra_requests_total"
+            and (sample.labels["model"], sample.labels["transport"]) == (DEMO_ID, transport)
+        }
+        assert counted == dict.fromkeys(CODES, 0.0)
+    assert value(scraped_before_traffic, "electra_model_ready", model=DEMO_ID) == 1
+    assert value(scraped_before_traffic, "electra_model_load_seconds", model=DEMO_ID) > 0
+
+
+def test_requests_are_counted(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+    before = rest.get("/metrics").text
+    over_rest(rest, token_ids=[[1, 2, 3]], padding_mask=[[1, 0, 1]])
+    over_grpc(stub, [[1, 2, 3, 4]])
+    after = rest.get("/metrics").text
+
+    def grown(sample: str, **labels: str) -> float:
+        return value(after, sample, **labels) - value(before, sample, **labels)
+
+    for transport in ("rest", "grpc"):
+        assert grown("electra_requests_total", model=DEMO_ID, transport=transport, code="ok") == 1
+        assert grown("electra_request_seconds_count", model=DEMO_ID, transport=transport) == 1
+    assert grown("electra_real_tokens_total", model=DEMO_ID) == 6
+    assert grown("electra_padded_tokens_total", model=DEMO_ID) >= 7
+    assert grown("electra_batch_sequences_sum", model=DEMO_ID) == 2
+    assert grown("electra_queue_wait_seconds_count", model=DEMO_ID) == 2
+    assert grown("electra_compute_seconds_count", model=DEMO_ID) == 2
+
+
+def test_no_shape_is_compiled_after_warm_up(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+    outputs = [["mean_output"], ["cls_output"], ["pooled_output"], ["sequence_output", "mean_output"]]
+
+    def ask(index: int) -> None:
+        rows = random_rows([1 + (7 * index + 13 * row) % 512 for row in range(1 + index % 5)], seed=index)
+        over_rest(rest, token_ids=rows, outputs=outputs[index % len(outputs)])
+        over_grpc(stub, rows[:1])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(16)))
+    assert value(rest.get("/metrics").text, "electra_compilations_after_warm_up", model=DEMO_ID) == 0
+
+
+def test_the_queue_is_empty_when_nobody_asks(rest: httpx.Client) -> None:
+    exposition = rest.get("/metrics").text
+    for gauge in ("electra_queued_sequences", "electra_queued_tokens", "electra_queue_oldest_wait_seconds"):
+        assert value(exposition, gauge, model=DEMO_ID) == 0
+    assert value(exposition, "electra_requests_in_flight", transport="grpc") == 0
+
+
+def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
+    document = rest.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    paths = {"/v1/encode", "/v1/models", "/livez", "/readyz", "/metrics"}
+    assert paths <= document["paths"].keys()
+    encode = document["paths"]["/v1/encode"]["post"]
+    assert {"200", "400", "404", "413", "422", "429", "500", "503", "504"} <= encode["responses"].keys()
+    for example in encode["requestBody"]["content"]["application/json"]["examples"].values():
+        response = rest.post("/v1/encode", json=example["value"])
+        assert response.status_code == 200, response.text
+
+
+def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+    model = rest.get(f"/v1/models/{DEMO_ID}").json()
+    assert rest.get("/v1/models").json() == {"models": [model]}
+    told = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
+    assert (model["state"], told.state) == ("ready", pb.MODEL_STATE_READY)
+    assert (model["weights"], told.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert model["source"] == told.source == "embedded"
+    assert model["revision"] == told.revision
+    assert model["parameters"] == told.parameters == 908_672
+    assert model["config"]["hidden_dim"] == told.config.hidden_dim == 128
+    assert find(DEMO_ID) is None, "the demo is no published checkpoint"
+
+
+@pytest.mark.parametrize("service_name", ["", ENCODER])
+def test_health_is_serving(channel: grpc.Channel, service_name: str) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service_name), timeout=60)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_tells_the_services_and_their_messages(channel: grpc.Channel) -> None:
+    requests = (
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=ENCODER),
+    )
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=60)
+    names = {service.name for service in listed.list_services_response.service}
+    assert {ENCODER, "grpc.health.v1.Health"} <= names
+    files = [FileDescriptorProto.FromString(data) for data in described.file_descriptor_response.file_descriptor_proto]
+    methods = {method.name for file in files for service in file.service for method in service.method}
+    assert methods == {"Encode", "EncodeStream", "ListModels", "GetModel"}
+
+
+def test_the_log_names_requests_and_holds_no_bodies(
+    service: ServiceProcess, rest: httpx.Client, stub: EncoderServiceStub
+) -> None:
+    rest.post("/v1/encode", json={"text": SECRET}, headers={"x-request-id": "order-7"})
+    rest.post("/v1/encode", json={"text": [SECRET], "model": SECRET}, headers={"x-request-id": "order-8"})
+    stub.Encode(pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text(first=SECRET)]), request_id="order-9"), timeout=60)
+
+    lines = {event["request_id"]: event for event in service.events if event["event"] == "request"}
+    assert [lines[name]["code"] for name in ("order-7", "order-8", "order-9")] == ["ok", "model_not_found", "ok"]
+    assert [lines[name]["transport"] for name in ("order-7", "order-8", "order-9")] == ["rest", "rest", "grpc"]
+    assert SECRET not in service.stderr + service.stdout
+    assert {"timestamp", "level"} <= set.intersection(*(set(event) for event in service.events))
+
+
+def test_a_person_is_told_where_to_send_the_first_request(service: ServiceProcess) -> None:
+    ready, curl = service.stdout.splitlines()
+    assert service.url in ready
+    assert service.target in ready
+    assert f"curl -s {service.url}/v1/encode" in curl
+
+
+def test_the_start_up_log_says_that_the_weights_are_random(service: ServiceProcess) -> None:
+    ready = [event for event in service.events if event["event"] == "model ready"]
+    assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "random")]
+
+
+def test_the_log_is_json_and_nothing_else(service: ServiceProcess) -> None:
+    assert service.complaints == []

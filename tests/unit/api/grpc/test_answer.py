@@ -1,0 +1,70 @@
+"""Answers put together by hand are what protobuf would have read and written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from service.api.grpc.answer import from_result, in_stream, join
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.tensor import from_floats, to_floats
+from service.errors import PayloadTooLarge
+from service.inference import EncodeResult
+from service.tensors import Float32Array, Output, RowOutput
+from tests.unit.api.grpc.fake_service import answer
+
+ANY_SIZE = 2**30
+ALL = frozenset(Output)
+
+
+def result(*rows: list[int], outputs: frozenset[Output] = ALL) -> EncodeResult:
+    return EncodeResult("tiny", outputs, tuple(answer(row, outputs) for row in rows), 3, tuple(False for _ in rows))
+
+
+@pytest.mark.parametrize("output", list(Output))
+def test_an_answer_holds_the_output_asked_for_and_no_other(output: Output) -> None:
+    asked = result([1, 2], [3], outputs=frozenset({output}))
+    message = pb.EncodeResponse.FromString(join(from_result(asked, "r1"), ANY_SIZE))
+    assert {f.name for f, _ in message.ListFields()} == {"request_id", "model", "usage", "truncated", output.value}
+    assert (message.request_id, message.model, message.usage.sequences, message.usage.tokens) == ("r1", "tiny", 2, 3)
+    assert list(message.truncated) == [False, False]
+    if output is Output.SEQUENCE:
+        sequences = [to_floats(tensor).tolist() for tensor in message.sequence_output]
+        assert sequences == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
+    else:
+        np.testing.assert_array_equal(to_floats(getattr(message, output.value)), [[1.0] * 4, [3.0] * 4])
+
+
+@given(st.lists(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), min_size=1, max_size=3))
+def test_rows_are_what_protobuf_reads(arrays: list[Float32Array]) -> None:
+    rows = tuple(RowOutput(sequence_output=array) for array in arrays)
+    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, 1, tuple(False for _ in rows))
+    message = pb.EncodeResponse.FromString(join(from_result(asked, "r1"), ANY_SIZE))
+    assert list(message.sequence_output) == [from_floats(array) for array in arrays]
+
+
+def test_a_row_that_is_a_view_of_a_batch_is_written_in_order() -> None:
+    batch = np.arange(12, dtype=np.float32).reshape(2, 3, 2)  # (B, S, H)
+    rows = (RowOutput(sequence_output=batch[1, ::2]), RowOutput(sequence_output=batch[0].T))
+    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, 1, (False, False))
+    message = pb.EncodeResponse.FromString(join(from_result(asked, ""), ANY_SIZE))
+    assert to_floats(message.sequence_output[0]).tolist() == [[6, 7], [10, 11]]
+    assert to_floats(message.sequence_output[1]).tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_an_answer_in_a_stream_is_the_same_answer_with_its_id() -> None:
+    parts = from_result(result([1, 2] * 50, [3]), "r1")
+    message = pb.EncodeStreamResponse.FromString(join(in_stream(parts, "r1"), ANY_SIZE))
+    assert message.request_id == "r1"
+    assert message.response == pb.EncodeResponse.FromString(join(parts, ANY_SIZE))
+
+
+def test_an_answer_is_bounded_from_both_sides() -> None:
+    parts = from_result(result([1, 2]), "r1")
+    size = len(join(parts, ANY_SIZE))
+    assert len(join(parts, size)) == size
+    with pytest.raises(PayloadTooLarge, match="ask for fewer sequences or outputs"):
+        join(parts, size - 1)

@@ -1,0 +1,217 @@
+"""The same ids as KerasHub's tokenizer, and what is only ours: pairs, truncation, bounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import PresetError
+from service.presets.folder import VOCABULARY_FILE
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import Tokenizer, TokenizerConfig, cut, load_tokenizer
+from tests.golden.reader import GOLDEN
+
+CLS, SEP = 101, 102
+NO_LIMIT = 10**6
+
+
+@pytest.fixture(scope="module")
+def demo_path() -> Path:
+    path = resolve_preset("electra_demo").path
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo() -> Tokenizer:
+    tokenizer = load_tokenizer(resolve_preset("electra_demo"))
+    assert tokenizer is not None
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((GOLDEN / "tokenizer.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def vocabulary(demo_path: Path, golden: dict[str, Any]) -> list[str]:
+    return [*(demo_path / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines(), *golden["extra_pieces"]]
+
+
+@pytest.mark.parametrize("setting", range(4))
+def test_ids_are_kerashubs(golden: dict[str, Any], vocabulary: list[str], setting: int) -> None:
+    expected = golden["settings"][setting]
+    config = TokenizerConfig(lowercase=expected["lowercase"], strip_accents=expected["strip_accents"])
+    found = Tokenizer(vocabulary, config).encode(golden["texts"], max_length=0, truncate=False)
+    assert len(golden["texts"]) > 300
+    for text, ours, theirs in zip(golden["texts"], found.token_ids, expected["ids"], strict=True):
+        assert ours.tolist() == [CLS, *theirs, SEP], repr(text)
+
+
+def test_pairs_are_packed_as_kerashub_packs_them(golden: dict[str, Any], vocabulary: list[str]) -> None:
+    tokenizer = Tokenizer(vocabulary, TokenizerConfig(lowercase=True))
+    for row in golden["pairs"]:
+        found = tokenizer.encode([tuple(row["texts"])], max_length=row["max_length"], truncate=True)
+        assert found.token_ids[0].tolist() == row["token_ids"]
+        assert found.segment_ids[0].tolist() == row["segment_ids"]
+
+
+def test_results_are_int32_arrays(demo: Tokenizer) -> None:
+    found = demo.encode(["the rabbit", ("", "")], max_length=NO_LIMIT, truncate=True)
+    assert {array.dtype for array in (*found.token_ids, *found.segment_ids)} == {np.dtype(np.int32)}
+    assert found.token_ids[1].tolist() == [CLS, SEP, SEP]
+    assert found.segment_ids[1].tolist() == [0, 0, 1]
+    assert found.truncated == (False, False)
+
+
+def test_nothing_in_gives_nothing_out(demo: Tokenizer) -> None:
+    assert demo.encode([], max_length=8, truncate=True).token_ids == ()
+
+
+def test_special_pieces_in_a_text_are_just_text(demo: Tokenizer) -> None:
+    ids = demo.encode(["[CLS] [SEP] [PAD]"], max_length=NO_LIMIT, truncate=False).token_ids[0][1:-1]
+    assert not {0, CLS, SEP} & set(ids.tolist())
+
+
+@pytest.mark.parametrize(("max_length", "truncated"), [(5, True), (6, False), (7, False)])
+def test_truncation_keeps_the_last_separator(demo: Tokenizer, max_length: int, truncated: bool) -> None:
+    whole = demo.encode(["a b c d"], max_length=max_length, truncate=False)
+    found = demo.encode(["a b c d"], max_length=max_length, truncate=True)
+    assert whole.truncated == (False,)
+    assert found.truncated == (truncated,)
+    assert found.token_ids[0].tolist() == [*whole.token_ids[0][: max_length - 1].tolist()[:5], SEP]
+
+
+def test_the_smallest_lengths_hold_only_special_pieces(demo: Tokenizer) -> None:
+    found = demo.encode(["a b"], max_length=2, truncate=True)
+    assert (found.token_ids[0].tolist(), found.truncated) == ([CLS, SEP], (True,))
+    found = demo.encode([("a b", "c")], max_length=3, truncate=True)
+    assert (found.token_ids[0].tolist(), found.truncated) == ([CLS, SEP, SEP], (True,))
+
+
+@given(
+    st.lists(st.one_of(st.text(max_size=40), st.tuples(st.text(max_size=40), st.text(max_size=40)))), st.integers(3, 20)
+)
+def test_truncation_is_a_bound_and_says_when_it_cut(
+    demo: Tokenizer, texts: Sequence[str | tuple[str, str]], max_length: int
+) -> None:
+    whole = demo.encode(texts, max_length=max_length, truncate=False)
+    found = demo.encode(texts, max_length=max_length, truncate=True)
+    for i in range(len(texts)):
+        assert len(found.token_ids[i]) == len(found.segment_ids[i]) == min(max_length, len(whole.token_ids[i]))
+        assert found.truncated[i] == (len(whole.token_ids[i]) > max_length)
+        assert found.token_ids[i][-1] == SEP
+
+
+@given(st.lists(st.lists(st.integers()), min_size=2, max_size=2), st.integers(0, 30))
+def test_of_a_pair_the_longer_is_cut_first(parts: list[list[int]], budget: int) -> None:
+    first, second = cut(parts, budget)
+    assert len(first) + len(second) == min(budget, len(parts[0]) + len(parts[1]))
+    assert (first, second) == (parts[0][: len(first)], parts[1][: len(second)])
+    if len(first) < len(parts[0]) and len(second) < len(parts[1]):
+        assert len(first) - len(second) in {0, 1}
+    elif len(first) < len(parts[0]):
+        assert len(first) >= len(second)
+    elif len(second) < len(parts[1]):
+        assert len(second) >= len(first) - 1
+
+
+def test_with_truncation_a_huge_text_looks_up_few_words(demo: Tokenizer) -> None:
+    looked_up: list[int] = []
+
+    class CountingPieces:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def encode(self, words: list[str], **kwargs: bool) -> Any:
+            looked_up.append(len(words))
+            return self._inner.encode(words, **kwargs)
+
+    tokenizer = Tokenizer(["[UNK]", "[CLS]", "[SEP]", "a"], TokenizerConfig())
+    tokenizer._pieces = CountingPieces(tokenizer._pieces)
+    assert tokenizer.encode(["a " * 50_000], max_length=16, truncate=True).truncated == (True,)
+    assert looked_up == [16]
+
+
+def test_a_huge_word_is_one_unknown_piece(demo: Tokenizer) -> None:
+    assert demo.encode(["a" * 10**6], max_length=16, truncate=True).token_ids[0].tolist() == [CLS, 100, SEP]
+
+
+def test_a_preset_without_tokenizer_has_none() -> None:
+    assert load_tokenizer(resolve_preset(str(GOLDEN / "below"))) is None
+    assert load_tokenizer(resolve_preset("electra_base_generator_en", load_weights=False)) is None
+
+
+@pytest.fixture
+def folder(demo_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_path, tmp_path / "preset"))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(PresetError) as caught:
+        load_tokenizer(resolve_preset(str(folder), load_weights=False))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def configure(folder: Path, **changes: object) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["config"] |= changes
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": False}, "split must be true"),
+        ({"special_tokens_in_strings": True}, "special_tokens_in_strings false"),
+        ({"lowercase": "yes"}, "lowercase must be like False"),
+        ({"oov_token": "[NONE]"}, "must have [CLS], [SEP] and [NONE]"),
+    ],
+)
+def test_settings_it_does_not_have_are_refused(folder: Path, changes: dict[str, object], message: str) -> None:
+    configure(folder, **changes)
+    assert message in refusal(folder)
+
+
+def test_settings_decide_the_ids(folder: Path) -> None:
+    text = ["Café 1"]
+
+    def ids() -> list[int]:
+        tokenizer = load_tokenizer(resolve_preset(str(folder), load_weights=False))
+        assert tokenizer is not None
+        return tokenizer.encode(text, max_length=NO_LIMIT, truncate=False).token_ids[0].tolist()
+
+    plain = ids()
+    configure(folder, strip_accents=False)
+    accented = ids()
+    configure(folder, lowercase=False)
+    assert 100 not in plain
+    assert accented != plain
+    assert ids()[1] == 100
+
+
+def test_another_class_is_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"registered_name": "builtins>eval", "config": {}}')
+    assert "must be the config of one of keras_hub>ElectraTokenizer" in refusal(folder)
+
+
+def test_a_vocabulary_larger_than_the_models_is_refused(folder: Path) -> None:
+    with (folder / VOCABULARY_FILE).open("a") as file:
+        file.write("onemore\n")
+    assert "must have at most 4000 pieces" in refusal(folder)
+
+
+def test_a_vocabulary_that_is_not_text_is_refused(folder: Path) -> None:
+    (folder / VOCABULARY_FILE).write_bytes(b"\xff\xfe")
+    assert "must be readable UTF-8" in refusal(folder)
