@@ -83,9 +83,16 @@ class LocalSource:
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
         """See `PresetSource.find`."""
         path = Path(preset)
-        if not preset or not path.is_dir():
+        if not preset or not _is_folder(path):
             return None
         return read_preset_folder(path, id_=path.resolve().name, source="local", load_weights=load_weights)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, or a folder above it that may not be searched
+        return False
 
 
 def default_sources() -> tuple[PresetSource, ...]:

@@ -15,7 +15,7 @@ from service.errors import EngineUnavailable
 from service.model.loading import load_backbone
 from service.presets.sources import resolve_preset
 from service.settings import ModelSettings
-from service.tensors import Batch, BatchShape, Output, Outputs
+from service.tensors import Batch, BatchShape, Float32Array, Output, Outputs
 
 OUTPUT_SETS: list[Outputs] = [
     frozenset(chosen) for chosen in chain.from_iterable(combinations(Output, size) for size in (1, 2, 3, 4))
@@ -49,7 +49,7 @@ def random_batch(rows: int, length: int, seed: int = 0) -> Batch:
     return Batch(token_ids, segment_ids, padding_mask)
 
 
-def reference(batch: Batch) -> dict[Output, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def reference(batch: Batch) -> dict[Output, Float32Array]:
     """The outputs by way of the Keras model itself, in float32."""
     backbone = load_backbone(resolve_preset("electra_demo"), dtype="float32", load_weights=True, seed=0)
     sequence, pooled = backbone(
@@ -149,11 +149,9 @@ def test_sixteen_bits_are_close_and_answer_in_float32(name: str) -> None:
     engine.close()
 
 
-def _cosines(
-    a: np.ndarray[tuple[int, ...], np.dtype[np.float32]], b: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    product: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = (a * b).sum(axis=-1)
-    return product / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(axis=-1) / norms, np.float32)
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))

@@ -22,6 +22,8 @@ READY_S: Final = 120.0
 """How long a start may take on a machine that is busy with other things."""
 EXIT_S: Final = 60.0
 POLL_S: Final = 0.02
+TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::InitializeLog() is called")
+"""How lines begin that TensorFlow's C++ code writes while it is imported, and that none of its settings silences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ class ServiceProcess:
 
     @property
     def complaints(self) -> list[str]:
-        """What it wrote to standard error beside its log."""
-        return [line for line in self.stderr.splitlines() if not line.startswith("{")]
+        """What it wrote to standard error beside its log, TensorFlow's own lines left out."""
+        return [line for line in self.stderr.splitlines() if not line.startswith(("{", *TENSORFLOW_LINES))]
 
     def status(self, path: str) -> int | None:
         """The HTTP status of a path; None where nobody answers."""

@@ -59,9 +59,9 @@ def test_the_usual_activation_is_not_written() -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_sizes_are_bounded_from_both_sides(name: str) -> None:
-    heads = {"num_heads": 1} if name != "num_heads" else {"hidden_dim": LIMITS[name]}
-    for value in (1, LIMITS[name]):
-        dataclasses.replace(VALID, **{**heads, name: value})
+    heads: dict[str, Any] = {"num_heads": 1} if name != "num_heads" else {"hidden_dim": LIMITS[name]}
+    for allowed in (1, LIMITS[name]):
+        assert getattr(dataclasses.replace(VALID, **{**heads, name: allowed}), name) == allowed
     for value in (0, LIMITS[name] + 1, -1, 1.0, True, "8", None, 10**30):
         with pytest.raises(PresetError, match=f"{name} must be an integer from 1 to {LIMITS[name]}; received"):
             dataclasses.replace(VALID, **{**heads, name: value})

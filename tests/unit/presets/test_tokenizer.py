@@ -138,7 +138,7 @@ def test_with_truncation_a_huge_text_looks_up_few_words(demo: Tokenizer) -> None
             return self._inner.encode(words, **kwargs)
 
     tokenizer = Tokenizer(["[UNK]", "[CLS]", "[SEP]", "a"], TokenizerConfig())
-    tokenizer._pieces = CountingPieces(tokenizer._pieces)
+    tokenizer._pieces = CountingPieces(tokenizer._pieces)  # type: ignore[assignment]
     assert tokenizer.encode(["a " * 50_000], max_length=16, truncate=True).truncated == (True,)
     assert looked_up == [16]
 
@@ -190,7 +190,7 @@ def test_settings_decide_the_ids(folder: Path) -> None:
     def ids() -> list[int]:
         tokenizer = load_tokenizer(resolve_preset(str(folder), load_weights=False))
         assert tokenizer is not None
-        return tokenizer.encode(text, max_length=NO_LIMIT, truncate=False).token_ids[0].tolist()
+        return list(tokenizer.encode(text, max_length=NO_LIMIT, truncate=False).token_ids[0])
 
     plain = ids()
     configure(folder, strip_accents=False)

@@ -159,7 +159,7 @@ async def test_a_bad_request_never_reaches_the_service(running: Running, data: b
 async def test_an_unknown_priority_is_malformed(running: Running) -> None:
     status, text, metadata = await failure(running.stub.Encode(request([1]), metadata=(("x-priority", "urgent"),)))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
-    assert text == "x-priority must be high, normal or low; received another value"
+    assert text == "x-priority must be one of high, normal, low; received something else"
     assert metadata["electra-error-field"] == "x-priority"
 
 

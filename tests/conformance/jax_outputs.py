@@ -1,0 +1,38 @@
+"""Computes every golden case with whatever backend Keras has, and writes the outputs to the file named.
+
+A process of its own, because a process has one backend: `KERAS_BACKEND=jax python -m tests.conformance.jax_outputs F`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+import numpy as np
+
+from service.model.loading import load_backbone
+from service.model.outputs import compute_outputs
+from service.presets.sources import resolve_preset
+from service.tensors import DEFAULT_OUTPUTS, Output
+from tests.golden.reader import CASES, GOLDEN, INPUTS, PRESETS, Arrays, read_case
+
+
+def main(path: str) -> None:
+    """Writes `<preset>/<case>/<output>` arrays, as a model's call and as `compute_outputs` has them."""
+    arrays: Arrays = {"backend": np.array(keras.backend.backend())}
+    for preset in PRESETS:
+        backbone = load_backbone(resolve_preset(str(GOLDEN / preset)), dtype="float32", load_weights=True, seed=0)
+        for case in CASES:
+            inputs, _ = read_case(preset, case)
+            token_ids, segment_ids, padding_mask = (keras.ops.convert_to_tensor(inputs[name]) for name in INPUTS)
+            called = backbone(inputs)
+            computed = compute_outputs(backbone, token_ids, segment_ids, padding_mask, DEFAULT_OUTPUTS)
+            for output in Output:
+                if output in DEFAULT_OUTPUTS:
+                    arrays[f"{preset}/{case}/{output}/called"] = np.asarray(called[output])
+                    arrays[f"{preset}/{case}/{output}/computed"] = np.asarray(computed[output])
+    np.savez(path, **arrays)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

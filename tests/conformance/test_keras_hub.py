@@ -1,0 +1,53 @@
+"""KerasHub itself reads what is saved here. Needs keras-hub; its own files are read in tests/unit/model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.model import ElectraBackbone
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from tests.golden.reader import OUTPUTS, PRESETS, read_case
+
+pytestmark = pytest.mark.conformance
+keras_hub = pytest.importorskip("keras_hub")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_kerashub_loads_what_is_saved_here(preset: str, tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / preset
+    ElectraBackbone.from_preset(str(golden)).save_to_preset(tmp_path)
+    theirs = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    inputs, expected = read_case(preset, "everything")
+    found = theirs(inputs, training=False)
+    assert isinstance(theirs, keras_hub.models.ElectraBackbone)
+    for name in OUTPUTS:
+        assert np.abs(np.asarray(found[name]) - expected[name]).max() <= 1e-5
+
+
+def test_kerashub_loads_the_demo_and_its_tokenizer() -> None:
+    folder = resolve_preset("electra_demo")
+    ours, tokenizer = ElectraBackbone.from_preset("electra_demo"), load_tokenizer(folder)
+    assert tokenizer is not None
+    theirs = keras_hub.models.ElectraBackbone.from_preset(str(folder.path))
+    their_tokenizer = keras_hub.models.ElectraTokenizer.from_preset(str(folder.path))
+    text = "The White Rabbit put on his spectacles: naïve?"
+    token_ids = tokenizer.encode([text], max_length=64, truncate=True).token_ids[0]
+    assert token_ids[1:-1].tolist() == np.asarray(their_tokenizer(text)).tolist()
+    inputs = {
+        "token_ids": token_ids[None],
+        "segment_ids": np.zeros_like(token_ids[None]),
+        "padding_mask": np.ones_like(token_ids[None]),
+    }
+    for name in OUTPUTS:
+        difference = np.abs(np.asarray(theirs(inputs, training=False)[name]) - np.asarray(ours(inputs)[name]))
+        assert difference.max() <= 1e-5
+
+
+def test_kerashub_refuses_what_it_cannot_express(tmp_path: Path) -> None:
+    ElectraBackbone(10, 1, 2, 8, intermediate_dim=16, hidden_activation="gelu").save_to_preset(tmp_path)
+    with pytest.raises(TypeError, match="hidden_activation"):
+        keras_hub.models.Backbone.from_preset(str(tmp_path))

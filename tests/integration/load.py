@@ -1,0 +1,107 @@
+"""Callers who ask again as soon as they are answered, on both transports, and remember what came of each request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Self, cast
+
+import grpc
+import httpx
+import numpy as np
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from service.api.grpc.tensor import from_integers
+
+CALLERS: Final = 3
+"""On each transport."""
+LENGTH: Final = 48
+TIMEOUT_S: Final = 60.0
+
+
+class Load:
+    """Runs until it is left, or until no caller is answered any more.
+
+    Args:
+        url: Where REST is.
+        target: Where gRPC is.
+    """
+
+    def __init__(self, url: str, target: str) -> None:
+        self._url = url
+        self._target = target
+        self._stopping = threading.Event()
+        self._outcomes: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=call, args=(index,), name=f"caller-{index}")
+            for call in (self._call_rest, self._call_grpc)
+            for index in range(CALLERS)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def answered(self, transport: str) -> int:
+        """How many requests have been answered."""
+        return sum(name.startswith(transport) for name in self.names("ok"))
+
+    def names(self, outcome: str) -> set[str]:
+        """The ids of the requests that came to `outcome`."""
+        with self._lock:
+            return {name for name, came_to in self._outcomes.items() if came_to == outcome}
+
+    def outcomes(self) -> set[str]:
+        """What requests came to: `ok`, an error's slug, or `unreachable`."""
+        with self._lock:
+            return set(self._outcomes.values())
+
+    def _call_rest(self, caller: int) -> None:
+        body = {"token_ids": [[caller + 1] * LENGTH], "outputs": ["mean_output"]}
+        with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as client:
+
+            def ask(name: str) -> str:
+                try:
+                    response = client.post("/v1/encode", json=body, headers={"x-request-id": name})
+                except httpx.TransportError:
+                    return "unreachable"
+                return "ok" if response.status_code == 200 else str(response.json()["code"])
+
+            self._repeat(f"rest-{caller}", ask)
+
+    def _call_grpc(self, caller: int) -> None:
+        tensor = from_integers(np.full(LENGTH, caller + 1, np.int32))
+        with grpc.insecure_channel(self._target) as channel:
+            stub = EncoderServiceStub(channel)
+
+            def ask(name: str) -> str:
+                tokens = pb.TokenInput(token_ids=[tensor])
+                request = pb.EncodeRequest(request_id=name, tokens=tokens, outputs=[pb.OUTPUT_MEAN])
+                try:
+                    stub.Encode(request, timeout=TIMEOUT_S)
+                except grpc.RpcError as error:
+                    metadata = dict(cast("grpc.Call", error).trailing_metadata() or ())
+                    unreachable = error.code() is grpc.StatusCode.UNAVAILABLE
+                    return str(metadata.get("electra-error-code", "unreachable" if unreachable else error.code().name))
+                return "ok"
+
+            self._repeat(f"grpc-{caller}", ask)
+
+    def _repeat(self, prefix: str, ask: Callable[[str], str]) -> None:
+        """Asks until it is refused."""
+        number = 0
+        outcome = "ok"
+        while outcome == "ok" and not self._stopping.is_set():
+            name = f"{prefix}-{number}"
+            outcome = ask(name)
+            with self._lock:
+                self._outcomes[name] = outcome
+            number += 1

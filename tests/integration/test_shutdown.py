@@ -1,0 +1,67 @@
+"""How the real process ends: everything accepted is answered, on both transports, unless it is told twice."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Final
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.integration.load import Load
+from tests.integration.process import ServiceProcess, start, wait_until
+
+WARM: Final = 20
+"""Answers on each transport before the signal, so that it comes in the middle."""
+DRAIN_DELAY_S: Final = 2
+FORCED_S: Final = 10.0
+
+
+def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, f"--lifecycle.drain_delay_s={DRAIN_DELAY_S}", "--log.format=json") as process:
+        process.wait_ready()
+        with Load(process.url, process.target) as load:
+            wait_until(lambda: min(load.answered("rest"), load.answered("grpc")) >= WARM)
+            process.terminate()
+            assert_told_to_stay_away(process)
+            for transport in ("rest", "grpc"):  # the delay is for callers who have not heard of it yet
+                before = load.answered(transport)
+                wait_until(lambda transport=transport, before=before: load.answered(transport) > before)  # type: ignore[misc]
+            code = process.wait()
+
+        assert code == 0
+        assert process.complaints == []
+        finished = {event["request_id"]: event["code"] for event in process.events if event["event"] == "request"}
+        assert {name for name, code in finished.items() if code == "ok"} == load.names("ok")
+        assert set(finished.values()) <= {"ok", "shutting_down"}
+        assert load.outcomes() <= {"ok", "shutting_down", "unreachable"}
+        assert load.names("unreachable").isdisjoint(finished)
+
+
+def assert_told_to_stay_away(process: ServiceProcess) -> None:
+    """Fails unless readiness goes off on both transports, and liveness does not."""
+    wait_until(lambda: process.status("/readyz") == 503)
+    assert process.status("/livez") == 200
+    with grpc.insecure_channel(process.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_a_second_sigterm_gives_up_what_is_in_flight(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        process.wait_ready()
+        with socket.create_connection(("127.0.0.1", process.rest_port)) as slow:
+            slow.sendall(
+                b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+            )
+            in_flight = 'electra_requests_in_flight{transport="rest"} 1.0'
+            wait_until(lambda: in_flight in httpx.get(f"{process.url}/metrics").text)
+
+            process.terminate()
+            wait_until(lambda: process.status("/livez") is None)
+            assert process.popen.poll() is None, "the first signal waits for what is in flight"
+            process.terminate()
+            assert process.wait(FORCED_S) == 2
+        assert process.complaints == []

@@ -1,0 +1,157 @@
+"""How the real process starts, or says in one line why it does not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from tests.integration.process import ServiceProcess, free_port, start
+
+SLOW_MODEL: Final = '{"preset": "electra_base_discriminator_uncased_en", "load_weights": false}'
+PROMPT_S: Final = 5.0
+"""How long a process may take to end that has nothing to finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A start that must fail.
+
+    Attributes:
+        says: What its one line holds.
+        flags: The command line.
+        environment: Variables.
+        yaml: The settings file.
+    """
+
+    says: str
+    flags: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    yaml: str | None = None
+
+
+MISTAKES: Final = {
+    "a folder that is not there": Mistake("/nowhere/preset", ('--models={"preset": "/nowhere/preset"}',)),
+    "a folder that is no preset": Mistake("config.json", (f'--models={{"preset": "{Path(__file__).parent}"}}',)),
+    "weights that are not here": Mistake("load_weights", ("--models=electra_small_discriminator_uncased_en",)),
+    "two models of one name": Mistake("models", ("--models=electra_demo", "--models=electra_demo")),
+    "a port out of range": Mistake("rest.port", ("--rest.port=99999",)),
+    "a variable that is no setting": Mistake("ELECTRA_REST__PRT", environment={"ELECTRA_REST__PRT": "1"}),
+    "a variable of another type": Mistake("max_sequences", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}),
+    "settings that contradict each other": Mistake("max_queue_sequences", ("--batching.max_queue_sequences=1",)),
+    "a file that is not there": Mistake("nowhere.yaml", ("--config=nowhere.yaml",)),
+    "a file that is no YAML": Mistake("settings", yaml="rest: [1"),
+    "a file with a key that is no setting": Mistake("rest.prt", yaml="rest: {prt: 1}"),
+    "a file that is no mapping": Mistake("settings", yaml="- 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_the_start_with_one_line(mistake: Mistake, tmp_path: Path) -> None:
+    flags = mistake.flags
+    if mistake.yaml is not None:
+        (tmp_path / "settings.yaml").write_text(mistake.yaml)
+        flags = (f"--config={tmp_path / 'settings.yaml'}",)
+    with start(tmp_path, *flags, environment=mistake.environment) as process:
+        assert process.wait() == 1
+        assert_one_line(process, mistake.says)
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_a_taken_port_ends_the_start_with_one_line(transport: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with start(tmp_path, f"--{transport}.port={port}") as process:
+            assert process.wait() == 1
+            assert_one_line(process, str(port))
+
+
+def test_a_flag_that_is_no_setting_is_a_usage_error(tmp_path: Path) -> None:
+    with start(tmp_path, "--rest.prt=1") as process:
+        assert process.wait() == 2
+        assert "--rest.prt=1" in process.complaints[-1]
+        assert "Traceback" not in process.stderr
+
+
+def assert_one_line(process: ServiceProcess, says: str) -> None:
+    """Fails unless what the process complained of is one line that says so, and standard output is empty."""
+    (line,) = process.complaints
+    assert line.startswith("electra-serve: ")
+    assert says in line
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A process that listens and loads, set up by flag, environment and file, each above the next."""
+    folder = tmp_path_factory.mktemp("loading")
+    flag_port, variable_port = free_port(), free_port()
+    file = folder / "settings.yaml"
+    file.write_text(
+        f"models: [{SLOW_MODEL}]\n"
+        f"rest: {{port: {free_port()}, max_body_bytes: 100}}\n"
+        f"grpc: {{port: {free_port()}}}\n"
+        "log: {format: console}\n"
+    )
+    variables = {
+        "ELECTRA_CONFIG": str(file),
+        "ELECTRA_REST__PORT": str(free_port()),
+        "ELECTRA_GRPC__PORT": str(variable_port),
+        "ELECTRA_LOG__FORMAT": "json",
+    }
+    with start(folder, f"--rest.port={flag_port}", environment=variables, ports=False) as process:
+        started = ServiceProcess(process.popen, flag_port, variable_port, folder)
+        started.wait_live()
+        yield started
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(loading: ServiceProcess) -> None:
+    assert loading.status("/livez") == 200  # the flag's port
+    with grpc.insecure_channel(loading.target) as channel:  # the variable's port
+        grpc.channel_ready_future(channel).result(timeout=10)
+    assert [event["event"] for event in loading.events] != []  # the variable's format
+    too_large = httpx.post(f"{loading.url}/v1/encode", json={"text": "a" * 100})
+    assert too_large.status_code == 413  # the file's limit
+    assert httpx.get(f"{loading.url}/v1/models").json()["models"][0]["preset"] in SLOW_MODEL  # the file's model
+
+
+def test_a_process_that_loads_is_alive_and_not_ready(loading: ServiceProcess) -> None:
+    ready = httpx.get(f"{loading.url}/readyz")
+    assert (ready.status_code, ready.json()["code"]) == (503, "model_not_ready")
+    assert int(ready.headers["retry-after"]) >= 1
+    assert loading.status("/livez") == 200
+    assert httpx.get(f"{loading.url}/v1/models").json()["models"][0]["state"] == "loading"
+    assert (
+        'electra_model_ready{model="electra_base_discriminator_uncased_en"} 0.0'
+        in httpx.get(f"{loading.url}/metrics").text
+    )
+
+
+def test_requests_to_a_model_that_loads_are_told_to_come_back(loading: ServiceProcess) -> None:
+    answer = httpx.post(f"{loading.url}/v1/encode", json={"token_ids": [[1]]})
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+    with grpc.insecure_channel(loading.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.RpcError) as refused:
+            EncoderServiceStub(channel).Encode(pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text()])), timeout=10)
+    assert isinstance(refused.value, grpc.Call)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ("grpc-retry-pushback-ms", "1000") in refused.value.trailing_metadata()
+
+
+def test_a_signal_ends_the_loading(loading: ServiceProcess) -> None:
+    assert loading.popen.poll() is None
+    loading.terminate()
+    assert loading.wait(PROMPT_S) == 0
+    assert loading.complaints == []
