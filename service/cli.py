@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The process' exit code.
     """
+    _exit_on_signal()
     parser = argparse.ArgumentParser("electra-serve", description="Serves ELECTRA encoders over REST and gRPC.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -46,6 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"electra-serve: {error}\n")
         return 1
     return code
+
+
+def _exit_on_signal() -> None:
+    """Ends the process at once on SIGTERM or SIGINT, until `serve` has handlers of its own.
+
+    As process 1 of a container it would otherwise not notice a SIGTERM that comes while imports run.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +123,8 @@ def _list_presets(_: argparse.Namespace) -> int:
 
 
 def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default="http://127.0.0.1:8080/readyz", help="what to ask (default: %(default)s)")
+    port = os.environ.get("ELECTRA_REST__PORT", "8080")
+    parser.add_argument("--url", default=f"http://127.0.0.1:{port}/readyz", help="what to ask (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds to wait (default: %(default)s)")
     parser.set_defaults(run=_healthcheck)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,10 @@ from service.errors import SettingsError
 from service.settings import ENV_PREFIX, Settings
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
+_SERVICE_LINK: Final = re.compile(
+    r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
+)
+"""What Kubernetes sets in every pod for a Service whose name begins with `electra`, as Docker's links do."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> CliSettingsSource[Settings]:
@@ -76,7 +81,11 @@ def _flag_names() -> set[str]:
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {CONFIG_VARIABLE, *variable_names()}
-    unknown = sorted(name for name in environment if name.startswith(ENV_PREFIX) and name.upper() not in known)
+    unknown = sorted(
+        name
+        for name in environment
+        if name.startswith(ENV_PREFIX) and name.upper() not in known and not _SERVICE_LINK.fullmatch(name)
+    )
     if unknown:
         raise SettingsError(f"unknown setting in the environment: {unknown[0]}; README.md lists those that are")
 

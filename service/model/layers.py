@@ -59,7 +59,8 @@ class PositionEmbedding(keras.layers.Layer):
         Returns:
             (1, T, E), to be added to each of B sequences.
         """
-        return ops.slice(self.position_embeddings, (0, 0), ops.shape(inputs)[1:])[None]
+        vectors = ops.convert_to_tensor(self.position_embeddings)  # JAX slices no variables
+        return ops.slice(vectors, (0, 0), ops.shape(inputs)[1:])[None]  # (1, T, E)
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The inputs' own, which is what comes of adding the two: (1, T, E) would fix a model's batch size at 1."""

@@ -20,12 +20,22 @@ from numpy.typing import NDArray
 
 from service.errors import PresetError
 from service.model.layout import weight_layout
-from service.presets.folder import BACKBONE_CLASS, CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, PresetFolder
+from service.presets.config import HIDDEN_ACTIVATIONS
+from service.presets.folder import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, PresetFolder
 
 if TYPE_CHECKING:
     from service.model.backbone import ElectraBackbone
 
-KERAS_HUB_MODULE: Final = "keras_hub.src.models.electra.electra_backbone"
+KERAS_HUB_CLASS: Final = {
+    "module": "keras_hub.src.models.electra.electra_backbone",
+    "class_name": "ElectraBackbone",
+    "registered_name": "keras_hub>ElectraBackbone",
+}
+OUR_CLASS: Final = {
+    "module": "service.model.backbone",
+    "class_name": "ElectraBackbone",
+    "registered_name": "electra_serve>ElectraBackbone",
+}
 
 
 def restore(backbone: ElectraBackbone, folder: PresetFolder) -> None:
@@ -83,13 +93,19 @@ def _values(dataset: h5py.Dataset, what: str) -> NDArray[Any]:
 
 
 def save_preset(backbone: ElectraBackbone, folder: Path) -> None:
-    """Writes `config.json`, `metadata.json` and `model.weights.h5` as KerasHub does."""
+    """Writes `config.json`, `metadata.json` and `model.weights.h5` as KerasHub does.
+
+    Another activation than KerasHub's makes it a preset of our own class: KerasHub would ignore what it does not
+    know, and compute other numbers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    as_keras_hub = backbone.config.hidden_activation == HIDDEN_ACTIVATIONS[0]
+    saved_class = KERAS_HUB_CLASS if as_keras_hub else OUR_CLASS
     config = {
-        "module": KERAS_HUB_MODULE,
-        "class_name": "ElectraBackbone",
+        "module": saved_class["module"],
+        "class_name": saved_class["class_name"],
         "config": backbone.get_config(),
-        "registered_name": BACKBONE_CLASS,
+        "registered_name": saved_class["registered_name"],
     }
     metadata = {"keras_version": keras.__version__, "parameter_count": backbone.count_params(), "tasks": []}
     _write_json(folder / CONFIG_FILE, config)

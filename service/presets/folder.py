@@ -29,11 +29,8 @@ SHARD_INDEX_FILE: Final = "model.weights.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 VOCABULARY_FILE: Final = "assets/tokenizer/vocabulary.txt"
 
-BACKBONE_CLASS: Final = "keras_hub>ElectraBackbone"
-"""`registered_name` of the one architecture served."""
-
-BACKBONE_CLASSES: Final = (BACKBONE_CLASS, "keras_nlp>ElectraBackbone")
-"""The classes a preset may name. KerasHub was once called KerasNLP."""
+BACKBONE_CLASSES: Final = ("keras_hub>ElectraBackbone", "keras_nlp>ElectraBackbone", "electra_serve>ElectraBackbone")
+"""The classes a preset may name: KerasHub's, once called KerasNLP, and ours where KerasHub has no words for it."""
 
 MAX_JSON_BYTES: Final = 4 * 2**20
 BYTES_PER_PARAMETER: Final = (2, 8)

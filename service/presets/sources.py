@@ -14,7 +14,7 @@ from typing import Protocol
 
 from service.errors import PresetError
 from service.presets.catalog import CATALOG, DEMO_ID, find
-from service.presets.folder import BACKBONE_CLASS, PresetFolder, read_preset_folder
+from service.presets.folder import BACKBONE_CLASSES, PresetFolder, read_preset_folder
 
 
 class PresetSource(Protocol):
@@ -59,7 +59,7 @@ class CatalogSource:
             source="catalog",
             path=None,
             config=published.config,
-            registered_name=BACKBONE_CLASS,
+            registered_name=BACKBONE_CLASSES[0],
             revision=None,
             weights="random",
             weight_files=(),

@@ -31,7 +31,7 @@ def main(path: str) -> None:
                 if output in DEFAULT_OUTPUTS:
                     arrays[f"{preset}/{case}/{output}/called"] = np.asarray(called[output])
                     arrays[f"{preset}/{case}/{output}/computed"] = np.asarray(computed[output])
-    np.savez(path, **arrays)
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy types its one option, not the arrays
 
 
 if __name__ == "__main__":

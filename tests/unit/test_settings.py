@@ -90,6 +90,21 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> No
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "ELECTRA_SERVE_SERVICE_HOST",
+        "ELECTRA_SERVE_SERVICE_PORT_GRPC",
+        "ELECTRA_PORT",
+        "ELECTRA_SERVE_PORT_8080_TCP_ADDR",
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_passed_over(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read([], {variable: "tcp://10.0.0.7:8080"}, monkeypatch) == Settings()
+
+
 def test_the_queue_takes_the_largest_request_exactly() -> None:
     assert read(["--batching.max_queue_sequences", "256"]).limits.max_sequences == 256
 

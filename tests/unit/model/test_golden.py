@@ -57,6 +57,15 @@ def test_config_json_is_kerashubs(tmp_path: Path) -> None:
     assert ours == theirs
 
 
+def test_another_activation_is_kept_and_not_called_kerashubs(tmp_path: Path) -> None:
+    inputs, _ = read_case("below", "everything")
+    exact = ElectraBackbone.from_preset(str(GOLDEN / "below"), hidden_activation="gelu")
+    exact.save_to_preset(tmp_path)
+    loaded = ElectraBackbone.from_preset(str(tmp_path))
+    assert '"registered_name": "electra_serve>ElectraBackbone"' in (tmp_path / "config.json").read_text()
+    np.testing.assert_array_equal(loaded(inputs).pooled_output, exact(inputs).pooled_output)
+
+
 def _layout(file: Path) -> dict[str, tuple[int, ...] | None]:
     """Every group (None) and dataset (its shape) by path."""
     layout: dict[str, tuple[int, ...] | None] = {}
