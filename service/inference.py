@@ -7,13 +7,14 @@ A transport turns its own message into an `EncodeRequest`, awaits `InferenceServ
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from service.errors import InvalidInput
 from service.registry import ModelInfo, ModelRegistry, ServedModel
-from service.tensors import DEFAULT_OUTPUTS, Outputs, RowOutput, TextInput, TokenInput
+from service.tensors import DEFAULT_OUTPUTS, IntArray, Outputs, RowOutput, TextInput, TokenInput
 from service.validation import Validated, check_count, validate
 
 INLINE_CHARACTERS: Final = 4096
@@ -155,6 +156,7 @@ class InferenceService:
             tokenized = await asyncio.to_thread(
                 model.tokenizer.encode, text.texts, max_length=max_length, truncate=truncate
             )
+        _check_lengths(tokenized.token_ids, max_length)
         tokens = TokenInput(tokenized.token_ids, tokenized.segment_ids)
         return Validated(validate(tokens, model.input_limits, truncate=False).encodings, tuple(tokenized.truncated))
 
@@ -174,3 +176,17 @@ def _count_characters(text: TextInput, longest: int) -> int:
             )
         total += characters
     return total
+
+
+def _check_lengths(token_ids: Sequence[IntArray], longest: int) -> None:
+    """Refuses what is too long under the name that the caller knows it by: of a text, not of the ids made of it.
+
+    Raises:
+        InvalidInput: A text has become more than `longest` ids.
+    """
+    for index, row in enumerate(token_ids):
+        if len(row) > longest:
+            raise InvalidInput(
+                f"a text takes at most {longest} ids unless truncate is true; received {len(row)}",
+                field=f"text[{index}]",
+            )

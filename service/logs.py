@@ -31,9 +31,7 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
     )
     as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
     last: Sequence[structlog.typing.Processor] = (
-        (structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer())
-        if as_json
-        else (structlog.dev.ConsoleRenderer(colors=stream.isatty()),)
+        (_tracebacks_without_locals(), structlog.processors.JSONRenderer()) if as_json else (_console(stream),)
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -54,3 +52,13 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
     )
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(LOGGER)
     return log
+
+
+def _tracebacks_without_locals() -> structlog.typing.Processor:
+    """Tracebacks as data. The local variables, which structlog adds if left to itself, would hold callers' bodies."""
+    return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
+def _console(stream: TextIO) -> structlog.typing.Processor:
+    """Lines for people, likewise without local variables."""
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)

@@ -5,7 +5,7 @@
 
 The splitting is KerasHub's to the letter, oddities included: of white space only the ASCII kind parts words, so a
 no-break space glues two words into one that the vocabulary does not have; control and format characters do
-part words; lower-casing is Unicode's NFKC_Casefold, which makes `½` out of nothing the vocabulary knows.
+part words; and lower-casing is Unicode's NFKC_Casefold after the split, so `…` becomes the one word `...`.
 
 Everything is linear in the length of the text, and with truncation only as many words are looked up as can
 still matter.
@@ -32,6 +32,8 @@ TOKENIZER_CLASSES: Final = frozenset({"keras_hub>ElectraTokenizer", "keras_nlp>E
 MAX_VOCABULARY_BYTES: Final = 64 * 2**20
 MAX_WORD_BYTES: Final = 100
 """Longer words are unknown, as in the original BERT; it bounds the greedy search, which is quadratic."""
+MAX_WORD_CHARACTERS: Final = 1000
+"""Longer words are unknown without being folded, which can make 18 characters of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +133,9 @@ class Tokenizer:
 
     def _words(self, text: str) -> Iterator[str]:
         for word in self._splitter.split(strip_accents(text) if self._config.strip_accents else text):
+            if len(word) > MAX_WORD_CHARACTERS:
+                yield self._config.oov_token
+                continue
             folded = fold_case(word) if self._config.lowercase else word
             if len(folded.encode()) > MAX_WORD_BYTES:
                 yield self._config.oov_token

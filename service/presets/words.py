@@ -27,7 +27,7 @@ CJK_IDEOGRAPHS: Final[_CodePoints] = (
 )
 """As in the original BERT."""
 
-DEFAULT_IGNORABLE: Final[_CodePoints] = (
+_DEFAULT_IGNORABLE_RANGES: Final[_CodePoints] = (
     (0x00AD, 0x00AD),
     (0x034F, 0x034F),
     (0x061C, 0x061C),
@@ -46,7 +46,10 @@ DEFAULT_IGNORABLE: Final[_CodePoints] = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
-"""Unicode's Default_Ignorable_Code_Point: NFKC_Casefold drops them."""
+DEFAULT_IGNORABLE: Final = dict.fromkeys(
+    code_point for first, last in _DEFAULT_IGNORABLE_RANGES for code_point in range(first, last + 1)
+)
+"""For `str.translate`, Unicode's Default_Ignorable_Code_Point: NFKC_Casefold drops them."""
 
 
 class WordSplitter:
@@ -113,7 +116,7 @@ def fold_case(word: str) -> str:
     if word.isascii():
         return word.lower()
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
-    return "".join(char for char in folded if not _within(char, DEFAULT_IGNORABLE))
+    return folded.translate(DEFAULT_IGNORABLE)
 
 
 def _within(char: str, ranges: Iterable[tuple[int, int]]) -> bool:

@@ -49,5 +49,5 @@ def test_kerashub_loads_the_demo_and_its_tokenizer() -> None:
 
 def test_kerashub_refuses_what_it_cannot_express(tmp_path: Path) -> None:
     ElectraBackbone(10, 1, 2, 8, intermediate_dim=16, hidden_activation="gelu").save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match="electra_serve>ElectraBackbone|not a subclass"):
+    with pytest.raises(ValueError, match=r"electra_serve>ElectraBackbone|not a subclass"):
         keras_hub.models.Backbone.from_preset(str(tmp_path))

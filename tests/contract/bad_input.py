@@ -72,7 +72,7 @@ ANYWHERE: Final = (
     Case("a mask of −1", Query(token_ids=[[1]], padding_mask=[[-1]]), INVALID, "padding_mask[0][0]"),
     Case("a mask of zeros", Query(token_ids=[[1], [1]], padding_mask=[[1], [0]]), INVALID, "padding_mask[1]"),
     Case("a row too long", _ids([1] * (MAX_LENGTH + 1)), INVALID, "token_ids[0]"),
-    Case("a text too long in ids", Query(text=["a " * 90], model=TINY), INVALID, "text"),
+    Case("a text too long in ids", Query(text=["a", "a " * 600], model=DEMO_ID), INVALID, "text[1]"),
     Case("too many rows", _ids(*[[1]] * (MAX_SEQUENCES + 1)), TOO_LARGE, "token_ids"),
     Case("too many texts", Query(text=["a"] * (MAX_SEQUENCES + 1), model=DEMO_ID), TOO_LARGE, "text"),
     Case("faults in every row", _ids(*[[-1] * MAX_LENGTH] * MAX_SEQUENCES), INVALID, "token_ids[0][0]"),

@@ -9,7 +9,7 @@ from typing import Final
 
 from service.tensors import Float32Array, Output
 
-HTTP_STATUS: Final[Mapping[str, int]] = MappingProxyType(
+HTTP_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
     {
         "malformed_request": 400,
         "invalid_input": 422,
@@ -23,7 +23,7 @@ HTTP_STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "internal": 500,
     }
 )
-GRPC_STATUS: Final[Mapping[str, str]] = MappingProxyType(
+GRPC_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
     {
         "malformed_request": "INVALID_ARGUMENT",
         "invalid_input": "INVALID_ARGUMENT",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import grpc
@@ -18,7 +19,7 @@ from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import Observer
 from service.api.rest.app import create_app
 from tests.contract import read
-from tests.contract.outcome import Outcome
+from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
 
@@ -35,6 +36,10 @@ class Side(Protocol):
     @property
     def transport(self) -> str:
         """What metrics call it: `rest` or `grpc`."""
+
+    @property
+    def statuses(self) -> Mapping[str, int | str]:
+        """The protocol's own status of each slug; empty where a single request has none."""
 
     def render(self, query: Query) -> Wire:
         """The request as this side writes it."""
@@ -57,6 +62,7 @@ class RestSide:
     """
 
     transport = "rest"
+    statuses: Mapping[str, int | str] = HTTP_STATUS
 
     def __init__(self, client: httpx.AsyncClient, encoding_format: str) -> None:
         self._client = client
@@ -80,6 +86,7 @@ class GrpcSide:
     """
 
     transport = "grpc"
+    statuses: Mapping[str, int | str] = GRPC_STATUS
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -97,6 +104,8 @@ class GrpcSide:
 
 class StreamSide(GrpcSide):
     """`EncodeStream`, one request to a stream."""
+
+    statuses: Mapping[str, int | str] = MappingProxyType({})
 
     async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
         method = f"{SERVICE}/EncodeStream"

@@ -11,14 +11,13 @@ import pytest
 
 from service.inference import EncodeRequest, EncodeResult
 from service.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
-from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Refusal, answered, refused
+from tests.contract.outcome import Refusal, answered, refused
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
 from tests.contract.waiting import until
 from tests.fakes import FakeEngine
 
-STATUS: Final = {"rest": HTTP_STATUS, "grpc": GRPC_STATUS}
 BAD_ID: Final = 13
 GOOD: Final = Query(token_ids=[[1, 2]])
 SECRET: Final = "the weights are at /secret"
@@ -34,7 +33,7 @@ class EmptyEngine(FakeEngine):
 def assert_told(refusal: Refusal, side: Side, code: str, stack: Stack) -> None:
     """Fails unless the refusal is of that kind, has its status, and was counted."""
     assert refusal.code == code
-    assert refusal.status in {STATUS[side.transport][code], None}
+    assert refusal.status == side.statuses.get(code)
     assert stack.counted(side.transport, code) == 1
 
 

@@ -81,7 +81,7 @@ async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> 
         ["alone", ("first of a pair", "second of it")],
         ["ÀÉÎ — naïve café"],
         [""],
-        ["a " * (MAX_TEXT_CHARACTERS // 2)],
+        ["a" * MAX_TEXT_CHARACTERS],
     ],
     ids=["one", "with a pair", "accents", "empty", "the longest"],
 )
@@ -96,6 +96,13 @@ async def test_text_is_encoded_as_the_tokenizer_has_it(
     ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512, truncate=False).token_ids]
     assert (answer.model, answer.tokens, answer.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
     assert_same(answer.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(Output)))
+
+
+async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:
+    query = Query(text=["a " * 600, "a"], model=DEMO_ID, truncate=True, outputs=[Output.SEQUENCE])
+    answer = answered(await side.send(side.render(query)))
+    assert answer.truncated == [True, False]
+    assert [len(row) for row in answer.outputs[Output.SEQUENCE]] == [512, 3]
 
 
 async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) -> None:

@@ -87,7 +87,7 @@ def make_backbone(embedding_dim: int) -> Any:
     generator = np.random.default_rng(embedding_dim)
     for variable in backbone.weights:
         centre = 1.0 if variable.name == "gamma" else 0.0
-        variable.assign(centre + 0.4 * generator.standard_normal(variable.shape))
+        variable.assign(centre + 0.3 * generator.standard_normal(variable.shape))
     return backbone
 
 

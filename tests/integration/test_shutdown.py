@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Final
 
 import grpc
 import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.lifecycle import SAME_SIGNAL_S
 from tests.integration.load import Load
 from tests.integration.process import ServiceProcess, start, wait_until
+from tests.integration.standard import health_of
 
 WARM: Final = 20
 """Answers on each transport before the signal, so that it comes in the middle."""
 DRAIN_DELAY_S: Final = 2
 FORCED_S: Final = 10.0
+MARK: Final = "hunter2"
+HALF_A_REQUEST: Final = (
+    b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+    + MARK.encode()
+)
+IN_FLIGHT: Final = 'electra_requests_in_flight{transport="rest"} 1.0'
 
 
 def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
@@ -45,23 +53,21 @@ def assert_told_to_stay_away(process: ServiceProcess) -> None:
     wait_until(lambda: process.status("/readyz") == 503)
     assert process.status("/livez") == 200
     with grpc.insecure_channel(process.target) as channel:
-        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-    assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert health_of(channel) == "NOT_SERVING"
 
 
 def test_a_second_sigterm_gives_up_what_is_in_flight(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
+    with start(tmp_path, "--log.format=json") as process:
         process.wait_ready()
         with socket.create_connection(("127.0.0.1", process.rest_port)) as slow:
-            slow.sendall(
-                b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
-            )
-            in_flight = 'electra_requests_in_flight{transport="rest"} 1.0'
-            wait_until(lambda: in_flight in httpx.get(f"{process.url}/metrics").text)
-
+            slow.sendall(HALF_A_REQUEST)
+            wait_until(lambda: IN_FLIGHT in httpx.get(f"{process.url}/metrics").text)
             process.terminate()
-            wait_until(lambda: process.status("/livez") is None)
+            wait_until(lambda: process.status("/livez") is None)  # by now it has the first signal
+            echo_until = time.monotonic() + SAME_SIGNAL_S
+            wait_until(lambda: time.monotonic() > echo_until)
             assert process.popen.poll() is None, "the first signal waits for what is in flight"
             process.terminate()
             assert process.wait(FORCED_S) == 2
         assert process.complaints == []
+        assert MARK not in process.stderr, "a traceback may be logged, but no body"

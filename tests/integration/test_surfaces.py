@@ -9,8 +9,7 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +18,7 @@ from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStu
 from service.presets.catalog import DEMO_ID, find
 from tests.integration.answers import over_grpc, over_rest, random_rows
 from tests.integration.process import ServiceProcess
+from tests.integration.standard import health_of, reflect
 
 ENCODER: Final = "electra.v1.EncoderService"
 CODES: Final = {
@@ -145,9 +145,7 @@ def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: Encode
 
 @pytest.mark.parametrize("service_name", ["", ENCODER])
 def test_health_is_serving(channel: grpc.Channel, service_name: str) -> None:
-    stub = health_pb2_grpc.HealthStub(channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=service_name), timeout=60)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert health_of(channel, service_name) == "SERVING"
 
 
 def test_reflection_tells_the_services_and_their_messages(channel: grpc.Channel) -> None:
@@ -155,8 +153,7 @@ def test_reflection_tells_the_services_and_their_messages(channel: grpc.Channel)
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=ENCODER),
     )
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=60)
+    listed, described = reflect(channel, requests)
     names = {service.name for service in listed.list_services_response.service}
     assert {ENCODER, "grpc.health.v1.Health"} <= names
     files = [FileDescriptorProto.FromString(data) for data in described.file_descriptor_response.file_descriptor_proto]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.model.attention import HeadsDense, SelfAttention, mask_to_bias
-from service.model.layers import PositionEmbedding, TransformerEncoder
+from service.model.layers import PositionEmbedding, TransformerEncoder, layer_norm
 
 MASK = np.array([[1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 1, 1]])
 
@@ -52,20 +52,45 @@ def test_a_single_position_attends_to_itself_without_a_warning() -> None:
     np.testing.assert_allclose(found, encoder()(rows(1), padding_mask=alone)[:, :1], atol=1e-6)
 
 
+def test_attention_drops_out_in_training_alone() -> None:
+    attention = SelfAttention(8, 2, dropout=0.5)
+    trained, again = (np.asarray(attention(rows(1), rows(1), training=True)) for _ in range(2))
+    assert np.abs(trained - again).max() > 0
+    np.testing.assert_array_equal(attention(rows(1), rows(1)), attention(rows(1), rows(1), training=False))
+
+
 def test_a_wholly_masked_row_is_finite_even_in_float16() -> None:
     assert np.isfinite(np.asarray(encoder("float16")(rows(1), padding_mask=MASK * 0))).all()
 
 
+def rounded(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], dtype: str) -> keras.KerasTensor:
+    return keras.ops.cast(values, dtype)
+
+
+def agreement(found: object, exact: np.ndarray[tuple[int, ...], np.dtype[np.float64]], dtype: str) -> float:
+    """How many of `found` are the number of `dtype` next to the exact one."""
+    return float(keras.ops.mean(keras.ops.cast(keras.ops.equal(found, rounded(exact, dtype)), "float32")))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_softmax_is_float32_whatever_the_dtype(dtype: str) -> None:
-    # Two scores 1/512 apart: as bfloat16 they are one number, and so would their probabilities be.
-    attention = SelfAttention(8, 2, dtype=dtype)
-    scores = np.array([[[[5.0, 5.0 + 1 / 512, 9.0]]]], np.float32)
-    bias = np.array([[[[0.0, 0.0, -1e9]]]], np.float32)
-    found = attention._softmax(scores + bias)
-    expected = np.exp(scores[0, 0, 0, :2]) / np.exp(scores[0, 0, 0, :2]).sum()
-    assert found.dtype == "float32"
-    np.testing.assert_allclose(np.asarray(found)[0, 0, 0], [*expected, 0], atol=1e-7)
+def test_softmax_is_as_exact_as_float32_whatever_the_dtype(dtype: str) -> None:
+    scores = rounded(np.random.default_rng(0).normal(0, 3, (2, 2, 32, 48)), dtype)
+    exponentials = np.exp(np.asarray(keras.ops.cast(scores, "float64")))
+    exact = exponentials / exponentials.sum(-1, keepdims=True)
+    assert agreement(SelfAttention(8, 2, dtype=dtype)._probabilities(scores, None), exact, dtype) > 0.99
+    naive = keras.ops.exp(scores)
+    assert agreement(naive / keras.ops.sum(naive, -1, keepdims=True), exact, dtype) < 0.9
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_layer_norm_is_as_exact_as_float32_whatever_the_dtype(dtype: str) -> None:
+    inputs = rounded(np.random.default_rng(0).normal(3, 1, (64, 96)), dtype)
+    values = np.asarray(keras.ops.cast(inputs, "float64"))
+    exact = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
+    assert agreement(layer_norm(keras.DTypePolicy(dtype), "norm")(inputs), exact, dtype) > 0.98
+    centred = inputs - keras.ops.mean(inputs, -1, keepdims=True)
+    naive = centred * keras.ops.rsqrt(keras.ops.mean(centred * centred, -1, keepdims=True))
+    assert agreement(naive, exact, dtype) < 0.9
 
 
 @pytest.mark.parametrize(

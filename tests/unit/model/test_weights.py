@@ -130,6 +130,23 @@ def test_a_file_that_is_not_whole_hdf5_is_refused(folder: Path, content: Callabl
     assert "model.weights.h5: must be a whole HDF5 file" in refusal(folder)
 
 
+def test_a_damaged_chunk_is_refused(folder: Path) -> None:
+    offsets: list[int] = []
+
+    def compress(file: h5py.File) -> None:
+        values = file[KERNEL][()]
+        del file[KERNEL]
+        dataset = file.create_dataset(KERNEL, data=values, compression="gzip")
+        file.flush()
+        offsets.append(dataset.id.get_chunk_info(0).byte_offset)
+
+    edit(folder, compress)
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.seek(offsets[0])
+        file.write(b"\xff" * 64)
+    assert f"{KERNEL} cannot be read; the file is damaged" in refusal(folder)
+
+
 def test_a_file_too_small_for_the_config_is_refused_before_anything_is_built(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["config"] |= {"vocab_size": 10**6, "embedding_dim": 16384}

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from service.errors import PresetError
 from service.presets.folder import VOCABULARY_FILE
 from service.presets.sources import resolve_preset
-from service.presets.tokenizer import Tokenizer, TokenizerConfig, cut, load_tokenizer
+from service.presets.tokenizer import (
+    MAX_VOCABULARY_BYTES,
+    MAX_WORD_CHARACTERS,
+    Tokenizer,
+    TokenizerConfig,
+    cut,
+    load_tokenizer,
+)
 from tests.golden.reader import GOLDEN
 
 CLS, SEP = 101, 102
@@ -147,6 +154,13 @@ def test_a_huge_word_is_one_unknown_piece(demo: Tokenizer) -> None:
     assert demo.encode(["a" * 10**6], max_length=16, truncate=True).token_ids[0].tolist() == [CLS, 100, SEP]
 
 
+@pytest.mark.parametrize(("characters", "known"), [(MAX_WORD_CHARACTERS, True), (MAX_WORD_CHARACTERS + 1, False)])
+def test_a_word_is_folded_up_to_a_bound(demo: Tokenizer, characters: int, known: bool) -> None:
+    word = "a".ljust(characters, "\N{HANGUL FILLER}")  # folding drops all but the letter
+    found = demo.encode([word, "a"], max_length=16, truncate=False).token_ids
+    assert (found[0].tolist() == found[1].tolist()) is known
+
+
 def test_a_preset_without_tokenizer_has_none() -> None:
     assert load_tokenizer(resolve_preset(str(GOLDEN / "below"))) is None
     assert load_tokenizer(resolve_preset("electra_base_generator_en", load_weights=False)) is None
@@ -210,6 +224,12 @@ def test_a_vocabulary_larger_than_the_models_is_refused(folder: Path) -> None:
     with (folder / VOCABULARY_FILE).open("a") as file:
         file.write("onemore\n")
     assert "must have at most 4000 pieces" in refusal(folder)
+
+
+def test_a_huge_vocabulary_is_refused_unread(folder: Path) -> None:
+    with (folder / VOCABULARY_FILE).open("r+b") as file:
+        file.truncate(MAX_VOCABULARY_BYTES + 1)
+    assert f"at most {MAX_VOCABULARY_BYTES} bytes are read" in refusal(folder)
 
 
 def test_a_vocabulary_that_is_not_text_is_refused(folder: Path) -> None:
