@@ -21,6 +21,7 @@ from service.lifecycle import OnReady, Process
 from service.metrics import Metrics
 from service.registry import ModelLoader, ModelRegistry
 from service.settings import BatchingSettings, Settings
+from service.texts import TextEncoder
 
 
 def build_process(
@@ -42,7 +43,7 @@ def build_process(
     """
     metrics = Metrics(__version__)
     registry = build_registry(settings, metrics, log, load=load)
-    service = InferenceService(registry, max_timeout_s=settings.limits.max_timeout_s)
+    service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
     return Process(
@@ -89,7 +90,9 @@ def build_batcher(
     """Queue, planner and threads of one model, and its gauges."""
     clock = LoopClock()
     grid = loaded.engines[0].signature.grid
-    queue = RequestQueue[Row](QueueBounds(batching.max_queue_sequences, batching.max_queue_tokens))
+    queue = RequestQueue[Row](
+        QueueBounds(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
+    )
     batcher = Batcher(
         queue=queue,
         planner=Planner(fit(loaded.timings), grid, max_tokens=batching.max_batch_tokens),

@@ -8,12 +8,13 @@ import json
 import os
 import signal
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from service import __version__
+from service.api.listen import reachable
 from service.errors import StartupError
 from service.presets.catalog import CATALOG, DEMO_ID
 from service.settings import Settings
@@ -21,8 +22,6 @@ from service.settings_sources import add_flags, read_settings
 
 if TYPE_CHECKING:
     from service.registry import ModelInfo
-
-EXIT_USAGE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,9 +96,11 @@ def serve(settings: Settings) -> int:
 def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:
     def announce(rest_port: int, grpc_port: int, models: Sequence[ModelInfo]) -> None:
         """Tells a person where to send the first request."""
-        url = f"http://{settings.rest.host}:{rest_port}"
+        url = f"http://{reachable(settings.rest.host)}:{rest_port}"
         random = [model.name for model in models if model.weights == "random"]
-        lines = [f"electra-serve {__version__} is ready: REST on {url}, gRPC on {settings.grpc.host}:{grpc_port}"]
+        lines = [
+            f"electra-serve {__version__} is ready: REST on {url}, gRPC on {reachable(settings.grpc.host)}:{grpc_port}"
+        ]
         lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
         body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
         lines += [f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' -d '{body}'"]
@@ -131,20 +132,25 @@ def _list_presets(_: argparse.Namespace) -> int:
 
 
 def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
-    port = os.environ.get("ELECTRA_REST__PORT", "8080")
-    parser.add_argument("--url", default=f"http://127.0.0.1:{port}/readyz", help="what to ask (default: %(default)s)")
+    source = add_flags(parser)
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds to wait (default: %(default)s)")
-    parser.set_defaults(run=_healthcheck)
+
+    def run(flags: argparse.Namespace) -> int:
+        settings = read_settings(flags, source, os.environ)
+        return healthcheck(f"http://{reachable(settings.rest.host)}:{settings.rest.port}/readyz", flags.timeout)
+
+    parser.set_defaults(run=run)
 
 
-def _healthcheck(flags: argparse.Namespace) -> int:
-    """Asks a running service, for containers whose image has no curl."""
-    if not flags.url.startswith(("http://", "https://")):
-        sys.stderr.write("electra-serve: --url must begin with http:// or https://\n")
-        return EXIT_USAGE
+def healthcheck(url: str, timeout_s: float) -> int:
+    """Asks a running service, for containers whose image has no curl.
+
+    Returns:
+        0 if it is ready, else 1.
+    """
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(flags.url, timeout=flags.timeout) as answer:  # noqa: S310  # scheme checked above
-            ready = answer.status == 200
-    except (urllib.error.URLError, OSError):
-        ready = False
-    return 0 if ready else 1
+        with directly.open(url, timeout=timeout_s) as answer:
+            return 0 if answer.status == HTTPStatus.OK else 1
+    except OSError:  # refused, timed out, or answered with an error
+        return 1

@@ -10,16 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
 
-from service.errors import InvalidInput
+from service.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
 from service.registry import ModelInfo, ModelRegistry, ServedModel
-from service.tensors import DEFAULT_OUTPUTS, IntArray, Outputs, RowOutput, TextInput, TokenInput
+from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
+from service.texts import TextEncoder
 from service.validation import Validated, check_count, validate
-
-INLINE_CHARACTERS: Final = 4096
-"""Texts up to this many characters together are tokenized on the event loop, in well under a millisecond;
-more goes to a thread, where the tokenizer works without the interpreter lock."""
 
 
 class Priority(IntEnum):
@@ -42,6 +38,7 @@ class EncodeRequest:
         client: Whose turn it is, for fairness between clients; any stable string.
         priority: Which requests go first.
         timeout_s: Seconds from now after which the caller no longer wants the answer; None: no limit.
+        max_values: Most numbers that the answer may hold; None: no limit.
     """
 
     input: TokenInput | TextInput
@@ -51,6 +48,7 @@ class EncodeRequest:
     client: str = ""
     priority: Priority = Priority.NORMAL
     timeout_s: float | None = None
+    max_values: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +75,13 @@ class InferenceService:
 
     Args:
         registry: The models.
+        texts: Makes ids of texts.
         max_timeout_s: Seconds after which any request is given up.
     """
 
-    def __init__(self, registry: ModelRegistry, *, max_timeout_s: float) -> None:
+    def __init__(self, registry: ModelRegistry, texts: TextEncoder, *, max_timeout_s: float) -> None:
         self._registry = registry
+        self._texts = texts
         self._max_timeout_s = max_timeout_s
 
     @property
@@ -114,7 +114,7 @@ class InferenceService:
             ModelNotFound: No model has that name, or none was named where several are served.
             ModelNotReady: It is loading, unloading or failed.
             InvalidInput: The ids or texts are not what the model takes.
-            PayloadTooLarge: Too many sequences.
+            PayloadTooLarge: Too many sequences, or an answer larger than its transport sends.
             Overloaded: The queue is full.
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: The deadline passed first.
@@ -123,13 +123,17 @@ class InferenceService:
         model = self._registry.ready_model(request.model)
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; received none", field="outputs")
-        validated = await self._validated(model, request)
+        now = asyncio.get_running_loop().time
+        timeout_s = self._max_timeout_s if request.timeout_s is None else min(request.timeout_s, self._max_timeout_s)
+        deadline = now() + timeout_s
+        validated = await self._validated(model, request, deadline)
+        _check_answer(request, validated.encodings, model.hidden_dim)
         rows = await model.batcher.submit(
             validated.encodings,
             request.outputs,
             client=request.client,
             priority=request.priority,
-            timeout_s=self._max_timeout_s if request.timeout_s is None else min(request.timeout_s, self._max_timeout_s),
+            timeout_s=max(deadline - now(), 0.0),
         )
         return EncodeResult(
             model=model.name,
@@ -139,54 +143,35 @@ class InferenceService:
             truncated=validated.truncated,
         )
 
-    async def _validated(self, model: ServedModel, request: EncodeRequest) -> Validated:
+    async def _validated(self, model: ServedModel, request: EncodeRequest, deadline: float) -> Validated:
         if isinstance(request.input, TokenInput):
             return validate(request.input, model.input_limits, truncate=request.truncate)
-        return await self._tokenized(model, request.input, truncate=request.truncate)
-
-    async def _tokenized(self, model: ServedModel, text: TextInput, *, truncate: bool) -> Validated:
         if model.tokenizer is None:
             raise InvalidInput(f"model {model.name} has no tokenizer: it takes token_ids, not text", field="text")
-        check_count(len(text.texts), model.input_limits, "text")
-        characters = _count_characters(text, model.max_text_characters)
-        max_length = model.input_limits.max_sequence_length
-        if characters <= INLINE_CHARACTERS:
-            tokenized = model.tokenizer.encode(text.texts, max_length=max_length, truncate=truncate)
-        else:
-            tokenized = await asyncio.to_thread(
-                model.tokenizer.encode, text.texts, max_length=max_length, truncate=truncate
-            )
-        _check_lengths(tokenized.token_ids, max_length)
-        tokens = TokenInput(tokenized.token_ids, tokenized.segment_ids)
-        return Validated(validate(tokens, model.input_limits, truncate=False).encodings, tuple(tokenized.truncated))
+        check_count(len(request.input.texts), model.input_limits, "text")
+        model.batcher.check_room(len(request.input.texts))
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._texts.encode(
+                    request.input, model.tokenizer, model.input_limits, model.text_limits, truncate=request.truncate
+                )
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error
 
 
-def _count_characters(text: TextInput, longest: int) -> int:
-    """Characters over all texts.
+def _check_answer(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> None:
+    """Refuses an answer that its transport could not send, before it is computed.
 
     Raises:
-        InvalidInput: One of them has more than `longest`.
+        PayloadTooLarge: It would hold more than `request.max_values` numbers.
     """
-    total = 0
-    for index, item in enumerate(text.texts):
-        characters = len(item) if isinstance(item, str) else sum(len(part) for part in item)
-        if characters > longest:
-            raise InvalidInput(
-                f"a text takes at most {longest} characters; received {characters}", field=f"text[{index}]"
-            )
-        total += characters
-    return total
-
-
-def _check_lengths(token_ids: Sequence[IntArray], longest: int) -> None:
-    """Refuses what is too long under the name that the caller knows it by: of a text, not of the ids made of it.
-
-    Raises:
-        InvalidInput: A text has become more than `longest` ids.
-    """
-    for index, row in enumerate(token_ids):
-        if len(row) > longest:
-            raise InvalidInput(
-                f"a text takes at most {longest} ids unless truncate is true; received {len(row)}",
-                field=f"text[{index}]",
-            )
+    if request.max_values is None:
+        return
+    per_position = Output.SEQUENCE in request.outputs
+    vectors = len(encodings) * (len(request.outputs) - per_position)
+    values = (vectors + per_position * sum(map(len, encodings))) * hidden_dim
+    if values > request.max_values:
+        raise PayloadTooLarge(
+            f"an answer takes at most {request.max_values} numbers; this one would have {values}: "
+            "ask for fewer sequences or outputs"
+        )

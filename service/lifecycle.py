@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 
 from service.api.grpc.server import GrpcServer
 from service.api.listen import listen
+from service.api.rest.protocol import bounded_protocol
 from service.registry import ModelInfo, ModelRegistry
 from service.settings import LifecycleSettings, RestSettings
 
@@ -68,7 +70,7 @@ class Process:
         log: structlog.typing.FilteringBoundLogger,
         on_ready: OnReady,
     ) -> None:
-        self._http = _HttpServer(_http_config(app))
+        self._http = _HttpServer(_http_config(app, rest))
         self._rest = rest
         self._grpc = grpc
         self._registry = registry
@@ -110,6 +112,8 @@ class Process:
             loading.cancel()
             return
         await loading
+        gc.collect()
+        gc.freeze()  # what is loaded stays: the collector need not walk through it while requests wait
         self._grpc.set_serving(serving=True)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
@@ -147,14 +151,15 @@ class Process:
             self._force.set()
 
 
-def _http_config(app: FastAPI) -> uvicorn.Config:
+def _http_config(app: FastAPI, settings: RestSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=bounded_protocol(settings),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a caller could name itself another client, and take that one's turns
         timeout_keep_alive=75,  # longer than the 60 s that proxies keep idle connections for
     )

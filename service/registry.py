@@ -22,6 +22,7 @@ from service.metrics import Metrics
 from service.presets.config import BackboneConfig
 from service.presets.tokenizer import Tokenizer
 from service.settings import BatchingSettings, LimitSettings, ModelSettings
+from service.texts import TextLimits
 from service.validation import InputLimits
 
 
@@ -104,7 +105,7 @@ class ServedModel:
         loaded: Its preset, tokenizer and engines.
         batcher: Where its sequences go.
         input_limits: What one request may hold.
-        max_text_characters: Longest text that is tokenized.
+        text_limits: How much text one request may hold.
         load_seconds: From the start of loading to READY.
     """
 
@@ -112,8 +113,13 @@ class ServedModel:
     loaded: LoadedModel
     batcher: Batcher
     input_limits: InputLimits
-    max_text_characters: int
+    text_limits: TextLimits
     load_seconds: float
+
+    @property
+    def hidden_dim(self) -> int:
+        """H, the width of every output."""
+        return self.loaded.preset.config.hidden_dim
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -255,7 +261,7 @@ class ModelRegistry:
                 max_sequence_length=config.max_sequence_length,
                 max_sequences=slot.limits.max_sequences,
             ),
-            max_text_characters=slot.limits.max_text_characters,
+            text_limits=TextLimits(slot.limits.max_text_characters, slot.limits.max_request_characters),
             load_seconds=time.perf_counter() - started,
         )
         slot.state = ModelState.READY

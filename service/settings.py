@@ -34,8 +34,15 @@ class RestSettings(_Section):
     """TCP port; 0 takes a free one."""
     max_body_bytes: Count = 4 * 2**20
     """Largest request body. 256 rows of 512 ids with segments and mask are about 1.6 MB of JSON."""
-    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds a client has to send its whole body. Too low refuses slow links, too high holds sockets."""
+    max_answer_bytes: Count = 64 * 2**20
+    """Largest answer, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
+    max_head_bytes: Count = 32 * 2**10
+    """Largest request head: request line and headers."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
+    sockets, and a shutdown."""
+    send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds a client has to take each megabyte of its answer before it is given up."""
 
 
 class GrpcSettings(_Section):
@@ -62,6 +69,8 @@ class LimitSettings(_Section):
     """Most sequences in one request; more are refused with 413 / RESOURCE_EXHAUSTED."""
     max_text_characters: Count = 100_000
     """Longest text, in characters, that is handed to the tokenizer."""
+    max_request_characters: Count = 1_000_000
+    """Most characters in all texts of one request. Tokenizing takes up to a microsecond each."""
     max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds after which any request is given up, and the longest that a caller may ask for."""
 

@@ -18,7 +18,7 @@ from service.settings import ENV_PREFIX, Settings
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _SERVICE_LINK: Final = re.compile(
-    r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
+    r"(?!.*__)[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
 """What Kubernetes sets in every pod for a Service whose name begins with `electra`, as Docker's links do."""
 

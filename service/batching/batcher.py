@@ -111,8 +111,7 @@ class Batcher:
             DeadlineExceeded: `timeout_s` passed first.
             EngineFailure: The engine fails on one of them.
         """
-        if self._refusing:
-            raise ShuttingDown("the service is shutting down and admits nothing new")
+        self._check_open()
         now = self._clock.now()
         job = Job(len(encodings), outputs)
         deadline = None if timeout_s is None else now + timeout_s
@@ -126,6 +125,16 @@ class Batcher:
             if timer is not None:
                 timer.cancel()
             self._queue.cancel(entries)
+
+    def check_room(self, sequences: int) -> None:
+        """Refuses so many sequences, of whatever length, where `submit` would: before work is put into them.
+
+        Raises:
+            Overloaded: The queue has no room for them.
+            ShuttingDown: Nothing new is admitted.
+        """
+        self._check_open()
+        self._queue.check_room(sequences, tokens=sequences)
 
     def refuse(self) -> None:
         """Admits nothing new from now on; what was admitted is answered."""
@@ -142,6 +151,10 @@ class Batcher:
         self._queue.cancel(waiting)
         await asyncio.gather(*self._batches, return_exceptions=True)
         await asyncio.gather(*(runner.close() for runner in self._runners))
+
+    def _check_open(self) -> None:
+        if self._refusing:
+            raise ShuttingDown("the service is shutting down and admits nothing new")
 
     def _entry(
         self, job: Job, index: int, encoding: Encoding, client: str, priority: int, deadline: float | None

@@ -74,10 +74,12 @@ class RequestQueue(Generic[T]):
 
     Args:
         bounds: How much may wait.
+        engines: How many engines share the work.
     """
 
-    def __init__(self, bounds: QueueBounds) -> None:
+    def __init__(self, bounds: QueueBounds, *, engines: int = 1) -> None:
         self._bounds = bounds
+        self._engines = engines
         self._waiting: list[Entry[T]] = []  # ascending by turn
         self._arrivals = 0
         self._virtual_now: dict[int, float] = {}  # by priority: the tag of what was last taken
@@ -99,20 +101,24 @@ class RequestQueue(Generic[T]):
             Overloaded: They do not fit now. `retry_after_s` is when the queue should have drained, by the
                 work it holds.
         """
-        tokens = sum(entry.length for entry in entries)
-        if len(entries) > self._bounds.max_sequences or tokens > self._bounds.max_tokens:
-            raise PayloadTooLarge(
-                f"a request takes at most {self._bounds.max_sequences} sequences and {self._bounds.max_tokens} "
-                f"positions; received {len(entries)} and {tokens}"
-            )
-        if self.sequences + len(entries) > self._bounds.max_sequences or self.tokens + tokens > self._bounds.max_tokens:
-            raise Overloaded(
-                f"the queue takes {self._bounds.max_sequences} sequences and {self._bounds.max_tokens} positions; "
-                f"{self.sequences} and {self.tokens} are waiting, the request has {len(entries)} and {tokens}",
-                retry_after_s=self.work_s,
-            )
+        self.check_room(len(entries), sum(entry.length for entry in entries))
         for entry in entries:
             self._insert(entry, now)
+
+    def check_room(self, sequences: int, tokens: int) -> None:
+        """Refuses what `admit` would refuse, admitting nothing; raises the same."""
+        bounds = self._bounds
+        if sequences > bounds.max_sequences or tokens > bounds.max_tokens:
+            raise PayloadTooLarge(
+                f"a request takes at most {bounds.max_sequences} sequences and {bounds.max_tokens} "
+                f"positions; received {sequences} and {tokens}"
+            )
+        if self.sequences + sequences > bounds.max_sequences or self.tokens + tokens > bounds.max_tokens:
+            raise Overloaded(
+                f"the queue takes {bounds.max_sequences} sequences and {bounds.max_tokens} positions; "
+                f"{self.sequences} and {self.tokens} are waiting, the request has {sequences} and {tokens}",
+                retry_after_s=self.work_s / self._engines,
+            )
 
     def window(self, limit: int) -> Sequence[Entry[T]]:
         """The first `limit` entries in order of turn, which stay in the queue."""

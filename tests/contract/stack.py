@@ -28,6 +28,7 @@ from service.settings import (
     Settings,
 )
 from service.tensors import BatchShape
+from service.texts import TextEncoder
 from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine
 
 TINY = "tiny"
@@ -90,7 +91,7 @@ class Stack:
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
-        service = InferenceService(registry, max_timeout_s=settings.limits.max_timeout_s)
+        service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
         return cls(settings, engines, registry, service, metrics, log, lines)
 
     @property

@@ -9,16 +9,17 @@ import pytest
 import structlog
 
 from service.bootstrap import build_registry
-from service.errors import InvalidInput, ModelNotFound, PayloadTooLarge
+from service.errors import DeadlineExceeded, InvalidInput, ModelNotFound, PayloadTooLarge
 from service.inference import EncodeRequest, InferenceService
 from service.metrics import Metrics
 from service.presets.sources import resolve_preset
 from service.presets.tokenizer import load_tokenizer
 from service.settings import LimitSettings, ModelSettings, Settings
 from service.tensors import Output, TextInput, TokenInput
-from tests.fakes import FakeEngine, loaded_model
+from service.texts import TextEncoder
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model
 
-LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000)
+LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
 MEAN = frozenset({Output.MEAN})
 
 
@@ -38,7 +39,7 @@ async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else None),
     )
     await registry.load_all()
-    yield InferenceService(registry, max_timeout_s=5)
+    yield InferenceService(registry, TextEncoder(), max_timeout_s=5)
     await registry.close()
 
 
@@ -98,3 +99,27 @@ async def test_at_least_one_output(service: InferenceService) -> None:
 async def test_unknown_model(service: InferenceService) -> None:
     with pytest.raises(ModelNotFound):
         await service.encode(ids([1], model="nobody"))
+
+
+async def test_an_answer_its_transport_could_not_send_is_not_computed(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    both = frozenset({Output.SEQUENCE, Output.CLS})
+    values = (3 + 2) * FAKE_HIDDEN_DIM  # three positions, and a vector for each of two rows
+    await service.encode(ids([1, 2], [3], outputs=both, max_values=values))
+    with pytest.raises(PayloadTooLarge, match="at most 19 numbers; this one would have 20"):
+        await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
+    assert len(engine.batches) == 1
+
+
+async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await service.encode(ids([1], timeout_s=0.0))
+    long_text = EncodeRequest(TextInput(["long " * 900]), model="text", timeout_s=0.0)
+    with pytest.raises(DeadlineExceeded, match="before the texts were tokenized"):
+        await service.encode(long_text)
+
+
+async def test_all_texts_together_are_bounded(service: InferenceService) -> None:
+    with pytest.raises(PayloadTooLarge, match="at most 9000 characters; received 9001"):
+        await service.encode(EncodeRequest(TextInput(["a" * 4500, "b" * 4501]), model="text"))

@@ -55,6 +55,7 @@ def test_models_are_presets_or_objects() -> None:
     [
         (["--rest.port", "70000"], {}, "rest.port: Input should be less than or equal to 65535; received '70000'"),
         ([], {"ELECTRA_REST__PROT": "1"}, "unknown setting in the environment: ELECTRA_REST__PROT"),
+        ([], {"ELECTRA_GRCP__PORT": "1"}, "unknown setting in the environment: ELECTRA_GRCP__PORT"),
         (["--models", "a", "--models", "b/a"], {}, "each under its own name; received ['a', 'a']"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import unquote
@@ -11,6 +13,7 @@ import grpc
 
 from service.api.grpc.status import REQUEST_ID_KEY
 from service.api.priority import PRIORITY_KEY, parse_priority
+from service.errors import DeadlineExceeded
 from service.inference import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -58,6 +61,20 @@ class Call:
         """Seconds from now until the caller's deadline; None: it set none."""
         remaining = self.context.time_remaining()
         return None if remaining is None else max(remaining, 0.0)
+
+    @contextmanager
+    def deadline(self) -> Iterator[None]:
+        """Tells a call that ended at its caller's deadline from one whose caller went away: gRPC cancels both.
+
+        Raises:
+            DeadlineExceeded: The call was cancelled, and its deadline has passed.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.timeout_s == 0.0:
+                raise DeadlineExceeded("the deadline passed before the answer was there") from None
+            raise
 
 
 def host_of(peer: str) -> str:

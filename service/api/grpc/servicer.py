@@ -17,7 +17,7 @@ from service.api.grpc.answer import Parts, from_result, join
 from service.api.grpc.call import Call, Context
 from service.api.grpc.model_info import from_model_info
 from service.api.grpc.stream import EncodeStream
-from service.api.grpc.strict import parse
+from service.api.grpc.strict import SMALL_MESSAGE_FIELDS, parse
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
 from service.api.ports import EncodeService
@@ -25,6 +25,9 @@ from service.errors import ServiceError, ShuttingDown
 from service.inference import EncodeRequest
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
+
+FIELDS_PER_SEQUENCE: Final = 3 * 8
+"""For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
 
 Answer: TypeAlias = Callable[[bytes, Call, Observation], Awaitable[Parts]]
 
@@ -52,6 +55,7 @@ class EncoderServicer:
         self._service = service
         self._observer = observer
         self._max_sequences = max_sequences
+        self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
         self._streams: set[EncodeStream] = set()
@@ -78,7 +82,8 @@ class EncoderServicer:
             try:
                 with self._observer.request(method, choose_request_id(call.request_id)) as seen:
                     self._refuse_when_draining()
-                    rendered = join(await answer(data, call, seen), self._max_answer_bytes)
+                    with call.deadline():
+                        rendered = join(await answer(data, call, seen), self._max_answer_bytes)
             except ServiceError as error:
                 await _abort(context, error, seen.request_id)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id),))
@@ -87,7 +92,8 @@ class EncoderServicer:
         return grpc.unary_unary_rpc_method_handler(handle)
 
     async def _encode(self, data: bytes, call: Call, seen: Observation) -> Parts:
-        message = parse(pb.EncodeRequest, data)
+        seen.model = self._service.label(None)  # until the request names another
+        message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             seen.request_id = message.request_id
         return await self._answer(message, call, seen)
@@ -109,6 +115,7 @@ class EncoderServicer:
             client=call.client,
             priority=call.priority,
             timeout_s=call.timeout_s,
+            max_values=self._max_answer_bytes // 4,
         )
 
     async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -123,6 +130,7 @@ class EncoderServicer:
             self._observer,
             context.write,
             max_requests=self._max_stream_requests,
+            max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,
         )
         self._streams.add(stream)

@@ -32,17 +32,26 @@ class EncodeStream:
         observer: Where each request is counted and logged, by itself.
         write: Sends one answer, and returns when the caller's side has room for the next.
         max_requests: How many requests are worked on at a time.
+        max_fields: Most fields of one request's message.
         max_answer_bytes: Largest answer that may be written.
     """
 
     def __init__(
-        self, encode: Encode, observer: Observer, write: Write, *, max_requests: int, max_answer_bytes: int
+        self,
+        encode: Encode,
+        observer: Observer,
+        write: Write,
+        *,
+        max_requests: int,
+        max_fields: int,
+        max_answer_bytes: int,
     ) -> None:
         self._encode = encode
         self._observer = observer
         self._write = write
         self._slots = asyncio.Semaphore(max_requests)
         self._max_answer_bytes = max_answer_bytes
+        self._max_fields = max_fields
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -80,7 +89,7 @@ class EncodeStream:
         made, claimed = choose_request_id(None), ""
         try:
             with self._observer.request("EncodeStream", made) as seen:
-                message = parse(pb.EncodeStreamRequest, data).request
+                message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
                 refuse_unknown_fields(message, "request")
                 claimed = seen.request_id = self._claim(message.request_id)
                 response = await self._encode(message, seen)

@@ -17,6 +17,8 @@ _FIELDS: Final = frozenset(EncodeBody.model_fields)
 _FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}
 _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
+BYTES_PER_VALUE: Final[dict[EncodingFormat, float]] = {"float": 12.0, "base64": 16 / 3}
+"""What one float32 takes in an answer, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,14 @@ class Decoded:
     encoding_format: EncodingFormat
 
 
-def decode(payload: object, sender: Sender, *, max_sequences: int) -> Decoded:
+def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_bytes: int) -> Decoded:
     """Turns a body, parsed from JSON, into a request.
 
     Args:
         payload: The body.
         sender: What else is known of the request.
         max_sequences: Most sequences that any model here takes; more are refused before they cost anything.
+        max_answer_bytes: Largest answer that may come of it.
 
     Raises:
         MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
@@ -53,6 +56,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int) -> Decoded:
     body = _validate(payload)
     for field in ("token_ids", "segment_ids", "padding_mask", "text"):
         _refuse_too_many(getattr(body, field), field, max_sequences)
+    encoding_format = _encoding_format(body.encoding_format)
     request = EncodeRequest(
         input=_input(body),
         model=body.model,
@@ -61,8 +65,9 @@ def decode(payload: object, sender: Sender, *, max_sequences: int) -> Decoded:
         client=sender.client,
         priority=sender.priority,
         timeout_s=sender.timeout_s,
+        max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
     )
-    return Decoded(request, _encoding_format(body.encoding_format))
+    return Decoded(request, encoding_format)
 
 
 def _validate(payload: object) -> EncodeBody:

@@ -14,6 +14,7 @@ from service.api.priority import PRIORITY_KEY, parse_priority
 from service.api.rest import request_headers
 from service.api.rest.body import parse_json, read_body
 from service.api.rest.boundary import request_id
+from service.api.rest.bulk import refuse_bulk
 from service.api.rest.decode import Decoded, Sender, decode
 from service.api.rest.disconnect import unless_disconnected
 from service.api.rest.render import render
@@ -51,12 +52,14 @@ class EncodeEndpoint:
             ServiceError: It cannot be answered.
         """
         with self._observer.request("POST /v1/encode", request_id(request.scope)) as seen:
+            seen.model = self._service.label(None)  # until the request names another
             decoded = await self._decode(request)
             seen.model = self._service.label(decoded.request.model)
             seen.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
             seen.tokens = result.tokens
-            return JsonChunks(await render(result, decoded.encoding_format))
+            chunks = await render(result, decoded.encoding_format)
+            return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
     async def _decode(self, request: Request) -> Decoded:
         sender = Sender(
@@ -66,8 +69,17 @@ class EncodeEndpoint:
         )
         body = await read_body(request.headers, request.receive, self._settings)
         if len(body) <= LARGE_BODY_BYTES:
-            return decode(parse_json(body), sender, max_sequences=self._max_sequences)
-        return await asyncio.to_thread(lambda: decode(parse_json(body), sender, max_sequences=self._max_sequences))
+            return self._parse(body, sender)
+        return await asyncio.to_thread(self._parse, body, sender)
+
+    def _parse(self, body: bytes, sender: Sender) -> Decoded:
+        refuse_bulk(body, self._max_sequences)
+        return decode(
+            parse_json(body),
+            sender,
+            max_sequences=self._max_sequences,
+            max_answer_bytes=self._settings.max_answer_bytes,
+        )
 
 
 def _sequences(request: EncodeRequest) -> int:

@@ -209,7 +209,7 @@ async def test_answers_are_written_one_at_a_time() -> None:
         return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
     writer = OneAtATime()
-    stream = EncodeStream(encode, observer(), writer.write, max_requests=3, max_answer_bytes=1000)
+    stream = EncodeStream(encode, observer(), writer.write, max_requests=3, max_fields=64, max_answer_bytes=1000)
     assert await stream.run(requests())
     assert writer.written == 3
 

@@ -17,7 +17,7 @@ MAX_SEQUENCES = 8
 
 def refused(payload: object) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        decode(payload, Sender(), max_sequences=MAX_SEQUENCES)
+        decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     return caught.value
 
 
@@ -31,7 +31,9 @@ def test_ids_with_all_that_goes_with_them() -> None:
         "encoding_format": "base64",
         "truncate": True,
     }
-    decoded = decode(payload, Sender("192.0.2.7", Priority.HIGH, 0.25), max_sequences=MAX_SEQUENCES)
+    decoded = decode(
+        payload, Sender("192.0.2.7", Priority.HIGH, 0.25), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200
+    )
     request = decoded.request
     assert isinstance(request.input, TokenInput)
     assert [row.tolist() for row in request.input.token_ids] == [[1, 2], [3]]
@@ -47,14 +49,14 @@ def test_ids_with_all_that_goes_with_them() -> None:
     "absent", [{}, dict.fromkeys(("model", "token_ids", "segment_ids", "padding_mask", "outputs"))]
 )
 def test_text_with_nothing_else_and_null_is_nothing(absent: dict[str, None]) -> None:
-    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender(), max_sequences=MAX_SEQUENCES)
+    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     assert decoded.request.input == TextInput(("a", ("b", "c")))
     assert (decoded.request.model, decoded.request.outputs) == (None, DEFAULT_OUTPUTS)
     assert (decoded.request.truncate, decoded.encoding_format) == (False, "float")
 
 
 def test_segments_and_mask_stay_absent() -> None:
-    request = decode({"token_ids": [[1]]}, Sender(), max_sequences=MAX_SEQUENCES).request
+    request = decode({"token_ids": [[1]]}, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200).request
     assert isinstance(request.input, TokenInput)
     assert request.input.segment_ids is None
     assert request.input.padding_mask is None
@@ -127,8 +129,10 @@ def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid:
 
 @given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_any_json_is_a_request_or_refused_in_few_words(payload: object) -> None:
-    error = refusal(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES))
-    assert error is None or (type(error) in {MalformedRequest, InvalidInput} and len(error.message) < 200)
+    error = refusal(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200))
+    assert error is None or (
+        type(error) in {MalformedRequest, InvalidInput, PayloadTooLarge} and len(error.message) < 200
+    )
 
 
 @pytest.mark.parametrize("field", ["token_ids", "segment_ids", "padding_mask", "text"])

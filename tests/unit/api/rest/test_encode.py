@@ -105,7 +105,7 @@ async def test_bad_bodies_are_refused_and_not_repeated(
     assert response.headers["content-type"] == "application/problem+json"
     assert SECRET not in response.text + repr(rest.log.calls)
     assert rest.service.requests == []
-    assert rest.counted(model="", code=code) == 1
+    assert rest.counted(model="electra_demo", code=code) == 1
 
 
 @given(st.binary() | json_values.map(orjson.dumps) | json_values.map(lambda ids: orjson.dumps({"token_ids": ids})))
@@ -234,7 +234,7 @@ async def test_a_client_that_leaves_takes_its_request_along(rest: Rest) -> None:
 async def test_a_client_that_leaves_while_sending_is_counted_too(rest: Rest) -> None:
     wire = Wire(body_message(b'{"text":', more=True), DISCONNECT)
     await wire.run(rest.app(), http_scope("/v1/encode", method="POST", headers=JSON))
-    assert rest.counted(model="", code="cancelled") == 1
+    assert rest.counted(model="electra_demo", code="cancelled") == 1
     assert rest.service.requests == []
 
 

@@ -1,0 +1,46 @@
+"""Refuses bodies that are cheap to send and dear to parse, before they are parsed.
+
+A request needs a handful of keys and one list per sequence. Four megabytes of `[],[],…` or `{"a":{"a":…` would be
+millions of objects instead, each of which the interpreter allocates and its collector walks through while every
+other request waits. So brackets and colons are counted first; inside strings they mean nothing and do not count.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from service.errors import MalformedRequest, PayloadTooLarge
+
+MAX_KEYS: Final = 64
+"""Most members of all objects together: a request has eight, and what is unknown is refused by name later on."""
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+
+
+def refuse_bulk(body: bytes, max_sequences: int) -> None:
+    """Checks how many lists and members a body has.
+
+    Args:
+        body: JSON, supposedly.
+        max_sequences: Most sequences that any model here takes.
+
+    Raises:
+        PayloadTooLarge: It has more lists than ids, segments, mask and outputs of so many sequences need.
+        MalformedRequest: It has more than `MAX_KEYS` members, or its lists nest deeper than any request's.
+    """
+    max_lists = 3 * (max_sequences + 1) + 1
+    if _counts_within(body, max_lists):
+        return
+    bare = _STRING.sub(b"", body)
+    if b"[[[" in bare:
+        raise MalformedRequest("lists nest at most two deep; received deeper ones")
+    if bare.count(b"[") > max_lists:
+        raise PayloadTooLarge(
+            f"a request takes at most {max_sequences} sequences, {max_lists} lists in all; received more"
+        )
+    if not _counts_within(bare, max_lists):
+        raise MalformedRequest(f"a request has at most {MAX_KEYS} members; received more")
+
+
+def _counts_within(body: bytes, max_lists: int) -> bool:
+    return body.count(b"[") <= max_lists and body.count(b"{") <= MAX_KEYS and body.count(b":") <= MAX_KEYS
