@@ -40,6 +40,8 @@ def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
             if fields > max_fields:
                 raise PayloadTooLarge(f"a message takes at most {max_fields} fields; received more")
             tag, at = _varint(data, at, end)
+            if tag >> 3 == 0:  # no field has this number: the parser stops here too
+                return
             begin, at = _skip(data, at, end, tag & 7)
             field = message.fields_by_number.get(tag >> 3)
             if field is not None and field.message_type is not None and tag & 7 == _LENGTH_DELIMITED and at >= 0:
