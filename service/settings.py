@@ -32,7 +32,7 @@ class RestSettings(_Section):
     """Address to listen on; `0.0.0.0` for every interface, as containers need."""
     port: Port = 8080
     """TCP port; 0 takes a free one."""
-    max_body_bytes: Count = 4 * 2**20
+    max_body_bytes: Count = 2 * 2**20
     """Largest request body. 256 rows of 512 ids with segments and mask are about 1.6 MB of JSON."""
     max_answer_bytes: Count = 64 * 2**20
     """Largest answer, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
