@@ -25,7 +25,7 @@ def restore(backbone: ElectraBackbone, folder: PresetFolder) -> None:
         PresetError: A file is missing, truncated, of another kind, not shaped like the model, or holds NaN or infinity.
     """
     generator = np.random.default_rng(FRESH_SEED)
-    with open_weights(folder.format, folder.weight_files, folder.config, folder.id) as arrays:
+    with open_weights(folder.format, folder.weight_files, backbone.config, folder.id) as arrays:
         for path, variable in weight_layout(backbone).items():
             shape = tuple(variable.shape)
             fresh = path in arrays.absent

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from service.errors import PresetError
 from service.presets.checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
@@ -100,9 +99,7 @@ def _to_keras(config: TransformersTokenizerConfig) -> KerasTokenizerFiles:
 
 
 def _write_keras(files: KerasTokenizerFiles, folder: Path) -> None:
-    settings: dict[str, Any] = asdict(files.config)
-    if files.config.split_on_cjk:
-        del settings["split_on_cjk"]  # the default, which KerasHub does not write
+    config = files.config
     content = {
         "module": "keras_hub.src.models.electra.electra_tokenizer",
         "class_name": "ElectraTokenizer",
@@ -112,10 +109,14 @@ def _write_keras(files: KerasTokenizerFiles, folder: Path) -> None:
             "dtype": "int32",
             "vocabulary": None,
             "sequence_length": None,
-            **settings,
+            "lowercase": config.lowercase,
+            "strip_accents": config.strip_accents,
             "split": True,
+            "suffix_indicator": config.suffix_indicator,
+            "oov_token": config.oov_token,
             "special_tokens": None,
             "special_tokens_in_strings": False,
+            **({} if config.split_on_cjk else {"split_on_cjk": False}),  # KerasHub does not write the default
         },
         "registered_name": "keras_hub>ElectraTokenizer",
     }

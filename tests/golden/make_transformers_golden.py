@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import BertTokenizerFast, ElectraConfig
+from transformers import ElectraConfig, ElectraTokenizer
 
 HERE = Path(__file__).parent
 OUT = HERE / "transformers"
@@ -125,8 +125,8 @@ def tokenizer_golden() -> dict[str, Any]:
 
 
 def make_tokenizer(vocabulary: list[str], **settings: Any) -> Any:
-    """What transformers calls `ElectraTokenizerFast`."""
-    return BertTokenizerFast(vocab={piece: i for i, piece in enumerate(vocabulary)}, **settings)
+    """What transformers 5 has under the name of `ElectraTokenizerFast`, too."""
+    return ElectraTokenizer(vocab={piece: i for i, piece in enumerate(vocabulary)}, **settings)
 
 
 def settings_golden(vocabulary: list[str], texts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
