@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,6 +70,7 @@ def save_checkpoint(backbone: ElectraBackbone, folder: Path) -> None:
     }
     _write_json(folder / CONFIG_FILE, checkpoint_config(backbone.config))
     save_file(tensors, folder / CHECKPOINT_FILE, metadata=PYTORCH)
+    shutil.copymode(folder / CONFIG_FILE, folder / CHECKPOINT_FILE)  # the library gives it to its owner alone
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,19 +40,34 @@ SHAPE = {
     "intermediate_size": 32,
     "max_position_embeddings": 16,
 }
-STYLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bare": ("ElectraModel", {"embedding_size": 8}),
-    "equal": ("ElectraModel", {"embedding_size": 16}),
-    "discriminator": ("ElectraForPreTraining", {"embedding_size": 8}),
-    "generator": ("ElectraForMaskedLM", {"embedding_size": 24}),
-    "classifier": ("ElectraForSequenceClassification", {"embedding_size": 8}),
-    "legacy": ("ElectraForPreTraining", {"embedding_size": 8}),
-    "tanh": ("ElectraModel", {"embedding_size": 8, "hidden_act": "gelu_new"}),
-    "bfloat16": ("ElectraModel", {"embedding_size": 8}),
-    "float16": ("ElectraModel", {"embedding_size": 8}),
-    "sharded": ("ElectraForPreTraining", {"embedding_size": 8}),
+
+
+class Style(NamedTuple):
+    """One way in which checkpoints differ.
+
+    Attributes:
+        model_class: What saves it.
+        embedding_ratio: The embeddings' width in units of the encoder's.
+        changes: To the config.
+    """
+
+    model_class: str
+    embedding_ratio: float = 0.5
+    changes: Mapping[str, Any] = MappingProxyType({})
+
+
+STYLES = {
+    "bare": Style("ElectraModel"),
+    "equal": Style("ElectraModel", embedding_ratio=1),
+    "discriminator": Style("ElectraForPreTraining"),
+    "generator": Style("ElectraForMaskedLM", embedding_ratio=1.5),
+    "classifier": Style("ElectraForSequenceClassification"),
+    "legacy": Style("ElectraForPreTraining"),
+    "tanh": Style("ElectraModel", changes={"hidden_act": "gelu_new"}),
+    "bfloat16": Style("ElectraModel"),
+    "float16": Style("ElectraModel"),
+    "sharded": Style("ElectraForPreTraining"),
 }
-SHARD_BYTES = 8_000
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"do_lower_case": False},
@@ -63,26 +79,34 @@ SETTINGS: list[dict[str, Any]] = [
 def main() -> None:
     """Writes every golden file anew."""
     shutil.rmtree(OUT, ignore_errors=True)
-    for seed, (style, (model_class, changes)) in enumerate(STYLES.items()):
-        model = make_model(model_class, seed, **changes)
-        if style in {"bfloat16", "float16"}:
-            model = model.to(getattr(torch, style))
-        model.save_pretrained(OUT / style, max_shard_size=SHARD_BYTES if style == "sharded" else "1GB")
-        if style == "legacy":
-            rename(OUT / style / "model.safetensors", legacy_name)
-        np.savez_compressed(OUT / f"{style}.npz", **answers(model.float()))
+    for style in STYLES:
+        model = save_checkpoint(style, OUT / style, SHAPE, stddev=0.3, shard_bytes=8_000)
+        np.savez_compressed(OUT / f"{style}.npz", **answers(model))
     content = json.dumps(tokenizer_golden(), ensure_ascii=True, separators=(",", ":"))
     (OUT / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
 
 
-def make_model(model_class: str, seed: int, **changes: Any) -> Any:
+def save_checkpoint(style: str, folder: Path, shape: Mapping[str, Any], *, stddev: float, shard_bytes: int) -> Any:
+    """Saves a checkpoint of that style, and returns its model in float32."""
+    model_class, ratio, changes = STYLES[style]
+    config = {**shape, "embedding_size": int(shape["hidden_size"] * ratio), **changes}
+    model = make_model(model_class, config, list(STYLES).index(style), stddev)
+    if style in {"bfloat16", "float16"}:
+        model = model.to(getattr(torch, style))
+    model.save_pretrained(folder, max_shard_size=shard_bytes if style == "sharded" else "10GB")
+    if style == "legacy":
+        rename(folder / "model.safetensors", legacy_name)
+    return model.float()
+
+
+def make_model(model_class: str, config: Mapping[str, Any], seed: int, stddev: float) -> Any:
     """A model whose every weight matters: none is 0, no norm is the identity, and attention is not uniform."""
-    model = getattr(transformers, model_class)(ElectraConfig(**{**SHAPE, **changes}))
+    model = getattr(transformers, model_class)(ElectraConfig(**config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
-            parameter.copy_(centre + 0.3 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(centre + stddev * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -94,7 +118,7 @@ def legacy_name(name: str) -> str:
 def rename(path: Path, name: Callable[[str], str]) -> None:
     """Writes a checkpoint again, each tensor under another name, and with a buffer that old versions saved."""
     tensors = {name(old): tensor for old, tensor in load_file(path).items()}
-    tensors["electra.embeddings.position_ids"] = torch.arange(SHAPE["max_position_embeddings"])[None]
+    tensors["electra.embeddings.position_ids"] = torch.arange(8)[None]
     save_file(tensors, path, metadata={"format": "pt"})
 
 
