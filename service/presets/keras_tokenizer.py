@@ -105,7 +105,9 @@ class KerasTokenizer:
     def _ids(self, text: str, max_words: int | None) -> list[int]:
         """The pieces of the first `max_words` words: each word is at least one piece."""
         words = list(islice(self._words(text), max_words))
-        ids: list[int] = self._pieces.encode(words, is_pretokenized=True, add_special_tokens=False).ids
+        # A batch of one, because `encode` holds the GIL to its end.
+        encoded = self._pieces.encode_batch_fast([words], is_pretokenized=True, add_special_tokens=False)
+        ids: list[int] = encoded[0].ids
         return ids
 
     def _words(self, text: str) -> Iterator[str]:

@@ -118,9 +118,13 @@ def _vocabulary(folder: Path, stored: Mapping[str, Any]) -> dict[str, int]:
         lines = read_lines(folder / VOCAB_FILE, max_bytes=MAX_TOKENIZER_BYTES)
         return {piece: id_ for id_, piece in enumerate(lines)}
     vocabulary = stored["model"].get("vocab") if isinstance(stored.get("model"), dict) else None
-    if not isinstance(vocabulary, dict) or not vocabulary or not all(map(_is_id, vocabulary.values())):
+    if (
+        not isinstance(vocabulary, dict)
+        or not all(map(_is_id, vocabulary.values()))
+        or not _is_piece("".join(vocabulary))
+    ):
         raise PresetError(
-            f"{folder / TOKENIZER_FILE}: model.vocab must map pieces to ids from 0 to {LIMITS['vocab_size'] - 1}; "
+            f"{folder / TOKENIZER_FILE}: model.vocab must map texts to ids from 0 to {LIMITS['vocab_size'] - 1}; "
             "it does not"
         )
     return vocabulary
@@ -170,7 +174,8 @@ def _content(token: object, role: str) -> str:
 
 
 def _is_piece(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Whether it is a text, not empty, and whole characters: JSON can hold half a surrogate pair, UTF-8 cannot."""
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _is_id(value: object) -> bool:

@@ -121,6 +121,7 @@ class TransformersTokenizer:
         return self._ids(text)
 
     def _ids(self, text: str) -> Ids:
+        # A batch of one, because `encode` holds the GIL to its end: 60 ms for the longest texts.
         ids: list[int] = self._pipeline.encode_batch_fast([_whole(text)], add_special_tokens=False)[0].ids
         return ids
 

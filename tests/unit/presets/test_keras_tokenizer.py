@@ -135,9 +135,9 @@ def test_with_truncation_a_huge_text_looks_up_few_words(demo: Tokenizer) -> None
         def __init__(self, inner: Any) -> None:
             self._inner = inner
 
-        def encode(self, words: list[str], **kwargs: bool) -> Any:
-            looked_up.append(len(words))
-            return self._inner.encode(words, **kwargs)
+        def encode_batch_fast(self, texts: list[list[str]], **kwargs: bool) -> Any:
+            looked_up.extend(map(len, texts))
+            return self._inner.encode_batch_fast(texts, **kwargs)
 
     tokenizer = KerasTokenizer(["[UNK]", "[CLS]", "[SEP]", "a"], TokenizerConfig())
     tokenizer._pieces = CountingPieces(tokenizer._pieces)  # type: ignore[assignment]
