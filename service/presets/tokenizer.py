@@ -37,7 +37,7 @@ def load_tokenizer(preset: PresetFolder) -> Tokenizer | None:
         return None
     if preset.format == "transformers":
         transformers = read_transformers_tokenizer(preset.path)
-        _check_ids(max(transformers.ids) + 1, preset)
+        _check_ids(max(transformers.ids, default=-1) + 1, preset)
         return TransformersTokenizer(transformers)
     keras = read_keras_tokenizer(preset.path)
     _check_ids(len(keras.vocabulary), preset)

@@ -255,6 +255,12 @@ def test_files_that_ask_for_something_else_are_refused(
     assert message in refusal(folder)
 
 
+def test_an_empty_vocabulary_is_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_bytes(b"")
+    assert "must have [CLS], [SEP], [UNK]; it lacks [CLS]" in refusal(folder)
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]"])
 def test_malformed_files_are_refused(folder: Path, content: bytes) -> None:
     (folder / "tokenizer.json").write_bytes(content)
