@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from service import __version__
 from service.api.listen import reachable
+from service.cli_convert import add_convert
 from service.errors import StartupError
 from service.presets.catalog import CATALOG, DEMO_ID
 from service.settings import Settings
@@ -117,6 +118,7 @@ def _example_input(model: ModelInfo) -> dict[str, object]:
 def _add_presets(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="list them").set_defaults(run=_list_presets)
+    add_convert(actions.add_parser("convert", help="write a preset in the format of KerasHub or of transformers"))
 
 
 def _list_presets(_: argparse.Namespace) -> int:

@@ -102,7 +102,7 @@ class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: str
-    """A built-in id or a folder in KerasHub's preset format."""
+    """A built-in id, or a folder: a KerasHub preset or a transformers checkpoint."""
     name: str = ""
     """The name requests use; default: the last part of `preset`."""
     engine: Literal["auto", "tensorflow"] = "auto"

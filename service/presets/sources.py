@@ -3,7 +3,7 @@
 electra_demo                          EmbeddedSource, inside this package
 electra_base_discriminator_uncased_en CatalogSource, an architecture without files
 kaggle://…, hf://…                    refused with a clear line in this version
-./my_preset                           LocalSource, any folder in KerasHub's format
+./my_preset                           LocalSource, any folder of either format
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RemoteSource:
 
 
 class LocalSource:
-    """Any folder in KerasHub's preset format."""
+    """Any folder: a KerasHub preset or a transformers checkpoint."""
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
         """See `PresetSource.find`."""

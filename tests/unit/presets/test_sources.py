@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import PresetError
 from service.presets.catalog import CATALOG
-from service.presets.folder import MAX_JSON_BYTES
+from service.presets.files import MAX_JSON_BYTES
 from service.presets.sources import EmbeddedSource, LocalSource, resolve_preset
 from tests.golden.reader import GOLDEN
 
