@@ -12,7 +12,6 @@ inside a file must stay inside the folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Final, Literal, cast
 
 from service.errors import PresetError
 from service.presets.config import BackboneConfig
+from service.presets.digest import sha256_of_files
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -38,7 +38,7 @@ BYTES_PER_PARAMETER: Final = (2, 8)
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
 """What HDF5 may add to the weights themselves."""
 
-Source = Literal["embedded", "local", "catalog"]
+Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
 Weights = Literal["pretrained", "random"]
 
 
@@ -48,11 +48,12 @@ class PresetFolder:
 
     Attributes:
         id: Its name: a built-in id, or the folder's name.
-        source: Where it came from: `embedded`, `local`, or `catalog` (a built-in architecture without files).
+        source: Where it came from: `embedded`, `local`, `kaggle`, `hf`, or `catalog` (a built-in architecture without
+            files).
         path: The folder; None for `catalog`.
         config: The architecture.
         registered_name: The class that the preset names, from the allow-list.
-        revision: Digest of the files that decide the numbers, 12 hex digits; None without files.
+        sha256: Digest of the files that decide the numbers, as `service.presets.digest` makes it; None without files.
         weights: What the weights are worth: `pretrained`, or `random`.
         weight_files: The h5 files, whole or in shards; empty where weights are not to be loaded.
         has_tokenizer: Whether it can take text.
@@ -63,10 +64,15 @@ class PresetFolder:
     path: Path | None
     config: BackboneConfig
     registered_name: str
-    revision: str | None
+    sha256: str | None
     weights: Weights
     weight_files: tuple[Path, ...]
     has_tokenizer: bool
+
+    @property
+    def revision(self) -> str | None:
+        """The first 12 hex digits of `sha256`: enough to tell versions apart."""
+        return None if self.sha256 is None else self.sha256[:12]
 
 
 def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
@@ -88,7 +94,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         path=path,
         config=config,
         registered_name=registered_name,
-        revision=_digest(path, decisive),
+        sha256=sha256_of_files(path, decisive),
         weights="random" if not load_weights or _says_random(path) else "pretrained",
         weight_files=weight_files,
         has_tokenizer=has_tokenizer,
@@ -171,17 +177,3 @@ def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
 def _says_random(path: Path) -> bool:
     metadata = path / METADATA_FILE
     return metadata.is_file() and read_json(metadata).get("weights") == "random"
-
-
-def _digest(folder: Path, files: Iterable[Path]) -> str:
-    """SHA-256 over names, sizes and contents, read in pieces: weights may be larger than memory."""
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as stream:
-                while piece := stream.read(2**20):
-                    digest.update(piece)
-        except OSError as error:
-            raise PresetError(f"{file}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:12]
