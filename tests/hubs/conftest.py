@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,16 @@ def stack(tmp_path: Path) -> Stack:
     waits: list[float] = []
     log = logging.getLogger(LOGGER)
 
-    def make(
-        *hubs: FakeHub, attempts: int = 2, stall_timeout_s: float = 20.0, timeout_s: float = 60.0, offline: bool = False,
-        max_bytes: int = 10**7,
-    ) -> HubSource:  # fmt: skip
+    def make(*hubs: FakeHub, offline: bool = False, **limits: float) -> HubSource:
+        bounds = {"attempts": 2, "stall_timeout_s": 20.0, "timeout_s": 60.0, "max_bytes": 10**7, **limits}
         process = FetchProcess(
-            FetchLimits(stall_timeout_s, max_bytes), environment_of(tmp_path, *hubs), ProgressLog(log)
+            FetchLimits(bounds["stall_timeout_s"], int(bounds["max_bytes"])),
+            environment_of(tmp_path, *hubs),
+            ProgressLog(log),
+            stopping=threading.Event(),
         )
-        fetcher = Fetcher(cache, process.run, RetryLimits(timeout_s, attempts), log, sleep=waits.append)
+        retries = RetryLimits(bounds["timeout_s"], int(bounds["attempts"]))
+        fetcher = Fetcher(cache, process.run, retries, log, sleep=waits.append)
         return HubSource(cache, fetcher, offline=offline, log=log)
 
     return Stack(cache, waits, make)

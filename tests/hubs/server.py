@@ -149,7 +149,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 pass  # the client was ended
             self.close_connection = answer.sent is not None or answer.pause is not None
 
-        do_GET = do_HEAD = do_POST = _respond
+        do_GET = do_HEAD = do_POST = _respond  # noqa: N815  # the base class' names
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""

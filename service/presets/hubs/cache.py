@@ -4,7 +4,7 @@ hf/org/repo/<commit>/                              a whole preset and its manife
 kaggle/org/model/keras/variant/<version>/          likewise
 references/<SHA-256 of the handle>.json            the revision that a handle without one had last
 staging/<SHA-256 of the handle>/                   what is being fetched: never read from
-locks/<SHA-256 of the handle>                      held while fetching, by one process at a time
+locks/hf/org/repo                                  held while fetching from there, by one process at a time
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from service.errors import PresetError
 from service.presets.folder import read_json
 from service.presets.hubs.handle import HUBS, Handle, parse_handle
-from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, read_manifest, verify, write_manifest
 
 
 def default_cache_dir(environment: Mapping[str, str]) -> Path:
@@ -78,10 +78,11 @@ class PresetCache:
         """A folder to fetch `handle` into, for one process at a time. It stays, so that a later attempt can resume.
 
         Raises:
-            PresetError: Another process fetched for all of `timeout_s`, or the cache cannot be written.
+            PresetError: Another process fetched from that repository for all of `timeout_s`, or the cache cannot be
+                written.
         """
         path = self.root / "staging" / _key(handle)
-        lock = self.root / "locks" / _key(handle)
+        lock = self.root / "locks" / handle.hub / handle.repo
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(parents=True, exist_ok=True)
@@ -89,20 +90,28 @@ class PresetCache:
                 yield path
         except Timeout as error:
             raise PresetError(f"{handle}: another process has been fetching it for {timeout_s:g} s") from error
-        except PermissionError as error:
-            raise PresetError(f"{error.filename}: must be writable, as part of the preset cache; it is not") from error
+        except OSError as error:
+            raise PresetError(
+                f"{self.root}: must be a folder that can be written, as hub.cache_dir; {error.strerror}"
+            ) from error
 
     def publish(self, handle: Handle, files: Path, manifest: Manifest) -> Path:
-        """Puts a checked folder in place by one rename.
+        """Puts a checked folder in place by one rename. A whole one that is there already stays: it may be in use.
 
         Args:
             handle: Pinned.
             files: The folder, on the same file system; gone afterwards.
             manifest: What is in it.
         """
-        write_manifest(files, manifest)
         target = self.folder(handle)
-        self.remove(target)
+        if target.is_dir():
+            try:
+                verify(target)
+            except PresetError:
+                self.remove(target)
+            else:
+                return target
+        write_manifest(files, manifest)
         target.parent.mkdir(parents=True, exist_ok=True)
         files.rename(target)
         return target

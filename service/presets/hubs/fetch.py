@@ -27,6 +27,8 @@ from service.presets.hubs.failure import Failure, FailureKind, FetchError
 from service.presets.hubs.files import STAGED, fetch_files
 from service.presets.hubs.handle import Handle, Hub, parse_handle
 
+EXIT_ORPHANED: Final = 3
+
 Tell = Callable[[Mapping[str, object]], None]
 
 
@@ -113,8 +115,9 @@ def _place(path: Path, target: Path, staging: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(3)
+    while os.read(0, 1):  # not sys.stdin, whose lock a daemon thread would hold at exit
+        pass
+    os._exit(EXIT_ORPHANED)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Fetcher:
         limits: RetryLimits,
         log: logging.Logger,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = cache
@@ -157,6 +157,7 @@ _SENTENCES: Final[Mapping[FailureKind, str]] = {
     FailureKind.CORRUPT: "what came from {hub} is damaged: {detail}",
     FailureKind.REFUSED: "{detail}",
     FailureKind.CRASHED: "{detail}",
+    FailureKind.STOPPED: "{detail}",
 }
 
 
