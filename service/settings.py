@@ -253,4 +253,6 @@ def hub_settings_from_environment() -> HubSettings:
     try:
         return HubEnvironment().hub
     except ValidationError as error:
-        raise SettingsError(f"${ENV_PREFIX}HUB__…: {error.errors(include_url=False)[0]['msg']}") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{where}: {first['msg']}; received {first['input']!r:.80}") from error
