@@ -14,7 +14,7 @@ from service.presets.catalog import CATALOG, DEMO_ID, CatalogPreset, find
 from service.presets.folder import PresetFolder
 from service.presets.hubs.build import LOGGER, Hubs, build_hubs
 from service.presets.hubs.handle import HUBS, Handle, parse_handle
-from service.presets.hubs.manifest import Manifest, verify
+from service.presets.hubs.manifest import Manifest, read_manifest, verify
 from service.presets.hubs.source import built_in_handles
 from service.presets.sources import default_sources, resolve_preset
 from service.settings import HubSettings
@@ -53,7 +53,7 @@ def _add(parser: argparse.ArgumentParser, action: Action) -> None:
 
 def list_presets(_: argparse.Namespace, settings: HubSettings) -> int:
     """Prints the catalog as a table, and then whatever else was fetched."""
-    fetched = {handle: manifest for handle, _, manifest in build_hubs(settings).cache.all()}
+    fetched = dict(build_hubs(settings).cache.all())
     row = "{:<40} {:>6} {:>5} {:>6} {:>12} {:>6}  {:<22} {}\n"
     _write(row.format("preset", "layers", "heads", "hidden", "parameters", "MB", "cached", "weights"))
     _write(
@@ -62,9 +62,9 @@ def list_presets(_: argparse.Namespace, settings: HubSettings) -> int:
     for preset in CATALOG.values():
         at = [f"{handle.hub} {handle.revision:.12}" for handle in fetched if _is(handle, preset)]
         _write(row.format(preset.id, *_shape(preset), ", ".join(at) or "-", "pretrained"))
-    others = {h: m for h, m in fetched.items() if not any(_is(h, preset) for preset in CATALOG.values())}
-    for handle, manifest in others.items():
-        _write(f"{handle}  {manifest.size / 1e6:.1f} MB, fetched {manifest.fetched_at}\n")
+    for handle, folder in fetched.items():
+        if not any(_is(handle, preset) for preset in CATALOG.values()):
+            _write(f"{handle}  {_fetch_of(folder)}\n")
     return 0
 
 
@@ -112,7 +112,7 @@ def verify_presets(flags: argparse.Namespace, settings: HubSettings) -> int:
     """
     hubs = build_hubs(settings)
     named = [located for name in flags.preset for located in _require_fetched(hubs, name)]
-    folders = {folder: handle for handle, folder in named} if flags.preset else {f: h for h, f, _ in hubs.cache.all()}
+    folders = {folder: handle for handle, folder in named} if flags.preset else {f: h for h, f in hubs.cache.all()}
     damages = {folder: _damage(folder) for folder in folders}
     for folder, damage in damages.items():
         _write(f"{folders[folder]}: {'whole' if damage is None else damage}\n")
@@ -135,6 +135,14 @@ def _require_fetched(hubs: Hubs, name: str) -> Sequence[tuple[Handle, Path]]:
     if not located:
         raise PresetError(f"only what was fetched is verified, and {name!r:.120} was not")
     return located
+
+
+def _fetch_of(folder: Path) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except PresetError:
+        return "damaged"
+    return f"{manifest.size / 1e6:.1f} MB, fetched {manifest.fetched_at}"
 
 
 def _damage(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.presets.catalog import CATALOG
+from service.presets.hubs.manifest import MANIFEST_FILE
 from tests.hubs.conftest import HF_REPO, Case, environment_of
 from tests.hubs.huggingface import FakeHuggingFace
 from tests.hubs.server import FakeHub, status
@@ -54,6 +55,9 @@ def test_a_damaged_preset_is_told_and_pulled_anew(hf: FakeHuggingFace, tmp_path:
     told = run("verify", handle)
     assert told.returncode == 1
     assert "config.json has 2 bytes, not" in told.stdout
+    (folder / MANIFEST_FILE).write_text("{}")
+    assert run("verify").returncode == 1
+    assert "damaged" in run("list").stdout
     assert run("pull", handle).returncode == 0
     assert run("verify", handle).returncode == 0
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from service.errors import PresetError
+from service.presets.hubs.fetch import EXIT_ORPHANED
 from service.presets.hubs.manifest import read_manifest
-from tests.hubs.conftest import PRESET, Case, Stack
-from tests.hubs.server import body, cut, flip, status
+from service.presets.hubs.process import COMMAND
+from tests.hubs.conftest import PRESET, Case, Stack, environment_of
+from tests.hubs.server import Fault, body, cut, flip, status
+from tests.integration.process import wait_until
 
 
 def refusal(stack: Stack, handle: str, case: Case, **limits: float) -> str:
@@ -45,9 +53,15 @@ def test_nothing_but_the_allow_list_is_asked_for(stack: Stack, case: Case) -> No
     assert not any(name in asked for name in ("pytorch_model.bin", "README", ".keras"))
 
 
-def test_a_hub_that_recovers_is_asked_again(stack: Stack, case: Case) -> None:
-    case.hub.spoil(case.weights, status(500), times=1)
+@pytest.mark.parametrize("fault", [status(500), status(429, Retry_After="1")], ids=["500", "429"])
+def test_a_hub_that_recovers_is_asked_again(stack: Stack, case: Case, fault: Fault) -> None:
+    case.hub.spoil(case.weights, fault, times=1)
     assert stack.make(case.hub).find(case.pinned, load_weights=True) is not None
+
+
+def test_a_slow_hub_is_waited_for(stack: Stack, case: Case) -> None:
+    case.hub.spoil("model.weights.h5", lambda answer: replace(answer, pause=lambda: time.sleep(1.0)))
+    assert stack.make(case.hub, stall_timeout_s=10.0).find(case.pinned, load_weights=True) is not None
 
 
 @pytest.mark.parametrize(
@@ -119,3 +133,14 @@ def test_a_wrong_revision_is_not_found(stack: Stack, case: Case) -> None:
 def test_a_preset_that_is_not_there(stack: Stack, case: Case) -> None:
     message = refusal(stack, case.moving.replace("tiny", "no"), case)
     assert "must have it" in message or "private, gated or not there" in message
+
+
+def test_the_fetching_process_ends_with_its_parent(case: Case, tmp_path: Path) -> None:
+    case.hub.hang("/api/")
+    command = [*COMMAND, case.pinned, str(tmp_path), ""]
+    environment = environment_of(tmp_path, case.hub)
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: bool(case.hub.requests))
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == EXIT_ORPHANED

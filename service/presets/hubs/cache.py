@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 
 from service.errors import PresetError
 from service.presets.folder import read_json
-from service.presets.hubs.handle import HUBS, Handle, parse_handle
-from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, read_manifest, verify, write_manifest
+from service.presets.hubs.handle import HUBS, Handle
+from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
 
 
 def default_cache_dir(environment: Mapping[str, str]) -> Path:
@@ -124,16 +124,14 @@ class PresetCache:
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
 
-    def all(self) -> Iterator[tuple[Handle, Path, Manifest]]:
-        """Every preset here, not verified, in order of its path. Folders that are no presets are passed over."""
-        for path in sorted(path for hub in HUBS for path in (self.root / hub).rglob(MANIFEST_FILE)):
-            try:
-                manifest = read_manifest(path.parent)
-                handle = parse_handle(manifest.source)
-            except PresetError:
-                continue
-            if handle is not None and self.folder(handle) == path.parent:
-                yield handle, path.parent, manifest
+    def all(self) -> Iterator[tuple[Handle, Path]]:
+        """Every preset here, not verified, in order of its path. Folders that cannot be presets are passed over."""
+        for hub in HUBS:
+            for manifest in sorted((self.root / hub).rglob(MANIFEST_FILE)):
+                *repo, revision = manifest.parent.relative_to(self.root / hub).parts
+                handle = Handle(hub, "/".join(repo), revision)
+                if handle.pinned:
+                    yield handle, manifest.parent
 
     def _reference(self, handle: Handle) -> Path:
         return self.root / "references" / f"{_key(handle)}.json"

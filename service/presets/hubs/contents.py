@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import h5py
-
 from service.errors import PresetError
 from service.presets.folder import MAX_JSON_BYTES
 
@@ -64,6 +62,8 @@ def _check_text(path: Path, name: str, size: int) -> None:
 
 
 def _check_hdf5(path: Path, name: str, size: int) -> None:
+    import h5py  # a fifth of a second, which only fetching needs
+
     try:
         h5py.File(path, "r").close()
     except OSError as error:

@@ -15,6 +15,7 @@ from service.presets.hubs.failure import Failure, FailureKind, FetchError
 from service.presets.hubs.fetcher import Fetcher, HubError, RetryLimits
 from service.presets.hubs.files import STAGED
 from service.presets.hubs.handle import Handle
+from service.presets.hubs.manifest import MANIFEST_FILE
 from service.presets.hubs.process import Fetched
 from tests.fakes import FakeClock
 from tests.golden.reader import GOLDEN
@@ -198,5 +199,5 @@ def test_folders_that_are_no_presets_are_passed_over(cache: PresetCache) -> None
     folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
     stranger = cache.root / "hf" / "a" / "b" / "c"
     stranger.mkdir(parents=True)
-    (stranger / "electra-serve.manifest.json").write_text("{}")
-    assert [found for _, found, _ in cache.all()] == [folder]
+    (stranger / MANIFEST_FILE).write_text("{}")
+    assert list(cache.all()) == [(HANDLE, folder)]
