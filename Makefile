@@ -75,7 +75,7 @@ CONFORMANCE := .venv-conformance
 $(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt
 	$(PYTHON) -m venv $(CONFORMANCE)
 	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
+	  --constraint constraints.txt --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
 	@touch $@
 
 .PHONY: conformance

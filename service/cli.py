@@ -75,6 +75,7 @@ def serve(settings: Settings) -> int:
         The process' exit code.
     """
     # Imported here: the other commands need no server, and should not wait for one to be imported.
+    from service.abandonable import abandoned
     from service.bootstrap import build_process
     from service.logs import configure_logs
 
@@ -83,7 +84,14 @@ def serve(settings: Settings) -> int:
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce(settings)).run()
 
-    return asyncio.run(run())
+    code = asyncio.run(run())
+    if abandoned():
+        # A model was loading when the signal came. Native code runs on that thread: tearing the interpreter down
+        # under it can crash, and waiting for it can take minutes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:

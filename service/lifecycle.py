@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -21,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.grpc.server import GrpcServer
-from service.errors import StartupError
+from service.api.listen import listen
 from service.registry import ModelInfo, ModelRegistry
 from service.settings import LifecycleSettings, RestSettings
 
@@ -92,7 +91,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
-        listener = listen(self._rest.host, self._rest.port)
+        listener = listen("REST", self._rest.host, self._rest.port)
         grpc_port = await self._grpc.start()
         http = asyncio.create_task(self._http.serve(sockets=[listener]))
         try:
@@ -146,19 +145,6 @@ class Process:
             self._stop.set()
         elif now - self._stopped_at > SAME_SIGNAL_S:
             self._force.set()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket.
-
-    Raises:
-        StartupError: The address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise StartupError(f"REST cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _http_config(app: FastAPI) -> uvicorn.Config:

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import structlog
 
+from service.abandonable import run_abandonable
 from service.batching.batcher import Batcher
 from service.engine.factory import LoadedModel
 from service.errors import ModelNotFound, ModelNotReady
@@ -246,7 +247,7 @@ class ModelRegistry:
         name = slot.settings.name
         self._log.info("loading model", model=name, preset=slot.settings.preset)
         started = time.perf_counter()
-        loaded = await asyncio.to_thread(self._load, slot.settings, slot.batching)
+        loaded = await run_abandonable(lambda: self._load(slot.settings, slot.batching))
         batcher = self._make_batcher(name, loaded, slot.batching)
         batcher.start()
         config = loaded.preset.config

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from service.api.grpc.health import NAME as HEALTH_NAME
 from service.api.grpc.health import Health
 from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from service.api.listen import listen
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.errors import StartupError
@@ -100,8 +101,10 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
 
 
 def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
+    # gRPC writes to standard error by itself when it cannot bind, so the address is tried first.
+    listen("gRPC", settings.host, settings.port).close()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         return server.add_insecure_port(f"{host}:{settings.port}")
     except RuntimeError as error:
-        raise StartupError(f"grpc cannot listen on {host}:{settings.port}: is the port taken?") from error
+        raise StartupError(f"gRPC cannot listen on {host}:{settings.port}: is the port taken?") from error

@@ -1,0 +1,52 @@
+"""Work that is not waited for: its result, its error, and its end when nobody cares any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from service.abandonable import abandoned, run_abandonable
+
+
+async def test_the_result_comes_back_from_another_thread() -> None:
+    assert await run_abandonable(threading.get_ident) != threading.get_ident()
+
+
+async def test_an_error_comes_back() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await run_abandonable(lambda: 1 / 0)
+
+
+async def test_cancelling_does_not_wait_and_the_late_result_is_dropped() -> None:
+    release, finished = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait()
+        finished.set()
+
+    task = asyncio.create_task(run_abandonable(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert abandoned()
+    release.set()
+    assert await asyncio.to_thread(finished.wait, 10)
+
+
+def test_a_result_that_comes_after_the_loop_has_gone_is_dropped() -> None:
+    release, finished = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait()
+        finished.set()
+
+    async def start() -> None:
+        asyncio.create_task(run_abandonable(work))  # noqa: RUF006  # dropped on purpose
+        await asyncio.sleep(0)
+
+    asyncio.run(start())
+    release.set()
+    assert finished.wait(10)
