@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 import structlog
@@ -72,13 +71,11 @@ def build_registry(
     def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
         return build_batcher(name, loaded, batching, metrics, log)
 
-    stopping = threading.Event()
     return ModelRegistry(
         settings.models,
         limits=settings.limits,
         batching=settings.batching,
-        load=load or partial(load_model, sources=default_sources(settings.hub, stopping=stopping)),
-        stopping=stopping,
+        load=load or partial(load_model, sources=default_sources(settings.hub)),
         make_batcher=make_batcher,
         metrics=metrics,
         log=log,

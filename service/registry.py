@@ -7,7 +7,6 @@ after the other; what comes back is put in place on the loop. A model is READY o
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,7 +141,6 @@ class ModelRegistry:
         limits: For models that have none of their own.
         batching: Likewise.
         load: Loads one; runs on a thread.
-        stopping: Set when the registry closes, for a load that may take minutes.
         make_batcher: Puts a loaded model behind a queue.
         metrics: Where readiness and load times are shown.
         log: Where loading is told of.
@@ -155,14 +153,12 @@ class ModelRegistry:
         limits: LimitSettings,
         batching: BatchingSettings,
         load: ModelLoader,
-        stopping: threading.Event,
         make_batcher: BatcherFactory,
         metrics: Metrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._slots = {model.name: _Slot(model, model.limits or limits, model.batching or batching) for model in models}
         self._load = load
-        self._stopping = stopping
         self._make_batcher = make_batcher
         self._metrics = metrics
         self._log = log
@@ -236,8 +232,7 @@ class ModelRegistry:
             served.batcher.refuse()
 
     async def close(self) -> None:
-        """Ends a load under way, fails what still waits and frees the engines."""
-        self._stopping.set()
+        """Fails what still waits and frees the engines."""
         for slot in self._slots.values():
             slot.state = ModelState.UNLOADING
             self._metrics.model_ready.labels(slot.settings.name).set(0)

@@ -8,7 +8,6 @@ kaggle://…, hf://…                       HubSource, through the hubs' own cl
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -63,16 +62,13 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def default_sources(
-    settings: HubSettings | None = None, *, stopping: threading.Event | None = None
-) -> tuple[PresetSource, ...]:
+def default_sources(settings: HubSettings | None = None) -> tuple[PresetSource, ...]:
     """Every source, in the order they are asked. Built-in ids win over a folder of the same name, as in KerasHub.
 
     Args:
         settings: How to use the hubs; default: as the environment says.
-        stopping: Ends fetching once it is set.
     """
-    hubs = build_hubs(hub_settings_from_environment() if settings is None else settings, stopping=stopping)
+    hubs = build_hubs(hub_settings_from_environment() if settings is None else settings)
     return (EmbeddedSource(), hubs.built_in, hubs.handles, LocalSource())
 
 

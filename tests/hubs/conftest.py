@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,6 @@ def stack(tmp_path: Path) -> Stack:
             FetchLimits(bounds["stall_timeout_s"], int(bounds["max_bytes"])),
             environment_of(tmp_path, *hubs),
             ProgressLog(log),
-            stopping=threading.Event(),
         )
         retries = RetryLimits(bounds["timeout_s"], int(bounds["attempts"]))
         fetcher = Fetcher(cache, process.run, retries, log, sleep=waits.append)

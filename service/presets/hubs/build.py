@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,6 @@ def build_hubs(
     *,
     environment: Mapping[str, str] = os.environ,
     terminal: TextIO = sys.stderr,
-    stopping: threading.Event | None = None,
 ) -> Hubs:
     """Builds the sources; nothing is fetched, and no client imported.
 
@@ -52,15 +50,13 @@ def build_hubs(
         settings: Where to, how long, whether at all.
         environment: The hubs' own variables: tokens, endpoints, proxies, `HF_HUB_OFFLINE`.
         terminal: Where progress is drawn, if it is one; otherwise it is logged.
-        stopping: Ends fetching once it is set.
     """
     log = logging.getLogger(LOGGER)
     cache = PresetCache(Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir(environment))
     progress = ProgressBar(terminal) if terminal.isatty() else ProgressLog(log)
-    stop = threading.Event() if stopping is None else stopping
     bounds = FetchLimits(settings.stall_timeout_s, settings.max_bytes)
-    process = FetchProcess(bounds, environment, progress, stopping=stop)
-    fetcher = Fetcher(cache, process.run, RetryLimits(settings.timeout_s, settings.attempts), log, sleep=stop.wait)
+    process = FetchProcess(bounds, environment, progress)
+    fetcher = Fetcher(cache, process.run, RetryLimits(settings.timeout_s, settings.attempts), log)
     offline = settings.offline or environment.get("HF_HUB_OFFLINE", "").upper() in _TRUE
     handles = HubSource(cache, fetcher, offline=offline, log=log)
     order = sorted(HUBS, key=lambda hub: hub != settings.prefer)

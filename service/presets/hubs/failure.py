@@ -25,8 +25,6 @@ class FailureKind(StrEnum):
     """What is there is not to be fetched: no weights in a format that is read, too large, a name that climbs out."""
     CRASHED = "crashed"
     """The client ended without saying why."""
-    STOPPED = "stopped"
-    """We are being ended ourselves."""
 
 
 TRANSIENT: Final = frozenset({FailureKind.BUSY, FailureKind.UNAVAILABLE, FailureKind.CORRUPT})

@@ -82,7 +82,7 @@ class Fetcher:
         limits: RetryLimits,
         log: logging.Logger,
         *,
-        sleep: Callable[[float], object],
+        sleep: Callable[[float], object] = time.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = cache
@@ -157,7 +157,6 @@ _SENTENCES: Final[Mapping[FailureKind, str]] = {
     FailureKind.CORRUPT: "what came from {hub} is damaged: {detail}",
     FailureKind.REFUSED: "{detail}",
     FailureKind.CRASHED: "{detail}",
-    FailureKind.STOPPED: "{detail}",
 }
 
 

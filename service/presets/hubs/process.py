@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +61,6 @@ class FetchProcess:
         limits: When to end it.
         environment: Its variables: the hubs' tokens, endpoints and proxies.
         progress: Is told how far it is.
-        stopping: Ends an attempt once it is set.
         command: What to run.
         now: Seconds of a clock that never goes back.
     """
@@ -73,14 +71,12 @@ class FetchProcess:
         environment: Mapping[str, str],
         progress: Progress,
         *,
-        stopping: threading.Event,
         command: Sequence[str] = COMMAND,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._environment = environment
         self._progress = progress
-        self._stopping = stopping
         self._command = command
         self._now = now
 
@@ -131,22 +127,15 @@ class FetchProcess:
             if done != seen:
                 seen, seen_at = done, now
                 self._progress.update(str(handle), done, _total(staging / "report"))
-            reason = self._reason_to_end(done, now - seen_at)
-            if reason is not None:
-                raise FetchError(reason)
+            if done > self._limits.max_bytes:
+                raise FetchError(Failure(FailureKind.REFUSED, f"at most {self._limits.max_bytes} bytes are fetched"))
             if now >= deadline:
                 raise FetchError(Failure(FailureKind.UNAVAILABLE, f"not done within {timeout_s:.0f} s"))
+            if now - seen_at >= self._limits.stall_timeout_s:
+                stalled = f"no byte came for {self._limits.stall_timeout_s:g} s"
+                raise FetchError(Failure(FailureKind.UNAVAILABLE, stalled))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
-
-    def _reason_to_end(self, done: int, still_s: float) -> Failure | None:
-        if self._stopping.is_set():
-            return Failure(FailureKind.STOPPED, "given up, since the process stops")
-        if done > self._limits.max_bytes:
-            return Failure(FailureKind.REFUSED, f"at most {self._limits.max_bytes} bytes are fetched")
-        if still_s >= self._limits.stall_timeout_s:
-            return Failure(FailureKind.UNAVAILABLE, f"no byte came for {self._limits.stall_timeout_s:g} s")
-        return None
 
 
 def client_environment(staging: Path) -> dict[str, str]:
