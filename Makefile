@@ -13,7 +13,7 @@ STUBS := service/api/grpc/stubs
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
@@ -69,7 +69,7 @@ constraints: $(VENV)/.dev-$(EXTRA) ## Pin every dependency anew in constraints.t
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet ) > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
-# KerasHub brings the whole of TensorFlow and TensorFlow Text, so it lives in an environment of its own.
+# KerasHub brings the whole of TensorFlow and TensorFlow Text, and transformers needs torch: an environment of their own.
 CONFORMANCE := .venv-conformance
 
 $(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt
@@ -79,12 +79,17 @@ $(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requ
 	@touch $@
 
 .PHONY: conformance
-conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub itself, and with Keras' JAX backend
+conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub, transformers and Keras' JAX backend
 	$(CONFORMANCE)/bin/python -m pytest -m conformance $(ARGS)
 
+.PHONY: conformance-report
+conformance-report: $(CONFORMANCE)/.installed ## Print how far checkpoints and tokenizers are from transformers'
+	$(CONFORMANCE)/bin/python -m tests.conformance.transformers_report
+
 .PHONY: golden
-golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub
+golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
+	$(CONFORMANCE)/bin/python -m tests.golden.make_transformers_golden
 
 .PHONY: clean
 clean: ## Remove the environments and caches

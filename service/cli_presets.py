@@ -1,4 +1,4 @@
-"""`electra-serve presets list | show | pull | verify`. Imports no Keras."""
+"""`electra-serve presets list | show | pull | verify | convert`. Imports no Keras."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from service.cli_convert import add_convert
 from service.errors import PresetError
 from service.presets.catalog import CATALOG, DEMO_ID, CatalogPreset, find
 from service.presets.folder import PresetFolder
@@ -38,6 +39,7 @@ def add_presets(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("verify", help="hash what was fetched, and compare with its manifest")
     check.add_argument("preset", nargs="*", help="a built-in id, or a handle on a hub; default: all that was fetched")
     _add(check, verify_presets)
+    add_convert(actions.add_parser("convert", help="write a preset in the format of KerasHub or of transformers"))
 
 
 def _add(parser: argparse.ArgumentParser, action: Action) -> None:

@@ -69,6 +69,7 @@ class ModelInfo:
         text: Whether it takes texts, that is, has a tokenizer.
         load_seconds: From the start of loading to READY.
         cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+        pooler: `pretrained` or `random`: what the layer behind `pooled_output` is worth.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelInfo:
     text: bool | None = None
     load_seconds: float | None = None
     cost: tuple[float, float, float] | None = None
+    pooler: str | None = None
 
 
 ModelLoader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
@@ -270,6 +272,7 @@ class ModelRegistry:
             "model ready",
             model=served.name,
             weights=served.loaded.preset.weights,
+            pooler=served.loaded.preset.pooler,
             parameters=served.loaded.preset.config.parameters,
             engine=signature.engine,
             device=signature.device,
@@ -316,4 +319,5 @@ def _describe(slot: _Slot) -> ModelInfo:
         text=served.tokenizer is not None,
         load_seconds=served.load_seconds,
         cost=(cost.batch_s, cost.position_s, cost.pair_s),
+        pooler=preset.pooler,
     )

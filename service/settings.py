@@ -98,8 +98,8 @@ class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: str
-    """A built-in id, a folder in KerasHub's preset format, `kaggle://org/model/keras/variant[/version]`, or
-    `hf://org/repo[@revision]`."""
+    """A built-in id, a folder (a KerasHub preset or a transformers checkpoint),
+    `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
     name: str = ""
     """The name requests use; default: the last part of `preset`, without a version or revision."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""

@@ -69,6 +69,7 @@ class ServedModel:
         text: Whether it takes texts.
         load_seconds: From the start of loading to ready.
         cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+        pooler: `pretrained`, or `random`: what the layer behind `pooled_output` is worth.
     """
 
     name: str
@@ -87,3 +88,4 @@ class ServedModel:
     text: bool | None = None
     load_seconds: float | None = None
     cost: tuple[float, float, float] | None = None
+    pooler: str | None = None

@@ -44,6 +44,7 @@ SCALARS: Final = frozenset(field.name for field in fields(ServedModel)) - {
     "config",
     "limits",
     "cost",
+    "pooler",
 }
 
 
@@ -98,10 +99,11 @@ def to_model(info: pb.ModelInfo) -> ServedModel:
     return ServedModel(
         **scalars,
         state=_slug(pb.ModelState.Name(info.state), "MODEL_STATE_"),
-        weights=_slug(pb.Weights.Name(info.weights), "WEIGHTS_") if info.weights else None,
+        weights=_worth(info.weights),
         config=_to_config(info.config) if info.HasField("config") else None,
         limits=_to_limits(info.limits) if info.HasField("limits") else None,
         cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
+        pooler=_worth(info.pooler),
     )
 
 
@@ -136,6 +138,10 @@ def _to_config(config: pb.BackboneConfig) -> dict[str, float | str]:
 
 def _to_limits(limits: pb.ModelLimits) -> RequestLimits:
     return RequestLimits(limits.max_sequences, limits.max_sequence_length)
+
+
+def _worth(weights: pb.Weights.ValueType) -> str | None:
+    return _slug(pb.Weights.Name(weights), "WEIGHTS_") if weights else None
 
 
 def _slug(name: str, prefix: str) -> str:

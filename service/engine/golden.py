@@ -20,7 +20,8 @@ import numpy as np
 
 from service.engine.base import Engine
 from service.errors import PresetError
-from service.presets.folder import PresetFolder, read_json
+from service.presets.files import read_json
+from service.presets.folder import PresetFolder
 from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
 from service.tensors import Batch, Float32Array, Output
 

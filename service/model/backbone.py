@@ -13,7 +13,8 @@ from service.errors import PresetError
 from service.model.attention import PACKAGE, Tensor, mask_to_bias
 from service.model.initializers import KernelInitializer, truncated_normal, zeros
 from service.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
-from service.model.weights import restore, save_preset
+from service.model.saving import save_preset
+from service.model.weights import restore
 from service.presets.catalog import CATALOG
 from service.presets.config import BackboneConfig
 from service.presets.folder import BACKBONE_CLASSES, PresetFolder
@@ -53,7 +54,8 @@ class Backbone(keras.Model):
         """Builds the model that a preset describes. On `Backbone` itself, the preset says which class that is.
 
         Args:
-            preset: A built-in id (see `presets`), an alias of one, or a folder in KerasHub's preset format.
+            preset: A built-in id (see `presets`), an alias of one, or the path of a folder: a
+                KerasHub preset or a transformers checkpoint.
             load_weights: False for fresh random weights; a built-in id then needs no files at all.
             **kwargs: Override the preset's config: `dropout`, `dtype`, `name`, `trainable`, ….
 

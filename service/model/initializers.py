@@ -39,10 +39,18 @@ def randomise(backbone: ElectraBackbone, seed: int, stddev: float = INITIAL_STDD
     """
     generator = np.random.default_rng(seed)
     for path, variable in weight_layout(backbone).items():
-        variable.assign(_fresh(path, tuple(variable.shape), generator, stddev))
+        variable.assign(draw(path, tuple(variable.shape), generator, stddev))
 
 
-def _fresh(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
+def draw(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
+    """A fresh value of one weight, as `randomise` draws it.
+
+    Args:
+        path: Where `weight_layout` has it: says what kind of weight it is.
+        shape: Its shape.
+        generator: What to draw from.
+        stddev: Deviation of matrices.
+    """
     group, index = path.split("/vars/")
     if group.endswith(("layer_norm", "layer_normalization")):
         return np.full(shape, 1.0 if index == "0" else 0.0, np.float32)

@@ -1,4 +1,6 @@
-"""A preset folder in KerasHub's format, checked and described before anything is built from it.
+"""A preset folder, checked and described before anything is built from it. Two formats are read.
+
+KerasHub's:
 
     config.json                       architecture, as a serialised Keras object
     metadata.json                     parameter count, versions; `"weights": "random"` marks untrained weights
@@ -6,21 +8,33 @@
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
 
+Transformers', whose config.json has a `model_type`: see `service.presets.checkpoint`.
+
 A folder is input, not code: sizes are capped, class names come from an allow-list, and a file name found
 inside a file must stay inside the folder.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple
 
 from service.errors import PresetError
+from service.presets.checkpoint import (
+    MODEL_TYPE,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE,
+    VOCAB_FILE,
+    find_checkpoint_weights,
+    read_checkpoint_config,
+    unsafe_files,
+)
 from service.presets.config import BackboneConfig
 from service.presets.digest import sha256_of_files
+from service.presets.files import read_json, shards
+from service.presets.weights import PresetFormat, Weights, open_weights, pooler_worth
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -32,14 +46,12 @@ VOCABULARY_FILE: Final = "assets/tokenizer/vocabulary.txt"
 BACKBONE_CLASSES: Final = ("keras_hub>ElectraBackbone", "keras_nlp>ElectraBackbone", "electra_serve>ElectraBackbone")
 """The classes a preset may name: KerasHub's, once called KerasNLP, and ours where KerasHub has no words for it."""
 
-MAX_JSON_BYTES: Final = 4 * 2**20
 BYTES_PER_PARAMETER: Final = (2, 8)
 """From 16-bit to 64-bit floats."""
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
 """What HDF5 may add to the weights themselves."""
 
 Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
-Weights = Literal["pretrained", "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +64,13 @@ class PresetFolder:
             files).
         path: The folder; None for `catalog`.
         config: The architecture.
-        registered_name: The class that the preset names, from the allow-list.
+        registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
         sha256: Digest of the files that decide the numbers, as `service.presets.digest` makes it; None without files.
         weights: What the weights are worth: `pretrained`, or `random`.
-        weight_files: The h5 files, whole or in shards; empty where weights are not to be loaded.
+        weight_files: The weight files, whole or in shards; empty where weights are not to be loaded.
         has_tokenizer: Whether it can take text.
+        format: Who defined the files: `keras` or `transformers`.
+        pooler: What the layer behind `pooled_output` is worth: see `pooler_worth`.
     """
 
     id: str
@@ -68,6 +82,8 @@ class PresetFolder:
     weights: Weights
     weight_files: tuple[Path, ...]
     has_tokenizer: bool
+    format: PresetFormat = "keras"
+    pooler: Weights = "random"
 
     @property
     def revision(self) -> str | None:
@@ -75,57 +91,81 @@ class PresetFolder:
         return None if self.sha256 is None else self.sha256[:12]
 
 
+class _Contents(NamedTuple):
+    """What one format's reader makes of a folder."""
+
+    format: PresetFormat
+    config: BackboneConfig
+    registered_name: str
+    weight_files: tuple[Path, ...]
+    tokenizer_files: tuple[Path, ...]
+
+
 def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
-    """Checks the folder `path` and describes it.
+    """Checks the folder `path`, of either format, and describes it.
 
     Raises:
         PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
     """
-    registered_name, config = _read_config(path / CONFIG_FILE)
-    weight_files = _find_weights(path) if load_weights else ()
-    if weight_files:
-        _check_size(path, weight_files, config.parameters)
-    tokenizer_files = [path / TOKENIZER_FILE, path / VOCABULARY_FILE]
-    has_tokenizer = all(file.is_file() for file in tokenizer_files)
-    decisive = [path / CONFIG_FILE, *weight_files, *(tokenizer_files if has_tokenizer else [])]
+    contents = _read_contents(path, load_weights=load_weights)
+    weights: Weights = "random" if not load_weights or _says_random(path) else "pretrained"
+    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
     return PresetFolder(
         id=id_,
         source=source,
         path=path,
-        config=config,
-        registered_name=registered_name,
+        config=contents.config,
+        registered_name=contents.registered_name,
         sha256=sha256_of_files(path, decisive),
-        weights="random" if not load_weights or _says_random(path) else "pretrained",
-        weight_files=weight_files,
-        has_tokenizer=has_tokenizer,
+        weights=weights,
+        weight_files=contents.weight_files,
+        has_tokenizer=bool(contents.tokenizer_files),
+        format=contents.format,
+        pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Reads one of a preset's JSON files.
+def _read_contents(path: Path, *, load_weights: bool) -> _Contents:
+    content = read_json(path / CONFIG_FILE)
+    of_transformers = "model_type" in content and "registered_name" not in content
+    read = _read_checkpoint if of_transformers else _read_keras
+    return read(path, content, load_weights=load_weights)
 
-    Raises:
-        PresetError: It is missing, unreadable, larger than `MAX_JSON_BYTES`, or not a JSON object.
-    """
+
+def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
+    name, config = _keras_config(path / CONFIG_FILE, content)
+    weight_files = _find_weights(path) if load_weights else ()
+    if weight_files:
+        _check_size(path, weight_files, config.parameters)
+    tokenizer_files = (path / TOKENIZER_FILE, path / VOCABULARY_FILE)
+    has_tokenizer = all(file.is_file() for file in tokenizer_files)
+    return _Contents("keras", config, name, weight_files, tokenizer_files if has_tokenizer else ())
+
+
+def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
+    file, model_type = path / CONFIG_FILE, content["model_type"]
+    if model_type != MODEL_TYPE:
+        raise PresetError(f"{file}: model_type must be {MODEL_TYPE}; it is {model_type!r:.40}")
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise PresetError(f"{path}: at most {MAX_JSON_BYTES} bytes are read; it has {size}")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise PresetError(f"{path}: cannot be read ({error.strerror}); a preset folder must have it") from error
-    except (ValueError, RecursionError) as error:
-        raise PresetError(f"{path}: must be JSON in UTF-8; it is malformed") from error
-    if not isinstance(content, dict):
-        raise PresetError(f"{path}: must hold a JSON object; it holds a {type(content).__name__}")
-    return content
+        config = read_checkpoint_config(content)
+    except PresetError as error:
+        raise PresetError(f"{file}: {error}") from error
+    weight_files = find_checkpoint_weights(path) if load_weights else ()
+    names = (TOKENIZER_FILE, VOCAB_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE)
+    tokenizer_files = tuple(path / name for name in names if (path / name).is_file())
+    has_tokenizer = any(file.name in {TOKENIZER_FILE, VOCAB_FILE} for file in tokenizer_files)
+    return _Contents(
+        "transformers", config, BACKBONE_CLASSES[-1], weight_files, tokenizer_files if has_tokenizer else ()
+    )
 
 
-def _read_config(path: Path) -> tuple[str, BackboneConfig]:
-    content = read_json(path)
+def _keras_config(path: Path, content: Mapping[str, object]) -> tuple[str, BackboneConfig]:
     name, values = content.get("registered_name"), content.get("config")
     if name not in BACKBONE_CLASSES:
-        raise PresetError(f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)}; it is {name!r:.80}")
+        raise PresetError(
+            f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)} (the config of any other class "
+            f"could run code), or model_type {MODEL_TYPE}; registered_name is {name!r:.80}"
+        )
     if not isinstance(values, Mapping):
         raise PresetError(f"{path}: config must be a JSON object; it is a {type(values).__name__}")
     try:
@@ -138,29 +178,8 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
     if (path / WEIGHTS_FILE).is_file():
         return (path / WEIGHTS_FILE,)
     if (path / SHARD_INDEX_FILE).is_file():
-        return tuple(_shard(path, name) for name in _shard_names(path / SHARD_INDEX_FILE))
-    raise PresetError(f"{path}: must have {WEIGHTS_FILE}, or {SHARD_INDEX_FILE} and its shards; it has neither")
-
-
-def _shard_names(index: Path) -> list[str]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise PresetError(f"{index}: weight_map must be an object that names at least one shard")
-    names: set[str] = set()
-    for value in weight_map.values():
-        shards = value if isinstance(value, list) else [value]
-        if not all(isinstance(shard, str) for shard in shards):
-            raise PresetError(f"{index}: weight_map must map to file names; it maps to something else")
-        names.update(cast("list[str]", shards))
-    return sorted(names)
-
-
-def _shard(folder: Path, name: str) -> Path:
-    if Path(name).name != name or not name.endswith(".weights.h5"):
-        raise PresetError(f"{folder}: a shard must be a .weights.h5 file right in the folder; received {name!r:.80}")
-    if not (folder / name).is_file():
-        raise PresetError(f"{folder}: the shard {name:.80} is missing")
-    return folder / name
+        return shards(path / SHARD_INDEX_FILE, ".weights.h5")
+    raise PresetError(f"{path}: must have {WEIGHTS_FILE}, or {SHARD_INDEX_FILE} and its shards; {unsafe_files(path)}")
 
 
 def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
@@ -177,3 +196,8 @@ def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
 def _says_random(path: Path) -> bool:
     metadata = path / METADATA_FILE
     return metadata.is_file() and read_json(metadata).get("weights") == "random"
+
+
+def _pooler(contents: _Contents, label: str) -> Weights:
+    with open_weights(contents.format, contents.weight_files, contents.config, label) as arrays:
+        return pooler_worth(arrays, contents.config)

@@ -3,7 +3,7 @@
 electra_demo                             EmbeddedSource, inside this package
 electra_base_discriminator_uncased_en    BuiltInSource, the published six, from either hub
 kaggle://…, hf://…                       HubSource, through the hubs' own clients
-./my_preset                              LocalSource, any folder in KerasHub's format
+./my_preset                              LocalSource, any folder of either format
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EmbeddedSource:
 
 
 class LocalSource:
-    """Any folder in KerasHub's preset format."""
+    """Any folder: a KerasHub preset or a transformers checkpoint."""
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
         """See `PresetSource.find`."""
@@ -98,4 +98,4 @@ def resolve_preset(
 
 def _valid() -> str:
     handles = ", ".join(FORMS.values())
-    return f"a folder in KerasHub's preset format, {handles}, or one of {', '.join([DEMO_ID, *CATALOG])}"
+    return f"a folder in KerasHub's or transformers' format, {handles}, or one of {', '.join([DEMO_ID, *CATALOG])}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.model import ElectraBackbone
+from service.model.conversion import convert
 from service.presets.sources import resolve_preset
 from service.presets.tokenizer import load_tokenizer
-from tests.golden.reader import OUTPUTS, PRESETS, read_case
+from tests.golden.reader import OUTPUTS, PRESETS, TRANSFORMERS, read_case, read_hidden
 
 pytestmark = pytest.mark.conformance
 keras_hub = pytest.importorskip("keras_hub")
@@ -45,6 +47,27 @@ def test_kerashub_loads_the_demo_and_its_tokenizer() -> None:
     for name in OUTPUTS:
         difference = np.abs(np.asarray(theirs(inputs, training=False)[name]) - np.asarray(ours(inputs)[name]))
         assert difference.max() <= 1e-5
+
+
+def test_kerashub_loads_a_converted_checkpoint(tmp_path: Path) -> None:
+    convert(resolve_preset(str(TRANSFORMERS / "tanh")), tmp_path / "preset", "keras")
+    theirs = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"))
+    inputs, _ = read_case("below", "everything")
+    counted = inputs["padding_mask"].astype(bool)
+    found = np.asarray(theirs(inputs, training=False)["sequence_output"])
+    assert np.abs(found[counted] - read_hidden("tanh", "everything")[counted]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("split_on_cjk", [True, False])
+def test_kerashub_loads_a_converted_tokenizer(split_on_cjk: bool, tmp_path: Path) -> None:
+    checkpoint = convert(resolve_preset("electra_demo"), tmp_path / "checkpoint", "transformers")
+    settings = tmp_path / "checkpoint" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenize_chinese_chars": split_on_cjk}))
+    preset = convert(checkpoint, tmp_path / "preset", "keras")
+    ours, theirs = load_tokenizer(preset), keras_hub.models.ElectraTokenizer.from_preset(str(preset.path))
+    assert ours is not None
+    text = "The White Rabbit: naïve 日本? [MASK]"
+    assert ours.encode([text], max_length=64, truncate=True).token_ids[0][1:-1].tolist() == list(theirs(text))
 
 
 def test_kerashub_refuses_what_it_cannot_express(tmp_path: Path) -> None:

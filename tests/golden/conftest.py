@@ -1,3 +1,3 @@
-"""Keeps pytest from importing the script that needs KerasHub."""
+"""Keeps pytest from importing the scripts that need KerasHub and transformers."""
 
-collect_ignore = ["make_golden.py"]
+collect_ignore = ["make_golden.py", "make_transformers_golden.py"]

@@ -13,6 +13,9 @@ PRESETS: Final = ("below", "equal", "above")
 CASES: Final = ("trailing_padding", "hole_in_mask", "segment_one", "everything", "length_one", "length_max")
 INPUTS: Final = ("token_ids", "segment_ids", "padding_mask")
 OUTPUTS: Final = ("sequence_output", "pooled_output")
+TRANSFORMERS: Final = GOLDEN / "transformers"
+STYLES: Final = tuple(sorted(path.stem for path in TRANSFORMERS.glob("*.npz")))
+"""The checkpoints that transformers saved, each in a style of its own."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -22,3 +25,10 @@ def read_case(preset: str, case: str) -> tuple[Arrays, Arrays]:
     with np.load(GOLDEN / f"{preset}.npz") as arrays:
         inputs = {name: arrays[f"{case}/{name}"] for name in INPUTS}
         return inputs, {name: arrays[f"{case}/{name}"] for name in OUTPUTS}
+
+
+def read_hidden(style: str, case: str) -> NDArray[Any]:
+    """What transformers answers with that checkpoint to the inputs of `read_case("below", case)`: (B, T, H)."""
+    with np.load(TRANSFORMERS / f"{style}.npz") as arrays:
+        hidden: NDArray[Any] = arrays[case]
+        return hidden

@@ -14,7 +14,8 @@ from service.errors import PresetError
 from service.presets.catalog import CATALOG
 from service.presets.hubs.manifest import read_manifest
 from service.presets.hubs.source import BuiltInSource
-from tests.hubs.conftest import HF_REPO, KAGGLE_REPO, PRESET, SHARDED, Case, Stack
+from tests.golden.reader import GOLDEN
+from tests.hubs.conftest import HF_REPO, KAGGLE_REPO, PRESET, SHARDED, Case, Stack, files
 from tests.hubs.huggingface import FakeHuggingFace
 from tests.hubs.kaggle import FakeKaggle
 from tests.hubs.server import Fault, cut, flip, status
@@ -151,6 +152,7 @@ def look_alike(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     weights = tmp_path_factory.mktemp("published") / "model.weights.h5"
     with h5py.File(weights, "w") as file:
         file["weights"] = np.zeros(ELECTRA_SMALL.parameters, np.float16)
+        file["layers/dense_1/vars/1"] = np.zeros(ELECTRA_SMALL.config.hidden_dim, np.float16)  # the pooler's bias
     return {"config.json": json.dumps(config).encode(), "model.weights.h5": weights.read_bytes()}
 
 
@@ -200,3 +202,12 @@ def test_the_manifest_says_where_it_is_from(stack: Stack, case: Case) -> None:
     manifest = read_manifest(folder)
     assert str(handle) == manifest.source == case.pinned
     assert manifest.client.split()[0] in ("kagglehub", "huggingface_hub")
+
+
+def test_a_transformers_checkpoint_comes_through(stack: Stack, hf: FakeHuggingFace) -> None:
+    for name in ("discriminator", "sharded"):
+        hf.commit(f"org/{name}", {**files(GOLDEN / "transformers" / name), "pytorch_model.bin": b"\x80\x04."})
+        preset = stack.make(hf).find(f"hf://org/{name}", load_weights=True)
+        assert preset is not None
+        assert (preset.format, preset.source) == ("transformers", "hf")
+    assert not hf.paths("pytorch_model.bin")

@@ -136,6 +136,7 @@ def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: Encode
     told = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
     assert (model["state"], told.state) == ("ready", pb.MODEL_STATE_READY)
     assert (model["weights"], told.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert (model["pooler"], told.pooler) == ("random", pb.WEIGHTS_RANDOM)
     assert model["source"] == told.source == "embedded"
     assert model["revision"] == told.revision
     assert model["parameters"] == told.parameters == 908_672

@@ -102,7 +102,8 @@ async def test_what_is_told_of_a_ready_model() -> None:
     registry, _ = make()
     await registry.load_all()
     info = registry.info("one")
-    assert (info.source, info.weights, info.engine, info.device) == ("local", "random", "fake", "cpu")
+    assert (info.source, info.engine, info.device) == ("local", "fake", "cpu")
+    assert (info.weights, info.pooler) == ("random", "random")
     assert info.limits is not None
     assert (info.limits.max_sequences, info.limits.max_sequence_length) == (256, 16)
     assert (info.text, info.replicas) == (False, 1)

@@ -42,6 +42,7 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         text=info.text,
         load_seconds=info.load_seconds,
         cost=_cost(info.cost),
+        pooler=WEIGHTS[info.pooler],
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from service.errors import PresetError
-from service.presets.folder import read_json
+from service.presets.files import read_json
 from service.presets.hubs.handle import HUBS, Handle
 from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import PresetError
-from service.presets.folder import MAX_JSON_BYTES
+from service.presets.files import MAX_JSON_BYTES
 
 MAX_TEXT_BYTES: Final = 64 * 2**20
 MAX_HEADER_BYTES: Final = 100 * 2**20

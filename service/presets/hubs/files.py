@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import PresetError
-from service.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE, read_json
+from service.presets.files import read_json
+from service.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from service.presets.hubs.failure import Failure, FailureKind, FetchError
 
 STAGED: Final = "files"

@@ -10,7 +10,7 @@ from typing import Final
 
 from service.errors import PresetError
 from service.presets.digest import sha256_of
-from service.presets.folder import read_json
+from service.presets.files import read_json
 
 MANIFEST_FILE: Final = "electra-serve.manifest.json"
 GOLDEN_FILE: Final = "electra-serve.golden.json"

@@ -76,12 +76,14 @@ def test_a_broken_answer_is_a_transport_error() -> None:
 
 def test_models_are_read() -> None:
     model = grpc_wire.to_model(from_model_info(READY))
-    assert (model.name, model.preset, model.state, model.weights) == ("tiny", "presets/tiny", "ready", "random")
+    assert (model.name, model.preset, model.state) == ("tiny", "presets/tiny", "ready")
+    assert (model.weights, model.pooler) == ("random", "random")
     assert model.config is not None
     assert (model.config["dropout"], model.config["hidden_dim"]) == (0.0, 4)
     assert (model.limits, model.cost, model.text) == (RequestLimits(8, 512), READY.cost, False)
     loading = grpc_wire.to_model(from_model_info(LOADING))
-    assert (loading.state, loading.weights, loading.config, loading.text) == ("loading", None, None, None)
+    assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)
+    assert (loading.config, loading.text) == (None, None)
 
 
 @pytest.mark.parametrize("kind", [c for c in errors.ServiceError.__subclasses__() if c.__module__ == errors.__name__])

@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import PresetError
 from service.presets.catalog import CATALOG
-from service.presets.folder import MAX_JSON_BYTES
+from service.presets.files import MAX_JSON_BYTES
 from service.presets.sources import EmbeddedSource, LocalSource, resolve_preset
 from tests.golden.reader import GOLDEN
 
@@ -111,7 +111,8 @@ def test_older_presets_name_kerasnlp(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["", "electra_huge", "no/such/folder", "elec\0tra", "x" * 10_000])
 def test_an_unknown_name_lists_what_is_valid(name: str) -> None:
     with pytest.raises(
-        PresetError, match=r"a folder in KerasHub's preset format, kaggle://.*, or one of electra_demo, electra_small"
+        PresetError,
+        match=r"a folder in KerasHub's or transformers' format, kaggle://.*, or one of electra_demo, electra_small",
     ):
         resolve_preset(name)
 

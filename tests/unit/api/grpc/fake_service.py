@@ -34,6 +34,7 @@ READY = ModelInfo(
     text=False,
     load_seconds=0.5,
     cost=(1e-3, 1e-6, 1e-9),
+    pooler="random",
 )
 LOADING = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 

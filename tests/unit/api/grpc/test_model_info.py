@@ -16,7 +16,11 @@ from tests.unit.api.grpc.fake_service import CONFIG, LOADING, READY
 def test_a_ready_model_tells_everything() -> None:
     message = from_model_info(READY)
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in fields(ModelInfo)}
-    assert (message.state, message.weights) == (pb.MODEL_STATE_READY, pb.WEIGHTS_RANDOM)
+    assert (message.state, message.weights, message.pooler) == (
+        pb.MODEL_STATE_READY,
+        pb.WEIGHTS_RANDOM,
+        pb.WEIGHTS_RANDOM,
+    )
     assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == asdict(CONFIG)
     assert (message.limits.max_sequences, message.limits.max_sequence_length) == (8, 512)
     assert (message.cost.a, message.cost.b, message.cost.c) == READY.cost

@@ -32,6 +32,7 @@ READY_MODEL = ModelInfo(
     text=True,
     load_seconds=0.5,
     cost=(1e-3, 1e-6, 1e-9),
+    pooler="random",
 )
 
 

@@ -29,7 +29,7 @@ async def test_models_are_listed_whatever_their_state(client: httpx.AsyncClient)
 
 async def test_one_model_tells_all(client: httpx.AsyncClient) -> None:
     model = (await client.get("/v1/models/electra_demo")).json()
-    assert model["weights"] == "random"
+    assert (model["weights"], model["pooler"]) == ("random", "random")
     assert model["config"]["vocab_size"] == 100
     assert model["limits"] == {"max_sequences": 4, "max_sequence_length": 16}
     assert model["cost"] == [1e-3, 1e-6, 1e-9]

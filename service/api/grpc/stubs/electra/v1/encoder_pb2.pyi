@@ -630,6 +630,7 @@ class ModelInfo(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    POOLER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -656,6 +657,10 @@ class ModelInfo(_message.Message):
     """Whether it takes texts, that is, has a tokenizer."""
     load_seconds: _builtins.float
     """Seconds from the start of loading to MODEL_STATE_READY."""
+    pooler: Global___Weights.ValueType
+    """Where the layer behind OUTPUT_POOLED comes from: random where the checkpoint has none, or one that was never
+    trained, as all published ELECTRA checkpoints.
+    """
     @_builtins.property
     def config(self) -> Global___BackboneConfig:
         """Its hyperparameters."""
@@ -687,10 +692,11 @@ class ModelInfo(_message.Message):
         text: _builtins.bool | None = ...,
         load_seconds: _builtins.float | None = ...,
         cost: Global___CostModel | None = ...,
+        pooler: Global___Weights.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
     _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015

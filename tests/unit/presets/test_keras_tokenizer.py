@@ -15,15 +15,10 @@ from hypothesis import strategies as st
 
 from service.errors import PresetError
 from service.presets.folder import VOCABULARY_FILE
+from service.presets.keras_tokenizer import MAX_VOCABULARY_BYTES, MAX_WORD_CHARACTERS, KerasTokenizer, TokenizerConfig
+from service.presets.packing import cut_as_keras_hub
 from service.presets.sources import resolve_preset
-from service.presets.tokenizer import (
-    MAX_VOCABULARY_BYTES,
-    MAX_WORD_CHARACTERS,
-    Tokenizer,
-    TokenizerConfig,
-    cut,
-    load_tokenizer,
-)
+from service.presets.tokenizer import Tokenizer, load_tokenizer
 from tests.golden.reader import GOLDEN
 
 CLS, SEP = 101, 102
@@ -59,14 +54,14 @@ def vocabulary(demo_path: Path, golden: dict[str, Any]) -> list[str]:
 def test_ids_are_kerashubs(golden: dict[str, Any], vocabulary: list[str], setting: int) -> None:
     expected = golden["settings"][setting]
     config = TokenizerConfig(lowercase=expected["lowercase"], strip_accents=expected["strip_accents"])
-    found = Tokenizer(vocabulary, config).encode(golden["texts"], max_length=0, truncate=False)
+    found = KerasTokenizer(vocabulary, config).encode(golden["texts"], max_length=0, truncate=False)
     assert len(golden["texts"]) > 300
     for text, ours, theirs in zip(golden["texts"], found.token_ids, expected["ids"], strict=True):
         assert ours.tolist() == [CLS, *theirs, SEP], repr(text)
 
 
 def test_pairs_are_packed_as_kerashub_packs_them(golden: dict[str, Any], vocabulary: list[str]) -> None:
-    tokenizer = Tokenizer(vocabulary, TokenizerConfig(lowercase=True))
+    tokenizer = KerasTokenizer(vocabulary, TokenizerConfig(lowercase=True))
     for row in golden["pairs"]:
         found = tokenizer.encode([tuple(row["texts"])], max_length=row["max_length"], truncate=True)
         assert found.token_ids[0].tolist() == row["token_ids"]
@@ -122,7 +117,7 @@ def test_truncation_is_a_bound_and_says_when_it_cut(
 
 @given(st.lists(st.lists(st.integers()), min_size=2, max_size=2), st.integers(0, 30))
 def test_of_a_pair_the_longer_is_cut_first(parts: list[list[int]], budget: int) -> None:
-    first, second = cut(parts, budget)
+    first, second = cut_as_keras_hub(parts[0], parts[1], budget)
     assert len(first) + len(second) == min(budget, len(parts[0]) + len(parts[1]))
     assert (first, second) == (parts[0][: len(first)], parts[1][: len(second)])
     if len(first) < len(parts[0]) and len(second) < len(parts[1]):
@@ -140,11 +135,11 @@ def test_with_truncation_a_huge_text_looks_up_few_words(demo: Tokenizer) -> None
         def __init__(self, inner: Any) -> None:
             self._inner = inner
 
-        def encode(self, words: list[str], **kwargs: bool) -> Any:
-            looked_up.append(len(words))
-            return self._inner.encode(words, **kwargs)
+        def encode_batch_fast(self, texts: list[list[str]], **kwargs: bool) -> Any:
+            looked_up.extend(map(len, texts))
+            return self._inner.encode_batch_fast(texts, **kwargs)
 
-    tokenizer = Tokenizer(["[UNK]", "[CLS]", "[SEP]", "a"], TokenizerConfig())
+    tokenizer = KerasTokenizer(["[UNK]", "[CLS]", "[SEP]", "a"], TokenizerConfig())
     tokenizer._pieces = CountingPieces(tokenizer._pieces)  # type: ignore[assignment]
     assert tokenizer.encode(["a " * 50_000], max_length=16, truncate=True).truncated == (True,)
     assert looked_up == [16]

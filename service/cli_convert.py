@@ -1,0 +1,40 @@
+"""`electra-serve presets convert`: a preset, written in the other library's format."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from service.presets.sources import resolve_preset
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the flags of the command, and the command."""
+    parser.add_argument("source", metavar="SOURCE", help="a preset, as for serve")
+    parser.add_argument("destination", metavar="DEST", type=Path, help="the folder to write; new or empty")
+    parser.add_argument("--to", required=True, choices=("keras", "transformers"), help="the format to write")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(flags: argparse.Namespace) -> int:
+    source = resolve_preset(flags.source)
+    # Imported here: Keras takes seconds, and a source that cannot be read should say so at once.
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from service.model.conversion import convert
+
+    written = convert(source, flags.destination, flags.to)
+    rows = {
+        "written": flags.destination,
+        "format": written.format,
+        "parameters": f"{written.config.parameters:,}",
+        "weights": written.weights,
+        "pooler": written.pooler,
+        "activation": written.config.hidden_activation,
+        "tokenizer": "yes" if written.has_tokenizer else "no",
+        "revision": written.revision,
+    }
+    sys.stdout.writelines(f"{name:<12}{value}\n" for name, value in rows.items())
+    return 0

@@ -1,0 +1,92 @@
+"""Any preset that loads here, written anew in either format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.errors import PresetError
+from service.model.backbone import ElectraBackbone
+from service.model.layout import weight_layout
+from service.model.loading import load_backbone
+from service.model.saving import save_checkpoint, save_preset
+from service.presets.files import read_json
+from service.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
+from service.presets.tokenizer_conversion import convert_tokenizer
+from service.presets.weights import PresetFormat, open_weights
+
+SAVERS: Final[Mapping[PresetFormat, Callable[[ElectraBackbone, Path], None]]] = {
+    "keras": save_preset,
+    "transformers": save_checkpoint,
+}
+
+
+def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> PresetFolder:
+    """Writes `source` as a folder of the other format, or of its own, in float32; reads it back and compares.
+
+    The folder appears under its name only once it is whole.
+
+    Args:
+        source: With weights.
+        destination: A folder that does not exist yet, or is empty.
+        to: The format to write.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PresetError: `source` cannot be loaded, has what the other format has no words for, or `destination` is taken
+            or cannot be written.
+    """
+    _require_free(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    except OSError as error:
+        raise PresetError(f"{destination}: cannot be written ({error.strerror})") from error
+    try:
+        folder = scratch / destination.name
+        _write(source, folder, to)
+        folder.replace(destination)
+    except OSError as error:
+        raise PresetError(f"{destination}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _read(destination)
+
+
+def _require_free(destination: Path) -> None:
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise PresetError(f"{destination}: must be a folder that does not exist yet, or is empty; it is neither")
+
+
+def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
+    backbone = load_backbone(source, dtype="float32", load_weights=True, seed=0)
+    SAVERS[to](backbone, folder)
+    if source.weights == "random":
+        _mark_random(folder)
+    convert_tokenizer(source, folder, to)
+    _verify(backbone, _read(folder))
+
+
+def _mark_random(folder: Path) -> None:
+    metadata = folder / METADATA_FILE
+    content = read_json(metadata) if metadata.is_file() else {}
+    metadata.write_text(json.dumps({**content, "weights": "random"}, indent=4) + "\n", encoding="utf-8")
+
+
+def _read(folder: Path) -> PresetFolder:
+    return read_preset_folder(folder, id_=folder.name, source="local", load_weights=True)
+
+
+def _verify(backbone: ElectraBackbone, written: PresetFolder) -> None:
+    with open_weights(written.format, written.weight_files, written.config, written.id) as arrays:
+        for path, variable in weight_layout(backbone).items():
+            if not np.array_equal(arrays.read(path, tuple(variable.shape)), np.asarray(variable)):
+                raise PresetError(f"{path} must be read back as it was written; it is not")

@@ -1,0 +1,124 @@
+"""A transformers checkpoint: its config and files, checked before anything is read from the weights.
+
+    config.json                            architecture, `"model_type": "electra"`
+    model.safetensors                      weights, or
+    model.safetensors.index.json + shards  the same in shards
+    tokenizer.json or vocab.txt            the tokenizer, with tokenizer_config.json and special_tokens_map.json
+
+A field that config.json leaves out has transformers' default, as there (`ElectraConfig`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from service.errors import PresetError
+from service.presets.config import BackboneConfig
+from service.presets.files import shards
+
+MODEL_TYPE: Final = "electra"
+CHECKPOINT_FILE: Final = "model.safetensors"
+CHECKPOINT_INDEX_FILE: Final = "model.safetensors.index.json"
+VOCAB_FILE: Final = "vocab.txt"
+TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"
+
+
+class _Field(NamedTuple):
+    ours: str
+    default: int | float
+
+
+FIELDS: Final[Mapping[str, _Field]] = {
+    "vocab_size": _Field("vocab_size", 30522),
+    "num_hidden_layers": _Field("num_layers", 12),
+    "num_attention_heads": _Field("num_heads", 4),
+    "hidden_size": _Field("hidden_dim", 256),
+    "embedding_size": _Field("embedding_dim", 128),
+    "intermediate_size": _Field("intermediate_dim", 1024),
+    "hidden_dropout_prob": _Field("dropout", 0.1),
+    "max_position_embeddings": _Field("max_sequence_length", 512),
+    "type_vocab_size": _Field("num_segments", 2),
+}
+"""transformers' names: ours, and what a config that leaves them out means."""
+
+ACTIVATIONS: Final[Mapping[str, str]] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+"""transformers' names of activations: ours. The two forms differ by up to 5e-4."""
+
+SAVED_ACTIVATIONS: Final[Mapping[str, str]] = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
+"""Our names: the ones that every version of transformers knows."""
+
+REQUIRED: Final[Mapping[str, object]] = {
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+    "auto_map": None,
+}
+"""What may be left out or as here: anything else is another architecture, or code of the checkpoint's own."""
+
+UNSAFE_FILES: Final[Mapping[str, str]] = {
+    "pytorch_model.bin": "is a pickle, which can run any code",
+    "pytorch_model.bin.index.json": "leads to pickles, which can run any code",
+    "model.keras": "holds a config that can run any code",
+    "tf_model.h5": "is of TensorFlow classes that transformers no longer has",
+    "flax_model.msgpack": "is of Flax classes that transformers no longer has",
+}
+"""Weights that are never read, and why."""
+
+
+def read_checkpoint_config(content: Mapping[str, object]) -> BackboneConfig:
+    """The architecture that a checkpoint's config.json describes.
+
+    Raises:
+        PresetError: It is not one that `ElectraBackbone` has, or a value is out of range.
+
+    Example:
+        >>> read_checkpoint_config({"model_type": "electra", "hidden_act": "gelu"}).parameters
+        13548800
+    """
+    for name, valid in REQUIRED.items():
+        if content.get(name, valid) != valid:
+            raise PresetError(f"{name} must be {valid!r} or left out; it is {content[name]!r:.40}")
+    activation = content.get("hidden_act", "gelu")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise PresetError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}; it is {activation!r:.40}")
+    values = {field.ours: content.get(name, field.default) for name, field in FIELDS.items()}
+    return BackboneConfig.from_mapping({**values, "hidden_activation": ACTIVATIONS[activation]})
+
+
+def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
+    """What config.json says of an architecture; `read_checkpoint_config` reads it back."""
+    return {
+        "architectures": ["ElectraModel"],
+        "model_type": MODEL_TYPE,
+        **{name: getattr(config, field.ours) for name, field in FIELDS.items()},
+        "attention_probs_dropout_prob": config.dropout,
+        "hidden_act": SAVED_ACTIVATIONS[config.hidden_activation],
+        "layer_norm_eps": REQUIRED["layer_norm_eps"],
+    }
+
+
+def find_checkpoint_weights(path: Path) -> tuple[Path, ...]:
+    """The safetensors files of a folder.
+
+    Raises:
+        PresetError: It has none, or its index names what it must not.
+    """
+    if (path / CHECKPOINT_FILE).is_file():
+        return (path / CHECKPOINT_FILE,)
+    if (path / CHECKPOINT_INDEX_FILE).is_file():
+        return shards(path / CHECKPOINT_INDEX_FILE, ".safetensors")
+    raise PresetError(
+        f"{path}: must have {CHECKPOINT_FILE}, or {CHECKPOINT_INDEX_FILE} and its shards; {unsafe_files(path)}"
+    )
+
+
+def unsafe_files(path: Path) -> str:
+    """What a folder without weights has instead, for a message."""
+    found = [f"{name} {reason}" for name, reason in UNSAFE_FILES.items() if (path / name).exists()]
+    return "; ".join(found) or "it has neither"

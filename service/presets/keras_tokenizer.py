@@ -1,0 +1,147 @@
+"""Text to ids, as KerasHub's `ElectraTokenizer` does it, ids for ids.
+
+    text ── strip accents ── split into words ── fold case ── WordPiece ── [CLS] … [SEP]
+            (if asked)       (pure, here)        (if asked)   (Rust)
+
+The splitting is KerasHub's to the letter, oddities included: of white space only the ASCII kind parts words, so a
+no-break space glues two words into one that the vocabulary does not have; control and format characters do
+part words; and lower-casing is Unicode's NFKC_Casefold after the split, so `…` becomes the one word `...`.
+
+Everything is linear in the length of the text, and with truncation only as many words are looked up as can
+still matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer as PieceTokenizer
+from tokenizers.models import WordPiece
+
+from service.errors import PresetError
+from service.presets.files import read_json, read_lines
+from service.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
+from service.presets.packing import Packer, TextOrPair, TokenizedText, cut_as_keras_hub
+from service.presets.words import WordSplitter, fold_case, strip_accents
+
+TOKENIZER_CLASSES: Final = frozenset({"keras_hub>ElectraTokenizer", "keras_nlp>ElectraTokenizer"})
+MAX_VOCABULARY_BYTES: Final = 64 * 2**20
+MAX_WORD_BYTES: Final = 100
+"""Longer words are unknown, as in the original BERT; it bounds the greedy search, which is quadratic."""
+MAX_WORD_CHARACTERS: Final = 1000
+"""Longer words are unknown without being folded, which can make 18 characters of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig:
+    """What of KerasHub's tokenizer settings decides the ids.
+
+    Attributes:
+        lowercase: Fold case.
+        strip_accents: Drop combining marks.
+        split_on_cjk: Make each CJK ideograph a word.
+        suffix_indicator: What a piece inside a word starts with.
+        oov_token: The piece of an unknown word.
+    """
+
+    lowercase: bool = False
+    strip_accents: bool = False
+    split_on_cjk: bool = True
+    suffix_indicator: str = "##"
+    oov_token: str = "[UNK]"  # noqa: S105  # a word piece, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class KerasTokenizerFiles:
+    """What a preset's tokenizer files say.
+
+    Attributes:
+        vocabulary: The pieces, each at its id.
+        config: How text becomes words.
+    """
+
+    vocabulary: Sequence[str]
+    config: TokenizerConfig
+
+
+class KerasTokenizer:
+    """A WordPiece tokenizer. Stateless once built: any thread may use it.
+
+    Args:
+        vocabulary: The pieces, each at its id.
+        config: How text becomes words.
+
+    Raises:
+        PresetError: The vocabulary lacks [CLS], [SEP] or the unknown piece.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], config: TokenizerConfig) -> None:
+        ids = {piece: i for i, piece in enumerate(vocabulary)}
+        missing = [piece for piece in ("[CLS]", "[SEP]", config.oov_token) if piece not in ids]
+        if missing:
+            raise PresetError(f"the vocabulary must have [CLS], [SEP] and {config.oov_token}; it lacks {missing[0]}")
+        self._config = config
+        self._splitter = WordSplitter(split_on_cjk=config.split_on_cjk)
+        self._packer = Packer(ids["[CLS]"], ids["[SEP]"], cut_as_keras_hub)
+        self._pieces = PieceTokenizer(
+            WordPiece(
+                ids,
+                unk_token=config.oov_token,
+                continuing_subword_prefix=config.suffix_indicator,
+                max_input_chars_per_word=MAX_WORD_BYTES,
+            )
+        )
+
+    def encode(self, texts: Sequence[TextOrPair], *, max_length: int, truncate: bool) -> TokenizedText:
+        """See `service.presets.tokenizer.Tokenizer.encode`."""
+        limit = max_length if truncate else None
+        rows = ([self._ids(part, limit) for part in ((text,) if isinstance(text, str) else text)] for text in texts)
+        return self._packer.pack(rows, limit)
+
+    def _ids(self, text: str, max_words: int | None) -> list[int]:
+        """The pieces of the first `max_words` words: each word is at least one piece."""
+        words = list(islice(self._words(text), max_words))
+        # A batch of one, because `encode` holds the GIL to its end.
+        encoded = self._pieces.encode_batch_fast([words], is_pretokenized=True, add_special_tokens=False)
+        ids: list[int] = encoded[0].ids
+        return ids
+
+    def _words(self, text: str) -> Iterator[str]:
+        for word in self._splitter.split(strip_accents(text) if self._config.strip_accents else text):
+            if len(word) > MAX_WORD_CHARACTERS:
+                yield self._config.oov_token
+                continue
+            folded = fold_case(word) if self._config.lowercase else word
+            if len(folded.encode()) > MAX_WORD_BYTES:
+                yield self._config.oov_token
+            elif folded:
+                yield folded
+
+
+def read_keras_tokenizer(folder: Path) -> KerasTokenizerFiles:
+    """Reads the tokenizer of a KerasHub preset.
+
+    Raises:
+        PresetError: Its files are unreadable, or ask for what this tokenizer does not do.
+    """
+    config = _read_config(folder / TOKENIZER_FILE)
+    lines = read_lines(folder / VOCABULARY_FILE, max_bytes=MAX_VOCABULARY_BYTES)
+    return KerasTokenizerFiles([line.rstrip() for line in lines], config)
+
+
+def _read_config(path: Path) -> TokenizerConfig:
+    content = read_json(path)
+    name, values = content.get("registered_name"), content.get("config")
+    if name not in TOKENIZER_CLASSES or not isinstance(values, dict):
+        raise PresetError(f"{path}: must be the config of one of {', '.join(sorted(TOKENIZER_CLASSES))}; it is not")
+    if values.get("split", True) is not True or values.get("special_tokens_in_strings", False) is not False:
+        raise PresetError(f"{path}: split must be true and special_tokens_in_strings false; they are not")
+    known = {f.name: values[f.name] for f in fields(TokenizerConfig) if f.name in values}
+    for field in fields(TokenizerConfig):
+        if type(known.get(field.name, field.default)) is not type(field.default):
+            raise PresetError(f"{path}: {field.name} must be like {field.default!r}; it is of another type")
+    return TokenizerConfig(**known)

@@ -1,0 +1,126 @@
+"""Writes the tokenizer of a preset in either format.
+
+KerasHub and transformers differ in how they fold case, part words and treat rare characters, so the same vocabulary
+gives other ids there for a few texts. Conversion carries over the vocabulary and the settings; whoever reads the
+result tokenizes by its own rules.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+from service.errors import PresetError
+from service.presets.checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
+from service.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE, PresetFolder
+from service.presets.keras_tokenizer import KerasTokenizerFiles, TokenizerConfig, read_keras_tokenizer
+from service.presets.transformers_files import (
+    SPECIAL_TOKENS,
+    read_transformers_tokenizer,
+    write_transformers_tokenizer,
+)
+from service.presets.transformers_tokenizer import AddedPiece, TransformersTokenizerConfig
+from service.presets.weights import PresetFormat
+
+TOKENIZER_FILES: Final[dict[PresetFormat, tuple[str, ...]]] = {
+    "keras": (TOKENIZER_FILE, VOCABULARY_FILE),
+    "transformers": (TOKENIZER_FILE, VOCAB_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE),
+}
+SUFFIX_INDICATOR: Final = "##"
+
+
+def convert_tokenizer(preset: PresetFolder, folder: Path, to: PresetFormat) -> None:
+    """Writes the tokenizer of `preset` into `folder`; of the same format, it is copied as it is.
+
+    Args:
+        preset: Has a tokenizer.
+        folder: Where to; it exists.
+        to: The format to write.
+
+    Raises:
+        PresetError: Its files are unreadable, or hold what the other format has no words for.
+    """
+    source = preset.path
+    if source is None or not preset.has_tokenizer:
+        return
+    if preset.format == to:
+        _copy(source, folder, TOKENIZER_FILES[to])
+    elif to == "transformers":
+        config = _to_transformers(read_keras_tokenizer(source))
+        write_transformers_tokenizer(config, folder, preset.config.max_sequence_length)
+    else:
+        _write_keras(_to_keras(read_transformers_tokenizer(source)), folder)
+
+
+def _copy(source: Path, folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+
+
+def _to_transformers(files: KerasTokenizerFiles) -> TransformersTokenizerConfig:
+    config = files.config
+    if config.suffix_indicator != SUFFIX_INDICATOR:
+        raise PresetError(f"transformers needs suffix_indicator {SUFFIX_INDICATOR}; it is {config.suffix_indicator!r}")
+    vocabulary = {piece: id_ for id_, piece in enumerate(files.vocabulary)}
+    special = {**SPECIAL_TOKENS, "unk_token": config.oov_token}
+    lacking = [piece for piece in special.values() if piece not in vocabulary]
+    if lacking:
+        raise PresetError(f"transformers needs the pieces {', '.join(special.values())}; {lacking[0]} is missing")
+    return TransformersTokenizerConfig(
+        vocabulary=vocabulary,
+        added={vocabulary[piece]: AddedPiece(piece) for piece in special.values()},
+        lowercase=config.lowercase,
+        strip_accents=config.strip_accents,
+        split_on_cjk=config.split_on_cjk,
+        unk_token=config.oov_token,
+    )
+
+
+def _to_keras(config: TransformersTokenizerConfig) -> KerasTokenizerFiles:
+    pieces = {id_: piece for piece, id_ in config.vocabulary.items()}
+    pieces |= {id_: piece.content for id_, piece in config.added.items()}
+    if set(pieces) != set(range(len(pieces))) or len(set(pieces.values())) < len(pieces):
+        raise PresetError("a KerasHub vocabulary has each piece once, at ids from 0 without a gap; this one differs")
+    if (config.cls_token, config.sep_token) != (SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]):
+        raise PresetError(f"KerasHub needs [CLS] and [SEP]; they are {config.cls_token!r} and {config.sep_token!r}")
+    return KerasTokenizerFiles(
+        vocabulary=[pieces[id_] for id_ in range(len(pieces))],
+        config=TokenizerConfig(
+            lowercase=config.lowercase,
+            strip_accents=config.lowercase if config.strip_accents is None else config.strip_accents,
+            split_on_cjk=config.split_on_cjk,
+            oov_token=config.unk_token,
+        ),
+    )
+
+
+def _write_keras(files: KerasTokenizerFiles, folder: Path) -> None:
+    config = files.config
+    content = {
+        "module": "keras_hub.src.models.electra.electra_tokenizer",
+        "class_name": "ElectraTokenizer",
+        "config": {
+            "name": "electra_tokenizer",
+            "trainable": True,
+            "dtype": "int32",
+            "vocabulary": None,
+            "sequence_length": None,
+            "lowercase": config.lowercase,
+            "strip_accents": config.strip_accents,
+            "split": True,
+            "suffix_indicator": config.suffix_indicator,
+            "oov_token": config.oov_token,
+            "special_tokens": None,
+            "special_tokens_in_strings": False,
+            **({} if config.split_on_cjk else {"split_on_cjk": False}),  # KerasHub does not write the default
+        },
+        "registered_name": "keras_hub>ElectraTokenizer",
+    }
+    (folder / TOKENIZER_FILE).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    (folder / VOCABULARY_FILE).parent.mkdir(parents=True)
+    vocabulary = "".join(f"{piece}\n" for piece in files.vocabulary)
+    (folder / VOCABULARY_FILE).write_text(vocabulary, encoding="utf-8")

@@ -1,0 +1,50 @@
+"""Opens the weights of a preset, in whichever format they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from service.presets.arrays import WeightArrays
+from service.presets.config import BackboneConfig
+from service.presets.convert import pooler_paths
+from service.presets.hdf5_file import open_hdf5
+from service.presets.safetensors_file import open_safetensors
+
+PresetFormat = Literal["keras", "transformers"]
+Weights = Literal["pretrained", "random"]
+
+
+def open_weights(
+    format_: PresetFormat, files: Sequence[Path], config: BackboneConfig, label: str
+) -> AbstractContextManager[WeightArrays]:
+    """The weights in `files`, closed when the context ends.
+
+    Args:
+        format_: What wrote the files.
+        files: One whole file, or every shard.
+        config: The architecture they are of.
+        label: What messages call the preset.
+
+    Raises:
+        PresetError: On entering: a file is not what it should be.
+    """
+    if format_ == "transformers":
+        return open_safetensors(files, config, label)
+    return open_hdf5(files, label)
+
+
+def pooler_worth(arrays: WeightArrays, config: BackboneConfig) -> Weights:
+    """Whether the pooler has ever been trained.
+
+    It starts with a bias of zeros, and the first step of any training moves that. No published ELECTRA has a trained
+    one: KerasHub saves it as it was drawn, transformers saves none.
+
+    Raises:
+        PresetError: Its bias cannot be read.
+    """
+    _, bias = pooler_paths(config)
+    trained = bias not in arrays.absent and arrays.read(bias, (config.hidden_dim,)).any()
+    return "pretrained" if trained else "random"

@@ -1,0 +1,137 @@
+"""Presets written in either format: nothing is lost on the way, and nothing half written is left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import PresetError
+from service.model import ElectraBackbone
+from service.model.conversion import convert
+from service.presets.folder import PresetFolder
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.presets.tokenizer_conversion import TOKENIZER_FILES
+from service.presets.weights import PresetFormat
+from tests.golden.reader import GOLDEN, PRESETS, STYLES, TRANSFORMERS
+
+TEXTS = ["The White Rabbit was late, very late!", "Isn't it? (Yes!) 1,000", ""]
+
+
+def weights(path: Path | None) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    return [np.asarray(weight) for weight in ElectraBackbone.from_preset(str(path)).weights]
+
+
+def assert_same_weights(first: Path | None, second: Path | None) -> None:
+    for before, after in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def ids(preset: PresetFolder) -> list[list[int]]:
+    tokenizer = load_tokenizer(preset)
+    assert tokenizer is not None
+    return [list(row) for row in tokenizer.encode(TEXTS, max_length=512, truncate=False).token_ids]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_keras_to_transformers_and_back(name: str, tmp_path: Path) -> None:
+    source = resolve_preset(str(GOLDEN / name))
+    checkpoint = convert(source, tmp_path / "checkpoint", "transformers")
+    back = convert(checkpoint, tmp_path / "back", "keras")
+    assert (checkpoint.format, back.format) == ("transformers", "keras")
+    assert checkpoint.config == back.config == source.config
+    assert checkpoint.pooler == back.pooler == source.pooler == "pretrained"
+    assert back.registered_name == "keras_hub>ElectraBackbone"
+    assert_same_weights(source.path, back.path)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_transformers_to_keras_and_back(style: str, tmp_path: Path) -> None:
+    source = resolve_preset(str(TRANSFORMERS / style))
+    keras = convert(source, tmp_path / "keras", "keras")
+    back = convert(keras, tmp_path / "back", "transformers")
+    assert keras.config == back.config == source.config
+    assert keras.pooler == back.pooler == "random"
+    assert keras.registered_name == (
+        "keras_hub>ElectraBackbone" if style == "tanh" else "electra_serve>ElectraBackbone"
+    )
+    assert_same_weights(source.path, back.path)
+
+
+def test_the_demo_keeps_its_tokenizer_and_stays_random(tmp_path: Path) -> None:
+    source = resolve_preset("electra_demo")
+    checkpoint = convert(source, tmp_path / "checkpoint", "transformers")
+    back = convert(checkpoint, tmp_path / "back", "keras")
+    assert {preset.weights for preset in (source, checkpoint, back)} == {"random"}
+    assert ids(source) == ids(checkpoint) == ids(back)
+    assert source.path is not None
+    for name in ("tokenizer.json", "assets/tokenizer/vocabulary.txt"):
+        assert (tmp_path / "back" / name).read_bytes() == (source.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("to", ["keras", "transformers"])
+def test_the_same_format_copies_the_tokenizer(to: PresetFormat, tmp_path: Path) -> None:
+    source = convert(resolve_preset("electra_demo"), tmp_path / "source", to)
+    copy = convert(source, tmp_path / "copy", to)
+    assert (source.format, copy.format) == (to, to)
+    assert source.path is not None
+    assert copy.path is not None
+    for name in TOKENIZER_FILES[to]:
+        assert (copy.path / name).read_bytes() == (source.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("taken", ["file", "folder"])
+def test_what_is_there_is_not_written_over(taken: str, tmp_path: Path) -> None:
+    destination = tmp_path / "there"
+    if taken == "folder":
+        destination.mkdir()
+        (destination / "mine").touch()
+    else:
+        destination.touch()
+    with pytest.raises(PresetError, match="must be a folder that does not exist yet, or is empty; it is neither"):
+        convert(resolve_preset(str(GOLDEN / "below")), destination, "transformers")
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert convert(resolve_preset(str(GOLDEN / "below")), tmp_path / "empty", "transformers").path is not None
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PresetError, match="cannot be written"):
+        convert(resolve_preset(str(GOLDEN / "below")), tmp_path / "file" / "preset", "keras")
+
+
+def drop_suffix(source: Path) -> None:
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["config"] |= {"suffix_indicator": "@@"}
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def drop_mask(source: Path) -> None:
+    vocabulary = source / "assets/tokenizer/vocabulary.txt"
+    vocabulary.write_text(vocabulary.read_text().replace("[MASK]", "[mask]"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_suffix, "transformers needs suffix_indicator ##; it is '@@'"),
+        (drop_mask, "transformers needs the pieces [PAD], [UNK], [CLS], [SEP], [MASK]; [MASK] is missing"),
+    ],
+)
+def test_nothing_is_left_of_a_conversion_that_fails(
+    change: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(str(resolve_preset("electra_demo").path), tmp_path / "source"))
+    change(source)
+    with pytest.raises(PresetError) as caught:
+        convert(resolve_preset(str(source)), tmp_path / "destination", "transformers")
+    assert message in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -1,0 +1,52 @@
+"""`electra-serve presets convert`, without the process around it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from service.cli_convert import add_convert
+from service.errors import PresetError
+from service.presets.sources import resolve_preset
+from tests.golden.reader import TRANSFORMERS
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_convert(parser)
+    flags = parser.parse_args(arguments)
+    code: int = flags.run(flags)
+    return code
+
+
+def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    destination = tmp_path / "keras"
+    assert run(str(TRANSFORMERS / "tanh"), str(destination), "--to", "keras") == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    written = resolve_preset(str(destination))
+    assert written.format == "keras"
+    assert told == {
+        "written": str(destination),
+        "format": "keras",
+        "parameters": f"{written.config.parameters:,}",
+        "weights": "pretrained",
+        "pooler": "random",
+        "activation": "gelu_tanh",
+        "tokenizer": "no",
+        "revision": written.revision,
+    }
+
+
+def test_an_unknown_source_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match="received 'nowhere'"):
+        run("nowhere", str(tmp_path / "keras"), "--to", "keras")
+    assert not (tmp_path / "keras").exists()
+
+
+@pytest.mark.parametrize("arguments", [("a", "b"), ("a", "b", "--to", "onnx"), ("a", "--to", "keras")])
+def test_wrong_flags_are_a_usage_error(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments)
+    assert "usage" in capsys.readouterr().err
