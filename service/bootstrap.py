@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from service import __version__
@@ -19,6 +21,7 @@ from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService
 from service.lifecycle import OnReady, Process
 from service.metrics import Metrics
+from service.presets.sources import default_sources
 from service.registry import ModelLoader, ModelRegistry
 from service.settings import BatchingSettings, Settings
 from service.texts import TextEncoder
@@ -29,7 +32,7 @@ def build_process(
     log: structlog.typing.FilteringBoundLogger,
     *,
     on_ready: OnReady,
-    load: ModelLoader = load_model,
+    load: ModelLoader | None = None,
 ) -> Process:
     """Builds the whole service; nothing listens or loads until it runs.
 
@@ -39,7 +42,7 @@ def build_process(
         settings: Every knob.
         log: Where everything logs.
         on_ready: Called once, when requests can come.
-        load: How a model is loaded.
+        load: How a model is loaded; default: from the settings' sources of presets.
     """
     metrics = Metrics(__version__)
     registry = build_registry(settings, metrics, log, load=load)
@@ -62,7 +65,7 @@ def build_registry(
     metrics: Metrics,
     log: structlog.typing.FilteringBoundLogger,
     *,
-    load: ModelLoader = load_model,
+    load: ModelLoader | None = None,
 ) -> ModelRegistry:
     """The configured models, each to be put behind a batcher of its own."""
 
@@ -73,7 +76,7 @@ def build_registry(
         settings.models,
         limits=settings.limits,
         batching=settings.batching,
-        load=load,
+        load=load or partial(load_model, sources=default_sources(settings.hub)),
         make_batcher=make_batcher,
         metrics=metrics,
         log=log,

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from service import __version__
 from service.api.listen import reachable
-from service.cli_convert import add_convert
+from service.cli_presets import add_presets
 from service.errors import StartupError
-from service.presets.catalog import CATALOG, DEMO_ID
 from service.settings import Settings
 from service.settings_sources import add_flags, read_settings
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
-    _add_presets(commands.add_parser("presets", help="tell about the built-in presets"))
+    add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
     _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
     flags = parser.parse_args(argv)
     try:
@@ -113,24 +112,6 @@ def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], N
 
 def _example_input(model: ModelInfo) -> dict[str, object]:
     return {"text": "Hello, world!"} if model.text else {"token_ids": [[2, 1, 3]]}
-
-
-def _add_presets(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="list them").set_defaults(run=_list_presets)
-    add_convert(actions.add_parser("convert", help="write a preset in the format of KerasHub or of transformers"))
-
-
-def _list_presets(_: argparse.Namespace) -> int:
-    """Prints the catalog as a table."""
-    row = "{:<40} {:>6} {:>5} {:>6} {:>12}  {}\n"
-    sys.stdout.write(row.format("preset", "layers", "heads", "hidden", "parameters", "weights"))
-    for preset in CATALOG.values():
-        config = preset.config
-        numbers = (config.num_layers, config.num_heads, config.hidden_dim, f"{config.parameters:,}")
-        weights = "random, embedded" if preset.id == DEMO_ID else "not included"
-        sys.stdout.write(row.format(preset.id, *numbers, weights))
-    return 0
 
 
 def _add_healthcheck(parser: argparse.ArgumentParser) -> None:

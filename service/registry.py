@@ -56,7 +56,8 @@ class ModelInfo:
         name: The name requests use.
         preset: What it was loaded from, as the settings say it.
         state: Where it is in its life. Fields below that only loading can tell are None before READY.
-        source: Where the files came from: `embedded`, `local`, `catalog` (a built-in config without weights).
+        source: Where the files came from: `embedded`, `local`, `kaggle`, `hf`, `catalog` (a built-in config without
+            weights).
         revision: Digest of the preset's files, or None.
         weights: `pretrained` or `random`.
         config: The backbone's hyperparameters.

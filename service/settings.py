@@ -7,14 +7,19 @@ file, the file over the defaults. An unknown key is an error in all three.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.errors import SettingsError
+
 ENV_PREFIX: Final = "ELECTRA_"
+_VERSION: Final = re.compile(r"/[0-9]+$")
+"""What ends a handle on Kaggle."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -102,9 +107,12 @@ class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: str
-    """A built-in id, or a folder: a KerasHub preset or a transformers checkpoint."""
+    """A built-in id, a folder (a KerasHub preset or a transformers checkpoint),
+    `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
     name: str = ""
-    """The name requests use; default: the last part of `preset`."""
+    """The name requests use; default: the last part of `preset`, without a version or revision."""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
     engine: Literal["auto", "tensorflow"] = "auto"
     """What computes. `auto` takes the best engine installed for the device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -125,12 +133,47 @@ class ModelSettings(_Section):
     @classmethod
     def _name_from_preset(cls, values: object) -> object:
         if isinstance(values, Mapping) and not values.get("name") and isinstance(values.get("preset"), str):
-            return {**values, "name": Path(values["preset"]).name}
+            return {**values, "name": default_name(values["preset"])}
         return values
+
+
+def default_name(preset: str) -> str:
+    """The name of a model that is given none.
+
+    Example:
+        >>> default_name("./models/mine"), default_name("hf://org/repo@main")
+        ('mine', 'repo')
+        >>> default_name("kaggle://org/model/keras/variant/2")
+        'variant'
+    """
+    scheme, separator, rest = preset.partition("://")
+    if not separator:
+        return Path(preset).name
+    return _VERSION.sub("", rest).rpartition("/")[2] if scheme == "kaggle" else Path(rest.partition("@")[0]).name
 
 
 def _model_from_string(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
+
+
+class HubSettings(_Section):
+    """Presets that are fetched."""
+
+    cache_dir: str = ""
+    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    prefer: Literal["kaggle", "hf"] = "kaggle"
+    """Where built-in ids are fetched from first; the other hub is asked where that fails."""
+    offline: bool = False
+    """Whether to use only what is in `cache_dir`. `HF_HUB_OFFLINE=1` says the same, of both hubs."""
+    timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds that fetching one preset may take, all attempts included. The largest has 1.3 GB."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a byte after which an attempt is given up. Too low gives up slow hubs, too high waits for dead
+    ones."""
+    attempts: Count = 4
+    """Most attempts to fetch one preset."""
+    max_bytes: Count = 8 * 2**30
+    """Most bytes fetched for one preset."""
 
 
 class LifecycleSettings(_Section):
@@ -180,6 +223,7 @@ class Settings(BaseSettings):
     grpc: GrpcSettings = GrpcSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
+    hub: HubSettings = HubSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
     log: LogSettings = LogSettings()
 
@@ -201,3 +245,23 @@ class Settings(BaseSettings):
     def max_sequences(self) -> int:
         """Most sequences in one request that any model takes."""
         return max((model.limits or self.limits).max_sequences for model in self.models)
+
+
+def hub_settings_from_environment() -> HubSettings:
+    """`hub` as the environment alone has it, for whoever loads a model without a service.
+
+    Raises:
+        SettingsError: A value is out of range.
+    """
+
+    class HubEnvironment(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
+
+        hub: HubSettings = HubSettings()
+
+    try:
+        return HubEnvironment().hub
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{where}: {first['msg']}; received {first['input']!r:.80}") from error

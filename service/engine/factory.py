@@ -13,8 +13,10 @@ from typing import Final, Protocol
 
 from service.engine.base import Engine, ShapeGrid
 from service.engine.calibration import Timing, calibrate
+from service.engine.golden import check_golden
+from service.errors import PresetError
 from service.presets.folder import PresetFolder
-from service.presets.sources import resolve_preset
+from service.presets.sources import PresetSource, resolve_preset
 from service.presets.tokenizer import Tokenizer, load_tokenizer
 from service.settings import BatchingSettings, ModelSettings
 
@@ -63,20 +65,32 @@ BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
 """Engine name in settings → where its builder is imported."""
 
 
-def load_model(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
-    """Loads a preset, builds its engines, warms and times them. Takes seconds; call it off the event loop.
+def load_model(
+    settings: ModelSettings, batching: BatchingSettings, *, sources: Sequence[PresetSource] | None = None
+) -> LoadedModel:
+    """Loads a preset, builds its engines, warms and times them.
+
+    Takes seconds, and as long as fetching takes; call it off the event loop.
 
     Args:
         settings: Which model, on what.
         batching: The largest batches to prepare for.
+        sources: Where presets come from; default: `service.presets.sources.default_sources()`.
 
     Raises:
-        PresetError: The preset cannot be loaded.
+        PresetError: The preset cannot be loaded, or is not the one that the settings pin.
         EngineUnavailable: The engine or device asked for is not here.
     """
-    preset = resolve_preset(settings.preset, load_weights=settings.load_weights)
+    preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
+    _require_pinned(preset, settings.sha256)
     tokenizer = load_tokenizer(preset)
     grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=preset.config.max_sequence_length)
     engines = BUILDERS[settings.engine]()(preset, settings, grid)
     timings = [calibrate(engine, batching.max_batch_tokens) for engine in engines]
+    check_golden(engines[0], preset)
     return LoadedModel(preset, tokenizer, engines, timings[0])
+
+
+def _require_pinned(preset: PresetFolder, sha256: str) -> None:
+    if sha256 and preset.sha256 != sha256:
+        raise PresetError(f"{preset.id}: its sha256 must be {sha256}, as the settings say; it is {preset.sha256}")

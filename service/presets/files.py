@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -80,21 +79,3 @@ def _shard(folder: Path, name: str, suffix: str) -> Path:
     if not (folder / name).is_file():
         raise PresetError(f"{folder}: the shard {name:.80} is missing")
     return folder / name
-
-
-def digest(folder: Path, files: Iterable[Path]) -> str:
-    """12 hex digits of SHA-256 over names, sizes and contents, read in pieces: weights may be larger than memory.
-
-    Raises:
-        PresetError: A file cannot be read.
-    """
-    hashed = hashlib.sha256()
-    for file in files:
-        try:
-            hashed.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as stream:
-                while piece := stream.read(2**20):
-                    hashed.update(piece)
-        except OSError as error:
-            raise PresetError(f"{file}: cannot be read ({error.strerror})") from error
-    return hashed.hexdigest()[:12]

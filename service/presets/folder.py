@@ -32,7 +32,8 @@ from service.presets.checkpoint import (
     unsafe_files,
 )
 from service.presets.config import BackboneConfig
-from service.presets.files import digest, read_json, shards
+from service.presets.digest import sha256_of_files
+from service.presets.files import read_json, shards
 from service.presets.weights import PresetFormat, Weights, open_weights, pooler_worth
 
 CONFIG_FILE: Final = "config.json"
@@ -50,7 +51,7 @@ BYTES_PER_PARAMETER: Final = (2, 8)
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
 """What HDF5 may add to the weights themselves."""
 
-Source = Literal["embedded", "local", "catalog"]
+Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,12 @@ class PresetFolder:
 
     Attributes:
         id: Its name: a built-in id, or the folder's name.
-        source: Where it came from: `embedded`, `local`, or `catalog` (a built-in architecture without files).
+        source: Where it came from: `embedded`, `local`, `kaggle`, `hf`, or `catalog` (a built-in architecture without
+            files).
         path: The folder; None for `catalog`.
         config: The architecture.
         registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
-        revision: Digest of the files that decide the numbers, 12 hex digits; None without files.
+        sha256: Digest of the files that decide the numbers, as `service.presets.digest` makes it; None without files.
         weights: What the weights are worth: `pretrained`, or `random`.
         weight_files: The weight files, whole or in shards; empty where weights are not to be loaded.
         has_tokenizer: Whether it can take text.
@@ -76,12 +78,17 @@ class PresetFolder:
     path: Path | None
     config: BackboneConfig
     registered_name: str
-    revision: str | None
+    sha256: str | None
     weights: Weights
     weight_files: tuple[Path, ...]
     has_tokenizer: bool
     format: PresetFormat = "keras"
     pooler: Weights = "random"
+
+    @property
+    def revision(self) -> str | None:
+        """The first 12 hex digits of `sha256`: enough to tell versions apart."""
+        return None if self.sha256 is None else self.sha256[:12]
 
 
 class _Contents(NamedTuple):
@@ -109,7 +116,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         path=path,
         config=contents.config,
         registered_name=contents.registered_name,
-        revision=digest(path, decisive),
+        sha256=sha256_of_files(path, decisive),
         weights=weights,
         weight_files=contents.weight_files,
         has_tokenizer=bool(contents.tokenizer_files),

@@ -1,9 +1,9 @@
 """Where presets come from: each source has one job, to turn a name into a checked local folder.
 
-electra_demo                          EmbeddedSource, inside this package
-electra_base_discriminator_uncased_en CatalogSource, an architecture without files
-kaggle://…, hf://…                    refused with a clear line in this version
-./my_preset                           LocalSource, any folder of either format
+electra_demo                             EmbeddedSource, inside this package
+electra_base_discriminator_uncased_en    BuiltInSource, the published six, from either hub
+kaggle://…, hf://…                       HubSource, through the hubs' own clients
+./my_preset                              LocalSource, any folder of either format
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from service.errors import PresetError
-from service.presets.catalog import CATALOG, DEMO_ID, find
-from service.presets.folder import BACKBONE_CLASSES, PresetFolder, read_preset_folder
+from service.presets.catalog import CATALOG, DEMO_ID
+from service.presets.folder import PresetFolder, read_preset_folder
+from service.presets.hubs.build import build_hubs
+from service.presets.hubs.handle import FORMS
+from service.settings import HubSettings, hub_settings_from_environment
 
 
 class PresetSource(Protocol):
@@ -41,42 +44,6 @@ class EmbeddedSource:
         return read_preset_folder(self._root / preset, id_=preset, source="embedded", load_weights=load_weights)
 
 
-class CatalogSource:
-    """The published architectures. Their weights are not part of the package."""
-
-    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
-        """See `PresetSource.find`."""
-        published = find(preset)
-        if published is None:
-            return None
-        if load_weights:
-            raise PresetError(
-                f"{published.id}: the weights of a built-in preset must be a local folder in this version: give the "
-                "folder's path as preset, or set load_weights to false for random weights"
-            )
-        return PresetFolder(
-            id=published.id,
-            source="catalog",
-            path=None,
-            config=published.config,
-            registered_name=BACKBONE_CLASSES[0],
-            revision=None,
-            weights="random",
-            weight_files=(),
-            has_tokenizer=False,
-        )
-
-
-class RemoteSource:
-    """Hubs: their names are known, and refused, so that nobody looks for a folder called `hf:`."""
-
-    def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:  # noqa: ARG002
-        """See `PresetSource.find`."""
-        if "://" not in preset:
-            return None
-        raise PresetError(f"presets are not downloaded in this version: {_valid()}; received {preset!r:.120}")
-
-
 class LocalSource:
     """Any folder: a KerasHub preset or a transformers checkpoint."""
 
@@ -95,9 +62,14 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def default_sources() -> tuple[PresetSource, ...]:
-    """Every source, in the order they are asked. Built-in ids win over a folder of the same name, as in KerasHub."""
-    return (EmbeddedSource(), CatalogSource(), RemoteSource(), LocalSource())
+def default_sources(settings: HubSettings | None = None) -> tuple[PresetSource, ...]:
+    """Every source, in the order they are asked. Built-in ids win over a folder of the same name, as in KerasHub.
+
+    Args:
+        settings: How to use the hubs; default: as the environment says.
+    """
+    hubs = build_hubs(hub_settings_from_environment() if settings is None else settings)
+    return (EmbeddedSource(), hubs.built_in, hubs.handles, LocalSource())
 
 
 def resolve_preset(
@@ -106,7 +78,7 @@ def resolve_preset(
     """Finds a preset.
 
     Args:
-        preset: A built-in id, an alias of one, or the path of a folder.
+        preset: A built-in id, an alias of one, a handle on a hub, or the path of a folder.
         load_weights: False to take only the architecture; needs no weight files.
         sources: Where to look; default: `default_sources()`.
 
@@ -125,4 +97,5 @@ def resolve_preset(
 
 
 def _valid() -> str:
-    return f"a folder in KerasHub's preset format, or one of {', '.join([DEMO_ID, *CATALOG])}"
+    handles = ", ".join(FORMS.values())
+    return f"a folder in KerasHub's or transformers' format, {handles}, or one of {', '.join([DEMO_ID, *CATALOG])}"

@@ -138,7 +138,7 @@ def _tiny_preset() -> PresetFolder:
         path=None,
         config=TINY_CONFIG,
         registered_name="keras_hub>ElectraBackbone",
-        revision=None,
+        sha256=None,
         weights="random",
         weight_files=(),
         has_tokenizer=False,

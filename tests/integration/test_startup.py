@@ -42,7 +42,13 @@ class Mistake:
 MISTAKES: Final = {
     "a folder that is not there": Mistake("/nowhere/preset", ('--models={"preset": "/nowhere/preset"}',)),
     "a folder that is no preset": Mistake("config.json", (f'--models={{"preset": "{Path(__file__).parent}"}}',)),
-    "weights that are not here": Mistake("load_weights", ("--models=electra_small_discriminator_uncased_en",)),
+    "weights that are not here": Mistake(
+        "presets pull",
+        ("--models=electra_small_discriminator_uncased_en", "--hub.offline=true", "--hub.cache_dir=/nowhere"),
+    ),
+    "other weights than those that are pinned": Mistake(
+        "its sha256 must be", (f'--models={{"preset": "electra_demo", "sha256": "{"0" * 64}"}}',)
+    ),
     "two models of one name": Mistake("models", ("--models=electra_demo", "--models=electra_demo")),
     "a port out of range": Mistake("rest.port", ("--rest.port=99999",)),
     "a variable that is no setting": Mistake("ELECTRA_REST__PRT", environment={"ELECTRA_REST__PRT": "1"}),

@@ -95,8 +95,8 @@ def test_from_preset_takes_overrides() -> None:
     assert (backbone.config.dropout, backbone.dtype_policy.name, backbone.name) == (0.3, "bfloat16", "mine")
 
 
-def test_weights_of_a_published_preset_are_not_at_hand() -> None:
-    with pytest.raises(PresetError, match="give the folder's path as preset, or set load_weights to false"):
+def test_offline_weights_of_a_published_preset_are_not_at_hand() -> None:
+    with pytest.raises(PresetError, match=r"offline, it must be in .* run `electra-serve presets pull"):
         ElectraBackbone.from_preset("electra_small_discriminator_uncased_en")
 
 

@@ -62,8 +62,8 @@ def test_an_alias_is_the_preset() -> None:
     assert preset.id == "electra_small_generator_uncased_en"
 
 
-def test_a_published_preset_with_weights_says_what_to_do() -> None:
-    with pytest.raises(PresetError, match="must be a local folder in this version: give the folder's path"):
+def test_a_published_preset_that_cannot_be_fetched_names_both_hubs() -> None:
+    with pytest.raises(PresetError, match=r"cannot be had: kaggle://keras/.*: offline.*; hf://keras/.*: offline"):
         resolve_preset("electra_small_generator_en")
 
 
@@ -111,15 +111,21 @@ def test_older_presets_name_kerasnlp(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["", "electra_huge", "no/such/folder", "elec\0tra", "x" * 10_000])
 def test_an_unknown_name_lists_what_is_valid(name: str) -> None:
     with pytest.raises(
-        PresetError, match="a folder in KerasHub's preset format, or one of electra_demo, electra_small"
+        PresetError,
+        match=r"a folder in KerasHub's or transformers' format, kaggle://.*, or one of electra_demo, electra_small",
     ):
         resolve_preset(name)
 
 
-@pytest.mark.parametrize("name", ["kaggle://keras/electra/keras/electra_small_en/2", "hf://keras/x", "s3://b/c"])
-def test_hubs_are_refused_by_name(name: str) -> None:
-    with pytest.raises(PresetError, match=r"presets are not downloaded in this version: a folder .* or one of"):
+@pytest.mark.parametrize("name", ["kaggle://keras/electra/keras/electra_small_en/2", "hf://keras/x"])
+def test_offline_a_handle_says_how_to_fetch_it(name: str) -> None:
+    with pytest.raises(PresetError, match=f"offline, it must be in .* run `electra-serve presets pull {name}`"):
         resolve_preset(name)
+
+
+def test_another_scheme_lists_what_is_valid() -> None:
+    with pytest.raises(PresetError, match=r"must be kaggle://.* or hf://org/repo\[@revision\]; received 's3://b/c'"):
+        resolve_preset("s3://b/c")
 
 
 def test_a_folder_does_not_shadow_a_built_in_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,107 @@
+"""Does a fetched model still compute what it computed when it was first loaded here?
+
+Digests hold the files. This holds everything after them: the reading, the libraries, the device. The mean output of
+one fixed input is kept beside the manifest, and compared at each later load. It is kept as numbers rather than as a
+digest of rounded ones, since some number always lies at the edge of a rounding. What is compared is the relative
+distance of two vectors, ‖a - b‖ / ‖b‖, with a tolerance per dtype that another CPU, GPU or version of a library stays
+well within; a wrong activation, weight or layer order is far outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.engine.base import Engine
+from service.errors import PresetError
+from service.presets.files import read_json
+from service.presets.folder import PresetFolder
+from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
+from service.tensors import Batch, Float32Array, Output
+
+LENGTH: Final = 16
+TOLERANCE: Final[Mapping[str, float]] = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05}
+"""Largest relative distance, by what is computed in. float32 leaves room for the TF32 of GPUs, which has 10 bits; a
+bfloat16 has 7, and measures 0.01."""
+WIDEST: Final = max(TOLERANCE.values())
+"""For a dtype that is not listed."""
+DECIMALS: Final = 5
+
+
+def check_golden(engine: Engine, preset: PresetFolder) -> None:
+    """Compares with what `preset` computed before, or notes it the first time. Only for presets that were fetched.
+
+    Args:
+        engine: Warm.
+        preset: What it computes.
+
+    Raises:
+        PresetError: It computes something else.
+    """
+    if preset.path is None or preset.weights == "random" or not (preset.path / MANIFEST_FILE).is_file():
+        return
+    dtype = engine.signature.dtype
+    computed = _compute(engine, preset.config.vocab_size)
+    path = preset.path / GOLDEN_FILE
+    if path.is_file():
+        _compare(computed, dtype, path)
+    else:
+        _write(computed, dtype, path)
+
+
+def golden_batch(vocab_size: int, max_length: int) -> Batch:
+    """One row of ids spread over the vocabulary: (1, S)."""
+    ids = np.arange(1, min(LENGTH, max_length) + 1) * 7919 % vocab_size
+    token_ids = ids.astype(np.int32)[None]
+    return Batch(token_ids, np.zeros_like(token_ids), np.ones_like(token_ids))
+
+
+def distance(computed: Float32Array, kept: Float32Array) -> float:
+    """‖a - b‖ / ‖b‖ of two (H,) vectors; infinite where they cannot be compared.
+
+    Example:
+        >>> distance(np.array([1.0, 1.0]), np.array([1.0, 1.0]))
+        0.0
+    """
+    scale = float(np.linalg.norm(kept))
+    if computed.shape != kept.shape or not scale:
+        return float("inf")
+    return float(np.linalg.norm(computed - kept)) / scale
+
+
+def _compute(engine: Engine, vocab_size: int) -> Float32Array:
+    batch = golden_batch(vocab_size, engine.signature.grid.max_length)
+    mean = engine.run(batch, frozenset({Output.MEAN})).mean_output
+    if mean is None:
+        raise PresetError("the engine must compute mean_output; it did not")
+    first: Float32Array = mean[0]
+    return first
+
+
+def _compare(computed: Float32Array, dtype: str, path: Path) -> None:
+    content = read_json(path)
+    try:
+        kept, kept_dtype = np.asarray(content["mean_output"], np.float32), str(content["dtype"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise PresetError(f"{path}: must hold what the model computed; delete it to note that anew") from error
+    most = max(TOLERANCE.get(name, WIDEST) for name in (dtype, kept_dtype))
+    found = distance(computed, kept)
+    if not found <= most:
+        raise PresetError(
+            f"{path.parent}: must compute what it did when first loaded here, to a relative distance of {most:g}; "
+            f"it is {found:.2g} away: see what changed since, and delete {path.name} if that is meant"
+        )
+
+
+def _write(computed: Float32Array, dtype: str, path: Path) -> None:
+    content = {"dtype": dtype, "mean_output": np.round(computed.astype(float), DECIMALS).tolist()}
+    fresh = path.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # a cache that is mounted read-only still serves
+        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        fresh.replace(path)

@@ -1,0 +1,35 @@
+"""SHA-256 of files, and of all the files that decide a model's numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from service.errors import PresetError
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits.
+
+    Raises:
+        PresetError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise PresetError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
+    """One SHA-256 for several files: that of `sha256sum`'s lines, sorted by name, so that a shell can make it too.
+
+        sha256sum config.json model.weights.h5 | LC_ALL=C sort -k 2 | sha256sum
+
+    Raises:
+        PresetError: One cannot be read.
+    """
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    lines = "".join(f"{sha256_of(names[name])}  {name}\n" for name in sorted(names))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,126 @@
+"""Which files of a preset are fetched: an allow-list, and the shards that an index names.
+
+Pickles (`pytorch_model.bin`), `.keras` archives and everything else are never asked for: both can run code when they
+are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.errors import PresetError
+from service.presets.files import read_json
+from service.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
+from service.presets.hubs.failure import Failure, FailureKind, FetchError
+
+STAGED: Final = "files"
+"""The folder in a staging folder that holds all of a preset and nothing else, once a fetch has ended well."""
+
+SIDE_FILES: Final = (
+    METADATA_FILE,
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+"""Fetched where they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """One way in which weights are kept.
+
+    Attributes:
+        whole: The file, if it is one.
+        index: Otherwise the JSON file whose `weight_map` names the shards.
+        suffix: How a shard's name ends.
+    """
+
+    whole: str
+    index: str
+    suffix: str
+
+
+WEIGHT_FORMATS: Final = (
+    WeightFormat("model.weights.h5", "model.weights.json", ".weights.h5"),
+    WeightFormat("model.safetensors", "model.safetensors.index.json", ".safetensors"),
+)
+"""In the order they are looked for; the first that is there is taken."""
+
+MAX_SHARDS: Final = 1000
+
+Download = Callable[[str], Path | None]
+"""Fetches the file of that name; None where there is none. Raises `FetchError`."""
+
+
+def fetch_files(download: Download) -> dict[str, Path]:
+    """Fetches everything that makes a preset, what is small first.
+
+    Args:
+        download: Fetches one file.
+
+    Returns:
+        Where each file is, by its name in the preset.
+
+    Raises:
+        FetchError: Something that must be there is not, or must not be fetched.
+    """
+    files = {CONFIG_FILE: _required(download, CONFIG_FILE)}
+    for name in SIDE_FILES:
+        path = download(name)
+        if path is not None:
+            files[name] = path
+    return files | _fetch_weights(download)
+
+
+def _fetch_weights(download: Download) -> dict[str, Path]:
+    for form in WEIGHT_FORMATS:
+        whole = download(form.whole)
+        if whole is not None:
+            return {form.whole: whole}
+        index = download(form.index)
+        if index is not None:
+            return {form.index: index, **{name: _required(download, name) for name in shards(index, form.suffix)}}
+    read = ", ".join(name for form in WEIGHT_FORMATS for name in (form.whole, form.index))
+    raise FetchError(
+        Failure(
+            FailureKind.REFUSED,
+            f"its weights must be one of {read}; it has none of them (pickles such as pytorch_model.bin and .keras "
+            "archives are never read: they can run code)",
+        )
+    )
+
+
+def shards(index: Path, suffix: str) -> list[str]:
+    """The files that an index names, in order.
+
+    Raises:
+        FetchError: It is not an index, or names a file that is not a shard right beside it.
+    """
+    try:
+        weight_map = read_json(index).get("weight_map")
+    except PresetError as error:
+        raise FetchError(Failure(FailureKind.CORRUPT, f"{index.name} must be a JSON object; it is not")) from error
+    names = sorted(set(_strings(weight_map if isinstance(weight_map, Mapping) else {})))
+    wrong = [name for name in names if Path(name).name != name or "\\" in name or not name.endswith(suffix)]
+    if wrong or not 1 <= len(names) <= MAX_SHARDS:
+        told = repr(wrong[0])[:80] if wrong else f"{len(names)} names"
+        rule = f"{index.name} must name 1 to {MAX_SHARDS} files *{suffix} right beside it"
+        raise FetchError(Failure(FailureKind.REFUSED, f"{rule}; it names {told}"))
+    return names
+
+
+def _strings(weight_map: Mapping[str, object]) -> Iterator[str]:
+    for value in weight_map.values():
+        yield from (str(name) for name in (value if isinstance(value, list) else [value]))
+
+
+def _required(download: Download, name: str) -> Path:
+    path = download(name)
+    if path is None:
+        raise FetchError(Failure(FailureKind.NOT_FOUND, f"it has no {name}"))
+    return path

@@ -1,0 +1,112 @@
+"""What was fetched, from where and when, and a SHA-256 of each file: kept beside the files, checked at each load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from service.errors import PresetError
+from service.presets.digest import sha256_of
+from service.presets.files import read_json
+
+MANIFEST_FILE: Final = "electra-serve.manifest.json"
+GOLDEN_FILE: Final = "electra-serve.golden.json"
+"""What the model computed of a fixed input when it was first loaded; `service.engine.golden` writes it."""
+OURS: Final = frozenset({MANIFEST_FILE, GOLDEN_FILE})
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file.
+
+    Attributes:
+        size: Bytes.
+        sha256: 64 hex digits.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One fetched preset.
+
+    Attributes:
+        source: Its handle, with the revision: `hf://org/repo@commit`.
+        fetched_at: When, ISO 8601 in UTC.
+        client: What fetched it, with its version.
+        files: Each file by its name in the folder.
+    """
+
+    source: str
+    fetched_at: str
+    client: str
+    files: Mapping[str, FileRecord]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(record.size for record in self.files.values())
+
+
+def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
+    """Hashes files."""
+    return {name: FileRecord((folder / name).stat().st_size, sha256_of(folder / name)) for name in sorted(names)}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes it into `folder`."""
+    content = {"format": FORMAT, **asdict(manifest)}
+    (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest in `folder`.
+
+    Raises:
+        PresetError: It is missing or malformed.
+    """
+    path = folder / MANIFEST_FILE
+    content = read_json(path)
+    try:
+        if content["format"] != FORMAT:
+            raise PresetError(f"{path}: format must be {FORMAT}; it is {content['format']!r:.20}")
+        files = {str(name): FileRecord(**record) for name, record in content["files"].items()}  # type: ignore[attr-defined]
+        return Manifest(str(content["source"]), str(content["fetched_at"]), str(content["client"]), files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PresetError(f"{path}: must be a manifest as electra-serve writes it; it is malformed") from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Hashes every file and compares.
+
+    Returns:
+        The manifest, which the folder equals.
+
+    Raises:
+        PresetError: A file is missing, was added, or is not what was fetched.
+    """
+    manifest = read_manifest(folder)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - OURS
+    for name in sorted(found ^ set(manifest.files)):
+        state = "was added" if name in found else "is missing"
+        raise PresetError(_damaged(folder, manifest, f"{name!r:.80} {state}"))
+    for name, record in manifest.files.items():
+        size = (folder / name).stat().st_size
+        if size != record.size:
+            raise PresetError(_damaged(folder, manifest, f"{name} has {size} bytes, not {record.size}"))
+        if sha256_of(folder / name) != record.sha256:
+            raise PresetError(_damaged(folder, manifest, f"{name} has another SHA-256"))
+    return manifest
+
+
+def _damaged(folder: Path, manifest: Manifest, what: str) -> str:
+    return (
+        f"{folder}: must be as it was fetched from {manifest.source}; {what}: "
+        f"`electra-serve presets pull {manifest.source}` fetches it anew"
+    )

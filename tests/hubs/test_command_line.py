@@ -1,0 +1,127 @@
+"""`electra-serve presets …` as a user runs it, in a process of its own, against fake hubs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.presets.catalog import CATALOG
+from service.presets.hubs.manifest import MANIFEST_FILE
+from tests.hubs.conftest import HF_REPO, Case, environment_of
+from tests.hubs.huggingface import FakeHuggingFace
+from tests.hubs.server import FakeHub, status
+from tests.integration.process import start, wait_until
+
+
+class CommandLine:
+    """Runs `electra-serve presets` with a cache of its own.
+
+    Args:
+        home: Where it keeps everything.
+        hubs: Which it can reach.
+    """
+
+    def __init__(self, home: Path, *hubs: FakeHub) -> None:
+        self.environment = environment_of(home, *hubs) | {"ELECTRA_HUB__CACHE_DIR": str(home / "cache")}
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "service", "presets", *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+        )
+
+
+def test_a_preset_is_pulled_shown_verified_and_listed(case: Case, tmp_path: Path) -> None:
+    run = CommandLine(tmp_path, case.hub)
+    pulled = run("pull", case.moving)
+    assert (pulled.returncode, "Traceback" in pulled.stderr) == (0, False)
+    folder, digest = pulled.stdout.splitlines()
+    assert Path(folder, "model.weights.h5").is_file()
+    shown = run("show", case.moving)
+    assert digest.split() in [line.split() for line in shown.stdout.splitlines()]
+    assert case.pinned in shown.stdout
+    assert run("verify").stdout == f"{case.pinned}: whole\n"
+    assert case.pinned in run("list").stdout
+
+
+def test_a_damaged_preset_is_told_and_pulled_anew(hf: FakeHuggingFace, tmp_path: Path) -> None:
+    run = CommandLine(tmp_path, hf)
+    handle = f"hf://{HF_REPO}"
+    folder = Path(run("pull", handle).stdout.splitlines()[0])
+    (folder / "config.json").write_text("{}")
+    told = run("verify", handle)
+    assert told.returncode == 1
+    assert "config.json has 2 bytes, not" in told.stdout
+    (folder / MANIFEST_FILE).write_text("{}")
+    assert run("verify").returncode == 1
+    assert "damaged" in run("list").stdout
+    assert run("pull", handle).returncode == 0
+    assert run("verify", handle).returncode == 0
+
+
+def test_a_failure_is_one_line(hf: FakeHuggingFace, tmp_path: Path) -> None:
+    hf.spoil("/", status(403))
+    failed = CommandLine(tmp_path, hf)("pull", f"hf://{HF_REPO}")
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert "Traceback" not in failed.stderr
+    line = failed.stderr.splitlines()[-1]  # after those that tell how far it is
+    assert line.startswith(f"electra-serve: hf://{HF_REPO}: the Hugging Face hub gives it to nobody or not to you")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("pull", "electra_demo"), "only presets on a hub are fetched"),
+        (("verify", "hf://org/never"), "only what was fetched is verified"),
+        (("show", "hf://org/never"), "not fetched; `electra-serve presets pull hf://org/never` fetches it"),
+        (("show", "nothing"), "preset must be a folder"),
+        (("pull", "hf://org/never", "--hub.offline=true"), "offline, it must be in"),
+        (("pull", "hf://org/never", "--hub.attempts=0"), "hub.attempts: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    failed = CommandLine(tmp_path)(*arguments)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert says in line
+
+
+def test_the_list_has_every_preset_with_its_size(tmp_path: Path) -> None:
+    listed = CommandLine(tmp_path)("list").stdout
+    for preset in CATALOG.values():
+        (line,) = [line for line in listed.splitlines() if line.startswith(preset.id)]
+        assert f"{preset.parameters:,}" in line
+    assert "1,341" in listed
+
+
+def test_a_built_in_preset_that_is_not_there_is_shown_all_the_same(tmp_path: Path) -> None:
+    shown = CommandLine(tmp_path)("show", "electra_small_generator_en").stdout
+    assert "kaggle://keras/electra/keras/electra_small_generator_uncased_en/2" in shown
+    assert ["fetched", "no"] in [line.split() for line in shown.splitlines()]
+
+
+def test_a_service_starts_from_a_hub_and_then_without_it(hf: FakeHuggingFace, tmp_path: Path) -> None:
+    environment = CommandLine(tmp_path, hf).environment
+    flags = (f"--models=hf://{HF_REPO}", "--log.format=json")
+    with start(tmp_path, *flags, environment=environment) as process:
+        process.wait_ready()
+        process.terminate()
+        assert process.wait() == 0
+        assert any("fetched hf://" in str(event["event"]) for event in process.events)
+    asked = len(hf.requests)
+    with start(tmp_path, *flags, "--hub.offline=true", environment=environment) as process:
+        process.wait_ready()
+    assert len(hf.requests) == asked
+
+
+def test_a_signal_ends_a_fetch_that_hangs(hf: FakeHuggingFace, tmp_path: Path) -> None:
+    hf.hang("model.weights.h5")
+    environment = CommandLine(tmp_path, hf).environment
+    with start(tmp_path, f"--models=hf://{HF_REPO}", environment=environment) as process:
+        wait_until(lambda: bool(hf.paths("model.weights.h5")))
+        process.terminate()
+        assert process.wait(10) == 0

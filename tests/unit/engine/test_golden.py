@@ -1,0 +1,82 @@
+"""What a fetched model computed first is what it must compute later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.engine.golden import LENGTH, check_golden, distance, golden_batch
+from service.errors import PresetError
+from service.presets.folder import PresetFolder
+from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
+from tests.fakes import FakeEngine, loaded_model
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> PresetFolder:
+    (tmp_path / MANIFEST_FILE).write_text("{}")
+    return replace(loaded_model().preset, path=tmp_path, weights="pretrained")
+
+
+def scale(preset: PresetFolder, factor: float) -> None:
+    assert preset.path is not None
+    path = preset.path / GOLDEN_FILE
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "mean_output": [value * factor for value in kept["mean_output"]]}))
+
+
+def test_it_is_noted_first_and_compared_later(preset: PresetFolder) -> None:
+    assert preset.path is not None
+    check_golden(FakeEngine(max_length=16), preset)
+    kept = json.loads((preset.path / GOLDEN_FILE).read_text())
+    ids = golden_batch(100, 16).token_ids
+    assert kept == {"dtype": "float32", "mean_output": [pytest.approx(float(ids.mean()))] * 4}
+    check_golden(FakeEngine(max_length=16), preset)
+
+
+@pytest.mark.parametrize("factor", [0.9901, 1.0099])
+def test_another_machines_rounding_is_let_be(preset: PresetFolder, factor: float) -> None:
+    check_golden(FakeEngine(max_length=16), preset)
+    scale(preset, 1 / factor)
+    check_golden(FakeEngine(max_length=16), preset)
+
+
+@pytest.mark.parametrize("factor", [0.98, 1.02, -1.0, 0.0, float("nan")])
+def test_another_result_is_refused(preset: PresetFolder, factor: float) -> None:
+    check_golden(FakeEngine(max_length=16), preset)
+    scale(preset, factor)
+    with pytest.raises(PresetError, match=f"must compute what it did when first loaded here.*delete {GOLDEN_FILE}"):
+        check_golden(FakeEngine(max_length=16), preset)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"dtype": "float32", "mean_output": "x"}', "[]", "{"])
+def test_a_note_that_is_none_is_refused(preset: PresetFolder, content: str) -> None:
+    assert preset.path is not None
+    (preset.path / GOLDEN_FILE).write_text(content)
+    with pytest.raises(PresetError, match="must"):
+        check_golden(FakeEngine(max_length=16), preset)
+
+
+def test_only_what_was_fetched_and_trained_is_noted(preset: PresetFolder) -> None:
+    assert preset.path is not None
+    engine = FakeEngine(max_length=16)
+    check_golden(engine, replace(preset, weights="random"))
+    check_golden(engine, replace(preset, path=None))
+    (preset.path / MANIFEST_FILE).unlink()
+    check_golden(engine, preset)
+    assert engine.batches == []
+
+
+def test_the_input_fits_the_model() -> None:
+    assert golden_batch(10, 4).token_ids.shape == (1, 4)
+    assert golden_batch(30522, 512).token_ids.shape == (1, LENGTH)
+    assert golden_batch(10, 4).token_ids.max() < 10
+
+
+def test_vectors_of_other_lengths_are_infinitely_far() -> None:
+    assert distance(np.ones(3, np.float32), np.ones(4, np.float32)) == float("inf")
+    assert distance(np.ones(3, np.float32), np.zeros(3, np.float32)) == float("inf")

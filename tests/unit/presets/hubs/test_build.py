@@ -1,0 +1,72 @@
+"""The hubs as the settings want them, and without their clients until one is needed."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.errors import PresetError, SettingsError
+from service.presets.catalog import CATALOG
+from service.presets.hubs.build import build_hubs
+from service.presets.hubs.cache import default_cache_dir
+from service.settings import HubSettings, hub_settings_from_environment
+
+PROGRAM = """
+import sys
+import service.bootstrap, service.cli
+from service.presets.sources import resolve_preset
+resolve_preset("electra_demo")
+print(*sorted({"huggingface_hub", "kagglehub", "requests", "httpx2"} & set(sys.modules)))
+"""
+
+
+def test_a_start_from_a_local_preset_imports_no_client() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables"),
+    [({"offline": True}, {}), ({}, {"HF_HUB_OFFLINE": "1"}), ({}, {"HF_HUB_OFFLINE": "true"})],
+)
+def test_offline_is_a_setting_and_huggingfaces_variable(
+    tmp_path: Path, settings: dict[str, bool], variables: dict[str, str]
+) -> None:
+    hubs = build_hubs(HubSettings(cache_dir=str(tmp_path), **settings), environment=variables, terminal=io.StringIO())  # type: ignore[arg-type]
+    with pytest.raises(PresetError, match="offline"):
+        hubs.handles.find("hf://org/repo", load_weights=True)
+
+
+@pytest.mark.parametrize(("prefer", "first"), [("kaggle", "kaggle://"), ("hf", "hf://")])
+def test_the_preferred_hub_is_asked_first(tmp_path: Path, prefer: str, first: str) -> None:
+    settings = HubSettings(cache_dir=str(tmp_path), offline=True, prefer=prefer)  # type: ignore[arg-type]
+    with pytest.raises(PresetError, match=f"cannot be had: {first}keras"):
+        build_hubs(settings).built_in.find(next(iter(CATALOG)), load_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"HOME": "/home/me"}, "/home/me/.cache/electra-serve/presets"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "/cache"}, "/cache/electra-serve/presets"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "relative"}, "/home/me/.cache/electra-serve/presets"),
+    ],
+)
+def test_the_cache_is_where_xdg_says(variables: dict[str, str], folder: str) -> None:
+    assert default_cache_dir(variables) == Path(folder)
+
+
+def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELECTRA_HUB__ATTEMPTS", "0")
+    with pytest.raises(SettingsError, match=r"hub\.attempts: Input should be greater than or equal to 1; received '0'"):
+        hub_settings_from_environment()
+
+
+def test_other_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELECTRA_REST__PORT", "nonsense")
+    monkeypatch.setenv("ELECTRA_HUB__PREFER", "hf")
+    assert hub_settings_from_environment().prefer == "hf"

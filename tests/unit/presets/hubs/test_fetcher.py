@@ -1,0 +1,203 @@
+"""Attempts, back-off and publication, with a scripted attempt and a clock that the test owns."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.errors import PresetError
+from service.presets.hubs.cache import PresetCache
+from service.presets.hubs.failure import Failure, FailureKind, FetchError
+from service.presets.hubs.fetcher import Fetcher, HubError, RetryLimits
+from service.presets.hubs.files import STAGED
+from service.presets.hubs.handle import Handle
+from service.presets.hubs.manifest import MANIFEST_FILE
+from service.presets.hubs.process import Fetched
+from tests.fakes import FakeClock
+from tests.golden.reader import GOLDEN
+
+HANDLE = Handle("kaggle", "org/electra/keras/tiny", "2")
+MOVING = Handle("kaggle", "org/electra/keras/tiny")
+NAMES = ("config.json", "metadata.json", "model.weights.h5")
+Step = Callable[[Path], Fetched]
+
+
+def succeed(staging: Path) -> Fetched:
+    for name in NAMES:
+        (staging / STAGED).mkdir(exist_ok=True)
+        (staging / STAGED / name).write_bytes((GOLDEN / "below" / name).read_bytes())
+    return Fetched("2", "fake 1", staging / STAGED, NAMES)
+
+
+def spoil(staging: Path) -> Fetched:
+    fetched = succeed(staging)
+    (staging / STAGED / "config.json").write_bytes(b"<html>")
+    return fetched
+
+
+def fail(kind: FailureKind, retry_after_s: float | None = None) -> Step:
+    def step(staging: Path) -> Fetched:
+        (staging / "partial").write_bytes(b"half")
+        raise FetchError(Failure(kind, "told", retry_after_s))
+
+    return step
+
+
+class FakeAttempt:
+    """Does one step after the other.
+
+    Attributes:
+        timeouts_s: What each attempt was given.
+        found: What each attempt found in the staging folder.
+        had: What each attempt was told is there.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.timeouts_s: list[float] = []
+        self.found: list[list[str]] = []
+        self.had: list[str] = []
+
+    def __call__(self, handle: Handle, staging: Path, *, have: str, timeout_s: float) -> Fetched:
+        self.timeouts_s.append(timeout_s)
+        self.found.append(sorted(path.name for path in staging.iterdir()))
+        self.had.append(have)
+        return self._steps.pop(0)(staging)
+
+
+def make(cache: PresetCache, attempt: FakeAttempt, *, timeout_s: float = 100.0, attempts: int = 4) -> Fetcher:
+    clock = FakeClock()
+    limits = RetryLimits(timeout_s, attempts)
+    return Fetcher(cache, attempt, limits, logging.getLogger("test"), sleep=clock.advance, now=clock.now)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PresetCache:
+    return PresetCache(tmp_path)
+
+
+def test_what_was_fetched_is_in_place_and_staging_is_empty(cache: PresetCache) -> None:
+    folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
+    assert folder == cache.folder(HANDLE) == cache.find(HANDLE)
+    assert not [path for path in (cache.root / "staging").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("kind", "left"), [(FailureKind.UNAVAILABLE, ["partial"]), (FailureKind.CORRUPT, [])])
+def test_an_outage_leaves_what_can_be_resumed_and_damage_nothing(
+    cache: PresetCache, kind: FailureKind, left: list[str]
+) -> None:
+    attempt = FakeAttempt(fail(kind), succeed)
+    make(cache, attempt).fetch(HANDLE)
+    assert attempt.found == [[], left]
+    assert attempt.timeouts_s == [100.0, 99.0]
+
+
+def test_a_spoiled_file_is_fetched_again(cache: PresetCache) -> None:
+    make(cache, FakeAttempt(spoil, succeed)).fetch(HANDLE)
+    assert cache.find(HANDLE) is not None
+
+
+def test_attempts_are_bounded(cache: PresetCache) -> None:
+    attempt = FakeAttempt(*[fail(FailureKind.UNAVAILABLE)] * 3)
+    with pytest.raises(HubError, match="Kaggle cannot be reached or does not answer: told"):
+        make(cache, attempt, attempts=3).fetch(HANDLE)
+    assert attempt.timeouts_s == [100.0, 99.0, 97.0]
+    assert cache.find(HANDLE) is None
+
+
+@pytest.mark.parametrize(("timeout_s", "attempts"), [(1.0, 1), (1.5, 2), (3.5, 3)])
+def test_no_attempt_begins_after_the_deadline(cache: PresetCache, timeout_s: float, attempts: int) -> None:
+    attempt = FakeAttempt(*[fail(FailureKind.UNAVAILABLE)] * 9)
+    with pytest.raises(HubError):
+        make(cache, attempt, timeout_s=timeout_s, attempts=9).fetch(HANDLE)
+    assert len(attempt.timeouts_s) == attempts
+
+
+@pytest.mark.parametrize(("asked_s", "attempts"), [(30.0, 2), (31.0, 1)])
+def test_a_busy_hub_is_waited_for_as_it_asks_within_reason(cache: PresetCache, asked_s: float, attempts: int) -> None:
+    attempt = FakeAttempt(fail(FailureKind.BUSY, asked_s), fail(FailureKind.FORBIDDEN))
+    with pytest.raises(HubError):
+        make(cache, attempt).fetch(HANDLE)
+    assert len(attempt.timeouts_s) == attempts
+
+
+@pytest.mark.parametrize(
+    "kind", [FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.REFUSED, FailureKind.CRASHED]
+)
+def test_what_another_attempt_cannot_mend_is_told_at_once(cache: PresetCache, kind: FailureKind) -> None:
+    attempt = FakeAttempt(fail(kind))
+    with pytest.raises(HubError, match="told") as caught:
+        make(cache, attempt).fetch(HANDLE)
+    assert not caught.value.outage
+    assert len(attempt.timeouts_s) == 1
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_failure_is_one_line_that_names_the_preset(cache: PresetCache, kind: FailureKind) -> None:
+    with pytest.raises(HubError, match=f"^{HANDLE}: ") as caught:
+        make(cache, FakeAttempt(fail(kind)), attempts=1).fetch(HANDLE)
+    assert "\n" not in str(caught.value)
+    assert "{" not in str(caught.value)
+
+
+def test_a_newest_version_that_is_there_is_not_fetched_again(cache: PresetCache) -> None:
+    unchanged = FakeAttempt(succeed, lambda _: Fetched("2", "fake 1", None, ()))
+    fetcher = make(cache, unchanged)
+    assert fetcher.fetch(MOVING) == fetcher.fetch(MOVING) == cache.folder(HANDLE)
+    assert unchanged.had == ["", "2"]
+
+
+def test_two_that_fetch_the_same_fetch_it_once(cache: PresetCache) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slowly(staging: Path) -> Fetched:
+        began.set()
+        go_on.wait()
+        return succeed(staging)
+
+    first = threading.Thread(target=make(cache, FakeAttempt(slowly)).fetch, args=(HANDLE,))
+    first.start()
+    began.wait()
+    idle = FakeAttempt()
+    second = threading.Thread(target=make(cache, idle).fetch, args=(HANDLE,))
+    second.start()
+    go_on.set()
+    first.join()
+    second.join()
+    assert cache.find(HANDLE) is not None
+    assert idle.timeouts_s == []
+
+
+def test_one_that_waits_for_another_gives_up_in_time(cache: PresetCache) -> None:
+    with (
+        cache.staging(HANDLE, 1.0),
+        pytest.raises(PresetError, match=r"another process has been fetching it for 0\.01 s"),
+    ):
+        make(cache, FakeAttempt(), timeout_s=0.01).fetch(HANDLE)
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PresetError, match="must be a folder that can be written"):
+        make(PresetCache(tmp_path / "file"), FakeAttempt()).fetch(HANDLE)
+
+
+def test_a_preset_is_replaced_whole(cache: PresetCache) -> None:
+    folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
+    (folder / "config.json").write_text("damaged")
+    cache.remove(folder)
+    assert cache.find(HANDLE) is None
+    assert make(cache, FakeAttempt(succeed)).fetch(HANDLE) == folder
+    assert (folder / "config.json").read_bytes() == (GOLDEN / "below" / "config.json").read_bytes()
+
+
+def test_folders_that_are_no_presets_are_passed_over(cache: PresetCache) -> None:
+    folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
+    stranger = cache.root / "hf" / "a" / "b" / "c"
+    stranger.mkdir(parents=True)
+    (stranger / MANIFEST_FILE).write_text("{}")
+    assert list(cache.all()) == [(HANDLE, folder)]
