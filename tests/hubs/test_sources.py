@@ -151,6 +151,7 @@ def look_alike(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     weights = tmp_path_factory.mktemp("published") / "model.weights.h5"
     with h5py.File(weights, "w") as file:
         file["weights"] = np.zeros(ELECTRA_SMALL.parameters, np.float16)
+        file["layers/dense_1/vars/1"] = np.zeros(ELECTRA_SMALL.config.hidden_dim, np.float16)  # the pooler's bias
     return {"config.json": json.dumps(config).encode(), "model.weights.h5": weights.read_bytes()}
 
 
