@@ -67,7 +67,7 @@ async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClie
     assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
     assert seen.priority is Priority.HIGH
     assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 30
+    assert 20 < seen.timeout_s <= 31
 
 
 async def test_the_application_s_models_are_read(client: AsyncElectraClient) -> None:
