@@ -46,6 +46,8 @@ VOCABULARY_FILE: Final = "assets/tokenizer/vocabulary.txt"
 BACKBONE_CLASSES: Final = ("keras_hub>ElectraBackbone", "keras_nlp>ElectraBackbone", "electra_serve>ElectraBackbone")
 """The classes a preset may name: KerasHub's, once called KerasNLP, and ours where KerasHub has no words for it."""
 
+BACKBONE_CLASS_NAME: Final = "ElectraBackbone"
+
 BYTES_PER_PARAMETER: Final = (2, 8)
 """From 16-bit to 64-bit floats."""
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
@@ -166,6 +168,8 @@ def _keras_config(path: Path, content: Mapping[str, object]) -> tuple[str, Backb
             f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)} (the config of any other class "
             f"could run code), or model_type {MODEL_TYPE}; registered_name is {name!r:.80}"
         )
+    if content.get("class_name", BACKBONE_CLASS_NAME) != BACKBONE_CLASS_NAME:
+        raise PresetError(f"{path}: class_name must be {BACKBONE_CLASS_NAME}, as registered_name says; it is another")
     if not isinstance(values, Mapping):
         raise PresetError(f"{path}: config must be a JSON object; it is a {type(values).__name__}")
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import ml_dtypes
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from service.errors import PresetError
 from service.presets.arrays import require_finite
+from service.presets.config import BackboneConfig
+
+LAYER_PREFIX: Final = "layers/transformer_encoder"
 
 
 class Hdf5Arrays:
@@ -41,14 +44,27 @@ class Hdf5Arrays:
 
 
 @contextmanager
-def open_hdf5(files: Sequence[Path], label: str) -> Iterator[Hdf5Arrays]:
+def open_hdf5(files: Sequence[Path], config: BackboneConfig, label: str) -> Iterator[Hdf5Arrays]:
     """The weights of `files` together, one whole file or all shards.
 
+    Args:
+        files: What to open.
+        config: The architecture they are of.
+        label: What messages call the preset.
+
     Raises:
-        PresetError: A file is damaged, truncated or another kind.
+        PresetError: A file is damaged, truncated or another kind, or there are more layers than `config` has: the
+            model would compute with some of them missing.
     """
     with ExitStack() as stack:
-        yield Hdf5Arrays(_open_all(stack, files), label)
+        datasets = _open_all(stack, files)
+        layers = {path.split("/")[1] for path in datasets if path.startswith(LAYER_PREFIX)}
+        if len(layers) > config.num_layers:
+            raise PresetError(
+                f"{label}: the weights must be of {config.num_layers} layers, as the config says; "
+                f"they are of {len(layers)}"
+            )
+        yield Hdf5Arrays(datasets, label)
 
 
 def _open_all(stack: ExitStack, files: Sequence[Path]) -> dict[str, h5py.Dataset]:

@@ -33,7 +33,7 @@ def open_weights(
     """
     if format_ == "transformers":
         return open_safetensors(files, config, label)
-    return open_hdf5(files, label)
+    return open_hdf5(files, config, label)
 
 
 def pooler_worth(arrays: WeightArrays, config: BackboneConfig) -> Weights:

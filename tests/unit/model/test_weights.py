@@ -154,6 +154,13 @@ def test_a_file_too_small_for_the_config_is_refused_before_anything_is_built(fol
     assert "parameters take" in refusal(folder)
 
 
+def test_layers_that_the_config_does_not_have_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["num_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "the weights must be of 1 layers, as the config says; they are of 2" in refusal(folder)
+
+
 def test_a_shard_without_its_layer_is_refused(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "sharded", tmp_path / "preset"))
     shutil.copy(folder / "model_00000.weights.h5", folder / "model_00001.weights.h5")

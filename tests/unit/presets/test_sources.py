@@ -149,6 +149,12 @@ def test_other_classes_are_refused(folder: Path, name: object) -> None:
     assert "registered_name must be one of keras_hub>ElectraBackbone" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["BertBackbone", "Lambda", None])
+def test_a_class_that_contradicts_the_registered_one_is_refused(folder: Path, name: object) -> None:
+    rewrite(folder / "config.json", class_name=name)
+    assert "class_name must be ElectraBackbone" in refusal(folder)
+
+
 @pytest.mark.parametrize("config", [None, [], "x", 3])
 def test_a_config_that_is_no_object_is_refused(folder: Path, config: object) -> None:
     rewrite(folder / "config.json", config=config)
