@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.settings_sources import add_flags, read_settings
 
 if TYPE_CHECKING:
-    from service.registry import ModelInfo
+    from service.model_info import ModelInfo
 
 
 def main(argv: Sequence[str] | None = None) -> int:

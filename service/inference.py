@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from service.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
-from service.registry import ModelInfo, ModelRegistry, ServedModel
+from service.model_info import ModelInfo
+from service.registry import ModelRegistry, ServedModel
 from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 from service.texts import TextEncoder
 from service.validation import Validated, check_count, validate

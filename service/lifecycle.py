@@ -23,11 +23,11 @@ from fastapi import FastAPI
 from service.api.grpc.server import GrpcServer
 from service.api.listen import listen
 from service.api.rest.protocol import bounded_protocol
-from service.registry import ModelInfo, ModelRegistry
+from service.model_info import ModelInfo
+from service.registry import ModelRegistry
 from service.settings import LifecycleSettings, RestSettings
 
 EXIT_OK: Final = 0
-EXIT_STARTUP: Final = 1
 EXIT_FORCED: Final = 2
 """In-flight requests were given up: the drain limit passed, or a second signal came."""
 SAME_SIGNAL_S: Final = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from service.inference import EncodeRequest, EncodeResult
-from service.registry import ModelInfo
+from service.model_info import ModelInfo
 
 
 class EncodeService(Protocol):

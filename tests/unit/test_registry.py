@@ -12,7 +12,8 @@ from service.bootstrap import build_registry
 from service.engine.factory import LoadedModel
 from service.errors import ModelNotFound, ModelNotReady, PresetError
 from service.metrics import Metrics
-from service.registry import ModelRegistry, ModelState
+from service.model_info import ModelState
+from service.registry import ModelRegistry
 from service.settings import BatchingSettings, ModelSettings, Settings
 from tests.fakes import FakeEngine, loaded_model
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
-from service.registry import ModelInfo, ModelLimits, ModelState
 
 STATES: Final[Mapping[ModelState, pb.ModelState.ValueType]] = MappingProxyType(
     {

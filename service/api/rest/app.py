@@ -22,7 +22,7 @@ from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_ans
 from service.api.rest.probes import ProbeEndpoints
 from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
 from service.metrics import Metrics
-from service.registry import ModelInfo
+from service.model_info import ModelInfo
 from service.settings import RestSettings
 
 _ENCODE_ERRORS: Final = (

@@ -16,7 +16,7 @@ from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA
 from service.api.rest.request_headers import TIMEOUT_HEADER
 from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
 from service.errors import ServiceError
-from service.registry import ModelInfo
+from service.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
 """A piece of an OpenAPI document, as FastAPI takes it."""

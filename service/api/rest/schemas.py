@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
-from service.registry import ModelInfo
+from service.model_info import ModelInfo
 from service.tensors import Output
 
 EncodingFormat = Literal["float", "base64"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from service.errors import ModelNotFound
 from service.inference import EncodeRequest, EncodeResult
+from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
-from service.registry import ModelInfo, ModelLimits, ModelState
 from service.tensors import Output, Outputs, RowOutput, TokenInput
 
 HIDDEN_DIM = 4

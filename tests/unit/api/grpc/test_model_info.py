@@ -8,8 +8,8 @@ import pytest
 
 from service.api.grpc.model_info import STATES, from_model_info
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
-from service.registry import ModelInfo, ModelLimits, ModelState
 from tests.unit.api.grpc.fake_service import CONFIG, LOADING, READY
 
 

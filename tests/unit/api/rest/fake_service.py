@@ -8,8 +8,8 @@ import numpy as np
 
 from service.errors import ModelNotFound
 from service.inference import EncodeRequest, EncodeResult
+from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
-from service.registry import ModelInfo, ModelLimits, ModelState
 from service.tensors import Float32Array, Output, RowOutput, TokenInput
 
 CONFIG = BackboneConfig(

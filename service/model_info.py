@@ -1,0 +1,74 @@
+"""What may be told of a model: values for every transport, made by `service.registry`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.presets.config import BackboneConfig
+
+
+class ModelState(StrEnum):
+    """Where a model is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What one request to a model may carry.
+
+    Attributes:
+        max_sequences: Most sequences in one request.
+        max_sequence_length: Longest sequence, in ids.
+    """
+
+    max_sequences: int
+    max_sequence_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """All that a caller may know of a model.
+
+    Attributes:
+        name: The name requests use.
+        preset: What it was loaded from, as the settings say it.
+        state: Where it is in its life. Fields below that only loading can tell are None before READY.
+        source: Where the files came from: `embedded`, `local`, `kaggle`, `hf`, `catalog` (a built-in config without
+            weights).
+        revision: Digest of the preset's files, or None.
+        weights: `pretrained` or `random`.
+        config: The backbone's hyperparameters.
+        parameters: How many parameters it has.
+        limits: What one request may carry.
+        engine: The engine's name.
+        device: Where it computes.
+        dtype: What it computes in; answers are float32.
+        replicas: Engines that share its queue.
+        text: Whether it takes texts, that is, has a tokenizer.
+        load_seconds: From the start of loading to READY.
+        cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+        pooler: `pretrained` or `random`: what the layer behind `pooled_output` is worth.
+    """
+
+    name: str
+    preset: str
+    state: ModelState
+    source: str | None = None
+    revision: str | None = None
+    weights: str | None = None
+    config: BackboneConfig | None = None
+    parameters: int | None = None
+    limits: ModelLimits | None = None
+    engine: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    replicas: int | None = None
+    text: bool | None = None
+    load_seconds: float | None = None
+    cost: tuple[float, float, float] | None = None
+    pooler: str | None = None
