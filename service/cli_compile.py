@@ -19,7 +19,7 @@ from service.presets.folder import PresetFolder
 from service.presets.sources import default_sources, resolve_preset
 from service.presets.tokenizer import load_tokenizer
 from service.settings_sources import add_flags, read_settings
-from service.tensors import Encoding, TokenInput
+from service.tensors import Encoding, IntArray, TokenInput
 from service.validation import InputLimits, validate
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def _texts(file: Path | None) -> Sequence[str]:
     return resources.files("service.engine.openvino").joinpath("calibration.txt").read_text("utf-8").splitlines()
 
 
-def _random_rows(vocab_size: int, longest: int) -> list[np.ndarray]:
+def _random_rows(vocab_size: int, longest: int) -> list[IntArray]:
     generator = np.random.default_rng(0)
-    lengths = generator.integers(*(min(length, longest) for length in RANDOM_LENGTHS), RANDOM_SEQUENCES, endpoint=True)
+    shortest, most = (min(length, longest) for length in RANDOM_LENGTHS)
+    lengths = generator.integers(shortest, most, RANDOM_SEQUENCES, endpoint=True)
     return [generator.integers(0, vocab_size, length) for length in lengths]
 
 

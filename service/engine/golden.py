@@ -1,10 +1,10 @@
 """Does a fetched model still compute what it computed when it was first loaded here?
 
 Digests hold the files. This holds everything after them: the reading, the libraries, the device. The mean output of
-one fixed input is kept beside the manifest of what was fetched or compiled, and compared at each later load. It is kept as numbers rather than as a
-digest of rounded ones, since some number always lies at the edge of a rounding. What is compared is the relative
-distance of two vectors, ‖a - b‖ / ‖b‖, with a tolerance per dtype that another CPU, GPU or version of a library stays
-well within; a wrong activation, weight or layer order is far outside.
+one fixed input is kept beside the manifest of what was fetched or compiled, and compared at each later load. It is kept
+as numbers rather than as a digest of rounded ones, since some number always lies at the edge of a rounding. What is
+compared is the relative distance of two vectors, ‖a - b‖ / ‖b‖, with a tolerance per dtype that another CPU, GPU or
+version of a library stays well within; a wrong activation, weight or layer order is far outside.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ quantise    graph → the same in int8, calibrated
 artefact    graph → a folder that `serve` starts from, and back
 
 Importing `openvino` reports to its makers over the network, from a process that it forks, unless its telemetry is not
-to be found. This file is imported before any that imports it, and sees to that: a service that holds gRPC must not fork,
-and nobody who deploys one expects it to call out.
+to be found. This file is imported before any that imports it, and sees to that: a service that holds gRPC must not
+fork, and nobody who deploys one expects it to call out.
 """
 
 import sys

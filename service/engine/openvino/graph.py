@@ -27,9 +27,11 @@ from service.engine.openvino.layers import (
     Tensor,
     attend,
     dense,
+    first,
     integers,
     layer_norm,
     mask_to_bias,
+    reshape,
     split_heads,
     weight,
 )
@@ -89,13 +91,11 @@ class _Encoder:
     def _embeddings(self) -> Tensor:
         rows = [
             ops.gather(self._table("reversible_embedding"), self._inputs["token_ids"], integers(0)),  # (B, S, E)
-            ops.slice(
-                self._table("position_embedding"), integers([0]), self._length, integers([1]), integers([0])
-            ),  # (S, E)
+            first(self._table("position_embedding"), self._length, axis=0),  # (S, E)
             ops.gather(self._table("embedding"), self._inputs["segment_ids"], integers(0)),  # (B, S, E)
         ]
         x = layer_norm(ops.add(ops.add(rows[0], rows[1]), rows[2]), *self._pair("layer_normalization"))
-        x = ops.reshape(x, integers([-1, self._config.embedding_dim]), False)  # (B·S, E)
+        x = reshape(x, integers([-1, self._config.embedding_dim]))  # (B·S, E)
         projected = self._config.embedding_dim != self._config.hidden_dim
         return dense(x, *self._pair("dense")) if projected else x
 
@@ -109,13 +109,13 @@ class _Encoder:
     def _last_layer(self, index: int, x: Tensor) -> Tensor:
         """(B·S, D) to (B, Q, D): keys and values of all positions, queries of the first Q."""
         width = integers([self._config.hidden_dim])
-        whole = ops.reshape(x, ops.concat([self._batch, self._length, width], 0), False)  # (B, S, D)
-        first = ops.slice(whole, integers([0]), self._positions, integers([1]), integers([1]))  # (B, Q, D)
-        rows = ops.reshape(first, integers([-1, self._config.hidden_dim]), False)  # (B·Q, D)
+        whole = reshape(x, ops.concat([self._batch, self._length, width], 0))  # (B, S, D)
+        rows = first(whole, self._positions, axis=1)  # (B, Q, D)
+        rows = reshape(rows, integers([-1, self._config.hidden_dim]))  # (B·Q, D)
         (query,) = self._heads(dense(rows, *self._projection(index, ("query",))), self._positions, 1)
         key, value = self._heads(dense(x, *self._projection(index, ("key", "value"))), self._length, 2)
         encoded = self._after_attention(index, rows, attend(query, key, value, self._bias, self._config.hidden_dim))
-        return ops.reshape(encoded, ops.concat([self._batch, self._positions, width], 0), False)  # (B, Q, D)
+        return reshape(encoded, ops.concat([self._batch, self._positions, width], 0))  # (B, Q, D)
 
     def _after_attention(self, index: int, x: Tensor, attended: Tensor) -> Tensor:
         """Residual, norm, feed-forward, residual, norm, on (M, D) rows."""
@@ -129,22 +129,20 @@ class _Encoder:
 
     def _outputs(self, hidden: Tensor) -> dict[Output, Tensor]:
         """See `service.model.outputs.read_outputs`."""
-        mask = ops.slice(
-            self._inputs["padding_mask"], integers([0]), self._positions, integers([1]), integers([1])
-        )  # (B, Q)
+        mask = first(self._inputs["padding_mask"], self._positions, axis=1)  # (B, Q)
         weights = ops.unsqueeze(ops.convert(mask, "f32"), integers([2]))  # (B, Q, 1)
         masked = ops.multiply(hidden, weights)  # (B, Q, D)
-        count = ops.maximum(ops.reduce_sum(weights, integers([1])), weight(np.float32(1)))  # (B, 1)
-        cls = ops.squeeze(ops.slice(hidden, integers([0]), integers([1]), integers([1]), integers([1])), integers([1]))
+        count = ops.maximum(ops.reduce_sum(weights, integers([1])), weight(1.0))  # (B, 1)
+        cls = ops.squeeze(first(hidden, integers([1]), axis=1), integers([1]))  # (B, D)
         pooler = pooler_paths(self._config)[0].split("/")[1]
         return {
             Output.SEQUENCE: masked,
             Output.POOLED: ops.tanh(dense(cls, *self._pair(pooler))),
-            Output.CLS: cls,  # (B, D)
+            Output.CLS: cls,
             Output.MEAN: ops.divide(ops.reduce_sum(masked, integers([1])), count),
         }
 
-    def _heads(self, x: Tensor, length: Tensor, parts: int) -> list[ov.Output]:
+    def _heads(self, x: Tensor, length: Tensor, parts: int) -> list[Tensor]:
         return split_heads(x, self._batch, length, parts, self._config.num_heads, self._head_dim)
 
     def _projection(self, index: int, names: tuple[str, ...]) -> Pair:
