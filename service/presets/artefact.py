@@ -72,9 +72,10 @@ def read_artefact(folder: Path) -> Artefact:
     for name in (GRAPH_FILE, GRAPH_WEIGHTS_FILE):
         if name not in artefact.files:
             raise PresetError(f"{path}: files must name {name}; it does not")
+    outside = [name for name in artefact.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise PresetError(f"{path}: files must be inside the folder; received {outside[0]!r:.80}")
     for name, sha256 in artefact.files.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise PresetError(f"{path}: files must be inside the folder; received {name!r:.80}")
         if sha256_of(folder / name) != sha256:
             raise PresetError(
                 f"{folder / name}: must be as it was compiled; it has another SHA-256: compile {artefact.preset} anew"

@@ -121,6 +121,8 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
     """
     if (path / ARTEFACT_FILE).is_file():
+        if not load_weights:
+            raise PresetError(f"{path}: load_weights must be true for a compiled artefact, which has its weights")
         return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
     weights: Weights = "random" if not load_weights or _says_random(path) else "pretrained"

@@ -25,6 +25,8 @@ def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -
     Raises:
         EngineUnavailable: This CPU does not compute in `dtype`.
     """
+    if dtype not in {*PRECISIONS, "int8"}:
+        raise EngineUnavailable(f"dtype must be float32, bfloat16 or int8 for the openvino engine; received {dtype}")
     if not computes_in(dtype):
         raise EngineUnavailable(
             "dtype must be float32 or int8 on this CPU: it has no bfloat16 arithmetic (AVX512-BF16 or AMX), and "
