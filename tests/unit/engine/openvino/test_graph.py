@@ -20,7 +20,8 @@ from service.settings import ModelSettings
 from service.tensors import Batch, Output, Outputs
 
 SMALL = BackboneConfig(
-    vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24, max_sequence_length=12,
+    vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,
+    max_sequence_length=12,
 )  # fmt: skip
 CONFIGS = {
     "embedding narrower": SMALL,
@@ -35,7 +36,7 @@ GRID = ShapeGrid(max_rows=4, max_length=12)
 
 def preset(config: BackboneConfig, folder: Path) -> tuple[ElectraBackbone, PresetFolder]:
     """A model with weights large enough that a wrong one shows, and its folder."""
-    backbone = ElectraBackbone(**config.to_mapping())
+    backbone = ElectraBackbone.from_config(config.to_mapping())
     randomise(backbone, seed=1, stddev=0.4)
     backbone.save_to_preset(folder)
     return backbone, read_preset_folder(folder, id_="model", source="local", load_weights=True)
