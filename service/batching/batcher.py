@@ -77,6 +77,11 @@ class Batcher:
         return self._planner.cost
 
     @property
+    def batch_tokens(self) -> int:
+        """Most positions in a batch of several sequences, padding included."""
+        return self._planner.batch_tokens
+
+    @property
     def alive(self) -> bool:
         """Whether every engine is being fed."""
         return bool(self._feeds) and not any(feed.done() for feed in self._feeds)
