@@ -98,7 +98,7 @@ class BatchingSettings(_Section):
     batch over more of them. Cuts no batch of a small model or on a GPU, where a batch is done long before."""
     max_window_sequences: Count = 128
     """How many waiting sequences the planner looks at to find those of like length. More packs tighter and
-    costs planning time, a few microseconds each."""
+    costs planning time, a microsecond each."""
 
     @model_validator(mode="after")
     def _check(self) -> BatchingSettings:
