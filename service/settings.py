@@ -113,8 +113,12 @@ class ModelSettings(_Section):
     """The name requests use; default: the last part of `preset`, without a version or revision."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
-    engine: Literal["auto", "tensorflow"] = "auto"
+    engine: Literal["auto", "jax", "tensorflow"] = "auto"
     """What computes. `auto` takes the best engine installed for the device."""
+    compiler: Literal["auto", "graph", "xla"] = "auto"
+    """How the tensorflow engine makes its programs. `graph` takes any shape and starts in seconds. `xla` compiles some
+    hundred shapes at each start, which takes minutes, and pads to them; then float32 is faster on CPUs by a tenth to
+    a third, 16-bit types slower. `auto`: `graph` on CPUs, `xla` on GPUs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What to compute in. The 16-bit types are faster where the hardware has them, and less exact."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"

@@ -27,12 +27,8 @@ def calibration_shapes(grid: ShapeGrid, max_tokens: int) -> tuple[BatchShape, ..
         >>> [(shape.rows, shape.length) for shape in calibration_shapes(grid, max_tokens=128)]
         [(1, 8), (1, 32), (1, 64), (4, 32)]
     """
-    fitted = {
-        grid.fit(rows, min(length, grid.max_length))
-        for rows, length in SHAPES
-        if rows <= grid.max_rows and (rows == 1 or rows * min(length, grid.max_length) <= max_tokens)
-    }
-    return tuple(sorted(fitted))
+    fitted = {grid.fit(rows, min(length, grid.max_length)) for rows, length in SHAPES if rows <= grid.max_rows}
+    return tuple(sorted(shape for shape in fitted if shape.rows == 1 or shape.tokens <= max_tokens))
 
 
 def calibrate(engine: Engine, max_tokens: int, now: Callable[[], float] = time.perf_counter) -> list[Timing]:
