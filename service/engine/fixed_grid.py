@@ -26,7 +26,7 @@ def fixed_grid(grid: ShapeGrid) -> ShapeGrid:
         >>> fixed.rows, fixed.lengths
         ((1, 2, 4, 8, 12), (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100))
         >>> sum(1 for _ in fixed.shapes())
-        32
+        43
     """
     return replace(grid, rows=grid.rows or _rows(grid.max_rows), lengths=grid.lengths or _lengths(grid.max_length))
 

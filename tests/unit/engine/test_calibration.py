@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.engine.base import ShapeGrid
 from service.engine.calibration import REPEATS, calibrate, calibration_shapes
+from service.engine.fixed_grid import fixed_grid
 from tests.fakes import FakeEngine
 
 
@@ -41,3 +42,11 @@ def test_each_shape_is_timed_by_itself() -> None:
     timings = calibrate(engine, 8192, now=lambda: float(next(clock)))
     assert len(engine.batches) == REPEATS * len(timings)
     assert len({shape for shape, _ in timings}) == len(timings)
+
+
+@given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
+def test_shapes_of_a_fixed_grid_are_in_it(max_rows: int, max_length: int, max_tokens: int) -> None:
+    grid = fixed_grid(ShapeGrid(max_rows, max_length, max_tokens=max_tokens))
+    shapes = calibration_shapes(grid, max_tokens)
+    assert shapes
+    assert all(grid.holds(shape) for shape in shapes)
