@@ -43,7 +43,7 @@ ALL: Final[Outputs] = frozenset(Output)
 
 def build(name: str, grid: ShapeGrid = GRID, **settings: str) -> Engine:
     """An engine on the embedded preset, not warm yet."""
-    chosen = ModelSettings.model_validate({"preset": DEMO_ID, **ENGINES[name], **settings})
+    chosen = ModelSettings.model_validate({"preset": DEMO_ID, "dtype": "float32", **ENGINES[name], **settings})
     [engine] = BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, grid)
     return engine
 
