@@ -87,7 +87,9 @@ def _read(folder: Path) -> PresetFolder:
 def _engine(graph: ov.Model, preset: PresetFolder, dtype: str) -> OpenVINOEngine:
     compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), replicas=1)
     grid = ShapeGrid(max_rows=1, max_length=preset.config.max_sequence_length)
-    return OpenVINOEngine(compiled, preset.config, dtype=dtype, grid=grid)
+    engine = OpenVINOEngine(compiled, preset.config, dtype=dtype, grid=grid)
+    engine.warm_up([])
+    return engine
 
 
 def _write(preset: PresetFolder, graph: ov.Model, folder: Path, dtype: ArtefactDtype) -> None:

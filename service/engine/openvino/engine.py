@@ -33,7 +33,8 @@ class OpenVINOEngine:
     """
 
     def __init__(self, compiled: ov.CompiledModel, config: BackboneConfig, *, dtype: str, grid: ShapeGrid) -> None:
-        self._request: ov.InferRequest | None = compiled.create_infer_request()
+        self._compiled = compiled
+        self._request: ov.InferRequest | None = None  # before warm-up, and once closed
         self._bounds = InputBounds.of(config, grid)
         self._signature = EngineSignature("openvino", "cpu", dtype, config.hidden_dim, grid)
 
@@ -49,14 +50,15 @@ class OpenVINOEngine:
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """See `Engine.warm_up`."""
-        for shape in (BatchShape(1, 1), *shapes):
+        self._request = self._compiled.create_infer_request()
+        for shape in shapes:
             self.run(full_batch(shape), frozenset({Output.MEAN}))
             self.run(full_batch(shape), frozenset({Output.CLS}))
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Engine.run`."""
         if self._request is None:
-            raise RuntimeError("the engine is closed")
+            raise RuntimeError("the engine must be warm and open to run; it is not")
         self._bounds.check(batch)
         whole = np.array([batch.shape.length], np.int32)
         inputs = {name: getattr(batch, name) for name in IDS}
