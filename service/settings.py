@@ -133,8 +133,9 @@ class ModelSettings(_Section):
     """Engines that share the model's queue, one thread each. On GPUs, replica i goes to the i-th GPU from
     `device`; on a CPU more than one only helps with many cores."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight cores
-    on, one is left to the servers."""
+    """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight
+    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model; JAX sizes its
+    own."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from service.errors import EngineUnavailable
 from service.presets.artefact import Artefact
 
-PREFERENCE: Final[Mapping[str, tuple[str, ...]]] = {
-    "gpu": ("jax", "tensorflow"),
-    "cpu": ("openvino", "tensorflow", "jax"),
+PREFERENCE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "gpu": {"jax": ("jax", "jax_cuda12_plugin"), "tensorflow": ("tensorflow", "nvidia")},
+    "cpu": {"openvino": ("openvino",), "tensorflow": ("tensorflow",), "jax": ("jax",)},
 }
-"""Engines by device, the fastest first; the first that is installed is taken."""
+"""Engines by device, the fastest first, each with the packages that it then needs: jax and tensorflow are also to be
+had without the libraries for GPUs. The first whose packages are installed is taken."""
 
 DEVICES: Final = Path("/dev")
 
@@ -56,11 +58,13 @@ def choose_engine(
         if not installed(engine):
             raise EngineUnavailable(f"engine {engine} needs the package {engine}; it is not installed")
         return engine
-    kind = "gpu" if device.startswith("gpu") or (device == "auto" and has_gpu()) else "cpu"
-    for name in PREFERENCE[kind]:
-        if installed(name):
+    on_gpu = device.startswith("gpu") or (device == "auto" and has_gpu())
+    kinds = ("gpu",) if device.startswith("gpu") else ("gpu", "cpu") if on_gpu else ("cpu",)
+    for name, packages in chain.from_iterable(PREFERENCE[kind].items() for kind in kinds):
+        if all(installed(package) for package in packages):
             return name
-    raise EngineUnavailable(f"a {kind} needs one of the packages {', '.join(PREFERENCE[kind])}; none is installed")
+    valid = "; ".join(f"{name}: {', '.join(packages)}" for name, packages in PREFERENCE[kinds[-1]].items())
+    raise EngineUnavailable(f"device {device} needs an engine with its packages ({valid}); none is installed")
 
 
 def choose_dtype(dtype: str, artefact: Artefact | None) -> str:

@@ -109,9 +109,12 @@ def load_model(
         max_tokens=batching.max_batch_tokens,
     )
     engines = BUILDERS[engine]()(preset, settings, grid)
-    timings = [calibrate(engine, batching.max_batch_tokens) for engine in engines]
-    check_golden(engines[0], preset)
-    return LoadedModel(preset, tokenizer, engines, timings[0])
+    first, *replicas = engines
+    timings = calibrate(first, batching.max_batch_tokens)
+    for replica in replicas:
+        replica.warm_up([shape for shape, _ in timings])
+    check_golden(first, preset)
+    return LoadedModel(preset, tokenizer, engines, timings)
 
 
 def _require_pinned(preset: PresetFolder, sha256: str) -> None:

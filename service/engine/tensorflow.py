@@ -8,7 +8,7 @@ says, docs/decisions/0003 why.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ import tensorflow as tf
 from service.engine.base import Engine, EngineSignature, ShapeGrid
 from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
+from service.engine.cores import engine_threads, usable_cores
 from service.engine.fixed_grid import fixed_grid
 from service.engine.keras_backend import RANDOM_SEED, require_dtype
 from service.engine.placement import choose_devices
@@ -86,7 +87,7 @@ class TensorFlowEngine:
             self._programs = {outputs: self._trace(outputs) for outputs in PROGRAMS}
         grid = self._signature.grid
         all_shapes = dict.fromkeys([grid.fit(1, 1), *grid.shapes(), *shapes])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles several programs at a time
+        with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles several programs at a time
             list(pool.map(self._run_all, all_shapes))
         self._compilations_when_warm = self._traces + len(self._compiled)
 
@@ -130,11 +131,18 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         PresetError: The weights cannot be read.
     """
     require_dtype(settings.dtype, "tensorflow")
+    _share_cores(settings.threads)
     devices = choose_devices(settings.device, settings.replicas, _count_gpus(), backend="TensorFlow")
     backbones = {device: _load(preset, settings, device) for device in dict.fromkeys(devices)}
     compiler = choose_compiler(settings.compiler, devices[0], settings.dtype)
     grid = fixed_grid(grid) if compiler == "xla" else grid
     return tuple(TensorFlowEngine(backbones[device], device=device, grid=grid, compiler=compiler) for device in devices)
+
+
+def _share_cores(threads: int) -> None:
+    """Sizes the one pool of threads that all of TensorFlow's engines share; the first model's setting holds."""
+    with contextlib.suppress(RuntimeError):  # the pool is there already
+        tf.config.threading.set_intra_op_parallelism_threads(engine_threads(threads, 1, usable_cores()))
 
 
 def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: str) -> Compiler:

@@ -8,7 +8,6 @@ come back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -21,6 +20,7 @@ import numpy as np
 from service.engine.base import EngineSignature, ShapeGrid
 from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
+from service.engine.cores import usable_cores
 from service.engine.jax.attention import choose_attention
 from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
 from service.model.attention import Attend
@@ -74,7 +74,7 @@ class JaxEngine:
         config, grid = self._backbone.config, self._signature.grid
         heads = (config.num_heads, config.hidden_dim // config.num_heads)
         self._attend = choose_attention(self._device, self._signature.dtype, heads, grid)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles without Python's lock
+        with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles without Python's lock
             compiling = {
                 (outputs, shape): pool.submit(self._lower(outputs, shape).compile)
                 for outputs, shape in product(PROGRAMS, grid.shapes())

@@ -19,7 +19,8 @@ def only(*names: str) -> Callable[[str], bool]:
     return lambda name: name in names
 
 
-EVERYTHING = only("openvino", "tensorflow", "jax")
+FOR_CPUS = only("openvino", "tensorflow", "jax")
+EVERYTHING = only("openvino", "tensorflow", "jax", "jax_cuda12_plugin", "nvidia")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,8 @@ EVERYTHING = only("openvino", "tensorflow", "jax")
         ("auto", True, EVERYTHING, "jax"),
         ("cpu", True, EVERYTHING, "openvino"),
         ("gpu:1", False, EVERYTHING, "jax"),
-        ("gpu", True, only("openvino", "tensorflow"), "tensorflow"),
+        ("gpu", True, only("openvino", "tensorflow", "nvidia"), "tensorflow"),
+        ("auto", True, FOR_CPUS, "openvino"),
         ("cpu", False, only("tensorflow", "jax"), "tensorflow"),
     ],
 )
@@ -40,8 +42,13 @@ def test_auto_takes_the_fastest_installed(
 
 
 def test_nothing_installed_is_said() -> None:
-    with pytest.raises(EngineUnavailable, match="openvino, tensorflow, jax; none is installed"):
+    with pytest.raises(EngineUnavailable, match="jax: jax\\); none is installed"):
         choose_engine("auto", "cpu", None, installed=only())
+
+
+def test_a_gpu_asked_for_is_not_replaced_by_a_cpu() -> None:
+    with pytest.raises(EngineUnavailable, match="device gpu:0 needs an engine"):
+        choose_engine("auto", "gpu:0", None, installed=FOR_CPUS)
 
 
 def test_a_named_engine_that_is_not_installed_is_said() -> None:
