@@ -5,8 +5,8 @@ made by pure parts: `RequestQueue` says whose turn it is, `Planner` who shares a
 
 There is no timer that holds a sequence back for company. While one batch runs, arrivals wait; when it is about
 to end, the planner partitions all that wait and the micro-batch with the most urgent sequence goes next.
-So batches grow with load by themselves, and an idle engine starts at once: in the next turn of the event loop, so that
-what one turn brings shares a batch.
+So batches grow with load by themselves, and an idle engine starts as soon as the event loop has taken in what is there
+(`Gathering`).
 
 Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
 run again in halves until the row at fault is alone; the other rows get their answers.
@@ -89,7 +89,7 @@ class Batcher:
         """Begins to feed the engines."""
         self._feeding = True
         for runner in self._runners:
-            runner.notify(self._feed_soon)
+            runner.notify(self._feed_next)
         self._feed_soon()
 
     async def submit(
@@ -178,6 +178,11 @@ class Batcher:
         if self._gathering is None and self._queue.sequences and self._free_runner() is not None:
             self._gathering = Gathering(self._clock.now(), self._queue.sequences)
             asyncio.get_running_loop().call_soon(self._gather)
+
+    def _feed_next(self) -> None:
+        """Feeds an engine that has become free with what waits: nobody else need be waited for."""
+        if self._gathering is None and self._queue.sequences:
+            asyncio.get_running_loop().call_soon(self._feed)
 
     def _gather(self) -> None:
         if self._gathering is not None and self._gathering.goes_on(self._clock.now(), self._queue.sequences):
