@@ -98,7 +98,12 @@ def build_batcher(
     )
     batcher = Batcher(
         queue=queue,
-        planner=Planner(fit(loaded.timings), grid, max_tokens=batching.max_batch_tokens),
+        planner=Planner(
+            fit(loaded.timings),
+            grid,
+            max_tokens=batching.max_batch_tokens,
+            target_batch_s=batching.target_batch_s,
+        ),
         runners=[EngineRunner(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
         clock=clock,
         metrics=metrics.batches(name),

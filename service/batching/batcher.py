@@ -21,7 +21,7 @@ from functools import partial
 import structlog
 
 from service.batching.clock import Clock
-from service.batching.cost import CostModel
+from service.batching.cost import Correction, CostModel
 from service.batching.gathering import Gathering
 from service.batching.job import Job, Row
 from service.batching.planner import Planner
@@ -63,6 +63,7 @@ class Batcher:
         self._metrics = metrics
         self._log = log
         self._max_window_sequences = max_window_sequences
+        self._correction = Correction()
         self._refusing = False
         self._feeding = False
         self._gathering: Gathering | None = None
@@ -79,6 +80,11 @@ class Batcher:
     def cost(self) -> CostModel:
         """What a batch is taken to cost."""
         return self._planner.cost
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most positions in a batch of several sequences, padding included."""
+        return self._planner.batch_tokens
 
     @property
     def alive(self) -> bool:
@@ -167,7 +173,7 @@ class Batcher:
         return Entry(
             item=Row(job, index, encoding),
             length=encoding.compute_length,
-            work_s=self._planner.cost.row_seconds(encoding.compute_length),
+            work_s=self._planner.cost.row_seconds(encoding.compute_length) * self._correction.factor,
             client=client,
             priority=priority,
             deadline=deadline,
@@ -229,7 +235,7 @@ class Batcher:
         try:
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
-            expected_s = self._planner.cost.seconds(shape.rows, shape.length)
+            expected_s = self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor
             runner.run(batch, outputs, expected_s, partial(self._finish, runner, entries, shape))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
             self._give_up(entries)
@@ -285,6 +291,7 @@ class Batcher:
                 self._fail([entry], EngineFailure("the model's output for this sequence is not finite"))
 
     def _observe(self, ran: Ran, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
         self._metrics.compute_s.observe(ran.seconds)
         self._metrics.sequences.observe(len(entries))
         self._metrics.tokens.observe(shape.tokens)
