@@ -5,7 +5,8 @@ made by pure parts: `RequestQueue` says whose turn it is, `Planner` who shares a
 
 There is no timer that holds a sequence back for company. While one batch runs, arrivals wait; when it is about
 to end, the planner partitions all that wait and the micro-batch with the most urgent sequence goes next.
-So batches grow with load by themselves, and an idle engine starts at once.
+So batches grow with load by themselves, and an idle engine starts as soon as the event loop has taken in what is there
+(`Gathering`).
 
 Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
 run again in halves until the row at fault is alone; the other rows get their answers.
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
 from service.batching.clock import Clock
 from service.batching.cost import Correction, CostModel
+from service.batching.gathering import Gathering
 from service.batching.job import Job, Row
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
@@ -61,10 +64,11 @@ class Batcher:
         self._log = log
         self._max_window_sequences = max_window_sequences
         self._correction = Correction()
-        self._arrival = asyncio.Event()
         self._refusing = False
-        self._batches: set[asyncio.Task[None]] = set()
-        self._feeds: list[asyncio.Task[None]] = []
+        self._feeding = False
+        self._gathering: Gathering | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.running_sequences = 0
 
     @property
@@ -85,11 +89,14 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether every engine is being fed."""
-        return bool(self._feeds) and not any(feed.done() for feed in self._feeds)
+        return self._feeding
 
     def start(self) -> None:
         """Begins to feed the engines."""
-        self._feeds = [asyncio.create_task(self._feed(runner)) for runner in self._runners]
+        self._feeding = True
+        for runner in self._runners:
+            runner.notify(self._feed_next)
+        self._feed_soon()
 
     async def submit(
         self,
@@ -123,7 +130,7 @@ class Batcher:
         deadline = None if timeout_s is None else now + timeout_s
         entries = [self._entry(job, index, row, client, priority, deadline) for index, row in enumerate(encodings)]
         self._queue.admit(entries, now)
-        self._arrival.set()
+        self._feed_soon()
         timer = None if timeout_s is None else self._clock.call_later(timeout_s, lambda: job.fail(_too_late()))
         try:
             return await job.answer
@@ -149,13 +156,11 @@ class Batcher:
     async def close(self) -> None:
         """Stops feeding, fails what still waits, and closes the engines."""
         self.refuse()
-        for feed in self._feeds:
-            feed.cancel()
-        await asyncio.gather(*self._feeds, return_exceptions=True)
+        self._feeding = False
         waiting = self._queue.window(self._queue.sequences)
         self._fail(waiting, ShuttingDown("the service stopped before this request's turn came"))
         self._queue.cancel(waiting)
-        await asyncio.gather(*self._batches, return_exceptions=True)
+        await self._idle.wait()
         await asyncio.gather(*(runner.close() for runner in self._runners))
 
     def _check_open(self) -> None:
@@ -174,70 +179,107 @@ class Batcher:
             deadline=deadline,
         )
 
-    async def _feed(self, runner: EngineRunner) -> None:
-        """Keeps one engine busy for as long as there is work."""
-        while True:
-            await self._arrival.wait()
-            await runner.free.wait()
-            entries, shape = self._choose()
-            if entries:
-                task = asyncio.create_task(self._run(runner, entries, shape))
-                self._batches.add(task)
-                task.add_done_callback(self._batches.discard)
-                await asyncio.sleep(0)  # lets the batch reach the runner, which then says whether it is free
+    def _feed_soon(self) -> None:
+        """Feeds the engines as soon as what is coming in is there, if one is free and there is something for it."""
+        if self._gathering is None and self._queue.sequences and self._free_runner() is not None:
+            self._gathering = Gathering(self._clock.now(), self._queue.sequences)
+            asyncio.get_running_loop().call_soon(self._gather)
+
+    def _feed_next(self) -> None:
+        """Feeds an engine that has become free with what waits: nobody else need be waited for."""
+        if self._gathering is None and self._queue.sequences:
+            asyncio.get_running_loop().call_soon(self._feed)
+
+    def _gather(self) -> None:
+        if self._gathering is not None and self._gathering.goes_on(self._clock.now(), self._queue.sequences):
+            asyncio.get_running_loop().call_soon(self._gather)
+        else:
+            self._gathering = None
+            self._feed()
+
+    def _feed(self) -> None:
+        """Gives every engine that is free what there is for it."""
+        try:
+            while self._feeding and self._queue.sequences and (runner := self._free_runner()) is not None:
+                entries, shape = self._choose()
+                if entries:
+                    self._start(runner, entries, shape)
+        except Exception:  # noqa: BLE001  # a fault of ours: told, and seen by probes
+            self._feeding = False  # the service is not ready from now on
+            self._log.exception("the engines are no longer fed")
+
+    def _free_runner(self) -> EngineRunner | None:
+        """The one with the least to do."""
+        free = [runner for runner in self._runners if runner.free]
+        return min(free, key=lambda runner: runner.in_flight, default=None)
 
     def _choose(self) -> tuple[Sequence[Entry[Row]], BatchShape]:
         """Takes the next micro-batch out of the queue; no entries where nothing is wanted any more."""
-        self._fail(self._queue.expire(self._clock.now()), _too_late())
+        now = self._clock.now()
+        self._fail_late(now)
         window = self._queue.window(self._max_window_sequences)
         if not window:
-            self._arrival.clear()
             return [], BatchShape(0, 0)
         chosen = self._planner.urgent([entry.length for entry in window])
         # In order of turn, so that the most urgent comes first.
         entries = [window[row] for row in sorted(chosen.rows)]
         self._queue.take(entries)
         self.running_sequences += len(entries)
-        now = self._clock.now()
+        self._idle.clear()
         for entry in entries:
             self._metrics.queue_wait_s.observe(now - entry.admitted_at)
         return entries, chosen.shape
 
-    async def _run(self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+    def _start(self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+        """Hands one batch to an engine."""
         try:
-            await self._attempt(runner, entries, shape)
+            outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
+            batch = Batch.pack([entry.item.encoding for entry in entries], shape)
+            expected_s = self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor
+            runner.run(batch, outputs, expected_s, partial(self._finish, runner, entries, shape))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
-            self._log.exception("batch failed outside the engine", rows=len(entries))
-            self._fail(entries, InternalError("internal error while batching"))
-        finally:
-            self.running_sequences -= len(entries)
+            self._give_up(entries)
 
-    async def _attempt(self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
-        """Runs `entries`; where the engine raises, runs them again in halves until one row is left to blame."""
-        outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
-        batch = Batch.pack([entry.item.encoding for entry in entries], shape)
-        predicted_s = self._planner.cost.seconds(shape.rows, shape.length)
+    def _finish(
+        self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape, came: Ran | BaseException
+    ) -> None:
+        """Takes one batch back. Where the engine raised, runs it again in halves until one row is left to blame."""
         try:
-            ran = await runner.run(batch, outputs, predicted_s * self._correction.factor)
-        except Exception as error:  # noqa: BLE001  # an engine may raise anything, and only rows may fail of it
-            self._metrics.engine_failures.inc()
-            self._log.error("engine failed", rows=len(entries), length=shape.length, error=f"{error!r:.500}")
-            await self._bisect(runner, entries, error)
-        else:
-            self._correction.observe(predicted_s, ran.seconds)
-            self._observe(ran, entries, shape)
-            self._answer(ran, entries)
+            if isinstance(came, Ran):
+                self._observe(came, entries, shape)
+                self._answer(came, entries)
+            else:
+                self._metrics.engine_failures.inc()
+                self._log.error("engine failed", rows=len(entries), length=shape.length, error=f"{came!r:.500}")
+                if len(entries) > 1:
+                    self._bisect(runner, entries)
+                    return
+                self._blame(entries, came)
+            self._settle(entries)
+        except Exception:  # noqa: BLE001  # as above
+            self._give_up(entries)
 
-    async def _bisect(self, runner: EngineRunner, entries: Sequence[Entry[Row]], error: Exception) -> None:
-        if len(entries) == 1:
-            failure = EngineFailure("the engine failed on this sequence")
-            failure.__cause__ = error
-            self._fail(entries, failure)
-            return
+    def _bisect(self, runner: EngineRunner, entries: Sequence[Entry[Row]]) -> None:
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
             longest = max(entry.length for entry in half)
-            await self._attempt(runner, half, runner.engine.signature.grid.fit(len(half), longest))
+            self._start(runner, half, runner.engine.signature.grid.fit(len(half), longest))
+
+    def _blame(self, entries: Sequence[Entry[Row]], error: BaseException) -> None:
+        failure = EngineFailure("the engine failed on this sequence")
+        failure.__cause__ = error
+        self._fail(entries, failure)
+
+    def _give_up(self, entries: Sequence[Entry[Row]]) -> None:
+        self._log.exception("batch failed outside the engine", rows=len(entries))
+        self._fail(entries, InternalError("internal error while batching"))
+        self._settle(entries)
+
+    def _settle(self, entries: Sequence[Entry[Row]]) -> None:
+        """Each of `entries` is answered."""
+        self.running_sequences -= len(entries)
+        if not self.running_sequences:
+            self._idle.set()
 
     def _answer(self, ran: Ran, entries: Sequence[Entry[Row]]) -> None:
         for index, entry in enumerate(entries):
@@ -249,11 +291,17 @@ class Batcher:
                 self._fail([entry], EngineFailure("the model's output for this sequence is not finite"))
 
     def _observe(self, ran: Ran, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
         self._metrics.compute_s.observe(ran.seconds)
         self._metrics.sequences.observe(len(entries))
         self._metrics.tokens.observe(shape.tokens)
         self._metrics.real_tokens.inc(sum(entry.item.encoding.real_tokens for entry in entries))
         self._metrics.padded_tokens.inc(shape.tokens)
+
+    def _fail_late(self, now: float) -> None:
+        late = self._queue.expire(now)
+        if late:
+            self._fail(late, _too_late())
 
     @staticmethod
     def _fail(entries: Sequence[Entry[Row]], error: ServiceError) -> None:

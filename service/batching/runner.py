@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,15 @@ class Ran:
     seconds: float
 
 
+Done: TypeAlias = Callable[[Ran | BaseException], None]
+"""Takes what became of a batch: what it computed, or what the engine raised."""
+
+
 class EngineRunner:
     """Runs one engine's batches, in order, on one thread.
+
+    Plain callbacks, not coroutines: a batch passes through here in two turns of the event loop, one when it is
+    handed over and one when it is back.
 
     Args:
         engine: Called from that thread only.
@@ -62,33 +70,35 @@ class EngineRunner:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._expected_s: deque[float] = deque()  # of the batches in flight, the running one first
         self._timer: Timer | None = None
-        self.free = asyncio.Event()
-        self.free.set()
+        self._when_free: Callable[[], None] = lambda: None
+        self.free = True
 
     @property
     def engine(self) -> Engine:
         """The engine it runs."""
         return self._engine
 
-    async def run(self, batch: Batch, outputs: Outputs, expected_s: float) -> Ran:
+    @property
+    def in_flight(self) -> int:
+        """How many batches it has, the running one included."""
+        return len(self._expected_s)
+
+    def notify(self, when_free: Callable[[], None]) -> None:
+        """Has `when_free` called on the event loop whenever `free` becomes true."""
+        self._when_free = when_free
+
+    def run(self, batch: Batch, outputs: Outputs, expected_s: float, done: Done) -> None:
         """Runs one batch after those already in flight.
 
         Args:
             batch: What to run.
             outputs: What to compute.
             expected_s: How long it should take.
-
-        Raises:
-            Exception: Whatever the engine raised.
+            done: Called once on the event loop, before the runner says that it is free.
         """
-        loop = asyncio.get_running_loop()
+        self._executor.submit(self._compute, asyncio.get_running_loop(), batch, outputs, done)
         self._expected_s.append(expected_s)
         self._pace()
-        try:
-            return await loop.run_in_executor(self._executor, self._compute, batch, outputs)
-        finally:
-            self._expected_s.popleft()
-            self._pace()
 
     async def close(self) -> None:
         """Waits for the thread to finish and closes the engine."""
@@ -96,11 +106,24 @@ class EngineRunner:
         await loop.run_in_executor(self._executor, self._engine.close)
         self._executor.shutdown(wait=True)
 
-    def _compute(self, batch: Batch, outputs: Outputs) -> Ran:
-        started = time.perf_counter()
-        output = self._engine.run(batch, outputs)
-        seconds = time.perf_counter() - started
-        return Ran(output, finite_rows(output, batch.shape.rows), seconds)
+    def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch, outputs: Outputs, done: Done) -> None:
+        """On the engine's thread. `run_in_executor` would take two futures and a turn of the loop more to say so."""
+        came: Ran | BaseException
+        try:
+            started = time.perf_counter()
+            output = self._engine.run(batch, outputs)
+            seconds = time.perf_counter() - started
+            came = Ran(output, finite_rows(output, batch.shape.rows), seconds)
+        except BaseException as error:  # noqa: BLE001  # an engine may raise anything, and its batch waits to hear of it
+            came = error
+        loop.call_soon_threadsafe(self._finish, done, came)
+
+    def _finish(self, done: Done, came: Ran | BaseException) -> None:
+        self._expected_s.popleft()
+        try:
+            done(came)
+        finally:
+            self._pace()
 
     def _pace(self) -> None:
         """Sets `free` now, or has the clock set it shortly before the running batch ends."""
@@ -108,13 +131,17 @@ class EngineRunner:
             self._timer.cancel()
             self._timer = None
         wait_s = EARLY * self._expected_s[0] - LEAD_S if self._expected_s else 0.0
+        self.free = False
         if len(self._expected_s) >= MAX_IN_FLIGHT:
-            self.free.clear()
-        elif wait_s <= 0:
-            self.free.set()
+            return
+        if wait_s <= 0:
+            self._become_free()
         else:
-            self.free.clear()
-            self._timer = self._clock.call_later(wait_s, self.free.set)
+            self._timer = self._clock.call_later(wait_s, self._become_free)
+
+    def _become_free(self) -> None:
+        self.free = True
+        self._when_free()
 
 
 def finite_rows(output: ModelOutput, rows: int) -> NDArray[np.bool_]:

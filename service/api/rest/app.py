@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__, errors
@@ -76,10 +78,20 @@ def create_app(
     return app
 
 
+class _PlainRoute(APIRoute):
+    """A route whose endpoint takes the request, and nothing that FastAPI would have to find or check for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint as it is: FastAPI's own handler costs a tenth of a short request."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
-    app.add_api_route(
+    app.router.add_api_route(
         "/v1/encode",
         endpoint.encode,
+        route_class_override=_PlainRoute,
         methods=["POST"],
         tags=["encode"],
         summary="Encode ids or texts",

@@ -117,6 +117,23 @@ async def test_an_idle_engine_starts_at_once(rig: Rig) -> None:
     assert rig.clock.now() == 100.0
 
 
+async def test_what_comes_within_a_few_turns_shares_a_batch(rig: Rig) -> None:
+    first = rig.submit([1, 2])
+    await turns(3)
+    second = rig.submit([3, 4])
+    await asyncio.gather(first, second)
+    assert [batch.token_ids.tolist() for batch in rig.engine.batches] == [[[1, 2], [3, 4]]]
+
+
+async def test_arrivals_without_end_do_not_hold_the_first_one_back(rig: Rig) -> None:
+    first = rig.submit([1])
+    while not first.done():
+        rig.submit([2])
+        rig.clock.advance(0.0004)
+        await turns(1)
+    assert rig.engine.batches[0].shape.rows <= 4
+
+
 async def test_what_waits_shares_a_batch_of_like_lengths(rig: Rig) -> None:
     first = await hold(rig)
     others = [rig.submit([2] * 4), rig.submit([3] * 300), rig.submit([4] * 4)]
@@ -332,6 +349,13 @@ async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher
     assert rig.batcher.alive
     assert len(await rig.submit([2], outputs=CLS)) == 1
     await close(rig)
+
+
+async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig) -> None:
+    waiting = rig.submit([1] * 513)  # longer than the grid
+    await turns()
+    assert not rig.batcher.alive
+    waiting.cancel()
 
 
 async def test_batches_are_counted(rig: Rig) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of the service, and of what a user would pick instead."""

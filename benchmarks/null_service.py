@@ -1,0 +1,104 @@
+"""The real process, with an engine that computes nothing: `python -m benchmarks.null_service`.
+
+Everything is what `electra-serve serve` runs, but for the loader of models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from benchmarks.null_engine import NullEngine
+from service.bootstrap import build_process
+from service.engine.base import ShapeGrid
+from service.engine.factory import LoadedModel
+from service.logs import configure_logs
+from service.model_info import ModelInfo
+from service.presets.config import BackboneConfig
+from service.presets.folder import PresetFolder
+from service.settings import BatchingSettings, GrpcSettings, LogSettings, ModelSettings, RestSettings, Settings
+from service.tensors import BatchShape
+
+NAME = "null"
+MAX_LENGTH = 512
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until a signal comes."""
+    flags = _parser().parse_args(argv)
+    settings = Settings(
+        models=(ModelSettings(preset=NAME),),
+        rest=RestSettings(port=flags.rest_port),
+        grpc=GrpcSettings(port=flags.grpc_port),
+        log=LogSettings(format="json", requests=flags.log_requests),
+    )
+    load = null_loader(flags.hidden_dim, flags.seconds_per_batch)
+    log = configure_logs(settings.log)
+
+    async def run() -> int:
+        return await build_process(settings, log, on_ready=_announce, load=load).run()
+
+    return uvloop.run(run())
+
+
+def null_loader(hidden_dim: int, seconds_per_batch: float) -> Callable[[ModelSettings, BatchingSettings], LoadedModel]:
+    """What stands in for `service.engine.factory.load_model`.
+
+    Args:
+        hidden_dim: H of every output; a multiple of 4.
+        seconds_per_batch: How long each batch takes.
+    """
+
+    def load(_: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=MAX_LENGTH)
+        engine = NullEngine(hidden_dim, grid, seconds_per_batch=seconds_per_batch)
+        expected_s = seconds_per_batch or 1e-5
+        timings = [(BatchShape(rows, 32), expected_s) for rows in (1, batching.max_batch_sequences)]
+        return LoadedModel(_preset(hidden_dim), None, (engine,), timings)
+
+    return load
+
+
+def _preset(hidden_dim: int) -> PresetFolder:
+    config = BackboneConfig(
+        vocab_size=30522,
+        num_layers=1,
+        num_heads=4,
+        hidden_dim=hidden_dim,
+        embedding_dim=hidden_dim,
+        intermediate_dim=4 * hidden_dim,
+        max_sequence_length=MAX_LENGTH,
+    )
+    return PresetFolder(
+        id=NAME,
+        source="local",
+        path=None,
+        config=config,
+        registered_name="keras_hub>ElectraBackbone",
+        sha256=None,
+        weights="random",
+        weight_files=(),
+        has_tokenizer=False,
+    )
+
+
+def _announce(rest_port: int, grpc_port: int, _: Sequence[ModelInfo]) -> None:
+    sys.stdout.write(f"ready {rest_port} {grpc_port}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rest-port", type=int, default=0, help="0 takes a free one (default)")
+    parser.add_argument("--grpc-port", type=int, default=0, help="likewise")
+    parser.add_argument("--hidden-dim", type=int, default=256, help="width of the outputs (default: %(default)s)")
+    parser.add_argument("--seconds-per-batch", type=float, default=0.0, help="what the engine takes (default: nothing)")
+    parser.add_argument("--no-log-requests", dest="log_requests", action="store_false", help="as log.requests=false")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
