@@ -1,0 +1,84 @@
+"""transformers' ELECTRA on torch, with its fused attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.encoders.base import ANY_SHAPE
+from benchmarks.machine import cores
+from benchmarks.weights import checkpoint_folder
+from service.engine.base import ShapeGrid
+from service.tensors import Batch, ModelOutput, Outputs
+
+
+class TorchEncoder:
+    """Runs transformers' model, and the pooler that transformers' ELECTRA does not have.
+
+    Args:
+        model: An `ElectraModel`.
+        pooler: A `torch.nn.Linear`.
+        device: Where both are.
+    """
+
+    def __init__(self, model: Any, pooler: Any, device: str) -> None:
+        import torch
+
+        self._torch = torch
+        self._model = model
+        self._pooler = pooler
+        self._device = device
+
+    @property
+    def grid(self) -> ShapeGrid:
+        """See `Encoder.grid`."""
+        return ANY_SHAPE
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `Encoder.run`; both outputs, whatever is asked for."""
+        del outputs
+        torch = self._torch
+        with torch.inference_mode():
+            hidden = self._model(
+                input_ids=self._tensor(batch.token_ids),
+                token_type_ids=self._tensor(batch.segment_ids),
+                attention_mask=self._tensor(batch.padding_mask),
+            ).last_hidden_state  # (B, S, H)
+            pooled = torch.tanh(self._pooler(hidden[:, 0]))  # (B, H)
+            return ModelOutput(sequence_output=_numpy(hidden), pooled_output=_numpy(pooled))
+
+    def _tensor(self, ids: Any) -> Any:
+        return self._torch.from_numpy(ids).to(self._device, self._torch.int64)
+
+
+def build_torch(size: str, *, dtype: str, device: str = "cpu") -> TorchEncoder:
+    """The checkpoint with SDPA, for inference, on every core."""
+    import torch
+
+    torch.set_num_threads(cores())
+    model, pooler = load_torch(size, attention="sdpa")
+    kind = getattr(torch, dtype)
+    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device)
+
+
+def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:
+    """transformers' model and the pooler beside it, float32."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    transformers.logging.set_verbosity_error()  # it warns of the pooler, which it leaves unread
+    transformers.logging.disable_progress_bar()
+    folder = checkpoint_folder(size)
+    weights = load_file(folder / "model.safetensors")
+    model = transformers.ElectraModel.from_pretrained(folder, attn_implementation=attention).eval()
+    width = model.config.hidden_size
+    pooler = torch.nn.Linear(width, width)
+    pooler.load_state_dict({name: weights[f"pooler.dense.{name}"] for name in ("weight", "bias")})
+    return model, pooler.eval()
+
+
+def _numpy(tensor: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    array: np.ndarray[Any, np.dtype[np.float32]] = tensor.float().cpu().numpy()
+    return array
