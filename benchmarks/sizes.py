@@ -28,31 +28,41 @@ class Effort:
     Attributes:
         quick: Whether this is only to see that it works.
         sizes: Which architectures.
-        rounds: Samples of each case.
+        rounds: Samples of each fixed shape, and of what else is short.
+        mix_rounds: Samples of each service, and of each order of the natural mix, which take longer.
         shape_s: Seconds that a sample of a fixed shape takes, at least.
         sequences: Sequences of the natural mix that are encoded offline, by size.
-        load_s: Seconds that a service is under load, per sample.
+        load_factor: How long services are under load, as a factor of what each scenario says.
         starts: Times that each engine is started.
     """
 
     quick: bool
     sizes: tuple[str, ...]
     rounds: int
+    mix_rounds: int
     shape_s: float
     sequences: Mapping[str, int]
-    load_s: float
+    load_factor: float
     starts: int
 
 
 QUICK: Final = Effort(
-    quick=True, sizes=("small",), rounds=2, shape_s=0.05, sequences={"small": 64}, load_s=1.0, starts=1
+    quick=True,
+    sizes=("small",),
+    rounds=2,
+    mix_rounds=1,
+    shape_s=0.05,
+    sequences={"small": 32},
+    load_factor=0.15,
+    starts=1,
 )
 FULL: Final = Effort(
     quick=False,
     sizes=("small", "base"),
     rounds=7,
+    mix_rounds=3,
     shape_s=0.25,
-    sequences={"small": 256, "base": 96},
-    load_s=5.0,
+    sequences={"small": 128, "base": 64},
+    load_factor=1.0,
     starts=5,
 )

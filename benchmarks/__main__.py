@@ -1,0 +1,55 @@
+"""`python -m benchmarks [part …] [--quick]`: measures, writes results/<part>.json, and then the report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from benchmarks.measurements import Findings
+from benchmarks.sizes import FULL, QUICK, Effort
+
+log = logging.getLogger("benchmarks")
+
+
+def _offline(effort: Effort) -> Findings:
+    from benchmarks.offline import measure_offline
+
+    return measure_offline(effort)
+
+
+PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
+    "offline": _offline,
+}
+"""What can be measured, in the order that `all` measures it. Each imports its own libraries, when it is asked for."""
+
+
+def main() -> int:
+    """Measures the parts that were asked for, and writes the report of everything measured so far."""
+    flags = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    effort = QUICK if flags.quick else FULL
+    if flags.rounds:
+        effort = dataclasses.replace(effort, rounds=flags.rounds, mix_rounds=flags.rounds)
+    for part in PARTS if "all" in flags.parts else [part for part in flags.parts if part in PARTS]:
+        started = time.perf_counter()
+        path = PARTS[part](effort).write()
+        log.info("%s: written to %s after %.0f s", part, path, time.perf_counter() - started)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["all"], choices=(*PARTS, "report", "all"), metavar="PART",
+                        help=f"{', '.join(PARTS)}, report or all (default)")
+    parser.add_argument("--quick", action="store_true", help="minutes instead of hours; to see that it works")
+    parser.add_argument("--rounds", type=int, help="samples of each case")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
