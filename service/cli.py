@@ -1,4 +1,4 @@
-"""The command line: `electra-serve serve | presets | healthcheck`."""
+"""The command line: `electra-serve serve | presets | compile | healthcheck`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from service import __version__
 from service.api.listen import reachable
+from service.cli_compile import add_compile
 from service.cli_presets import add_presets
 from service.errors import StartupError
 from service.settings import Settings
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
+    add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU, or for int8"))
     _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
     flags = parser.parse_args(argv)
     try:

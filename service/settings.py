@@ -107,21 +107,26 @@ class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: str
-    """A built-in id, a folder (a KerasHub preset or a transformers checkpoint),
+    """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artefact),
     `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
     name: str = ""
     """The name requests use; default: the last part of `preset`, without a version or revision."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
-    engine: Literal["auto", "tensorflow"] = "auto"
-    """What computes. `auto` takes the best engine installed for the device."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact."""
+    engine: Literal["auto", "openvino", "tensorflow"] = "auto"
+    """What computes. `auto` takes the fastest that is installed: on a GPU jax, then tensorflow; on a CPU openvino, then
+    tensorflow."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact; int8 is served from
+    an artefact that was compiled for it. `auto` is what an artefact was compiled for, and float32 for other presets."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Count = 1
     """Engines that share the model's queue, one thread each. On GPUs, replica i goes to the i-th GPU from
     `device`; on a CPU more than one only helps with many cores."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight cores
+    on, one is left to the servers."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from service.engine.base import Engine, ShapeGrid
 from service.engine.calibration import Timing, calibrate
+from service.engine.choice import choose_dtype, choose_engine
 from service.engine.golden import check_golden
 from service.errors import PresetError
 from service.presets.folder import PresetFolder
@@ -58,8 +59,14 @@ def _tensorflow() -> EngineBuilder:
     return build_engines
 
 
+def _openvino() -> EngineBuilder:
+    from service.engine.openvino.build import build_engines
+
+    return build_engines
+
+
 BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
-    "auto": _tensorflow,
+    "openvino": _openvino,
     "tensorflow": _tensorflow,
 }
 """Engine name in settings → where its builder is imported."""
@@ -79,13 +86,15 @@ def load_model(
 
     Raises:
         PresetError: The preset cannot be loaded, or is not the one that the settings pin.
-        EngineUnavailable: The engine or device asked for is not here.
+        EngineUnavailable: The engine, device or dtype asked for is not to be had here, or not of this preset.
     """
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
     _require_pinned(preset, settings.sha256)
+    engine = choose_engine(settings.engine, settings.device, preset.artefact)
+    settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artefact)})
     tokenizer = load_tokenizer(preset)
     grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=preset.config.max_sequence_length)
-    engines = BUILDERS[settings.engine]()(preset, settings, grid)
+    engines = BUILDERS[engine]()(preset, settings, grid)
     timings = [calibrate(engine, batching.max_batch_tokens) for engine in engines]
     check_golden(engines[0], preset)
     return LoadedModel(preset, tokenizer, engines, timings[0])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,6 +16,7 @@ from service.model.loading import load_backbone
 from service.model.saving import save_checkpoint, save_preset
 from service.presets.files import read_json
 from service.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
+from service.presets.new_folder import new_folder
 from service.presets.tokenizer_conversion import convert_tokenizer
 from service.presets.weights import PresetFormat, open_weights
 
@@ -44,26 +43,9 @@ def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> Preset
         PresetError: `source` cannot be loaded, has what the other format has no words for, or `destination` is taken
             or cannot be written.
     """
-    _require_free(destination)
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    except OSError as error:
-        raise PresetError(f"{destination}: cannot be written ({error.strerror})") from error
-    try:
-        folder = scratch / destination.name
+    with new_folder(destination) as folder:
         _write(source, folder, to)
-        folder.replace(destination)
-    except OSError as error:
-        raise PresetError(f"{destination}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return _read(destination)
-
-
-def _require_free(destination: Path) -> None:
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise PresetError(f"{destination}: must be a folder that does not exist yet, or is empty; it is neither")
 
 
 def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:

@@ -8,7 +8,8 @@ KerasHub's:
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
 
-Transformers', whose config.json has a `model_type`: see `service.presets.checkpoint`.
+Transformers', whose config.json has a `model_type`: see `service.presets.checkpoint`. Either may have been compiled,
+and then has an engine's graph in place of weights: see `service.presets.artefact`.
 
 A folder is input, not code: sizes are capped, class names come from an allow-list, and a file name found
 inside a file must stay inside the folder.
@@ -22,6 +23,13 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from service.errors import PresetError
+from service.presets.artefact import (
+    ARTEFACT_FILE,
+    GRAPH_FILE,
+    GRAPH_WEIGHTS_FILE,
+    Artefact,
+    read_artefact,
+)
 from service.presets.checkpoint import (
     MODEL_TYPE,
     SPECIAL_TOKENS_FILE,
@@ -69,10 +77,12 @@ class PresetFolder:
         registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
         sha256: Digest of the files that decide the numbers, as `service.presets.digest` makes it; None without files.
         weights: What the weights are worth: `pretrained`, or `random`.
-        weight_files: The weight files, whole or in shards; empty where weights are not to be loaded.
+        weight_files: The weight files, whole or in shards, or an artefact's graph; empty where weights are not to be
+            loaded.
         has_tokenizer: Whether it can take text.
         format: Who defined the files: `keras` or `transformers`.
         pooler: What the layer behind `pooled_output` is worth: see `pooler_worth`.
+        artefact: What it was compiled to; None for a preset that an engine has yet to build from.
     """
 
     id: str
@@ -86,6 +96,7 @@ class PresetFolder:
     has_tokenizer: bool
     format: PresetFormat = "keras"
     pooler: Weights = "random"
+    artefact: Artefact | None = None
 
     @property
     def revision(self) -> str | None:
@@ -109,6 +120,10 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
     Raises:
         PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
     """
+    if (path / ARTEFACT_FILE).is_file():
+        if not load_weights:
+            raise PresetError(f"{path}: load_weights must be true for a compiled artefact, which has its weights")
+        return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
     weights: Weights = "random" if not load_weights or _says_random(path) else "pretrained"
     decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
@@ -124,6 +139,26 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         has_tokenizer=bool(contents.tokenizer_files),
         format=contents.format,
         pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
+    )
+
+
+def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
+    """An artefact: its files are compared with its manifest, which also says what its weights are worth."""
+    artefact = read_artefact(path)
+    contents = _read_contents(path, load_weights=False)
+    return PresetFolder(
+        id=id_,
+        source=source,
+        path=path,
+        config=contents.config,
+        registered_name=contents.registered_name,
+        sha256=sha256_of_files(path, [path / name for name in artefact.files]),
+        weights=artefact.weights,
+        weight_files=(path / GRAPH_FILE, path / GRAPH_WEIGHTS_FILE),
+        has_tokenizer=bool(contents.tokenizer_files),
+        format=contents.format,
+        pooler=artefact.pooler,
+        artefact=artefact,
     )
 
 

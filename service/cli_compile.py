@@ -1,0 +1,125 @@
+"""`electra-serve compile`: a preset, made ready for one engine. Imports no Keras."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from service.errors import PresetError, ServiceError
+from service.presets.artefact import DTYPES
+from service.presets.files import read_lines
+from service.presets.folder import PresetFolder
+from service.presets.sources import default_sources, resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.settings_sources import add_flags, read_settings
+from service.tensors import Encoding, IntArray, TokenInput
+from service.validation import InputLimits, validate
+
+if TYPE_CHECKING:
+    from service.engine.openvino.artefact import Compiled
+
+MIN_TEXTS: Final = 8
+MAX_TEXT_BYTES: Final = 16 * 2**20
+RANDOM_SEQUENCES: Final = 64
+RANDOM_LENGTHS: Final = (8, 128)
+"""Of the sequences that stand in for texts where a preset has no tokenizer."""
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the flags of the command, and the command. The settings' flags are there for those of the hubs."""
+    parser.add_argument("preset", metavar="PRESET", help="a preset, as for serve")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the artefact to write; new or empty")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="what it is to compute in (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--texts", metavar="FILE", type=Path, help="texts like those to be served, one a line; default: a built-in set"
+    )
+    parser.add_argument("--random-weights", action="store_true", help="of the architecture, for load tests")
+    source = add_flags(parser)
+
+    def run(flags: argparse.Namespace) -> int:
+        hubs = default_sources(read_settings(flags, source, os.environ).hub)
+        preset = resolve_preset(flags.preset, load_weights=not flags.random_weights, sources=hubs)
+        return _compile(preset, flags)
+
+    parser.set_defaults(run=run)
+
+
+def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
+    if preset.artefact is not None:
+        raise PresetError(f"{preset.id} is an artefact already: compile what it was made of, {preset.artefact.preset}")
+    encodings = _encodings(preset, flags.texts)
+    # Imported here: what cannot be compiled should say so at once.
+    from service.engine.openvino.artefact import compile_preset
+
+    compiled = compile_preset(
+        preset, flags.folder, dtype=flags.dtype, encodings=encodings, load_weights=not flags.random_weights
+    )
+    sys.stdout.writelines(f"{name:<18}{value}\n" for name, value in _report(compiled, flags.folder).items())
+    return 0
+
+
+def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
+    """Texts as the model would be given them, cut where they are too long for it."""
+    tokenizer = load_tokenizer(preset)
+    longest = preset.config.max_sequence_length
+    if tokenizer is None:
+        if file is not None:
+            raise PresetError(f"{preset.id} has no tokenizer: --texts is of no use to it")
+        return _validated(preset, TokenInput(_random_rows(preset.config.vocab_size, longest)))
+    texts = [text for text in _texts(file) if text.strip()]
+    if len(texts) < MIN_TEXTS:
+        raise PresetError(f"{file}: at least {MIN_TEXTS} texts are needed, one a line; received {len(texts)}")
+    tokenized = tokenizer.encode(texts, max_length=longest, truncate=True)
+    return _validated(preset, TokenInput(tokenized.token_ids, tokenized.segment_ids))
+
+
+def _texts(file: Path | None) -> Sequence[str]:
+    if file is not None:
+        return read_lines(file, max_bytes=MAX_TEXT_BYTES)
+    return resources.files("service.engine.openvino").joinpath("calibration.txt").read_text("utf-8").splitlines()
+
+
+def _random_rows(vocab_size: int, longest: int) -> list[IntArray]:
+    generator = np.random.default_rng(0)
+    shortest, most = (min(length, longest) for length in RANDOM_LENGTHS)
+    lengths = generator.integers(shortest, most, RANDOM_SEQUENCES, endpoint=True)
+    return [generator.integers(0, vocab_size, length) for length in lengths]
+
+
+def _validated(preset: PresetFolder, tokens: TokenInput) -> Sequence[Encoding]:
+    config = preset.config
+    limits = InputLimits(config.vocab_size, config.num_segments, config.max_sequence_length, len(tokens.token_ids))
+    try:
+        return validate(tokens, limits, truncate=False).encodings
+    except ServiceError as error:
+        raise PresetError(f"{preset.id}: its tokenizer makes ids that the model does not take: {error}") from error
+
+
+def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
+    preset, agrees = compiled.preset, compiled.agreement
+    report: dict[str, object] = {
+        "written": folder,
+        "preset": preset.artefact.preset if preset.artefact else preset.id,
+        "dtype": preset.artefact.dtype if preset.artefact else "",
+        "weights": preset.weights,
+        "megabytes": f"{sum(file.stat().st_size for file in preset.weight_files) / 1e6:,.1f}",
+        "sha256": preset.sha256,
+    }
+    if agrees is None:
+        return {**report, "accuracy": "not measured: this CPU does not compute in that dtype"}
+    return {
+        **report,
+        "against float32": f"on {agrees.texts} texts that were not calibrated with",
+        "token cosine": f"≥ {agrees.token_cosine:.6f}",
+        "mean cosine": f"≥ {agrees.mean_cosine:.6f}",
+        "same neighbour": f"{agrees.same_neighbour:.0%}",
+    }

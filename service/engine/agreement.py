@@ -1,0 +1,64 @@
+"""How far one engine's outputs are from another's, as the users of embeddings would notice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engine.base import Engine
+from service.tensors import Batch, BatchShape, Encoding, Float32Array, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of an engine with a reference, over some texts.
+
+    Attributes:
+        texts: How many.
+        token_cosine: The least cosine of any position's hidden state.
+        mean_cosine: The least cosine of any text's `mean_output`.
+        same_neighbour: The share of texts whose nearest neighbour among the others, by `mean_output`, is the same.
+    """
+
+    texts: int
+    token_cosine: float
+    mean_cosine: float
+    same_neighbour: float
+
+
+def agreement(engine: Engine, reference: Engine, encodings: Sequence[Encoding]) -> Agreement:
+    """Compares the two over `encodings`, at least two, one at a time."""
+    pairs = [(_encode(engine, encoding), _encode(reference, encoding)) for encoding in encodings]
+    tokens = [_cosines(ours[0], theirs[0]).min() for ours, theirs in pairs]
+    means, expected = (np.stack([pair[side][1] for pair in pairs]) for side in (0, 1))  # (N, H)
+    return Agreement(
+        texts=len(encodings),
+        token_cosine=float(min(tokens)),
+        mean_cosine=float(_cosines(means, expected).min()),
+        same_neighbour=float((_neighbours(means) == _neighbours(expected)).mean()),
+    )
+
+
+def _encode(engine: Engine, encoding: Encoding) -> tuple[Float32Array, Float32Array]:
+    """The hidden states of the positions that count, (T, H), and their mean, (H,)."""
+    batch = Batch.pack([encoding], BatchShape(1, encoding.compute_length))
+    row = engine.run(batch, frozenset({Output.SEQUENCE, Output.MEAN})).row(
+        0, encoding, frozenset({Output.SEQUENCE, Output.MEAN})
+    )
+    return row.get(Output.SEQUENCE)[encoding.padding_mask == 1], row.get(Output.MEAN)
+
+
+def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
+    """Of each row of two (N, H) arrays: (N,)."""
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(axis=-1) / norms, np.float32)
+
+
+def _neighbours(vectors: Float32Array) -> Float32Array:
+    """The row that is nearest each row of (N, H) by cosine, other than itself: (N,)."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similar = unit @ unit.T
+    np.fill_diagonal(similar, -np.inf)
+    return np.asarray(similar.argmax(axis=1))

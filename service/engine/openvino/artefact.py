@@ -1,0 +1,121 @@
+"""A preset → a folder that `serve` starts from in a second or two, without Keras, TensorFlow or NNCF."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import openvino as ov
+
+from service import __version__
+from service.engine.agreement import Agreement, agreement
+from service.engine.base import EngineSignature, ShapeGrid
+from service.engine.cores import engine_threads, usable_cores
+from service.engine.golden import check_golden
+from service.engine.openvino.compile import compile_graph, computes_in
+from service.engine.openvino.engine import OpenVINOEngine
+from service.engine.openvino.graph import draw_graph
+from service.engine.openvino.quantise import quantise
+from service.presets.artefact import GRAPH_FILE, Artefact, ArtefactDtype, write_artefact
+from service.presets.digest import sha256_of
+from service.presets.folder import BACKBONE_CLASS_NAME, BACKBONE_CLASSES, CONFIG_FILE, PresetFolder, read_preset_folder
+from service.presets.new_folder import new_folder
+from service.presets.tokenizer_conversion import convert_tokenizer
+from service.tensors import Encoding
+
+HELD_OUT = 4
+"""Every fourth text is kept from calibration, and the accuracy measured on it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """What `compile_preset` made.
+
+    Attributes:
+        preset: The artefact, as `serve` will read it.
+        agreement: Its own outputs with those of float32; None where this CPU does not compute in its dtype.
+    """
+
+    preset: PresetFolder
+    agreement: Agreement | None
+
+
+def compile_preset(
+    preset: PresetFolder, destination: Path, *, dtype: ArtefactDtype, encodings: Sequence[Encoding], load_weights: bool
+) -> Compiled:
+    """Writes the artefact of `preset`, loads it as `serve` does, and compares its outputs with float32's.
+
+    Args:
+        preset: What to compile.
+        destination: A folder that does not exist yet, or is empty.
+        dtype: What it is to compute in.
+        encodings: At least 8 sequences like those to be served: to calibrate int8, and to measure.
+        load_weights: False for random weights.
+
+    Raises:
+        PresetError: The weights cannot be read, or `destination` not written.
+        EngineUnavailable: What int8 needs is not installed.
+    """
+    held_out = encodings[::HELD_OUT]
+    graph = draw_graph(preset, load_weights=load_weights)
+    reference = _engine(graph, preset, "float32")
+    with new_folder(destination) as folder:
+        if dtype == "int8":
+            graph = quantise(graph, [encoding for i, encoding in enumerate(encodings) if i % HELD_OUT])
+        _write(preset, graph, folder, dtype)
+        written = _read(folder)
+        runs_here = computes_in(dtype)
+        engine = _engine(read_graph(written), written, dtype if runs_here else "float32")
+        check_golden(engine, written)
+        agrees = agreement(engine, reference, held_out) if runs_here else None
+    return Compiled(_read(destination), agrees)
+
+
+def read_graph(preset: PresetFolder) -> ov.Model:
+    """The graph of an artefact; its weights stay in the file until they are needed."""
+    graph, weights = preset.weight_files
+    return ov.Core().read_model(graph, weights)
+
+
+def _read(folder: Path) -> PresetFolder:
+    return read_preset_folder(folder, id_=folder.name, source="local", load_weights=True)
+
+
+def _engine(graph: ov.Model, preset: PresetFolder, dtype: str) -> OpenVINOEngine:
+    compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), replicas=1)
+    grid = ShapeGrid(max_rows=1, max_length=preset.config.max_sequence_length)
+    return OpenVINOEngine(compiled, EngineSignature("openvino", "cpu", dtype, preset.config.hidden_dim, grid))
+
+
+def _write(preset: PresetFolder, graph: ov.Model, folder: Path, dtype: ArtefactDtype) -> None:
+    if preset.path is not None:
+        shutil.copyfile(preset.path / CONFIG_FILE, folder / CONFIG_FILE)
+    else:
+        _write_config(preset, folder / CONFIG_FILE)
+    convert_tokenizer(preset, folder, preset.format)
+    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    artefact = Artefact(
+        engine="openvino",
+        dtype=dtype,
+        preset=preset.id,
+        preset_sha256=preset.sha256,
+        weights=preset.weights,
+        pooler=preset.pooler,
+        made_by={"electra-serve": __version__, "openvino": ov.__version__},
+        files={name: sha256_of(folder / name) for name in names},
+    )
+    write_artefact(folder, artefact)
+
+
+def _write_config(preset: PresetFolder, path: Path) -> None:
+    """For a built-in architecture with random weights, which has no files."""
+    content = {
+        "registered_name": BACKBONE_CLASSES[-1],
+        "class_name": BACKBONE_CLASS_NAME,
+        "config": preset.config.to_mapping(),
+    }
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

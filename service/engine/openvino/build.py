@@ -1,0 +1,29 @@
+"""Builds the engines of one model: drawn from its preset's weights, or read from an artefact."""
+
+from __future__ import annotations
+
+from service.engine.base import Engine, EngineSignature, ShapeGrid
+from service.engine.cores import engine_threads, usable_cores
+from service.engine.openvino.artefact import read_graph
+from service.engine.openvino.compile import compile_graph
+from service.engine.openvino.engine import OpenVINOEngine
+from service.engine.openvino.graph import draw_graph
+from service.errors import EngineUnavailable
+from service.presets.folder import PresetFolder
+from service.settings import ModelSettings
+
+
+def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
+    """Builds the replicas of one model, which share its weights.
+
+    Raises:
+        EngineUnavailable: The device or dtype asked for is not to be had here.
+        PresetError: The weights cannot be read.
+    """
+    if settings.device not in {"auto", "cpu"}:
+        raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; received {settings.device}")
+    graph = read_graph(preset) if preset.artefact else draw_graph(preset, load_weights=settings.load_weights)
+    threads = engine_threads(settings.threads, settings.replicas, usable_cores())
+    compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)
+    signature = EngineSignature("openvino", "cpu", settings.dtype, preset.config.hidden_dim, grid)
+    return tuple(OpenVINOEngine(compiled, signature) for _ in range(settings.replicas))

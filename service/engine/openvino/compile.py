@@ -1,0 +1,53 @@
+"""A graph, compiled for the CPU of this machine."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import openvino as ov
+
+from service.errors import EngineUnavailable
+
+PRECISIONS: Final = {"float32": "f32", "bfloat16": "bf16"}
+"""Our dtypes: OpenVINO's precision hints."""
+
+
+def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -> ov.CompiledModel:
+    """Compiles `graph`, once for all replicas: they share its weights.
+
+    Args:
+        graph: From `draw_graph`, `quantise` or an artefact.
+        dtype: `float32`, `bfloat16`, or `int8` for a quantised graph, whose other operations then run in the faster of
+            the two.
+        threads: Of each replica.
+        replicas: How many infer requests will run at a time.
+
+    Raises:
+        EngineUnavailable: This CPU does not compute in `dtype`.
+    """
+    if dtype not in {*PRECISIONS, "int8"}:
+        raise EngineUnavailable(f"dtype must be float32, bfloat16 or int8 for the openvino engine; received {dtype}")
+    if not computes_in(dtype):
+        raise EngineUnavailable(
+            "dtype must be float32 or int8 on this CPU: it has no bfloat16 arithmetic (AVX512-BF16 or AMX), and "
+            f"emulating it is many times slower; received {dtype}"
+        )
+    if dtype == "int8":
+        dtype = "bfloat16" if computes_in("bfloat16") else "float32"
+    return ov.Core().compile_model(
+        graph,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": str(replicas),
+            "INFERENCE_NUM_THREADS": str(threads * replicas),
+            # Pinned threads could not move out of the way of the servers' thread, which is pinned to nothing.
+            "ENABLE_CPU_PINNING": "NO",
+        },
+    )
+
+
+def computes_in(dtype: str) -> bool:
+    """Whether this CPU has the arithmetic for `dtype`: all have that for float32 and int8."""
+    return dtype != "bfloat16" or "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

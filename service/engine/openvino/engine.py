@@ -1,0 +1,64 @@
+"""Runs a compiled graph: one engine per infer request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import openvino as ov
+
+from service.engine.base import EngineSignature
+from service.engine.calibration import full_batch
+from service.engine.openvino.graph import IDS, POSITIONS
+from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs
+
+CLS_ALONE: Final = np.ones(1, np.int32)
+
+
+class OpenVINOEngine:
+    """Runs a graph on a CPU. Replicas are engines on one compiled graph.
+
+    The graph takes any batch shape; nothing is ever compiled after it was. All four outputs are made: next to the
+    layers they cost nothing that can be measured. What does cost is decided by what is asked for: of how many positions
+    the last layer computes its result, and what is copied.
+
+    Args:
+        compiled: From `compile_graph`, of a graph that `draw_graph` drew.
+        signature: What it is.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel, signature: EngineSignature) -> None:
+        self._request: ov.InferRequest | None = compiled.create_infer_request()
+        self._signature = signature
+
+    @property
+    def signature(self) -> EngineSignature:
+        """See `Engine.signature`."""
+        return self._signature
+
+    @property
+    def compilations(self) -> int:
+        """See `Engine.compilations`."""
+        return 0
+
+    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
+        """See `Engine.warm_up`."""
+        for shape in (BatchShape(1, 1), *shapes):
+            self.run(full_batch(shape), frozenset({Output.MEAN}))
+            self.run(full_batch(shape), frozenset({Output.CLS}))
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `Engine.run`."""
+        if self._request is None:
+            raise RuntimeError("the engine is closed")
+        whole = np.array([batch.shape.length], np.int32)
+        inputs = {name: getattr(batch, name) for name in IDS}
+        inputs[POSITIONS] = whole if outputs & TOKEN_OUTPUTS else CLS_ALONE
+        self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        # Copied, since the request writes its next outputs over these while rows of them are still being sent.
+        return ModelOutput(**{name: self._request.get_tensor(name).data.copy() for name in outputs})
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._request = None

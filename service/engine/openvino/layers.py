@@ -1,0 +1,85 @@
+"""The layers that an encoder is drawn with, as OpenVINO operations.
+
+What fuses decides the speed, so each layer is drawn the way the CPU plugin recognises:
+
+- Matrix products are of (M, D) matrices with (D, O) constants: a bias, and an activation after it, become part of the
+  product. Query, key and value are one product, whose result is transposed once and cut without copying.
+- Attention is product, sum, softmax, product on (B, N, T, K): the plugin runs it as one loop that never writes the
+  scores to memory.
+- A normalisation's axes are a vector: the plugin does not fuse one whose axis is a scalar.
+
+Layer normalisation and what it adds stay float32 at every precision: the plugin lowers products only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from openvino import opset15 as ops
+
+LAYER_NORM_EPSILON: Final = 1e-12
+MASKED_SCORE: Final = -1e9
+"""What is added to the score of a masked position, as in `service.model.attention`."""
+GELU: Final = {"gelu_tanh": "tanh", "gelu": "erf"}
+"""OpenVINO's names of `service.presets.config.HIDDEN_ACTIVATIONS`."""
+
+Tensor = Any
+"""A node of the graph, or one of its outputs: OpenVINO has no types of its own."""
+
+
+def integers(values: ArrayLike) -> Tensor:
+    """A constant of int32: shapes, axes and indices."""
+    return ops.constant(np.asarray(values, np.int32))
+
+
+def weight(values: ArrayLike) -> Tensor:
+    """A constant of float32."""
+    return ops.constant(np.ascontiguousarray(values, np.float32))
+
+
+def matmul(a: Tensor, b: Tensor, *, transpose_b: bool = False) -> Tensor:
+    """(…, M, D) times (…, D, O), or (…, O, D) where `transpose_b`: (…, M, O)."""
+    return ops.matmul(a, b, transpose_a=False, transpose_b=transpose_b)
+
+
+def reshape(x: Tensor, shape: Tensor) -> Tensor:
+    """To `shape`, in which one axis may be -1."""
+    return ops.reshape(x, shape, special_zero=False)
+
+
+def first(x: Tensor, count: Tensor, axis: int) -> Tensor:
+    """The first `count`, (1,) int32, of what lies along `axis`."""
+    return ops.slice(x, integers([0]), count, integers([1]), integers([axis]))
+
+
+def dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
+    """(M, D) times (D, O), plus (O,): (M, O)."""
+    return ops.add(matmul(x, weight(kernel)), weight(bias[None]))
+
+
+def layer_norm(x: Tensor, gamma: NDArray[np.float32], beta: NDArray[np.float32]) -> Tensor:
+    """Normalises the last axis: (…, D) to (…, D)."""
+    normal = ops.mvn(x, integers([-1]), normalize_variance=True, eps=LAYER_NORM_EPSILON, eps_mode="INSIDE_SQRT")
+    return ops.add(ops.multiply(normal, weight(gamma)), weight(beta))
+
+
+def mask_to_bias(padding_mask: Tensor) -> Tensor:
+    """(B, T) integers to (B, 1, 1, T): 0 where the mask is 1, `MASKED_SCORE` where it is 0."""
+    masked = ops.subtract(weight(1.0), ops.convert(padding_mask, "f32"))  # (B, T)
+    return ops.unsqueeze(ops.multiply(masked, weight(MASKED_SCORE)), integers([1, 2]))  # (B, 1, 1, T)
+
+
+def split_heads(x: Tensor, batch: Tensor, length: Tensor, parts: int, heads: int, head_dim: int) -> list[Tensor]:
+    """(B·T, parts·N·K) to `parts` tensors of (B, N, T, K), by one transposition."""
+    shape = ops.concat([batch, length, integers([parts, heads, head_dim])], 0)
+    split = ops.transpose(reshape(x, shape), integers([2, 0, 3, 1, 4]))  # (parts, B, N, T, K)
+    return [ops.squeeze(part, integers([0])).output(0) for part in ops.split(split, integers(0), parts).outputs()]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, width: int) -> Tensor:
+    """Scaled queries (B, N, Q, K), keys and values (B, N, T, K), bias (B, 1, 1, T): to (B·Q, D)."""
+    scores = ops.add(matmul(query, key, transpose_b=True), bias)  # (B, N, Q, T)
+    context = matmul(ops.softmax(scores, 3), value)  # (B, N, Q, K)
+    return reshape(ops.transpose(context, integers([0, 2, 1, 3])), integers([-1, width]))

@@ -1,0 +1,106 @@
+"""A compiled artefact: a preset folder with an engine's graph in the weights' place.
+
+    electra-serve.artefact.json    what it was made of and by, and a SHA-256 of each file
+    config.json                    the preset's own, of either format
+    model.xml, model.bin           OpenVINO's graph and its weights
+    the tokenizer's files          the preset's own
+
+`electra-serve compile` writes it (`service.engine.openvino.artefact`); a source reads it as any other folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from service.errors import PresetError
+from service.presets.digest import sha256_of
+from service.presets.files import read_json
+from service.presets.weights import Weights
+
+ARTEFACT_FILE: Final = "electra-serve.artefact.json"
+GRAPH_FILE: Final = "model.xml"
+GRAPH_WEIGHTS_FILE: Final = "model.bin"
+FORMAT: Final = 1
+
+ArtefactDtype = Literal["float32", "bfloat16", "int8"]
+DTYPES: Final[tuple[ArtefactDtype, ...]] = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """What is known of one artefact.
+
+    Attributes:
+        engine: Which engine runs it: `openvino`.
+        dtype: What it computes in, unless the settings say otherwise.
+        preset: The id of the preset that it was made of.
+        preset_sha256: The digest of that preset's files; None where it had none.
+        weights: What its weights are worth, as the preset's.
+        pooler: Likewise, the pooler.
+        made_by: Versions of what made it, by name.
+        files: The SHA-256 of each file, by its name in the folder.
+    """
+
+    engine: str
+    dtype: ArtefactDtype
+    preset: str
+    preset_sha256: str | None
+    weights: Weights
+    pooler: Weights
+    made_by: Mapping[str, str]
+    files: Mapping[str, str]
+
+
+def write_artefact(folder: Path, artefact: Artefact) -> None:
+    """Writes the manifest into `folder`."""
+    content = {"format": FORMAT, **asdict(artefact)}
+    (folder / ARTEFACT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """Reads the manifest in `folder`, and compares every file with it.
+
+    Raises:
+        PresetError: It is malformed, of another format, or a file is not what it was when the artefact was made.
+    """
+    path = folder / ARTEFACT_FILE
+    artefact = _parse(path, read_json(path))
+    for name in (GRAPH_FILE, GRAPH_WEIGHTS_FILE):
+        if name not in artefact.files:
+            raise PresetError(f"{path}: files must name {name}; it does not")
+    outside = [name for name in artefact.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise PresetError(f"{path}: files must be inside the folder; received {outside[0]!r:.80}")
+    for name, sha256 in artefact.files.items():
+        if sha256_of(folder / name) != sha256:
+            raise PresetError(
+                f"{folder / name}: must be as it was compiled; it has another SHA-256: compile {artefact.preset} anew"
+            )
+    return artefact
+
+
+def _parse(path: Path, content: Mapping[str, object]) -> Artefact:
+    known = {key: value for key, value in content.items() if key != "format"}
+    if content.get("format") != FORMAT:
+        raise PresetError(
+            f"{path}: format must be {FORMAT}; it is {content.get('format')!r:.20}: compile the preset anew"
+        )
+    try:
+        artefact = Artefact(**known)  # type: ignore[arg-type]  # checked below
+    except TypeError as error:
+        raise PresetError(f"{path}: must be as `electra-serve compile` writes it; it is not") from error
+    worths = {"pretrained", "random"}
+    well_formed = (
+        artefact.dtype in DTYPES
+        and artefact.weights in worths
+        and artefact.pooler in worths
+        and isinstance(artefact.files, Mapping)
+        and all(isinstance(value, str) for value in cast("Mapping[str, object]", artefact.files).values())
+    )
+    if not well_formed:
+        raise PresetError(f"{path}: must be as `electra-serve compile` writes it; a value is malformed")
+    return artefact

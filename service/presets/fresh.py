@@ -1,0 +1,92 @@
+"""Every weight of a preset, drawn where its files have none: the same numbers whatever engine asks.
+
+Weights are drawn in the order of `weight_shapes` from one generator, so a preset without weights, or a checkpoint
+without a pooler, computes the same on every engine and at every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.presets.config import BackboneConfig
+from service.presets.convert import counterparts
+from service.presets.folder import PresetFolder
+from service.presets.weights import open_weights
+
+INITIAL_STDDEV: Final = 0.02
+"""Deviation of fresh matrices, as in the original ELECTRA."""
+
+FRESH_SEED: Final = 0
+"""What is drawn for a preset that lacks weights, or some of them."""
+
+
+def weight_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    """The shape in Keras of every weight, by KerasHub's path, in the order that weights are drawn in.
+
+    Example:
+        >>> shapes = weight_shapes(BackboneConfig(100, 1, 4, hidden_dim=16, embedding_dim=8, intermediate_dim=32))
+        >>> shapes["layers/transformer_encoder/_self_attention_layer/query_dense/vars/0"]
+        (16, 4, 4)
+        >>> shapes["layers/dense/vars/0"]
+        (8, 16)
+    """
+    heads = (config.num_heads, config.hidden_dim // config.num_heads)  # (N, K)
+    attention = {
+        **{f"{name}_dense/vars/0": (config.hidden_dim, *heads) for name in ("query", "key", "value")},
+        **{f"{name}_dense/vars/1": heads for name in ("query", "key", "value")},
+        "output_dense/vars/0": (*heads, config.hidden_dim),
+    }
+    return {
+        path: attention.get(path.partition("_self_attention_layer/")[2])
+        or (tensor.shape[::-1] if tensor.transposed else tensor.shape)
+        for path, tensor in counterparts(config).items()
+    }
+
+
+def read_weights(
+    preset: PresetFolder, config: BackboneConfig, *, load_weights: bool
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Every weight of `preset` by its path, in the precision it is stored in, or float32 where it is drawn.
+
+    Args:
+        preset: Whose.
+        config: The architecture to fill: the preset's own, unless a caller overrides some of it.
+        load_weights: False to draw all of them.
+
+    Raises:
+        PresetError: A weight file is not what it should be.
+    """
+    generator = np.random.default_rng(FRESH_SEED)
+    shapes = weight_shapes(config)
+    if not load_weights:
+        yield from ((path, draw(path, shape, generator)) for path, shape in shapes.items())
+        return
+    with open_weights(preset.format, preset.weight_files, config, preset.id) as arrays:
+        for path, shape in shapes.items():
+            yield path, draw(path, shape, generator) if path in arrays.absent else arrays.read(path, shape)
+
+
+def draw(
+    path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float = INITIAL_STDDEV
+) -> NDArray[np.float32]:
+    """A fresh value of one weight: matrices normal, cut at two deviations; biases 0; norms 1 and 0.
+
+    Args:
+        path: KerasHub's path of it: says what kind of weight it is.
+        shape: Its shape.
+        generator: What to draw from.
+        stddev: Deviation of matrices.
+    """
+    group, index = path.split("/vars/")
+    if group.endswith(("layer_norm", "layer_normalization")):
+        return np.full(shape, 1.0 if index == "0" else 0.0, np.float32)
+    if index == "1":
+        return np.zeros(shape, np.float32)
+    drawn = generator.standard_normal(shape, np.float32)
+    while (outside := np.abs(drawn) > 2).any():
+        drawn[outside] = generator.standard_normal(int(outside.sum()), np.float32)
+    return drawn * np.float32(stddev)

@@ -1,0 +1,37 @@
+"""What the engine must not bring along, seen in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+
+SERVES = """
+import sys
+from service.engine.factory import load_model
+from service.settings import BatchingSettings, ModelSettings
+
+forks = []
+sys.addaudithook(lambda event, _: forks.append(event) if event == "os.fork" else None)
+loaded = load_model(ModelSettings(preset=sys.argv[1]), BatchingSettings())
+assert loaded.engines[0].signature.engine == "openvino"
+print(sorted({"keras", "tensorflow", "jax", "nncf", "openvino_telemetry.main"} & set(sys.modules)), forks)
+"""
+
+
+@pytest.fixture
+def artefact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["compile", "electra_demo", str(tmp_path / "artefact")]) == 0
+    capsys.readouterr()
+    return tmp_path / "artefact"
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["artefact", "preset"])
+def test_serving_imports_no_other_backend_and_calls_nobody(artefact: Path, compiled: bool) -> None:
+    preset = str(artefact) if compiled else "electra_demo"
+    ran = subprocess.run([sys.executable, "-c", SERVES, preset], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "[] []\n"), ran.stderr

@@ -1,0 +1,36 @@
+"""Agreement of an engine with itself is whole; of one that differs, it says by how much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.engine.agreement import agreement
+from service.tensors import Batch, Encoding, ModelOutput, Outputs
+from tests.fakes import FakeEngine
+
+
+class Turned(FakeEngine):
+    """Answers with everything negated."""
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        output = super().run(batch, outputs)
+        return ModelOutput(**{name: -getattr(output, name) for name in outputs})
+
+
+def encodings() -> list[Encoding]:
+    rows = [np.arange(1, 2 + length, dtype=np.int32) * (3 + length) for length in range(5)]
+    return [Encoding(row, row * 0, row * 0 + 1, len(row), len(row)) for row in rows]
+
+
+def test_with_itself() -> None:
+    found = agreement(FakeEngine(), FakeEngine(), encodings())
+    assert (found.texts, found.same_neighbour) == (5, 1.0)
+    assert found.token_cosine == pytest.approx(1)
+    assert found.mean_cosine == pytest.approx(1)
+
+
+def test_with_its_opposite() -> None:
+    found = agreement(Turned(), FakeEngine(), encodings())
+    assert found.token_cosine == pytest.approx(-1)
+    assert found.mean_cosine == pytest.approx(-1)

@@ -1,0 +1,81 @@
+"""`auto`, and what contradicts an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from service.engine.choice import choose_dtype, choose_engine
+from service.errors import EngineUnavailable
+from service.presets.artefact import Artefact, ArtefactDtype
+
+
+def artefact(dtype: ArtefactDtype = "bfloat16") -> Artefact:
+    return Artefact("openvino", dtype, "electra_demo", None, "random", "random", {}, {})
+
+
+def only(*names: str) -> Callable[[str], bool]:
+    return lambda name: name in names
+
+
+EVERYTHING = only("openvino", "tensorflow", "jax")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "installed", "expected"),
+    [
+        ("auto", False, EVERYTHING, "openvino"),
+        ("auto", True, EVERYTHING, "jax"),
+        ("cpu", True, EVERYTHING, "openvino"),
+        ("gpu:1", False, EVERYTHING, "jax"),
+        ("gpu", True, only("openvino", "tensorflow"), "tensorflow"),
+        ("cpu", False, only("tensorflow", "jax"), "tensorflow"),
+    ],
+)
+def test_auto_takes_the_fastest_installed(
+    device: str, gpu: bool, installed: Callable[[str], bool], expected: str
+) -> None:
+    assert choose_engine("auto", device, None, installed=installed, has_gpu=lambda: gpu) == expected
+
+
+def test_nothing_installed_is_said() -> None:
+    with pytest.raises(EngineUnavailable, match="openvino, tensorflow, jax; none is installed"):
+        choose_engine("auto", "cpu", None, installed=only())
+
+
+def test_a_named_engine_that_is_not_installed_is_said() -> None:
+    with pytest.raises(EngineUnavailable, match="needs the package openvino"):
+        choose_engine("openvino", "cpu", None, installed=only("tensorflow"))
+
+
+def test_an_artefact_decides_even_where_there_is_a_gpu() -> None:
+    assert choose_engine("auto", "auto", artefact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
+    with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
+        choose_engine("tensorflow", "auto", artefact(), installed=EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("setting", "made_for", "expected"),
+    [
+        ("auto", None, "float32"),
+        ("bfloat16", None, "bfloat16"),
+        ("auto", "bfloat16", "bfloat16"),
+        ("float32", "bfloat16", "float32"),
+        ("auto", "int8", "int8"),
+        ("int8", "int8", "int8"),
+    ],
+)
+def test_dtypes(setting: str, made_for: ArtefactDtype | None, expected: str) -> None:
+    assert choose_dtype(setting, None if made_for is None else artefact(made_for)) == expected
+
+
+@pytest.mark.parametrize("made_for", [None, artefact("float32"), artefact("bfloat16")])
+def test_int8_of_what_is_not_quantised_is_refused(made_for: Artefact | None) -> None:
+    with pytest.raises(EngineUnavailable, match="electra-serve compile"):
+        choose_dtype("int8", made_for)
+
+
+def test_another_dtype_of_what_is_quantised_is_refused() -> None:
+    with pytest.raises(EngineUnavailable, match="received float32"):
+        choose_dtype("float32", artefact("int8"))

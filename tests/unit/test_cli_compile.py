@@ -1,0 +1,163 @@
+"""`electra-serve compile`: what it writes is served, and what cannot be compiled is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.cli import main
+from service.engine.calibration import full_batch
+from service.engine.factory import LoadedModel, load_model
+from service.errors import EngineUnavailable, PresetError
+from service.presets.artefact import ARTEFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtefactDtype
+from service.settings import BatchingSettings, ModelSettings
+from service.tensors import BatchShape, Output
+
+
+def load(preset: Path | str, **settings: object) -> LoadedModel:
+    batching = BatchingSettings(max_batch_sequences=4, max_batch_tokens=512)
+    return load_model(ModelSettings.model_validate({"preset": str(preset), **settings}), batching)
+
+
+def mean(loaded: LoadedModel) -> np.ndarray:
+    output = loaded.engines[0].run(full_batch(BatchShape(2, 9)), frozenset({Output.MEAN})).mean_output
+    assert output is not None
+    return output
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled") / "artefact"
+    assert main(["compile", "electra_demo", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def artefact(compiled: Path, tmp_path: Path) -> Path:
+    """One to spoil."""
+    return Path(shutil.copytree(compiled, tmp_path / "artefact"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_is_served_in_its_dtype_and_agrees(
+    dtype: ArtefactDtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "made"
+    assert main(["compile", "electra_demo", str(folder), "--dtype", dtype]) == 0
+    said = capsys.readouterr().out
+    assert "mean cosine" in said or "not measured" in said
+    if "not measured" in said:
+        pytest.skip(f"this CPU does not compute in {dtype}")
+    loaded = load(folder)
+    assert loaded.engines[0].signature.dtype == dtype
+    assert loaded.tokenizer is not None
+    expected = mean(load("electra_demo", engine="openvino"))
+    cosines = (mean(loaded) * expected).sum(axis=1) / np.linalg.norm(mean(loaded), axis=1)
+    assert (cosines / np.linalg.norm(expected, axis=1)).min() >= {"float32": 0.999999, "bfloat16": 0.9995}.get(
+        dtype, 0.98
+    )
+
+
+def test_tells_what_its_weights_are_worth(compiled: Path) -> None:
+    preset = load(compiled).preset
+    assert (preset.weights, preset.pooler, preset.source) == ("random", "random", "local")
+    assert preset.artefact is not None
+    assert preset.artefact.preset == "electra_demo"
+
+
+def test_texts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = tmp_path / "texts"
+    texts.write_text("\n".join(f"line {number} of the texts" for number in range(12)))
+    assert main(["compile", "electra_demo", str(tmp_path / "made"), "--texts", str(texts)]) == 0
+    assert "on 3 texts" in capsys.readouterr().out
+
+
+def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "made"
+    assert main(["compile", "electra_small_discriminator_uncased_en", str(folder), "--random-weights"]) == 0
+    assert "weights           random" in capsys.readouterr().out
+    loaded = load(folder)
+    assert loaded.preset.config.hidden_dim == 256
+    assert loaded.tokenizer is None
+    drawn = load("electra_small_discriminator_uncased_en", load_weights=False, engine="openvino")
+    assert np.abs(mean(loaded) - mean(drawn)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_preset", "made"], "preset must be"),
+        (["electra_demo", "taken"], "does not exist yet, or is empty"),
+        (["electra_demo", "made", "--texts", "few"], "at least 8 texts"),
+        (["electra_demo", "made", "--texts", "missing"], "readable UTF-8"),
+        (["artefact", "made"], "is an artefact already"),
+        (["electra_small_discriminator_uncased_en", "made", "--random-weights", "--texts", "few"], "no tokenizer"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_in_a_line(
+    arguments: list[str],
+    message: str,
+    artefact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(artefact.parent)
+    (artefact.parent / "taken").mkdir()
+    (artefact.parent / "taken/file").touch()
+    (artefact.parent / "few").write_text("one\ntwo\n")
+    preset, folder, *rest = arguments
+    assert main(["compile", f"./{preset}" if preset == "artefact" else preset, folder, *rest]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (artefact.parent / "made").exists()
+
+
+@pytest.mark.parametrize("name", [GRAPH_FILE, GRAPH_WEIGHTS_FILE, "config.json", "assets/tokenizer/vocabulary.txt"])
+def test_a_file_that_was_changed_is_refused(artefact: Path, name: str) -> None:
+    content = bytearray((artefact / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (artefact / name).write_bytes(content)
+    with pytest.raises(PresetError, match="another SHA-256"):
+        load(artefact)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format must be 1"),
+        ({"dtype": "float8"}, "malformed"),
+        ({"weights": "good"}, "malformed"),
+        ({"files": {}}, "files must name model.xml"),
+        ({"files": [1]}, "malformed"),
+        ({"extra": 1}, "as `electra-serve compile` writes it"),
+        ({"files": {GRAPH_FILE: "0", GRAPH_WEIGHTS_FILE: "0", "../config.json": "0"}}, "inside the folder"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(artefact: Path, change: dict[str, object], message: str) -> None:
+    path = artefact / ARTEFACT_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(PresetError, match=message):
+        load(artefact)
+
+
+def test_a_graph_that_computes_something_else_is_refused(artefact: Path) -> None:
+    golden = artefact / "electra-serve.golden.json"
+    content = json.loads(golden.read_text())
+    golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
+    with pytest.raises(PresetError, match="must compute what it did"):
+        load(artefact)
+
+
+def test_another_engine_refuses_it(compiled: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
+        load(compiled, engine="tensorflow")
+
+
+def test_it_has_its_weights(compiled: Path) -> None:
+    with pytest.raises(PresetError, match="load_weights"):
+        load(compiled, load_weights=False)
