@@ -8,6 +8,7 @@ none of them; `code` is `ok` or an error's slug.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -74,6 +75,9 @@ class Metrics:
         )
         for transport in TRANSPORTS:
             self.in_flight.labels(transport)
+        # Each request writes to two series, and finding one by its labels is dearer than writing to it.
+        self._answered = cache(self.requests.labels)
+        self._answered_seconds = cache(self.request_seconds.labels)
 
     def _define_batches(self) -> None:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -154,8 +158,8 @@ class Metrics:
             code: `ok`, or the error's slug.
             seconds: From arrival to answer.
         """
-        self.requests.labels(model, transport, code).inc()
-        self.request_seconds.labels(model, transport).observe(seconds)
+        self._answered(model, transport, code).inc()
+        self._answered_seconds(model, transport).observe(seconds)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type."""

@@ -7,12 +7,13 @@ batch, XLA clamps in silence and a GPU answers zeros.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.errors import InvalidInput, PayloadTooLarge
 from service.tensors import Encoding, Int32Array, IntArray, TokenInput
@@ -90,10 +91,14 @@ def validate(tokens: TokenInput, limits: InputLimits, *, truncate: bool) -> Vali
             _refuse_length(lengths, limits.max_sequence_length)
         tokens = _cut(tokens, limits.max_sequence_length)
         lengths = [min(length, limits.max_sequence_length) for length in lengths]
-    ends = np.cumsum(lengths)
+    ends = list(accumulate(lengths))
     token_ids = _in_range(tokens.token_ids, "token_ids", limits.vocab_size, ends)
-    segment_ids = _in_range_or(0, tokens.segment_ids, "segment_ids", limits.num_segments, ends)
-    padding_mask = _in_range_or(1, tokens.padding_mask, "padding_mask", 2, ends)
+    segment_ids = (
+        np.zeros(ends[-1], np.int32)
+        if tokens.segment_ids is None
+        else _in_range(tokens.segment_ids, "segment_ids", limits.num_segments, ends)
+    )
+    padding_mask = None if tokens.padding_mask is None else _in_range(tokens.padding_mask, "padding_mask", 2, ends)
     return Validated(_encodings(token_ids, segment_ids, padding_mask, ends), truncated)
 
 
@@ -132,47 +137,40 @@ def _cut(tokens: TokenInput, longest: int) -> TokenInput:
     return TokenInput([row[:longest] for row in tokens.token_ids], cut(tokens.segment_ids), cut(tokens.padding_mask))
 
 
-def _in_range_or(
-    default: int, rows: Sequence[IntArray] | None, field: str, bound: int, ends: NDArray[np.int64]
-) -> Int32Array:
-    if rows is None:
-        return np.full(int(ends[-1]), default, np.int32)
-    return _in_range(rows, field, bound, ends)
-
-
-def _in_range(rows: Sequence[IntArray], field: str, bound: int, ends: NDArray[np.int64]) -> Int32Array:
+def _in_range(rows: Sequence[IntArray], field: str, bound: int, ends: Sequence[int]) -> Int32Array:
     """All rows end to end as int32, each value from 0 to `bound` − 1."""
     flat = np.concatenate(rows) if len(rows) > 1 else rows[0]  # (ΣT,)
     if flat.min() < 0 or flat.max() >= bound:
         at = int(np.argmax((flat < 0) | (flat >= bound)))
-        row = int(np.searchsorted(ends, at, side="right"))
+        row = bisect_right(ends, at)
         raise InvalidInput(
             f"{field} must be from 0 to {bound - 1}; received {int(flat[at])}",
-            field=f"{field}[{row}][{at - (int(ends[row - 1]) if row else 0)}]",
+            field=f"{field}[{row}][{at - (ends[row - 1] if row else 0)}]",
         )
     return flat.astype(np.int32, copy=False)
 
 
 def _encodings(
-    token_ids: Int32Array, segment_ids: Int32Array, padding_mask: Int32Array, ends: NDArray[np.int64]
+    token_ids: Int32Array, segment_ids: Int32Array, padding_mask: Int32Array | None, ends: Sequence[int]
 ) -> tuple[Encoding, ...]:
+    mask = np.ones(ends[-1], np.int32) if padding_mask is None else padding_mask  # (ΣT,)
     encodings = []
     start = 0
-    for index, end in enumerate(ends.tolist()):
-        mask = padding_mask[start:end]  # (T,)
-        attended = np.flatnonzero(mask)
-        if attended.size == 0:
-            raise InvalidInput(
-                "padding_mask must have at least one 1 in each row; received all zeros", field=f"padding_mask[{index}]"
-            )
+    for index, end in enumerate(ends):
+        whole = (end - start, end - start)
+        compute_length, real_tokens = whole if padding_mask is None else _attended(padding_mask[start:end], index)
         encodings.append(
-            Encoding(
-                token_ids[start:end],
-                segment_ids[start:end],
-                mask,
-                compute_length=int(attended[-1]) + 1,
-                real_tokens=int(attended.size),
-            )
+            Encoding(token_ids[start:end], segment_ids[start:end], mask[start:end], compute_length, real_tokens)
         )
         start = end
     return tuple(encodings)
+
+
+def _attended(mask: Int32Array, index: int) -> tuple[int, int]:
+    """Where the last 1 of row `index` ends, and how many there are."""
+    attended = np.flatnonzero(mask)
+    if attended.size == 0:
+        raise InvalidInput(
+            "padding_mask must have at least one 1 in each row; received all zeros", field=f"padding_mask[{index}]"
+        )
+    return int(attended[-1]) + 1, int(attended.size)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def choose_request_id(candidate: str | None) -> str:
     """
     if candidate is not None and REQUEST_ID_PATTERN.fullmatch(candidate):
         return candidate
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 @dataclass(slots=True)
@@ -72,6 +72,7 @@ class Observer:
     ) -> None:
         self._transport = transport
         self._metrics = metrics
+        self._in_flight = metrics.in_flight.labels(transport)
         self._log = log
         self._log_requests = log_requests
 
@@ -89,8 +90,7 @@ class Observer:
         """
         seen = Observation(request_id)
         started = time.perf_counter()
-        in_flight = self._metrics.in_flight.labels(self._transport)
-        in_flight.inc()
+        self._in_flight.inc()
         code = "ok"
         try:
             yield seen
@@ -105,7 +105,7 @@ class Observer:
             self._log.exception("request failed unexpectedly", request_id=seen.request_id)
             raise InternalError(f"internal error; the log has the rest under request id {seen.request_id}") from error
         finally:
-            in_flight.dec()
+            self._in_flight.dec()
             self._finish(method, seen, code, time.perf_counter() - started)
 
     def _finish(self, method: str, seen: Observation, code: str, seconds: float) -> None:

@@ -17,6 +17,8 @@ from service.errors import PayloadTooLarge
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
+_MIN_FIELD_BYTES: Final = 2
+"""A tag, and a number or a length. So a small message cannot have many fields, and need not be walked through."""
 
 
 def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
@@ -31,6 +33,8 @@ def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
         >>> from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
         >>> refuse_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
     """
+    if len(data) < max_fields * _MIN_FIELD_BYTES:
+        return
     spans = [(message_type.DESCRIPTOR, 0, len(data))]
     fields = 0
     while spans:
