@@ -22,8 +22,29 @@ def _offline(effort: Effort) -> Findings:
     return measure_offline(effort)
 
 
+def _served(effort: Effort) -> Findings:
+    from benchmarks.served import measure_served
+
+    return measure_served(effort)
+
+
+def _ablations(effort: Effort) -> Findings:
+    from benchmarks.ablations import measure_ablations
+
+    return measure_ablations(effort)
+
+
+def _start(effort: Effort) -> Findings:
+    from benchmarks.start import measure_start
+
+    return measure_start(effort)
+
+
 PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "offline": _offline,
+    "served": _served,
+    "ablations": _ablations,
+    "start": _start,
 }
 """What can be measured, in the order that `all` measures it. Each imports its own libraries, when it is asked for."""
 

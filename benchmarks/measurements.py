@@ -7,6 +7,7 @@ part can add a label or a quantity without the others knowing.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from typing import Any, Final
 
 from benchmarks.machine import describe_machine
 
-RESULTS: Final = Path(__file__).parent / "results"
+ROOT: Final = Path(__file__).parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results"
 Labels = Mapping[str, str | int]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,14 @@ class Findings:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def add(self, quantity: str, samples: Sequence[float], **labels: str | int) -> None:
-        """Adds one measurement."""
-        self.measurements.append(Measurement(quantity, labels, tuple(float(sample) for sample in samples)))
+        """Adds one measurement; nothing where there are no samples, as where a quick run saw no answer."""
+        if samples:
+            self.measurements.append(Measurement(quantity, labels, tuple(map(float, samples))))
+
+    def skip(self, name: str, reason: Exception) -> None:
+        """Notes what could not be measured here."""
+        self.skipped[name] = str(reason).replace(str(ROOT), ".")
+        log.warning("%s is not measured: %s", name, reason)
 
     def select(self, quantity: str, **labels: str | int) -> list[Measurement]:
         """Measurements of `quantity` that have all of `labels`.

@@ -58,8 +58,7 @@ def start_all(stack: ExitStack, size: str, findings: Findings) -> Workers:
             workers[spec] = stack.enter_context(start_encoder(spec, size))
             log.info("%s: %s is there", size, spec.name)
         except Unavailable as error:
-            findings.skipped[f"{spec.name}, {size}"] = str(error)
-            log.warning("%s: %s is not measured: %s", size, spec.name, error)
+            findings.skip(f"{spec.name}, {size}", error)
     return workers
 
 

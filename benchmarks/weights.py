@@ -2,6 +2,7 @@
 
     keras          a KerasHub preset: ours, KerasHub
     transformers   a checkpoint: torch, and what ONNX is made from
+    artefact       what `electra-serve compile` makes of the preset
     onnx           see `benchmarks.encoders.onnx_files`
 
 Random, so that nothing is downloaded; the arithmetic does not depend on the numbers. They are wider than training
@@ -12,6 +13,8 @@ starts with, so that outputs depend on every position and an encoder that comput
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +41,20 @@ def checkpoint_folder(size: str) -> Path:
     if not folder.is_dir():
         apart(_convert, preset_folder(size), folder)
     return folder
+
+
+def artefact_folder(size: str, dtype: str) -> Path:
+    """The same weights, compiled for the openvino engine."""
+    folder = CACHE / size / f"artefact-{dtype}"
+    if not folder.is_dir():
+        command = (sys.executable, "-m", "service", "compile", str(preset_folder(size)), str(folder), "--dtype", dtype)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def served_folder(size: str, dtype: str) -> Path:
+    """What our engines are given: the preset, but for int8, which is made when an artefact is compiled."""
+    return artefact_folder(size, dtype) if dtype == "int8" else preset_folder(size)
 
 
 def _write_preset(size: str, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.encoders.base import MAX_LENGTH, MAX_ROWS
-from benchmarks.weights import preset_folder
+from benchmarks.weights import served_folder
 from service.engine.base import Engine, ShapeGrid
 from service.engine.factory import load_model
 from service.settings import BatchingSettings, ModelSettings
@@ -38,7 +38,7 @@ def build_ours(size: str, *, engine: str, dtype: str, device: str = "cpu") -> Ou
         StartupError: What it needs is not installed.
     """
     settings = ModelSettings.model_validate(
-        {"preset": str(preset_folder(size)), "engine": engine, "dtype": dtype, "device": device}
+        {"preset": str(served_folder(size, dtype)), "engine": engine, "dtype": dtype, "device": device}
     )
     largest = BatchingSettings(max_batch_sequences=MAX_ROWS, max_batch_tokens=MAX_ROWS * MAX_LENGTH)
     return OurEngine(load_model(settings, largest).engines[0])
