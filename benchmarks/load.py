@@ -15,6 +15,8 @@ import argparse
 import asyncio
 import gc
 import json
+import math
+import os
 import sys
 import time
 from collections import Counter
@@ -65,6 +67,7 @@ class LoadPlan:
         connections: On gRPC, how many connections the clients share; on REST each client has its own.
         warm_up_s: Seconds of load before anything is counted.
         seconds: Seconds that are counted.
+        server_pid: The service's process, where it is on this machine and its CPU time should be told.
     """
 
     transport: str
@@ -74,6 +77,7 @@ class LoadPlan:
     connections: int
     warm_up_s: float
     seconds: float
+    server_pid: int | None = None
 
 
 @dataclass(slots=True)
@@ -124,31 +128,55 @@ async def _run(plan: LoadPlan, payloads: Sequence[Payload]) -> dict[str, Any]:
     start = _start_rest if plan.transport == "rest" else _start_grpc
     clients = await start(plan, payloads, tally)
     await asyncio.sleep(plan.warm_up_s)
-    tally.open, began, cpu_began = True, time.perf_counter(), time.process_time()
+    tally.open, began = True, _Meter.read(plan)
     await asyncio.sleep(plan.seconds)
     tally.open = False
-    took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    spent = _Meter.read(plan) - began
     tally.stopped = True
     await asyncio.wait(clients, timeout=TIMEOUT_S)
-    return summarize(plan, tally, took, cpu)
+    return summarize(plan, tally, spent)
 
 
-def summarize(plan: LoadPlan, tally: Tally, took: float, cpu: float) -> dict[str, Any]:
-    """The figures: rates per second, latencies in milliseconds."""
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """Seconds: of the wall clock, of this process' CPU time, of the service's."""
+
+    wall_s: float
+    cpu_s: float
+    server_cpu_s: float
+
+    @classmethod
+    def read(cls, plan: LoadPlan) -> _Meter:
+        server_s = math.nan if plan.server_pid is None else _cpu_seconds(plan.server_pid)
+        return cls(time.perf_counter(), time.process_time(), server_s)
+
+    def __sub__(self, began: _Meter) -> _Meter:
+        return _Meter(self.wall_s - began.wall_s, self.cpu_s - began.cpu_s, self.server_cpu_s - began.server_cpu_s)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all its threads, from Linux' proc(5)."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def summarize(plan: LoadPlan, tally: Tally, spent: _Meter) -> dict[str, Any]:
+    """The figures: rates per second, latencies in milliseconds, CPU time in microseconds."""
     latencies_ms = np.array(tally.latencies_s) * 1e3
     percentiles = np.percentile(latencies_ms, (50, 90, 99)).tolist() if len(latencies_ms) else [None] * 3
     return {
         "transport": plan.transport,
         "clients": plan.clients,
         "connections": plan.clients if plan.transport == "rest" else plan.connections,
-        "seconds": took,
+        "seconds": spent.wall_s,
         "requests": len(latencies_ms),
         "errors": dict(tally.errors),
-        "requests_per_s": len(latencies_ms) / took,
-        "sequences_per_s": tally.sequences / took,
+        "requests_per_s": len(latencies_ms) / spent.wall_s,
+        "sequences_per_s": tally.sequences / spent.wall_s,
         **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles, strict=True)),
         "mean_ms": float(latencies_ms.mean()) if len(latencies_ms) else None,
-        "generator_cpu": cpu / took,
+        "generator_cpu": spent.cpu_s / spent.wall_s,
+        "server_cpu_us": None if plan.server_pid is None else spent.server_cpu_s * 1e6 / max(len(latencies_ms), 1),
     }
 
 
@@ -312,6 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         connections=min(flags.connections, flags.clients),
         warm_up_s=flags.warm_up_s,
         seconds=flags.seconds,
+        server_pid=flags.server_pid,
     )
     figures = run_load(plan, payloads_of(_bodies(flags), flags.transport, path=flags.path))
     sys.stdout.write(json.dumps(figures) + "\n")
@@ -335,6 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=int, default=8, help="on gRPC (default: %(default)s)")
     parser.add_argument("--warm-up-s", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--server-pid", type=int, help="tells the CPU time that the service took for each request")
     parser.add_argument("--bodies", help="file of JSON bodies, one a line, instead of --rows and --length")
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--length", type=int, default=32)

@@ -6,9 +6,10 @@ Everything is what `electra-serve serve` runs, but for the loader of models.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
+
+import uvloop
 
 from benchmarks.null_engine import NullEngine
 from service.bootstrap import build_process
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce, load=load).run()
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def null_loader(hidden_dim: int, seconds_per_batch: float) -> Callable[[ModelSettings, BatchingSettings], LoadedModel]:

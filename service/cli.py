@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import signal
@@ -76,6 +75,8 @@ def serve(settings: Settings) -> int:
         The process' exit code.
     """
     # Imported here: the other commands need no server, and should not wait for one to be imported.
+    import uvloop
+
     from service.abandonable import abandoned
     from service.bootstrap import build_process
     from service.logs import configure_logs
@@ -85,7 +86,7 @@ def serve(settings: Settings) -> int:
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce(settings)).run()
 
-    code = asyncio.run(run())
+    code = uvloop.run(run())
     if abandoned():
         # A model was loading when the signal came. Native code runs on that thread: tearing the interpreter down
         # under it can crash, and waiting for it can take minutes.
