@@ -17,7 +17,7 @@ from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStu
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.integration.standard import health_of
 
-SLOW_MODEL: Final = '{"preset": "electra_base_discriminator_uncased_en", "load_weights": false}'
+SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
 PROMPT_S: Final = 5.0
 """How long a process may take to end that has nothing to finish."""
 
@@ -138,7 +138,7 @@ def test_a_process_that_loads_is_alive_and_not_ready(loading: ServiceProcess) ->
     assert loading.status("/livez") == 200
     assert httpx.get(f"{loading.url}/v1/models").json()["models"][0]["state"] == "loading"
     assert (
-        'electra_model_ready{model="electra_base_discriminator_uncased_en"} 0.0'
+        'electra_model_ready{model="electra_large_discriminator_uncased_en"} 0.0'
         in httpx.get(f"{loading.url}/metrics").text
     )
 

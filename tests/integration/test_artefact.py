@@ -1,0 +1,49 @@
+"""An artefact, made by the command and served by the real process beside the preset it was made of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.integration.process import ROOT, ServiceProcess, start
+
+TEXTS: Final = ["Hello, world!", "Is it safe to eat the skin of a kiwi?"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    folder = tmp_path_factory.mktemp("artefact")
+    made = folder / "compiled"
+    command = [sys.executable, "-m", "service", "compile", "electra_demo", str(made)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with start(folder, "--models=electra_demo", f"--models={made}") as process:
+        process.wait_ready()
+        yield process
+
+
+def test_answers_as_the_preset_does(served: ServiceProcess) -> None:
+    answers = [
+        httpx.post(f"{served.url}/v1/encode", json={"model": model, "text": TEXTS, "outputs": ["mean_output"]}).json()
+        for model in ("electra_demo", "compiled")
+    ]
+    means = [np.array(answer["mean_output"]) for answer in answers]
+    assert np.abs(means[0] - means[1]).max() <= 1e-5
+    assert answers[0]["usage"] == answers[1]["usage"]
+
+
+def test_tells_what_it_is(served: ServiceProcess) -> None:
+    info = httpx.get(f"{served.url}/v1/models/compiled").json()
+    assert (info["engine"], info["dtype"], info["weights"], info["text"]) == ("openvino", "float32", "random", True)
+    assert info["parameters"] == httpx.get(f"{served.url}/v1/models/electra_demo").json()["parameters"]
+
+
+def test_stops_on_a_signal(served: ServiceProcess) -> None:
+    served.terminate()
+    assert served.wait() == 0
+    assert served.complaints == []
