@@ -40,11 +40,25 @@ def _start(effort: Effort) -> Findings:
     return measure_start(effort)
 
 
+def _overheads(effort: Effort) -> Findings:
+    from benchmarks.overheads import measure_overheads
+
+    return measure_overheads(effort)
+
+
+def _gpu(effort: Effort) -> Findings:
+    from benchmarks.gpu import measure_gpu
+
+    return measure_gpu(effort)
+
+
 PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "offline": _offline,
     "served": _served,
     "ablations": _ablations,
+    "overheads": _overheads,
     "start": _start,
+    "gpu": _gpu,
 }
 """What can be measured, in the order that `all` measures it. Each imports its own libraries, when it is asked for."""
 
@@ -53,7 +67,7 @@ def main() -> int:
     """Measures the parts that were asked for, and writes the report of everything measured so far."""
     flags = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    effort = QUICK if flags.quick else FULL
+    effort = dataclasses.replace(QUICK if flags.quick else FULL, device=flags.device)
     if flags.rounds:
         effort = dataclasses.replace(effort, rounds=flags.rounds, mix_rounds=flags.rounds)
     for part in PARTS if "all" in flags.parts else [part for part in flags.parts if part in PARTS]:
@@ -65,9 +79,16 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["all"], choices=(*PARTS, "report", "all"), metavar="PART",
-                        help=f"{', '.join(PARTS)}, report or all (default)")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        default=["all"],
+        choices=(*PARTS, "report", "all"),
+        metavar="PART",
+        help=f"{', '.join(PARTS)}, report or all (default)",
+    )
     parser.add_argument("--quick", action="store_true", help="minutes instead of hours; to see that it works")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="of the part for GPUs")
     parser.add_argument("--rounds", type=int, help="samples of each case")
     return parser
 

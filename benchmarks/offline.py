@@ -25,8 +25,8 @@ from benchmarks.peak import Multiply, start_products
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
 from benchmarks.sizes import Effort, config_of
-from benchmarks.workload import encodings, natural_lengths
 from benchmarks.worker import Unavailable, Worker
+from benchmarks.workload import encodings, natural_lengths
 
 SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
 """Rows and length of the fixed batches."""

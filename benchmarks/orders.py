@@ -1,8 +1,8 @@
 """Three ways of cutting sequences into batches, which is where engines win or lose on natural lengths.
 
-    in arrival order    what a server does that batches whatever comes next
-    sorted by length    what is there to be had: little padding, full batches
-    one by one          no padding at all, and no batch either
+in arrival order    what a server does that batches whatever comes next
+sorted by length    what is there to be had: little padding, full batches
+one by one          no padding at all, and no batch either
 """
 
 from __future__ import annotations

@@ -69,17 +69,21 @@ class Multiply:
         return CHAIN * 2 * m * k * n / min(seconds) / 1e9
 
 
-def start_products(library: str) -> Worker[Products]:
+def start_products(library: str, device: str = "cpu") -> Worker[Products]:
     """The products of `openvino` or `torch`, in a process of their own.
+
+    Args:
+        library: Which.
+        device: `cpu`, or torch's `cuda`.
 
     Raises:
         Unavailable: It is not installed.
     """
-    return Worker(f"products-{library}", partial(_build, library))
+    return Worker(f"products-{library}", partial(_build, library, device))
 
 
-def _build(library: str) -> Products:
-    return Products({"openvino": _openvino_chain, "torch": _torch_chain}[library])
+def _build(library: str, device: str) -> Products:
+    return Products(_openvino_chain if library == "openvino" else partial(_torch_chain, device=device))
 
 
 def _matrix(generator: np.random.Generator, rows: int, columns: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -124,7 +128,7 @@ def _quantized(op: Any, tensor: Any) -> Any:
     return op.fake_quantize(tensor, low, high, low, high, 256)
 
 
-def _torch_chain(dtype: str, shape: tuple[int, int, int]) -> Run:
+def _torch_chain(dtype: str, shape: tuple[int, int, int], *, device: str) -> Run:
     import torch
 
     if dtype == "int8":
@@ -134,7 +138,7 @@ def _torch_chain(dtype: str, shape: tuple[int, int, int]) -> Run:
     generator = np.random.default_rng(0)
     kind = getattr(torch, dtype)
     given, first, second = (
-        torch.from_numpy(_matrix(generator, *sides)).to(kind) for sides in ((m, k), (k, n), (n, k))
+        torch.from_numpy(_matrix(generator, *sides)).to(device, kind) for sides in ((m, k), (k, n), (n, k))
     )
 
     def run() -> object:
@@ -142,6 +146,6 @@ def _torch_chain(dtype: str, shape: tuple[int, int, int]) -> Run:
         with torch.inference_mode():
             for number in range(CHAIN):
                 found = found @ (first, second)[number % 2]
-        return found
+        return float(found[0, 0])  # waits for the device
 
     return run

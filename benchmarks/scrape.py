@@ -74,7 +74,7 @@ def parse(exposition: str) -> Totals:
     """The same, of Prometheus' text.
 
     Example:
-        >>> parse('# TYPE electra_real_tokens counter\\nelectra_real_tokens_total{model="m"} 5.0\\n').real_tokens
+        >>> parse('electra_real_tokens_total{model="m"} 5.0').real_tokens
         5.0
     """
     sums = dict.fromkeys((REAL, PADDED, BATCHES, SEQUENCES, COMPILATIONS), 0.0)

@@ -228,4 +228,3 @@ def _milliseconds(worker: Worker[Encoder], question: Time) -> float:
 def _p50_ms(service: RunningService, scenario: Scenario, factor: float) -> float:
     with resumed(service):
         return float(run_scenario(service, scenario, factor)["p50_ms"])
-

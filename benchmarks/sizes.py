@@ -34,6 +34,7 @@ class Effort:
         sequences: Sequences of the natural mix that are encoded offline, by size.
         load_factor: How long services are under load, as a factor of what each scenario says.
         starts: Times that each engine is started.
+        device: Where the part for GPUs computes: `gpu`, or `cpu` to see that it works.
     """
 
     quick: bool
@@ -44,6 +45,7 @@ class Effort:
     sequences: Mapping[str, int]
     load_factor: float
     starts: int
+    device: str = "gpu"
 
 
 QUICK: Final = Effort(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
@@ -104,7 +105,7 @@ def _work(build: Callable[[], Any], connection: Connection) -> None:
             question = connection.recv()
         except EOFError:
             return
-        connection.send(_attempt(lambda question=question: question.answer(subject)))
+        connection.send(_attempt(partial(question.answer, subject)))
 
 
 def _attempt(act: Callable[[], Any]) -> Any:

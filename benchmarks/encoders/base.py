@@ -11,7 +11,27 @@ from service.tensors import Batch, ModelOutput, Outputs
 
 MAX_LENGTH: Final = 512
 MAX_ROWS: Final = 32
-ANY_SHAPE: Final = ShapeGrid(max_rows=MAX_ROWS, max_length=MAX_LENGTH)
+
+
+class AnyShape:
+    """The grid of what takes batches of any shape.
+
+    Args:
+        max_rows: Largest batch.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._grid = ShapeGrid(max_rows=max_rows, max_length=MAX_LENGTH)
+
+    @property
+    def grid(self) -> ShapeGrid:
+        """See `Encoder.grid`."""
+        return self._grid
+
+    @property
+    def max_tokens(self) -> int:
+        """See `Encoder.max_tokens`."""
+        return self._grid.max_rows * self._grid.max_length
 
 
 class Encoder(Protocol):
@@ -20,6 +40,10 @@ class Encoder(Protocol):
     @property
     def grid(self) -> ShapeGrid:
         """The shapes it takes."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Most positions in a batch of several rows, padding included."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """Computes at least `outputs`, as numpy arrays on the host."""

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import ANY_SHAPE
+from benchmarks.encoders.base import AnyShape
 from benchmarks.weights import preset_folder
-from service.engine.base import ShapeGrid
 from service.tensors import Batch, ModelOutput, Outputs
 
 Inputs = Mapping[str, Any]
 Call = Callable[[Inputs], Mapping[str, Any]]
 
 
-class KerasHubEncoder:
+class KerasHubEncoder(AnyShape):
     """Calls a KerasHub backbone.
 
     Args:
@@ -25,12 +24,8 @@ class KerasHubEncoder:
     """
 
     def __init__(self, call: Call) -> None:
+        super().__init__()
         self._call = call
-
-    @property
-    def grid(self) -> ShapeGrid:
-        """See `Encoder.grid`."""
-        return ANY_SHAPE
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Encoder.run`; both of KerasHub's outputs, whatever is asked for."""

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import ANY_SHAPE
+from benchmarks.encoders.base import AnyShape
 from benchmarks.encoders.onnx_files import INPUTS, OUTPUTS, onnx_file
 from benchmarks.machine import cores
-from service.engine.base import ShapeGrid
 from service.tensors import Batch, ModelOutput, Output, Outputs
 
 
-class OnnxEncoder:
+class OnnxEncoder(AnyShape):
     """Runs a session; computes just the outputs that are asked for.
 
     Args:
@@ -21,12 +20,8 @@ class OnnxEncoder:
     """
 
     def __init__(self, session: Any) -> None:
+        super().__init__()
         self._session = session
-
-    @property
-    def grid(self) -> ShapeGrid:
-        """See `Encoder.grid`."""
-        return ANY_SHAPE
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Encoder.run`."""

@@ -12,7 +12,7 @@ from functools import partial
 from benchmarks.encoders.base import Encoder, EncoderSpec
 from benchmarks.orders import Batches
 from benchmarks.worker import Worker
-from service.tensors import Batch, ModelOutput, Outputs
+from service.tensors import Batch, Encoding, ModelOutput, Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +68,13 @@ def start_encoder(spec: EncoderSpec, size: str) -> Worker[Encoder]:
 
 
 def pack(encoder: Encoder, batches: Batches) -> list[Batch]:
-    """Each batch, padded to its longest row or to the next shape that the encoder takes."""
-    return [Batch.pack(rows, encoder.grid.fit(len(rows), max(map(len, rows)))) for rows in batches]
+    """Each batch, padded to its longest row or to the next shape that the encoder takes; in halves where none is."""
+    return [packed for rows in batches for packed in _pack(encoder, rows)]
+
+
+def _pack(encoder: Encoder, rows: Sequence[Encoding]) -> list[Batch]:
+    shape = encoder.grid.fit(len(rows), max(map(len, rows)))
+    if len(rows) > 1 and shape.tokens > encoder.max_tokens:
+        middle = len(rows) // 2
+        return [*_pack(encoder, rows[:middle]), *_pack(encoder, rows[middle:])]
+    return [Batch.pack(rows, shape)]

@@ -6,38 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import ANY_SHAPE
+from benchmarks.encoders.base import MAX_ROWS, AnyShape
 from benchmarks.machine import cores
 from benchmarks.weights import checkpoint_folder
-from service.engine.base import ShapeGrid
-from service.tensors import Batch, ModelOutput, Outputs
+from service.tensors import Batch, ModelOutput, Output, Outputs
 
 
-class TorchEncoder:
+class TorchEncoder(AnyShape):
     """Runs transformers' model, and the pooler that transformers' ELECTRA does not have.
 
     Args:
         model: An `ElectraModel`.
         pooler: A `torch.nn.Linear`.
         device: Where both are.
+        max_rows: Largest batch.
     """
 
-    def __init__(self, model: Any, pooler: Any, device: str) -> None:
+    def __init__(self, model: Any, pooler: Any, device: str, max_rows: int) -> None:
         import torch
 
+        super().__init__(max_rows)
         self._torch = torch
         self._model = model
         self._pooler = pooler
         self._device = device
 
-    @property
-    def grid(self) -> ShapeGrid:
-        """See `Encoder.grid`."""
-        return ANY_SHAPE
-
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `Encoder.run`; both outputs, whatever is asked for."""
-        del outputs
+        """See `Encoder.run`; `sequence_output` reaches the host only where it is asked for."""
         torch = self._torch
         with torch.inference_mode():
             hidden = self._model(
@@ -46,24 +41,25 @@ class TorchEncoder:
                 attention_mask=self._tensor(batch.padding_mask),
             ).last_hidden_state  # (B, S, H)
             pooled = torch.tanh(self._pooler(hidden[:, 0]))  # (B, H)
-            return ModelOutput(sequence_output=_numpy(hidden), pooled_output=_numpy(pooled))
+            sequence = _numpy(hidden) if Output.SEQUENCE in outputs else None
+            return ModelOutput(sequence_output=sequence, pooled_output=_numpy(pooled))
 
     def _tensor(self, ids: Any) -> Any:
         return self._torch.from_numpy(ids).to(self._device, self._torch.int64)
 
 
-def build_torch(size: str, *, dtype: str, device: str = "cpu") -> TorchEncoder:
+def build_torch(size: str, *, dtype: str, device: str = "cpu", max_rows: int = MAX_ROWS) -> TorchEncoder:
     """The checkpoint with SDPA, for inference, on every core."""
     import torch
 
     torch.set_num_threads(cores())
     model, pooler = load_torch(size, attention="sdpa")
     kind = getattr(torch, dtype)
-    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device)
+    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device, max_rows)
 
 
 def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:
-    """transformers' model and the pooler beside it, float32."""
+    """Transformers' model and the pooler beside it, float32."""
     import torch
     import transformers
     from safetensors.torch import load_file
