@@ -93,7 +93,12 @@ def build_registry(
 def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:
     """The planner of one model, by what its engine took at calibration."""
     grid = loaded.engines[0].signature.grid
-    return Planner(fit(loaded.timings), grid, max_tokens=batching.max_batch_tokens)
+    return Planner(
+        fit(loaded.timings),
+        grid,
+        max_tokens=batching.max_batch_tokens,
+        target_batch_s=batching.target_batch_s,
+    )
 
 
 def build_batcher(

@@ -53,6 +53,9 @@ class ModelInfo:
         load_seconds: From the start of loading to READY.
         cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
         pooler: `pretrained` or `random`: what the layer behind `pooled_output` is worth.
+        batch_tokens: Most positions, padding included, that a batch of several sequences is given: what
+            `batching.target_batch_s` allows by `cost`, or what the other bounds of `batching` do where that is less. 0
+            where each sequence runs by itself.
     """
 
     name: str
@@ -72,3 +75,4 @@ class ModelInfo:
     load_seconds: float | None = None
     cost: tuple[float, float, float] | None = None
     pooler: str | None = None
+    batch_tokens: int | None = None

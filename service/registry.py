@@ -258,4 +258,5 @@ def _describe(slot: _Slot) -> ModelInfo:
         load_seconds=served.load_seconds,
         cost=(cost.batch_s, cost.position_s, cost.pair_s),
         pooler=preset.pooler,
+        batch_tokens=served.batcher.batch_tokens,
     )

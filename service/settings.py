@@ -90,11 +90,15 @@ class BatchingSettings(_Section):
     max_batch_sequences: Count = 32
     """Most sequences in one batch."""
     max_batch_tokens: Count = 8192
-    """Most positions in one batch, padding included; at least one sequence always fits. Bounds the memory and
-    the time of a batch: more helps GPUs, less keeps latency even on CPUs."""
+    """Most positions in one batch, padding included; at least one sequence always fits. Bounds the memory of a batch
+    and its answers: more fills large GPUs."""
+    target_batch_s: Annotated[float, Field(gt=0)] = 0.2
+    """Seconds that a batch of several sequences may take, by the cost model fitted at start. What arrives while a
+    batch runs waits for its end: less lets urgent and short sequences in sooner, more spreads the fixed cost of a
+    batch over more of them. Cuts no batch of a small model or on a GPU, where a batch is done long before."""
     max_window_sequences: Count = 128
     """How many waiting sequences the planner looks at to find those of like length. More packs tighter and
-    costs planning time, a few microseconds each."""
+    costs planning time, a microsecond each."""
 
     @model_validator(mode="after")
     def _check(self) -> BatchingSettings:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import structlog
 
 from service.batching.clock import Clock
-from service.batching.cost import CostModel
+from service.batching.cost import Correction, CostModel
 from service.batching.job import Job, Row
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
@@ -60,6 +60,7 @@ class Batcher:
         self._metrics = metrics
         self._log = log
         self._max_window_sequences = max_window_sequences
+        self._correction = Correction()
         self._arrival = asyncio.Event()
         self._refusing = False
         self._batches: set[asyncio.Task[None]] = set()
@@ -75,6 +76,11 @@ class Batcher:
     def cost(self) -> CostModel:
         """What a batch is taken to cost."""
         return self._planner.cost
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most positions in a batch of several sequences, padding included."""
+        return self._planner.batch_tokens
 
     @property
     def alive(self) -> bool:
@@ -162,7 +168,7 @@ class Batcher:
         return Entry(
             item=Row(job, index, encoding),
             length=encoding.compute_length,
-            work_s=self._planner.cost.row_seconds(encoding.compute_length),
+            work_s=self._planner.cost.row_seconds(encoding.compute_length) * self._correction.factor,
             client=client,
             priority=priority,
             deadline=deadline,
@@ -210,13 +216,15 @@ class Batcher:
         """Runs `entries`; where the engine raises, runs them again in halves until one row is left to blame."""
         outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
         batch = Batch.pack([entry.item.encoding for entry in entries], shape)
+        predicted_s = self._planner.cost.seconds(shape.rows, shape.length)
         try:
-            ran = await runner.run(batch, outputs, self._planner.cost.seconds(shape.rows, shape.length))
+            ran = await runner.run(batch, outputs, predicted_s * self._correction.factor)
         except Exception as error:  # noqa: BLE001  # an engine may raise anything, and only rows may fail of it
             self._metrics.engine_failures.inc()
             self._log.error("engine failed", rows=len(entries), length=shape.length, error=f"{error!r:.500}")
             await self._bisect(runner, entries, error)
         else:
+            self._correction.observe(predicted_s, ran.seconds)
             self._observe(ran, entries, shape)
             self._answer(ran, entries)
 

@@ -3,7 +3,8 @@
 `a` is what any batch costs (dispatch, weights read from memory), `b` what a position costs (the dense
 layers), `c` what a pair of positions costs (attention). Three numbers per model and device, fitted to
 timings taken at warm-up. They only choose between partitions and predict waits, so a fit within some ten
-per cent does. The model knows nothing of clocks: it is given timings and gives back seconds.
+per cent does. How the machine has changed since is one more number, `Correction`. Nothing here knows of clocks:
+timings come in, seconds go out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,11 @@ from numpy.typing import NDArray
 from service.tensors import BatchShape
 
 FloatArray = NDArray[np.float64]
+
+WEIGHT: Final = 0.1
+"""Of the latest batch in the correction: what lasts ten batches is believed, what lasts one is not."""
+MOST_STEP: Final = 1.15
+"""Most that a single batch changes the correction by, as a factor; a fourfold error moves it so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,39 @@ class CostModel:
     def row_seconds(self, length: int) -> float:
         """Seconds that one more row of `length` adds to a batch of that length."""
         return length * (self.position_s + self.pair_s * length)
+
+
+class Correction:
+    """How much longer batches take of late than the cost model says.
+
+    The model is fitted once, and the machine does not stay as it was: it may have been busy during the start, or be
+    shared now. All batches slow down about alike, so that one factor corrects what depends on seconds as such (when to
+    choose the next batch, when to come back); how to cut batches depends on ratios, which stay.
+
+    The factor follows the geometric mean of measured / predicted, with less weight the longer ago. A single batch moves
+    it by `MOST_STEP` at the most.
+
+    Example:
+        >>> correction = Correction()
+        >>> for _ in range(50):
+        ...     correction.observe(predicted_s=0.1, measured_s=0.2)
+        >>> round(correction.factor, 2)
+        1.99
+    """
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def observe(self, predicted_s: float, measured_s: float) -> None:
+        """Takes one more batch into account.
+
+        Args:
+            predicted_s: What the model said, uncorrected; 0 is no prediction, and passed over.
+            measured_s: What it took.
+        """
+        if predicted_s > 0:
+            step = (measured_s / (predicted_s * self.factor)) ** WEIGHT
+            self.factor *= min(max(step, 1 / MOST_STEP), MOST_STEP)
 
 
 def fit(timings: Sequence[tuple[BatchShape, float]]) -> CostModel:

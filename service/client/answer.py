@@ -70,6 +70,8 @@ class ServedModel:
         load_seconds: From the start of loading to ready.
         cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
         pooler: `pretrained`, or `random`: what the layer behind `pooled_output` is worth.
+        batch_tokens: Most positions, padding included, that a batch of several sequences is given; 0 where each runs by
+            itself.
     """
 
     name: str
@@ -89,3 +91,4 @@ class ServedModel:
     load_seconds: float | None = None
     cost: tuple[float, float, float] | None = None
     pooler: str | None = None
+    batch_tokens: int | None = None

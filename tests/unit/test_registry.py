@@ -111,6 +111,7 @@ async def test_what_is_told_of_a_ready_model() -> None:
     assert info.config is not None
     assert info.parameters == info.config.parameters
     assert info.cost is not None
+    assert info.batch_tokens == 32 * 16
     await registry.close()
 
 

@@ -43,6 +43,7 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         load_seconds=info.load_seconds,
         cost=_cost(info.cost),
         pooler=WEIGHTS[info.pooler],
+        batch_tokens=info.batch_tokens,
     )
 
 

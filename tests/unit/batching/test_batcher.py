@@ -132,10 +132,10 @@ async def test_no_more_is_chosen_than_the_engine_can_take_soon(rig: Rig) -> None
     rig.submit([2])
     await turns()
     assert rig.batcher.queue.sequences == 1
-    rig.clock.advance(0.0079)  # the batch is expected to take 10.1 ms; the next is chosen 2 ms before
+    rig.clock.advance(0.0060)  # the batch is expected to take 10.1 ms; the next is chosen 2 ms before 80 % of that
     await turns()
     assert rig.batcher.queue.sequences == 1
-    rig.clock.advance(0.0003)
+    rig.clock.advance(0.0002)
     await turns()
     assert rig.batcher.queue.sequences == 0
     rig.submit([3])
@@ -255,6 +255,22 @@ async def test_overload_refuses_and_leaves_nothing_behind() -> None:
     with pytest.raises(Overloaded):
         await refused
     assert rig.batcher.queue.sequences == 2
+    await close(rig)
+
+
+async def test_the_time_to_come_back_follows_what_batches_take_of_late() -> None:
+    rig = make_rig(max_sequences=1)
+    rig.batcher.start()
+    for _ in range(20):
+        await rig.submit([1])  # in microseconds, where the cost model says 10 ms
+    await hold(rig)
+    for row in ([2], [2] * 100):  # one batch that waits for the engine, and one row that waits in the queue
+        rig.submit(row)
+        await turns()
+    with pytest.raises(Overloaded) as refused:
+        await rig.submit([3])
+    assert refused.value.retry_after_s is not None
+    assert refused.value.retry_after_s < CostModel(0.01, 1e-4, 0.0).row_seconds(100) / 2
     await close(rig)
 
 

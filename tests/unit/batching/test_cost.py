@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel, fit
+from service.batching.cost import MOST_STEP, Correction, CostModel, fit
 from service.tensors import BatchShape
 
 SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
@@ -39,3 +39,33 @@ def test_one_timing_is_explained_exactly() -> None:
 def test_timings_must_be_positive(timings: list[tuple[BatchShape, float]]) -> None:
     with pytest.raises(ValueError, match="above 0 seconds"):
         fit(timings)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1e-4, 10))
+def test_correction_finds_a_lasting_factor_and_stays_there(slower: float, predicted_s: float) -> None:
+    correction = Correction()
+    for _ in range(200):
+        correction.observe(predicted_s, predicted_s * slower)
+    assert correction.factor == pytest.approx(slower, rel=1e-3)
+
+
+@given(st.lists(st.tuples(st.floats(1e-4, 10), st.floats(0.25, 4)), min_size=1, max_size=50))
+def test_correction_stays_within_what_was_seen(batches: list[tuple[float, float]]) -> None:
+    correction = Correction()
+    for predicted_s, ratio in batches:
+        correction.observe(predicted_s, predicted_s * ratio)
+    seen = [1.0, *(ratio for _, ratio in batches)]
+    assert min(seen) * (1 - 1e-9) <= correction.factor <= max(seen) * (1 + 1e-9)
+
+
+@given(st.floats(0, 1e9))
+def test_one_batch_moves_the_correction_a_little(measured_s: float) -> None:
+    correction = Correction()
+    correction.observe(1.0, measured_s)
+    assert 1 / MOST_STEP <= correction.factor <= MOST_STEP
+
+
+def test_no_prediction_corrects_nothing() -> None:
+    correction = Correction()
+    correction.observe(0.0, 1.0)
+    assert correction.factor == 1.0

@@ -35,6 +35,7 @@ READY = ModelInfo(
     load_seconds=0.5,
     cost=(1e-3, 1e-6, 1e-9),
     pooler="random",
+    batch_tokens=4096,
 )
 LOADING = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 

@@ -24,7 +24,7 @@ def test_a_ready_model_tells_everything() -> None:
     assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == asdict(CONFIG)
     assert (message.limits.max_sequences, message.limits.max_sequence_length) == (8, 512)
     assert (message.cost.a, message.cost.b, message.cost.c) == READY.cost
-    assert message.parameters == CONFIG.parameters
+    assert (message.parameters, message.batch_tokens) == (CONFIG.parameters, 4096)
 
 
 def test_a_loading_model_tells_nothing_that_is_not_known() -> None:

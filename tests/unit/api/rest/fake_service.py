@@ -33,6 +33,7 @@ READY_MODEL = ModelInfo(
     load_seconds=0.5,
     cost=(1e-3, 1e-6, 1e-9),
     pooler="random",
+    batch_tokens=4096,
 )
 
 

@@ -631,6 +631,7 @@ class ModelInfo(_message.Message):
     LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     POOLER_FIELD_NUMBER: _builtins.int
+    BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -660,6 +661,11 @@ class ModelInfo(_message.Message):
     pooler: Global___Weights.ValueType
     """Where the layer behind OUTPUT_POOLED comes from: random where the checkpoint has none, or one that was never
     trained, as all published ELECTRA checkpoints.
+    """
+    batch_tokens: _builtins.int
+    """Most positions, padding included, that a batch of several sequences is given: what the configured target time of
+    a batch allows by its cost, or what the other bounds on batches do where that is less. 0 where each sequence runs
+    by itself.
     """
     @_builtins.property
     def config(self) -> Global___BackboneConfig:
@@ -693,11 +699,14 @@ class ModelInfo(_message.Message):
         load_seconds: _builtins.float | None = ...,
         cost: Global___CostModel | None = ...,
         pooler: Global___Weights.ValueType = ...,
+        batch_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
+    _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
     _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
     _WhichOneofReturnType__dtype: _TypeAlias = _typing.Literal["dtype"]  # noqa: Y015
@@ -716,6 +725,8 @@ class ModelInfo(_message.Message):
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
     _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
     _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_tokens) -> _WhichOneofReturnType__batch_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
     @_typing.overload
