@@ -1,4 +1,4 @@
-"""`python -m benchmarks [part …] [--quick]`: measures, writes results/<part>.json, and then the report."""
+"""`python -m benchmarks [part …] [--quick]`: measures, writes `<part>.json` for each, and then the report of all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
-from benchmarks.measurements import Findings
+from benchmarks.measurements import QUICK_RESULTS, RESULTS, Findings
 from benchmarks.sizes import FULL, QUICK, Effort
 
 log = logging.getLogger("benchmarks")
@@ -70,11 +71,19 @@ def main() -> int:
     effort = dataclasses.replace(QUICK if flags.quick else FULL, device=flags.device)
     if flags.rounds:
         effort = dataclasses.replace(effort, rounds=flags.rounds, mix_rounds=flags.rounds)
+    folder = QUICK_RESULTS if flags.quick else RESULTS
     for part in PARTS if "all" in flags.parts else [part for part in flags.parts if part in PARTS]:
         started = time.perf_counter()
-        path = PARTS[part](effort).write()
+        path = PARTS[part](effort).write(folder)
         log.info("%s: written to %s after %.0f s", part, path, time.perf_counter() - started)
+    log.info("report: written to %s", _report(folder))
     return 0
+
+
+def _report(folder: Path) -> Path:
+    from benchmarks.report import write_report
+
+    return write_report(folder)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -114,7 +114,7 @@ class RunningService:
         deadline = time.monotonic() + READY_S
         while not self._ready():
             if self._popen.poll() is not None or time.monotonic() > deadline:
-                raise ServiceFailed(f"did not become ready; its log is {self.log}")
+                raise ServiceFailed(f"did not become ready: {self._last_words()} ({self.log})")
             time.sleep(POLL_S)
 
     def pause(self) -> None:
@@ -138,6 +138,11 @@ class RunningService:
             self._popen.wait(STOP_S)
         self._signal(signal.SIGKILL)
         self._popen.wait()
+
+    def _last_words(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines[-1][:200] if lines else "it wrote nothing"
 
     def _ready(self) -> bool:
         try:

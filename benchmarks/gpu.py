@@ -124,7 +124,7 @@ def _measure_peak(bench: Bench, effort: Effort, findings: Findings) -> None:
     with start_products("torch", bench.torch_device) as products:
         for shape in bench.products:
             samples = [products.ask(Multiply(DTYPE, shape)) for _ in range(effort.rounds)]
-            findings.add("product_gflop_per_s", samples, dtype=DTYPE, shape="x".join(map(str, shape)))
+            findings.add("product_gflop_per_s", samples, dtype=DTYPE, product="x".join(map(str, shape)))
 
 
 def _measure_shapes(

@@ -19,6 +19,9 @@ from benchmarks.machine import describe_machine
 
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
+"""Of full runs; committed."""
+QUICK_RESULTS: Final = ROOT / "benchmarks" / ".cache" / "quick-results"
+"""Of quick runs, which must not be taken for the others; ignored by git."""
 Labels = Mapping[str, str | int]
 log = logging.getLogger(__name__)
 
@@ -111,7 +114,7 @@ class Findings:
         found = self.select(quantity, **labels)
         return found[0].median if found else None
 
-    def write(self, folder: Path = RESULTS) -> Path:
+    def write(self, folder: Path) -> Path:
         """Writes `<part>.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.part}.json"
@@ -128,7 +131,7 @@ class Findings:
         return path
 
 
-def read_findings(part: str, folder: Path = RESULTS) -> Findings | None:
+def read_findings(part: str, folder: Path) -> Findings | None:
     """What a part wrote; None where it has not run."""
     path = folder / f"{part}.json"
     if not path.is_file():

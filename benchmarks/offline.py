@@ -8,8 +8,8 @@ and copied to numpy by all, so every position of the last layer is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
@@ -31,7 +31,8 @@ from benchmarks.workload import encodings, natural_lengths
 SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
 """Rows and length of the fixed batches."""
 ROWS: Final = 32
-LIBRARIES: Final = ("openvino", "torch")
+LIBRARIES: Final = {"openvino": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
+"""Whose matrix products are tried for the machine's peak, and in what."""
 Workers = Mapping[EncoderSpec, Worker[Encoder]]
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ def measure_offline(effort: Effort) -> Findings:
     """Measures every encoder that can be built here."""
     findings = Findings("offline", effort.quick)
     prepare(effort.sizes)
-    measure_peak(findings, effort.rounds)
     for size in effort.sizes:
         with ExitStack() as stack:
             workers = start_all(stack, size, findings)
@@ -78,38 +78,40 @@ def check_agreement(workers: Workers, size: str, findings: Findings) -> None:
         require_agreement(spec.name, spec.dtype, agreement)
 
 
-def measure_peak(findings: Findings, rounds: int) -> None:
-    """The matrix peak of each dtype, per library and shape of product."""
-    with ExitStack() as stack:
-        libraries = {name: stack.enter_context(start_products(name)) for name in LIBRARIES}
-        asks = {
-            (library, dtype, shape): partial(worker.ask, Multiply(dtype, shape))
-            for dtype in ("float32", "bfloat16", "int8")
-            for library, worker in libraries.items()
-            if not (library == "torch" and dtype == "int8")
-            for shape in PRODUCTS
-        }
-        names = {f"{library} {dtype} {'x'.join(map(str, shape))}": ask for (library, dtype, shape), ask in asks.items()}
-        for name, samples in interleave(names, rounds).items():
-            library, dtype, shape = name.split()
-            findings.add("product_gflop_per_s", samples, library=library, dtype=dtype, shape=shape)
-
-
 def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
-    """Full batches of fixed shapes."""
+    """Full batches of fixed shapes, and the machine's matrix peak in the same rounds."""
     cases: dict[str, Callable[[], float]] = {}
     for rows, length in SHAPES:
         question = Time([encodings([length] * rows)], OUTPUTS, least_s=effort.shape_s)
-        cases |= {f"{spec.name}|{rows}x{length}": _asking(worker, question) for spec, worker in workers.items()}
+        cases |= {f"{spec.name}|{rows}x{length}": partial(worker.ask, question) for spec, worker in workers.items()}
     log.info("%s: fixed shapes, %d cases, %d rounds", size, len(cases), effort.rounds)
-    for name, seconds in interleave(cases, effort.rounds).items():
+    with start_peak() as products:
+        samples = interleave({**products, **cases}, effort.rounds)
+    for name in products:
+        library, dtype, product = name.split("|")
+        labels = {"library": library, "dtype": dtype, "product": product, "size": size}
+        findings.add("product_gflop_per_s", samples[name], **labels)
+    for name in cases:
         encoder, shape = name.split("|")
         rows, length = map(int, shape.split("x"))
         flops = forward_flops(config_of(size), rows, length)
         labels = {"encoder": encoder, "size": size, "shape": shape}
-        findings.add("batch_ms", [1e3 * s for s in seconds], **labels)
-        findings.add("gflop_per_s", [flops / s / 1e9 for s in seconds], **labels)
-        findings.add("tokens_per_s", [rows * length / s for s in seconds], **labels)
+        findings.add("batch_ms", [1e3 * s for s in samples[name]], **labels)
+        findings.add("gflop_per_s", [flops / s / 1e9 for s in samples[name]], **labels)
+        findings.add("tokens_per_s", [rows * length / s for s in samples[name]], **labels)
+
+
+@contextmanager
+def start_peak() -> Iterator[dict[str, Callable[[], float]]]:
+    """What measures the rate of each library's products, by library, dtype and shape."""
+    with ExitStack() as stack:
+        libraries = {name: stack.enter_context(start_products(name)) for name in LIBRARIES}
+        yield {
+            f"{library}|{dtype}|{'x'.join(map(str, shape))}": partial(worker.ask, Multiply(dtype, shape))
+            for library, worker in libraries.items()
+            for dtype in LIBRARIES[library]
+            for shape in PRODUCTS
+        }
 
 
 def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
@@ -124,7 +126,7 @@ def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findin
     for order, batches in orders.items():
         question = Time(batches, OUTPUTS)
         for spec, worker in workers.items():
-            cases[f"{spec.name}|{order}"] = _asking(worker, question)
+            cases[f"{spec.name}|{order}"] = partial(worker.ask, question)
     log.info("%s: natural mix, %d cases, %d rounds", size, len(cases), effort.mix_rounds)
     interleave(cases, 1)  # every shape once: some compile for each
     for name, seconds in interleave(cases, effort.mix_rounds).items():
@@ -132,7 +134,3 @@ def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findin
         labels = {"encoder": encoder, "size": size, "order": order}
         findings.add("tokens_per_s", [real_tokens(orders[order]) / s for s in seconds], **labels)
         findings.add("sequences_per_s", [len(waiting) / s for s in seconds], **labels)
-
-
-def _asking(worker: Worker[Encoder], question: Time) -> Callable[[], float]:
-    return lambda: worker.ask(question)

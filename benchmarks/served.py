@@ -40,7 +40,7 @@ FULL: Final = (("openvino", "bfloat16"), ("openvino", "float32"))
 """Measured with every scenario."""
 BRIEF: Final = (("openvino", "int8"), ("tensorflow", "float32"))
 """Measured with pooled outputs only."""
-SORTED_ROWS: Final = (8, 16, 32)
+SORTED_ROWS: Final = (4, 8, 16, 32)
 """Batches that the offline best is sought among."""
 FORWARD_LENGTH: Final = 32
 FIGURES: Final = ("sequences_per_s", "p50_ms", "p90_ms", "p99_ms", "generator_cpu")

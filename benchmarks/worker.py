@@ -112,4 +112,4 @@ def _attempt(act: Callable[[], Any]) -> Any:
     try:
         return act()
     except Exception as error:  # noqa: BLE001  # a library that is missing or unfit raises anything; reports say what
-        return Unavailable(f"{type(error).__name__}: {' '.join(str(error).split()):.200}")
+        return Unavailable(f"{type(error).__name__}: {' '.join(str(error).split()).partition(' [type=')[0]:.200}")
