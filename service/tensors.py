@@ -142,6 +142,14 @@ class Batch:
         padding_mask[len(encodings) :, 0] = 1
         return cls(token_ids, segment_ids, padding_mask)
 
+    def padded(self, shape: BatchShape) -> Batch:
+        """The same rows in a batch of `shape`, which is at least as large; padding is as in `pack`."""
+        rows, length = self.token_ids.shape
+        arrays = np.zeros((3, shape.rows, shape.length), np.int32)
+        arrays[:, :rows, :length] = self.token_ids, self.segment_ids, self.padding_mask
+        arrays[2, rows:, 0] = 1
+        return Batch(*arrays)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowOutput:

@@ -44,12 +44,9 @@ def calibration_shapes(
         >>> [(shape.rows, shape.length) for shape in calibration_shapes(grid, max_tokens=128)]
         [(1, 16), (1, 64), (8, 16)]
     """
-    fitted = {
-        grid.fit(rows, min(length, grid.max_length))
-        for rows, length in shapes
-        if rows <= grid.max_rows and (rows == 1 or rows * min(length, grid.max_length) <= max_tokens)
-    }
-    return tuple(sorted(fitted, key=lambda shape: (shape.tokens, shape.rows)))
+    fitted = {grid.fit(rows, min(length, grid.max_length)) for rows, length in shapes if rows <= grid.max_rows}
+    fitting = [shape for shape in fitted if shape.rows == 1 or shape.tokens <= max_tokens]
+    return tuple(sorted(fitting, key=lambda shape: (shape.tokens, shape.rows)))
 
 
 def calibrate(

@@ -15,6 +15,7 @@ from service.engine.base import Engine, ShapeGrid
 from service.engine.calibration import Timing, calibrate
 from service.engine.choice import choose_dtype, choose_engine
 from service.engine.golden import check_golden
+from service.engine.keras_backend import use_keras_on
 from service.errors import PresetError
 from service.presets.folder import PresetFolder
 from service.presets.sources import PresetSource, resolve_preset
@@ -52,8 +53,8 @@ class EngineBuilder(Protocol):
 
 
 def _tensorflow() -> EngineBuilder:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras reads it once, when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and worse
+    use_keras_on("tensorflow")
     from service.engine.tensorflow import build_engines
 
     return build_engines
@@ -65,11 +66,20 @@ def _openvino() -> EngineBuilder:
     return build_engines
 
 
+def _jax() -> EngineBuilder:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or a second process finds no GPU memory left
+    use_keras_on("jax")
+    from service.engine.jax.build import build_engines
+
+    return build_engines
+
+
 BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
+    "jax": _jax,
     "openvino": _openvino,
     "tensorflow": _tensorflow,
 }
-"""Engine name in settings → where its builder is imported."""
+"""Engine name in settings → where its builder is imported; EngineUnavailable is raised where that cannot be."""
 
 
 def load_model(
@@ -93,7 +103,11 @@ def load_model(
     engine = choose_engine(settings.engine, settings.device, preset.artefact)
     settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artefact)})
     tokenizer = load_tokenizer(preset)
-    grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=preset.config.max_sequence_length)
+    grid = ShapeGrid(
+        max_rows=batching.max_batch_sequences,
+        max_length=preset.config.max_sequence_length,
+        max_tokens=batching.max_batch_tokens,
+    )
     engines = BUILDERS[engine]()(preset, settings, grid)
     timings = [calibrate(engine, batching.max_batch_tokens) for engine in engines]
     check_golden(engines[0], preset)

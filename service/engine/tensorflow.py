@@ -1,33 +1,47 @@
-"""The TensorFlow engine: traced once, for any batch shape, on CPU or GPU.
+"""The TensorFlow engine, on CPU or GPU: as graphs that take any shape, or compiled by XLA for each of a grid.
 
-The encoder is traced into two graphs with dynamic (B, S): one that computes every position, one whose last
-layer computes [CLS] alone. What makes outputs of its hidden states is a small graph for each set of outputs,
-so all of them are there after warm-up, and nothing is traced because of what a caller asks for. Hidden states
-go from one graph to the other where they are; only the outputs are copied to the host.
+The encoder is traced twice, with dynamic (B, S): see `service.engine.programs`. A run is one call of one traced
+function, with one array going in; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both programs
+for every shape of a fixed grid while warming up, and takes no other. `COMPILERS` says which is chosen where nobody
+says, docs/decisions/0003 why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, combinations
-from typing import Any, Final
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Literal
 
-import keras
 import tensorflow as tf
 
 from service.engine.base import Engine, EngineSignature, ShapeGrid
+from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
-from service.errors import EngineUnavailable
+from service.engine.fixed_grid import fixed_grid
+from service.engine.keras_backend import RANDOM_SEED, require_dtype
+from service.engine.placement import choose_devices
+from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
 from service.model.backbone import ElectraBackbone
 from service.model.loading import load_backbone
-from service.model.outputs import encode, read_outputs
+from service.model.outputs import compute_outputs
 from service.presets.folder import PresetFolder
 from service.settings import ModelSettings
-from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs
+from service.tensors import Batch, BatchShape, ModelOutput, Outputs
 
-RANDOM_SEED: Final = 0
-"""Which random weights a model without pretrained ones gets: the same at every start."""
-_IDS: Final = tf.TensorSpec((None, None), tf.int32)
+Compiler = Literal["graph", "xla"]
+Program = Callable[[Any], Mapping[str, tf.Tensor]]
+
+COMPILERS: Final[Mapping[tuple[str, str], Compiler]] = {
+    ("cpu", "float32"): "graph",  # XLA takes 0.85 of the time on natural text, and minutes to compile for it
+    ("cpu", "bfloat16"): "graph",  # XLA takes up to 1.5 times as long
+    ("cpu", "float16"): "graph",
+    ("gpu", "float32"): "xla",
+    ("gpu", "bfloat16"): "xla",
+    ("gpu", "float16"): "xla",
+}
+"""What `auto` stands for, by kind of device and dtype."""
+_INPUTS: Final = tf.TensorSpec((3, None, None), tf.int32)
 
 
 class TensorFlowEngine:
@@ -36,10 +50,11 @@ class TensorFlowEngine:
     Args:
         backbone: Built on the TensorFlow backend, on `device`.
         device: `cpu`, or `gpu:N`.
-        grid: The batches to expect; any shape within runs without tracing anew.
+        grid: The batches to expect; for `xla`, of fixed row counts and lengths.
+        compiler: What makes the programs.
     """
 
-    def __init__(self, backbone: ElectraBackbone, *, device: str, grid: ShapeGrid) -> None:
+    def __init__(self, backbone: ElectraBackbone, *, device: str, grid: ShapeGrid, compiler: Compiler) -> None:
         self._signature = EngineSignature(
             engine="tensorflow",
             device=device,
@@ -48,10 +63,12 @@ class TensorFlowEngine:
             grid=grid,
         )
         self._backbone = backbone
+        self._bounds = InputBounds.of(backbone.config, grid)
+        self._compiler = compiler
         self._traces = 0
-        self._traces_when_warm = 0
-        self._encoders: dict[bool, Callable[..., tf.Tensor]] = {}  # by whether [CLS] alone is wanted
-        self._readers: dict[Outputs, Callable[..., dict[str, tf.Tensor]]] = {}
+        self._compiled: set[tuple[Outputs, BatchShape]] = set()  # by XLA, which does so at a shape's first run
+        self._compilations_when_warm = 0
+        self._programs: dict[Outputs, Program] = {}
 
     @property
     def signature(self) -> EngineSignature:
@@ -61,90 +78,73 @@ class TensorFlowEngine:
     @property
     def compilations(self) -> int:
         """See `Engine.compilations`."""
-        return self._traces - self._traces_when_warm
+        return self._traces + len(self._compiled) - self._compilations_when_warm
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """See `Engine.warm_up`."""
         with tf.device(_tf_device(self._signature.device)):
-            self._encoders = {cls_only: self._trace_encoder(cls_only=cls_only) for cls_only in (False, True)}
-            self._readers = {outputs: self._trace_reader(outputs) for outputs in _output_sets()}
-        for outputs in self._readers:
-            self.run(full_batch(BatchShape(1, 1)), outputs)
-        for shape in shapes:
-            self.run(full_batch(shape), frozenset({Output.SEQUENCE}))
-            self.run(full_batch(shape), frozenset({Output.CLS}))
-        self._traces_when_warm = self._traces
+            self._programs = {outputs: self._trace(outputs) for outputs in PROGRAMS}
+        grid = self._signature.grid
+        all_shapes = dict.fromkeys([grid.fit(1, 1), *grid.shapes(), *shapes])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles several programs at a time
+            list(pool.map(self._run_all, all_shapes))
+        self._compilations_when_warm = self._traces + len(self._compiled)
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Engine.run`."""
+        self._bounds.check(batch)
+        program = program_of(outputs)
+        if program not in self._programs:
+            raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
+        if self._compiler == "xla":
+            self._compiled.add((program, batch.shape))
         with tf.device(_tf_device(self._signature.device)):
-            token_ids, segment_ids = tf.constant(batch.token_ids), tf.constant(batch.segment_ids)
-            padding_mask = tf.constant(batch.padding_mask)
-            hidden = self._encoders[not outputs & TOKEN_OUTPUTS](token_ids, segment_ids, padding_mask)
-            computed = self._readers[outputs](hidden, padding_mask)
-        return ModelOutput(**{name: tensor.numpy() for name, tensor in computed.items()})
+            computed = self._programs[program](stack_inputs(batch))
+        return to_model_output(computed, outputs)
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._encoders.clear()
-        self._readers.clear()
+        self._programs.clear()
 
-    def _trace_encoder(self, *, cls_only: bool) -> Callable[..., tf.Tensor]:
-        @tf.function(input_signature=[_IDS] * 3, autograph=False)
-        def encoder(token_ids: Any, segment_ids: Any, padding_mask: Any) -> tf.Tensor:
+    def _trace(self, outputs: Outputs) -> Program:
+        @tf.function(input_signature=[_INPUTS], autograph=False, jit_compile=self._compiler == "xla" or None)
+        def program(inputs: Any) -> Mapping[str, tf.Tensor]:
             self._traces += 1
-            return encode(self._backbone, token_ids, segment_ids, padding_mask, cls_only=cls_only)
+            token_ids, segment_ids, padding_mask = inputs[0], inputs[1], inputs[2]  # (B, S) each
+            computed = compute_outputs(self._backbone, token_ids, segment_ids, padding_mask, outputs)
+            return {output.value: tensor for output, tensor in computed.items()}
 
-        traced: Callable[..., tf.Tensor] = encoder.get_concrete_function()
+        traced: Program = program.get_concrete_function()
         return traced
 
-    def _trace_reader(self, outputs: Outputs) -> Callable[..., dict[str, tf.Tensor]]:
-        hidden_spec = tf.TensorSpec((None, None, self._signature.hidden_dim), self._signature.dtype)
-
-        @tf.function(input_signature=[hidden_spec, _IDS], autograph=False)
-        def reader(hidden: Any, padding_mask: Any) -> dict[str, tf.Tensor]:
-            self._traces += 1
-            read = read_outputs(self._backbone, hidden, padding_mask, outputs)
-            return {output.value: tensor for output, tensor in read.items()}
-
-        traced: Callable[..., dict[str, tf.Tensor]] = reader.get_concrete_function()
-        return traced
+    def _run_all(self, shape: BatchShape) -> None:
+        for outputs in PROGRAMS:
+            self.run(full_batch(shape), outputs)
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
     """Builds the replicas of one model; those on one device share its weights.
 
     Raises:
-        EngineUnavailable: The device asked for is not here, or Keras already runs on another backend.
+        EngineUnavailable: The device asked for is not here, or the dtype is not TensorFlow's.
         PresetError: The weights cannot be read.
     """
-    _require_keras_on_tensorflow()
-    devices = choose_devices(settings.device, settings.replicas, _count_gpus())
+    require_dtype(settings.dtype, "tensorflow")
+    devices = choose_devices(settings.device, settings.replicas, _count_gpus(), backend="TensorFlow")
     backbones = {device: _load(preset, settings, device) for device in dict.fromkeys(devices)}
-    return tuple(TensorFlowEngine(backbones[device], device=device, grid=grid) for device in devices)
+    compiler = choose_compiler(settings.compiler, devices[0], settings.dtype)
+    grid = fixed_grid(grid) if compiler == "xla" else grid
+    return tuple(TensorFlowEngine(backbones[device], device=device, grid=grid, compiler=compiler) for device in devices)
 
 
-def choose_devices(device: str, replicas: int, gpus: int) -> list[str]:
-    """The device of each replica.
-
-    Args:
-        device: `auto`, `cpu`, `gpu` or `gpu:N`.
-        replicas: How many to place; on GPUs one after the other, from N on and round again.
-        gpus: How many GPUs there are.
-
-    Raises:
-        EngineUnavailable: A GPU is asked for that is not there.
+def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: str) -> Compiler:
+    """What `asked` stands for on `device`.
 
     Example:
-        >>> choose_devices("auto", 2, gpus=0), choose_devices("gpu:1", 2, gpus=2)
-        (['cpu', 'cpu'], ['gpu:1', 'gpu:0'])
+        >>> choose_compiler("auto", "gpu:1", "bfloat16"), choose_compiler("xla", "cpu", "bfloat16")
+        ('xla', 'xla')
     """
-    if device == "cpu" or (device == "auto" and gpus == 0):
-        return ["cpu"] * replicas
-    first = int(device.partition(":")[2] or 0)
-    if first >= gpus:
-        raise EngineUnavailable(f"device must be cpu or one of {gpus} GPUs that TensorFlow sees; received {device}")
-    return [f"gpu:{(first + replica) % gpus}" for replica in range(replicas)]
+    return COMPILERS[device.partition(":")[0], dtype] if asked == "auto" else asked
 
 
 def _load(preset: PresetFolder, settings: ModelSettings, device: str) -> ElectraBackbone:
@@ -162,14 +162,3 @@ def _count_gpus() -> int:
 
 def _tf_device(device: str) -> str:
     return f"/{device.upper()}" if ":" in device else f"/{device.upper()}:0"
-
-
-def _require_keras_on_tensorflow() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise EngineUnavailable(f"Keras must run on tensorflow for this engine; it runs on {keras.backend.backend()}")
-
-
-def _output_sets() -> Iterator[Outputs]:
-    """Every non-empty set of outputs: 15 of them."""
-    sizes = range(1, len(Output) + 1)
-    return (frozenset(chosen) for chosen in chain.from_iterable(combinations(Output, size) for size in sizes))

@@ -11,6 +11,7 @@ hidden width, N for heads and K = D / N for one head's width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +28,10 @@ MASKED_SCORE: Final = -1e9
 
 Tensor = Any
 """A tensor of Keras' backend, for which Keras has no type of its own."""
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Fused attention of a backend's own, for inference: (B, T, N, K) query, key and value and the (B, 1, 1, T) bias of
+`mask_to_bias` to (B, T, N, K). It scales by 1 / √K, and its softmax is float32 too."""
 
 
 def mask_to_bias(padding_mask: Tensor) -> Tensor:
@@ -118,7 +123,12 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def call(
-        self, queries: Tensor, values: Tensor, attention_bias: Tensor | None = None, training: bool | None = None
+        self,
+        queries: Tensor,
+        values: Tensor,
+        attention_bias: Tensor | None = None,
+        training: bool | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """Attends from `queries` to `values`.
 
@@ -127,17 +137,29 @@ class SelfAttention(keras.layers.Layer):
             values: (B, T, D), of which keys and values are made.
             attention_bias: (B, 1, 1, T) float32, from `mask_to_bias`; None where nothing is masked.
             training: Whether to drop out.
+            attend: Computes scores, softmax and context instead, without dropout; needs Q = T.
 
         Returns:
             (B, Q, D).
         """
+        if attend is None:
+            context = self._attend(queries, values, attention_bias, training=training)  # (B, Q, N, K)
+        else:
+            query = self._heads(self.query_dense, queries)  # (B, T, N, K), as are the others
+            key, value = self._heads(self.key_dense, values), self._heads(self.value_dense, values)
+            context = attend(query, key, value, attention_bias)
+        context = ops.reshape(context, (-1, self.hidden_dim))  # (B·Q, D)
+        return ops.reshape(self.output_dense(context), ops.shape(queries))  # (B, Q, D)
+
+    def _attend(
+        self, queries: Tensor, values: Tensor, attention_bias: Tensor | None, *, training: bool | None
+    ) -> Tensor:
         query = self._heads(self.query_dense, queries, (0, 2, 1, 3)) * self.head_dim**-0.5  # (B, N, Q, K)
         key = self._heads(self.key_dense, values, (0, 2, 3, 1))  # (B, N, K, T)
         value = self._heads(self.value_dense, values, (0, 2, 1, 3))  # (B, N, T, K)
         probabilities = self._probabilities(ops.matmul(query, key), attention_bias)  # (B, N, Q, T)
         context = ops.matmul(self._dropout_layer(probabilities, training=training), value)  # (B, N, Q, K)
-        context = ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, self.hidden_dim))  # (B·Q, D)
-        return ops.reshape(self.output_dense(context), ops.shape(queries))  # (B, Q, D)
+        return ops.transpose(context, (0, 2, 1, 3))  # (B, Q, N, K)
 
     def _probabilities(self, scores: Tensor, attention_bias: Tensor | None) -> Tensor:
         if scores.shape[-1] == 1:  # one position takes all the attention; Keras would warn of such a softmax
@@ -147,11 +169,12 @@ class SelfAttention(keras.layers.Layer):
             scores = ops.add(scores, attention_bias)
         return ops.cast(self._softmax(scores), self.compute_dtype)
 
-    def _heads(self, dense: HeadsDense, inputs: Tensor, order: tuple[int, int, int, int]) -> Tensor:
+    def _heads(self, dense: HeadsDense, inputs: Tensor, order: tuple[int, int, int, int] = (0, 1, 2, 3)) -> Tensor:
         """Projects (B, T, D) to (B, T, N, K), its axes in `order`."""
         batch, length, _ = ops.shape(inputs)
         projected = dense(ops.reshape(inputs, (-1, self.hidden_dim)))  # (B·T, D)
-        return ops.transpose(ops.reshape(projected, (batch, length, self.num_heads, self.head_dim)), order)
+        split = ops.reshape(projected, (batch, length, self.num_heads, self.head_dim))
+        return ops.transpose(split, order)
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer.get_config`."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-from service.model.attention import PACKAGE, SelfAttention, Tensor, mask_to_bias
+from service.model.attention import PACKAGE, Attend, SelfAttention, Tensor, mask_to_bias
 from service.model.initializers import KernelInitializer, truncated_normal
 
 LAYER_NORM_EPSILON: Final = 1e-12
@@ -128,6 +128,7 @@ class TransformerEncoder(keras.layers.Layer):
         attention_bias: Tensor | None = None,
         training: bool | None = None,
         query_rows: int | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """Encodes.
 
@@ -138,6 +139,7 @@ class TransformerEncoder(keras.layers.Layer):
                 then unused.
             training: Whether to drop out.
             query_rows: Compute only the first so many positions; they still attend to all T. None: all.
+            attend: Fused attention; unused where only some positions are computed.
 
         Returns:
             (B, Q, D), Q being `query_rows` or T.
@@ -146,7 +148,8 @@ class TransformerEncoder(keras.layers.Layer):
         if attention_bias is None and padding_mask is not None:
             attention_bias = mask_to_bias(padding_mask)
         rows = inputs if query_rows is None else inputs[:, :query_rows]  # (B, Q, D)
-        attended = self._self_attention_layer(rows, inputs, attention_bias, training=training)
+        fused = attend if query_rows is None else None
+        attended = self._self_attention_layer(rows, inputs, attention_bias, training=training, attend=fused)
         attended = self._self_attention_dropout(attended, training=training)
         rows = self._self_attention_layer_norm(rows + attended)
         return self._feedforward_layer_norm(rows + self._feed_forward(rows, training=training))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from keras import ops
 
-from service.model.attention import Tensor, mask_to_bias
+from service.model.attention import Attend, Tensor, mask_to_bias
 from service.tensors import TOKEN_OUTPUTS, Output, Outputs
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def compute_outputs(
-    backbone: ElectraBackbone, token_ids: Tensor, segment_ids: Tensor, padding_mask: Tensor, outputs: Outputs
+    backbone: ElectraBackbone,
+    token_ids: Tensor,
+    segment_ids: Tensor,
+    padding_mask: Tensor,
+    outputs: Outputs,
+    attend: Attend | None = None,
 ) -> dict[Output, Tensor]:
     """Encodes a batch, in inference mode.
 
@@ -29,16 +34,23 @@ def compute_outputs(
         segment_ids: (B, S) integers.
         padding_mask: (B, S) integers, 1 for positions that count, 0 for others.
         outputs: What to compute; at least one.
+        attend: Fused attention of the backend's own; None: as Keras has it.
 
     Returns:
         Each of `outputs` and nothing else: see `read_outputs`.
     """
-    hidden = encode(backbone, token_ids, segment_ids, padding_mask, cls_only=not outputs & TOKEN_OUTPUTS)
+    hidden = encode(backbone, token_ids, segment_ids, padding_mask, cls_only=not outputs & TOKEN_OUTPUTS, attend=attend)
     return read_outputs(backbone, hidden, padding_mask, outputs)
 
 
 def encode(
-    backbone: ElectraBackbone, token_ids: Tensor, segment_ids: Tensor, padding_mask: Tensor, *, cls_only: bool
+    backbone: ElectraBackbone,
+    token_ids: Tensor,
+    segment_ids: Tensor,
+    padding_mask: Tensor,
+    *,
+    cls_only: bool,
+    attend: Attend | None = None,
 ) -> Tensor:
     """The last layer's hidden states, by far the larger part of the work.
 
@@ -48,6 +60,7 @@ def encode(
         segment_ids: (B, S) integers.
         padding_mask: (B, S) integers, 0 or 1.
         cls_only: Whether the last layer computes position 0 alone.
+        attend: Fused attention of the backend's own.
 
     Returns:
         (B, S, D), or (B, 1, D) where `cls_only`.
@@ -56,8 +69,8 @@ def encode(
     bias = mask_to_bias(padding_mask)
     *first, last = backbone.transformer_layers
     for layer in first:
-        hidden = layer(hidden, attention_bias=bias, training=False)
-    return last(hidden, attention_bias=bias, training=False, query_rows=1 if cls_only else None)
+        hidden = layer(hidden, attention_bias=bias, training=False, attend=attend)
+    return last(hidden, attention_bias=bias, training=False, query_rows=1 if cls_only else None, attend=attend)
 
 
 def read_outputs(

@@ -33,3 +33,12 @@ def test_an_output_nobody_asked_for_is_not_there() -> None:
         RowOutput(cls_output=np.zeros(2, np.float32)).get(Output.POOLED)
     with pytest.raises(KeyError, match="did not compute"):
         ModelOutput().row(0, encoding(1), frozenset({Output.CLS}))
+
+
+def test_a_padded_batch_holds_the_same_rows() -> None:
+    rows = [encoding(5, 6, 7), encoding(8)]
+    batch = Batch.pack(rows, BatchShape(2, 3)).padded(BatchShape(4, 8))
+    expected = Batch.pack(rows, BatchShape(4, 8))
+    for name in ("token_ids", "segment_ids", "padding_mask"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(expected, name))
+        assert getattr(batch, name).dtype == np.int32

@@ -16,7 +16,7 @@ import sys
 from typing import Final
 
 UNWANTED: Final = ("openvino_telemetry", "openvino.tools.ovc")
-"""Telemetry, and the converter of other libraries' models, a third of the import's time; OpenVINO does without either."""
+"""Telemetry, and the converter of other libraries' models, a third of the import's time: OpenVINO does without both."""
 
 for _name in UNWANTED:
     sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # None is what makes an import fail

@@ -12,7 +12,7 @@ import openvino as ov
 
 from service import __version__
 from service.engine.agreement import Agreement, agreement
-from service.engine.base import EngineSignature, ShapeGrid
+from service.engine.base import ShapeGrid
 from service.engine.cores import engine_threads, usable_cores
 from service.engine.golden import check_golden
 from service.engine.openvino.compile import compile_graph, computes_in
@@ -87,7 +87,9 @@ def _read(folder: Path) -> PresetFolder:
 def _engine(graph: ov.Model, preset: PresetFolder, dtype: str) -> OpenVINOEngine:
     compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), replicas=1)
     grid = ShapeGrid(max_rows=1, max_length=preset.config.max_sequence_length)
-    return OpenVINOEngine(compiled, EngineSignature("openvino", "cpu", dtype, preset.config.hidden_dim, grid))
+    engine = OpenVINOEngine(compiled, preset.config, dtype=dtype, grid=grid)
+    engine.warm_up([])
+    return engine
 
 
 def _write(preset: PresetFolder, graph: ov.Model, folder: Path, dtype: ArtefactDtype) -> None:

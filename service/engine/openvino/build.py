@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.engine.base import Engine, EngineSignature, ShapeGrid
+from service.engine.base import Engine, ShapeGrid
 from service.engine.cores import engine_threads, usable_cores
 from service.engine.openvino.artefact import read_graph
 from service.engine.openvino.compile import compile_graph
@@ -25,5 +25,6 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     graph = read_graph(preset) if preset.artefact else draw_graph(preset, load_weights=settings.load_weights)
     threads = engine_threads(settings.threads, settings.replicas, usable_cores())
     compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)
-    signature = EngineSignature("openvino", "cpu", settings.dtype, preset.config.hidden_dim, grid)
-    return tuple(OpenVINOEngine(compiled, signature) for _ in range(settings.replicas))
+    return tuple(
+        OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, grid=grid) for _ in range(settings.replicas)
+    )

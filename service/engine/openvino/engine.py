@@ -8,9 +8,11 @@ from typing import Final
 import numpy as np
 import openvino as ov
 
-from service.engine.base import EngineSignature
+from service.engine.base import EngineSignature, ShapeGrid
+from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
 from service.engine.openvino.graph import IDS, POSITIONS
+from service.presets.config import BackboneConfig
 from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs
 
 CLS_ALONE: Final = np.ones(1, np.int32)
@@ -25,12 +27,16 @@ class OpenVINOEngine:
 
     Args:
         compiled: From `compile_graph`, of a graph that `draw_graph` drew.
-        signature: What it is.
+        config: The architecture it was drawn of.
+        dtype: What it computes in.
+        grid: The batches to expect: any shape up to its largest.
     """
 
-    def __init__(self, compiled: ov.CompiledModel, signature: EngineSignature) -> None:
-        self._request: ov.InferRequest | None = compiled.create_infer_request()
-        self._signature = signature
+    def __init__(self, compiled: ov.CompiledModel, config: BackboneConfig, *, dtype: str, grid: ShapeGrid) -> None:
+        self._compiled = compiled
+        self._request: ov.InferRequest | None = None  # before warm-up, and once closed
+        self._bounds = InputBounds.of(config, grid)
+        self._signature = EngineSignature("openvino", "cpu", dtype, config.hidden_dim, grid)
 
     @property
     def signature(self) -> EngineSignature:
@@ -44,14 +50,16 @@ class OpenVINOEngine:
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """See `Engine.warm_up`."""
-        for shape in (BatchShape(1, 1), *shapes):
+        self._request = self._compiled.create_infer_request()
+        for shape in shapes:
             self.run(full_batch(shape), frozenset({Output.MEAN}))
             self.run(full_batch(shape), frozenset({Output.CLS}))
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Engine.run`."""
         if self._request is None:
-            raise RuntimeError("the engine is closed")
+            raise RuntimeError("the engine must be warm and open to run; it is not")
+        self._bounds.check(batch)
         whole = np.array([batch.shape.length], np.int32)
         inputs = {name: getattr(batch, name) for name in IDS}
         inputs[POSITIONS] = whole if outputs & TOKEN_OUTPUTS else CLS_ALONE

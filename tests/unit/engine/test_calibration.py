@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.batching.cost import CostModel, fit
 from service.engine.base import ShapeGrid
 from service.engine.calibration import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, calibration_shapes
+from service.engine.fixed_grid import fixed_grid
 from service.tensors import Batch, ModelOutput, Outputs
 from tests.fakes import FakeEngine
 
@@ -100,3 +101,11 @@ def test_a_disturbance_of_a_round_is_forgotten(first: int, slower: float) -> Non
     engine = TimedEngine(CostModel(2e-3, 3e-5, 1e-8), lambda run: slower if run in disturbed else 1.0)
     found = fit(calibrate(engine, 8192, engine.now, budget_s=10.0))
     assert found.seconds(8, 32) == pytest.approx(engine.cost.seconds(8, 32), rel=1e-6)
+
+
+@given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
+def test_shapes_of_a_fixed_grid_are_in_it(max_rows: int, max_length: int, max_tokens: int) -> None:
+    grid = fixed_grid(ShapeGrid(max_rows, max_length, max_tokens=max_tokens))
+    shapes = calibration_shapes(grid, max_tokens)
+    assert shapes
+    assert all(grid.holds(shape) for shape in shapes)

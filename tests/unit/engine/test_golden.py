@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.engine.base import ShapeGrid
 from service.engine.golden import LENGTH, check_golden, distance, golden_batch
 from service.errors import PresetError
 from service.presets.folder import PresetFolder
 from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
+from service.tensors import BatchShape
 from tests.fakes import FakeEngine, loaded_model
 
 
@@ -80,3 +82,10 @@ def test_the_input_fits_the_model() -> None:
 def test_vectors_of_other_lengths_are_infinitely_far() -> None:
     assert distance(np.ones(3, np.float32), np.ones(4, np.float32)) == float("inf")
     assert distance(np.ones(3, np.float32), np.zeros(3, np.float32)) == float("inf")
+
+
+def test_it_is_padded_to_a_shape_that_the_engine_takes(preset: PresetFolder) -> None:
+    engine = FakeEngine(grid=ShapeGrid(max_rows=4, max_length=64, rows=(2, 4), lengths=(32, 64)))
+    check_golden(engine, preset)
+    assert engine.batches[0].shape == BatchShape(2, 32)
+    check_golden(FakeEngine(max_length=64), preset)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -113,3 +115,21 @@ def test_the_exact_gelu_is_another_function() -> None:
     tanh, exact = (np.asarray(encoder(activation=name)(rows(1))) for name in ("gelu_tanh", "gelu"))
     difference = np.abs(tanh - exact).max()
     assert 1e-5 < difference < 1e-2
+
+
+def test_fused_attention_gives_what_the_layers_own_does() -> None:
+    def attend(query: Any, key: Any, value: Any, bias: Any) -> Any:
+        scores = np.einsum("bqnk,btnk->bnqt", query, key) / np.sqrt(query.shape[-1]) + np.asarray(bias)
+        exponentials = np.exp(scores - scores.max(-1, keepdims=True))
+        return np.einsum("bnqt,btnk->bqnk", exponentials / exponentials.sum(-1, keepdims=True), value)
+
+    layer, bias = encoder(), mask_to_bias(MASK)
+    found = layer(rows(1), attention_bias=bias, attend=attend)
+    np.testing.assert_allclose(found, layer(rows(1), attention_bias=bias), atol=1e-5)
+
+
+def test_fused_attention_is_left_out_where_only_some_rows_are_computed() -> None:
+    def attend(*_: Any) -> Any:
+        raise AssertionError
+
+    encoder()(rows(1), padding_mask=MASK, query_rows=1, attend=attend)

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.model import ElectraBackbone
+from service.model.attention import Attend
 from service.model.outputs import compute_outputs
 from service.tensors import TOKEN_OUTPUTS, Output, Outputs
 from tests.golden.reader import INPUTS, read_case
@@ -81,9 +82,11 @@ class RecordingLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no 
         super().__init__()
         self.inner, self.query_rows = inner, list[int | None]()
 
-    def call(self, inputs: object, attention_bias: object, query_rows: int | None = None) -> object:
+    def call(
+        self, inputs: object, attention_bias: object, query_rows: int | None = None, attend: Attend | None = None
+    ) -> object:
         self.query_rows.append(query_rows)
-        return self.inner(inputs, attention_bias=attention_bias, query_rows=query_rows)
+        return self.inner(inputs, attention_bias=attention_bias, query_rows=query_rows, attend=attend)
 
 
 @pytest.mark.parametrize("outputs", SUBSETS, ids=lambda outputs: "+".join(sorted(outputs)))

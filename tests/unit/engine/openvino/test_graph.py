@@ -59,6 +59,7 @@ def test_equals_the_keras_model(name: str, outputs: Outputs, tmp_path: Path) -> 
     config = CONFIGS[name]
     backbone, folder = preset(config, tmp_path / "model")
     [engine] = build_engines(folder, ModelSettings(preset="model", dtype="float32"), GRID)
+    engine.warm_up([])
     for rows, length in [(1, 1), (2, 12), (4, 5)]:
         sent = batch(config, rows, length)
         expected = compute_outputs(backbone, sent.token_ids, sent.segment_ids, sent.padding_mask, outputs)
@@ -70,6 +71,8 @@ def test_equals_the_keras_model(name: str, outputs: Outputs, tmp_path: Path) -> 
 def test_replicas_share_one_graph_and_answer_alike(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
     engines = build_engines(folder, ModelSettings(preset="model", dtype="float32", replicas=2), GRID)
+    for engine in engines:
+        engine.warm_up([])
     sent = batch(SMALL, 2, 6)
     answers = [engine.run(sent, frozenset({Output.MEAN})).mean_output for engine in engines]
     assert answers[0] is not None
@@ -80,6 +83,7 @@ def test_replicas_share_one_graph_and_answer_alike(tmp_path: Path) -> None:
 def test_answers_stay_what_they_are_when_the_engine_runs_again(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
     [engine] = build_engines(folder, ModelSettings(preset="model", dtype="float32"), GRID)
+    engine.warm_up([])
     first = engine.run(batch(SMALL, 2, 6), frozenset({Output.SEQUENCE})).sequence_output
     assert first is not None
     kept = first.copy()

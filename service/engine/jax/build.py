@@ -1,0 +1,46 @@
+"""Builds the engines of one model: devices and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from service.engine.base import Engine, ShapeGrid
+from service.engine.fixed_grid import fixed_grid
+from service.engine.jax.engine import JaxEngine
+from service.engine.keras_backend import RANDOM_SEED, require_dtype
+from service.engine.placement import choose_devices, device_index
+from service.errors import EngineUnavailable
+from service.model.loading import load_backbone
+from service.presets.folder import PresetFolder
+from service.settings import ModelSettings
+
+
+def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
+    """Builds the replicas of one model; those on one device share its weights.
+
+    Raises:
+        EngineUnavailable: The device asked for is not here, or the dtype or compiler is not JAX'.
+        PresetError: The weights cannot be read.
+    """
+    require_dtype(settings.dtype, "jax")
+    if settings.compiler == "graph":
+        raise EngineUnavailable("compiler must be auto or xla for the jax engine; received graph")
+    gpus = _gpus()
+    names = choose_devices(settings.device, settings.replicas, len(gpus), backend="JAX")
+    [host, *_] = jax.devices("cpu")
+    with jax.default_device(host):  # each engine takes a copy to its own device
+        backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights, seed=RANDOM_SEED)
+    fixed = fixed_grid(grid)
+    return tuple(
+        JaxEngine(backbone, device=host if name == "cpu" else gpus[device_index(name)], name=name, grid=fixed)
+        for name in names
+    )
+
+
+def _gpus() -> list[Any]:
+    try:
+        return list(jax.devices("gpu"))
+    except RuntimeError:  # how JAX says that there are none
+        return []

@@ -1,0 +1,117 @@
+"""Runs a backbone that Keras has on JAX, compiled by XLA before the first request.
+
+Both programs (`service.engine.programs`) are compiled ahead of time for every shape of the grid, and a run only looks
+one up: there is nothing left in it that could trace or compile. Weights lie on the device and are passed as arguments;
+baked into programs they would be there once for each. One array goes to the device, and just the outputs asked for
+come back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from service.engine.base import EngineSignature, ShapeGrid
+from service.engine.bounds import InputBounds
+from service.engine.calibration import full_batch
+from service.engine.jax.attention import choose_attention
+from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
+from service.model.attention import Attend
+from service.model.backbone import ElectraBackbone
+from service.model.outputs import compute_outputs
+from service.tensors import Batch, BatchShape, ModelOutput, Outputs
+
+Program = Callable[[Sequence[Any], Any], Mapping[str, Any]]
+
+
+class JaxEngine:
+    """Runs a backbone as XLA programs on one device.
+
+    Args:
+        backbone: Built on Keras' JAX backend.
+        device: Where to compute.
+        name: What the signature calls it: `cpu` or `gpu:N`.
+        grid: The batches to run; row counts and lengths are fixed.
+    """
+
+    def __init__(self, backbone: ElectraBackbone, *, device: Any, name: str, grid: ShapeGrid) -> None:
+        config = backbone.config
+        self._signature = EngineSignature(
+            engine="jax",
+            device=name,
+            dtype=backbone.dtype_policy.compute_dtype,
+            hidden_dim=config.hidden_dim,
+            grid=grid,
+        )
+        self._backbone = backbone
+        self._device = device
+        self._bounds = InputBounds.of(config, grid)
+        self._weights = jax.device_put([weight.value for weight in backbone.weights], device)
+        self._attend: Attend | None = None
+        self._programs: dict[tuple[Outputs, BatchShape], Program] = {}
+        self._compilations = 0
+        self._compilations_when_warm = 0
+
+    @property
+    def signature(self) -> EngineSignature:
+        """See `Engine.signature`."""
+        return self._signature
+
+    @property
+    def compilations(self) -> int:
+        """See `Engine.compilations`."""
+        return self._compilations - self._compilations_when_warm
+
+    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
+        """See `Engine.warm_up`."""
+        config, grid = self._backbone.config, self._signature.grid
+        heads = (config.num_heads, config.hidden_dim // config.num_heads)
+        self._attend = choose_attention(self._device, self._signature.dtype, heads, grid)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles without Python's lock
+            compiling = {
+                (outputs, shape): pool.submit(self._lower(outputs, shape).compile)
+                for outputs, shape in product(PROGRAMS, grid.shapes())
+            }
+        self._programs = {key: compiled.result() for key, compiled in compiling.items()}
+        for outputs, shape in product(PROGRAMS, shapes):
+            self.run(full_batch(shape), outputs)
+        self._compilations_when_warm = self._compilations
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `Engine.run`."""
+        self._bounds.check(batch)
+        program = self._programs.get((program_of(outputs), batch.shape))
+        if program is None:
+            raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
+        computed = program(self._weights, jax.device_put(stack_inputs(batch), self._device))
+        # All copies are started before the first is waited for.
+        wanted = jax.device_get({output.value: computed[output.value] for output in outputs})
+        return to_model_output(wanted, outputs)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._programs.clear()
+        self._weights = []
+
+    def _lower(self, outputs: Outputs, shape: BatchShape) -> Any:
+        """Traces one program; what comes of it is yet to be compiled."""
+        self._compilations += 1
+        inputs = jax.ShapeDtypeStruct(
+            (3, shape.rows, shape.length), np.int32, sharding=jax.sharding.SingleDeviceSharding(self._device)
+        )
+        return jax.jit(self._program(outputs)).lower(self._weights, inputs)
+
+    def _program(self, outputs: Outputs) -> Program:
+        def program(weights: Sequence[Any], inputs: Any) -> Mapping[str, Any]:
+            with keras.StatelessScope(state_mapping=list(zip(self._backbone.weights, weights, strict=True))):
+                computed = compute_outputs(self._backbone, inputs[0], inputs[1], inputs[2], outputs, self._attend)
+            return {output.value: tensor for output, tensor in computed.items()}
+
+        return program

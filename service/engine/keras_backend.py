@@ -1,0 +1,52 @@
+"""What engines that run Keras have in common: Keras' one backend, its dtypes, and the random weights.
+
+Keras computes on one backend in a process, the one that `KERAS_BACKEND` names when Keras is first imported.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Final
+
+from service.errors import EngineUnavailable
+
+DTYPES: Final = ("float32", "bfloat16", "float16")
+RANDOM_SEED: Final = 0
+"""Which random weights a model without pretrained ones gets: the same at every start, on every backend."""
+
+
+def use_keras_on(backend: str) -> None:
+    """Makes Keras run on `backend`, where that is still open.
+
+    Args:
+        backend: `tensorflow` or `jax`.
+
+    Raises:
+        EngineUnavailable: It is not installed, or Keras already runs on another.
+    """
+    if find_spec(backend) is None:
+        raise EngineUnavailable(f"engine {backend} needs {backend} installed; see the extras in the README")
+    os.environ.setdefault("KERAS_BACKEND", backend)
+    import keras
+
+    if keras.backend.backend() != backend:
+        raise EngineUnavailable(f"Keras must run on {backend} for this engine; it runs on {keras.backend.backend()}")
+
+
+def require_dtype(dtype: str, engine: str) -> None:
+    """Does nothing where Keras computes in `dtype`.
+
+    Raises:
+        EngineUnavailable: It does not.
+
+    Example:
+        >>> require_dtype("int8", "jax")
+        Traceback (most recent call last):
+        ...
+        service.errors.EngineUnavailable: dtype must be float32, bfloat16 or float16 for the jax engine; received int8
+    """
+    if dtype not in DTYPES:
+        raise EngineUnavailable(
+            f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]} for the {engine} engine; received {dtype}"
+        )
