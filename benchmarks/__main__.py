@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -67,6 +68,7 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
 def main() -> int:
     """Measures the parts that were asked for, and writes the report of everything measured so far."""
     flags = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process that was started is ended
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     effort = dataclasses.replace(QUICK if flags.quick else FULL, device=flags.device)
     if flags.rounds:

@@ -41,7 +41,7 @@ class Agreement:
 
 
 def compare(found: ModelOutput, expected: ModelOutput, lengths: Sequence[int] = LENGTHS) -> Agreement:
-    """Compares (B, S, H) and (B, H) outputs where positions count; S may differ.
+    """Compares (B, S, H) and (B, H) outputs where positions count; B and S may differ by padding.
 
     Example:
         >>> one = ModelOutput(np.ones((1, 2, 2), np.float32), np.ones((1, 2), np.float32))
@@ -49,7 +49,7 @@ def compare(found: ModelOutput, expected: ModelOutput, lengths: Sequence[int] = 
         0.0
     """
     pairs = [(_sequence(found)[row, :n], _sequence(expected)[row, :n]) for row, n in enumerate(lengths)]
-    pairs.append((_pooled(found), _pooled(expected)))
+    pairs.append((_pooled(found)[: len(lengths)], _pooled(expected)[: len(lengths)]))
     return Agreement(
         difference=max(float(np.abs(a - b).max()) for a, b in pairs),
         cosine=min(float(_cosines(a, b).min()) for a, b in pairs),

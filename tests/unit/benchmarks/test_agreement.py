@@ -19,6 +19,13 @@ def test_padding_does_not_count() -> None:
     assert compare(output(3, padding=7.0), output(5), [2]).difference == 0
 
 
+def test_rows_of_padding_do_not_count() -> None:
+    one = output()
+    assert one.pooled_output is not None
+    two = ModelOutput(sequence_output=one.sequence_output, pooled_output=np.repeat(one.pooled_output, 2, axis=0))
+    assert compare(two, one, [2]).difference == 0
+
+
 def test_the_largest_difference_is_found() -> None:
     assert compare(output(noise=0.25), output(), [2]).difference == pytest.approx(0.25)
 
