@@ -87,6 +87,24 @@ conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub, transformers an
 conformance-report: $(CONFORMANCE)/.installed ## Print how far checkpoints and tokenizers are from transformers'
 	$(CONFORMANCE)/bin/python -m tests.conformance.transformers_report
 
+# What is compared with needs the same, and more of it.
+BENCH := .venv-bench
+
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	grep -v '^kagglesdk==' constraints.txt > $(BENCH)/constraints.txt  # KerasHub pins one of its own
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(BENCH)/constraints.txt \
+	  --requirement benchmarks/requirements.txt --editable '.[int8]'
+	@touch $@
+
+.PHONY: bench
+bench: $(BENCH)/.installed ## Measure everything into benchmarks/results: more than an hour, on a quiet machine; parts in ARGS
+	$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH)/.installed ## The same in a quarter of an hour, to see that it works; its numbers mean little
+	$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
+
 .PHONY: golden
 golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
@@ -94,4 +112,4 @@ golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub an
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -26,6 +27,9 @@ from service.registry import ModelLoader, ModelRegistry
 from service.settings import BatchingSettings, Settings
 from service.texts import TextEncoder
 
+PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
+"""Makes the planner of a loaded model."""
+
 
 def build_process(
     settings: Settings,
@@ -33,6 +37,7 @@ def build_process(
     *,
     on_ready: OnReady,
     load: ModelLoader | None = None,
+    make_planner: PlannerFactory | None = None,
 ) -> Process:
     """Builds the whole service; nothing listens or loads until it runs.
 
@@ -43,9 +48,10 @@ def build_process(
         log: Where everything logs.
         on_ready: Called once, when requests can come.
         load: How a model is loaded; default: from the settings' sources of presets.
+        make_planner: What cuts a model's batches; default: `build_planner`.
     """
     metrics = Metrics(__version__)
-    registry = build_registry(settings, metrics, log, load=load)
+    registry = build_registry(settings, metrics, log, load=load, make_planner=make_planner)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
@@ -66,11 +72,12 @@ def build_registry(
     log: structlog.typing.FilteringBoundLogger,
     *,
     load: ModelLoader | None = None,
+    make_planner: PlannerFactory | None = None,
 ) -> ModelRegistry:
     """The configured models, each to be put behind a batcher of its own."""
 
     def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
-        return build_batcher(name, loaded, batching, metrics, log)
+        return build_batcher(name, loaded, batching, metrics, log, make_planner=make_planner or build_planner)
 
     return ModelRegistry(
         settings.models,
@@ -83,27 +90,34 @@ def build_registry(
     )
 
 
+def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:
+    """The planner of one model, by what its engine took at calibration."""
+    grid = loaded.engines[0].signature.grid
+    return Planner(
+        fit(loaded.timings),
+        grid,
+        max_tokens=batching.max_batch_tokens,
+        target_batch_s=batching.target_batch_s,
+    )
+
+
 def build_batcher(
     name: str,
     loaded: LoadedModel,
     batching: BatchingSettings,
     metrics: Metrics,
     log: structlog.typing.FilteringBoundLogger,
+    *,
+    make_planner: PlannerFactory,
 ) -> Batcher:
     """Queue, planner and threads of one model, and its gauges."""
     clock = LoopClock()
-    grid = loaded.engines[0].signature.grid
     queue = RequestQueue[Row](
         QueueBounds(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
     )
     batcher = Batcher(
         queue=queue,
-        planner=Planner(
-            fit(loaded.timings),
-            grid,
-            max_tokens=batching.max_batch_tokens,
-            target_batch_s=batching.target_batch_s,
-        ),
+        planner=make_planner(loaded, batching),
         runners=[EngineRunner(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
         clock=clock,
         metrics=metrics.batches(name),

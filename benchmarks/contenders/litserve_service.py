@@ -1,0 +1,74 @@
+"""KerasHub behind LitServe: `python -m benchmarks.contenders.litserve_service --port P`.
+
+As LitServe's guide has it: requests are batched, up to 32, and padded to the longest. The backbone is one traced
+function, which is faster than `predict`; answers are rendered by orjson, which is faster than LitServe's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import litserve
+from starlette.responses import Response
+
+from benchmarks.contenders.app import port_flag
+from benchmarks.contenders.wire import PATH, Asked, cut, pad, read, render
+from benchmarks.encoders.keras_hub import KerasHubEncoder, build_function
+from benchmarks.workload import Ids
+from service.tensors import Outputs, RowOutput
+
+SIZE: Final = "small"
+MAX_ROWS: Final = 32
+TIMEOUT_S: Final = 0.005
+
+Answer = tuple[list[RowOutput], Outputs]
+
+
+class ElectraAPI(litserve.LitAPI):
+    """What LitServe calls, in its worker's process."""
+
+    def setup(self, device: str) -> None:
+        """Loads the model and traces it."""
+        del device
+        self._encoder: KerasHubEncoder = build_function(SIZE)
+        self._encoder.run(pad(read({"token_ids": [[101, 102]], "outputs": ["pooled_output"]}).rows), frozenset())
+
+    def decode_request(self, request) -> Asked:  # type: ignore[no-untyped-def]  # LitServe acts on an annotation
+        """One request's rows, of its JSON."""
+        return read(request)
+
+    def batch(self, inputs: list[Asked]) -> list[Asked]:
+        """The requests that LitServe has gathered."""
+        return inputs
+
+    def predict(self, inputs: list[Asked]) -> list[Answer]:
+        """Runs the rows of all requests, at most `MAX_ROWS` in one batch."""
+        outputs = frozenset(output for asked in inputs for output in asked.outputs)
+        rows = [row for asked in inputs for row in asked.rows]
+        batches = [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]
+        answers = (answer for batch in batches for answer in self._run(batch, outputs))
+        return [([next(answers) for _ in asked.rows], asked.outputs) for asked in inputs]
+
+    def unbatch(self, output: list[Answer]) -> list[Answer]:
+        """An answer for each request."""
+        return output
+
+    def encode_response(self, output: Answer) -> Response:
+        """One answer's JSON."""
+        return Response(render(*output), media_type="application/json")
+
+    def _run(self, rows: Sequence[Ids], outputs: Outputs) -> list[RowOutput]:
+        return cut(self._encoder.run(pad(rows), outputs), rows, outputs)
+
+
+def main() -> None:
+    """Serves until a signal comes."""
+    port = port_flag()
+    api = ElectraAPI(max_batch_size=MAX_ROWS, batch_timeout=TIMEOUT_S, api_path=PATH)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, healthcheck_path="/readyz")
+    server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

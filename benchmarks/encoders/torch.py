@@ -1,0 +1,80 @@
+"""transformers' ELECTRA on torch, with its fused attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.encoders.base import MAX_ROWS, AnyShape
+from benchmarks.machine import cores
+from benchmarks.weights import checkpoint_folder
+from service.tensors import Batch, ModelOutput, Output, Outputs
+
+
+class TorchEncoder(AnyShape):
+    """Runs transformers' model, and the pooler that transformers' ELECTRA does not have.
+
+    Args:
+        model: An `ElectraModel`.
+        pooler: A `torch.nn.Linear`.
+        device: Where both are.
+        max_rows: Largest batch.
+    """
+
+    def __init__(self, model: Any, pooler: Any, device: str, max_rows: int) -> None:
+        import torch
+
+        super().__init__(max_rows)
+        self._torch = torch
+        self._model = model
+        self._pooler = pooler
+        self._device = device
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `Encoder.run`; `sequence_output` reaches the host only where it is asked for."""
+        torch = self._torch
+        with torch.inference_mode():
+            hidden = self._model(
+                input_ids=self._tensor(batch.token_ids),
+                token_type_ids=self._tensor(batch.segment_ids),
+                attention_mask=self._tensor(batch.padding_mask),
+            ).last_hidden_state  # (B, S, H)
+            pooled = torch.tanh(self._pooler(hidden[:, 0]))  # (B, H)
+            sequence = _numpy(hidden) if Output.SEQUENCE in outputs else None
+            return ModelOutput(sequence_output=sequence, pooled_output=_numpy(pooled))
+
+    def _tensor(self, ids: Any) -> Any:
+        return self._torch.from_numpy(ids).to(self._device, self._torch.int64)
+
+
+def build_torch(size: str, *, dtype: str, device: str = "cpu", max_rows: int = MAX_ROWS) -> TorchEncoder:
+    """The checkpoint with SDPA, for inference, on every core."""
+    import torch
+
+    torch.set_num_threads(cores())
+    model, pooler = load_torch(size, attention="sdpa")
+    kind = getattr(torch, dtype)
+    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device, max_rows)
+
+
+def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:
+    """Transformers' model and the pooler beside it, float32."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    transformers.logging.set_verbosity_error()  # it warns of the pooler, which it leaves unread
+    transformers.logging.disable_progress_bar()
+    folder = checkpoint_folder(size)
+    weights = load_file(folder / "model.safetensors")
+    model = transformers.ElectraModel.from_pretrained(folder, attn_implementation=attention).eval()
+    width = model.config.hidden_size
+    pooler = torch.nn.Linear(width, width)
+    pooler.load_state_dict({name: weights[f"pooler.dense.{name}"] for name in ("weight", "bias")})
+    return model, pooler.eval()
+
+
+def _numpy(tensor: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    array: np.ndarray[Any, np.dtype[np.float32]] = tensor.float().cpu().numpy()
+    return array

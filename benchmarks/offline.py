@@ -1,0 +1,136 @@
+"""Part 1: what encoders reach by themselves, without a service around them.
+
+At fixed shapes, full batches without padding: GFLOP/s, and the fraction of the machine's matrix peak. Over the natural
+mix, cut into batches in three orders (`orders`): real tokens and sequences a second. Both default outputs are computed
+and copied to numpy by all, so every position of the last layer is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Final
+
+from benchmarks.agreement import OUTPUTS, compare, probe, require_agreement
+from benchmarks.encoders.base import Encoder, EncoderSpec
+from benchmarks.encoders.questions import Encode, Time, start_encoder
+from benchmarks.encoders.roster import OTHERS, OURS, REFERENCE
+from benchmarks.flops import forward_flops
+from benchmarks.measurements import Findings
+from benchmarks.orders import Batches, in_arrival_order, one_by_one, real_tokens, sorted_by_length
+from benchmarks.peak import SHAPES as PRODUCTS
+from benchmarks.peak import Multiply, start_products
+from benchmarks.prepare import prepare
+from benchmarks.rounds import interleave
+from benchmarks.sizes import Effort, config_of
+from benchmarks.worker import Unavailable, Worker
+from benchmarks.workload import encodings, natural_lengths
+
+SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
+"""Rows and length of the fixed batches."""
+ROWS: Final = 32
+LIBRARIES: Final = {"openvino": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
+"""Whose matrix products are tried for the machine's peak, and in what."""
+Workers = Mapping[EncoderSpec, Worker[Encoder]]
+log = logging.getLogger(__name__)
+
+
+def measure_offline(effort: Effort) -> Findings:
+    """Measures every encoder that can be built here."""
+    findings = Findings("offline", effort.quick)
+    prepare(effort.sizes)
+    for size in effort.sizes:
+        with ExitStack() as stack:
+            workers = start_all(stack, size, findings)
+            check_agreement(workers, size, findings)
+            measure_shapes(workers, size, effort, findings)
+            measure_orders(workers, size, effort, findings)
+    return findings
+
+
+def start_all(stack: ExitStack, size: str, findings: Findings) -> Workers:
+    """Every encoder that can be built here; the others are noted with the reason."""
+    workers = {}
+    for spec in (*OURS, *OTHERS):
+        try:
+            workers[spec] = stack.enter_context(start_encoder(spec, size))
+            log.info("%s: %s is there", size, spec.name)
+        except Unavailable as error:
+            findings.skip(f"{spec.name}, {size}", error)
+    return workers
+
+
+def check_agreement(workers: Workers, size: str, findings: Findings) -> None:
+    """Compares all with the reference before anything is timed.
+
+    Raises:
+        Disagreement: One of them computes something else.
+    """
+    question = Encode(probe(), OUTPUTS)
+    answers = {spec: worker.ask(question)[0] for spec, worker in workers.items()}
+    expected = next(answer for spec, answer in answers.items() if spec.name == REFERENCE)
+    for spec, answer in answers.items():
+        agreement = compare(answer, expected)
+        findings.add("largest_difference", [agreement.difference], encoder=spec.name, size=size)
+        findings.add("least_cosine", [agreement.cosine], encoder=spec.name, size=size)
+        require_agreement(spec.name, spec.dtype, agreement)
+
+
+def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
+    """Full batches of fixed shapes, and the machine's matrix peak in the same rounds."""
+    cases: dict[str, Callable[[], float]] = {}
+    for rows, length in SHAPES:
+        question = Time([encodings([length] * rows)], OUTPUTS, least_s=effort.shape_s)
+        cases |= {f"{spec.name}|{rows}x{length}": partial(worker.ask, question) for spec, worker in workers.items()}
+    log.info("%s: fixed shapes, %d cases, %d rounds", size, len(cases), effort.rounds)
+    with start_peak() as products:
+        samples = interleave({**products, **cases}, effort.rounds)
+    for name in products:
+        library, dtype, product = name.split("|")
+        labels = {"library": library, "dtype": dtype, "product": product, "size": size}
+        findings.add("product_gflop_per_s", samples[name], **labels)
+    for name in cases:
+        encoder, shape = name.split("|")
+        rows, length = map(int, shape.split("x"))
+        flops = forward_flops(config_of(size), rows, length)
+        labels = {"encoder": encoder, "size": size, "shape": shape}
+        findings.add("batch_ms", [1e3 * s for s in samples[name]], **labels)
+        findings.add("gflop_per_s", [flops / s / 1e9 for s in samples[name]], **labels)
+        findings.add("tokens_per_s", [rows * length / s for s in samples[name]], **labels)
+
+
+@contextmanager
+def start_peak() -> Iterator[dict[str, Callable[[], float]]]:
+    """What measures the rate of each library's products, by library, dtype and shape."""
+    with ExitStack() as stack:
+        libraries = {name: stack.enter_context(start_products(name)) for name in LIBRARIES}
+        yield {
+            f"{library}|{dtype}|{'x'.join(map(str, shape))}": partial(worker.ask, Multiply(dtype, shape))
+            for library, worker in libraries.items()
+            for dtype in LIBRARIES[library]
+            for shape in PRODUCTS
+        }
+
+
+def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
+    """The natural mix, cut into batches in three orders."""
+    waiting = encodings(natural_lengths(effort.sequences[size]))
+    orders: dict[str, Batches] = {
+        f"arrival order, {ROWS}": in_arrival_order(waiting, ROWS),
+        f"length-sorted, {ROWS}": sorted_by_length(waiting, ROWS),
+        "one by one": one_by_one(waiting),
+    }
+    cases: dict[str, Callable[[], float]] = {}
+    for order, batches in orders.items():
+        question = Time(batches, OUTPUTS)
+        for spec, worker in workers.items():
+            cases[f"{spec.name}|{order}"] = partial(worker.ask, question)
+    log.info("%s: natural mix, %d cases, %d rounds", size, len(cases), effort.mix_rounds)
+    interleave(cases, 1)  # every shape once: some compile for each
+    for name, seconds in interleave(cases, effort.mix_rounds).items():
+        encoder, order = name.split("|")
+        labels = {"encoder": encoder, "size": size, "order": order}
+        findings.add("tokens_per_s", [real_tokens(orders[order]) / s for s in seconds], **labels)
+        findings.add("sequences_per_s", [len(waiting) / s for s in seconds], **labels)

@@ -1,0 +1,81 @@
+"""This service with batches cut in order of arrival and padded to their longest row: only the planner differs.
+
+`python -m benchmarks.padding_service serve …` takes the flags of `electra-serve serve`. It shows what the planner is
+worth; nobody should want it, so it is no setting of the product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from service.batching.cost import CostModel, fit
+from service.batching.planner import MicroBatch, Planner
+from service.bootstrap import build_process
+from service.engine.base import ShapeGrid
+from service.engine.factory import LoadedModel
+from service.logs import configure_logs
+from service.settings import BatchingSettings, Settings
+from service.settings_sources import add_flags, read_settings
+
+
+class ArrivalOrderPlanner(Planner):
+    """Full batches in order of arrival, whatever their padding costs: what dynamic batching mostly is.
+
+    Args:
+        cost: What a batch costs: tells when the next one is to be cut, and nothing else.
+        grid: The shapes that the engine takes.
+
+    Example:
+        >>> grid = ShapeGrid(max_rows=2, max_length=512)
+        >>> planner = ArrivalOrderPlanner(CostModel(1.0, 1.0, 0.0), grid)
+        >>> [(batch.rows, batch.shape.length) for batch in planner.plan([3, 100, 5])]
+        [((0, 1), 100), ((2,), 5)]
+    """
+
+    def __init__(self, cost: CostModel, grid: ShapeGrid) -> None:
+        super().__init__(cost, grid, max_tokens=grid.max_rows * grid.max_length)
+        self._shapes = grid
+
+    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
+        """See `Planner.plan`."""
+        starts = range(0, len(lengths), self._shapes.max_rows)
+        return [self._full_batch(lengths, start) for start in starts]
+
+    def urgent(self, lengths: Sequence[int]) -> MicroBatch:
+        """See `Planner.urgent`."""
+        return self._full_batch(lengths, 0)
+
+    def _full_batch(self, lengths: Sequence[int], start: int) -> MicroBatch:
+        rows = tuple(range(start, min(start + self._shapes.max_rows, len(lengths))))
+        return MicroBatch(rows, self._shapes.fit(len(rows), max(lengths[row] for row in rows)))
+
+
+def make_planner(loaded: LoadedModel, _: BatchingSettings) -> Planner:
+    """What stands in for `service.bootstrap.build_planner`."""
+    return ArrivalOrderPlanner(fit(loaded.timings), loaded.engines[0].signature.grid)
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal comes."""
+    log = configure_logs(settings.log)
+
+    async def run() -> int:
+        return await build_process(settings, log, on_ready=lambda *_: None, make_planner=make_planner).run()
+
+    return asyncio.run(run())
+
+
+def main() -> int:
+    """Runs the one command that there is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    command = parser.add_subparsers(required=True).add_parser("serve")
+    source = add_flags(command)
+    return serve(read_settings(parser.parse_args(), source, os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Has every file that contenders read made, once, before any of them is started."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from subprocess import CalledProcessError
+
+from benchmarks.encoders.onnx_files import onnx_file
+from benchmarks.weights import artefact_folder, checkpoint_folder, preset_folder
+
+log = logging.getLogger(__name__)
+
+
+def prepare(sizes: Sequence[str]) -> None:
+    """Makes the weights of each size in every format, where they are not there yet."""
+    for size in sizes:
+        preset_folder(size)
+        checkpoint_folder(size)
+        onnx_file(size, "float32")
+        _try_artefacts(size)
+
+
+def _try_artefacts(size: str) -> None:
+    """Where the openvino engine is not installed, who needs them says so."""
+    for dtype in ("float32", "bfloat16", "int8"):
+        try:
+            artefact_folder(size, dtype)
+        except CalledProcessError as error:
+            log.warning("%s: no %s artefact: electra-serve compile ended with %d", size, dtype, error.returncode)

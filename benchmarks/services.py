@@ -1,0 +1,58 @@
+"""The services that are measured: ours, by engine and dtype, and the contenders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from benchmarks.fleet import ServiceSpec
+from benchmarks.weights import artefact_folder, served_folder
+
+SIZE: Final = "small"
+"""Services are compared on one architecture: on a larger one the service itself matters less."""
+LITSERVE: Final = "KerasHub + LitServe"
+ONNX_BATCHING: Final = "onnxruntime, dynamic batching"
+ONNX_ROWS: Final = "onnxruntime, row by row"
+ARTEFACT: Final = "openvino artefact"
+CONTENDERS: Final = {
+    LITSERVE: "benchmarks.contenders.litserve_service",
+    ONNX_BATCHING: "benchmarks.contenders.onnx_batching",
+    ONNX_ROWS: "benchmarks.contenders.onnx_rows",
+}
+MODULE: Final = "service"
+PADDING_MODULE: Final = "benchmarks.padding_service"
+
+
+def our_service(engine: str, dtype: str, *, module: str = MODULE, name: str = "") -> ServiceSpec:
+    """This service on one engine.
+
+    Args:
+        engine: As in the settings.
+        dtype: As in the settings.
+        module: What is run; `PADDING_MODULE` for the one that pads.
+        name: As it is reported; default: engine and dtype.
+    """
+    model = {"preset": str(served_folder(SIZE, dtype)), "name": "electra", "engine": engine, "dtype": dtype}
+    return _our_service(model, name or f"{engine}/{dtype}", module)
+
+
+def artefact_service(dtype: str) -> ServiceSpec:
+    """This service on what `electra-serve compile` made."""
+    model = {"preset": str(artefact_folder(SIZE, dtype)), "name": "electra"}
+    return _our_service(model, f"{ARTEFACT}/{dtype}", MODULE)
+
+
+def contender(name: str) -> ServiceSpec:
+    """One of `CONTENDERS`."""
+    return ServiceSpec(name, lambda rest_port, _: ("-m", CONTENDERS[name], "--port", str(rest_port)))
+
+
+def _our_service(model: Mapping[str, str], name: str, module: str) -> ServiceSpec:
+    before = ("-m", module, "serve", "--models", json.dumps(model), "--log.format=json")
+    return ServiceSpec(name, partial(_our_command, before), grpc=True, metrics=True)
+
+
+def _our_command(before: Sequence[str], rest_port: int, grpc_port: int) -> Sequence[str]:
+    return (*before, f"--rest.port={rest_port}", f"--grpc.port={grpc_port}")

@@ -1,0 +1,110 @@
+"""Part 5: from a process' start to READY, and the memory it then has.
+
+READY is when `/readyz` answers 200: the model is loaded, compiled, warm and timed. Files are in the page cache, as
+they are where a container starts again; each engine is started some times, in turns.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks.fleet import RunningService, ServiceFailed, ServiceSpec
+from benchmarks.measurements import Findings
+from benchmarks.prepare import prepare
+from benchmarks.rounds import interleave
+from benchmarks.services import CONTENDERS, SIZE, artefact_service, contender, our_service
+from benchmarks.sizes import Effort
+from service.presets.artefact import DTYPES
+
+ENGINES: Final = (
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("tensorflow", "float32"),
+    ("tensorflow", "bfloat16"),
+    ("jax", "float32"),
+)
+SMAPS: Final = "smaps_rollup"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One start.
+
+    Attributes:
+        seconds: From the process' start to READY.
+        rss_mib: Resident memory then, of the process and its children.
+        pss_mib: The same, with shared pages counted in parts.
+    """
+
+    seconds: float
+    rss_mib: float
+    pss_mib: float
+
+
+def measure_start(effort: Effort) -> Findings:
+    """Starts every engine that can be started here, some times."""
+    findings = Findings("start", effort.quick)
+    prepare((SIZE,))
+    cases = {spec.name: partial(_start, spec) for spec in _specs() if _can_start(spec, findings)}
+    for name, starts in interleave(cases, effort.starts).items():
+        findings.add("start_s", [started.seconds for started in starts], service=name)
+        findings.add("rss_mib", [started.rss_mib for started in starts], service=name)
+        findings.add("pss_mib", [started.pss_mib for started in starts], service=name)
+    return findings
+
+
+def _specs() -> list[ServiceSpec]:
+    return [
+        *(our_service(engine, dtype) for engine, dtype in ENGINES),
+        *(artefact_service(dtype) for dtype in DTYPES),
+        *(contender(name) for name in CONTENDERS),
+    ]
+
+
+def _can_start(spec: ServiceSpec, findings: Findings) -> bool:
+    """Starts it once, uncounted: brings its files into the page cache."""
+    try:
+        _start(spec)
+    except ServiceFailed as error:
+        findings.skip(spec.name, error)
+        return False
+    return True
+
+
+def _start(spec: ServiceSpec) -> Started:
+    began = time.perf_counter()
+    service = RunningService(spec)
+    try:
+        service.wait_ready()
+        seconds = time.perf_counter() - began
+        memory = [_memory_kib(pid) for pid in _group(service.pid)]
+    finally:
+        service.close()
+    log.info("%s: %.2f s", spec.name, seconds)
+    return Started(seconds, sum(m["Rss"] for m in memory) / 1024, sum(m["Pss"] for m in memory) / 1024)
+
+
+def _group(pid: int) -> list[int]:
+    """The processes of a group, by its leader."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[2]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _memory_kib(pid: int) -> Mapping[str, int]:
+    """`Rss` and `Pss` of a process."""
+    lines = (Path("/proc") / str(pid) / SMAPS).read_text(encoding="utf-8").splitlines()[1:]
+    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}

@@ -1,0 +1,186 @@
+"""What was to be reached, what was, computed from the results and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.measurements import Findings, Measurement
+from benchmarks.services import ARTEFACT, LITSERVE, ONNX_ROWS
+
+Results = Mapping[str, Findings]
+"""Findings by part; parts that have not run are missing."""
+
+MANY: Final = {"load": "64x1", "mix": "natural", "output": "pooled_output"}
+BFLOAT16: Final = "openvino/bfloat16"
+FLOAT32: Final = "openvino/float32"
+LARGE_TOKENS: Final = 1024
+"""(8, 128) and up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to reach.
+
+    Attributes:
+        text: What.
+        bound: How much.
+        find: What was found; None where it was not measured.
+        at_most: Whether less is better.
+        unit: Of both numbers.
+    """
+
+    text: str
+    bound: float
+    find: Callable[[Results], float | None]
+    at_most: bool = False
+    unit: str = ""
+
+    def reached(self, found: float) -> bool:
+        """Whether `found` is good enough.
+
+        Example:
+            >>> target = Target("p99", 0.5, lambda _: None, at_most=True)
+            >>> target.reached(0.5), target.reached(0.51)
+            (True, False)
+        """
+        return found <= self.bound if self.at_most else found >= self.bound
+
+
+def select(results: Results, part: str, quantity: str, **labels: str | int) -> list[Measurement]:
+    """Measurements of a part; none where it has not run."""
+    return results[part].select(quantity, **labels) if part in results else []
+
+
+def median(results: Results, part: str, quantity: str, **labels: str | int) -> float | None:
+    """The median of the one measurement that matches."""
+    found = select(results, part, quantity, **labels)
+    return found[0].median if found else None
+
+
+def matrix_peak(results: Results, dtype: str, part: str = "offline", **labels: str) -> float | None:
+    """GFLOP/s of the best library and shape of product; with `size`, in the rounds of that size."""
+    found = select(results, part, "product_gflop_per_s", dtype=dtype, **labels)
+    return max((measurement.median for measurement in found), default=None)
+
+
+def dtype_of(encoder: str) -> str:
+    """What an encoder computes in, by its name.
+
+    Example:
+        >>> dtype_of("openvino/bfloat16"), dtype_of("KerasHub predict")
+        ('bfloat16', 'float32')
+    """
+    return encoder.partition("/")[2] or "float32"
+
+
+def offline_best(results: Results, engine: str) -> float | None:
+    """Sequences a second of an engine without a service, sorted by length, in the best batches."""
+    found = [
+        measurement.median
+        for measurement in select(results, "served", "sequences_per_s", engine=engine)
+        if "sorted_rows" in measurement.labels
+    ]
+    return max(found, default=None)
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """The quotient, where both are there.
+
+    Example:
+        >>> ratio(3.0, 2.0), ratio(None, 2.0)
+        (1.5, None)
+    """
+    return None if a is None or not b else a / b
+
+
+def _fraction_of_peak(size: str) -> Callable[[Results], float | None]:
+    def find(results: Results) -> float | None:
+        rates = [
+            found.median
+            for found in select(results, "offline", "gflop_per_s", encoder=BFLOAT16, size=size)
+            if _tokens(str(found.labels["shape"])) >= LARGE_TOKENS
+        ]
+        return ratio(min(rates, default=None), matrix_peak(results, "bfloat16", size=size))
+
+    return find
+
+
+def _served(results: Results, quantity: str, service: str, transport: str = "rest") -> float | None:
+    return median(results, "served", quantity, service=service, transport=transport, **MANY)
+
+
+def _of_offline_best(transport: str) -> Callable[[Results], float | None]:
+    return lambda results: ratio(
+        _served(results, "sequences_per_s", BFLOAT16, transport), offline_best(results, BFLOAT16)
+    )
+
+
+def _against(quantity: str, ours: str, theirs: str) -> Callable[[Results], float | None]:
+    return lambda results: ratio(_served(results, quantity, ours), _served(results, quantity, theirs))
+
+
+def _planner(results: Results) -> float | None:
+    by_planner = [
+        median(results, "ablations", "sequences_per_s", engine=BFLOAT16, planner=planner, **MANY)
+        for planner in ("by cost", "padded in arrival order")
+    ]
+    return ratio(*by_planner)
+
+
+def _added(transport: str) -> Callable[[Results], float | None]:
+    return lambda results: median(results, "served", "added_ms", service=BFLOAT16, transport=transport)
+
+
+def _front_end(scenario: str) -> Callable[[Results], float | None]:
+    return lambda results: median(results, "overheads", "requests_per_s", server="service", scenario=scenario)
+
+
+def _artefact_start(results: Results) -> float | None:
+    starts = [median(results, "start", "start_s", service=f"{ARTEFACT}/{dtype}") for dtype in ("float32", "bfloat16")]
+    return max((start for start in starts if start is not None), default=None)
+
+
+def _compilations(results: Results) -> float | None:
+    found = [*select(results, "served", "compilations"), *select(results, "ablations", "compilations")]
+    return max((measurement.high for measurement in found), default=None)
+
+
+def _tokens(shape: str) -> int:
+    rows, length = map(int, shape.split("x"))
+    return rows * length
+
+
+TARGETS: Final[Sequence[Target]] = (
+    Target("openvino bfloat16, base, (8,128) and up, of the bf16 matrix peak", 0.85, _fraction_of_peak("base")),
+    Target("the same, small", 0.70, _fraction_of_peak("small")),
+    Target("served at 64 clients, of the engine's own offline best, gRPC", 0.85, _of_offline_best("grpc")),
+    Target("the same, REST", 0.85, _of_offline_best("rest")),
+    Target("planner against pad-to-longest at 64 clients", 3, _planner, unit="×"),
+    Target("against KerasHub + LitServe, float32", 8, _against("sequences_per_s", FLOAT32, LITSERVE), unit="×"),
+    Target("the same, bfloat16", 14, _against("sequences_per_s", BFLOAT16, LITSERVE), unit="×"),
+    Target("against onnxruntime row by row, float32", 1.4, _against("sequences_per_s", FLOAT32, ONNX_ROWS), unit="×"),
+    Target("the same, bfloat16", 2.4, _against("sequences_per_s", BFLOAT16, ONNX_ROWS), unit="×"),
+    Target(
+        "p99 at 64 clients against that service's, bfloat16",
+        0.5,
+        _against("p99_ms", BFLOAT16, ONNX_ROWS),
+        at_most=True,
+        unit="×",
+    ),
+    Target(
+        "padded per real token at 64 clients", 1.15, lambda r: _served(r, "padded_per_real", BFLOAT16), at_most=True
+    ),
+    Target("added to a raw forward of (1,32), p50, one client, gRPC", 1.0, _added("grpc"), at_most=True, unit=" ms"),
+    Target("the same, REST", 1.5, _added("rest"), at_most=True, unit=" ms"),
+    Target("front end alone on one core, gRPC", 3000, _front_end("grpc 64"), unit=" requests/s"),
+    Target("the same, REST", 2500, _front_end("rest float 64"), unit=" requests/s"),
+    Target("READY after start, openvino artefact, small", 2.0, _artefact_start, at_most=True, unit=" s"),
+    Target("compilations after warm-up", 0, _compilations, at_most=True),
+)
+
+
+def judged(results: Results) -> Iterator[tuple[Target, float | None]]:
+    """Each target and what was found."""
+    return ((target, target.find(results)) for target in TARGETS)

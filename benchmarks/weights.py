@@ -1,0 +1,84 @@
+"""One set of random weights per size, in every format that a contender reads.
+
+    keras          a KerasHub preset: ours, KerasHub
+    transformers   a checkpoint: torch, and what ONNX is made from
+    artefact       what `electra-serve compile` makes of the preset
+    onnx           see `benchmarks.encoders.onnx_files`
+
+Random, so that nothing is downloaded; the arithmetic does not depend on the numbers. They are wider than training
+starts with, so that outputs depend on every position and an encoder that computes something else is found out
+(`benchmarks.agreement`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks.apart import apart
+from benchmarks.sizes import PRESETS
+
+CACHE: Final = Path(__file__).parent / ".cache"
+"""Ignored by git; delete it to have everything made anew."""
+SEED: Final = 4
+STDDEV: Final = 0.04
+
+
+def preset_folder(size: str) -> Path:
+    """The KerasHub preset of `small` or `base`; made at the first call."""
+    folder = CACHE / size / "keras"
+    if not folder.is_dir():
+        apart(_write_preset, size, folder)
+    return folder
+
+
+def checkpoint_folder(size: str) -> Path:
+    """The same weights as a transformers checkpoint."""
+    folder = CACHE / size / "transformers"
+    if not folder.is_dir():
+        apart(_convert, preset_folder(size), folder)
+    return folder
+
+
+def artefact_folder(size: str, dtype: str) -> Path:
+    """The same weights, compiled for the openvino engine."""
+    folder = CACHE / size / f"artefact-{dtype}"
+    if not folder.is_dir():
+        command = (sys.executable, "-m", "service", "compile", str(preset_folder(size)), str(folder), "--dtype", dtype)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def served_folder(size: str, dtype: str) -> Path:
+    """What our engines are given: the preset, but for int8, which is made when an artefact is compiled."""
+    return artefact_folder(size, dtype) if dtype == "int8" else preset_folder(size)
+
+
+def _write_preset(size: str, folder: Path) -> None:
+    _choose_tensorflow()
+    from service.model.initializers import randomise
+    from service.model.loading import load_backbone
+    from service.presets.sources import resolve_preset
+
+    preset = resolve_preset(PRESETS[size], load_weights=False)
+    backbone = load_backbone(preset, dtype="float32", load_weights=False, seed=SEED)
+    randomise(backbone, SEED, STDDEV)
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    backbone.save_to_preset(unfinished)
+    unfinished.replace(folder)
+
+
+def _convert(source: Path, folder: Path) -> None:
+    _choose_tensorflow()
+    from service.model.conversion import convert
+    from service.presets.sources import resolve_preset
+
+    convert(resolve_preset(str(source)), folder, "transformers")
+
+
+def _choose_tensorflow() -> None:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,75 @@
+"""What is encoded: lengths of a natural mix, lengths of one kind, and ids to fill them. Deterministic.
+
+The natural mix has the percentiles that DESIGN.md gives for text. Lengths are its quantiles at evenly spaced ranks, so
+that any number of sequences has the same mix; only their order is random, from a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.tensors import Encoding
+
+PERCENTILES: Final = ((0, 4), (5, 10), (25, 18), (50, 26), (75, 45), (90, 91), (95, 144), (99, 262), (100, 512))
+"""Tokens of a text, [CLS] and [SEP] included, by percentile."""
+FIRST_ID: Final = 1000
+"""Below are the special and unused pieces of ELECTRA's vocabulary."""
+VOCABULARY: Final = 30_522
+CLS_ID: Final = 101
+SEP_ID: Final = 102
+SEED: Final = 4
+
+Ids = NDArray[np.int32]
+
+
+def natural_lengths(count: int, *, seed: int = SEED) -> list[int]:
+    """`count` lengths of the natural mix, in an order that says nothing.
+
+    Between two percentiles the logarithm of the length is taken to be linear.
+
+    Example:
+        >>> lengths = natural_lengths(1000)
+        >>> min(lengths) >= 4, max(lengths) <= 512, sorted(lengths)[500]
+        (True, True, 26)
+        >>> natural_lengths(3) == natural_lengths(3)
+        True
+    """
+    ranks = (np.arange(count) + 0.5) / count * 100
+    percents, lengths = zip(*PERCENTILES, strict=True)
+    drawn = np.exp(np.interp(ranks, percents, np.log(lengths)))  # (count,)
+    shuffled = np.random.default_rng(seed).permutation(np.floor(drawn + 1e-9).astype(int))
+    return [int(length) for length in shuffled]
+
+
+def token_ids(lengths: Sequence[int], *, seed: int = SEED) -> list[Ids]:
+    """A sequence of each length: [CLS], words at random, [SEP].
+
+    Example:
+        >>> [row.tolist() for row in token_ids([1, 2])]
+        [[101], [101, 102]]
+        >>> token_ids([5])[0].dtype.name, len(token_ids([5])[0])
+        ('int32', 5)
+    """
+    generator = np.random.default_rng(seed)
+    return [_sequence(length, generator) for length in lengths]
+
+
+def encodings(lengths: Sequence[int], *, seed: int = SEED) -> list[Encoding]:
+    """`token_ids` as the service's own sequences: one segment, nothing masked."""
+    return [_encoding(row) for row in token_ids(lengths, seed=seed)]
+
+
+def _sequence(length: int, generator: np.random.Generator) -> Ids:
+    row = generator.integers(FIRST_ID, VOCABULARY, length, dtype=np.int32)
+    row[0] = CLS_ID
+    if length > 1:
+        row[-1] = SEP_ID
+    return row
+
+
+def _encoding(row: Ids) -> Encoding:
+    return Encoding(row, np.zeros_like(row), np.ones_like(row), compute_length=len(row), real_tokens=len(row))
