@@ -31,6 +31,8 @@ from benchmarks.workload import encodings, natural_lengths
 SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
 """Rows and length of the fixed batches."""
 ROWS: Final = 32
+FEW_ROWS: Final = 8
+"""Of neighbours in length there are only so many: smaller batches pad less."""
 LIBRARIES: Final = {"openvino": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
 """Whose matrix products are tried for the machine's peak, and in what."""
 Workers = Mapping[EncoderSpec, Worker[Encoder]]
@@ -53,7 +55,7 @@ def measure_offline(effort: Effort) -> Findings:
 def start_all(stack: ExitStack, size: str, findings: Findings) -> Workers:
     """Every encoder that can be built here; the others are noted with the reason."""
     workers = {}
-    for spec in (*OURS, *OTHERS):
+    for spec in (spec for spec in (*OURS, *OTHERS) if size in spec.sizes):
         try:
             workers[spec] = stack.enter_context(start_encoder(spec, size))
             log.info("%s: %s is there", size, spec.name)
@@ -120,6 +122,7 @@ def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findin
     orders: dict[str, Batches] = {
         f"arrival order, {ROWS}": in_arrival_order(waiting, ROWS),
         f"length-sorted, {ROWS}": sorted_by_length(waiting, ROWS),
+        f"length-sorted, {FEW_ROWS}": sorted_by_length(waiting, FEW_ROWS),
         "one by one": one_by_one(waiting),
     }
     cases: dict[str, Callable[[], float]] = {}

@@ -121,7 +121,12 @@ def _roofline(found: Results) -> Any:
         return None
     encoders, shapes = _names(rates, "encoder"), _names(rates, "shape")
     figure, panels = plt.subplots(
-        1, len(sizes), figsize=(2.4 + 4.2 * len(sizes), 0.42 * len(encoders) + 1.5), squeeze=False, sharey=True
+        1,
+        len(sizes),
+        figsize=(2.4 + 4.2 * len(sizes), 0.42 * len(encoders) + 1.5),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
     )
     for axes, size in zip(panels[0], sizes, strict=True):
         cells = {(m.labels["encoder"], m.labels["shape"]): m for m in rates if m.labels["size"] == size}
@@ -139,8 +144,8 @@ def _roofline(found: Results) -> Any:
         axes.set_title(f"{size} (peak in GFLOP/s: {_peaks(found, size)})", fontsize=9)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    figure.suptitle("Offline: fraction of the dtype's matrix peak", y=1.0)
-    figure.colorbar(image, ax=panels[0].tolist(), fraction=0.03, pad=0.02)
+    figure.suptitle("Offline: fraction of the dtype's matrix peak")
+    figure.colorbar(image, ax=panels[0].tolist(), fraction=0.03, pad=0.02, label="of the peak")
     return figure
 
 
@@ -150,9 +155,9 @@ def _orders(found: Results) -> Any:
     encoders, orders = _names(rates, "encoder"), _names(rates, "order")
     if not encoders:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(encoders) + 1.4))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 * len(encoders) + 1.4))
     height = 0.8 / len(orders)
-    for place, (order, colour) in enumerate(zip(orders, ("#c4622d", "#0b4f9e", "#9aa7b5"), strict=False)):
+    for place, (order, colour) in enumerate(zip(orders, ("#c4622d", "#3a87d4", "#0b4f9e", "#9aa7b5"), strict=False)):
         values = {m.labels["encoder"]: m.median for m in rates if m.labels["order"] == order}
         at = [y + (place - (len(orders) - 1) / 2) * height for y in range(len(encoders))]
         axes.barh(at, [values.get(encoder, 0) for encoder in encoders], height * 0.9, color=colour, label=order)
@@ -162,7 +167,7 @@ def _orders(found: Results) -> Any:
     axes.set_xlabel("real tokens / s (more is better)")
     axes.set_title("Offline, small, natural lengths: how batches are cut")
     _finish(axes, "x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=3, frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=4, frameon=False, fontsize=9)
     return figure
 
 

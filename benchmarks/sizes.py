@@ -54,7 +54,7 @@ QUICK: Final = Effort(
     rounds=2,
     mix_rounds=1,
     shape_s=0.05,
-    sequences={"small": 32},
+    sequences={"small": 64},
     load_factor=0.15,
     starts=1,
 )
@@ -64,7 +64,7 @@ FULL: Final = Effort(
     rounds=7,
     mix_rounds=3,
     shape_s=0.25,
-    sequences={"small": 128, "base": 64},
+    sequences={"small": 256, "base": 64},
     load_factor=1.0,
     starts=5,
 )

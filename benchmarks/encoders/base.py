@@ -58,9 +58,11 @@ class EncoderSpec:
         dtype: What it computes in: decides which peak it is held against, and how well it must agree.
         ours: Whether it is an engine of this service.
         build: Builds it for a size; a module's own function, or a `partial` of one.
+        sizes: The architectures that it is measured on.
     """
 
     name: str
     dtype: str
     ours: bool
     build: Callable[[str], Encoder]
+    sizes: tuple[str, ...] = ("small", "base")
