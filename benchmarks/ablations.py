@@ -105,6 +105,7 @@ def _measure_planner(names: list[str], effort: Effort, findings: Findings) -> No
             for number, scenario in enumerate(SCENARIOS)
             for spec in planners
         }
+        interleave(cases, 1)  # some engines keep what they make for a shape when it first comes
         samples = interleave(cases, effort.mix_rounds)
     for spec, (name, planner) in planners.items():
         for number, scenario in enumerate(SCENARIOS):

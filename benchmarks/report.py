@@ -91,7 +91,8 @@ def _served(found: Results) -> Iterator[str]:
             rates = select(found, "served", "sequences_per_s", **labels)
             name = {"rest": "REST", "grpc": "gRPC"}[transport]
             yield from (f"### {name}, `{output}`: sequences/s, by clients x sequences in each request", "")
-            yield from pivot(rates, "service", "load", corner="service")
+            in_order = sorted(rates, key=lambda m: LOADS.index(str(m.labels["load"])))
+            yield from pivot(in_order, "service", "load")
             yield from (f"### {name}, `{output}`: p50 / p90 / p99 in ms", "", *_latencies(found, labels))
     yield from ("### Of the engine's own offline best, `pooled_output`, 64 clients", "", *_of_best(found))
     yield from ("### Batches at 64 clients, REST, `pooled_output`", "", *_batches(found))

@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [_row(head), rule, *map(_row, rows), ""]
 
 
-def pivot(found: Sequence[Measurement], row: str, column: str, cell: Cell = spread, corner: str = "") -> list[str]:
+def pivot(found: Sequence[Measurement], row: str, column: str, cell: Cell = spread) -> list[str]:
     """A table with a row for each value of one label and a column for each of another.
 
     Example:
@@ -55,7 +55,7 @@ def pivot(found: Sequence[Measurement], row: str, column: str, cell: Cell = spre
     rows = list(dict.fromkeys(str(measurement.labels[row]) for measurement in found))
     columns = list(dict.fromkeys(str(measurement.labels[column]) for measurement in found))
     cells = {(str(m.labels[row]), str(m.labels[column])): cell(m) for m in found}
-    return table([corner or row, *columns], [[name, *(cells.get((name, c), "") for c in columns)] for name in rows])
+    return table([row, *columns], [[name, *(cells.get((name, c), "") for c in columns)] for name in rows])
 
 
 def _row(cells: Sequence[str]) -> str:
