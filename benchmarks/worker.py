@@ -7,6 +7,7 @@ timed elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -70,7 +71,8 @@ class Worker(Generic[Subject]):
             Unavailable: Answering raised.
         """
         self._pause(paused=False)
-        self._connection.send(question)
+        with contextlib.suppress(ConnectionError):  # where the process has ended, receiving tells
+            self._connection.send(question)
         answer: Found = self._receive()
         return answer
 
@@ -84,8 +86,9 @@ class Worker(Generic[Subject]):
     def _receive(self) -> Any:
         try:
             answer = self._connection.recv()
-        except EOFError:
-            raise Unavailable(f"its process ended with exit code {self._process.exitcode}") from None
+        except (EOFError, ConnectionError):
+            self._process.join(STOP_S)
+            raise Unavailable(f"{self._process.name} ended with exit code {self._process.exitcode}") from None
         self._pause(paused=True)
         if isinstance(answer, Unavailable):
             raise answer
