@@ -28,7 +28,7 @@ from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
 from benchmarks.scenarios import SEQUENCES, Scenario, run_scenario
 from benchmarks.scrape import Counted, scrape
-from benchmarks.services import CONTENDERS, SIZE, contender, our_service
+from benchmarks.services import CONTENDERS, REPLICAS, SIZE, contender, our_service, replicas_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
@@ -83,7 +83,9 @@ def measure_served(effort: Effort) -> Findings:
     prepare((SIZE,))
     with ExitStack() as stack:
         engines = _start_engines(stack, findings)
-        specs = [our_service(*name.split("/")) for name in engines] + [contender(name) for name in CONTENDERS]
+        specs = [our_service(*name.split("/")) for name in engines]
+        specs += [replicas_service("bfloat16")] if "openvino/bfloat16" in engines else []
+        specs += [contender(name) for name in CONTENDERS]
         contest = Contest(stack.enter_context(start_fleet(specs)), engines)
         log.info("%d services are ready", len(contest.fleet))
         _check_answers(contest, findings)
@@ -94,7 +96,7 @@ def measure_served(effort: Effort) -> Findings:
 
 def scenarios_of(spec: ServiceSpec) -> list[Scenario]:
     """The scenarios that are meant for a service."""
-    brief = spec.name in {f"{engine}/{dtype}" for engine, dtype in BRIEF}
+    brief = spec.name in {f"{engine}/{dtype}" for engine, dtype in BRIEF} or spec.name.startswith(REPLICAS)
     transports = ("rest", "grpc") if spec.grpc else ("rest",)
     outputs = ("pooled_output",) if brief else ("pooled_output", "sequence_output")
     return [

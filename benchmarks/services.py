@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ LITSERVE: Final = "KerasHub + LitServe"
 ONNX_BATCHING: Final = "onnxruntime, dynamic batching"
 ONNX_ROWS: Final = "onnxruntime, row by row"
 ARTEFACT: Final = "openvino artefact"
+REPLICAS: Final = "openvino, a replica per core"
 CONTENDERS: Final = {
     LITSERVE: "benchmarks.contenders.litserve_service",
     ONNX_BATCHING: "benchmarks.contenders.onnx_batching",
@@ -38,6 +40,13 @@ def our_service(engine: str, dtype: str, *, module: str = MODULE, name: str = ""
     return _our_service(model, name or f"{engine}/{dtype}", module)
 
 
+def replicas_service(dtype: str) -> ServiceSpec:
+    """This service on as many openvino engines as there are cores, each on a thread of its own."""
+    cores = len(os.sched_getaffinity(0))
+    model = {"preset": str(served_folder(SIZE, dtype)), "name": "electra", "engine": "openvino", "dtype": dtype}
+    return _our_service({**model, "replicas": cores, "threads": 1}, f"{REPLICAS}/{dtype}", MODULE)
+
+
 def artefact_service(dtype: str) -> ServiceSpec:
     """This service on what `electra-serve compile` made."""
     model = {"preset": str(artefact_folder(SIZE, dtype)), "name": "electra"}
@@ -49,7 +58,7 @@ def contender(name: str) -> ServiceSpec:
     return ServiceSpec(name, lambda rest_port, _: ("-m", CONTENDERS[name], "--port", str(rest_port)))
 
 
-def _our_service(model: Mapping[str, str], name: str, module: str) -> ServiceSpec:
+def _our_service(model: Mapping[str, object], name: str, module: str) -> ServiceSpec:
     before = ("-m", module, "serve", "--models", json.dumps(model), "--log.format=json")
     return ServiceSpec(name, partial(_our_command, before), grpc=True, metrics=True)
 
