@@ -64,7 +64,7 @@ def _write_preset(size: str, folder: Path) -> None:
     from service.presets.sources import resolve_preset
 
     preset = resolve_preset(PRESETS[size], load_weights=False)
-    backbone = load_backbone(preset, dtype="float32", load_weights=False, seed=SEED)
+    backbone = load_backbone(preset, dtype="float32", load_weights=False)
     randomise(backbone, SEED, STDDEV)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     backbone.save_to_preset(unfinished)

@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from service import __version__
 from service.api.listen import reachable
@@ -33,15 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The process' exit code.
     """
-    _exit_on_signal()
+    _exit_on_signal(_AS_ASKED)
     parser = argparse.ArgumentParser("electra-serve", description="Serves ELECTRA encoders over REST and gRPC.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(until_signalled=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
     add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU, or for int8"))
     _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
     flags = parser.parse_args(argv)
+    if not flags.until_signalled:
+        _exit_on_signal(_INTERRUPTED)
     try:
         code: int = flags.run(flags)
     except StartupError as error:
@@ -50,13 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _exit_on_signal() -> None:
+_AS_ASKED: Final = 0
+_INTERRUPTED: Final = 128
+"""To which the signal's number is added, as shells do: what was begun was not finished."""
+
+
+def _exit_on_signal(code: int) -> None:
     """Ends the process at once on SIGTERM or SIGINT, until `serve` has handlers of its own.
 
     As process 1 of a container it would otherwise not notice a SIGTERM that comes while imports run.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda number, _: sys.exit(code + number if code else code))
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +73,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     def run(flags: argparse.Namespace) -> int:
         return serve(read_settings(flags, source, os.environ))
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, until_signalled=True)
 
 
 def serve(settings: Settings) -> int:

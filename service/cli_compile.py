@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from service.engine.choice import choose_engine
 from service.errors import PresetError, ServiceError
 from service.presets.artefact import DTYPES
 from service.presets.files import read_lines
 from service.presets.folder import PresetFolder
 from service.presets.sources import default_sources, resolve_preset
 from service.presets.tokenizer import load_tokenizer
+from service.settings import ModelSettings
 from service.settings_sources import add_flags, read_settings
 from service.tensors import Encoding, IntArray, TokenInput
 from service.validation import InputLimits, validate
@@ -25,7 +27,9 @@ from service.validation import InputLimits, validate
 if TYPE_CHECKING:
     from service.engine.openvino.artefact import Compiled
 
-MIN_TEXTS: Final = 8
+MIN_TEXTS: Final = 16
+MAX_TEXTS: Final = 400
+"""More calibrates no better, and takes its time and memory."""
 MAX_TEXT_BYTES: Final = 16 * 2**20
 RANDOM_SEQUENCES: Final = 64
 RANDOM_LENGTHS: Final = (8, 128)
@@ -40,7 +44,10 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=DTYPES, default="float32", help="what it is to compute in (default: %(default)s)"
     )
     parser.add_argument(
-        "--texts", metavar="FILE", type=Path, help="texts like those to be served, one a line; default: a built-in set"
+        "--texts",
+        metavar="FILE",
+        type=Path,
+        help=f"texts like those to be served, one a line, of which up to {MAX_TEXTS} are used; default: a built-in set",
     )
     parser.add_argument("--random-weights", action="store_true", help="of the architecture, for load tests")
     source = add_flags(parser)
@@ -56,6 +63,7 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
 def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
     if preset.artefact is not None:
         raise PresetError(f"{preset.id} is an artefact already: compile what it was made of, {preset.artefact.preset}")
+    choose_engine(ModelSettings(preset=flags.preset, engine="openvino"))
     encodings = _encodings(preset, flags.texts)
     # Imported here: what cannot be compiled should say so at once.
     from service.engine.openvino.artefact import compile_preset
@@ -78,6 +86,7 @@ def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
     texts = [text for text in _texts(file) if text.strip()]
     if len(texts) < MIN_TEXTS:
         raise PresetError(f"{file}: at least {MIN_TEXTS} texts are needed, one a line; received {len(texts)}")
+    texts = texts[:: -(-len(texts) // MAX_TEXTS)]  # evenly spread, since a file may be sorted
     tokenized = tokenizer.encode(texts, max_length=longest, truncate=True)
     return _validated(preset, TokenInput(tokenized.token_ids, tokenized.segment_ids))
 

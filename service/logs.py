@@ -6,10 +6,11 @@ request is one of the dearer things that a request costs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import orjson
 import structlog
@@ -51,12 +52,27 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
     # Bound once: what get_logger returns would put itself together anew for each line.
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(LOGGER).bind()
     return log
+
+
+class _Unfailing:
+    """A stream whose failures stay its own: a full disk or a reader that went away must not fail a request."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _json(event: object, default: Callable[[object], object]) -> str:

@@ -157,9 +157,7 @@ class Batcher:
         """Stops feeding, fails what still waits, and closes the engines."""
         self.refuse()
         self._feeding = False
-        waiting = self._queue.window(self._queue.sequences)
-        self._fail(waiting, ShuttingDown("the service stopped before this request's turn came"))
-        self._queue.cancel(waiting)
+        self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
         await self._idle.wait()
         await asyncio.gather(*(runner.close() for runner in self._runners))
 
@@ -205,8 +203,19 @@ class Batcher:
                 if entries:
                     self._start(runner, entries, shape)
         except Exception:  # noqa: BLE001  # a fault of ours: told, and seen by probes
-            self._feeding = False  # the service is not ready from now on
-            self._log.exception("the engines are no longer fed")
+            self._stop_feeding()
+
+    def _stop_feeding(self) -> None:
+        """After a fault of ours: the service is not ready from now on, and nobody waits for what will not come."""
+        self._feeding = False
+        self.refuse()
+        self._fail_waiting(InternalError("internal error while choosing a batch"))
+        self._log.exception("the engines are no longer fed")
+
+    def _fail_waiting(self, error: ServiceError) -> None:
+        waiting = self._queue.window(self._queue.sequences)
+        self._fail(waiting, error)
+        self._queue.cancel(waiting)
 
     def _free_runner(self) -> EngineRunner | None:
         """The one with the least to do."""
@@ -223,11 +232,11 @@ class Batcher:
         chosen = self._planner.urgent([entry.length for entry in window])
         # In order of turn, so that the most urgent comes first.
         entries = [window[row] for row in sorted(chosen.rows)]
+        for entry in entries:
+            self._metrics.queue_wait_s.observe(now - entry.admitted_at)
         self._queue.take(entries)
         self.running_sequences += len(entries)
         self._idle.clear()
-        for entry in entries:
-            self._metrics.queue_wait_s.observe(now - entry.admitted_at)
         return entries, chosen.shape
 
     def _start(self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
@@ -271,9 +280,9 @@ class Batcher:
         self._fail(entries, failure)
 
     def _give_up(self, entries: Sequence[Entry[Row]]) -> None:
-        self._log.exception("batch failed outside the engine", rows=len(entries))
         self._fail(entries, InternalError("internal error while batching"))
         self._settle(entries)
+        self._log.exception("batch failed outside the engine", rows=len(entries))
 
     def _settle(self, entries: Sequence[Entry[Row]]) -> None:
         """Each of `entries` is answered."""

@@ -5,29 +5,33 @@ A backend is asked for by name only, never imported: that takes seconds. A GPU i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from service.errors import EngineUnavailable
 from service.presets.artefact import Artefact
+from service.settings import ModelSettings
 
-PREFERENCE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "gpu": {"jax": ("jax", "jax_cuda12_plugin"), "tensorflow": ("tensorflow", "nvidia")},
-    "cpu": {"openvino": ("openvino",), "tensorflow": ("tensorflow",), "jax": ("jax",)},
+_JAX_ON_GPUS: Final = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+Candidates = Sequence[tuple[str, Sequence[str]]]
+PREFERENCE: Final[Mapping[str, Candidates]] = {
+    "gpu": (("jax", _JAX_ON_GPUS), ("tensorflow", ("tensorflow",))),
+    "any gpu": (("jax", _JAX_ON_GPUS), ("tensorflow", ("nvidia",))),
+    "cpu": (("openvino", ("openvino",)), ("tensorflow", ("tensorflow",)), ("jax", ("jax",))),
 }
-"""Engines by device, the fastest first, each with the packages that it then needs: jax and tensorflow are also to be
-had without the libraries for GPUs. The first whose packages are installed is taken."""
+"""Engines by device, the fastest first, each with packages of which one must be there too: jax and tensorflow are also
+to be had without the libraries for GPUs. `any gpu` is for whoever did not ask for one; a CPU will then do as well."""
+
+OPENVINO_DTYPES: Final = ("auto", "float32", "bfloat16", "int8")
 
 DEVICES: Final = Path("/dev")
 
 
 def choose_engine(
-    engine: str,
-    device: str,
-    artefact: Artefact | None,
+    settings: ModelSettings,
+    artefact: Artefact | None = None,
     *,
     installed: Callable[[str], bool] = lambda name: find_spec(name) is not None,
     has_gpu: Callable[[], bool] = lambda: any(DEVICES.glob("nvidia[0-9]*")),
@@ -35,8 +39,7 @@ def choose_engine(
     """The engine's name.
 
     Args:
-        engine: As in the settings.
-        device: As in the settings: `auto`, `cpu`, `gpu` or `gpu:N`.
+        settings: Which engine, device, dtype and compiler are asked for.
         artefact: What the preset was compiled to, if it was.
         installed: Whether a package is.
         has_gpu: Whether this machine shows one.
@@ -45,26 +48,43 @@ def choose_engine(
         EngineUnavailable: None that would do is installed, or another is asked for than the artefact is for.
 
     Example:
-        >>> choose_engine("auto", "cpu", None, installed=lambda name: name == "tensorflow")
+        >>> choose_engine(ModelSettings(preset="p", device="cpu"), installed=lambda name: name == "tensorflow")
         'tensorflow'
     """
-    if artefact is not None:
-        if engine not in {"auto", artefact.engine}:
-            raise EngineUnavailable(
-                f"engine must be auto or {artefact.engine}, which the preset was compiled for; received {engine}"
-            )
-        engine = artefact.engine
+    engine = settings.engine if artefact is None else _engine_of(artefact, settings.engine)
     if engine != "auto":
         if not installed(engine):
             raise EngineUnavailable(f"engine {engine} needs the package {engine}; it is not installed")
         return engine
-    on_gpu = device.startswith("gpu") or (device == "auto" and has_gpu())
-    kinds = ("gpu",) if device.startswith("gpu") else ("gpu", "cpu") if on_gpu else ("cpu",)
-    for name, packages in chain.from_iterable(PREFERENCE[kind].items() for kind in kinds):
-        if all(installed(package) for package in packages):
+    candidates = _candidates(settings, has_gpu)
+    for name, packages in candidates:
+        if installed(name) and any(installed(package) for package in packages):
             return name
-    valid = "; ".join(f"{name}: {', '.join(packages)}" for name, packages in PREFERENCE[kinds[-1]].items())
-    raise EngineUnavailable(f"device {device} needs an engine with its packages ({valid}); none is installed")
+    valid = ", ".join(f"{name} with {' or '.join(packages)}" for name, packages in candidates)
+    raise EngineUnavailable(f"device {settings.device} needs one of the packages {valid}; none is installed")
+
+
+def _engine_of(artefact: Artefact, asked: str) -> str:
+    if asked not in {"auto", artefact.engine}:
+        raise EngineUnavailable(
+            f"engine must be auto or {artefact.engine}, which the preset was compiled for; received {asked}"
+        )
+    return artefact.engine
+
+
+def _candidates(settings: ModelSettings, has_gpu: Callable[[], bool]) -> Candidates:
+    """What to prefer, less what does not do what is asked for."""
+    if settings.device.startswith("gpu"):
+        kinds = ["gpu"]
+    else:
+        kinds = ["any gpu", "cpu"] if settings.device == "auto" and has_gpu() else ["cpu"]
+    return [candidate for kind in kinds for candidate in PREFERENCE[kind] if _does(candidate[0], settings)]
+
+
+def _does(engine: str, settings: ModelSettings) -> bool:
+    if settings.compiler != "auto":  # a choice that TensorFlow alone has
+        return engine == "tensorflow"
+    return engine != "openvino" or settings.dtype in OPENVINO_DTYPES
 
 
 def choose_dtype(dtype: str, artefact: Artefact | None) -> str:

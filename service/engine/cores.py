@@ -38,7 +38,7 @@ def engine_threads(threads: int, replicas: int, cores: int) -> int:
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Cores that this process may use at once, at least 1; a quota of part of a core counts as that core."""
+    """Cores that this process may use at once, at least 1; a quota is rounded to whole ones."""
     scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup_root)
     return scheduled if quota is None else max(1, min(scheduled, round(quota)))

@@ -100,7 +100,7 @@ def load_model(
     """
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
     _require_pinned(preset, settings.sha256)
-    engine = choose_engine(settings.engine, settings.device, preset.artefact)
+    engine = choose_engine(settings, preset.artefact)
     settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artefact)})
     tokenizer = load_tokenizer(preset)
     grid = ShapeGrid(

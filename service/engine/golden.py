@@ -20,6 +20,7 @@ import numpy as np
 
 from service.engine.base import Engine
 from service.errors import PresetError
+from service.presets.config import BackboneConfig
 from service.presets.files import read_json
 from service.presets.folder import PresetFolder
 from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
@@ -48,13 +49,16 @@ def check_golden(engine: Engine, preset: PresetFolder) -> None:
         return
     if preset.weights == "random" and not preset.artefact:
         return  # drawn weights are not in its files
-    dtype = engine.signature.dtype
-    computed = _compute(engine, preset.config.vocab_size)
     path = preset.path / GOLDEN_FILE
     if path.is_file():
-        _compare(computed, dtype, path)
+        _compare(_compute(engine, preset.config.vocab_size), engine.signature.dtype, path)
     else:
-        _write(computed, dtype, path)
+        note_golden(engine, preset.config, preset.path)
+
+
+def note_golden(engine: Engine, config: BackboneConfig, folder: Path) -> None:
+    """Writes what `engine`, warm, computes into `folder`, unless that is read-only."""
+    _write(_compute(engine, config.vocab_size), engine.signature.dtype, folder / GOLDEN_FILE)
 
 
 def golden_batch(vocab_size: int, max_length: int) -> Batch:

@@ -1,4 +1,4 @@
-"""What engines that run Keras have in common: Keras' one backend, its dtypes, and the random weights.
+"""What engines that run Keras have in common: Keras' one backend, and its dtypes.
 
 Keras computes on one backend in a process, the one that `KERAS_BACKEND` names when Keras is first imported.
 """
@@ -12,8 +12,6 @@ from typing import Final
 from service.errors import EngineUnavailable
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
-RANDOM_SEED: Final = 0
-"""Which random weights a model without pretrained ones gets: the same at every start, on every backend."""
 
 
 def use_keras_on(backend: str) -> None:

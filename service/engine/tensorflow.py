@@ -20,7 +20,7 @@ from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
 from service.engine.cores import engine_threads, usable_cores
 from service.engine.fixed_grid import fixed_grid
-from service.engine.keras_backend import RANDOM_SEED, require_dtype
+from service.engine.keras_backend import require_dtype
 from service.engine.placement import choose_devices
 from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
 from service.model.backbone import ElectraBackbone
@@ -157,7 +157,7 @@ def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: 
 
 def _load(preset: PresetFolder, settings: ModelSettings, device: str) -> ElectraBackbone:
     with tf.device(_tf_device(device)):
-        return load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights, seed=RANDOM_SEED)
+        return load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
 
 
 def _count_gpus() -> int:

@@ -49,7 +49,7 @@ def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> Preset
 
 
 def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
-    backbone = load_backbone(source, dtype="float32", load_weights=True, seed=0)
+    backbone = load_backbone(source, dtype="float32", load_weights=True)
     SAVERS[to](backbone, folder)
     if source.weights == "random":
         _mark_random(folder)

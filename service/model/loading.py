@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from service.model.backbone import BACKBONES, ElectraBackbone
-from service.model.initializers import randomise, zeros
+from service.model.initializers import zeros
+from service.model.weights import restore
 from service.presets.folder import PresetFolder
 
 
-def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool, seed: int) -> ElectraBackbone:
+def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool) -> ElectraBackbone:
     """Builds the model of `preset`.
 
     Args:
         preset: From `service.presets.sources.resolve_preset`.
         dtype: What to compute in: `float32`, `bfloat16`, `float16`, or a mixed policy's name.
-        load_weights: False for random weights.
-        seed: Which random weights; the same on every backend.
+        load_weights: False for random weights, the same on every engine.
 
     Raises:
         PresetError: The weight files are not what they should be.
     """
     backbone: ElectraBackbone = BACKBONES[preset.registered_name].from_folder(
-        preset, load_weights=load_weights, dtype=dtype, kernel_initializer=zeros
+        preset, load_weights=False, dtype=dtype, kernel_initializer=zeros
     )
-    if not load_weights:
-        randomise(backbone, seed)
+    restore(backbone, preset, load_weights=load_weights)
     return backbone

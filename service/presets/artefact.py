@@ -1,11 +1,13 @@
 """A compiled artefact: a preset folder with an engine's graph in the weights' place.
 
     electra-serve.artefact.json    what it was made of and by, and a SHA-256 of each file
+    electra-serve.golden.json      what it computed of a fixed input: see `service.engine.golden`
     config.json                    the preset's own, of either format
     model.xml, model.bin           OpenVINO's graph and its weights
     the tokenizer's files          the preset's own
 
-`electra-serve compile` writes it (`service.engine.openvino.artefact`); a source reads it as any other folder.
+`electra-serve compile` writes it (`service.engine.openvino.artefact`); a source reads it as any other folder. The
+folder must be what the manifest says, no file more or less, so the manifest's own digest stands for all of it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from service.errors import PresetError
 from service.presets.digest import sha256_of
@@ -28,6 +30,8 @@ FORMAT: Final = 1
 
 ArtefactDtype = Literal["float32", "bfloat16", "int8"]
 DTYPES: Final[tuple[ArtefactDtype, ...]] = ("float32", "bfloat16", "int8")
+ENGINE: Final = "openvino"
+_WORTHS: Final = ("pretrained", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +73,21 @@ def read_artefact(folder: Path) -> Artefact:
     """
     path = folder / ARTEFACT_FILE
     artefact = _parse(path, read_json(path))
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {ARTEFACT_FILE}
+    for name in sorted(found ^ set(artefact.files)):
+        state = "was added" if name in found else "is missing"
+        raise PresetError(f"{folder}: must be as it was compiled; {name!r:.80} {state}: {_anew(artefact)}")
+    for name, sha256 in artefact.files.items():
+        if sha256_of(folder / name) != sha256:
+            raise PresetError(f"{folder / name}: must be as it was compiled; it has another SHA-256: {_anew(artefact)}")
     for name in (GRAPH_FILE, GRAPH_WEIGHTS_FILE):
         if name not in artefact.files:
             raise PresetError(f"{path}: files must name {name}; it does not")
-    outside = [name for name in artefact.files if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise PresetError(f"{path}: files must be inside the folder; received {outside[0]!r:.80}")
-    for name, sha256 in artefact.files.items():
-        if sha256_of(folder / name) != sha256:
-            raise PresetError(
-                f"{folder / name}: must be as it was compiled; it has another SHA-256: compile {artefact.preset} anew"
-            )
     return artefact
+
+
+def _anew(artefact: Artefact) -> str:
+    return f"compile {artefact.preset:.80} anew"
 
 
 def _parse(path: Path, content: Mapping[str, object]) -> Artefact:
@@ -93,14 +100,20 @@ def _parse(path: Path, content: Mapping[str, object]) -> Artefact:
         artefact = Artefact(**known)  # type: ignore[arg-type]  # checked below
     except TypeError as error:
         raise PresetError(f"{path}: must be as `electra-serve compile` writes it; it is not") from error
-    worths = {"pretrained", "random"}
     well_formed = (
-        artefact.dtype in DTYPES
-        and artefact.weights in worths
-        and artefact.pooler in worths
-        and isinstance(artefact.files, Mapping)
-        and all(isinstance(value, str) for value in cast("Mapping[str, object]", artefact.files).values())
+        artefact.engine == ENGINE
+        and artefact.dtype in DTYPES
+        and isinstance(artefact.preset, str)
+        and isinstance(artefact.preset_sha256, str | None)
+        and artefact.weights in _WORTHS
+        and artefact.pooler in _WORTHS
+        and _maps_to_strings(artefact.made_by)
+        and _maps_to_strings(artefact.files)
     )
     if not well_formed:
         raise PresetError(f"{path}: must be as `electra-serve compile` writes it; a value is malformed")
     return artefact
+
+
+def _maps_to_strings(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values())

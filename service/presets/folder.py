@@ -152,7 +152,7 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         path=path,
         config=contents.config,
         registered_name=contents.registered_name,
-        sha256=sha256_of_files(path, [path / name for name in artefact.files]),
+        sha256=sha256_of_files(path, [path / ARTEFACT_FILE]),  # which has the digests of all others
         weights=artefact.weights,
         weight_files=(path / GRAPH_FILE, path / GRAPH_WEIGHTS_FILE),
         has_tokenizer=bool(contents.tokenizer_files),

@@ -22,6 +22,7 @@ def new_folder(destination: Path) -> Iterator[Path]:
         PresetError: It is taken, or cannot be written.
     """
     require_free(destination)
+    destination = destination.resolve()  # "." has a name too
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))

@@ -131,7 +131,7 @@ def checks() -> list[Check]:
 
 
 def _load(preset: PresetFolder) -> ElectraBackbone:
-    return load_backbone(preset, dtype="float32", load_weights=True, seed=0)
+    return load_backbone(preset, dtype="float32", load_weights=True)
 
 
 def _compare(model: Any, backbone: ElectraBackbone, preset: PresetFolder) -> Finding:

@@ -96,4 +96,4 @@ def reference(rows: int, length: int, seed: int = 0) -> Mapping[Output, Float32A
 
 @cache
 def _backbone() -> Any:
-    return load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True, seed=0)
+    return load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)

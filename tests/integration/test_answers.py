@@ -44,7 +44,7 @@ def expected() -> list[EncodedRow]:
     from service.model.loading import load_backbone
     from service.model.outputs import compute_outputs
 
-    backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True, seed=0)
+    backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
     rows: list[EncodedRow] = []
     for row in zip(TOKEN_IDS, SEGMENT_IDS, PADDING_MASK, strict=True):
         ids, segments, mask = (np.array([values], np.int32) for values in row)

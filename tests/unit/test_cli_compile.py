@@ -14,6 +14,7 @@ from service.engine.calibration import full_batch
 from service.engine.factory import LoadedModel, load_model
 from service.errors import EngineUnavailable, PresetError
 from service.presets.artefact import ARTEFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtefactDtype
+from service.presets.digest import sha256_of
 from service.settings import BatchingSettings, ModelSettings
 from service.tensors import BatchShape, Output
 
@@ -71,9 +72,9 @@ def test_tells_what_its_weights_are_worth(compiled: Path) -> None:
 
 def test_texts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = tmp_path / "texts"
-    texts.write_text("\n".join(f"line {number} of the texts" for number in range(12)))
+    texts.write_text("\n".join(f"line {number} of the texts" for number in range(1200)))
     assert main(["compile", "electra_demo", str(tmp_path / "made"), "--texts", str(texts)]) == 0
-    assert "on 3 texts" in capsys.readouterr().out
+    assert "on 100 texts" in capsys.readouterr().out
 
 
 def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +93,7 @@ def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pyt
     [
         (["no_such_preset", "made"], "preset must be"),
         (["electra_demo", "taken"], "does not exist yet, or is empty"),
-        (["electra_demo", "made", "--texts", "few"], "at least 8 texts"),
+        (["electra_demo", "made", "--texts", "few"], "at least 16 texts"),
         (["electra_demo", "made", "--texts", "missing"], "readable UTF-8"),
         (["artefact", "made"], "is an artefact already"),
         (["electra_small_discriminator_uncased_en", "made", "--random-weights", "--texts", "few"], "no tokenizer"),
@@ -117,7 +118,22 @@ def test_what_cannot_be_compiled_is_refused_in_a_line(
     assert not (artefact.parent / "made").exists()
 
 
-@pytest.mark.parametrize("name", [GRAPH_FILE, GRAPH_WEIGHTS_FILE, "config.json", "assets/tokenizer/vocabulary.txt"])
+GOLDEN_FILE = "electra-serve.golden.json"
+FILES = [GRAPH_FILE, GRAPH_WEIGHTS_FILE, GOLDEN_FILE, "config.json", "assets/tokenizer/vocabulary.txt"]
+
+
+def rewrite(artefact: Path, **change: object) -> None:
+    """Changes fields of the manifest."""
+    path = artefact / ARTEFACT_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def digests(artefact: Path) -> dict[str, str]:
+    files: dict[str, str] = json.loads((artefact / ARTEFACT_FILE).read_text())["files"]
+    return files
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_that_was_changed_is_refused(artefact: Path, name: str) -> None:
     content = bytearray((artefact / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -126,30 +142,62 @@ def test_a_file_that_was_changed_is_refused(artefact: Path, name: str) -> None:
         load(artefact)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_gone_is_refused(artefact: Path, name: str) -> None:
+    (artefact / name).unlink()
+    with pytest.raises(PresetError, match="is missing"):
+        load(artefact)
+
+
+def test_a_file_that_was_added_is_refused(artefact: Path) -> None:
+    (artefact / "special_tokens_map.json").write_text("{}")
+    with pytest.raises(PresetError, match="tokens_map\\.json' was added"):
+        load(artefact)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": 2}, "format must be 1"),
+        ({"engine": "numpy"}, "malformed"),
+        ({"engine": 5}, "malformed"),
         ({"dtype": "float8"}, "malformed"),
         ({"weights": "good"}, "malformed"),
-        ({"files": {}}, "files must name model.xml"),
+        ({"weights": []}, "malformed"),
+        ({"preset": None}, "malformed"),
+        ({"made_by": {"openvino": 1}}, "malformed"),
+        ({"files": {}}, "was added"),
         ({"files": [1]}, "malformed"),
+        ({"files": {"../config.json": "0"}}, "was added|is missing"),
         ({"extra": 1}, "as `electra-serve compile` writes it"),
-        ({"files": {GRAPH_FILE: "0", GRAPH_WEIGHTS_FILE: "0", "../config.json": "0"}}, "inside the folder"),
     ],
 )
 def test_a_manifest_that_was_changed_is_refused(artefact: Path, change: dict[str, object], message: str) -> None:
-    path = artefact / ARTEFACT_FILE
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    rewrite(artefact, **change)
     with pytest.raises(PresetError, match=message):
         load(artefact)
 
 
+def test_a_pin_holds_what_the_manifest_says_too(artefact: Path) -> None:
+    sha256 = load(artefact).preset.sha256
+    rewrite(artefact, weights="pretrained")
+    with pytest.raises(PresetError, match="its sha256 must be"):
+        load(artefact, sha256=sha256)
+
+
 def test_a_graph_that_computes_something_else_is_refused(artefact: Path) -> None:
-    golden = artefact / "electra-serve.golden.json"
+    golden = artefact / GOLDEN_FILE
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
+    rewrite(artefact, files={**digests(artefact), GOLDEN_FILE: sha256_of(golden)})
     with pytest.raises(PresetError, match="must compute what it did"):
+        load(artefact)
+
+
+def test_a_graph_that_cannot_be_read_is_refused(artefact: Path) -> None:
+    (artefact / GRAPH_FILE).write_text("<net/>")
+    rewrite(artefact, files={**digests(artefact), GRAPH_FILE: sha256_of(artefact / GRAPH_FILE)})
+    with pytest.raises(PresetError, match="cannot be read by OpenVINO"):
         load(artefact)
 
 

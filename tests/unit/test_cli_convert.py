@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.cli import main
 from service.cli_convert import add_convert
 from service.errors import PresetError
 from service.presets.sources import resolve_preset
@@ -37,6 +38,12 @@ def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.Cap
         "tokenizer": "no",
         "revision": written.revision,
     }
+
+
+def test_an_artefact_is_refused(tmp_path: Path) -> None:
+    assert main(["compile", str(TRANSFORMERS / "tanh"), str(tmp_path / "artefact")]) == 0
+    with pytest.raises(PresetError, match="is a compiled artefact, without weights: use tanh"):
+        run(str(tmp_path / "artefact"), str(tmp_path / "keras"), "--to", "keras")
 
 
 def test_an_unknown_source_is_refused_and_nothing_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import jax
 from service.engine.base import Engine, ShapeGrid
 from service.engine.fixed_grid import fixed_grid
 from service.engine.jax.engine import JaxEngine
-from service.engine.keras_backend import RANDOM_SEED, require_dtype
+from service.engine.keras_backend import require_dtype
 from service.engine.placement import choose_devices, device_index
 from service.errors import EngineUnavailable
 from service.model.loading import load_backbone
@@ -31,7 +31,7 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     names = choose_devices(settings.device, settings.replicas, len(gpus), backend="JAX")
     [host, *_] = jax.devices("cpu")
     with jax.default_device(host):  # each engine takes a copy to its own device
-        backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights, seed=RANDOM_SEED)
+        backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
     fixed = fixed_grid(grid)
     return tuple(
         JaxEngine(backbone, device=host if name == "cpu" else gpus[device_index(name)], name=name, grid=fixed)

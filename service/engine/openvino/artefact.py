@@ -14,15 +14,17 @@ from service import __version__
 from service.engine.agreement import Agreement, agreement
 from service.engine.base import ShapeGrid
 from service.engine.cores import engine_threads, usable_cores
-from service.engine.golden import check_golden
+from service.engine.golden import note_golden
 from service.engine.openvino.compile import compile_graph, computes_in
 from service.engine.openvino.engine import OpenVINOEngine
 from service.engine.openvino.graph import draw_graph
 from service.engine.openvino.quantise import quantise
-from service.presets.artefact import GRAPH_FILE, Artefact, ArtefactDtype, write_artefact
+from service.errors import PresetError
+from service.presets.artefact import ENGINE, GRAPH_FILE, GRAPH_WEIGHTS_FILE, Artefact, ArtefactDtype, write_artefact
+from service.presets.config import BackboneConfig
 from service.presets.digest import sha256_of
 from service.presets.folder import BACKBONE_CLASS_NAME, BACKBONE_CLASSES, CONFIG_FILE, PresetFolder, read_preset_folder
-from service.presets.new_folder import new_folder
+from service.presets.new_folder import new_folder, require_free
 from service.presets.tokenizer_conversion import convert_tokenizer
 from service.tensors import Encoding
 
@@ -52,56 +54,73 @@ def compile_preset(
         preset: What to compile.
         destination: A folder that does not exist yet, or is empty.
         dtype: What it is to compute in.
-        encodings: At least 8 sequences like those to be served: to calibrate int8, and to measure.
+        encodings: Some hundred sequences like those to be served: to calibrate int8, and to measure.
         load_weights: False for random weights.
 
     Raises:
         PresetError: The weights cannot be read, or `destination` not written.
         EngineUnavailable: What int8 needs is not installed.
     """
+    require_free(destination)
     held_out = encodings[::HELD_OUT]
     graph = draw_graph(preset, load_weights=load_weights)
-    reference = _engine(graph, preset, "float32")
+    reference = _engine(graph, preset.config, "float32")
     with new_folder(destination) as folder:
         if dtype == "int8":
             graph = quantise(graph, [encoding for i, encoding in enumerate(encodings) if i % HELD_OUT])
-        _write(preset, graph, folder, dtype)
-        written = _read(folder)
+        _write_files(preset, graph, folder)
         runs_here = computes_in(dtype)
-        engine = _engine(read_graph(written), written, dtype if runs_here else "float32")
-        check_golden(engine, written)
+        engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
+        note_golden(engine, preset.config, folder)
         agrees = agreement(engine, reference, held_out) if runs_here else None
-    return Compiled(_read(destination), agrees)
+        _write_manifest(preset, folder, dtype)
+    return Compiled(read_preset_folder(destination, id_=destination.name, source="local", load_weights=True), agrees)
 
 
 def read_graph(preset: PresetFolder) -> ov.Model:
-    """The graph of an artefact; its weights stay in the file until they are needed."""
-    graph, weights = preset.weight_files
-    return ov.Core().read_model(graph, weights)
+    """The graph of an artefact; its weights stay in the file until they are needed.
+
+    Raises:
+        PresetError: This version of OpenVINO cannot read it.
+    """
+    if preset.path is None:
+        raise PresetError(f"{preset.id}: must be a folder to have a graph")
+    return _read_graph(preset.path)
 
 
-def _read(folder: Path) -> PresetFolder:
-    return read_preset_folder(folder, id_=folder.name, source="local", load_weights=True)
+def _read_graph(folder: Path) -> ov.Model:
+    try:
+        return ov.Core().read_model(folder / GRAPH_FILE, folder / GRAPH_WEIGHTS_FILE)
+    except RuntimeError as error:
+        raise PresetError(
+            f"{folder / GRAPH_FILE}: cannot be read by OpenVINO {ov.__version__}: {error!s:.200}"
+        ) from error
 
 
-def _engine(graph: ov.Model, preset: PresetFolder, dtype: str) -> OpenVINOEngine:
+def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngine:
     compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), replicas=1)
-    grid = ShapeGrid(max_rows=1, max_length=preset.config.max_sequence_length)
-    engine = OpenVINOEngine(compiled, preset.config, dtype=dtype, grid=grid)
+    grid = ShapeGrid(max_rows=1, max_length=config.max_sequence_length)
+    engine = OpenVINOEngine(compiled, config, dtype=dtype, grid=grid)
     engine.warm_up([])
     return engine
 
 
-def _write(preset: PresetFolder, graph: ov.Model, folder: Path, dtype: ArtefactDtype) -> None:
+def _write_files(preset: PresetFolder, graph: ov.Model, folder: Path) -> None:
     if preset.path is not None:
         shutil.copyfile(preset.path / CONFIG_FILE, folder / CONFIG_FILE)
     else:
         _write_config(preset, folder / CONFIG_FILE)
     convert_tokenizer(preset, folder, preset.format)
-    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
+    try:
+        ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
+    except RuntimeError as error:  # what OpenVINO makes of a full disk
+        raise PresetError(f"{folder / GRAPH_FILE}: cannot be written: {error!s:.200}") from error
+
+
+def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtefactDtype) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     artefact = Artefact(
-        engine="openvino",
+        engine=ENGINE,
         dtype=dtype,
         preset=preset.id,
         preset_sha256=preset.sha256,

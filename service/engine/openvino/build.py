@@ -22,6 +22,8 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     """
     if settings.device not in {"auto", "cpu"}:
         raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; received {settings.device}")
+    if settings.compiler != "auto":
+        raise EngineUnavailable(f"compiler must be auto for the openvino engine; received {settings.compiler}")
     graph = read_graph(preset) if preset.artefact else draw_graph(preset, load_weights=settings.load_weights)
     threads = engine_threads(settings.threads, settings.replicas, usable_cores())
     compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)

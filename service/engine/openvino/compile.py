@@ -29,8 +29,8 @@ def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -
         raise EngineUnavailable(f"dtype must be float32, bfloat16 or int8 for the openvino engine; received {dtype}")
     if not computes_in(dtype):
         raise EngineUnavailable(
-            "dtype must be float32 or int8 on this CPU: it has no bfloat16 arithmetic (AVX512-BF16 or AMX), and "
-            f"emulating it is many times slower; received {dtype}"
+            "dtype must be float32 or int8 for the openvino engine on this CPU: it has no bfloat16 arithmetic "
+            f"(AVX512-BF16 or AMX), and emulating it is many times slower; received {dtype}"
         )
     if dtype == "int8":
         dtype = "bfloat16" if computes_in("bfloat16") else "float32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ class Rig:
         return value
 
 
-def make_rig(*engines: FakeEngine, max_sequences: int = 64) -> Rig:
+def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> Rig:
     clock = FakeClock()
     metrics = Metrics("test")
     fakes = engines or (FakeEngine(max_rows=8),)
@@ -66,7 +67,7 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64) -> Rig:
         runners=[EngineRunner(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
         clock=clock,
         metrics=metrics.batches("m"),
-        log=structlog.get_logger(),
+        log=log or structlog.get_logger(),
         max_window_sequences=32,
     )
     return Rig(batcher, fakes, clock, metrics)
@@ -355,7 +356,37 @@ async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig) -> None:
     waiting = rig.submit([1] * 513)  # longer than the grid
     await turns()
     assert not rig.batcher.alive
-    waiting.cancel()
+    with pytest.raises(InternalError):
+        await waiting
+    with pytest.raises(ShuttingDown):
+        await rig.submit([1])
+    assert rig.batcher.queue.sequences == 0
+
+
+class FullDisk:
+    """A log that cannot be written."""
+
+    def error(self, event: str, **_: object) -> None:
+        raise OSError(event)
+
+    exception = error
+
+
+async def test_a_log_that_fails_leaves_nobody_waiting() -> None:
+    rig = make_rig(log=FullDisk())
+
+    def fail(_: Batch) -> None:
+        raise RuntimeError("engine")
+
+    rig.engine.fail = fail
+    rig.batcher.start()
+    unheard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context["exception"]))
+    with pytest.raises(InternalError):
+        await rig.submit([1, 2])
+    assert rig.batcher.running_sequences == 0
+    await close(rig)
+    assert all(isinstance(error, OSError) for error in unheard)
 
 
 async def test_batches_are_counted(rig: Rig) -> None:

@@ -9,10 +9,15 @@ import pytest
 from service.engine.choice import choose_dtype, choose_engine
 from service.errors import EngineUnavailable
 from service.presets.artefact import Artefact, ArtefactDtype
+from service.settings import ModelSettings
 
 
 def artefact(dtype: ArtefactDtype = "bfloat16") -> Artefact:
     return Artefact("openvino", dtype, "electra_demo", None, "random", "random", {}, {})
+
+
+def asked(**settings: str) -> ModelSettings:
+    return ModelSettings.model_validate({"preset": "p", **settings})
 
 
 def only(*names: str) -> Callable[[str], bool]:
@@ -33,33 +38,40 @@ EVERYTHING = only("openvino", "tensorflow", "jax", "jax_cuda12_plugin", "nvidia"
         ("gpu", True, only("openvino", "tensorflow", "nvidia"), "tensorflow"),
         ("auto", True, FOR_CPUS, "openvino"),
         ("cpu", False, only("tensorflow", "jax"), "tensorflow"),
+        ("gpu", True, only("tensorflow"), "tensorflow"),
+        ("auto", True, only("jax", "jax_cuda13_plugin"), "jax"),
     ],
 )
 def test_auto_takes_the_fastest_installed(
     device: str, gpu: bool, installed: Callable[[str], bool], expected: str
 ) -> None:
-    assert choose_engine("auto", device, None, installed=installed, has_gpu=lambda: gpu) == expected
+    assert choose_engine(asked(device=device), installed=installed, has_gpu=lambda: gpu) == expected
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "float16"}, {"compiler": "xla"}, {"compiler": "graph"}])
+def test_auto_takes_an_engine_that_does_what_is_asked_for(settings: dict[str, str]) -> None:
+    assert choose_engine(asked(device="cpu", **settings), installed=EVERYTHING) == "tensorflow"
 
 
 def test_nothing_installed_is_said() -> None:
-    with pytest.raises(EngineUnavailable, match="jax: jax\\); none is installed"):
-        choose_engine("auto", "cpu", None, installed=only())
+    with pytest.raises(EngineUnavailable, match="jax with jax; none is installed"):
+        choose_engine(asked(device="cpu"), installed=only())
 
 
 def test_a_gpu_asked_for_is_not_replaced_by_a_cpu() -> None:
-    with pytest.raises(EngineUnavailable, match="device gpu:0 needs an engine"):
-        choose_engine("auto", "gpu:0", None, installed=FOR_CPUS)
+    with pytest.raises(EngineUnavailable, match="device gpu:0 needs one of"):
+        choose_engine(asked(device="gpu:0"), installed=only("openvino", "jax"))
 
 
 def test_a_named_engine_that_is_not_installed_is_said() -> None:
     with pytest.raises(EngineUnavailable, match="needs the package openvino"):
-        choose_engine("openvino", "cpu", None, installed=only("tensorflow"))
+        choose_engine(asked(engine="openvino"), installed=only("tensorflow"))
 
 
 def test_an_artefact_decides_even_where_there_is_a_gpu() -> None:
-    assert choose_engine("auto", "auto", artefact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
+    assert choose_engine(asked(), artefact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
     with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
-        choose_engine("tensorflow", "auto", artefact(), installed=EVERYTHING)
+        choose_engine(asked(engine="tensorflow"), artefact(), installed=EVERYTHING)
 
 
 @pytest.mark.parametrize(

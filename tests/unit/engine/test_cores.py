@@ -22,7 +22,8 @@ def test_the_settings_win() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("garbage", None)]
+    ("limit", "expected"),
+    [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("140000 100000", 1), ("garbage", None)],
 )
 def test_a_quota_of_cgroup_version_two(tmp_path: Path, limit: str, expected: int | None) -> None:
     (tmp_path / "cpu.max").write_text(limit + "\n")

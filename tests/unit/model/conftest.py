@@ -18,4 +18,4 @@ def golden_backbones() -> dict[str, ElectraBackbone]:
 
 def load(name: str, dtype: str = "float32") -> ElectraBackbone:
     """One of the presets that KerasHub saved."""
-    return load_backbone(resolve_preset(str(GOLDEN / name)), dtype=dtype, load_weights=True, seed=0)
+    return load_backbone(resolve_preset(str(GOLDEN / name)), dtype=dtype, load_weights=True)

@@ -1,0 +1,87 @@
+"""Logs: one event a line, and a stream that fails is nobody's problem but its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from service.logs import configure_logs
+from service.settings import LogSettings
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """The logging of the tests themselves, as it was."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
+
+
+class BrokenPipe(io.StringIO):
+    """What standard error is once its reader went away."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_an_event_is_a_line_of_json() -> None:
+    stream = io.StringIO()
+    configure_logs(LogSettings(format="json"), stream).info("request", model="m", ms=1.5)
+    [line] = stream.getvalue().splitlines()
+    assert {"event": "request", "model": "m", "ms": 1.5, "level": "info"}.items() <= json.loads(line).items()
+
+
+def test_what_is_below_the_level_is_not_written() -> None:
+    stream = io.StringIO()
+    log = configure_logs(LogSettings(format="json", level="warning"), stream)
+    log.info("request")
+    log.warning("draining")
+    assert stream.getvalue().count("\n") == 1
+
+
+def fail(text: str) -> None:
+    raise ValueError(f"a reason of {len(text)}")
+
+
+def test_a_traceback_is_told_without_local_variables() -> None:
+    stream = io.StringIO()
+    log = configure_logs(LogSettings(format="json"), stream)
+    try:
+        fail("a caller's words")
+    except ValueError:
+        log.exception("failed")
+    assert "a reason of 16" in stream.getvalue()
+    assert "a caller's words" not in json.loads(stream.getvalue())["exception"][0]["exc_value"]
+
+
+def test_the_libraries_warnings_come_in_the_same_form() -> None:
+    stream = io.StringIO()
+    configure_logs(LogSettings(format="json"), stream)
+    logging.getLogger("some.library").warning("careful")
+    assert json.loads(stream.getvalue())["event"] == "careful"
+
+
+def test_for_people_it_is_plain() -> None:
+    stream = io.StringIO()
+    configure_logs(LogSettings(format="console"), stream).info("ready", rest_port=8080)
+    assert "ready" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stream_that_fails_fails_nobody(closed: bool) -> None:
+    stream = io.StringIO() if closed else BrokenPipe()
+    log = configure_logs(LogSettings(format="json"), stream)
+    if closed:
+        stream.close()
+    log.info("request")
