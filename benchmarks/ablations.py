@@ -24,7 +24,7 @@ from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
 from benchmarks.scenarios import Scenario
 from benchmarks.served import Sample, load_once, record
-from benchmarks.services import PADDING_MODULE, SIZE, our_service
+from benchmarks.services import JAX_IS_SLOW_TO_START, PADDING_MODULE, SIZE, our_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
@@ -35,7 +35,6 @@ ENGINES: Final = (
     ("openvino", "float32"),
     ("openvino", "int8"),
     ("tensorflow", "float32"),
-    ("jax", "float32"),
 )
 SCENARIOS: Final = tuple(Scenario("rest", "pooled_output", clients, rows) for clients, rows in ((64, 1), (4, 32)))
 LAST_LAYERS: Final[Mapping[str, Outputs]] = {
@@ -49,6 +48,7 @@ log = logging.getLogger(__name__)
 def measure_ablations(effort: Effort) -> Findings:
     """Measures every engine that can be built here."""
     findings = Findings("ablations", effort.quick)
+    findings.skip("jax/float32", Unavailable(JAX_IS_SLOW_TO_START))
     prepare((SIZE,))
     with ExitStack() as stack:
         workers = _start(stack, findings)

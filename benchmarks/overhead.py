@@ -40,6 +40,8 @@ ENGINE_S: Final = 0.002
 FIGURES: Final = ("requests_per_s", "server_cpu_us", "p50_ms", "p99_ms", "generator_cpu")
 
 Figures = dict[str, float]
+Found = dict[str, dict[str, list[Figures]]]
+"""Server → scenario → the figures of each round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Server:
 
 def measure(
     *, rounds: int, seconds: float, beside: Mapping[str, Path] | None = None, log_requests: bool = True
-) -> dict[str, dict[str, Figures]]:
+) -> Found:
     """Runs every scenario against every server.
 
     Args:
@@ -92,7 +94,7 @@ def measure(
         log_requests: Whether the service writes a line for each request, as it does by default.
 
     Returns:
-        Server → scenario → median figures.
+        Server → scenario → the figures of each round.
     """
     module = ["benchmarks.null_service", *([] if log_requests else ["--no-log-requests"])]
     slow = [*module, f"--seconds-per-batch={ENGINE_S}"]
@@ -101,13 +103,12 @@ def measure(
         for name, folder in {**(beside or {}), "service": ROOT}.items():
             servers.append(running.enter_context(start(name, folder, module)))
             servers.append(running.enter_context(start(f"{name}, {ENGINE_S * 1e3:g} ms", folder, slow)))
-        found = [
-            (server.name, scenario.name, load(server, scenario, seconds))
-            for _ in range(rounds)
-            for scenario in SCENARIOS
-            for server in servers
-        ]
-    return _medians(found)
+        found: Found = {server.name: {scenario.name: [] for scenario in SCENARIOS} for server in servers}
+        for _ in range(rounds):
+            for scenario in SCENARIOS:
+                for server in servers:
+                    found[server.name][scenario.name].append(load(server, scenario, seconds))
+    return found
 
 
 def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
@@ -155,24 +156,14 @@ def load(server: Server, scenario: Scenario, seconds: float) -> Figures:
     return {name: figures[name] for name in FIGURES}
 
 
-def table(medians: Mapping[str, Mapping[str, Figures]]) -> str:
-    """The figures in Markdown."""
+def table(found: Found) -> str:
+    """The medians in Markdown."""
     lines = ["| server | load | requests/s | CPU µs | p50 ms | p99 ms |", "|---|---|---|---|---|---|"]
-    for server, scenarios in medians.items():
-        for scenario, figures in scenarios.items():
-            rate, cpu, p50, p99 = (figures[name] for name in FIGURES[:4])
+    for server, scenarios in found.items():
+        for scenario, rounds in scenarios.items():
+            rate, cpu, p50, p99 = (statistics.median(figures[name] for figures in rounds) for name in FIGURES[:4])
             lines.append(f"| {server} | {scenario} | {rate:,.0f} | {cpu:.0f} | {p50:.2f} | {p99:.2f} |")
     return "\n".join(lines)
-
-
-def _medians(found: Sequence[tuple[str, str, Figures]]) -> dict[str, dict[str, Figures]]:
-    medians: dict[str, dict[str, Figures]] = {}
-    for server, scenario in dict.fromkeys((server, scenario) for server, scenario, _ in found):
-        rounds = [figures for *key, figures in found if key == [server, scenario]]
-        medians.setdefault(server, {})[scenario] = {
-            name: statistics.median(figures[name] for figures in rounds) for name in FIGURES
-        }
-    return medians
 
 
 def _pinned(core: int, module: str, *flags: str) -> list[str]:
@@ -195,13 +186,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     flags = parser.parse_args(argv)
     beside = {name: Path(folder) for name, _, folder in (text.partition("=") for text in flags.beside)}
-    medians = measure(rounds=flags.rounds, seconds=flags.seconds, beside=beside, log_requests=flags.log_requests)
+    found = measure(rounds=flags.rounds, seconds=flags.seconds, beside=beside, log_requests=flags.log_requests)
     engines = {f"engine of {s * 1e3:g} ms, raw": engine_p50_ms(s) for s in (0.0, ENGINE_S)}
     write: Callable[[str], object] = sys.stdout.write
     if flags.json:
-        write(json.dumps({"servers": medians, "engine_p50_ms": engines}, indent=2) + "\n")
+        write(json.dumps({"servers": found, "engine_p50_ms": engines}, indent=2) + "\n")
         return
-    write(table(medians) + "\n\n" + "".join(f"{name}: p50 {p50:.3f} ms\n" for name, p50 in engines.items()))
+    write(table(found) + "\n\n" + "".join(f"{name}: p50 {p50:.3f} ms\n" for name, p50 in engines.items()))
 
 
 if __name__ == "__main__":

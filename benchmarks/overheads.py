@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.measurements import Findings
-from benchmarks.overhead import ENGINE_S, engine_p50_ms, measure
+from benchmarks.overhead import ENGINE_S, FIGURES, engine_p50_ms, measure
 from benchmarks.sizes import Effort
 
 SECONDS: Final = 3.0
 
 
 def measure_overheads(effort: Effort) -> Findings:
-    """The service on a null engine, pinned to one core, beside a bare server; medians over rounds."""
+    """The service on a null engine, pinned to one core, beside a bare server."""
     findings = Findings("overheads", effort.quick)
     for server, scenarios in measure(rounds=effort.rounds, seconds=SECONDS * effort.load_factor).items():
-        for scenario, figures in scenarios.items():
-            for name, figure in figures.items():
-                findings.add(name, [figure], server=server, scenario=" ".join(scenario.split()))
+        for scenario, rounds in scenarios.items():
+            for name in FIGURES:
+                findings.add(
+                    name, [figures[name] for figures in rounds], server=server, scenario=" ".join(scenario.split())
+                )
     for seconds in (0.0, ENGINE_S):
         findings.add("engine_p50_ms", [engine_p50_ms(seconds)], engine_ms=f"{seconds * 1e3:g}")
     return findings

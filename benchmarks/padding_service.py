@@ -7,10 +7,11 @@ worth; nobody should want it, so it is no setting of the product.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
+
+import uvloop
 
 from service.batching.cost import CostModel, fit
 from service.batching.planner import MicroBatch, Planner
@@ -66,7 +67,7 @@ def serve(settings: Settings) -> int:
     async def run() -> int:
         return await build_process(settings, log, on_ready=lambda *_: None, make_planner=make_planner).run()
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ ONNX_BATCHING: Final = "onnxruntime, dynamic batching"
 ONNX_ROWS: Final = "onnxruntime, row by row"
 ARTEFACT: Final = "openvino artefact"
 REPLICAS: Final = "openvino, a replica per core"
+JAX_IS_SLOW_TO_START: Final = "compiles its grid of shapes for minutes at each start on a CPU; it is for GPUs"
 CONTENDERS: Final = {
     LITSERVE: "benchmarks.contenders.litserve_service",
     ONNX_BATCHING: "benchmarks.contenders.onnx_batching",
@@ -25,6 +26,8 @@ CONTENDERS: Final = {
 }
 MODULE: Final = "service"
 PADDING_MODULE: Final = "benchmarks.padding_service"
+PADDED_TOKENS: Final = 32 * 512
+"""A full batch with one row of the longest: engines refuse more than they are told to expect."""
 
 
 def our_service(engine: str, dtype: str, *, module: str = MODULE, name: str = "") -> ServiceSpec:
@@ -59,7 +62,9 @@ def contender(name: str) -> ServiceSpec:
 
 
 def _our_service(model: Mapping[str, object], name: str, module: str) -> ServiceSpec:
-    before = ("-m", module, "serve", "--models", json.dumps(model), "--log.format=json")
+    before = ["-m", module, "serve", "--models", json.dumps(model), "--log.format=json"]
+    if module == PADDING_MODULE:
+        before.append(f"--batching.max_batch_tokens={PADDED_TOKENS}")
     return ServiceSpec(name, partial(_our_command, before), grpc=True, metrics=True)
 
 

@@ -18,8 +18,9 @@ from benchmarks.fleet import RunningService, ServiceFailed, ServiceSpec
 from benchmarks.measurements import Findings
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
-from benchmarks.services import CONTENDERS, SIZE, artefact_service, contender, our_service
+from benchmarks.services import CONTENDERS, JAX_IS_SLOW_TO_START, SIZE, artefact_service, contender, our_service
 from benchmarks.sizes import Effort
+from benchmarks.worker import Unavailable
 from service.presets.artefact import DTYPES
 
 ENGINES: Final = (
@@ -27,7 +28,6 @@ ENGINES: Final = (
     ("openvino", "bfloat16"),
     ("tensorflow", "float32"),
     ("tensorflow", "bfloat16"),
-    ("jax", "float32"),
 )
 SMAPS: Final = "smaps_rollup"
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Started:
 def measure_start(effort: Effort) -> Findings:
     """Starts every engine that can be started here, some times."""
     findings = Findings("start", effort.quick)
+    findings.skip("jax/float32", Unavailable(JAX_IS_SLOW_TO_START))
     prepare((SIZE,))
     cases = {spec.name: partial(_start, spec) for spec in _specs() if _can_start(spec, findings)}
     for name, starts in interleave(cases, effort.starts).items():

@@ -45,7 +45,7 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path: Path, monkeypa
 def test_models_are_presets_or_objects() -> None:
     settings = read(["--models", "electra_demo", "--models", '{"preset": "some/folder", "dtype": "bfloat16"}'])
     assert [(model.name, model.dtype) for model in settings.models] == [
-        ("electra_demo", "float32"),
+        ("electra_demo", "auto"),
         ("folder", "bfloat16"),
     ]
 
