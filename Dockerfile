@@ -1,6 +1,7 @@
 # electra-serve in a container:
 #   docker build --tag electra-serve .                          for CPUs
-#   docker build --tag electra-serve --build-arg EXTRA=gpu .    for NVIDIA GPUs
+#   docker build --tag electra-serve --build-arg EXTRA=gpu .    for NVIDIA GPUs, or EXTRA=jax
+#   docker build --tag electra-serve --build-arg EXTRA=openvino .    for CPUs, without TensorFlow
 # It runs as any user, on a read-only root file system with a tmpfs at /tmp, where libraries keep temporary files.
 
 FROM python:3.11-slim-trixie AS base

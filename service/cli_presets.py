@@ -165,8 +165,20 @@ def _facts(preset: PresetFolder) -> dict[str, object]:
         **_sizes(preset),
         "weights": preset.weights,
         "text": "yes" if preset.has_tokenizer else "no",
+        **_compilation(preset),
         "sha256": preset.sha256,
         "folder": preset.path,
+    }
+
+
+def _compilation(preset: PresetFolder) -> Mapping[str, object]:
+    artefact = preset.artefact
+    if artefact is None:
+        return {}
+    made_by = ", ".join(f"{name} {version}" for name, version in artefact.made_by.items())
+    return {
+        "compiled": f"for {artefact.engine} in {artefact.dtype}, by {made_by}",
+        "of": f"{artefact.preset}, sha256 {artefact.preset_sha256}",
     }
 
 

@@ -9,12 +9,13 @@ So batches grow with load by themselves, and an idle engine starts as soon as th
 (`Gathering`).
 
 Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
-run again in halves until the row at fault is alone; the other rows get their answers.
+run again in halves, before anything that waits, until the row at fault is alone; the other rows get their answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
@@ -67,6 +68,7 @@ class Batcher:
         self._refusing = False
         self._feeding = False
         self._gathering: Gathering | None = None
+        self._halves: deque[Sequence[Entry[Row]]] = deque()  # of batches that failed, to be run before what waits
         self._idle = asyncio.Event()
         self._idle.set()
         self.running_sequences = 0
@@ -185,7 +187,7 @@ class Batcher:
 
     def _feed_next(self) -> None:
         """Feeds an engine that has become free with what waits: nobody else need be waited for."""
-        if self._gathering is None and self._queue.sequences:
+        if self._gathering is None and (self._halves or self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _gather(self) -> None:
@@ -198,12 +200,21 @@ class Batcher:
     def _feed(self) -> None:
         """Gives every engine that is free what there is for it."""
         try:
-            while self._feeding and self._queue.sequences and (runner := self._free_runner()) is not None:
-                entries, shape = self._choose()
-                if entries:
-                    self._start(runner, entries, shape)
+            while self._feeding and (runner := self._free_runner()) is not None:
+                if self._halves:
+                    half = self._halves.popleft()
+                    self._start(runner, half, self._shape_of(runner, half))
+                elif self._queue.sequences:
+                    self._start_next(runner)
+                else:
+                    break
         except Exception:  # noqa: BLE001  # a fault of ours: told, and seen by probes
             self._stop_feeding()
+
+    def _start_next(self, runner: EngineRunner) -> None:
+        entries, shape = self._choose()
+        if entries:
+            self._start(runner, entries, shape)
 
     def _stop_feeding(self) -> None:
         """After a fault of ours: the service is not ready from now on, and nobody waits for what will not come."""
@@ -216,6 +227,10 @@ class Batcher:
         waiting = self._queue.window(self._queue.sequences)
         self._fail(waiting, error)
         self._queue.cancel(waiting)
+        while self._halves:
+            half = self._halves.popleft()
+            self._fail(half, error)
+            self._settle(half)
 
     def _free_runner(self) -> EngineRunner | None:
         """The one with the least to do."""
@@ -245,13 +260,11 @@ class Batcher:
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
             expected_s = self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor
-            runner.run(batch, outputs, expected_s, partial(self._finish, runner, entries, shape))
+            runner.run(batch, outputs, expected_s, partial(self._finish, entries, shape))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
             self._give_up(entries)
 
-    def _finish(
-        self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape, came: Ran | BaseException
-    ) -> None:
+    def _finish(self, entries: Sequence[Entry[Row]], shape: BatchShape, came: Ran | BaseException) -> None:
         """Takes one batch back. Where the engine raised, runs it again in halves until one row is left to blame."""
         try:
             if isinstance(came, Ran):
@@ -261,18 +274,25 @@ class Batcher:
                 self._metrics.engine_failures.inc()
                 self._log.error("engine failed", rows=len(entries), length=shape.length, error=f"{came!r:.500}")
                 if len(entries) > 1:
-                    self._bisect(runner, entries)
+                    self._bisect(entries)
                     return
                 self._blame(entries, came)
             self._settle(entries)
         except Exception:  # noqa: BLE001  # as above
             self._give_up(entries)
 
-    def _bisect(self, runner: EngineRunner, entries: Sequence[Entry[Row]]) -> None:
+    def _bisect(self, entries: Sequence[Entry[Row]]) -> None:
+        """Has both halves run before anything that waits, one at a time like any batch."""
         middle = len(entries) // 2
-        for half in (entries[:middle], entries[middle:]):
-            longest = max(entry.length for entry in half)
-            self._start(runner, half, runner.engine.signature.grid.fit(len(half), longest))
+        self._halves.extend((entries[:middle], entries[middle:]))
+        if self._feeding:
+            self._feed_next()
+        else:
+            self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
+
+    @staticmethod
+    def _shape_of(runner: EngineRunner, entries: Sequence[Entry[Row]]) -> BatchShape:
+        return runner.engine.signature.grid.fit(len(entries), max(entry.length for entry in entries))
 
     def _blame(self, entries: Sequence[Entry[Row]], error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")

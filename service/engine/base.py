@@ -1,7 +1,7 @@
 """The whole contract between the batcher and whatever computes.
 
-An engine is synchronous and is called from one thread only: the thread that the batcher keeps for it.
-It is built, warmed, run many times and closed. It never sees a request, a queue or an event loop.
+An engine is synchronous and is called from one thread at a time: that which loads it, and then the one that the batcher
+keeps for it. It is built, warmed, run many times and closed. It never sees a request, a queue or an event loop.
 
 Only the outputs asked for are copied to the host. When none of them is in
 `service.tensors.TOKEN_OUTPUTS`, the last layer computes the [CLS] row alone.
@@ -108,7 +108,7 @@ class EngineSignature:
 
 
 class Engine(Protocol):
-    """Computes batches. Called from one thread."""
+    """Computes batches. Called from one thread at a time."""
 
     @property
     def signature(self) -> EngineSignature:
@@ -116,7 +116,11 @@ class Engine(Protocol):
 
     @property
     def compilations(self) -> int:
-        """Graphs traced or compiled since `warm_up` ended. Stays 0 in a healthy service."""
+        """Whole programs traced or compiled since `warm_up` ended. Stays 0 in a healthy service.
+
+        An engine that compiles once for any shape has 0 for ever. What it may do for a shape that is new to it, such as
+        choosing kernels, is no compilation and not counted.
+        """
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """Compiles everything that `run` can need and runs each of `shapes` once."""

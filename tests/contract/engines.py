@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -33,8 +34,20 @@ OF_KERAS: Final[Mapping[str, Mapping[str, Settings]]] = {
     "jax": {"jax": {"engine": "jax"}},
 }
 """Engines that run Keras, by its backend, each with what else there is to choose about it."""
-OTHERS: Final = {name: {"engine": name} for name in sorted(set(BUILDERS) - set(OF_KERAS) - {"auto"})}
+OTHERS: Final = {name: {"engine": name} for name in sorted(set(BUILDERS) - set(OF_KERAS))}
 ENGINES: Final[Mapping[str, Settings]] = OF_KERAS["jax"] if ON_JAX else {**OF_KERAS["tensorflow"], **OTHERS}
+
+NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")
+"""Flags of /proc/cpuinfo, of which a CPU that computes in bfloat16 has one."""
+
+
+def computes_in(name: str, dtype: str) -> bool:
+    """Whether that engine must compute in `dtype` here: Keras' do in any, OpenVINO in what the CPU has."""
+    if name != "openvino":
+        return True
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    return dtype == "bfloat16" and any(flag in flags for flag in NATIVE_BFLOAT16)
+
 
 GRID: Final = ShapeGrid(max_rows=3, max_length=20, max_tokens=48)
 """Small: some engines compile each of its shapes."""

@@ -15,13 +15,14 @@ from service.engine.openvino.graph import IDS, POSITIONS
 from service.presets.config import BackboneConfig
 from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs
 
-CLS_ALONE: Final = np.ones(1, np.int32)
+ONE_POSITION: Final = np.ones(1, np.int32)
 
 
 class OpenVINOEngine:
     """Runs a graph on a CPU. Replicas are engines on one compiled graph.
 
-    The graph takes any batch shape; nothing is ever compiled after it was. All four outputs are made: next to the
+    The graph takes any batch shape, and is compiled once. For a shape that is new to it OpenVINO makes some of its
+    kernels, which costs that one batch 5 to 40 % more; see docs/performance.md. All four outputs are made: next to the
     layers they cost nothing that can be measured. What does cost is decided by what is asked for: of how many positions
     the last layer computes its result, and what is copied.
 
@@ -33,7 +34,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, compiled: ov.CompiledModel, config: BackboneConfig, *, dtype: str, grid: ShapeGrid) -> None:
-        self._compiled = compiled
+        self._compiled: ov.CompiledModel | None = compiled
         self._request: ov.InferRequest | None = None  # before warm-up, and once closed
         self._bounds = InputBounds.of(config, grid)
         self._signature = EngineSignature("openvino", "cpu", dtype, config.hidden_dim, grid)
@@ -50,6 +51,8 @@ class OpenVINOEngine:
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """See `Engine.warm_up`."""
+        if self._compiled is None:
+            raise RuntimeError("the engine is closed")
         self._request = self._compiled.create_infer_request()
         for shape in shapes:
             self.run(full_batch(shape), frozenset({Output.MEAN}))
@@ -62,7 +65,7 @@ class OpenVINOEngine:
         self._bounds.check(batch)
         whole = np.array([batch.shape.length], np.int32)
         inputs = {name: getattr(batch, name) for name in IDS}
-        inputs[POSITIONS] = whole if outputs & TOKEN_OUTPUTS else CLS_ALONE
+        inputs[POSITIONS] = whole if outputs & TOKEN_OUTPUTS else ONE_POSITION
         self._request.infer(inputs, share_inputs=True, share_outputs=True)
         # Copied, since the request writes its next outputs over these while rows of them are still being sent.
         return ModelOutput(**{name: self._request.get_tensor(name).data.copy() for name in outputs})
@@ -70,3 +73,4 @@ class OpenVINOEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._request = None
+        self._compiled = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,6 +201,28 @@ async def test_a_failing_row_fails_alone(rig: Rig) -> None:
     assert isinstance(failed.__cause__, RuntimeError)
     assert [rows[0].get(Output.SEQUENCE)[0, 0] for rows in answers if isinstance(rows, list)] == [10, 11, 12, 14, 15]
     assert rig.metric("electra_engine_failures_total") == 3  # all 6 rows, then half of them, then the row alone
+
+
+async def test_the_rows_of_a_failed_batch_go_before_what_waits_and_one_batch_at_a_time(rig: Rig) -> None:
+    first = await hold(rig)
+    batch = [rig.submit([id_]) for id_ in (11, 12, 13, 66)]
+    await turns()
+    rig.engine.fail = _fail_on(66)
+    rig.clock.advance(1)  # the first is about to end: the four are chosen
+    await turns()
+    later = rig.submit([21], priority=0)
+    rig.engine.gate.set()
+    await asyncio.gather(first, *batch, later, return_exceptions=True)
+    ran = [batch.token_ids[:, 0].tolist() for batch in rig.engine.batches]
+    assert ran == [[1], [11, 12, 13, 66], [11, 12], [13, 66], [13], [66], [21]]
+
+
+def _fail_on(id_: int) -> Callable[[Batch], None]:
+    def fail(batch: Batch) -> None:
+        if id_ in batch.token_ids:
+            raise RuntimeError("bad row")
+
+    return fail
 
 
 async def test_a_request_fails_as_a_whole_with_its_failing_row(rig: Rig) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.engine.base import ShapeGrid
+from service.engine.base import Engine, ShapeGrid
 from service.engine.openvino.build import build_engines
 from service.errors import EngineUnavailable
 from service.model.backbone import ElectraBackbone
@@ -17,7 +18,7 @@ from service.model.outputs import compute_outputs
 from service.presets.config import BackboneConfig
 from service.presets.folder import PresetFolder, read_preset_folder
 from service.settings import ModelSettings
-from service.tensors import Batch, Output, Outputs
+from service.tensors import Batch, Float32Array, Output, Outputs
 
 SMALL = BackboneConfig(
     vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,
@@ -78,6 +79,28 @@ def test_replicas_share_one_graph_and_answer_alike(tmp_path: Path) -> None:
     assert answers[0] is not None
     assert answers[1] is not None
     assert np.abs(answers[0] - answers[1]).max() <= 1e-6
+
+
+def sequence_output(engine: Engine, sent: Batch) -> Float32Array:
+    output = engine.run(sent, frozenset({Output.SEQUENCE})).sequence_output
+    assert output is not None
+    return output
+
+
+def test_replicas_run_at_the_same_time_on_batches_of_their_own(tmp_path: Path) -> None:
+    _, folder = preset(SMALL, tmp_path / "model")
+    engines = build_engines(folder, ModelSettings(preset="model", dtype="float32", replicas=2, threads=1), GRID)
+    sent = [batch(SMALL, 1, 12), batch(SMALL, 4, 5)]
+    for engine in engines:
+        engine.warm_up([])
+    expected = [sequence_output(engine, own) for engine, own in zip(engines, sent, strict=True)]
+
+    def run_often(index: int) -> float:
+        runs = (sequence_output(engines[index], sent[index]) for _ in range(100))
+        return max(float(np.abs(output - expected[index]).max()) for output in runs)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(run_often, range(2))) <= 1e-6
 
 
 def test_answers_stay_what_they_are_when_the_engine_runs_again(tmp_path: Path) -> None:
