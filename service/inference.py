@@ -16,6 +16,7 @@ from service.model_info import ModelInfo
 from service.registry import ModelRegistry, ServedModel
 from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 from service.texts import TextEncoder
+from service.tracing.base import RequestSpan
 from service.validation import Validated, check_count, validate
 
 
@@ -40,6 +41,7 @@ class EncodeRequest:
         priority: Which requests go first.
         timeout_s: Seconds from now after which the caller no longer wants the answer; None: no limit.
         max_values: Most numbers that the answer may hold; None: no limit.
+        span: The request's, where requests are traced.
     """
 
     input: TokenInput | TextInput
@@ -50,6 +52,7 @@ class EncodeRequest:
     priority: Priority = Priority.NORMAL
     timeout_s: float | None = None
     max_values: int | None = None
+    span: RequestSpan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class InferenceService:
             client=request.client,
             priority=request.priority,
             timeout_s=max(deadline - now(), 0.0),
+            span=request.span,
         )
         return EncodeResult(
             model=model.name,

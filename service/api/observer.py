@@ -12,13 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from service.errors import Cancelled, InternalError, ServiceError
+from service.errors import Cancelled, EngineFailure, InternalError, ServiceError
 from service.metrics import Metrics
+from service.tracing.base import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))
 
 
 def choose_request_id(candidate: str | None) -> str:
@@ -44,12 +47,14 @@ class Observation:
         model: The served model's name, "" until it is known.
         sequences: Rows asked for.
         tokens: Unmasked positions computed.
+        span: The request's, where requests are traced.
     """
 
     request_id: str
     model: str = ""
     sequences: int = 0
     tokens: int = 0
+    span: RequestSpan | None = None
 
 
 class Observer:
@@ -60,6 +65,7 @@ class Observer:
         metrics: Where requests are counted.
         log: Where surprises are told, with their tracebacks.
         log_requests: Whether each request leaves a line there too.
+        tracer: Makes a span of each request, where requests are traced.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class Observer:
         log: structlog.typing.FilteringBoundLogger,
         *,
         log_requests: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._transport = transport
         self._metrics = metrics
         self._in_flight = metrics.in_flight.labels(transport)
@@ -77,18 +85,21 @@ class Observer:
         self._log_requests = log_requests
 
     @contextmanager
-    def request(self, method: str, request_id: str) -> Iterator[Observation]:
+    def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[Observation]:
         """Watches one request from its arrival to its answer.
 
         Args:
             method: What was called, for the log.
             request_id: From `choose_request_id`.
+            carrier: Where the caller's own span may be named.
 
         Raises:
             ServiceError: As raised inside; any other exception becomes an `InternalError` whose text holds
                 the request id and nothing else, while the log holds the traceback.
         """
         seen = Observation(request_id)
+        if self._tracer is not None:
+            seen.span = self._tracer.request(self._transport, method, carrier)
         started = time.perf_counter()
         self._in_flight.inc()
         code = "ok"
@@ -110,6 +121,8 @@ class Observer:
 
     def _finish(self, method: str, seen: Observation, code: str, seconds: float) -> None:
         self._metrics.observe_request(transport=self._transport, model=seen.model, code=code, seconds=seconds)
+        if seen.span is not None:
+            seen.span.end(Outcome(seen.model, code, code in _FAULTS, seen.sequences, seen.tokens))
         if not self._log_requests:
             return
         self._log.info(

@@ -31,6 +31,7 @@ from service.batching.runner import EngineRunner, Ran
 from service.errors import DeadlineExceeded, EngineFailure, InternalError, ServiceError, ShuttingDown
 from service.metrics import BatchMetrics
 from service.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
+from service.tracing.base import RequestSpan
 
 
 class Batcher:
@@ -108,6 +109,7 @@ class Batcher:
         client: str = "",
         priority: int = 1,
         timeout_s: float | None = None,
+        span: RequestSpan | None = None,
     ) -> list[RowOutput]:
         """Waits for the outputs of all `encodings`, in their order.
 
@@ -119,6 +121,7 @@ class Batcher:
             client: Whose turn it is.
             priority: Lower goes first.
             timeout_s: Seconds after which the answer is no longer wanted.
+            span: The request's, where requests are traced.
 
         Raises:
             Overloaded: The queue has no room for all of them.
@@ -128,7 +131,7 @@ class Batcher:
         """
         self._check_open()
         now = self._clock.now()
-        job = Job(len(encodings), outputs)
+        job = Job(len(encodings), outputs, span)
         deadline = None if timeout_s is None else now + timeout_s
         entries = [self._entry(job, index, row, client, priority, deadline) for index, row in enumerate(encodings)]
         self._queue.admit(entries, now)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service.errors import ServiceError
 from service.tensors import Encoding, Outputs, RowOutput
+from service.tracing.base import RequestSpan
 
 
 class Job:
@@ -15,13 +16,15 @@ class Job:
     Args:
         rows: How many rows it has, at least one.
         outputs: What its caller wants.
+        span: The request's, where requests are traced.
 
     Attributes:
         answer: The rows in order, or the error.
     """
 
-    def __init__(self, rows: int, outputs: Outputs) -> None:
+    def __init__(self, rows: int, outputs: Outputs, span: RequestSpan | None = None) -> None:
         self.outputs = outputs
+        self.span = span
         self.answer: asyncio.Future[list[RowOutput]] = asyncio.get_running_loop().create_future()
         self._rows: dict[int, RowOutput] = {}
         self._count = rows

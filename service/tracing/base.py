@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Final, Protocol, TypeAlias
 
-TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
-"""What W3C Trace Context and Baggage put on the wire, as HTTP headers and as gRPC metadata."""
 TRACE_RESPONSE_KEY: Final = "traceresponse"
 """Under which the answer names its span, in the form of `traceparent`: W3C Trace Context, level 2."""
 
-Carrier = Mapping[str, str]
-"""A caller's headers or metadata, names in lower case."""
+Carrier: TypeAlias = Mapping[str, str | bytes]
+"""A caller's headers or metadata, of which `traceparent` and `tracestate` matter; names in lower case."""
+NO_CARRIER: Final[Carrier] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

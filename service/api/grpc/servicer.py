@@ -23,6 +23,7 @@ from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choo
 from service.api.ports import EncodeService
 from service.errors import ServiceError, ShuttingDown
 from service.inference import EncodeRequest
+from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
@@ -80,13 +81,13 @@ class EncoderServicer:
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call.of(context)
             try:
-                with self._observer.request(method, choose_request_id(call.request_id)) as seen:
+                with self._observer.request(method, choose_request_id(call.request_id), call.metadata) as seen:
                     self._refuse_when_draining()
                     with call.deadline():
                         rendered = join(await answer(data, call, seen), self._max_answer_bytes)
             except ServiceError as error:
-                await _abort(context, error, seen.request_id)
-            context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id),))
+                await _abort(context, error, seen.request_id, seen.span)
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id), *_naming(seen.span)))
             return rendered
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -100,13 +101,13 @@ class EncoderServicer:
 
     async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> Parts:
         seen.model = self._service.label(message.model or None)
-        request = self._to_request(message, call)
+        request = self._to_request(message, call, seen.span)
         seen.sequences = codec.count(request.input)
         result = await self._service.encode(request)
         seen.tokens = result.tokens
         return from_result(result, seen.request_id)
 
-    def _to_request(self, message: pb.EncodeRequest, call: Call) -> EncodeRequest:
+    def _to_request(self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None) -> EncodeRequest:
         return EncodeRequest(
             input=codec.to_input(message, self._max_sequences),
             model=message.model or None,
@@ -116,6 +117,7 @@ class EncoderServicer:
             priority=call.priority,
             timeout_s=call.timeout_s,
             max_values=self._max_answer_bytes // 4,
+            span=span,
         )
 
     async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -132,6 +134,7 @@ class EncoderServicer:
             max_requests=self._max_stream_requests,
             max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,
+            carrier=call.metadata,
         )
         self._streams.add(stream)
         try:
@@ -163,7 +166,13 @@ def _shutting_down() -> ShuttingDown:
     return ShuttingDown("the server is shutting down; what has no answer was not begun")
 
 
-async def _abort(context: Context, error: ServiceError, request_id: str) -> None:
+def _naming(span: RequestSpan | None) -> tuple[tuple[str, str], ...]:
+    return () if span is None else ((TRACE_RESPONSE_KEY, span.traceresponse),)
+
+
+async def _abort(context: Context, error: ServiceError, request_id: str, span: RequestSpan | None = None) -> None:
     await context.abort(
-        status.code_of(error), status.details(error, request_id), status.trailing_metadata(error, request_id)
+        status.code_of(error),
+        status.details(error, request_id),
+        (*status.trailing_metadata(error, request_id), *_naming(span)),
     )

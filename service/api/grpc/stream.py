@@ -19,6 +19,7 @@ from service.api.grpc.strict import parse, refuse_unknown_fields
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
 from service.errors import MalformedRequest, ServiceError
+from service.tracing.base import NO_CARRIER, Carrier
 
 Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[Parts]]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -34,6 +35,7 @@ class EncodeStream:
         max_requests: How many requests are worked on at a time.
         max_fields: Most fields of one request's message.
         max_answer_bytes: Largest answer that may be written.
+        carrier: Where the caller's own span may be named: that of every request.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class EncodeStream:
         max_requests: int,
         max_fields: int,
         max_answer_bytes: int,
+        carrier: Carrier = NO_CARRIER,
     ) -> None:
         self._encode = encode
         self._observer = observer
@@ -52,6 +55,7 @@ class EncodeStream:
         self._slots = asyncio.Semaphore(max_requests)
         self._max_answer_bytes = max_answer_bytes
         self._max_fields = max_fields
+        self._carrier = carrier
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -88,7 +92,7 @@ class EncodeStream:
     async def _answer(self, data: bytes) -> bytes:
         made, claimed = choose_request_id(None), ""
         try:
-            with self._observer.request("EncodeStream", made) as seen:
+            with self._observer.request("EncodeStream", made, self._carrier) as seen:
                 message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
                 refuse_unknown_fields(message, "request")
                 claimed = seen.request_id = self._claim(message.request_id)

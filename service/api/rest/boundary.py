@@ -15,10 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.observer import choose_request_id
 from service.api.rest.problem import problem_response
 from service.errors import InternalError
+from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 
 _STATE_KEY: Final = "electra_request_id"
+_SPAN_KEY: Final = "electra_span"
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -26,6 +28,12 @@ def request_id(scope: Scope) -> str:
     """The id that `Boundary` gave the request."""
     chosen: str = scope["state"][_STATE_KEY]
     return chosen
+
+
+def name_span(scope: Scope, span: RequestSpan | None) -> None:
+    """Has the answer name the request's span, where it has one."""
+    if span is not None:
+        scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), span.traceresponse.encode())
 
 
 class Boundary:
@@ -52,7 +60,8 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), *common]
+                span = scope["state"].get(_SPAN_KEY)
+                message["headers"] = [*message.get("headers", ()), *common, *([] if span is None else [span])]
             await send(message)
 
         try:

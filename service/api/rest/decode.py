@@ -12,6 +12,7 @@ from service.api.rest.schemas import EncodeBody, EncodingFormat
 from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from service.inference import EncodeRequest, Priority
 from service.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
+from service.tracing.base import RequestSpan
 
 _FIELDS: Final = frozenset(EncodeBody.model_fields)
 _FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}
@@ -28,6 +29,7 @@ class Sender:
     client: str = ""
     priority: Priority = Priority.NORMAL
     timeout_s: float | None = None
+    span: RequestSpan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
         client=sender.client,
         priority=sender.priority,
         timeout_s=sender.timeout_s,
+        span=sender.span,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
     )
     return Decoded(request, encoding_format)

@@ -13,7 +13,7 @@ from service.api.ports import EncodeService
 from service.api.priority import PRIORITY_KEY, parse_priority
 from service.api.rest import request_headers
 from service.api.rest.body import parse_json, read_body
-from service.api.rest.boundary import request_id
+from service.api.rest.boundary import name_span, request_id
 from service.api.rest.bulk import refuse_bulk
 from service.api.rest.decode import Decoded, Sender, decode
 from service.api.rest.disconnect import unless_disconnected
@@ -22,6 +22,7 @@ from service.api.rest.respond import JsonChunks
 from service.inference import EncodeRequest
 from service.settings import RestSettings
 from service.tensors import TokenInput
+from service.tracing.base import RequestSpan
 
 LARGE_BODY_BYTES: Final = 65_536
 """Larger bodies are decoded on a worker thread: that takes a millisecond and more."""
@@ -51,9 +52,10 @@ class EncodeEndpoint:
         Raises:
             ServiceError: It cannot be answered.
         """
-        with self._observer.request("POST /v1/encode", request_id(request.scope)) as seen:
+        with self._observer.request("POST /v1/encode", request_id(request.scope), request.headers) as seen:
+            name_span(request.scope, seen.span)
             seen.model = self._service.label(None)  # until the request names another
-            decoded = await self._decode(request)
+            decoded = await self._decode(request, seen.span)
             seen.model = self._service.label(decoded.request.model)
             seen.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
@@ -61,11 +63,12 @@ class EncodeEndpoint:
             chunks = await render(result, decoded.encoding_format)
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
-    async def _decode(self, request: Request) -> Decoded:
+    async def _decode(self, request: Request, span: RequestSpan | None) -> Decoded:
         sender = Sender(
             client=request.client.host if request.client else "",
             priority=parse_priority(request.headers.get(PRIORITY_KEY)),
             timeout_s=request_headers.timeout_s(request.headers),
+            span=span,
         )
         body = await read_body(request.headers, request.receive, self._settings)
         if len(body) <= LARGE_BODY_BYTES:
