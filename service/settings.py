@@ -67,6 +67,14 @@ class GrpcSettings(_Section):
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
 
 
+class SecuritySettings(_Section):
+    """Who may ask, and over what. Probes, metrics and gRPC's health are open to everyone."""
+
+    api_keys_file: str = ""
+    """File of the API keys that requests must bring, one a line, as `key` or `name:key`; read again when it changes.
+    The name is the client in fair queueing. Default: no key is asked for."""
+
+
 class LimitSettings(_Section):
     """What one request may carry."""
 
@@ -235,6 +243,7 @@ class Settings(BaseSettings):
     is a JSON list."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
+    security: SecuritySettings = SecuritySettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()
