@@ -13,7 +13,8 @@ from enum import IntEnum
 
 from service.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
 from service.model_info import ModelInfo
-from service.registry import ModelRegistry, ServedModel
+from service.registry import ModelRegistry
+from service.served import ServedModel
 from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 from service.texts import TextEncoder
 from service.validation import Validated, check_count, validate
@@ -122,6 +123,10 @@ class InferenceService:
             EngineFailure: The engine fails on one of the sequences.
         """
         model = self._registry.ready_model(request.model)
+        with model.users:
+            return await self._encode(model, request)
+
+    async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; received none", field="outputs")
         now = asyncio.get_running_loop().time

@@ -75,6 +75,35 @@ class SecuritySettings(_Section):
     The name is the client in fair queueing. Default: no key is asked for."""
 
 
+class AdminSettings(_Section):
+    """The admin API, which loads, reloads and unloads models at run time. Off unless it is given a port."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface."""
+    port: Port | None = None
+    """TCP port of the admin API, its own; 0 takes a free one. Default: there is no admin API."""
+    keys_file: str = ""
+    """File of the keys that admin requests must bring, like `security.api_keys_file`. Needed where `port` is set."""
+    without_keys: bool = False
+    """Whether whoever reaches the port of the admin API may use it, that is, serve any model and take any away."""
+
+    @model_validator(mode="after")
+    def _check(self) -> AdminSettings:
+        if self.port is not None and bool(self.keys_file) == self.without_keys:
+            raise ValueError("admin.port needs either admin.keys_file or admin.without_keys; received both or neither")
+        return self
+
+
+class MetricsSettings(_Section):
+    """Where Prometheus scrapes."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on where `port` is set; `0.0.0.0` for every interface."""
+    port: Port | None = None
+    """TCP port that serves `/metrics`, `/livez` and `/readyz`, and answers until the process ends; 0 takes a free one.
+    REST then serves no `/metrics`, but both probes. Default: REST serves all three."""
+
+
 class LimitSettings(_Section):
     """What one request may carry."""
 
@@ -157,6 +186,12 @@ class ModelSettings(_Section):
         if isinstance(values, Mapping) and not values.get("name") and isinstance(values.get("preset"), str):
             return {**values, "name": default_name(values["preset"])}
         return values
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if not self.name or not self.name.isprintable():
+            raise ValueError(f"name must be printable characters, at least one; received {self.name!r:.80}")
+        return self
 
 
 def default_name(preset: str) -> str:
@@ -244,6 +279,8 @@ class Settings(BaseSettings):
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     security: SecuritySettings = SecuritySettings()
+    admin: AdminSettings = AdminSettings()
+    metrics: MetricsSettings = MetricsSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()
@@ -256,18 +293,26 @@ class Settings(BaseSettings):
         if not names or len(set(names)) != len(names):
             raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
         for model in self.models:
-            limits, batching = model.limits or self.limits, model.batching or self.batching
-            if limits.max_sequences > batching.max_queue_sequences:
-                raise ValueError(
-                    f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
-                    f"({batching.max_queue_sequences}): such a request could never be admitted"
-                )
+            check_admissible(model.limits or self.limits, model.batching or self.batching)
         return self
 
     @property
     def max_sequences(self) -> int:
         """Most sequences in one request that any model takes."""
         return max((model.limits or self.limits).max_sequences for model in self.models)
+
+
+def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
+    """Refuses limits that the queue's bounds contradict.
+
+    Raises:
+        ValueError: The largest request could never be admitted.
+    """
+    if limits.max_sequences > batching.max_queue_sequences:
+        raise ValueError(
+            f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
+            f"({batching.max_queue_sequences}): such a request could never be admitted"
+        )
 
 
 def hub_settings_from_environment() -> HubSettings:

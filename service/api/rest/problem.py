@@ -55,6 +55,8 @@ KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
     errors.DeadlineExceeded: Kind(504, "Deadline exceeded"),
     errors.Cancelled: Kind(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
     errors.EngineFailure: Kind(500, "Engine failure", private=True),
+    errors.Conflict: Kind(409, "Conflict"),
+    errors.ModelLoadFailed: Kind(422, "Model cannot be loaded"),
     errors.InternalError: Kind(500, "Internal error", private=True),
 }
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from service import __version__
 from service.api.rest import examples
 from service.api.rest.problem import KINDS
-from service.errors import Cancelled, Unauthenticated
+from service.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
 from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
@@ -70,7 +70,7 @@ def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject
         for status, response in responses.items()
         for code in response["content"].get("application/problem+json", {}).get("examples", {})
     }
-    unseen = {Unauthenticated, Cancelled}
+    unseen = {Unauthenticated, Cancelled, Conflict, ModelLoadFailed}
     assert documented == {(kind.status, cls.code) for cls, kind in KINDS.items() if cls not in unseen}
     assert "default" in responses
 
