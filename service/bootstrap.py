@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import structlog
 
 from service import __version__
+from service.api.callers import Callers
 from service.api.grpc.server import GrpcServer
+from service.api.keys import KeyRing
 from service.api.observer import Observer
 from service.api.rest.app import create_app
 from service.batching.batcher import Batcher
@@ -24,7 +27,7 @@ from service.lifecycle import OnReady, Process
 from service.metrics import Metrics
 from service.presets.sources import default_sources
 from service.registry import ModelLoader, ModelRegistry
-from service.settings import BatchingSettings, Settings
+from service.settings import BatchingSettings, SecuritySettings, Settings
 from service.texts import TextEncoder
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
@@ -55,15 +58,26 @@ def build_process(
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    callers = build_callers(settings.security, log)
+    most = settings.max_sequences
     return Process(
-        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=settings.max_sequences),
+        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=most, callers=callers),
         rest=settings.rest,
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=settings.max_sequences),
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers),
         registry=registry,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
     )
+
+
+def build_callers(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
+    """Who may ask.
+
+    Raises:
+        SettingsError: The key file cannot be used.
+    """
+    return Callers(KeyRing(Path(security.api_keys_file), log) if security.api_keys_file else None)
 
 
 def build_registry(

@@ -39,6 +39,10 @@ class Callers:
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
 
 
+ANYONE: Final = Callers()
+"""Asks for no key."""
+
+
 def credential(metadata: Mapping[str, str | bytes]) -> str | None:
     """The key that came with a request, unchecked: `x-api-key`, or else the token of `authorization: Bearer`.
 

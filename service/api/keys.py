@@ -7,11 +7,7 @@ without a name is called after the first digits of its digest.
 Invariants:
     No key is kept: only its SHA-256. None is written anywhere, in no message and no log.
     Every key is compared with, in time that does not depend on what is equal.
-    Once begun, there is always at least one key: a file that becomes unreadable, empty or wrong changes nothing.
-
-The file is looked at once a second, by whoever asks. A changed one is taken when it has not been written to for
-`SETTLE_S`: an editor may be in the middle of it. What is put in place by a rename or a symlink, as Kubernetes swaps
-a Secret, is older than that and is taken at once.
+    Once begun, there is always at least one key: see `Renewed`.
 """
 
 from __future__ import annotations
@@ -23,26 +19,23 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import structlog
 
+from service.api.renewed import Renewed
 from service.errors import SettingsError, Unauthenticated
 
 MIN_KEY_CHARACTERS: Final = 16
 """Shorter keys can be guessed."""
 MAX_FILE_BYTES: Final = 2**20
-LOOK_S: Final = 1.0
-"""How long a look at the file counts."""
-SETTLE_S: Final = 1.0
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750's b64token: what `Authorization: Bearer` can carry."""
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-_Version: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +66,7 @@ class KeyRing:
     def __init__(
         self, path: Path, log: structlog.typing.FilteringBoundLogger, *, now: Callable[[], float] = time.time
     ) -> None:
-        self._path = path
-        self._log = log
-        self._now = now
-        self._keys, self._version = read_keys(path)
-        self._refused: _Version | None = None
-        self._looked_at = now()
+        self._keys = Renewed("API keys", [path], partial(read_keys, path), log, now=now)
 
     def client_of(self, candidate: str | None) -> str:
         """The name of the client whose key this is.
@@ -89,10 +77,9 @@ class KeyRing:
         Raises:
             Unauthenticated: No key of the file is the same.
         """
-        self._look()
         digest = sha256((candidate or "").encode(errors="replace")).digest()
         client = None
-        for key in self._keys:
+        for key in self._keys.current:
             if hmac.compare_digest(key.digest, digest):
                 client = key.client
         if client is None:
@@ -102,52 +89,25 @@ class KeyRing:
             )
         return client
 
-    def _look(self) -> None:
-        now = self._now()
-        if abs(now - self._looked_at) < LOOK_S:  # either way: clocks are set back
-            return
-        self._looked_at = now
-        try:
-            version = _version_of(self._path.stat())
-            if version == self._version or version == self._refused or _is_fresh(version, now):
-                return
-            self._keys, self._version = read_keys(self._path)
-            self._log.info("API keys read again", keys=len(self._keys))
-        except (OSError, SettingsError) as error:
-            self._keep(error)
 
-    def _keep(self, error: Exception) -> None:
-        """Stays with the keys there are, and says so once for each version of the file."""
-        try:
-            version = _version_of(self._path.stat())
-        except OSError:
-            version = _GONE
-        if version != self._refused:
-            self._refused = version
-            self._log.error("the API keys cannot be read again; those read last go on", error=str(error))
-
-
-_GONE: Final[_Version] = (0, 0, 0, 0)
-
-
-def read_keys(path: Path) -> tuple[Sequence[Key], _Version]:
-    """The keys of a file, and which version of it they are of.
+def read_keys(path: Path) -> Sequence[Key]:
+    """The keys of a file.
 
     Raises:
         SettingsError: As `KeyRing` says.
     """
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
+            mode = os.fstat(file.fileno()).st_mode
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SettingsError(f"API key file {path} cannot be read: {error.strerror or error}") from error
-    if found.st_mode & stat.S_IWOTH:
-        raise SettingsError(f"API key file {path} must not be writable for everyone; its mode is {found.st_mode:o}")
+    if mode & stat.S_IWOTH:
+        raise SettingsError(f"API key file {path} must not be writable for everyone; its mode is {stat.filemode(mode)}")
     if len(content) > MAX_FILE_BYTES:
         raise SettingsError(f"API key file {path} must have at most {MAX_FILE_BYTES} bytes")
     try:
-        return parse_keys(content.decode("utf-8-sig")), _version_of(found)
+        return parse_keys(content.decode("utf-8-sig"))
     except ValueError as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise SettingsError(f"API key file {path}: {reason}") from None  # the cause holds what stands in the file
@@ -189,11 +149,3 @@ def _parse_line(line: str, number: int) -> Key:
         raise ValueError(f"line {number}: a key must have at least {MIN_KEY_CHARACTERS} characters; it has {len(key)}")
     digest = sha256(key.encode())
     return Key(digest.digest(), name or f"key-{digest.hexdigest()[:8]}")
-
-
-def _version_of(found: os.stat_result) -> _Version:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _is_fresh(version: _Version, now: float) -> bool:
-    return 0 <= now - version[3] / 1e9 < SETTLE_S

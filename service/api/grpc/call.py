@@ -11,12 +11,15 @@ from urllib.parse import unquote
 
 import grpc
 
+from service.api.callers import Callers
 from service.api.grpc.status import REQUEST_ID_KEY
 from service.api.priority import PRIORITY_KEY, parse_priority
 from service.errors import DeadlineExceeded
 from service.inference import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+Metadata: TypeAlias = Mapping[str, str | bytes]
+"""The caller's own, the last value where a key is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +28,22 @@ class Call:
 
     Attributes:
         context: What it was read from.
-        metadata: The caller's own, the last value where a key is repeated.
+        metadata: What came beside the message.
+        client: Who calls, for fairness between clients.
     """
 
     context: Context
-    metadata: Mapping[str, str | bytes]
+    metadata: Metadata
+    client: str
 
     @classmethod
-    def of(cls, context: Context) -> Call:
-        """Reads what `context` tells once and for all."""
-        return cls(context, dict(context.invocation_metadata() or ()))
+    def of(cls, context: Context, metadata: Metadata, callers: Callers) -> Call:
+        """A call whose caller is known.
 
-    @property
-    def request_id(self) -> str | None:
-        """The caller's own name for the request, unchecked."""
-        value = self.metadata.get(REQUEST_ID_KEY)
-        return value if isinstance(value, str) else None
+        Raises:
+            Unauthenticated: The caller may not ask.
+        """
+        return cls(context, metadata, callers.name_of(metadata, host_of(context.peer())))
 
     @property
     def priority(self) -> Priority:
@@ -50,11 +53,6 @@ class Call:
             MalformedRequest: It is none of high, normal and low.
         """
         return parse_priority(self.metadata.get(PRIORITY_KEY))
-
-    @property
-    def client(self) -> str:
-        """Who calls, for fairness between clients."""
-        return host_of(self.context.peer())
 
     @property
     def timeout_s(self) -> float | None:
@@ -75,6 +73,17 @@ class Call:
             if self.timeout_s == 0.0:
                 raise DeadlineExceeded("the deadline passed before the answer was there") from None
             raise
+
+
+def metadata_of(context: Context) -> Metadata:
+    """What came beside the message."""
+    return dict(context.invocation_metadata() or ())
+
+
+def request_id_of(metadata: Metadata) -> str | None:
+    """The caller's own name for the request, unchecked."""
+    value = metadata.get(REQUEST_ID_KEY)
+    return value if isinstance(value, str) else None
 
 
 def host_of(peer: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.api.callers import ANYONE, Callers
 from service.api.grpc.health import NAME as HEALTH_NAME
 from service.api.grpc.health import Health
 from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
@@ -35,10 +36,17 @@ class GrpcServer:
         settings: Where to listen, and the size of messages.
         observer: Where requests are counted and logged.
         max_sequences: Most sequences of one request that any model takes.
+        callers: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
     """
 
     def __init__(
-        self, service: EncodeService, settings: GrpcSettings, observer: Observer, *, max_sequences: int
+        self,
+        service: EncodeService,
+        settings: GrpcSettings,
+        observer: Observer,
+        *,
+        max_sequences: int,
+        callers: Callers = ANYONE,
     ) -> None:
         self._settings = settings
         self._servicer = EncoderServicer(
@@ -47,6 +55,7 @@ class GrpcServer:
             max_sequences=max_sequences,
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
+            callers=callers,
         )
         self._health = Health([SERVICE_NAME])
         self._server: grpc.aio.Server | None = None

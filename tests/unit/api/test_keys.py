@@ -12,7 +12,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from service.api.callers import Callers, credential
-from service.api.keys import LOOK_S, MIN_KEY_CHARACTERS, SETTLE_S, KeyRing
+from service.api.keys import MIN_KEY_CHARACTERS, KeyRing
+from service.api.renewed import LOOK_S, SETTLE_S
 from service.errors import SettingsError, Unauthenticated
 
 SHOP, DESK = "shop-0123456789abcdef", "desk+/~._-0123456789=="
@@ -134,7 +135,7 @@ def test_a_file_put_in_place_counts_from_the_next_look_on(keys: Keys) -> None:
     assert keys.ring.client_of(DESK) == "desk"
     with pytest.raises(Unauthenticated):
         keys.ring.client_of(SHOP)
-    assert keys.events == ["API keys read again"]
+    assert keys.events == ["read again"]
 
 
 def test_a_secret_is_swapped_by_its_symlink(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_a_file_that_goes_bad_changes_nothing_and_is_told_of_once(keys: Keys, sp
     for _ in range(3):
         keys.pass_time(LOOK_S)
         assert keys.ring.client_of(SHOP) == "shop"
-    assert keys.events == ["the API keys cannot be read again; those read last go on"]
+    assert keys.events == ["cannot be read again; what was read last goes on"]
     assert "short" not in str(keys.log.entries)
 
     keys.write(f"desk:{DESK}\n")

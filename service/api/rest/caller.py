@@ -1,0 +1,16 @@
+"""Who sent an HTTP request."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from service.api.callers import Callers
+
+
+def caller_of(request: Request, callers: Callers) -> str:
+    """The caller's name; the request's body has not been read.
+
+    Raises:
+        Unauthenticated: It may not ask.
+    """
+    return callers.name_of(request.headers, request.client.host if request.client else "")
