@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from service import __version__
+from service import __version__, memory
 from service.api.callers import Callers
 from service.api.grpc.server import GrpcServer
 from service.api.keys import KeyRing
 from service.api.observer import Observer
-from service.api.rest.app import create_app
+from service.api.rest.admin import AdminEndpoints
+from service.api.rest.admin_app import create_admin_app
+from service.api.rest.app import create_app, create_metrics_app
+from service.api.rest.server import HttpServer
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
@@ -21,12 +24,14 @@ from service.batching.job import Row
 from service.batching.planner import Planner
 from service.batching.queue import QueueBounds, RequestQueue
 from service.batching.runner import EngineRunner
+from service.changes import ModelChanges
 from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService
 from service.lifecycle import OnReady, Process
+from service.loading import Loading, ModelLoader
 from service.metrics import Metrics
 from service.presets.sources import default_sources
-from service.registry import ModelLoader, ModelRegistry
+from service.registry import ModelRegistry
 from service.settings import BatchingSettings, SecuritySettings, Settings
 from service.texts import TextEncoder
 
@@ -54,17 +59,22 @@ def build_process(
         make_planner: What cuts a model's batches; default: `build_planner`.
     """
     metrics = Metrics(__version__)
-    registry = build_registry(settings, metrics, log, load=load, make_planner=make_planner)
+    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
+    registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
+    changes = build_changes(settings, registry, loading, log)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
     callers = build_callers(settings.security, log)
     most = settings.max_sequences
+    shown = metrics if settings.metrics.port is None else None
+    app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, callers=callers)
     return Process(
-        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=most, callers=callers),
-        rest=settings.rest,
+        rest=HttpServer("REST", app, host=settings.rest.host, port=settings.rest.port, bounds=settings.rest),
         grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers),
+        sides=build_sides(settings, service, metrics, changes, log),
         registry=registry,
+        changes=changes,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
@@ -89,19 +99,64 @@ def build_registry(
     make_planner: PlannerFactory | None = None,
 ) -> ModelRegistry:
     """The configured models, each to be put behind a batcher of its own."""
+    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
+    return ModelRegistry(settings.models, loading=loading, metrics=metrics)
+
+
+def build_loading(
+    settings: Settings,
+    metrics: Metrics,
+    log: structlog.typing.FilteringBoundLogger,
+    *,
+    load: ModelLoader | None = None,
+    make_planner: PlannerFactory | None = None,
+) -> Loading:
+    """What makes models that answer, each behind a batcher of its own."""
 
     def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
         return build_batcher(name, loaded, batching, metrics, log, make_planner=make_planner or build_planner)
 
-    return ModelRegistry(
-        settings.models,
+    return Loading(
         limits=settings.limits,
         batching=settings.batching,
         load=load or partial(load_model, sources=default_sources(settings.hub)),
         make_batcher=make_batcher,
-        metrics=metrics,
         log=log,
     )
+
+
+def build_changes(
+    settings: Settings, registry: ModelRegistry, loading: Loading, log: structlog.typing.FilteringBoundLogger
+) -> ModelChanges:
+    """What can be done to the models at run time."""
+    return ModelChanges(
+        registry, loading=loading, max_sequences=settings.max_sequences, reclaim=memory.reclaim, log=log
+    )
+
+
+def build_sides(
+    settings: Settings,
+    service: InferenceService,
+    metrics: Metrics,
+    changes: ModelChanges,
+    log: structlog.typing.FilteringBoundLogger,
+) -> Sequence[HttpServer]:
+    """The servers for metrics and admin that are given ports of their own.
+
+    Raises:
+        SettingsError: The file of admin keys cannot be used.
+    """
+    sides = []
+    where = settings.metrics
+    if where.port is not None:
+        app = create_metrics_app(service, metrics)
+        sides.append(HttpServer("metrics", app, host=where.host, port=where.port, bounds=settings.rest))
+    admin = settings.admin
+    if admin.port is not None:
+        callers = Callers(KeyRing(Path(admin.keys_file), log) if admin.keys_file else None)
+        app = create_admin_app(AdminEndpoints(changes, settings.rest, callers, log), keyed=callers.keyed)
+        sides.append(HttpServer("admin", app, host=admin.host, port=admin.port, bounds=settings.rest))
+    return sides
 
 
 def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:

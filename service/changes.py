@@ -138,8 +138,9 @@ class ModelChanges:
         return self._begin(slot, Change.RELOAD, settings)
 
     def unload(self, name: str) -> Underway:
-        """Begins to take a model out of service: it is not READY from now on, and gone when the last request to it is
-        answered.
+        """Begins to take a model out of service.
+
+        It is not READY from now on, and gone when the last request to it is answered.
 
         Raises:
             ModelNotFound: There is none of that name.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
 from enum import StrEnum
+from typing import Self
 
 from service.presets.config import BackboneConfig
 

@@ -203,10 +203,10 @@ class ModelRegistry:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, for a person.
+    r"""What went wrong, for a person.
 
     Example:
-        >>> one_line(ValueError("first\\nsecond"))
+        >>> one_line(ValueError("first\nsecond"))
         'first second'
         >>> one_line(MemoryError())
         'MemoryError'
