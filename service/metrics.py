@@ -49,7 +49,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
-        self._models = {""}
+        self._gone: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._define_requests()
         self._define_batches()
@@ -131,7 +131,7 @@ class Metrics:
 
     def create_model_series(self, model: str) -> None:
         """Makes every series of `model` exist, at zero; those that do stay as they are."""
-        self._models.add(model)
+        self._gone.discard(model)
         self._create_request_series(model)
         BatchMetrics(self, model)
         for gauge in self._model_gauges:
@@ -141,7 +141,7 @@ class Metrics:
 
     def remove_model_series(self, model: str) -> None:
         """Makes no series of `model` exist any more. What is still written to them is lost."""
-        self._models.discard(model)
+        self._gone.add(model)
         for instrument in self._instruments_of_models():
             instrument.remove_by_labels({"model": model})
         self._answered.cache_clear()
@@ -183,7 +183,7 @@ class Metrics:
             code: `ok`, or the error's slug.
             seconds: From arrival to answer.
         """
-        if model not in self._models:  # it went while the request was on its way
+        if model in self._gone:  # while the request was on its way
             model = ""
         self._answered(model, transport, code).inc()
         self._answered_seconds(model, transport).observe(seconds)
