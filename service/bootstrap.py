@@ -16,6 +16,7 @@ from service.api.observer import Observer
 from service.api.rest.admin import AdminEndpoints
 from service.api.rest.admin_app import create_admin_app
 from service.api.rest.app import create_app, create_metrics_app
+from service.api.rest.port import HttpPort
 from service.api.rest.server import HttpServer
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
@@ -69,8 +70,9 @@ def build_process(
     most = settings.max_sequences
     shown = metrics if settings.metrics.port is None else None
     app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, callers=callers)
+    rest_server = HttpServer(app, settings.rest)
     return Process(
-        rest=HttpServer("REST", app, host=settings.rest.host, port=settings.rest.port, bounds=settings.rest),
+        rest=HttpPort("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
         grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers),
         sides=build_sides(settings, service, metrics, changes, log),
         registry=registry,
@@ -140,8 +142,8 @@ def build_sides(
     metrics: Metrics,
     changes: ModelChanges,
     log: structlog.typing.FilteringBoundLogger,
-) -> Sequence[HttpServer]:
-    """The servers for metrics and admin that are given ports of their own.
+) -> Sequence[HttpPort]:
+    """Metrics and admin, as far as they are given ports of their own.
 
     Raises:
         SettingsError: The file of admin keys cannot be used.
@@ -150,12 +152,12 @@ def build_sides(
     where = settings.metrics
     if where.port is not None:
         app = create_metrics_app(service, metrics)
-        sides.append(HttpServer("metrics", app, host=where.host, port=where.port, bounds=settings.rest))
+        sides.append(HttpPort("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port))
     admin = settings.admin
     if admin.port is not None:
         callers = Callers(KeyRing(Path(admin.keys_file), log) if admin.keys_file else None)
         app = create_admin_app(AdminEndpoints(changes, settings.rest, callers, log), keyed=callers.keyed)
-        sides.append(HttpServer("admin", app, host=admin.host, port=admin.port, bounds=settings.rest))
+        sides.append(HttpPort("admin", HttpServer(app, settings.rest), host=admin.host, port=admin.port))
     return sides
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from service import memory
 from service.api.grpc.server import GrpcServer
-from service.api.rest.server import HttpServer
+from service.api.rest.port import HttpPort
 from service.changes import ModelChanges
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
@@ -43,9 +43,9 @@ class Process:
     """The servers and the models behind them, from start to exit.
 
     Args:
-        rest: The HTTP server.
+        rest: Where REST is served.
         grpc: The gRPC server.
-        sides: The servers for admin and metrics that have ports of their own.
+        sides: Where admin and metrics are, if they have ports of their own.
         registry: The models to load.
         changes: What is done to them at run time.
         settings: How long to drain.
@@ -56,9 +56,9 @@ class Process:
     def __init__(
         self,
         *,
-        rest: HttpServer,
+        rest: HttpPort,
         grpc: GrpcServer,
-        sides: Sequence[HttpServer],
+        sides: Sequence[HttpPort],
         registry: ModelRegistry,
         changes: ModelChanges,
         settings: LifecycleSettings,
