@@ -14,12 +14,13 @@ from service.api.grpc.server import GrpcServer
 from service.api.keys import KeyRing
 from service.api.observer import Observer
 from service.api.rest.app import create_app
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService

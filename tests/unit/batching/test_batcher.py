@@ -13,11 +13,12 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.cost import CostModel
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.errors import DeadlineExceeded, EngineFailure, InternalError, Overloaded, ShuttingDown
 from service.metrics import Metrics
