@@ -14,6 +14,7 @@ from service.api.grpc.server import GrpcServer
 from service.api.keys import KeyRing
 from service.api.observer import Observer
 from service.api.rest.app import create_app
+from service.api.tls import ServerTls, TlsFiles
 from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
@@ -59,16 +60,18 @@ def build_process(
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    tls = build_tls(settings.security, log)
     callers = build_callers(settings.security, log)
     most = settings.max_sequences
     return Process(
         app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=most, callers=callers),
         rest=settings.rest,
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers),
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers, tls=tls),
         registry=registry,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
+        tls=tls,
     )
 
 
@@ -78,7 +81,20 @@ def build_callers(security: SecuritySettings, log: structlog.typing.FilteringBou
     Raises:
         SettingsError: The key file cannot be used.
     """
-    return Callers(KeyRing(Path(security.api_keys_file), log) if security.api_keys_file else None)
+    keys = KeyRing(Path(security.api_keys_file), log) if security.api_keys_file else None
+    return Callers(keys, certified=bool(security.tls_client_ca))
+
+
+def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
+    """What to serve TLS with.
+
+    Raises:
+        SettingsError: The files cannot be used.
+    """
+    if not security.tls_certificate:
+        return None
+    client_ca = Path(security.tls_client_ca) if security.tls_client_ca else None
+    return ServerTls(TlsFiles(Path(security.tls_certificate), Path(security.tls_key), client_ca), log)
 
 
 def build_registry(

@@ -23,6 +23,7 @@ from service.api.rest.failures import add_problem_handlers
 from service.api.rest.models import ModelEndpoints
 from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_answer, problems, text_answer
 from service.api.rest.probes import ProbeEndpoints
+from service.api.rest.protocol import ConnectionsFull
 from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
 from service.metrics import Metrics
 from service.model_info import ModelInfo
@@ -35,6 +36,7 @@ _ENCODE_ERRORS: Final = (
     errors.PayloadTooLarge,
     errors.InvalidInput,
     errors.Overloaded,
+    ConnectionsFull,
     errors.EngineFailure,
     errors.InternalError,
     errors.ModelNotReady,
