@@ -18,12 +18,14 @@ from service.api.rest.admin_app import create_admin_app
 from service.api.rest.app import create_app, create_metrics_app
 from service.api.rest.port import HttpPort
 from service.api.rest.server import HttpServer
+from service.api.tls import ServerTls, TlsFiles
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.changes import ModelChanges
 from service.engine.factory import LoadedModel, load_model
@@ -66,15 +68,16 @@ def build_process(
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
-    callers = build_callers(settings.security, log)
+    tls = build_tls(settings.security, log)
+    callers = build_callers(settings.security.api_keys_file, settings.security, log)
     most = settings.max_sequences
     shown = metrics if settings.metrics.port is None else None
     app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, callers=callers)
-    rest_server = HttpServer(app, settings.rest)
+    rest_server = HttpServer(app, settings.rest, tls)
     return Process(
         rest=HttpPort("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers),
-        sides=build_sides(settings, service, metrics, changes, log),
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers, tls=tls),
+        sides=build_sides(settings, service, metrics, changes, log, tls),
         registry=registry,
         changes=changes,
         settings=settings.lifecycle,
@@ -83,13 +86,26 @@ def build_process(
     )
 
 
-def build_callers(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
-    """Who may ask.
+def build_callers(keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
+    """Who may ask: who has a key of the file, if there is one, and a certificate, if clients must have one.
 
     Raises:
         SettingsError: The key file cannot be used.
     """
-    return Callers(KeyRing(Path(security.api_keys_file), log) if security.api_keys_file else None)
+    keys = KeyRing(Path(keys_file), log) if keys_file else None
+    return Callers(keys, certified=bool(security.tls_client_ca))
+
+
+def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
+    """What to serve TLS with.
+
+    Raises:
+        SettingsError: The files cannot be used.
+    """
+    if not security.tls_certificate:
+        return None
+    client_ca = Path(security.tls_client_ca) if security.tls_client_ca else None
+    return ServerTls(TlsFiles(Path(security.tls_certificate), Path(security.tls_key), client_ca), log)
 
 
 def build_registry(
@@ -142,6 +158,7 @@ def build_sides(
     metrics: Metrics,
     changes: ModelChanges,
     log: structlog.typing.FilteringBoundLogger,
+    tls: ServerTls | None,
 ) -> Sequence[HttpPort]:
     """Metrics and admin, as far as they are given ports of their own.
 
@@ -155,9 +172,9 @@ def build_sides(
         sides.append(HttpPort("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port))
     admin = settings.admin
     if admin.port is not None:
-        callers = Callers(KeyRing(Path(admin.keys_file), log) if admin.keys_file else None)
+        callers = build_callers(admin.keys_file, settings.security, log)
         app = create_admin_app(AdminEndpoints(changes, settings.rest, callers, log), keyed=callers.keyed)
-        sides.append(HttpPort("admin", HttpServer(app, settings.rest), host=admin.host, port=admin.port))
+        sides.append(HttpPort("admin", HttpServer(app, settings.rest, tls), host=admin.host, port=admin.port))
     return sides
 
 

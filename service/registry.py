@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from service.batching.batcher import Batcher
 from service.errors import Conflict, ModelNotFound, ModelNotReady
 from service.loading import Loading
 from service.metrics import Metrics
@@ -169,6 +170,11 @@ class ModelRegistry:
         for slot in self.slots():
             await self.put(slot, slot.settings)
         self.started = True
+
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """Of every model that has one, whatever its state."""
+        return tuple(served.batcher for served in self._open())
 
     def retire(self) -> None:
         """Says not ready from now on, while requests are still answered."""

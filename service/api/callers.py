@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.api.keys import KeyRing
+from service.errors import Unauthenticated
 
 API_KEY: Final = "x-api-key"
 AUTHORIZATION: Final = "authorization"
@@ -16,26 +17,31 @@ class Callers:
 
     Args:
         keys: Those that are accepted; None: everyone is.
+        certified: Whether a client must have shown a certificate.
     """
 
-    def __init__(self, keys: KeyRing | None = None) -> None:
+    def __init__(self, keys: KeyRing | None = None, *, certified: bool = False) -> None:
         self._keys = keys
+        self._certified = certified
 
     @property
     def keyed(self) -> bool:
         """Whether a key is asked for."""
         return self._keys is not None
 
-    def name_of(self, metadata: Mapping[str, str | bytes], peer: str) -> str:
+    def name_of(self, metadata: Mapping[str, str | bytes], peer: str, *, certified: bool = True) -> str:
         """The caller's name.
 
         Args:
             metadata: The request's headers, or a call's metadata.
             peer: The address that it came from.
+            certified: Whether it came over a connection whose client has shown a good certificate.
 
         Raises:
-            Unauthenticated: A key is asked for, and no valid one came.
+            Unauthenticated: A key is asked for, and no valid one came; or a certificate, and none did.
         """
+        if self._certified and not certified:
+            raise Unauthenticated("a client certificate is needed; received none")
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
 
 

@@ -14,6 +14,7 @@ import grpc
 from service.api.callers import Callers
 from service.api.grpc.status import REQUEST_ID_KEY
 from service.api.priority import PRIORITY_KEY, parse_priority
+from service.api.proxy_timeout import lesser, proxy_timeout_s
 from service.errors import DeadlineExceeded
 from service.inference import Priority
 
@@ -56,7 +57,12 @@ class Call:
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds from now until the caller's deadline; None: it set none."""
+        """Seconds that the caller and a proxy in front will still wait, the lesser of the two; None: neither says."""
+        return lesser(self._remaining_s, proxy_timeout_s(self.metadata))
+
+    @property
+    def _remaining_s(self) -> float | None:
+        """Seconds until gRPC's own deadline; None: the caller set none."""
         remaining = self.context.time_remaining()
         return None if remaining is None else max(remaining, 0.0)
 
@@ -70,7 +76,7 @@ class Call:
         try:
             yield
         except asyncio.CancelledError:
-            if self.timeout_s == 0.0:
+            if self._remaining_s == 0.0:
                 raise DeadlineExceeded("the deadline passed before the answer was there") from None
             raise
 

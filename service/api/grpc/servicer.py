@@ -98,6 +98,7 @@ class EncoderServicer:
 
     async def _encode(self, data: bytes, call: Call, seen: Observation) -> Parts:
         seen.model = self._service.label(None)  # until the request names another
+        self._service.check_room(call.client)
         message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             seen.request_id = message.request_id

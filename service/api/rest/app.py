@@ -22,6 +22,7 @@ from service.api.rest.encode import EncodeEndpoint
 from service.api.rest.models import ModelEndpoints
 from service.api.rest.openapi import encode_request, json_answer, problems
 from service.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
+from service.api.rest.protocol import ConnectionsFull
 from service.api.rest.schemas import EncodeAnswer, ModelsAnswer
 from service.metrics import Metrics
 from service.model_info import ModelInfo
@@ -34,6 +35,7 @@ _ENCODE_ERRORS: Final = (
     errors.PayloadTooLarge,
     errors.InvalidInput,
     errors.Overloaded,
+    ConnectionsFull,
     errors.EngineFailure,
     errors.InternalError,
     errors.ModelNotReady,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from service.api.callers import Callers
+from service.api.rest.protocol import CERTIFIED
 
 
 def caller_of(request: Request, callers: Callers) -> str:
@@ -13,4 +14,5 @@ def caller_of(request: Request, callers: Callers) -> str:
     Raises:
         Unauthenticated: It may not ask.
     """
-    return callers.name_of(request.headers, request.client.host if request.client else "")
+    peer = request.client.host if request.client else ""
+    return callers.name_of(request.headers, peer, certified=CERTIFIED in request.scope["state"])

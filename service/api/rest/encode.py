@@ -72,8 +72,10 @@ class EncodeEndpoint:
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
     async def _decode(self, request: Request) -> Decoded:
+        client = caller_of(request, self._callers)
+        self._service.check_room(client)
         sender = Sender(
-            client=caller_of(request, self._callers),
+            client=client,
             priority=parse_priority(request.headers.get(PRIORITY_KEY)),
             timeout_s=request_headers.timeout_s(request.headers),
         )

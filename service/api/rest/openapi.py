@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from service.api.callers import API_KEY
 from service.api.priority import PRIORITY_KEY, PRIORITY_NAMES
+from service.api.proxy_timeout import PROXY_TIMEOUT_KEY
 from service.api.rest import examples
 from service.api.rest.body import JSON_MEDIA_TYPE
 from service.api.rest.boundary import REQUEST_ID_HEADER
@@ -75,6 +76,7 @@ def encode_request() -> JsonObject:
                 REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
             ),
             _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
+            _header(PROXY_TIMEOUT_KEY, "The same, as Envoy says it; the lesser holds.", {"type": "string"}),
             _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],
         "requestBody": {

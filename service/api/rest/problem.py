@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from service import errors
 from service.api.rest.body import SlowBody
+from service.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -54,6 +55,7 @@ KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
     errors.ModelNotReady: Kind(503, "Model not ready", retry=True),
     errors.ShuttingDown: Kind(503, "Shutting down", retry=True),
     errors.Overloaded: Kind(429, "Overloaded", retry=True),
+    ConnectionsFull: Kind(503, "Too many connections", retry=True, close=True),
     errors.DeadlineExceeded: Kind(504, "Deadline exceeded"),
     errors.Cancelled: Kind(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
     errors.EngineFailure: Kind(500, "Engine failure", private=True),
