@@ -72,9 +72,9 @@ def _offline(found: Results) -> Iterator[str]:
     for size in _values(found, "offline", "gflop_per_s", "size"):
         rates = select(found, "offline", "gflop_per_s", size=size)
         mix = select(found, "offline", "tokens_per_s", size=size)
-        peaks = [(dtype, matrix_peak(found, dtype, size=size)) for dtype in DTYPES]
+        peaks = {dtype: peak for dtype in DTYPES if (peak := matrix_peak(found, dtype, size=size))}
         yield from (f"### {size}: matrix peak of the machine in these rounds, GFLOP/s of its best library", "")
-        yield from table(["", *(dtype for dtype, _ in peaks)], [["", *(number(peak) for _, peak in peaks if peak)]])
+        yield from table(["", *peaks], [["", *map(number, peaks.values())]])
         yield from (f"### {size}: fraction of its dtype's matrix peak, full batches of rows x length", "")
         yield from pivot(rates, "encoder", "shape", lambda m: _of_peak(found, m))
         yield from (f"### {size}: GFLOP/s", "", *pivot(rates, "encoder", "shape"))

@@ -22,14 +22,19 @@ from service.settings import Settings
 from service.settings_sources import add_flags, read_settings
 
 if TYPE_CHECKING:
+    from service.engine.factory import LoadedModel
     from service.model_info import ModelInfo
+    from service.settings import BatchingSettings, ModelSettings
+
+    Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, load: Loader | None = None) -> int:
     """Runs one command.
 
     Args:
         argv: What follows the program's name; default: the process' own.
+        load: How `serve` loads a model; default: with the engine that its settings name.
 
     Returns:
         The process' exit code.
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(until_signalled=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
+    _add_serve(commands.add_parser("serve", help="load the models and answer requests"), load)
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
     add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU, or for int8"))
     _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
@@ -68,17 +73,21 @@ def _exit_on_signal(code: int) -> None:
         signal.signal(number, lambda number, _: sys.exit(code + number if code else code))
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve(parser: argparse.ArgumentParser, load: Loader | None) -> None:
     source = add_flags(parser)
 
     def run(flags: argparse.Namespace) -> int:
-        return serve(read_settings(flags, source, os.environ))
+        return serve(read_settings(flags, source, os.environ), load=load)
 
     parser.set_defaults(run=run, until_signalled=True)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, load: Loader | None = None) -> int:
     """Serves until a signal comes.
+
+    Args:
+        settings: Every knob.
+        load: As of `main`.
 
     Returns:
         The process' exit code.
@@ -97,7 +106,7 @@ def serve(settings: Settings) -> int:
         log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
 
     async def run() -> int:
-        return await build_process(settings, log, on_ready=_announce(settings)).run()
+        return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
 
     code = uvloop.run(run())
     if abandoned():

@@ -29,14 +29,20 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         raise EngineUnavailable("compiler must be auto or xla for the jax engine; received graph")
     gpus = _gpus()
     names = choose_devices(settings.device, settings.replicas, len(gpus), backend="JAX")
-    [host, *_] = jax.devices("cpu")
-    with jax.default_device(host):  # each engine takes a copy to its own device
+    host = _host()
+    with jax.default_device(host):  # from where they go to each device once
         backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
+    devices = {name: host if name == "cpu" else gpus[device_index(name)] for name in names}
+    weights = {name: jax.device_put([w.value for w in backbone.weights], device) for name, device in devices.items()}
     fixed = fixed_grid(grid)
-    return tuple(
-        JaxEngine(backbone, device=host if name == "cpu" else gpus[device_index(name)], name=name, grid=fixed)
-        for name in names
-    )
+    return tuple(JaxEngine(backbone, weights[name], device=devices[name], name=name, grid=fixed) for name in names)
+
+
+def _host() -> Any:
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError as error:
+        raise EngineUnavailable("JAX_PLATFORMS must name cpu too: weights are read there; it does not") from error
 
 
 def _gpus() -> list[Any]:

@@ -36,12 +36,15 @@ class JaxEngine:
 
     Args:
         backbone: Built on Keras' JAX backend.
+        weights: The backbone's, in its order, on `device`; engines may share them.
         device: Where to compute.
         name: What the signature calls it: `cpu` or `gpu:N`.
         grid: The batches to run; row counts and lengths are fixed.
     """
 
-    def __init__(self, backbone: ElectraBackbone, *, device: Any, name: str, grid: ShapeGrid) -> None:
+    def __init__(
+        self, backbone: ElectraBackbone, weights: Sequence[Any], *, device: Any, name: str, grid: ShapeGrid
+    ) -> None:
         config = backbone.config
         self._signature = EngineSignature(
             engine="jax",
@@ -53,7 +56,7 @@ class JaxEngine:
         self._backbone = backbone
         self._device = device
         self._bounds = InputBounds.of(config, grid)
-        self._weights = jax.device_put([weight.value for weight in backbone.weights], device)
+        self._weights = weights
         self._attend: Attend | None = None
         self._programs: dict[tuple[Outputs, BatchShape], Program] = {}
         self._compilations = 0
