@@ -68,7 +68,9 @@ def test_a_request_without_a_caller_begins_a_trace(
     assert span.parent is None
 
 
-@pytest.mark.parametrize(("code", "fault", "status"), [("overloaded", False, StatusCode.UNSET), ("internal", True, StatusCode.ERROR)])
+@pytest.mark.parametrize(
+    ("code", "fault", "status"), [("overloaded", False, StatusCode.UNSET), ("internal", True, StatusCode.ERROR)]
+)
 def test_only_faults_of_ours_are_errors(
     tracer: OtelTracer, exporter: InMemorySpanExporter, code: str, fault: bool, status: StatusCode
 ) -> None:
@@ -102,9 +104,7 @@ def test_a_batch_is_linked_to_its_requests_and_each_wait_to_its_batch(
 
 def test_a_batchs_spans_have_the_times_it_had(tracer: OtelTracer, exporter: InMemorySpanExporter) -> None:
     tracer.batch(TIMES, {}, [Waited(tracer.request("rest", "POST /v1/encode", {}), 0.5)])
-    took = {
-        span.name: (span.end_time or 0) - (span.start_time or 0) for span in exporter.get_finished_spans()
-    }
+    took = {span.name: (span.end_time or 0) - (span.start_time or 0) for span in exporter.get_finished_spans()}
     assert took == pytest.approx({"compute": 2e9, "batch": 3e9, "queue": 1.5e9}, abs=2)
 
 
