@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Final, Self
 
@@ -23,6 +24,7 @@ class Prober:
 
     Attributes:
         answers: How often each probe answered what.
+        slowest_s: The longest that a round of probes took.
     """
 
     def __init__(self, url: str, target: str) -> None:
@@ -30,6 +32,7 @@ class Prober:
         self._target = target
         self._stopping = threading.Event()
         self.answers: Counter[tuple[str, str]] = Counter()
+        self.slowest_s = 0.0
         self._thread = threading.Thread(target=self._probe, name="prober")
 
     def __enter__(self) -> Self:
@@ -43,6 +46,8 @@ class Prober:
     def _probe(self) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client, grpc.insecure_channel(self._target) as channel:
             while not self._stopping.wait(PERIOD_S):
+                asked_at = time.monotonic()
                 for path in ("/livez", "/readyz"):
                     self.answers[path, str(client.get(path).status_code)] += 1
                 self.answers["grpc", health_of(channel)] += 1
+                self.slowest_s = max(self.slowest_s, time.monotonic() - asked_at)

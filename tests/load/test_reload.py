@@ -152,7 +152,8 @@ def report(
     tell(
         capsys,
         f"{changes.made.total()} changes under load ({made}): {len(callers.errors)} errors; {answers}\n"
-        f"probes: {dict(prober.answers)}\n"
+        f"answers within {median(callers.seconds) * 1e3:.0f} ms (median), {max(callers.seconds) * 1e3:.0f} ms (all)\n"
+        f"probes: {dict(prober.answers)}, a round of three within {prober.slowest_s * 1e3:.0f} ms\n"
         f"from the first unload to the last: {first.memory_mb:.0f} to {last.memory_mb:.0f} MB, "
         f"{first.threads} to {last.threads} threads, {first.descriptors} to {last.descriptors} descriptors",
     )

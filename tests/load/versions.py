@@ -7,6 +7,7 @@ that is an error, is told.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ class Callers:
         model: What they ask.
         expected: What its versions answer.
         callers: On each transport.
+
+    Attributes:
+        answers: How often each version has answered on each transport.
+        seconds: How long each answer took.
+        errors: What else came.
     """
 
     def __init__(self, url: str, target: str, *, model: str, expected: Expected, callers: int = 2) -> None:
@@ -103,6 +109,7 @@ class Callers:
         self._lock = threading.Lock()
         self.answers: Counter[tuple[str, str]] = Counter()
         self.errors: list[str] = []
+        self.seconds: list[float] = []
         self._threads = [
             threading.Thread(target=call, name=f"caller-{index}")
             for call in (self._call_rest, self._call_grpc)
@@ -137,7 +144,7 @@ class Callers:
     def _repeat(self, transport: str, ask: Callable[[Query], Float32Array]) -> None:
         number = 0
         while not self._stopping.is_set():
-            query = number % len(QUERIES)
+            query, asked_at = number % len(QUERIES), time.monotonic()
             try:
                 version = version_of(ask(QUERIES[query]), query, self._expected)
             except (Refused, httpx.TransportError) as error:
@@ -146,4 +153,5 @@ class Callers:
                 return
             with self._lock:
                 self.answers[transport, version] += 1
+                self.seconds.append(time.monotonic() - asked_at)
             number += 1
