@@ -92,6 +92,8 @@ def serve(settings: Settings, *, load: Loader | None = None) -> int:
     Returns:
         The process' exit code.
     """
+    # Else gRPC writes lines of its own to standard error, one for each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Imported here: the other commands need no server, and should not wait for one to be imported.
     import uvloop
 
