@@ -100,7 +100,8 @@ class AdminSettings(_Section):
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface."""
     port: Port | None = None
-    """TCP port of the admin API, its own; 0 takes a free one. Default: there is no admin API."""
+    """TCP port of the admin API, its own, with TLS where `security` has it; 0 takes a free one. Default: there is no
+    admin API."""
     keys_file: str = ""
     """File of the keys that admin requests must bring, like `security.api_keys_file`. Needed where `port` is set."""
     without_keys: bool = False
@@ -119,8 +120,8 @@ class MetricsSettings(_Section):
     host: str = "127.0.0.1"
     """Address to listen on where `port` is set; `0.0.0.0` for every interface."""
     port: Port | None = None
-    """TCP port that serves `/metrics`, `/livez` and `/readyz`, and answers until the process ends; 0 takes a free one.
-    REST then serves no `/metrics`, but both probes. Default: REST serves all three."""
+    """TCP port that serves `/metrics`, `/livez` and `/readyz`, without TLS, and answers until the process ends; 0 takes
+    a free one. REST then serves no `/metrics`, but both probes. Default: REST serves all three."""
 
 
 class LimitSettings(_Section):
