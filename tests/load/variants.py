@@ -53,11 +53,15 @@ def _change_config(folder: Path) -> None:
     config.write_text(config.read_text().replace('"hidden_dim": 128', '"hidden_dim": 64'))
 
 
+def _cut_config(folder: Path) -> None:
+    (folder / CONFIG).write_text("{")
+
+
 CORRUPTIONS: Final[Mapping[str, Callable[[Path], None]]] = {
     "weights cut short": _cut_short,
     "a weight that is NaN": _spoil_a_number,
     "a config of another shape": _change_config,
-    "a config that is no JSON": lambda folder: (folder / CONFIG).write_text("{") and None,
+    "a config that is no JSON": _cut_config,
     "weights that are missing": lambda folder: (folder / WEIGHTS).unlink(),
 }
 
