@@ -72,14 +72,15 @@ class EncodeStream:
             Cancelled: The caller does not read its answers.
         """
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._reader = tasks.create_task(self._read(requests, tasks))
-        except* Cancelled as unread:
-            reason = unread
-        else:
-            reason = None
-        if reason is not None:
-            raise Cancelled(f"an answer must be taken within {self._send_timeout_s:g} s a megabyte") from reason
+            return await self._work(requests)
+        except ExceptionGroup as group:
+            if group.subgroup(Cancelled) is None:
+                raise
+            raise Cancelled(f"an answer must be taken within {self._send_timeout_s:g} s a megabyte") from group
+
+    async def _work(self, requests: AsyncIterator[bytes]) -> bool:
+        async with asyncio.TaskGroup() as tasks:
+            self._reader = tasks.create_task(self._read(requests, tasks))
         return not self._reader.cancelled()
 
     def drain(self) -> None:
