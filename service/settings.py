@@ -68,6 +68,8 @@ class GrpcSettings(_Section):
     wide, are 50 MB."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
+    send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that the caller of an `EncodeStream` has to take each megabyte of an answer, else the stream is ended."""
 
 
 class SecuritySettings(_Section):

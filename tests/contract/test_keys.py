@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -13,10 +14,11 @@ from structlog.testing import LogCapture
 
 from service.api.callers import Callers
 from service.api.keys import KeyRing
-from tests.contract.outcome import answered, refused
+from tests.contract.outcome import Outcome, answered, refused
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
-from tests.contract.stack import Stack, make_settings
+from tests.contract.stack import MAX_QUEUE_SEQUENCES, Stack, make_settings
+from tests.contract.waiting import until
 
 KEY: Final = "shop-0123456789abcdef"
 OTHER: Final = "desk-fedcba9876543210"
@@ -73,6 +75,27 @@ async def test_who_has_none_is_refused_alike(side: Side, stack: Stack, metadata:
 async def test_a_key_is_asked_for_before_the_request_is_read(side: Side, stack: Stack) -> None:
     assert refused(await side.send(BROKEN)).code == "unauthenticated"
     assert refused(await side.send(BROKEN, metadata={"x-api-key": KEY})).code == "malformed_request"
+
+
+async def test_a_key_that_sends_without_end_leaves_room_for_another(side: Side, stack: Stack) -> None:
+    stack.engine.gate.clear()
+
+    def send(key: str) -> asyncio.Task[Outcome]:
+        return asyncio.create_task(side.send(side.render(GOOD), metadata={"x-api-key": key}))
+
+    heavy: list[asyncio.Task[Outcome]] = []
+    for running in (1, 2):  # as many batches as are in flight at a time
+        heavy.append(send(KEY))
+        await until(lambda running=running: stack.gauge("electra_running_sequences") == running)  # type: ignore[misc]
+    heavy += [send(KEY) for _ in range(MAX_QUEUE_SEQUENCES)]
+    await until(lambda: stack.counted(side.transport, "overloaded") == 2)
+    assert stack.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES - 2
+    light = send(OTHER)
+    await until(lambda: stack.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES - 1)
+    stack.open()
+    answered(await light)
+    outcomes = await asyncio.gather(*heavy)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Answer"] * 6 + ["Refusal"] * 2
 
 
 async def test_rest_challenges_and_keeps_its_probes_open(stack: Stack) -> None:

@@ -73,6 +73,7 @@ class GrpcServer:
             max_sequences=max_sequences,
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
+            send_timeout_s=settings.send_timeout_s,
             callers=callers,
         )
         self._health = Health([SERVICE_NAME])

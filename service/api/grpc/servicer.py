@@ -22,7 +22,7 @@ from service.api.grpc.strict import SMALL_MESSAGE_FIELDS, parse
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
 from service.api.ports import EncodeService
-from service.errors import ServiceError, ShuttingDown, Unauthenticated
+from service.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
 from service.inference import EncodeRequest
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
@@ -42,6 +42,7 @@ class EncoderServicer:
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
         max_stream_requests: Requests of one EncodeStream worked on at a time.
         max_answer_bytes: Largest answer.
+        send_timeout_s: Seconds that the caller of EncodeStream has to take each megabyte of an answer.
         callers: Who may ask.
     """
 
@@ -53,6 +54,7 @@ class EncoderServicer:
         max_sequences: int,
         max_stream_requests: int,
         max_answer_bytes: int,
+        send_timeout_s: float,
         callers: Callers = ANYONE,
     ) -> None:
         self._service = service
@@ -61,6 +63,7 @@ class EncoderServicer:
         self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
+        self._send_timeout_s = send_timeout_s
         self._callers = callers
         self._streams: set[EncodeStream] = set()
         self._draining = False
@@ -129,7 +132,7 @@ class EncoderServicer:
         request_id = choose_request_id(request_id_of(metadata))
         try:
             await self._run_stream(requests, self._stream_call(context, metadata, request_id))
-        except (Unauthenticated, ShuttingDown) as error:
+        except (Unauthenticated, ShuttingDown, Cancelled) as error:
             await _abort(context, error, request_id)
 
     async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
@@ -144,6 +147,7 @@ class EncoderServicer:
             max_requests=self._max_stream_requests,
             max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,
+            send_timeout_s=self._send_timeout_s,
         )
         self._streams.add(stream)
         try:

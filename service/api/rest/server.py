@@ -55,7 +55,7 @@ class HttpServer(uvicorn.Server):
     def _connection(self) -> asyncio.Protocol:
         connection: asyncio.Protocol = self.config.http_protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )  # type: ignore[call-arg, assignment]
+        )  # type: ignore[call-arg]
         return connection
 
 

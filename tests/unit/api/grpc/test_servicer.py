@@ -37,7 +37,9 @@ def failing(error: Exception) -> Callable[[EncodeRequest], Awaitable[object]]:
 
 
 async def test_every_method_of_the_proto_is_served() -> None:
-    servicer = EncoderServicer(FakeService(), observer(), max_sequences=1, max_stream_requests=1, max_answer_bytes=1)
+    servicer = EncoderServicer(
+        FakeService(), observer(), max_sequences=1, max_stream_requests=1, max_answer_bytes=1, send_timeout_s=1
+    )
     proto = pb.DESCRIPTOR.services_by_name["EncoderService"]
     assert SERVICE_NAME == proto.full_name == "electra.v1.EncoderService"
     methods = servicer.methods()
