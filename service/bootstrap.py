@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import structlog
 
 from service import __version__
+from service.api.callers import Callers
 from service.api.grpc.server import GrpcServer
+from service.api.keys import KeyRing
 from service.api.observer import Observer
 from service.api.rest.app import create_app
+from service.api.tls import ServerTls, TlsFiles
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService
@@ -24,7 +29,7 @@ from service.lifecycle import OnReady, Process
 from service.metrics import Metrics
 from service.presets.sources import default_sources
 from service.registry import ModelLoader, ModelRegistry
-from service.settings import BatchingSettings, Settings
+from service.settings import BatchingSettings, SecuritySettings, Settings
 from service.texts import TextEncoder
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
@@ -55,15 +60,41 @@ def build_process(
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    tls = build_tls(settings.security, log)
+    callers = build_callers(settings.security, log)
+    most = settings.max_sequences
     return Process(
-        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=settings.max_sequences),
+        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=most, callers=callers),
         rest=settings.rest,
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=settings.max_sequences),
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers, tls=tls),
         registry=registry,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
+        tls=tls,
     )
+
+
+def build_callers(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
+    """Who may ask.
+
+    Raises:
+        SettingsError: The key file cannot be used.
+    """
+    keys = KeyRing(Path(security.api_keys_file), log) if security.api_keys_file else None
+    return Callers(keys, certified=bool(security.tls_client_ca))
+
+
+def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
+    """What to serve TLS with.
+
+    Raises:
+        SettingsError: The files cannot be used.
+    """
+    if not security.tls_certificate:
+        return None
+    client_ca = Path(security.tls_client_ca) if security.tls_client_ca else None
+    return ServerTls(TlsFiles(Path(security.tls_certificate), Path(security.tls_key), client_ca), log)
 
 
 def build_registry(

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import ssl
 import sys
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -91,14 +92,20 @@ def serve(settings: Settings, *, load: Loader | None = None) -> int:
     Returns:
         The process' exit code.
     """
+    # Else gRPC writes lines of its own to standard error, one for each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Imported here: the other commands need no server, and should not wait for one to be imported.
     import uvloop
 
     from service.abandonable import abandoned
     from service.bootstrap import build_process
+    from service.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
     from service.logs import configure_logs
 
     log = configure_logs(settings.log)
+    descriptors = raise_descriptor_limit()
+    if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
+        log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
 
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
@@ -116,18 +123,29 @@ def serve(settings: Settings, *, load: Loader | None = None) -> int:
 def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:
     def announce(rest_port: int, grpc_port: int, models: Sequence[ModelInfo]) -> None:
         """Tells a person where to send the first request."""
-        url = f"http://{reachable(settings.rest.host)}:{rest_port}"
+        url = f"{_scheme(settings)}://{reachable(settings.rest.host)}:{rest_port}"
         random = [model.name for model in models if model.weights == "random"]
         lines = [
             f"electra-serve {__version__} is ready: REST on {url}, gRPC on {reachable(settings.grpc.host)}:{grpc_port}"
         ]
         lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
         body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
-        lines += [f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' -d '{body}'"]
+        lines += [
+            f"Try: curl -s {_curl_options(settings)}{url}/v1/encode -H 'content-type: application/json' -d '{body}'"
+        ]
         sys.stdout.write("\n".join([*lines, ""]))
         sys.stdout.flush()
 
     return announce
+
+
+def _curl_options(settings: Settings) -> str:
+    """What a first request needs besides its body."""
+    security = settings.security
+    options = ["--cacert CA_FILE"] * bool(security.tls_certificate)
+    options += ["--cert CERT_FILE --key KEY_FILE"] * bool(security.tls_client_ca)
+    options += ["-H 'authorization: Bearer YOUR_KEY'"] * bool(security.api_keys_file)
+    return "".join(f"{option} " for option in options)
 
 
 def _example_input(model: ModelInfo) -> dict[str, object]:
@@ -140,18 +158,29 @@ def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
 
     def run(flags: argparse.Namespace) -> int:
         settings = read_settings(flags, source, os.environ)
-        return healthcheck(f"http://{reachable(settings.rest.host)}:{settings.rest.port}/readyz", flags.timeout)
+        url = f"{_scheme(settings)}://{reachable(settings.rest.host)}:{settings.rest.port}/readyz"
+        return healthcheck(url, flags.timeout)
 
     parser.set_defaults(run=run)
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.security.tls_certificate else "http"
 
 
 def healthcheck(url: str, timeout_s: float) -> int:
     """Asks a running service, for containers whose image has no curl.
 
+    Over TLS, without a look at its certificate: that is made out to a name, and this asks an address of this machine.
+
     Returns:
         0 if it is ready, else 1.
     """
-    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    directly = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with directly.open(url, timeout=timeout_s) as answer:
             return 0 if answer.status == HTTPStatus.OK else 1

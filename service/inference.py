@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from service.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
+from service.errors import DeadlineExceeded, InvalidInput, Overloaded, PayloadTooLarge, ServiceError, ShuttingDown
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry, ServedModel
 from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
@@ -106,6 +106,24 @@ class InferenceService:
         """
         return self._registry.info(name)
 
+    def check_room(self, client: str) -> None:
+        """Refuses what any request of this client would be refused for, before it is read.
+
+        Raises:
+            Overloaded: No model has room for one more sequence.
+            ShuttingDown: Nothing new is admitted.
+        """
+        refusal: ServiceError | None = None
+        for batcher in self._registry.batchers:
+            try:
+                batcher.check_room(1, client)
+            except (Overloaded, ShuttingDown) as error:
+                refusal = error
+            else:
+                return
+        if refusal is not None:
+            raise refusal
+
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """Computes the outputs that `request` asks for.
 
@@ -116,7 +134,7 @@ class InferenceService:
             ModelNotReady: It is loading, unloading or failed.
             InvalidInput: The ids or texts are not what the model takes.
             PayloadTooLarge: Too many sequences, or an answer larger than its transport sends.
-            Overloaded: The queue is full.
+            Overloaded: The queue is full, or the client's share of it, or the turn would come after the deadline.
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: The deadline passed first.
             EngineFailure: The engine fails on one of the sequences.
@@ -150,7 +168,7 @@ class InferenceService:
         if model.tokenizer is None:
             raise InvalidInput(f"model {model.name} has no tokenizer: it takes token_ids, not text", field="text")
         check_count(len(request.input.texts), model.input_limits, "text")
-        model.batcher.check_room(len(request.input.texts))
+        model.batcher.check_room(len(request.input.texts), request.client)
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._texts.encode(

@@ -13,16 +13,16 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from service.api.grpc.server import GrpcServer
 from service.api.listen import listen
-from service.api.rest.protocol import bounded_protocol
+from service.api.rest.server import HttpServer
+from service.api.tls import ServerTls
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
 from service.settings import LifecycleSettings, RestSettings
@@ -39,13 +39,6 @@ OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
 """Takes the REST port, the gRPC port, and what is served."""
 
 
-class _HttpServer(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Captures none: `Process` has its own handlers."""
-        yield
-
-
 class Process:
     """Both servers and the models behind them, from start to exit.
 
@@ -57,6 +50,7 @@ class Process:
         settings: How long to drain.
         log: Where each step is told.
         on_ready: Called once, when requests can come.
+        tls: What REST serves TLS with; None: no TLS.
     """
 
     def __init__(
@@ -69,8 +63,9 @@ class Process:
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
         on_ready: OnReady,
+        tls: ServerTls | None = None,
     ) -> None:
-        self._http = _HttpServer(_http_config(app, rest))
+        self._http = HttpServer(app, rest, tls)
         self._rest = rest
         self._grpc = grpc
         self._registry = registry
@@ -149,17 +144,3 @@ class Process:
             self._stop.set()
         elif now - self._stopped_at > SAME_SIGNAL_S:
             self._force.set()
-
-
-def _http_config(app: FastAPI, settings: RestSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=bounded_protocol(settings),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # a caller could name itself another client, and take that one's turns
-        timeout_keep_alive=75,  # longer than the 60 s that proxies keep idle connections for
-    )

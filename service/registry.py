@@ -162,6 +162,11 @@ class ModelRegistry:
                 slot.state = ModelState.FAILED
                 raise
 
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """Of every model that has one, whatever its state."""
+        return tuple(served.batcher for served in self._served())
+
     def retire(self) -> None:
         """Says not ready from now on, while requests are still answered."""
         self._retired = True

@@ -43,6 +43,9 @@ class RestSettings(_Section):
     """Largest answer, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
+    max_connections: Count = 4096
+    """Most connections; some 30 kB each, more with TLS. Where one more comes, the one that has been idle for longest is
+    closed; where none is idle, the new one is answered by the probes, and with 503 by all else."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
     sockets, and a shutdown."""
@@ -65,6 +68,32 @@ class GrpcSettings(_Section):
     wide, are 50 MB."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
+    send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that the caller of an `EncodeStream` has to take each megabyte of an answer, else the stream is ended."""
+
+
+class SecuritySettings(_Section):
+    """Who may ask, and over what. Probes, metrics and gRPC's health are open to everyone."""
+
+    api_keys_file: str = ""
+    """File of the API keys that requests must bring, one a line, as `key` or `name:key`; read again when it changes.
+    The name is the client in fair queueing. Default: no key is asked for."""
+    tls_certificate: str = ""
+    """PEM file of the certificate that both transports show, those that signed it after it; read again when it changes.
+    Default: no TLS."""
+    tls_key: str = ""
+    """PEM file of its private key, not encrypted."""
+    tls_client_ca: str = ""
+    """PEM file of the authorities whose certificates clients must show (mTLS). gRPC takes no connection without one;
+    REST answers probes and metrics, and 401 otherwise. Default: clients need none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SecuritySettings:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together; received one of them")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
 
 
 class LimitSettings(_Section):
@@ -235,6 +264,7 @@ class Settings(BaseSettings):
     is a JSON list."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
+    security: SecuritySettings = SecuritySettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()

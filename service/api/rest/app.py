@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__, errors
+from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.api.rest import examples
@@ -22,6 +23,7 @@ from service.api.rest.failures import add_problem_handlers
 from service.api.rest.models import ModelEndpoints
 from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_answer, problems, text_answer
 from service.api.rest.probes import ProbeEndpoints
+from service.api.rest.protocol import ConnectionsFull
 from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
 from service.metrics import Metrics
 from service.model_info import ModelInfo
@@ -34,6 +36,7 @@ _ENCODE_ERRORS: Final = (
     errors.PayloadTooLarge,
     errors.InvalidInput,
     errors.Overloaded,
+    ConnectionsFull,
     errors.EngineFailure,
     errors.InternalError,
     errors.ModelNotReady,
@@ -48,7 +51,13 @@ _ENCODE_DESCRIPTION: Final = (
 
 
 def create_app(
-    service: EncodeService, settings: RestSettings, metrics: Metrics, observer: Observer, *, max_sequences: int
+    service: EncodeService,
+    settings: RestSettings,
+    metrics: Metrics,
+    observer: Observer,
+    *,
+    max_sequences: int,
+    callers: Callers = ANYONE,
 ) -> FastAPI:
     """Builds the application.
 
@@ -58,6 +67,7 @@ def create_app(
         metrics: What `/metrics` shows.
         observer: Counts and logs the requests to `/v1`.
         max_sequences: Most sequences of one request that any model takes.
+        callers: Who may ask `/v1` anything.
     """
     app = DocumentedFastAPI(
         title="electra-serve",
@@ -68,10 +78,11 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,  # this page and the next load their scripts from elsewhere
         redoc_url=None,
+        keyed=callers.keyed,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences))
-    _add_models(app, ModelEndpoints(service, observer))
+    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, callers=callers))
+    _add_models(app, ModelEndpoints(service, observer, callers))
     _add_probes(app, ProbeEndpoints(service, metrics))
     add_problem_handlers(app)
     app.add_middleware(Boundary)

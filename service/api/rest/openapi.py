@@ -8,14 +8,16 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from service.api.callers import API_KEY
 from service.api.priority import PRIORITY_KEY, PRIORITY_NAMES
+from service.api.proxy_timeout import PROXY_TIMEOUT_KEY
 from service.api.rest import examples
 from service.api.rest.body import JSON_MEDIA_TYPE
 from service.api.rest.boundary import REQUEST_ID_HEADER
 from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
 from service.api.rest.request_headers import TIMEOUT_HEADER
 from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
-from service.errors import ServiceError
+from service.errors import ServiceError, Unauthenticated
 from service.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
@@ -35,14 +37,32 @@ _RETRY_AFTER: Final[JsonObject] = {
 }
 
 
+_KEY_SCHEMES: Final[JsonObject] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as a bearer token."},
+    "api_key": {"type": "apiKey", "in": "header", "name": API_KEY},
+}
+"""Either will do."""
+
+
 class DocumentedFastAPI(FastAPI):
-    """FastAPI, with the schemas that the routes' documentation refers to."""
+    """FastAPI, with the schemas that the routes' documentation refers to.
+
+    Args:
+        keyed: Whether everything under `/v1` asks for an API key.
+        settings: FastAPI's own.
+    """
+
+    def __init__(self, *, keyed: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._keyed = keyed
 
     def openapi(self) -> JsonObject:
         """The OpenAPI document; made once."""
         document = super().openapi()
         if "components" not in document:
             document["components"] = {"schemas": _component_schemas()}
+            if self._keyed:
+                _ask_for_keys(document)
         return document
 
 
@@ -54,6 +74,7 @@ def encode_request() -> JsonObject:
                 REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
             ),
             _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
+            _header(PROXY_TIMEOUT_KEY, "The same, as Envoy says it; the lesser holds.", {"type": "string"}),
             _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],
         "requestBody": {
@@ -82,6 +103,15 @@ def problems(*classes: type[ServiceError]) -> Responses:
         kinds = {cls: KINDS[cls] for cls in classes if KINDS[cls].status == status}
         responses[status] = _problem_response(kinds)
     return responses | {"default": _problem_response({})}
+
+
+def _ask_for_keys(document: JsonObject) -> None:
+    document["components"]["securitySchemes"] = _KEY_SCHEMES
+    refusal = problems(Unauthenticated)[KINDS[Unauthenticated].status]
+    for path, item in document["paths"].items():
+        for operation in item.values() if path.startswith("/v1/") else ():
+            operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
+            operation["responses"][str(KINDS[Unauthenticated].status)] = refusal
 
 
 def _problem_response(kinds: Mapping[type[ServiceError], Kind]) -> JsonObject:
