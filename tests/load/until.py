@@ -24,14 +24,14 @@ async def until(condition: Callable[[], bool]) -> None:
     await _until(asked)
 
 
-async def until_queued(process: ServiceProcess, sequences: int) -> None:
-    """Returns when at least so many wait in the queue."""
+async def until_gauge(process: ServiceProcess, name: str, least: float) -> None:
+    """Returns when a metric is at least so much."""
     async with httpx.AsyncClient(base_url=process.url) as client:
 
-        async def queued() -> bool:
-            return gauge((await client.get("/metrics")).text, "electra_queued_sequences") >= sequences
+        async def reached() -> bool:
+            return gauge((await client.get("/metrics")).text, name) >= least
 
-        await _until(queued)
+        await _until(reached)
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
