@@ -39,6 +39,7 @@ class Script:
     Attributes:
         batch_s: Seconds that each batch takes.
         position_s: Seconds that each of its positions adds, padding included.
+        faults: Whether ids order faults.
         memory_rows: Most rows that fit into its memory beside `OUT_OF_MEMORY`.
         record: File to which each batch adds a line, as `tests.load.record` reads it; "" for none.
         leak_bytes: Bytes that each batch leaves behind: a control for tests of leaks.
@@ -54,6 +55,7 @@ class Script:
 
     batch_s: float = 0.002
     position_s: float = 2e-5
+    faults: bool = True
     memory_rows: int = 1
     record: str = ""
     leak_bytes: int = 0

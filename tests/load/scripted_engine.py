@@ -49,13 +49,13 @@ class ScriptedEngine:
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """Does what the ids say, and takes the time that the script says."""
         seconds = self._script.seconds(batch.shape.rows, batch.shape.length)
-        ends = time.perf_counter() + (ids.SLOWER * seconds if ids.SLOW in batch.token_ids else seconds)
+        ends = time.perf_counter() + seconds * (ids.SLOWER if self._says(ids.SLOW, batch) else 1)
         self._write_down(batch)
         self._leak()
         self._fail(batch)
         output = self._answer(batch, outputs)
         time.sleep(max(ends - time.perf_counter(), 0.0))
-        if ids.END_THREAD in batch.token_ids:
+        if self._says(ids.END_THREAD, batch):
             _end_this_thread_soon()
         return output
 
@@ -64,12 +64,15 @@ class ScriptedEngine:
         if self._record is not None:
             self._record.close()
 
+    def _says(self, fault: int, batch: Batch) -> bool:
+        return self._script.faults and fault in batch.token_ids
+
     def _fail(self, batch: Batch) -> None:
-        if ids.WEDGE in batch.token_ids:
+        if self._says(ids.WEDGE, batch):
             threading.Event().wait()
-        if ids.RAISE in batch.token_ids:
+        if self._says(ids.RAISE, batch):
             raise RuntimeError("the script says so")
-        if ids.OUT_OF_MEMORY in batch.token_ids and batch.shape.rows > self._script.memory_rows:
+        if self._says(ids.OUT_OF_MEMORY, batch) and batch.shape.rows > self._script.memory_rows:
             raise MemoryError(f"{batch.shape.rows} rows do not fit")
 
     def _answer(self, batch: Batch, outputs: Outputs) -> ModelOutput:
@@ -77,7 +80,7 @@ class ScriptedEngine:
         first = known_first(batch.token_ids, width)
         mean = known_mean(batch.token_ids, batch.padding_mask, width)
         hidden = known_hidden(batch.token_ids, batch.padding_mask, width) if Output.SEQUENCE in outputs else None
-        broken = (batch.token_ids == ids.NOT_FINITE).any(axis=1)  # (B,)
+        broken = (batch.token_ids == ids.NOT_FINITE).any(axis=1) & self._script.faults  # (B,)
         for array in (first, mean, hidden):
             if array is not None:
                 array[broken] = np.nan
