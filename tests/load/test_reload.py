@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from itertools import cycle
 from pathlib import Path
@@ -13,11 +12,12 @@ import httpx
 import pytest
 
 from tests.integration.process import wait_until
-from tests.load.prober import Prober
+from tests.load.conftest import Report
+from tests.load.growth import SPARE_DESCRIPTORS, SPARE_THREADS, Growth, Sample
+from tests.load.probes import Probes
 from tests.load.reload_stage import MODEL, VERSIONS, Stage, set_up
 from tests.load.variants import CORRUPTIONS
 from tests.load.versions import Callers
-from tests.load.vitals import Vitals
 
 EXTRA: Final = "extra"
 BROKEN: Final = "broken"
@@ -25,54 +25,57 @@ ROUND: Final = (
     "reload", "load", "corrupt reload", "reload", "unload", "reload", "load", "corrupt load", "reload", "unload",
 )  # fmt: skip
 """A tenth of the changes; a fifth of them to damaged presets."""
-MAX_GROWTH_MB: Final = 50.0
-"""The same bound as the soak's, from the middle of the run to its end."""
 
 
-def test_ten_changes_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_changes_under_load(tmp_path: Path, report: Report) -> None:
     with set_up(tmp_path) as stage:
-        run(stage, rounds=1, capsys=capsys)
+        first, *_, last = run(stage, rounds=1, report=report)
+    assert last.threads <= first.threads + SPARE_THREADS
+    assert last.descriptors <= first.descriptors + SPARE_DESCRIPTORS
 
 
 @pytest.mark.long
-def test_a_hundred_changes_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hundred_changes_under_load(tmp_path: Path, report: Report) -> None:
     with set_up(tmp_path) as stage:
-        vitals = run(stage, rounds=10, capsys=capsys)
-    middle = len(vitals) // 2
-    growth_mb = median(look.memory_mb for look in vitals[-10:]) - median(
-        look.memory_mb for look in vitals[middle:][:10]
-    )
-    tell(capsys, f"memory grew by {growth_mb:.1f} MB from the middle of the run to its end")
-    assert growth_mb < MAX_GROWTH_MB
+        samples = run(stage, rounds=10, report=report)
+    assert Growth.over(samples).faults() == []
 
 
-def run(stage: Stage, *, rounds: int, capsys: pytest.CaptureFixture[str]) -> list[Vitals]:
+def run(stage: Stage, *, rounds: int, report: Report) -> list[Sample]:
     """Makes the changes, and looks at the process whenever it serves what it did at first."""
-    changes = Changes(stage)
-    vitals: list[Vitals] = []
-    process = stage.process
-    probing = Prober(process.url, process.target)
+    changes, process = Changes(stage), stage.process
+    probing = Probes(process)
     calling = Callers(process.url, process.target, model=MODEL, expected=stage.expected)
-    with probing as prober, calling as callers:
+    samples: list[Sample] = []
+    with probing as probes, calling as callers:
         for change in ROUND * rounds:
             before = callers.answered
             wait_until(lambda before=before: callers.answered > before or bool(callers.errors))  # type: ignore[misc]
             changes.make(change)
             if EXTRA not in stage.operator.names():
-                vitals.append(Vitals.of(process.popen.pid))
-    report(callers, prober, changes, vitals, capsys)
+                samples.append(Sample.of(process.popen.pid, compilations=0))
+    report(figure(changes, callers, probes, samples))
     assert callers.errors == []
     assert set(callers.answers) == {(transport, version) for transport in ("rest", "grpc") for version in VERSIONS}
-    assert set(prober.answers) == {("/livez", "200"), ("/readyz", "200"), ("grpc", "SERVING")}
-    half = len(vitals) // 2
-    for name in ("threads", "descriptors"):
-        early, late = (max(getattr(look, name) for look in part) for part in (vitals[:half], vitals[half:]))
-        assert late <= early, f"{name} grow"
-    assert not [event for event in process.events if event["level"] == "critical"]
+    assert probes.failures == []
     assert process.complaints == []
     process.terminate()
     assert process.wait() == 0
-    return vitals
+    return samples
+
+
+def figure(changes: Changes, callers: Callers, probes: Probes, samples: list[Sample]) -> str:
+    """What came of it, in a line."""
+    made = ", ".join(f"{count} {change}" for change, count in changes.made.items())
+    answers = ", ".join(f"{count} {version} {transport}" for (transport, version), count in callers.answers.items())
+    first, last = samples[0], samples[-1]
+    return (
+        f"{changes.made.total()} changes ({made}): {len(callers.errors)} errors, {len(probes.failures)} failed probes; "
+        f"answers: {answers}, within {median(callers.seconds) * 1e3:.0f} ms (median), "
+        f"{max(callers.seconds) * 1e3:.0f} ms (all); probes within {probes.slowest_s * 1e3:.0f} ms; "
+        f"from the first change to the last {first.resident_bytes / 1e6:.0f} to {last.resident_bytes / 1e6:.0f} MB, "
+        f"{first.threads:g} to {last.threads:g} threads, {first.descriptors:g} to {last.descriptors:g} descriptors"
+    )
 
 
 class Changes:
@@ -138,28 +141,3 @@ class Changes:
 
     def _metrics(self) -> str:
         return httpx.get(f"http://127.0.0.1:{self._stage.metrics_port}/metrics").text
-
-
-def report(
-    callers: Callers, prober: Prober, changes: Changes, vitals: list[Vitals], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Prints the figures."""
-    answers = ", ".join(
-        f"{count} {version} over {transport}" for (transport, version), count in callers.answers.items()
-    )
-    made = ", ".join(f"{count} {change}" for change, count in changes.made.items())
-    first, last = vitals[0], vitals[-1]
-    tell(
-        capsys,
-        f"{changes.made.total()} changes under load ({made}): {len(callers.errors)} errors; {answers}\n"
-        f"answers within {median(callers.seconds) * 1e3:.0f} ms (median), {max(callers.seconds) * 1e3:.0f} ms (all)\n"
-        f"probes: {dict(prober.answers)}, a round of three within {prober.slowest_s * 1e3:.0f} ms\n"
-        f"from the first unload to the last: {first.memory_mb:.0f} to {last.memory_mb:.0f} MB, "
-        f"{first.threads} to {last.threads} threads, {first.descriptors} to {last.descriptors} descriptors",
-    )
-
-
-def tell(capsys: pytest.CaptureFixture[str], figures: str) -> None:
-    """Prints figures, whether or not the test passes."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n{figures}\n")
