@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import structlog
 
-from service import __version__
+from service import __version__, memory
+from service.api.callers import Callers
 from service.api.grpc.server import GrpcServer
+from service.api.keys import KeyRing
 from service.api.observer import Observer
-from service.api.rest.app import create_app
+from service.api.rest.admin import AdminEndpoints
+from service.api.rest.admin_app import create_admin_app
+from service.api.rest.app import create_app, create_metrics_app
+from service.api.rest.port import HttpPort
+from service.api.rest.server import HttpServer
+from service.api.tls import ServerTls, TlsFiles
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
+from service.changes import ModelChanges
 from service.engine.factory import LoadedModel, load_model
 from service.inference import InferenceService
 from service.lifecycle import OnReady, Process
+from service.loading import Loading, ModelLoader
 from service.metrics import Metrics
 from service.presets.sources import default_sources
-from service.registry import ModelLoader, ModelRegistry
-from service.settings import BatchingSettings, Settings
+from service.registry import ModelRegistry
+from service.settings import BatchingSettings, SecuritySettings, Settings
 from service.texts import TextEncoder
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
@@ -51,19 +62,50 @@ def build_process(
         make_planner: What cuts a model's batches; default: `build_planner`.
     """
     metrics = Metrics(__version__)
-    registry = build_registry(settings, metrics, log, load=load, make_planner=make_planner)
+    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
+    registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
+    changes = build_changes(settings, registry, loading, log)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
     grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    tls = build_tls(settings.security, log)
+    callers = build_callers(settings.security.api_keys_file, settings.security, log)
+    most = settings.max_sequences
+    shown = metrics if settings.metrics.port is None else None
+    app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, callers=callers)
+    rest_server = HttpServer(app, settings.rest, tls)
     return Process(
-        app=create_app(service, settings.rest, metrics, rest_observer, max_sequences=settings.max_sequences),
-        rest=settings.rest,
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=settings.max_sequences),
+        rest=HttpPort("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
+        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers, tls=tls),
+        sides=build_sides(settings, service, metrics, changes, log, tls),
         registry=registry,
+        changes=changes,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
     )
+
+
+def build_callers(keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
+    """Who may ask: who has a key of the file, if there is one, and a certificate, if clients must have one.
+
+    Raises:
+        SettingsError: The key file cannot be used.
+    """
+    keys = KeyRing(Path(keys_file), log) if keys_file else None
+    return Callers(keys, certified=bool(security.tls_client_ca))
+
+
+def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
+    """What to serve TLS with.
+
+    Raises:
+        SettingsError: The files cannot be used.
+    """
+    if not security.tls_certificate:
+        return None
+    client_ca = Path(security.tls_client_ca) if security.tls_client_ca else None
+    return ServerTls(TlsFiles(Path(security.tls_certificate), Path(security.tls_key), client_ca), log)
 
 
 def build_registry(
@@ -75,19 +117,65 @@ def build_registry(
     make_planner: PlannerFactory | None = None,
 ) -> ModelRegistry:
     """The configured models, each to be put behind a batcher of its own."""
+    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
+    return ModelRegistry(settings.models, loading=loading, metrics=metrics)
+
+
+def build_loading(
+    settings: Settings,
+    metrics: Metrics,
+    log: structlog.typing.FilteringBoundLogger,
+    *,
+    load: ModelLoader | None = None,
+    make_planner: PlannerFactory | None = None,
+) -> Loading:
+    """What makes models that answer, each behind a batcher of its own."""
 
     def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
         return build_batcher(name, loaded, batching, metrics, log, make_planner=make_planner or build_planner)
 
-    return ModelRegistry(
-        settings.models,
+    return Loading(
         limits=settings.limits,
         batching=settings.batching,
         load=load or partial(load_model, sources=default_sources(settings.hub)),
         make_batcher=make_batcher,
-        metrics=metrics,
         log=log,
     )
+
+
+def build_changes(
+    settings: Settings, registry: ModelRegistry, loading: Loading, log: structlog.typing.FilteringBoundLogger
+) -> ModelChanges:
+    """What can be done to the models at run time."""
+    return ModelChanges(
+        registry, loading=loading, max_sequences=settings.max_sequences, reclaim=memory.reclaim, log=log
+    )
+
+
+def build_sides(
+    settings: Settings,
+    service: InferenceService,
+    metrics: Metrics,
+    changes: ModelChanges,
+    log: structlog.typing.FilteringBoundLogger,
+    tls: ServerTls | None,
+) -> Sequence[HttpPort]:
+    """Metrics and admin, as far as they are given ports of their own.
+
+    Raises:
+        SettingsError: The file of admin keys cannot be used.
+    """
+    sides = []
+    where = settings.metrics
+    if where.port is not None:
+        app = create_metrics_app(service, metrics)
+        sides.append(HttpPort("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port))
+    admin = settings.admin
+    if admin.port is not None:
+        callers = build_callers(admin.keys_file, settings.security, log)
+        app = create_admin_app(AdminEndpoints(changes, settings.rest, callers, log), keyed=callers.keyed)
+        sides.append(HttpPort("admin", HttpServer(app, settings.rest, tls), host=admin.host, port=admin.port))
+    return sides
 
 
 def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:

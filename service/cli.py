@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import ssl
 import sys
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -21,14 +22,19 @@ from service.settings import Settings
 from service.settings_sources import add_flags, read_settings
 
 if TYPE_CHECKING:
+    from service.engine.factory import LoadedModel
     from service.model_info import ModelInfo
+    from service.settings import BatchingSettings, ModelSettings
+
+    Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, load: Loader | None = None) -> int:
     """Runs one command.
 
     Args:
         argv: What follows the program's name; default: the process' own.
+        load: How `serve` loads a model; default: with the engine that its settings name.
 
     Returns:
         The process' exit code.
@@ -38,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(until_signalled=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="load the models and answer requests"))
+    _add_serve(commands.add_parser("serve", help="load the models and answer requests"), load)
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
     add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU, or for int8"))
     _add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
@@ -67,32 +73,42 @@ def _exit_on_signal(code: int) -> None:
         signal.signal(number, lambda number, _: sys.exit(code + number if code else code))
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve(parser: argparse.ArgumentParser, load: Loader | None) -> None:
     source = add_flags(parser)
 
     def run(flags: argparse.Namespace) -> int:
-        return serve(read_settings(flags, source, os.environ))
+        return serve(read_settings(flags, source, os.environ), load=load)
 
     parser.set_defaults(run=run, until_signalled=True)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, load: Loader | None = None) -> int:
     """Serves until a signal comes.
+
+    Args:
+        settings: Every knob.
+        load: As of `main`.
 
     Returns:
         The process' exit code.
     """
+    # Else gRPC writes lines of its own to standard error, one for each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Imported here: the other commands need no server, and should not wait for one to be imported.
     import uvloop
 
     from service.abandonable import abandoned
     from service.bootstrap import build_process
+    from service.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
     from service.logs import configure_logs
 
     log = configure_logs(settings.log)
+    descriptors = raise_descriptor_limit()
+    if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
+        log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
 
     async def run() -> int:
-        return await build_process(settings, log, on_ready=_announce(settings)).run()
+        return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
 
     code = uvloop.run(run())
     if abandoned():
@@ -107,18 +123,29 @@ def serve(settings: Settings) -> int:
 def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:
     def announce(rest_port: int, grpc_port: int, models: Sequence[ModelInfo]) -> None:
         """Tells a person where to send the first request."""
-        url = f"http://{reachable(settings.rest.host)}:{rest_port}"
+        url = f"{_scheme(settings)}://{reachable(settings.rest.host)}:{rest_port}"
         random = [model.name for model in models if model.weights == "random"]
         lines = [
             f"electra-serve {__version__} is ready: REST on {url}, gRPC on {reachable(settings.grpc.host)}:{grpc_port}"
         ]
         lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
         body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
-        lines += [f"Try: curl -s {url}/v1/encode -H 'content-type: application/json' -d '{body}'"]
+        lines += [
+            f"Try: curl -s {_curl_options(settings)}{url}/v1/encode -H 'content-type: application/json' -d '{body}'"
+        ]
         sys.stdout.write("\n".join([*lines, ""]))
         sys.stdout.flush()
 
     return announce
+
+
+def _curl_options(settings: Settings) -> str:
+    """What a first request needs besides its body."""
+    security = settings.security
+    options = ["--cacert CA_FILE"] * bool(security.tls_certificate)
+    options += ["--cert CERT_FILE --key KEY_FILE"] * bool(security.tls_client_ca)
+    options += ["-H 'authorization: Bearer YOUR_KEY'"] * bool(security.api_keys_file)
+    return "".join(f"{option} " for option in options)
 
 
 def _example_input(model: ModelInfo) -> dict[str, object]:
@@ -131,18 +158,29 @@ def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
 
     def run(flags: argparse.Namespace) -> int:
         settings = read_settings(flags, source, os.environ)
-        return healthcheck(f"http://{reachable(settings.rest.host)}:{settings.rest.port}/readyz", flags.timeout)
+        url = f"{_scheme(settings)}://{reachable(settings.rest.host)}:{settings.rest.port}/readyz"
+        return healthcheck(url, flags.timeout)
 
     parser.set_defaults(run=run)
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.security.tls_certificate else "http"
 
 
 def healthcheck(url: str, timeout_s: float) -> int:
     """Asks a running service, for containers whose image has no curl.
 
+    Over TLS, without a look at its certificate: that is made out to a name, and this asks an address of this machine.
+
     Returns:
         0 if it is ready, else 1.
     """
-    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    directly = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with directly.open(url, timeout=timeout_s) as answer:
             return 0 if answer.status == HTTPStatus.OK else 1

@@ -17,6 +17,8 @@
         ├── DeadlineExceeded        the caller's deadline passed first
         ├── Cancelled               the caller went away
         ├── EngineFailure           the engine failed on this very input
+        ├── Conflict                a change to a model that the state of things does not allow
+        ├── ModelLoadFailed         a change to a model that came to nothing: it cannot be loaded
         └── InternalError           anything else: a fault of ours
 
 Each `ServiceError` class has a `code`, a slug that never changes: clients branch on it, and metrics
@@ -131,6 +133,18 @@ class EngineFailure(ServiceError):
     """The engine failed, or answered with non-finite numbers, on this very input."""
 
     code = "engine_failure"
+
+
+class Conflict(ServiceError):
+    """A model's name is taken, or another change to it is under way. Only who administers models sees it."""
+
+    code = "conflict"
+
+
+class ModelLoadFailed(ServiceError):
+    """The model asked for cannot be loaded; what was served before still is. Only who administers models sees it."""
+
+    code = "model_load_failed"
 
 
 class InternalError(ServiceError):

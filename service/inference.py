@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from service.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
+from service.errors import DeadlineExceeded, InvalidInput, Overloaded, PayloadTooLarge, ServiceError, ShuttingDown
 from service.model_info import ModelInfo
-from service.registry import ModelRegistry, ServedModel
+from service.registry import ModelRegistry
+from service.served import ServedModel
 from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 from service.texts import TextEncoder
 from service.tracing.base import RequestSpan
@@ -109,6 +110,24 @@ class InferenceService:
         """
         return self._registry.info(name)
 
+    def check_room(self, client: str) -> None:
+        """Refuses what any request of this client would be refused for, before it is read.
+
+        Raises:
+            Overloaded: No model has room for one more sequence.
+            ShuttingDown: Nothing new is admitted.
+        """
+        refusal: ServiceError | None = None
+        for batcher in self._registry.batchers:
+            try:
+                batcher.check_room(1, client)
+            except (Overloaded, ShuttingDown) as error:
+                refusal = error
+            else:
+                return
+        if refusal is not None:
+            raise refusal
+
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """Computes the outputs that `request` asks for.
 
@@ -119,12 +138,16 @@ class InferenceService:
             ModelNotReady: It is loading, unloading or failed.
             InvalidInput: The ids or texts are not what the model takes.
             PayloadTooLarge: Too many sequences, or an answer larger than its transport sends.
-            Overloaded: The queue is full.
+            Overloaded: The queue is full, or the client's share of it, or the turn would come after the deadline.
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: The deadline passed first.
             EngineFailure: The engine fails on one of the sequences.
         """
         model = self._registry.ready_model(request.model)
+        with model.users:
+            return await self._encode(model, request)
+
+    async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; received none", field="outputs")
         now = asyncio.get_running_loop().time
@@ -154,7 +177,7 @@ class InferenceService:
         if model.tokenizer is None:
             raise InvalidInput(f"model {model.name} has no tokenizer: it takes token_ids, not text", field="text")
         check_count(len(request.input.texts), model.input_limits, "text")
-        model.batcher.check_room(len(request.input.texts))
+        model.batcher.check_room(len(request.input.texts), request.client)
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._texts.encode(

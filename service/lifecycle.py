@@ -1,31 +1,29 @@
 """Start, ready, SIGTERM, drain, stop: the life of the process.
 
     listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ refuse connections,
-    finish what is in flight (≤ drain_timeout_s) ─ close engines ─ exit
+    finish what is in flight (≤ drain_timeout_s) ─ close engines ─ stop admin and metrics ─ exit
 
-Both servers listen before the models are loaded, so that probes get an answer from the first second. The
-signal handlers are ours: uvicorn's own would end the process under gRPC's feet.
+All servers listen before the models are loaded, so that probes get an answer from the first second. Those for admin
+and metrics, where they have ports of their own, answer until nothing is left to tell of. The signal handlers are ours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
-import uvicorn
-from fastapi import FastAPI
 
+from service import memory
 from service.api.grpc.server import GrpcServer
-from service.api.listen import listen
-from service.api.rest.protocol import bounded_protocol
+from service.api.rest.port import HttpPort
+from service.changes import ModelChanges
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
-from service.settings import LifecycleSettings, RestSettings
+from service.settings import LifecycleSettings
 
 EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2
@@ -33,27 +31,23 @@ EXIT_FORCED: Final = 2
 SAME_SIGNAL_S: Final = 1.0
 """A second signal that comes sooner is taken for an echo of the first: some supervisors signal both a process and
 its group."""
+SIDE_GRACE_S: Final = 1.0
+"""How long the last requests for admin and metrics have. All that they could still wait for has ended by then."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
 """Takes the REST port, the gRPC port, and what is served."""
 
 
-class _HttpServer(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Captures none: `Process` has its own handlers."""
-        yield
-
-
 class Process:
-    """Both servers and the models behind them, from start to exit.
+    """The servers and the models behind them, from start to exit.
 
     Args:
-        app: The REST application.
-        rest: Where it listens.
+        rest: Where REST is served.
         grpc: The gRPC server.
+        sides: Where admin and metrics are, if they have ports of their own.
         registry: The models to load.
+        changes: What is done to them at run time.
         settings: How long to drain.
         log: Where each step is told.
         on_ready: Called once, when requests can come.
@@ -62,18 +56,20 @@ class Process:
     def __init__(
         self,
         *,
-        app: FastAPI,
-        rest: RestSettings,
+        rest: HttpPort,
         grpc: GrpcServer,
+        sides: Sequence[HttpPort],
         registry: ModelRegistry,
+        changes: ModelChanges,
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
         on_ready: OnReady,
     ) -> None:
-        self._http = _HttpServer(_http_config(app, rest))
         self._rest = rest
         self._grpc = grpc
+        self._sides = sides
         self._registry = registry
+        self._changes = changes
         self._settings = settings
         self._log = log
         self._on_ready = on_ready
@@ -93,33 +89,38 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
-        listener = listen("REST", self._rest.host, self._rest.port)
+        rest_port = self._rest.listen()
+        for side in self._sides:
+            port = side.listen()
+            self._log.info("listening", server=side.label, port=port)
         grpc_port = await self._grpc.start()
-        http = asyncio.create_task(self._http.serve(sockets=[listener]))
+        for side in self._sides:
+            side.serve()
+        rest = self._rest.serve()
         try:
-            await self._start(listener.getsockname()[1], grpc_port, http)
+            await self._start(rest_port, grpc_port, rest)
         finally:
-            answered = await self._drain(http)
+            answered = await self._drain()
             await self._registry.close()
+            await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
         return EXIT_OK if answered else EXIT_FORCED
 
-    async def _start(self, rest_port: int, grpc_port: int, http: asyncio.Task[None]) -> None:
+    async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
         """Loads the models, tells that they are there, and waits for a signal."""
         stopped = asyncio.create_task(self._stop.wait())
         loading = asyncio.create_task(self._registry.load_all())
-        await asyncio.wait((loading, stopped, http), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((loading, stopped, rest), return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
             loading.cancel()
             return
         await loading
-        gc.collect()
-        gc.freeze()  # what is loaded stays: the collector need not walk through it while requests wait
+        memory.keep()
         self._grpc.set_serving(serving=True)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
-        await asyncio.wait((stopped, http), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopped, rest), return_when=asyncio.FIRST_COMPLETED)
 
-    async def _drain(self, http: asyncio.Task[None]) -> bool:
+    async def _drain(self) -> bool:
         """Stops both servers once what they accepted is answered; False where some was given up."""
         self._log.info("draining", delay_s=self._settings.drain_delay_s, timeout_s=self._settings.drain_timeout_s)
         self._registry.retire()
@@ -127,16 +128,16 @@ class Process:
         if self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._force.wait(), self._settings.drain_delay_s)
-        self._http.should_exit = True
+        self._changes.stop()
         self._registry.refuse()
         grace_s = 0.0 if self._force.is_set() else self._settings.drain_timeout_s
-        stopping = asyncio.gather(http, self._grpc.stop(grace_s))
+        stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s))
         forced = asyncio.create_task(self._force.wait())
         await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED, timeout=grace_s)
         answered = stopping.done()
         if not answered:
             self._log.warning("gave up requests in flight")
-            self._http.force_exit = True
+            self._rest.give_up()
             await asyncio.gather(self._grpc.stop(0.0), stopping, return_exceptions=True)
         forced.cancel()
         self._log.info("stopped")
@@ -149,17 +150,3 @@ class Process:
             self._stop.set()
         elif now - self._stopped_at > SAME_SIGNAL_S:
             self._force.set()
-
-
-def _http_config(app: FastAPI, settings: RestSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=bounded_protocol(settings),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # a caller could name itself another client, and take that one's turns
-        timeout_keep_alive=75,  # longer than the 60 s that proxies keep idle connections for
-    )

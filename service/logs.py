@@ -1,5 +1,8 @@
 """Structured logs on standard error: one event a line, never a request's contents.
 
+What a client writes hardly comes here, and where it does, in a library's message or a traceback, it is told without
+characters that a terminal or a reader of lines obeys: see `_CONTROLS`.
+
 Our own events go from structlog to the stream, without the standard library's records in between: a line for each
 request is one of the dearer things that a request costs.
 """
@@ -7,6 +10,7 @@ request is one of the dearer things that a request costs.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +22,15 @@ import structlog
 from service.settings import LogSettings
 
 LOGGER: Final = "electra_serve"
+
+_CONTROLS: Final = {
+    code: f"\\u{code:04x}"
+    for codes in (range(0x20), range(0x7F, 0xA0), range(0x200E, 0x2010), range(0x2028, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+}
+"""Line ends, escape sequences and changes of direction, as JSON writes them: they could forge a line, or hide one."""
+_CONTROLS_IN_TEXT: Final = {code: escaped for code, escaped in _CONTROLS.items() if chr(code) not in "\t\n"}
+"""The same for texts of several lines."""
 
 
 def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> structlog.typing.FilteringBoundLogger:
@@ -36,7 +49,9 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
     )
     as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
     last: Sequence[structlog.typing.Processor] = (
-        (_tracebacks_without_locals(), structlog.processors.JSONRenderer(_json)) if as_json else (_console(stream),)
+        (_tracebacks_without_locals(), structlog.processors.JSONRenderer(_json))
+        if as_json
+        else (_without_controls, _console(stream))
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -76,7 +91,16 @@ class _Unfailing:
 
 
 def _json(event: object, default: Callable[[object], object]) -> str:
-    return orjson.dumps(event, default, orjson.OPT_NON_STR_KEYS).decode()
+    line = orjson.dumps(event, default, orjson.OPT_NON_STR_KEYS).decode()
+    return line if line.isascii() else line.translate(_CONTROLS)  # of ASCII's own, orjson has escaped those that matter
+
+
+def _without_controls(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Values of other types are shown as `repr` does, which escapes by itself."""
+    texts = {name: value.rstrip().translate(_CONTROLS) for name, value in event.items() if isinstance(value, str)}
+    return {**event, **texts}
 
 
 def _tracebacks_without_locals() -> structlog.typing.Processor:
@@ -86,4 +110,10 @@ def _tracebacks_without_locals() -> structlog.typing.Processor:
 
 def _console(stream: TextIO) -> structlog.typing.Processor:
     """Lines for people, likewise without local variables."""
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
+
+
+def _traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write(text.getvalue().translate(_CONTROLS_IN_TEXT))

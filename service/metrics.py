@@ -1,13 +1,13 @@
 """Every Prometheus instrument, in one injected object.
 
 All series exist before the first request: a counter that appears only with its first error cannot be
-alerted on. That bounds the labels too: `model` is one of the configured names, or "" where a request named
-none of them; `code` is `ok` or an error's slug.
+alerted on. That bounds the labels too: `model` is one of the models there are, or "" where a request named
+none of them; `code` is `ok` or an error's slug. The series of a model come with it and go with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
@@ -18,6 +18,7 @@ from service import errors
 
 TRANSPORTS: Final = ("rest", "grpc")
 CODES: Final = ("ok", *(cls.code for cls in errors.ServiceError.__subclasses__()))
+LOAD_OUTCOMES: Final = ("ok", "failed")
 LATENCY_BUCKETS_S: Final = (
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
 )  # fmt: skip
@@ -48,6 +49,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
+        self._gone: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._define_requests()
         self._define_batches()
@@ -114,6 +116,12 @@ class Metrics:
             self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
             self.compilations, self.model_ready, self.model_load_seconds,
         )  # fmt: skip
+        self.model_loads = Counter(
+            "electra_model_loads_total",
+            "Loads of a model, at start and at run time, by outcome.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
 
     def _create_request_series(self, model: str) -> None:
         for transport in TRANSPORTS:
@@ -122,11 +130,28 @@ class Metrics:
                 self.requests.labels(model, transport, code)
 
     def create_model_series(self, model: str) -> None:
-        """Makes every series of `model` exist, at zero."""
+        """Makes every series of `model` exist, at zero; those that do stay as they are."""
+        self._gone.discard(model)
         self._create_request_series(model)
         BatchMetrics(self, model)
         for gauge in self._model_gauges:
             gauge.labels(model)
+        for outcome in LOAD_OUTCOMES:
+            self.model_loads.labels(model, outcome)
+
+    def remove_model_series(self, model: str) -> None:
+        """Makes no series of `model` exist any more. What is still written to them is lost."""
+        self._gone.add(model)
+        for instrument in self._instruments_of_models():
+            instrument.remove_by_labels({"model": model})
+        self._answered.cache_clear()
+        self._answered_seconds.cache_clear()
+
+    def _instruments_of_models(self) -> Iterator[Counter | Gauge | Histogram]:
+        """Every instrument that has a series for each model."""
+        yield from (self.requests, self.request_seconds, self.model_loads, *self._model_gauges)
+        yield from (self.queue_wait, self.compute, self.batch_sequences, self.batch_tokens)
+        yield from (self.real_tokens, self.padded_tokens, self.engine_failures, self.non_finite_rows)
 
     def batches(self, model: str) -> BatchMetrics:
         """What the batcher of `model` writes."""
@@ -158,6 +183,8 @@ class Metrics:
             code: `ok`, or the error's slug.
             seconds: From arrival to answer.
         """
+        if model in self._gone:  # while the request was on its way
+            model = ""
         self._answered(model, transport, code).inc()
         self._answered_seconds(model, transport).observe(seconds)
 

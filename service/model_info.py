@@ -1,9 +1,10 @@
-"""What may be told of a model: values for every transport, made by `service.registry`."""
+"""What may be told of a model: values for every transport, made by `service.slot`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Self
 
 from service.presets.config import BackboneConfig
 
@@ -15,6 +16,14 @@ class ModelState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     UNLOADING = "unloading"
+
+
+class Change(StrEnum):
+    """What can be done to a model at run time."""
+
+    LOAD = "load"
+    RELOAD = "reload"
+    UNLOAD = "unload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +85,23 @@ class ModelInfo:
     cost: tuple[float, float, float] | None = None
     pooler: str | None = None
     batch_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus(ModelInfo):
+    """What who administers a model may know beside that.
+
+    Attributes:
+        change: What is being done to it right now.
+        reason: Why it could not be loaded the last time, in one line; "" where it could. While `state` is `ready`, that
+            was a reload, and what was there before still answers.
+    """
+
+    change: Change | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, info: ModelInfo, *, change: Change | None, reason: str) -> Self:
+        """`info` and the rest."""
+        told = {field.name: getattr(info, field.name) for field in fields(info)}
+        return cls(**told, change=change, reason=reason)

@@ -1,141 +1,87 @@
 """Name → served model, and each one's way through LOADING, READY, FAILED and UNLOADING.
 
-The registry lives on the event loop. Loading blocks for seconds, so it runs on a thread of its own, one model
-after the other; what comes back is put in place on the loop. A model is READY only once its engines are warm.
+    LOADING ─┬─ READY ─── UNLOADING ─ gone
+             └─ FAILED ─ gone
+
+The registry lives on the event loop. Loading blocks for seconds, so it runs on a thread of its own; what comes back is
+put in place on the loop. A model is READY only once its engines are warm. A reload puts another model in the place
+of one that is READY all the while: a request has the one it found, whole, and the one that was replaced
+is closed when its last request is answered.
+
+At start all models must load. What is done at run time is `service.changes`' business; it changes nothing of
+whether the process is ready.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import structlog
-
-from service.abandonable import run_abandonable
 from service.batching.batcher import Batcher
-from service.engine.factory import LoadedModel
-from service.errors import ModelNotFound, ModelNotReady
+from service.errors import Conflict, ModelNotFound, ModelNotReady
+from service.loading import Loading
 from service.metrics import Metrics
-from service.model_info import ModelInfo, ModelLimits, ModelState
-from service.presets.tokenizer import Tokenizer
-from service.settings import BatchingSettings, LimitSettings, ModelSettings
-from service.texts import TextLimits
-from service.validation import InputLimits
+from service.model_info import ModelInfo, ModelState
+from service.served import ServedModel
+from service.settings import ModelSettings
+from service.slot import Slot
 
-ModelLoader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
-"""Loads and warms a model; blocks. Raises `StartupError`."""
-
-BatcherFactory = Callable[[str, LoadedModel, BatchingSettings], Batcher]
-"""Makes the batcher of a loaded model, given its name; called on the event loop."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServedModel:
-    """A model that answers requests.
-
-    Attributes:
-        name: The name that requests use.
-        loaded: Its preset, tokenizer and engines.
-        batcher: Where its sequences go.
-        input_limits: What one request may hold.
-        text_limits: How much text one request may hold.
-        load_seconds: From the start of loading to READY.
-    """
-
-    name: str
-    loaded: LoadedModel
-    batcher: Batcher
-    input_limits: InputLimits
-    text_limits: TextLimits
-    load_seconds: float
-
-    @property
-    def hidden_dim(self) -> int:
-        """H, the width of every output."""
-        return self.loaded.preset.config.hidden_dim
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """What makes ids of texts, where the preset has one."""
-        return self.loaded.tokenizer
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One configured model: its settings and how far it has come."""
-
-    settings: ModelSettings
-    limits: LimitSettings
-    batching: BatchingSettings
-    state: ModelState = ModelState.LOADING
-    served: ServedModel | None = None
+MAX_REASON_CHARACTERS: Final = 500
 
 
 class ModelRegistry:
-    """The configured models.
+    """The models there are.
 
     Args:
-        models: What to serve; names differ.
-        limits: For models that have none of their own.
-        batching: Likewise.
-        load: Loads one; runs on a thread.
-        make_batcher: Puts a loaded model behind a queue.
+        models: What to serve from the start; names differ.
+        loading: Makes models that answer.
         metrics: Where readiness and load times are shown.
-        log: Where loading is told of.
     """
 
-    def __init__(
-        self,
-        models: Sequence[ModelSettings],
-        *,
-        limits: LimitSettings,
-        batching: BatchingSettings,
-        load: ModelLoader,
-        make_batcher: BatcherFactory,
-        metrics: Metrics,
-        log: structlog.typing.FilteringBoundLogger,
-    ) -> None:
-        self._slots = {model.name: _Slot(model, model.limits or limits, model.batching or batching) for model in models}
-        self._load = load
-        self._make_batcher = make_batcher
+    def __init__(self, models: Sequence[ModelSettings], *, loading: Loading, metrics: Metrics) -> None:
+        self._slots = {model.name: Slot(model) for model in models}
+        self._only = models[0].name if len(models) == 1 else None
+        self._loading = loading
         self._metrics = metrics
-        self._log = log
+        self._leaving: set[ServedModel] = set()
         self._retired = False
+        self.started = False
         for name in self._slots:
             metrics.create_model_series(name)
 
     @property
     def ready(self) -> bool:
-        """Whether every model is READY with its engines being fed, and nobody retires."""
-        return not self._retired and all(
-            slot.state is ModelState.READY and slot.served is not None and slot.served.batcher.alive
-            for slot in self._slots.values()
-        )
+        """Whether what was configured has been loaded, all that is READY has its engines fed, and nobody retires."""
+        return self.started and not self._retired and all(served.batcher.alive for served in self.ready_models())
 
     def label(self, model: str | None) -> str:
-        """A configured model's name for metrics, "" for any other; None means the only one."""
-        if model is None and len(self._slots) == 1:
-            return next(iter(self._slots))
-        return model if model is not None and model in self._slots else ""
+        """A model's name for metrics, "" for any other; None means the one that need not be named."""
+        name = self._implied() if model is None else model
+        return name if name is not None and name in self._slots else ""
 
     def ready_model(self, name: str | None) -> ServedModel:
-        """The model to use for a request.
+        """The model to use for a request, which is to enter its `users` at once.
 
         Args:
-            name: As the request has it; None where just one is served.
+            name: As the request has it; None for the one that was configured alone, or is alone by now.
 
         Raises:
             ModelNotFound: No model has that name, or none was named where several are served.
             ModelNotReady: It is not READY.
         """
-        if name is None and len(self._slots) > 1:
-            raise ModelNotFound(f"several models are served: model must be one of {self._names()}", field="model")
-        slot = self._slot(next(iter(self._slots)) if name is None else name)
-        if slot.served is None or slot.state is not ModelState.READY:
+        if name is None:
+            name = self._implied()
+            if name is None:
+                raise ModelNotFound(f"several models are served: model must be one of {self._names()}", field="model")
+        slot = self.slot(name)
+        if slot.ready_model is None:
             raise ModelNotReady(f"model {slot.settings.name} is {slot.state.value}", field="model", retry_after_s=1.0)
-        return slot.served
+        return slot.ready_model
+
+    def ready_models(self) -> Iterator[ServedModel]:
+        """Every model that answers requests."""
+        return (slot.ready_model for slot in self._slots.values() if slot.ready_model is not None)
 
     def info(self, name: str) -> ModelInfo:
         """What may be told of a model, whatever its state.
@@ -143,11 +89,77 @@ class ModelRegistry:
         Raises:
             ModelNotFound: No model has that name.
         """
-        return _describe(self._slot(name))
+        return self.slot(name).info()
 
     def infos(self) -> tuple[ModelInfo, ...]:
-        """What may be told of every model, in the settings' order."""
-        return tuple(_describe(slot) for slot in self._slots.values())
+        """What may be told of every model: those of the settings in their order, then those that came later."""
+        return tuple(slot.info() for slot in self._slots.values())
+
+    def slot(self, name: str) -> Slot:
+        """What stands under a name.
+
+        Raises:
+            ModelNotFound: Nothing does.
+        """
+        slot = self._slots.get(name)
+        if slot is None:
+            raise ModelNotFound(f"model must be one of {self._names()}", field="model")
+        return slot
+
+    def slots(self) -> tuple[Slot, ...]:
+        """What stands under every name."""
+        return tuple(self._slots.values())
+
+    def add(self, settings: ModelSettings) -> Slot:
+        """Takes a name for a model that is to be loaded.
+
+        Raises:
+            Conflict: It is taken, by another than a model that could not be loaded.
+        """
+        there = self._slots.get(settings.name)
+        if there is not None and (there.state is not ModelState.FAILED or there.change is not None):
+            raise Conflict(f"model {settings.name} is {there.state.value}: reload it, or take another name")
+        self._metrics.create_model_series(settings.name)
+        slot = self._slots[settings.name] = Slot(settings)
+        return slot
+
+    async def put(self, slot: Slot, settings: ModelSettings) -> ServedModel | None:
+        """Loads a model and puts it in place, READY.
+
+        Returns:
+            What answered under that name until now, to be dismissed.
+
+        Raises:
+            Exception: It cannot be loaded. What was there before still answers; where nothing did, it is FAILED.
+        """
+        try:
+            served = await self._loading.load(settings, instead_of=slot.served)
+        except Exception as error:
+            self._metrics.model_loads.labels(settings.name, "failed").inc()
+            slot.reason = one_line(error)
+            if slot.served is None:
+                slot.state = ModelState.FAILED
+            raise
+        before, slot.served = slot.served, served
+        slot.settings, slot.state, slot.reason = settings, ModelState.READY, ""
+        self._metrics.model_loads.labels(settings.name, "ok").inc()
+        self._metrics.model_ready.labels(settings.name).set(1)
+        self._metrics.model_load_seconds.labels(settings.name).set(served.load_seconds)
+        self._loading.announce(served)
+        return before
+
+    async def dismiss(self, served: ServedModel) -> None:
+        """Closes a model that can no longer be found, when its last request is answered."""
+        self._leaving.add(served)
+        await served.users.gone()
+        if served in self._leaving:  # else the process is ending, and closes it
+            self._leaving.remove(served)
+            await served.batcher.close()
+
+    def remove(self, name: str) -> None:
+        """Gives a name back."""
+        del self._slots[name]
+        self._metrics.remove_model_series(name)
 
     async def load_all(self) -> None:
         """Loads the models one after the other.
@@ -155,12 +167,14 @@ class ModelRegistry:
         Raises:
             StartupError: One of them cannot be loaded; it is FAILED then, and those after it are not tried.
         """
-        for slot in self._slots.values():
-            try:
-                await self._load_one(slot)
-            except BaseException:
-                slot.state = ModelState.FAILED
-                raise
+        for slot in self.slots():
+            await self.put(slot, slot.settings)
+        self.started = True
+
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """Of every model that has one, whatever its state."""
+        return tuple(served.batcher for served in self._open())
 
     def retire(self) -> None:
         """Says not ready from now on, while requests are still answered."""
@@ -168,95 +182,39 @@ class ModelRegistry:
 
     def refuse(self) -> None:
         """Admits nothing new from now on, and answers what was admitted."""
-        for served in self._served():
+        for served in self._open():
             served.batcher.refuse()
 
     async def close(self) -> None:
         """Fails what still waits and frees the engines."""
+        closing = self._open()
+        self._leaving.clear()
         for slot in self._slots.values():
             slot.state = ModelState.UNLOADING
             self._metrics.model_ready.labels(slot.settings.name).set(0)
-        await asyncio.gather(*(served.batcher.close() for served in self._served()))
+        await asyncio.gather(*(served.batcher.close() for served in closing))
 
-    async def _load_one(self, slot: _Slot) -> None:
-        name = slot.settings.name
-        self._log.info("loading model", model=name, preset=slot.settings.preset)
-        started = time.perf_counter()
-        loaded = await run_abandonable(lambda: self._load(slot.settings, slot.batching))
-        batcher = self._make_batcher(name, loaded, slot.batching)
-        batcher.start()
-        config = loaded.preset.config
-        slot.served = ServedModel(
-            name=name,
-            loaded=loaded,
-            batcher=batcher,
-            input_limits=InputLimits(
-                vocab_size=config.vocab_size,
-                num_segments=config.num_segments,
-                max_sequence_length=config.max_sequence_length,
-                max_sequences=slot.limits.max_sequences,
-            ),
-            text_limits=TextLimits(slot.limits.max_text_characters, slot.limits.max_request_characters),
-            load_seconds=time.perf_counter() - started,
-        )
-        slot.state = ModelState.READY
-        self._announce(slot.served)
+    def _open(self) -> list[ServedModel]:
+        placed = (slot.served for slot in self._slots.values())
+        return [served for served in (*placed, *self._leaving) if served is not None]
 
-    def _announce(self, served: ServedModel) -> None:
-        self._metrics.model_ready.labels(served.name).set(1)
-        self._metrics.model_load_seconds.labels(served.name).set(served.load_seconds)
-        signature = served.loaded.engines[0].signature
-        self._log.info(
-            "model ready",
-            model=served.name,
-            weights=served.loaded.preset.weights,
-            pooler=served.loaded.preset.pooler,
-            parameters=served.loaded.preset.config.parameters,
-            engine=signature.engine,
-            device=signature.device,
-            dtype=signature.dtype,
-            load_seconds=round(served.load_seconds, 2),
-        )
-        if served.loaded.preset.weights == "random":
-            self._log.warning("weights are random: outputs mean nothing", model=served.name)
-
-    def _served(self) -> list[ServedModel]:
-        return [slot.served for slot in self._slots.values() if slot.served is not None]
-
-    def _slot(self, name: str) -> _Slot:
-        slot = self._slots.get(name)
-        if slot is None:
-            raise ModelNotFound(f"model must be one of {self._names()}", field="model")
-        return slot
+    def _implied(self) -> str | None:
+        """The model that a request means which names none."""
+        if self._only in self._slots:
+            return self._only
+        return next(iter(self._slots)) if len(self._slots) == 1 else None
 
     def _names(self) -> str:
         return ", ".join(self._slots)
 
 
-def _describe(slot: _Slot) -> ModelInfo:
-    served = slot.served
-    if served is None:
-        return ModelInfo(name=slot.settings.name, preset=slot.settings.preset, state=slot.state)
-    preset = served.loaded.preset
-    signature = served.loaded.engines[0].signature
-    cost = served.batcher.cost
-    return ModelInfo(
-        name=slot.settings.name,
-        preset=slot.settings.preset,
-        state=slot.state,
-        source=preset.source,
-        revision=preset.revision,
-        weights=preset.weights,
-        config=preset.config,
-        parameters=preset.config.parameters,
-        limits=ModelLimits(served.input_limits.max_sequences, served.input_limits.max_sequence_length),
-        engine=signature.engine,
-        device=signature.device,
-        dtype=signature.dtype,
-        replicas=len(served.loaded.engines),
-        text=served.tokenizer is not None,
-        load_seconds=served.load_seconds,
-        cost=(cost.batch_s, cost.position_s, cost.pair_s),
-        pooler=preset.pooler,
-        batch_tokens=served.batcher.batch_tokens,
-    )
+def one_line(error: Exception) -> str:
+    r"""What went wrong, for a person.
+
+    Example:
+        >>> one_line(ValueError("first\nsecond"))
+        'first second'
+        >>> one_line(MemoryError())
+        'MemoryError'
+    """
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS] or type(error).__name__

@@ -43,6 +43,9 @@ class RestSettings(_Section):
     """Largest answer, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
+    max_connections: Count = 4096
+    """Most connections; some 30 kB each, more with TLS. Where one more comes, the one that has been idle for longest is
+    closed; where none is idle, the new one is answered by the probes, and with 503 by all else."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
     sockets, and a shutdown."""
@@ -65,6 +68,62 @@ class GrpcSettings(_Section):
     wide, are 50 MB."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
+    send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that the caller of an `EncodeStream` has to take each megabyte of an answer, else the stream is ended."""
+
+
+class SecuritySettings(_Section):
+    """Who may ask, and over what. Probes, metrics and gRPC's health are open to everyone."""
+
+    api_keys_file: str = ""
+    """File of the API keys that requests must bring, one a line, as `key` or `name:key`; read again when it changes.
+    The name is the client in fair queueing. Default: no key is asked for."""
+    tls_certificate: str = ""
+    """PEM file of the certificate that both transports show, those that signed it after it; read again when it changes.
+    Default: no TLS."""
+    tls_key: str = ""
+    """PEM file of its private key, not encrypted."""
+    tls_client_ca: str = ""
+    """PEM file of the authorities whose certificates clients must show (mTLS). gRPC takes no connection without one;
+    REST answers probes and metrics, and 401 otherwise. Default: clients need none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SecuritySettings:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together; received one of them")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+
+class AdminSettings(_Section):
+    """The admin API, which loads, reloads and unloads models at run time. Off unless it is given a port."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface."""
+    port: Port | None = None
+    """TCP port of the admin API, its own, with TLS where `security` has it; 0 takes a free one. Default: there is no
+    admin API."""
+    keys_file: str = ""
+    """File of the keys that admin requests must bring, like `security.api_keys_file`. Needed where `port` is set."""
+    without_keys: bool = False
+    """Whether whoever reaches the port of the admin API may use it, that is, serve any model and take any away."""
+
+    @model_validator(mode="after")
+    def _check(self) -> AdminSettings:
+        if self.port is not None and bool(self.keys_file) == self.without_keys:
+            raise ValueError("admin.port needs either admin.keys_file or admin.without_keys; received both or neither")
+        return self
+
+
+class MetricsSettings(_Section):
+    """Where Prometheus scrapes."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on where `port` is set; `0.0.0.0` for every interface."""
+    port: Port | None = None
+    """TCP port that serves `/metrics`, `/livez` and `/readyz`, without TLS, and answers until the process ends; 0 takes
+    a free one. REST then serves no `/metrics`, but both probes. Default: REST serves all three."""
 
 
 class LimitSettings(_Section):
@@ -149,6 +208,12 @@ class ModelSettings(_Section):
         if isinstance(values, Mapping) and not values.get("name") and isinstance(values.get("preset"), str):
             return {**values, "name": default_name(values["preset"])}
         return values
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if not self.name or not self.name.isprintable():
+            raise ValueError(f"name must be printable characters, at least one; received {self.name!r:.80}")
+        return self
 
 
 def default_name(preset: str) -> str:
@@ -235,6 +300,9 @@ class Settings(BaseSettings):
     is a JSON list."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
+    security: SecuritySettings = SecuritySettings()
+    admin: AdminSettings = AdminSettings()
+    metrics: MetricsSettings = MetricsSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()
@@ -247,18 +315,26 @@ class Settings(BaseSettings):
         if not names or len(set(names)) != len(names):
             raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
         for model in self.models:
-            limits, batching = model.limits or self.limits, model.batching or self.batching
-            if limits.max_sequences > batching.max_queue_sequences:
-                raise ValueError(
-                    f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
-                    f"({batching.max_queue_sequences}): such a request could never be admitted"
-                )
+            check_admissible(model.limits or self.limits, model.batching or self.batching)
         return self
 
     @property
     def max_sequences(self) -> int:
         """Most sequences in one request that any model takes."""
         return max((model.limits or self.limits).max_sequences for model in self.models)
+
+
+def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
+    """Refuses limits that the queue's bounds contradict.
+
+    Raises:
+        ValueError: The largest request could never be admitted.
+    """
+    if limits.max_sequences > batching.max_queue_sequences:
+        raise ValueError(
+            f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
+            f"({batching.max_queue_sequences}): such a request could never be admitted"
+        )
 
 
 def hub_settings_from_environment() -> HubSettings:

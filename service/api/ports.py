@@ -16,6 +16,10 @@ class EncodeService(Protocol):
         """Whether every model is ready and new requests are admitted."""
         ...
 
+    def check_room(self, client: str) -> None:
+        """Raises what any request of this client would be refused for now, before it is read."""
+        ...
+
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """Validates, computes and answers; raises a `service.errors.ServiceError`. Cancelling it withdraws the rows."""
         ...

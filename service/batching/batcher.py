@@ -124,17 +124,19 @@ class Batcher:
             span: The request's, where requests are traced.
 
         Raises:
-            Overloaded: The queue has no room for all of them.
+            Overloaded: The queue has no room for all of them, or their turn would come after `timeout_s`.
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: `timeout_s` passed first.
             EngineFailure: The engine fails on one of them.
         """
         self._check_open()
+        if timeout_s is not None and timeout_s <= 0:
+            raise _too_late()
         now = self._clock.now()
         job = Job(len(encodings), outputs, span)
         deadline = None if timeout_s is None else now + timeout_s
         entries = [self._entry(job, index, row, client, priority, deadline) for index, row in enumerate(encodings)]
-        self._queue.admit(entries, now)
+        self._queue.admit(entries, now, busy_s=min(runner.remaining_s for runner in self._runners))
         self._feed_soon()
         timer = None if timeout_s is None else self._clock.call_later(timeout_s, lambda: job.fail(_too_late()))
         try:
@@ -144,15 +146,19 @@ class Batcher:
                 timer.cancel()
             self._queue.cancel(entries)
 
-    def check_room(self, sequences: int) -> None:
+    def check_room(self, sequences: int, client: str = "") -> None:
         """Refuses so many sequences, of whatever length, where `submit` would: before work is put into them.
+
+        Args:
+            sequences: How many, at least.
+            client: Whose they are.
 
         Raises:
             Overloaded: The queue has no room for them.
             ShuttingDown: Nothing new is admitted.
         """
         self._check_open()
-        self._queue.check_room(sequences, tokens=sequences)
+        self._queue.check_room(client, sequences, tokens=sequences)
 
     def refuse(self) -> None:
         """Admits nothing new from now on; what was admitted is answered."""

@@ -8,35 +8,29 @@ Invariants:
 Order: first by priority; then fairly between clients; then by arrival. Fair is start-time fair queueing
 (Goyal, Vin and Cheng, SIGCOMM 1996): each client has a virtual clock that its own positions move forward, and
 who is least advanced goes first. A client that sends 100 times the others' load waits behind itself, not
-they behind it. Within one client and priority, arrival order is kept.
+they behind it. Within one client and priority, arrival order is kept. How much may wait, and of whom, is `Admission`'s.
+
+A request whose turn would come only after its deadline is refused at once. Its turn is when what is ahead of it should
+be done, by the cost model: work that comes later may go first, so it can be later, too.
 
 Time comes in as `now`, in seconds of whatever clock the caller has. Nothing here waits.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import accumulate
+from typing import Final, Generic, TypeVar
 
-from service.errors import Overloaded, PayloadTooLarge
+from service.batching.admission import Admission, QueueBounds
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class QueueBounds:
-    """How much may wait.
-
-    Attributes:
-        max_sequences: Most sequences.
-        max_tokens: Most positions.
-    """
-
-    max_sequences: int
-    max_tokens: int
+_LAST: Final = float("inf")
+"""An arrival after all others."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,47 +72,53 @@ class RequestQueue(Generic[T]):
     """
 
     def __init__(self, bounds: QueueBounds, *, engines: int = 1) -> None:
-        self._bounds = bounds
+        self._admission = Admission(bounds, engines=engines)
         self._engines = engines
         self._waiting: list[Entry[T]] = []  # ascending by turn
         self._arrivals = 0
         self._virtual_now: dict[int, float] = {}  # by priority: the tag of what was last taken
         self._client_tags: dict[tuple[int, str], float] = {}  # where each client's next entry starts
         self._waiting_at: Counter[int] = Counter()  # how many wait, by priority
-        self.tokens = 0
-        self.work_s = 0.0
+        self._work_ahead: list[float] | None = None  # of each place in the order; None: to be summed anew
 
     @property
     def sequences(self) -> int:
         """How many sequences wait."""
         return len(self._waiting)
 
-    def admit(self, entries: Sequence[Entry[T]], now: float) -> None:
+    @property
+    def tokens(self) -> int:
+        """How many positions wait."""
+        return self._admission.total.tokens
+
+    @property
+    def work_s(self) -> float:
+        """How many seconds of engine time wait."""
+        return self._admission.total.work_s
+
+    def admit(self, entries: Sequence[Entry[T]], now: float, *, busy_s: float = 0.0) -> None:
         """Admits all of `entries`, or none.
+
+        Args:
+            entries: One request's: of one client, at one priority, with one deadline; at least one.
+            now: The time.
+            busy_s: Seconds until an engine is free.
 
         Raises:
             PayloadTooLarge: They would not fit into an empty queue.
-            Overloaded: They do not fit now. `retry_after_s` is when the queue should have drained, by the
-                work it holds.
+            Overloaded: They do not fit now, or the turn of the last would come after their deadline. `retry_after_s`
+                says when there should be room, or how much sooner the turn would have to come.
         """
-        self.check_room(len(entries), sum(entry.length for entry in entries))
+        first, tokens = entries[0], sum(entry.length for entry in entries)
+        self.check_room(first.client, len(entries), tokens)
+        if first.deadline is not None:
+            self._check_wait(first, tokens - entries[-1].length, first.deadline - now, busy_s)
         for entry in entries:
             self._insert(entry, now)
 
-    def check_room(self, sequences: int, tokens: int) -> None:
-        """Refuses what `admit` would refuse, admitting nothing; raises the same."""
-        bounds = self._bounds
-        if sequences > bounds.max_sequences or tokens > bounds.max_tokens:
-            raise PayloadTooLarge(
-                f"a request takes at most {bounds.max_sequences} sequences and {bounds.max_tokens} "
-                f"positions; received {sequences} and {tokens}"
-            )
-        if self.sequences + sequences > bounds.max_sequences or self.tokens + tokens > bounds.max_tokens:
-            raise Overloaded(
-                f"the queue takes {bounds.max_sequences} sequences and {bounds.max_tokens} positions; "
-                f"{self.sequences} and {self.tokens} are waiting, the request has {sequences} and {tokens}",
-                retry_after_s=self.work_s / self._engines,
-            )
+    def check_room(self, client: str, sequences: int, tokens: int) -> None:
+        """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
+        self._admission.check(client, sequences, tokens)
 
     def window(self, limit: int) -> Sequence[Entry[T]]:
         """The first `limit` entries in order of turn, which stay in the queue."""
@@ -148,10 +148,37 @@ class RequestQueue(Generic[T]):
         """How long the longest-waiting entry has waited; 0 for an empty queue."""
         return max((now - entry.admitted_at for entry in self._waiting), default=0.0)
 
+    def _check_wait(self, first: Entry[T], tokens_before: int, patience_s: float, busy_s: float) -> None:
+        """Refuses a request whose last sequence, after `tokens_before` of its own, has its turn too late.
+
+        With less to do in all than there is time for, as is usual, its place in the order need not be found.
+        """
+        if busy_s + self.work_s / self._engines <= patience_s:
+            return
+        turn = (first.priority, self._start(first) + tokens_before, _LAST)
+        place = bisect_right(self._waiting, turn, key=lambda entry: entry.turn)
+        wait_s = busy_s + self._work_until(place) / self._engines
+        if wait_s > patience_s:
+            raise self._admission.overloaded(
+                f"the turn of a request must come before its deadline; it would in {wait_s:.3g} s, "
+                f"the deadline is in {patience_s:.3g} s",
+                wait_s - patience_s,
+            )
+
+    def _work_until(self, place: int) -> float:
+        """Seconds of engine time that the first `place` entries take. Refusals in a row sum it once."""
+        if self._work_ahead is None:
+            self._work_ahead = list(accumulate((entry.work_s for entry in self._waiting), initial=0.0))
+        return self._work_ahead[place]
+
+    def _start(self, entry: Entry[T]) -> float:
+        """Where the next entry of the same client and priority starts."""
+        tag = self._client_tags.get((entry.priority, entry.client), 0.0)
+        return max(tag, self._virtual_now.get(entry.priority, 0.0))
+
     def _insert(self, entry: Entry[T], now: float) -> None:
-        lane = (entry.priority, entry.client)
-        start = max(self._client_tags.get(lane, 0.0), self._virtual_now.get(entry.priority, 0.0))
-        self._client_tags[lane] = start + entry.length
+        start = self._start(entry)
+        self._client_tags[entry.priority, entry.client] = start + entry.length
         self._forget_idle_clients()
         self._arrivals += 1
         entry.turn = (entry.priority, start, self._arrivals)
@@ -159,20 +186,18 @@ class RequestQueue(Generic[T]):
         entry.waiting = True
         self._waiting_at[entry.priority] += 1
         insort(self._waiting, entry)
-        self.tokens += entry.length
-        self.work_s += entry.work_s
+        self._work_ahead = None
+        self._admission.add(entry.client, entry.length, entry.work_s)
 
     def _remove(self, entries: Sequence[Entry[T]]) -> None:
         if not entries:
             return
         for entry in entries:
             entry.waiting = False
-            self.tokens -= entry.length
-            self.work_s -= entry.work_s
+            self._admission.remove(entry.client, entry.length, entry.work_s)
             self._waiting_at[entry.priority] -= 1
         self._waiting = [entry for entry in self._waiting if entry.waiting]
-        if not self._waiting:
-            self.work_s = 0.0  # whatever rounding has left
+        self._work_ahead = None
         for priority in {entry.priority for entry in entries}:
             if not self._waiting_at[priority]:
                 self._forget_priority(priority)

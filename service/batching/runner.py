@@ -69,6 +69,7 @@ class EngineRunner:
         self._clock = clock
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._expected_s: deque[float] = deque()  # of the batches in flight, the running one first
+        self._began = 0.0  # when the running one did
         self._timer: Timer | None = None
         self._when_free: Callable[[], None] = lambda: None
         self.free = True
@@ -82,6 +83,14 @@ class EngineRunner:
     def in_flight(self) -> int:
         """How many batches it has, the running one included."""
         return len(self._expected_s)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until all that is in flight should be done."""
+        if not self._expected_s:
+            return 0.0
+        left_s = max(self._expected_s[0] - (self._clock.now() - self._began), 0.0)
+        return left_s + sum(self._expected_s) - self._expected_s[0]
 
     def notify(self, when_free: Callable[[], None]) -> None:
         """Has `when_free` called on the event loop whenever `free` becomes true."""
@@ -97,6 +106,8 @@ class EngineRunner:
             done: Called once on the event loop, before the runner says that it is free.
         """
         self._executor.submit(self._compute, asyncio.get_running_loop(), batch, outputs, done)
+        if not self._expected_s:
+            self._began = self._clock.now()
         self._expected_s.append(expected_s)
         self._pace()
 
@@ -120,6 +131,7 @@ class EngineRunner:
 
     def _finish(self, done: Done, came: Ran | BaseException) -> None:
         self._expected_s.popleft()
+        self._began = self._clock.now()
         try:
             done(came)
         finally:

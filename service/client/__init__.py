@@ -15,6 +15,7 @@ from service.client.grpc import AsyncGrpcElectraClient, GrpcElectraClient
 from service.client.query import Priority
 from service.client.rest import AsyncElectraClient, ElectraClient
 from service.client.retry import RetryPolicy
+from service.client.tls import Tls
 
 __all__ = [
     "AsyncElectraClient",
@@ -26,5 +27,6 @@ __all__ = [
     "RequestLimits",
     "RetryPolicy",
     "ServedModel",
+    "Tls",
     "TransportError",
 ]

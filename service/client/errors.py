@@ -13,12 +13,14 @@ from typing import Final
 
 from service.errors import (
     Cancelled,
+    Conflict,
     DeadlineExceeded,
     ElectraServeError,
     EngineFailure,
     InternalError,
     InvalidInput,
     MalformedRequest,
+    ModelLoadFailed,
     ModelNotFound,
     ModelNotReady,
     Overloaded,
@@ -43,6 +45,8 @@ BY_CODE: Final[Mapping[str, type[ServiceError]]] = MappingProxyType(
             DeadlineExceeded,
             Cancelled,
             EngineFailure,
+            Conflict,
+            ModelLoadFailed,
             InternalError,
         )
     }

@@ -15,6 +15,7 @@ from service.client.answer import Encoded, ServedModel
 from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
 from service.client.query import Query
 from service.client.retry import RetryPolicy
+from service.client.tls import Tls
 
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),  # how large an answer may be is the server's to say
@@ -30,8 +31,9 @@ class GrpcElectraClient(SyncClient):
         target: Where the service is, such as `127.0.0.1:50051`.
         timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
         retry: When to try again.
-        channel: What to send with, for certificates or interceptors, instead of a plain one to `target`;
-            closed with this client.
+        api_key: Sent with each call, where the service asks for one.
+        tls: What to trust and to show; None: no TLS.
+        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client.
     """
 
     def __init__(
@@ -40,10 +42,13 @@ class GrpcElectraClient(SyncClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = DEFAULT_RETRY,
+        api_key: str | None = None,
+        tls: Tls | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
-        self._channel = channel or grpc.insecure_channel(target, OPTIONS)
+        self._key = grpc_wire.credentials(api_key)
+        self._channel = channel or _channel(target, tls)
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
     def close(self) -> None:
@@ -53,13 +58,15 @@ class GrpcElectraClient(SyncClient):
     def _encode(self, query: Query, timeout_s: float) -> Encoded:
         with _translated():
             response = self._stub.Encode(
-                grpc_wire.to_request(query), timeout=timeout_s, metadata=grpc_wire.to_metadata(query)
+                grpc_wire.to_request(query),
+                timeout=timeout_s,
+                metadata=grpc_wire.to_metadata(query) + self._key,
             )
         return grpc_wire.to_encoded(response)
 
     def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated():
-            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s)
+            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
         return tuple(grpc_wire.to_model(info) for info in response.models)
 
 
@@ -70,8 +77,9 @@ class AsyncGrpcElectraClient(AsyncClient):
         target: Where the service is, such as `127.0.0.1:50051`.
         timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
         retry: When to try again.
-        channel: What to send with, for certificates or interceptors, instead of a plain one to `target`;
-            closed with this client.
+        api_key: Sent with each call, where the service asks for one.
+        tls: What to trust and to show; None: no TLS.
+        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client.
     """
 
     def __init__(
@@ -80,10 +88,13 @@ class AsyncGrpcElectraClient(AsyncClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = DEFAULT_RETRY,
+        api_key: str | None = None,
+        tls: Tls | None = None,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
-        self._channel = channel or grpc.aio.insecure_channel(target, OPTIONS)
+        self._key = grpc_wire.credentials(api_key)
+        self._channel = channel or _aio_channel(target, tls)
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
     async def close(self) -> None:
@@ -93,14 +104,28 @@ class AsyncGrpcElectraClient(AsyncClient):
     async def _encode(self, query: Query, timeout_s: float) -> Encoded:
         with _translated():
             response = await self._stub.Encode(
-                grpc_wire.to_request(query), timeout=timeout_s, metadata=grpc_wire.to_metadata(query)
+                grpc_wire.to_request(query),
+                timeout=timeout_s,
+                metadata=grpc_wire.to_metadata(query) + self._key,
             )
         return grpc_wire.to_encoded(response)
 
     async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated():
-            response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s)
+            response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
         return tuple(grpc_wire.to_model(info) for info in response.models)
+
+
+def _channel(target: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(target, OPTIONS)
+    return grpc.secure_channel(target, tls.credentials(), OPTIONS)
+
+
+def _aio_channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(target, OPTIONS)
+    return grpc.aio.secure_channel(target, tls.credentials(), OPTIONS)
 
 
 @contextmanager

@@ -72,6 +72,11 @@ def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
     return (("x-priority", query.priority),)
 
 
+def credentials(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    """The metadata that carries an API key; none where there is no key."""
+    return () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+
+
 def to_encoded(response: pb.EncodeResponse) -> Encoded:
     """The answer.
 

@@ -13,6 +13,7 @@ from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, S
 from service.client.errors import TransportError
 from service.client.query import Query
 from service.client.retry import RetryPolicy
+from service.client.tls import Tls
 from service.errors import DeadlineExceeded
 
 
@@ -23,7 +24,9 @@ class ElectraClient(SyncClient):
         base_url: Where the service is, such as `http://127.0.0.1:8080`.
         timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
         retry: When to try again.
-        http: What to send with, for proxies, certificates or headers; closed with this client.
+        api_key: Sent with each request, where the service asks for one.
+        tls: What to trust and to show, where `base_url` is `https`.
+        http: What to send with, for proxies or headers, instead of a plain client with `tls`; closed with this client.
     """
 
     def __init__(
@@ -32,18 +35,21 @@ class ElectraClient(SyncClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = DEFAULT_RETRY,
+        api_key: str | None = None,
+        tls: Tls | None = None,
         http: httpx.Client | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
         self._base_url = base_url.rstrip("/")
-        self._http = http or httpx.Client()
+        self._credentials = rest_wire.credentials(api_key)
+        self._http = http or httpx.Client(verify=True if tls is None else tls.context())
 
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
 
     def _encode(self, query: Query, timeout_s: float) -> Encoded:
-        headers, content = rest_wire.headers(query, timeout_s), rest_wire.body(query)
+        headers, content = rest_wire.headers(query, timeout_s) | self._credentials, rest_wire.body(query)
         with _translated(timeout_s):
             response = self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
@@ -52,7 +58,7 @@ class ElectraClient(SyncClient):
 
     def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated(timeout_s):
-            response = self._http.get(f"{self._base_url}/v1/models", timeout=timeout_s)
+            response = self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
         return rest_wire.to_models(response)
 
 
@@ -63,7 +69,9 @@ class AsyncElectraClient(AsyncClient):
         base_url: Where the service is, such as `http://127.0.0.1:8080`.
         timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
         retry: When to try again.
-        http: What to send with, for proxies, certificates or headers; closed with this client.
+        api_key: Sent with each request, where the service asks for one.
+        tls: What to trust and to show, where `base_url` is `https`.
+        http: What to send with, for proxies or headers, instead of a plain client with `tls`; closed with this client.
     """
 
     def __init__(
@@ -72,18 +80,21 @@ class AsyncElectraClient(AsyncClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = DEFAULT_RETRY,
+        api_key: str | None = None,
+        tls: Tls | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
         self._base_url = base_url.rstrip("/")
-        self._http = http or httpx.AsyncClient()
+        self._credentials = rest_wire.credentials(api_key)
+        self._http = http or httpx.AsyncClient(verify=True if tls is None else tls.context())
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
 
     async def _encode(self, query: Query, timeout_s: float) -> Encoded:
-        headers, content = rest_wire.headers(query, timeout_s), rest_wire.body(query)
+        headers, content = rest_wire.headers(query, timeout_s) | self._credentials, rest_wire.body(query)
         with _translated(timeout_s):
             response = await self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
@@ -92,7 +103,7 @@ class AsyncElectraClient(AsyncClient):
 
     async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated(timeout_s):
-            response = await self._http.get(f"{self._base_url}/v1/models", timeout=timeout_s)
+            response = await self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
         return rest_wire.to_models(response)
 
 

@@ -32,6 +32,11 @@ def headers(query: Query, timeout_s: float) -> dict[str, str]:
     }
 
 
+def credentials(api_key: str | None) -> dict[str, str]:
+    """The header that carries an API key; none where there is no key."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
 def body(query: Query) -> bytes:
     """The body of `POST /v1/encode`."""
     fields: dict[str, object] = {"encoding_format": "base64", "truncate": query.truncate}

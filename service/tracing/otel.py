@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TraceFlags, set_span_in_context
 from opentelemetry.trace.span import format_span_id, format_trace_id
 
-from service.tracing.base import BatchTimes, Carrier, Outcome, Waited
+from service.tracing.base import BatchTimes, Carrier, Outcome, RequestSpan, Waited
 
 INSTRUMENTATION: Final = "electra-serve"
 MAX_LINKS: Final = 128
@@ -88,7 +88,7 @@ class OtelTracer:
 
     def batch(self, times: BatchTimes, attributes: Mapping[str, str | int], waited: Sequence[Waited]) -> None:
         """Makes a batch's spans, where one of its requests is sampled; in the trace of the most urgent of those."""
-        sampled = {row.span.span: row.admitted_at for row in waited if _recorded(row)}
+        sampled = {span: row.admitted_at for row in waited if (span := _sampled(row.span)) is not None}
         if not sampled:
             return
         epoch_s = time.time() - self._loop_time()
@@ -113,8 +113,9 @@ class OtelTracer:
         self._provider.shutdown()
 
 
-def _recorded(row: Waited) -> bool:
-    return isinstance(row.span, OtelRequestSpan) and row.span.span.get_span_context().trace_flags.sampled
+def _sampled(request: RequestSpan) -> Span | None:
+    span = request.span if isinstance(request, OtelRequestSpan) else None
+    return span if span is not None and span.get_span_context().trace_flags.sampled else None
 
 
 def otlp_tracer(version: str, loop_time: Callable[[], float]) -> OtelTracer:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import grpc
 import httpx
@@ -22,6 +22,9 @@ from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
+
+Metadata: TypeAlias = Mapping[str, str]
+NOTHING: Final[Metadata] = MappingProxyType({})
 
 SERVICE: Final = "/electra.v1.EncoderService"
 SIDES: Final = ("rest", "grpc", "stream")
@@ -44,12 +47,13 @@ class Side(Protocol):
     def render(self, query: Query) -> Wire:
         """The request as this side writes it."""
 
-    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+    async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
         """Sends bytes, right or wrong, and waits for what comes of them.
 
         Args:
             wire: What to send.
             timeout_s: The deadline that the caller gives.
+            metadata: What goes beside the message: headers, or a call's metadata.
         """
 
 
@@ -71,8 +75,8 @@ class RestSide:
     def render(self, query: Query) -> Wire:
         return to_json(query, self._encoding_format)
 
-    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
-        headers = {"content-type": wire.content_type}
+    async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
+        headers = {"content-type": wire.content_type, **metadata}
         if timeout_s is not None:
             headers["x-request-timeout-ms"] = str(int(timeout_s * 1e3))
         return read.response(await self._client.post("/v1/encode", content=wire.data, headers=headers))
@@ -94,10 +98,10 @@ class GrpcSide:
     def render(self, query: Query) -> Wire:
         return to_message(query)
 
-    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+    async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
         encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"{SERVICE}/Encode")
         try:
-            return read.message(await encode(wire.data, timeout=timeout_s))
+            return read.message(await encode(wire.data, timeout=timeout_s, metadata=tuple(metadata.items())))
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
 
@@ -107,11 +111,13 @@ class StreamSide(GrpcSide):
 
     statuses: Mapping[str, int | str] = MappingProxyType({})
 
-    async def send(self, wire: Wire, timeout_s: float | None = None) -> Outcome:
+    async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
         method = f"{SERVICE}/EncodeStream"
         encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         try:
-            answers = [answer async for answer in encode(_items(wire), timeout=timeout_s)]
+            answers = [
+                answer async for answer in encode(_items(wire), timeout=timeout_s, metadata=tuple(metadata.items()))
+            ]
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
         assert len(answers) == 1, "each request of a stream is answered once"
@@ -140,14 +146,14 @@ def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
 
 @asynccontextmanager
 async def _rest(stack: Stack, encoding_format: str) -> AsyncIterator[Side]:
-    transport = httpx.ASGITransport(_app(stack), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(application(stack), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
         yield RestSide(client, encoding_format)
 
 
 @asynccontextmanager
 async def _http(stack: Stack) -> AsyncIterator[Side]:
-    server = uvicorn.Server(uvicorn.Config(_app(stack), lifespan="off", log_config=None, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(application(stack), lifespan="off", log_config=None, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
@@ -156,20 +162,23 @@ async def _http(stack: Stack) -> AsyncIterator[Side]:
         await serving
 
 
-def _app(stack: Stack) -> FastAPI:
+def application(stack: Stack) -> FastAPI:
+    """The REST application over `stack`."""
     return create_app(
         stack.service,
         stack.settings.rest,
         stack.metrics,
         Observer("rest", stack.metrics, stack.log),
         max_sequences=stack.settings.max_sequences,
+        callers=stack.callers,
     )
 
 
 @asynccontextmanager
 async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
     observer = Observer("grpc", stack.metrics, stack.log)
-    server = GrpcServer(stack.service, stack.settings.grpc, observer, max_sequences=stack.settings.max_sequences)
+    most = stack.settings.max_sequences
+    server = GrpcServer(stack.service, stack.settings.grpc, observer, max_sequences=most, callers=stack.callers)
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

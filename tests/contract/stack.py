@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 from structlog.testing import CapturingLogger
 
+from service.api.callers import ANYONE, Callers
 from service.bootstrap import build_registry
 from service.engine.factory import LoadedModel
 from service.inference import InferenceService
@@ -83,16 +84,17 @@ class Stack:
     metrics: Metrics
     log: structlog.typing.FilteringBoundLogger
     lines: CapturingLogger = field(repr=False)
+    callers: Callers = ANYONE
 
     @classmethod
-    def build(cls, settings: Settings, engine: type[FakeEngine] = FakeEngine) -> Stack:
+    def build(cls, settings: Settings, engine: type[FakeEngine] = FakeEngine, callers: Callers = ANYONE) -> Stack:
         """Wires it; no model is loaded yet."""
         engines = {TINY: engine(max_length=MAX_LENGTH), DEMO_ID: engine()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
         service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
-        return cls(settings, engines, registry, service, metrics, log, lines)
+        return cls(settings, engines, registry, service, metrics, log, lines, callers)
 
     @property
     def engine(self) -> FakeEngine:

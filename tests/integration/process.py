@@ -101,7 +101,11 @@ class ServiceProcess:
 
 @contextmanager
 def start(
-    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, ports: bool = True
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    ports: bool = True,
+    module: str = "service",
 ) -> Iterator[ServiceProcess]:
     """Starts it, and kills it at the end of the context if it still runs.
 
@@ -110,13 +114,14 @@ def start(
         flags: After `serve`.
         environment: Variables to add. None of ours is inherited.
         ports: Whether to say by flags where to listen.
+        module: What Python runs: the service, or something with the same command line.
     """
     rest_port, grpc_port = free_port(), free_port()
     where = (f"--rest.port={rest_port}", f"--grpc.port={grpc_port}") if ports else ()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", *where, *flags],
+            [sys.executable, "-m", module, "serve", *where, *flags],
             cwd=ROOT,
             env={**variables, **(environment or {})},
             stdin=subprocess.DEVNULL,

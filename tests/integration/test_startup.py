@@ -54,6 +54,8 @@ MISTAKES: Final = {
     "a variable that is no setting": Mistake("ELECTRA_REST__PRT", environment={"ELECTRA_REST__PRT": "1"}),
     "a variable of another type": Mistake("max_sequences", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}),
     "settings that contradict each other": Mistake("max_queue_sequences", ("--batching.max_queue_sequences=1",)),
+    "an admin API that is open by accident": Mistake("admin.keys_file", ("--admin.port=0",)),
+    "admin keys that are not there": Mistake("/nowhere/keys", ("--admin.port=0", "--admin.keys_file=/nowhere/keys")),
     "a file that is not there": Mistake("nowhere.yaml", ("--config=nowhere.yaml",)),
     "a file that is no YAML": Mistake("settings", yaml="rest: [1"),
     "a file with a key that is no setting": Mistake("rest.prt", yaml="rest: {prt: 1}"),
@@ -72,7 +74,7 @@ def test_a_mistake_ends_the_start_with_one_line(mistake: Mistake, tmp_path: Path
         assert_one_line(process, mistake.says)
 
 
-@pytest.mark.parametrize("transport", ["rest", "grpc"])
+@pytest.mark.parametrize("transport", ["rest", "grpc", "metrics"])
 def test_a_taken_port_ends_the_start_with_one_line(transport: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

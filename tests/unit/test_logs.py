@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -76,6 +77,43 @@ def test_for_people_it_is_plain() -> None:
     configure_logs(LogSettings(format="console"), stream).info("ready", rest_port=8080)
     assert "ready" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def fail_with(text: str) -> None:
+    raise ValueError(text)
+
+
+EVIL = "a\x1b[2Jb\r\nforged: line\x9b31m\u202e\u2028c\x7f\x00"
+OBEYED = set("\x1b\r\n\x9b\u202e\u2028\x7f\x00")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_a_client_wrote_forges_no_line_and_no_escape_sequence(form: Literal["json", "console"]) -> None:
+    stream = io.StringIO()
+    log = configure_logs(LogSettings(format=form), stream)
+    log.info("request", request_id=EVIL, inside={"value": EVIL}, items=[EVIL])
+    log.info(EVIL)
+    logging.getLogger("uvicorn.error").warning("odd path %s", EVIL)
+    lines = stream.getvalue().split("\n")
+    assert (len(lines), lines[-1]) == (4, "")
+    allowed = {"\x7f"} if form == "json" else set()  # it deletes nothing that is there already
+    assert OBEYED & set("".join(lines)) <= allowed
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nor_does_it_in_a_traceback(form: Literal["json", "console"]) -> None:
+    stream = io.StringIO()
+    log = configure_logs(LogSettings(format=form), stream)
+    try:
+        fail_with(EVIL)
+    except ValueError:
+        log.exception("failed")
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+    text = stream.getvalue()
+    assert "ValueError" in text
+    assert OBEYED & set(text) <= ({"\n", "\x7f"} if form == "json" else {"\n"})
+    if form == "json":
+        assert text.count("\n") == 2
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -61,6 +61,14 @@ def test_models_are_presets_or_objects() -> None:
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
         (["--models", '{"preset": "a", "colour": "red"}'], {}, "models.0.colour: Extra inputs are not permitted"),
+        (["--models", '{"preset": "/"}'], {}, "name must be printable characters, at least one; received ''"),
+        (["--admin.port", "1"], {}, "admin.port needs either admin.keys_file or admin.without_keys"),
+        (
+            ["--admin.port", "1", "--admin.keys_file", "k", "--admin.without_keys", "true"],
+            {},
+            "received both or neither",
+        ),
+        (["--metrics.port", "70000"], {}, "metrics.port: Input should be less than or equal to 65535"),
         (["--config", "/does/not/exist"], {}, "settings file /does/not/exist cannot be read"),
     ],
 )
@@ -113,3 +121,11 @@ def test_the_queue_takes_the_largest_request_exactly() -> None:
 def test_a_models_own_limits_count() -> None:
     settings = read(["--models", '{"preset": "a", "limits": {"max_sequences": 300}}', "--models", "b"])
     assert settings.max_sequences == 300
+
+
+def test_admin_and_metrics_have_no_ports_unless_they_are_given_one() -> None:
+    settings = read()
+    assert (settings.admin.port, settings.metrics.port) == (None, None)
+    settings = read(["--admin.port", "0", "--admin.keys_file", "keys", "--metrics.port", "9090"])
+    assert (settings.admin.port, settings.metrics.port) == (0, 9090)
+    assert read(["--admin.port", "1", "--admin.without_keys", "true"]).admin.port == 1

@@ -11,12 +11,16 @@ from urllib.parse import unquote
 
 import grpc
 
+from service.api.callers import Callers
 from service.api.grpc.status import REQUEST_ID_KEY
 from service.api.priority import PRIORITY_KEY, parse_priority
+from service.api.proxy_timeout import lesser, proxy_timeout_s
 from service.errors import DeadlineExceeded
 from service.inference import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+Metadata: TypeAlias = Mapping[str, str | bytes]
+"""The caller's own, the last value where a key is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +29,22 @@ class Call:
 
     Attributes:
         context: What it was read from.
-        metadata: The caller's own, the last value where a key is repeated.
+        metadata: What came beside the message.
+        client: Who calls, for fairness between clients.
     """
 
     context: Context
-    metadata: Mapping[str, str | bytes]
+    metadata: Metadata
+    client: str
 
     @classmethod
-    def of(cls, context: Context) -> Call:
-        """Reads what `context` tells once and for all."""
-        return cls(context, dict(context.invocation_metadata() or ()))
+    def of(cls, context: Context, metadata: Metadata, callers: Callers) -> Call:
+        """A call whose caller is known.
 
-    @property
-    def request_id(self) -> str | None:
-        """The caller's own name for the request, unchecked."""
-        value = self.metadata.get(REQUEST_ID_KEY)
-        return value if isinstance(value, str) else None
+        Raises:
+            Unauthenticated: The caller may not ask.
+        """
+        return cls(context, metadata, callers.name_of(metadata, host_of(context.peer())))
 
     @property
     def priority(self) -> Priority:
@@ -52,13 +56,13 @@ class Call:
         return parse_priority(self.metadata.get(PRIORITY_KEY))
 
     @property
-    def client(self) -> str:
-        """Who calls, for fairness between clients."""
-        return host_of(self.context.peer())
+    def timeout_s(self) -> float | None:
+        """Seconds that the caller and a proxy in front will still wait, the lesser of the two; None: neither says."""
+        return lesser(self._remaining_s, proxy_timeout_s(self.metadata))
 
     @property
-    def timeout_s(self) -> float | None:
-        """Seconds from now until the caller's deadline; None: it set none."""
+    def _remaining_s(self) -> float | None:
+        """Seconds until gRPC's own deadline; None: the caller set none."""
         remaining = self.context.time_remaining()
         return None if remaining is None else max(remaining, 0.0)
 
@@ -72,9 +76,20 @@ class Call:
         try:
             yield
         except asyncio.CancelledError:
-            if self.timeout_s == 0.0:
+            if self._remaining_s == 0.0:
                 raise DeadlineExceeded("the deadline passed before the answer was there") from None
             raise
+
+
+def metadata_of(context: Context) -> Metadata:
+    """What came beside the message."""
+    return dict(context.invocation_metadata() or ())
+
+
+def request_id_of(metadata: Metadata) -> str | None:
+    """The caller's own name for the request, unchecked."""
+    value = metadata.get(REQUEST_ID_KEY)
+    return value if isinstance(value, str) else None
 
 
 def host_of(peer: str) -> str:

@@ -8,12 +8,15 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.api.callers import ANYONE, Callers
+from service.api.grpc.credentials import server_credentials
 from service.api.grpc.health import NAME as HEALTH_NAME
 from service.api.grpc.health import Health
 from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from service.api.listen import listen
 from service.api.observer import Observer
 from service.api.ports import EncodeService
+from service.api.tls import ServerTls
 from service.errors import StartupError
 from service.settings import GrpcSettings
 
@@ -22,6 +25,19 @@ MAX_CONNECTION_AGE_S: Final = 600
 elsewhere. Calls in progress, long streams too, go on undisturbed."""
 MIN_PING_INTERVAL_S: Final = 10
 """Clients may send a keepalive ping this often; gRPC's own default of 300 s cuts off those that do."""
+MAX_CONNECTION_IDLE_S: Final = 300
+"""A connection without calls is closed after this."""
+PEER_PING_S: Final = 60
+"""A peer that is silent for so long is asked whether it is there: who died without a word holds its calls no longer."""
+PEER_PING_TIMEOUT_S: Final = 20
+"""How long it has to answer."""
+HANDSHAKE_S: Final = 10
+"""How long a connection has to begin speaking TLS and HTTP/2."""
+MAX_CONCURRENT_STREAMS: Final = 4096
+"""Calls of one connection at a time. Clients hold further ones back in silence: this is above what the queue takes by
+default, so that they are refused with a word instead."""
+MAX_METADATA_BYTES: Final = 32 * 2**10
+"""Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 LINGER_S: Final = 0.1
 """How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
 their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
@@ -35,18 +51,30 @@ class GrpcServer:
         settings: Where to listen, and the size of messages.
         observer: Where requests are counted and logged.
         max_sequences: Most sequences of one request that any model takes.
+        callers: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
+        tls: What to serve TLS with; None: no TLS.
     """
 
     def __init__(
-        self, service: EncodeService, settings: GrpcSettings, observer: Observer, *, max_sequences: int
+        self,
+        service: EncodeService,
+        settings: GrpcSettings,
+        observer: Observer,
+        *,
+        max_sequences: int,
+        callers: Callers = ANYONE,
+        tls: ServerTls | None = None,
     ) -> None:
         self._settings = settings
+        self._tls = tls
         self._servicer = EncoderServicer(
             service,
             observer,
             max_sequences=max_sequences,
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
+            send_timeout_s=settings.send_timeout_s,
+            callers=callers,
         )
         self._health = Health([SERVICE_NAME])
         self._server: grpc.aio.Server | None = None
@@ -65,7 +93,7 @@ class GrpcServer:
             (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.methods()), self._health.handler())
         )
         reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
-        port = _bind(server, self._settings)
+        port = _bind(server, self._settings, self._tls)
         await server.start()
         self._server = server
         return port
@@ -97,14 +125,24 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.keepalive_time_ms", PEER_PING_S * 1000),
+        ("grpc.keepalive_timeout_ms", PEER_PING_TIMEOUT_S * 1000),
+        ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_S * 1000),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
+        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     )
 
 
-def _bind(server: grpc.aio.Server, settings: GrpcSettings) -> int:
+def _bind(server: grpc.aio.Server, settings: GrpcSettings, tls: ServerTls | None) -> int:
     # gRPC writes to standard error by itself when it cannot bind, so the address is tried first.
     listen("gRPC", settings.host, settings.port).close()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
+        if tls is not None:
+            return server.add_secure_port(f"{host}:{settings.port}", server_credentials(tls))
         return server.add_insecure_port(f"{host}:{settings.port}")
     except RuntimeError as error:
         raise StartupError(f"gRPC cannot listen on {host}:{settings.port}: is the port taken?") from error

@@ -12,16 +12,17 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from service.api.callers import ANYONE, Callers
 from service.api.grpc import codec, status
 from service.api.grpc.answer import Parts, from_result, join
-from service.api.grpc.call import Call, Context
+from service.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
 from service.api.grpc.model_info import from_model_info
 from service.api.grpc.stream import EncodeStream
 from service.api.grpc.strict import SMALL_MESSAGE_FIELDS, parse
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
 from service.api.ports import EncodeService
-from service.errors import ServiceError, ShuttingDown
+from service.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
 from service.inference import EncodeRequest
 from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
 
@@ -42,6 +43,8 @@ class EncoderServicer:
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
         max_stream_requests: Requests of one EncodeStream worked on at a time.
         max_answer_bytes: Largest answer.
+        send_timeout_s: Seconds that the caller of EncodeStream has to take each megabyte of an answer.
+        callers: Who may ask.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class EncoderServicer:
         max_sequences: int,
         max_stream_requests: int,
         max_answer_bytes: int,
+        send_timeout_s: float,
+        callers: Callers = ANYONE,
     ) -> None:
         self._service = service
         self._observer = observer
@@ -59,6 +64,8 @@ class EncoderServicer:
         self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
+        self._send_timeout_s = send_timeout_s
+        self._callers = callers
         self._streams: set[EncodeStream] = set()
         self._draining = False
 
@@ -79,9 +86,10 @@ class EncoderServicer:
 
     def _unary(self, method: str, answer: Answer) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(data: bytes, context: Context) -> bytes:
-            call = Call.of(context)
+            metadata = metadata_of(context)
             try:
-                with self._observer.request(method, choose_request_id(call.request_id), call.metadata) as seen:
+                with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as seen:
+                    call = Call.of(context, metadata, self._callers)
                     self._refuse_when_draining()
                     with call.deadline():
                         rendered = join(await answer(data, call, seen), self._max_answer_bytes)
@@ -94,6 +102,7 @@ class EncoderServicer:
 
     async def _encode(self, data: bytes, call: Call, seen: Observation) -> Parts:
         seen.model = self._service.label(None)  # until the request names another
+        self._service.check_room(call.client)
         message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             seen.request_id = message.request_id
@@ -121,30 +130,42 @@ class EncoderServicer:
         )
 
     async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        call = Call.of(context)
-        request_id = choose_request_id(call.request_id)
+        metadata = metadata_of(context)
+        request_id = choose_request_id(request_id_of(metadata))
+        try:
+            await self._run_stream(requests, self._stream_call(context, metadata, request_id))
+        except (Unauthenticated, ShuttingDown, Cancelled) as error:
+            await _abort(context, error, request_id)
 
+    async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
         def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[Parts]:
             return self._answer(message, call, seen)
 
+        self._refuse_when_draining()
         stream = EncodeStream(
             encode,
             self._observer,
-            context.write,
+            call.context.write,
             max_requests=self._max_stream_requests,
             max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,
             carrier=call.metadata,
+            send_timeout_s=self._send_timeout_s,
         )
         self._streams.add(stream)
         try:
-            self._refuse_when_draining()
             if not await stream.run(requests):
                 raise _shutting_down()
-        except ShuttingDown as error:
-            await _abort(context, error, request_id)
         finally:
             self._streams.discard(stream)
+
+    def _stream_call(self, context: Context, metadata: Metadata, request_id: str) -> Call:
+        """The call around a stream; only one that is refused is counted, like a request of its own."""
+        try:
+            return Call.of(context, metadata, self._callers)
+        except Unauthenticated:
+            with self._observer.request("EncodeStream", request_id):
+                raise
 
     def _refuse_when_draining(self) -> None:
         if self._draining:

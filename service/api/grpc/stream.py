@@ -2,7 +2,8 @@
 
 A slot is taken before a request is read and given back after its answer is written. So neither a caller that
 sends faster than the model computes nor one that does not read its answers makes the server hold more than
-`max_requests` of them: the transport's own flow control stops it.
+`max_requests` of them: the transport's own flow control stops it. One that takes no answer at all for so long that
+`send_timeout_s` is over is given up, and what is held for it is let go.
 
 All tasks of a call live in one `TaskGroup` inside the call's handler. Cancelling the handler cancels them all.
 """
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from service.api.grpc import status
 from service.api.grpc.answer import Parts, in_stream, join
 from service.api.grpc.strict import parse, refuse_unknown_fields
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
-from service.errors import MalformedRequest, ServiceError
+from service.errors import Cancelled, MalformedRequest, ServiceError
 from service.tracing.base import NO_CARRIER, Carrier
+
+MEGABYTE: Final = 2**20
 
 Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[Parts]]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -35,6 +38,7 @@ class EncodeStream:
         max_requests: How many requests are worked on at a time.
         max_fields: Most fields of one request's message.
         max_answer_bytes: Largest answer that may be written.
+        send_timeout_s: Seconds that the caller's side has to take each megabyte, or part of one, of an answer.
         carrier: Where the caller's own span may be named: that of every request.
     """
 
@@ -47,6 +51,7 @@ class EncodeStream:
         max_requests: int,
         max_fields: int,
         max_answer_bytes: int,
+        send_timeout_s: float,
         carrier: Carrier = NO_CARRIER,
     ) -> None:
         self._encode = encode
@@ -56,6 +61,7 @@ class EncodeStream:
         self._max_answer_bytes = max_answer_bytes
         self._max_fields = max_fields
         self._carrier = carrier
+        self._send_timeout_s = send_timeout_s
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -65,7 +71,18 @@ class EncodeStream:
 
         Returns:
             True, or False where `drain` ended the reading before the caller did.
+
+        Raises:
+            Cancelled: The caller does not read its answers.
         """
+        try:
+            return await self._work(requests)
+        except ExceptionGroup as group:
+            if group.subgroup(Cancelled) is None:
+                raise
+            raise Cancelled(f"an answer must be taken within {self._send_timeout_s:g} s a megabyte") from group
+
+    async def _work(self, requests: AsyncIterator[bytes]) -> bool:
         async with asyncio.TaskGroup() as tasks:
             self._reader = tasks.create_task(self._read(requests, tasks))
         return not self._reader.cancelled()
@@ -85,9 +102,16 @@ class EncodeStream:
         try:
             answer = await self._answer(data)
             async with self._writing:  # gRPC takes one write at a time
-                await self._write(answer)
+                await self._send(answer)
         finally:
             self._slots.release()
+
+    async def _send(self, answer: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s * (1 + len(answer) // MEGABYTE)):
+                await self._write(answer)
+        except TimeoutError as error:
+            raise Cancelled("the caller does not read its answers") from error
 
     async def _answer(self, data: bytes) -> bytes:
         made, claimed = choose_request_id(None), ""

@@ -11,18 +11,19 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import __version__, errors
+from service import errors
+from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.api.rest import examples
+from service.api.rest.bare import bare_app
 from service.api.rest.body import SlowBody
-from service.api.rest.boundary import Boundary
 from service.api.rest.encode import EncodeEndpoint
-from service.api.rest.failures import add_problem_handlers
 from service.api.rest.models import ModelEndpoints
-from service.api.rest.openapi import DocumentedFastAPI, encode_request, json_answer, problems, text_answer
-from service.api.rest.probes import ProbeEndpoints
-from service.api.rest.schemas import EncodeAnswer, ModelsAnswer, Probe
+from service.api.rest.openapi import encode_request, json_answer, problems
+from service.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
+from service.api.rest.protocol import ConnectionsFull
+from service.api.rest.schemas import EncodeAnswer, ModelsAnswer
 from service.metrics import Metrics
 from service.model_info import ModelInfo
 from service.settings import RestSettings
@@ -34,6 +35,7 @@ _ENCODE_ERRORS: Final = (
     errors.PayloadTooLarge,
     errors.InvalidInput,
     errors.Overloaded,
+    ConnectionsFull,
     errors.EngineFailure,
     errors.InternalError,
     errors.ModelNotReady,
@@ -48,33 +50,45 @@ _ENCODE_DESCRIPTION: Final = (
 
 
 def create_app(
-    service: EncodeService, settings: RestSettings, metrics: Metrics, observer: Observer, *, max_sequences: int
+    service: EncodeService,
+    settings: RestSettings,
+    metrics: Metrics | None,
+    observer: Observer,
+    *,
+    max_sequences: int,
+    callers: Callers = ANYONE,
 ) -> FastAPI:
     """Builds the application.
 
     Args:
         service: What answers.
         settings: The limits on bodies; host and port are the server's business.
-        metrics: What `/metrics` shows.
+        metrics: What `/metrics` shows; None: it is shown elsewhere.
         observer: Counts and logs the requests to `/v1`.
         max_sequences: Most sequences of one request that any model takes.
+        callers: Who may ask `/v1` anything.
     """
-    app = DocumentedFastAPI(
-        title="electra-serve",
-        summary="ELECTRA encoders: hidden states and embeddings of ids and texts.",
-        version=__version__,
-        default_response_class=Response,
-        generate_unique_id_function=_operation_id,
-        redirect_slashes=False,
-        docs_url=None,  # this page and the next load their scripts from elsewhere
-        redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-    )
-    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences))
-    _add_models(app, ModelEndpoints(service, observer))
-    _add_probes(app, ProbeEndpoints(service, metrics))
-    add_problem_handlers(app)
-    app.add_middleware(Boundary)
+    app = bare_app("ELECTRA encoders: hidden states and embeddings of ids and texts.", keyed=callers.keyed)
+    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, callers=callers))
+    _add_models(app, ModelEndpoints(service, observer, callers))
+    add_probes(app, ProbeEndpoints(service))
+    if metrics is not None:
+        add_metrics(app, MetricsEndpoint(metrics))
+    return app
+
+
+def create_metrics_app(service: EncodeService, metrics: Metrics) -> FastAPI:
+    """Builds the application for a port of its own: `/metrics`, and the probes.
+
+    The probes are there for who may not, or cannot, speak to the REST port: it may ask for client certificates.
+
+    Args:
+        service: What readiness is asked of.
+        metrics: What `/metrics` shows.
+    """
+    app = bare_app("Metrics and probes of an ELECTRA service.")
+    add_probes(app, ProbeEndpoints(service))
+    add_metrics(app, MetricsEndpoint(metrics))
     return app
 
 
@@ -118,32 +132,3 @@ def _add_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
         description="One configured model: its state, shape, origin and limits.",
         responses=json_answer("The model.", ModelInfo) | problems(errors.ModelNotFound),
     )
-
-
-def _add_probes(app: FastAPI, endpoints: ProbeEndpoints) -> None:
-    add = partial(app.add_api_route, tags=["probes"], response_model=None)
-    add(
-        "/livez",
-        endpoints.livez,
-        summary="Is the process alive?",
-        description="Answers as long as the process can answer at all.",
-        responses=json_answer("It is.", Probe) | problems(),
-    )
-    add(
-        "/readyz",
-        endpoints.readyz,
-        summary="Can requests be answered?",
-        description="Answers 503 until every model is ready, and again once the process is draining.",
-        responses=json_answer("They can.", Probe) | problems(errors.ModelNotReady),
-    )
-    add(
-        "/metrics",
-        endpoints.metrics,
-        summary="Metrics for Prometheus",
-        description="Every instrument, in the Prometheus text format.",
-        responses=text_answer("The metrics.") | problems(),
-    )
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name

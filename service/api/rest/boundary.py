@@ -1,8 +1,9 @@
 """The outermost layer of our own: what holds for every answer, whichever route or failure it came from.
 
-Every answer carries the request's id and `x-content-type-options`. An exception that no handler took becomes a
-generic problem, and travels on to the server, which logs it. Pure ASGI: `BaseHTTPMiddleware` would run each
-request in a task of its own and hide that its client has left.
+Every answer carries the request's id, and says that nobody may keep it or guess at its type: what is encoded can be
+anyone's text, and what a probe says is true only now. A request on a surplus connection goes no further. An exception
+that no handler took becomes a generic problem, and travels on to the server, which logs it. Pure ASGI:
+`BaseHTTPMiddleware` would run each request in a task of its own and hide that its client has left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.observer import choose_request_id
 from service.api.rest.problem import problem_response
+from service.api.rest.protocol import SURPLUS, ConnectionsFull
 from service.errors import InternalError
 from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
 
@@ -21,7 +23,8 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 
 _STATE_KEY: Final = "electra_request_id"
 _SPAN_KEY: Final = "electra_span"
-_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_COMMON: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def request_id(scope: Scope) -> str:
@@ -53,7 +56,7 @@ class Boundary:
             return
         chosen = choose_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})[_STATE_KEY] = chosen
-        common = (_NOSNIFF, (REQUEST_ID_HEADER.encode(), chosen.encode()))
+        common = (*_COMMON, (REQUEST_ID_HEADER.encode(), chosen.encode()))
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -64,6 +67,10 @@ class Boundary:
                 message["headers"] = [*message.get("headers", ()), *common, *([] if span is None else [span])]
             await send(message)
 
+        if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
+            error = ConnectionsFull("all connections are in use; come back a little later")
+            await problem_response(error, chosen)(scope, receive, send_with_headers)
+            return
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.api.priority import PRIORITY_KEY, parse_priority
@@ -15,6 +16,7 @@ from service.api.rest import request_headers
 from service.api.rest.body import parse_json, read_body
 from service.api.rest.boundary import name_span, request_id
 from service.api.rest.bulk import refuse_bulk
+from service.api.rest.caller import caller_of
 from service.api.rest.decode import Decoded, Sender, decode
 from service.api.rest.disconnect import unless_disconnected
 from service.api.rest.render import render
@@ -36,15 +38,23 @@ class EncodeEndpoint:
         settings: The limits on bodies.
         observer: Counts and logs each request.
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
+        callers: Who may ask.
     """
 
     def __init__(
-        self, service: EncodeService, settings: RestSettings, observer: Observer, *, max_sequences: int
+        self,
+        service: EncodeService,
+        settings: RestSettings,
+        observer: Observer,
+        *,
+        max_sequences: int,
+        callers: Callers = ANYONE,
     ) -> None:
         self._service = service
         self._settings = settings
         self._observer = observer
         self._max_sequences = max_sequences
+        self._callers = callers
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -64,8 +74,10 @@ class EncodeEndpoint:
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
     async def _decode(self, request: Request, span: RequestSpan | None) -> Decoded:
+        client = caller_of(request, self._callers)
+        self._service.check_room(client)
         sender = Sender(
-            client=request.client.host if request.client else "",
+            client=client,
             priority=parse_priority(request.headers.get(PRIORITY_KEY)),
             timeout_s=request_headers.timeout_s(request.headers),
             span=span,

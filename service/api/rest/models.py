@@ -5,9 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.api.rest.boundary import request_id
+from service.api.rest.caller import caller_of
 from service.api.rest.respond import json_response
 
 
@@ -17,19 +19,23 @@ class ModelEndpoints:
     Args:
         service: What serves them.
         observer: Counts and logs each request.
+        callers: Who may ask.
     """
 
-    def __init__(self, service: EncodeService, observer: Observer) -> None:
+    def __init__(self, service: EncodeService, observer: Observer, callers: Callers = ANYONE) -> None:
         self._service = service
         self._observer = observer
+        self._callers = callers
 
     async def list_models(self, request: Request) -> Response:
         """Every configured model."""
         with self._observer.request("GET /v1/models", request_id(request.scope)):
+            caller_of(request, self._callers)
             return json_response({"models": self._service.models()})
 
     async def get_model(self, name: str, request: Request) -> Response:
         """One configured model; raises `ModelNotFound`."""
         with self._observer.request("GET /v1/models/{name}", request_id(request.scope)) as seen:
+            caller_of(request, self._callers)
             seen.model = self._service.label(name)
             return json_response(self._service.model(name))

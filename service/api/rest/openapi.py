@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from service.api.callers import API_KEY
 from service.api.priority import PRIORITY_KEY, PRIORITY_NAMES
+from service.api.proxy_timeout import PROXY_TIMEOUT_KEY
 from service.api.rest import examples
 from service.api.rest.body import JSON_MEDIA_TYPE
 from service.api.rest.boundary import REQUEST_ID_HEADER
 from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
 from service.api.rest.request_headers import TIMEOUT_HEADER
 from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
-from service.errors import ServiceError
+from service.errors import ServiceError, Unauthenticated
 from service.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
 """A piece of an OpenAPI document, as FastAPI takes it."""
 Responses = dict[int | str, JsonObject]
 
-_SCHEMAS: Final = (EncodeBody, EncodeAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
+SCHEMAS: Final = (EncodeBody, EncodeAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 _REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
@@ -35,14 +37,34 @@ _RETRY_AFTER: Final[JsonObject] = {
 }
 
 
+_KEY_SCHEMES: Final[JsonObject] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as a bearer token."},
+    "api_key": {"type": "apiKey", "in": "header", "name": API_KEY},
+}
+"""Either will do."""
+
+
 class DocumentedFastAPI(FastAPI):
-    """FastAPI, with the schemas that the routes' documentation refers to."""
+    """FastAPI, with the schemas that the routes' documentation refers to.
+
+    Args:
+        keyed: Whether everything under a `/v1` asks for an API key.
+        schemas: What its documentation refers to.
+        settings: FastAPI's own.
+    """
+
+    def __init__(self, *, keyed: bool, schemas: Sequence[type] = SCHEMAS, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._keyed = keyed
+        self._schemas = schemas
 
     def openapi(self) -> JsonObject:
         """The OpenAPI document; made once."""
         document = super().openapi()
         if "components" not in document:
-            document["components"] = {"schemas": _component_schemas()}
+            document["components"] = {"schemas": _component_schemas(self._schemas)}
+            if self._keyed:
+                _ask_for_keys(document)
         return document
 
 
@@ -54,19 +76,20 @@ def encode_request() -> JsonObject:
                 REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
             ),
             _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
+            _header(PROXY_TIMEOUT_KEY, "The same, as Envoy says it; the lesser holds.", {"type": "string"}),
             _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],
         "requestBody": {
             "required": True,
-            "content": {JSON_MEDIA_TYPE: {"schema": _ref(EncodeBody), "examples": examples.REQUESTS}},
+            "content": {JSON_MEDIA_TYPE: {"schema": schema_of(EncodeBody), "examples": examples.REQUESTS}},
         },
     }
 
 
-def json_answer(description: str, schema: type, answers: JsonObject | None = None) -> Responses:
-    """Documents a 200 whose JSON follows `schema`."""
-    content = {"schema": _ref(schema)} | ({"examples": answers} if answers else {})
-    return {200: {"description": description, "headers": _HEADERS, "content": {JSON_MEDIA_TYPE: content}}}
+def json_answer(description: str, schema: type, answers: JsonObject | None = None, *, status: int = 200) -> Responses:
+    """Documents an answer whose JSON follows `schema`."""
+    content = {"schema": schema_of(schema)} | ({"examples": answers} if answers else {})
+    return {status: {"description": description, "headers": _HEADERS, "content": {JSON_MEDIA_TYPE: content}}}
 
 
 def text_answer(description: str) -> Responses:
@@ -84,10 +107,19 @@ def problems(*classes: type[ServiceError]) -> Responses:
     return responses | {"default": _problem_response({})}
 
 
+def _ask_for_keys(document: JsonObject) -> None:
+    document["components"]["securitySchemes"] = _KEY_SCHEMES
+    refusal = problems(Unauthenticated)[KINDS[Unauthenticated].status]
+    for path, item in document["paths"].items():
+        for operation in item.values() if "/v1/" in path else ():
+            operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
+            operation["responses"][str(KINDS[Unauthenticated].status)] = refusal
+
+
 def _problem_response(kinds: Mapping[type[ServiceError], Kind]) -> JsonObject:
     description = " or ".join(kind.title for kind in kinds.values()) or "Any other problem"
     retry = any(kind.retry for kind in kinds.values())
-    content: JsonObject = {"schema": _ref(Problem)}
+    content: JsonObject = {"schema": schema_of(Problem)}
     if kinds:
         content["examples"] = {cls.code: {"value": _problem_example(cls, kind)} for cls, kind in kinds.items()}
     return {
@@ -107,13 +139,14 @@ def _header(name: str, description: str, schema: JsonObject) -> JsonObject:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-def _ref(schema: type) -> JsonObject:
+def schema_of(schema: type) -> JsonObject:
+    """Refers to one of the document's schemas."""
     return {"$ref": _REF_TEMPLATE.format(model=schema.__name__)}
 
 
-def _component_schemas() -> JsonObject:
+def _component_schemas(schemas: Sequence[type]) -> JsonObject:
     _, document = TypeAdapter.json_schemas(
-        [(schema.__name__, "serialization", TypeAdapter(schema)) for schema in _SCHEMAS], ref_template=_REF_TEMPLATE
+        [(schema.__name__, "serialization", TypeAdapter(schema)) for schema in schemas], ref_template=_REF_TEMPLATE
     )
     components: JsonObject = document["$defs"]
     return components

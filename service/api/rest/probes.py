@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from fastapi import FastAPI
 from starlette.responses import Response
 
 from service.api.ports import EncodeService
+from service.api.rest.openapi import json_answer, problems, text_answer
 from service.api.rest.respond import json_response
+from service.api.rest.schemas import Probe
 from service.errors import ModelNotReady
 from service.metrics import Metrics
 
@@ -15,12 +20,10 @@ class ProbeEndpoints:
 
     Args:
         service: What readiness is asked of.
-        metrics: What Prometheus scrapes.
     """
 
-    def __init__(self, service: EncodeService, metrics: Metrics) -> None:
+    def __init__(self, service: EncodeService) -> None:
         self._service = service
-        self._metrics = metrics
 
     async def livez(self) -> Response:
         """The process answers: that is all a restart could mend."""
@@ -32,7 +35,50 @@ class ProbeEndpoints:
             raise ModelNotReady("not ready: a model is loading, or the process is draining")
         return json_response({"status": "ok"})
 
+
+class MetricsEndpoint:
+    """Shows the metrics.
+
+    Args:
+        metrics: What Prometheus scrapes.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
     async def metrics(self) -> Response:
         """The Prometheus exposition."""
         content, media_type = self._metrics.exposition()
         return Response(content, media_type=media_type)
+
+
+def add_probes(app: FastAPI, endpoints: ProbeEndpoints) -> None:
+    """Adds the paths of the probes."""
+    add = partial(app.add_api_route, tags=["probes"], response_model=None)
+    add(
+        "/livez",
+        endpoints.livez,
+        summary="Is the process alive?",
+        description="Answers as long as the process can answer at all.",
+        responses=json_answer("It is.", Probe) | problems(),
+    )
+    add(
+        "/readyz",
+        endpoints.readyz,
+        summary="Can requests be answered?",
+        description="Answers 503 until every model is ready, and again once the process is draining.",
+        responses=json_answer("They can.", Probe) | problems(ModelNotReady),
+    )
+
+
+def add_metrics(app: FastAPI, endpoint: MetricsEndpoint) -> None:
+    """Adds the path of the metrics."""
+    app.add_api_route(
+        "/metrics",
+        endpoint.metrics,
+        tags=["probes"],
+        response_model=None,
+        summary="Metrics for Prometheus",
+        description="Every instrument, in the Prometheus text format.",
+        responses=text_answer("The metrics.") | problems(),
+    )

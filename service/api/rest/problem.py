@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from service import errors
 from service.api.rest.body import SlowBody
+from service.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -33,6 +34,7 @@ class Kind:
         retry: A retry may succeed: the answer always has a Retry-After.
         private: The caller sees a generic text; the log has the rest.
         close: The connection cannot serve another request.
+        challenge: What credentials are asked for, as `WWW-Authenticate` says it (RFC 9110, 11.6.1).
     """
 
     status: int
@@ -40,6 +42,7 @@ class Kind:
     retry: bool = False
     private: bool = False
     close: bool = False
+    challenge: str | None = None
 
 
 KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
@@ -47,14 +50,17 @@ KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
     SlowBody: Kind(408, "Malformed request", close=True),
     errors.InvalidInput: Kind(422, "Invalid input"),
     errors.PayloadTooLarge: Kind(413, "Payload too large"),
-    errors.Unauthenticated: Kind(401, "Not authenticated"),
+    errors.Unauthenticated: Kind(401, "Not authenticated", challenge="Bearer"),
     errors.ModelNotFound: Kind(404, "Model not found"),
     errors.ModelNotReady: Kind(503, "Model not ready", retry=True),
     errors.ShuttingDown: Kind(503, "Shutting down", retry=True),
     errors.Overloaded: Kind(429, "Overloaded", retry=True),
+    ConnectionsFull: Kind(503, "Too many connections", retry=True, close=True),
     errors.DeadlineExceeded: Kind(504, "Deadline exceeded"),
     errors.Cancelled: Kind(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
     errors.EngineFailure: Kind(500, "Engine failure", private=True),
+    errors.Conflict: Kind(409, "Conflict"),
+    errors.ModelLoadFailed: Kind(422, "Model cannot be loaded"),
     errors.InternalError: Kind(500, "Internal error", private=True),
 }
 
@@ -68,6 +74,8 @@ def problem_response(error: errors.ServiceError, request_id: str) -> Response:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     if kind.close:
         headers["connection"] = "close"
+    if kind.challenge is not None:
+        headers["www-authenticate"] = kind.challenge
     detail = f"the log has the rest under request id {request_id}" if kind.private else error.message
     members = problem_members(
         kind.status, kind.title, detail, error.code, request_id, field=error.field, retry_after_s=retry_after_s

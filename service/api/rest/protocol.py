@@ -1,4 +1,14 @@
-"""uvicorn's HTTP protocol with bounds on a request's head, which it has none of: bytes, and time to arrive."""
+"""uvicorn's HTTP protocol with bounds that it has none of: on a request's head, and on connections.
+
+A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much.
+
+There are at most `max_connections`. A connection is idle until its request's head is there, and again once it is
+answered. Where one too many comes, the one that has been idle for longest is closed, as HTTP allows at any time (RFC
+9112, 9.5): whoever opens connections by the thousand and leaves them takes them from himself. Only where all are at
+work the newcomer is surplus: it may ask the probes, so that being busy is not taken for being dead, and nothing else.
+
+A client that does not read what is left of its answer, in a connection that is to be closed, is not waited for.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +17,28 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import Overloaded
 from service.settings import RestSettings
 
+SURPLUS: Final = "electra_surplus"
+"""In a request's state: its connection is one too many."""
+CERTIFIED: Final = "electra_certified"
+"""In a request's state: its client has shown a certificate that was found good."""
+MAX_SURPLUS: Final = 64
+"""More are closed unheard."""
+
 _REFUSAL: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+    b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
 )
 _PROBLEM: Final = (
-    b'{"type":"urn:problem-type:electra-serve:malformed_request","title":"Malformed request","status":431,'
-    b'"detail":"the request line and headers must have at most %d bytes; received more","code":"malformed_request"}'
+    b'{"type":"urn:problem-type:electra-serve:malformed_request","title":"Malformed request","status":%d,'
+    b'"detail":"%s","code":"malformed_request"}'
 )
+
+
+class ConnectionsFull(Overloaded):
+    """There are too many connections, and this one has to close."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -24,34 +46,67 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     max_head_bytes: ClassVar[int]
     head_timeout_s: ClassVar[float]
+    send_timeout_s: ClassVar[float]
+    max_connections: ClassVar[int]
+    idle: ClassVar[dict[BoundedHttpProtocol, None]]
+    """Connections without a request, the longest idle first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._in_head = True
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Gives the first head its time."""
+        """Finds room for it, and gives the first head its time."""
         super().connection_made(transport)
-        self._await_head()
+        if transport.get_extra_info("peercert"):
+            self.app_state = {**self.app_state, CERTIFIED: True}
+        self.idle[self] = None
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+        self._expect(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the timer."""
-        self._head_arrived()
+        """Forgets it."""
+        self._arrived()
+        self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self._head_bytes, self._in_head = 0, True
-        self._await_head()
+        self._expect(self.head_timeout_s)
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._in_head = False
-        self._head_arrived()
+        self._in_head, self._in_body = False, True
+        self._arrived()
+        self.idle.pop(self, None)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """So is the body."""
+        self._in_body = False
+        self._arrived()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The request is answered; if another one waits behind it, that one begins."""
+        last = not self.pipeline
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect(self.send_timeout_s)
+        elif last:
+            self.idle[self] = None
+            if self._in_body:
+                self._expect(self.head_timeout_s)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request has come, or the last answer has not been read."""
+        self._give_up()
 
     def data_received(self, data: bytes) -> None:
         """Counts what arrives of a head that has not ended with it."""
@@ -59,29 +114,53 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > self.max_head_bytes:
-                problem = _PROBLEM % self.max_head_bytes
-                self.transport.write(_REFUSAL % (len(problem), problem))
-                self.transport.close()
+                detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+                self._refuse(431, b"Request Header Fields Too Large", detail)
 
-    def _await_head(self) -> None:
-        self._head_arrived()
-        self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up)
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Refuses what is not HTTP, in the form that all refusals have."""
+        self._refuse(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
 
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _refuse(self, status: int, phrase: bytes, detail: bytes) -> None:
+        problem = _PROBLEM % (status, detail)
+        self.transport.write(_REFUSAL % (status, phrase, len(problem), problem))
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        oldest = next(iter(self.idle))
+        if oldest is not self:
+            del self.idle[oldest]
+            oldest.transport.close()
+        elif len(self.connections) > self.max_connections + MAX_SURPLUS:
+            self.transport.close()
+        else:
+            self.app_state = {**self.app_state, SURPLUS: True}
+
+    def _expect(self, timeout_s: float) -> None:
+        """Gives the client its time for what it has to do."""
+        self._arrived()
+        self._timer = self.loop.call_later(timeout_s, self._give_up)
+
+    def _arrived(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.transport.abort()  # closing would wait until all that is written has been read
 
 
 def bounded_protocol(settings: RestSettings) -> type[BoundedHttpProtocol]:
-    """The protocol class with these bounds.
+    """The protocol class of one server, with these bounds.
 
     Args:
-        settings: `max_head_bytes`, and `body_timeout_s`, which a head has too.
+        settings: `max_head_bytes`, `max_connections`, `send_timeout_s`, and `body_timeout_s`, which a head has too.
     """
-    bounds = {"max_head_bytes": settings.max_head_bytes, "head_timeout_s": settings.body_timeout_s}
+    bounds = {
+        "max_head_bytes": settings.max_head_bytes,
+        "head_timeout_s": settings.body_timeout_s,
+        "send_timeout_s": settings.send_timeout_s,
+        "max_connections": settings.max_connections,
+        "idle": {},
+    }
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), bounds)

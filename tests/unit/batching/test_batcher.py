@@ -13,11 +13,12 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.cost import CostModel
 from service.batching.job import Row
 from service.batching.planner import Planner
-from service.batching.queue import QueueBounds, RequestQueue
+from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.errors import DeadlineExceeded, EngineFailure, InternalError, Overloaded, ShuttingDown
 from service.metrics import Metrics
@@ -124,6 +125,32 @@ async def test_what_comes_within_a_few_turns_shares_a_batch(rig: Rig) -> None:
     second = rig.submit([3, 4])
     await asyncio.gather(first, second)
     assert [batch.token_ids.tolist() for batch in rig.engine.batches] == [[[1, 2], [3, 4]]]
+
+
+async def test_a_deadline_that_has_passed_is_told_at_once(rig: Rig) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await rig.batcher.submit([encoding(1)], SEQUENCE, timeout_s=0.0)
+    assert rig.engine.batches == []
+
+
+async def test_a_turn_that_would_come_too_late_is_refused_at_once(rig: Rig) -> None:
+    """A batch of one row of length 1 takes 10.1 ms by the cost model: 5 ms of it are over."""
+    await hold(rig)
+    rig.clock.advance(0.005)
+    with pytest.raises(Overloaded) as refusal:
+        await rig.batcher.submit([encoding(1)], SEQUENCE, timeout_s=0.005)
+    assert refusal.value.retry_after_s == pytest.approx(0.0001)
+    rig.submit([1], timeout_s=0.0052)
+    await turns()
+    assert rig.batcher.queue.sequences + rig.batcher.running_sequences == 2
+
+
+async def test_an_engine_that_takes_longer_than_expected_holds_nobody_off(rig: Rig) -> None:
+    await hold(rig)
+    rig.clock.advance(10.0)
+    rig.submit([1], timeout_s=0.001)
+    await turns()
+    assert rig.batcher.queue.sequences + rig.batcher.running_sequences == 2
 
 
 async def test_arrivals_without_end_do_not_hold_the_first_one_back(rig: Rig) -> None:

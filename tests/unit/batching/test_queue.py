@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.batching.queue import Entry, QueueBounds, RequestQueue
+from service.batching.admission import SHARE, QueueBounds
+from service.batching.queue import Entry, RequestQueue
 from service.errors import Overloaded, PayloadTooLarge
 
 
@@ -39,8 +40,8 @@ def test_token_bound_from_both_sides() -> None:
     waiting = queue(max_tokens=20)
     waiting.admit([entry("1", length=19)], now=0)
     with pytest.raises(Overloaded):
-        waiting.admit([entry("2", length=2)], now=0)
-    waiting.admit([entry("2", length=1)], now=0)
+        waiting.admit([entry("2", length=2, client="b")], now=0)
+    waiting.admit([entry("2", length=1, client="b")], now=0)
     assert waiting.tokens == 20
 
 
@@ -67,6 +68,57 @@ def test_refusal_says_when_to_come_back() -> None:
     with pytest.raises(Overloaded) as refusal:
         waiting.admit([entry("3")], now=0)
     assert refusal.value.retry_after_s == pytest.approx(2.0)
+
+
+def test_a_turn_after_the_deadline_is_refused_from_both_sides() -> None:
+    waiting = queue()
+    waiting.admit([entry("1", length=100), entry("2", length=50)], now=0)
+    with pytest.raises(Overloaded, match=r"it would in 1\.7 s, the deadline is in 1\.6 s") as no:
+        waiting.admit([entry("late", deadline=11.6)], now=10, busy_s=0.2)
+    assert no.value.retry_after_s == pytest.approx(0.1)
+    waiting.admit([entry("in time", deadline=11.71)], now=10, busy_s=0.2)
+    assert waiting.sequences == 3
+
+
+def test_only_what_goes_before_counts_against_a_deadline() -> None:
+    waiting = queue()
+    waiting.admit([entry(f"heavy {i}", length=100, client="heavy") for i in range(5)], now=0)
+    waiting.admit([entry("newcomer", client="new", deadline=1.1)], now=0)  # behind one of the five
+    waiting.admit([entry("urgent", client="heavy", priority=0, deadline=0.01)], now=0)
+    for late in (entry("heavy 6", client="heavy", deadline=5.0), entry("low", client="new", priority=2, deadline=5.0)):
+        with pytest.raises(Overloaded):
+            waiting.admit([late], now=0)
+
+
+def test_the_last_sequence_of_a_request_must_have_its_turn_in_time() -> None:
+    waiting = queue()
+    waiting.admit([entry(f"{i}", length=100, client="a") for i in range(3)], now=0)
+    mine = [entry("x", length=100, client="b", deadline=1.5), entry("y", length=100, client="b", deadline=1.5)]
+    with pytest.raises(Overloaded, match="it would in 2 s"):
+        waiting.admit(mine, now=0)
+    waiting.admit(mine[:1], now=0)
+
+
+def test_what_is_computed_at_once_is_never_too_late() -> None:
+    queue().admit([entry("slow", length=10_000, deadline=0.001)], now=0)
+
+
+def test_an_engine_that_is_busy_for_longer_is_too_late_for_everyone() -> None:
+    waiting = queue()
+    with pytest.raises(Overloaded):
+        waiting.admit([entry("1", deadline=1.0)], now=0, busy_s=1.001)
+    waiting.admit([entry("1", deadline=1.0)], now=0, busy_s=1.0)
+
+
+def test_work_ahead_is_summed_anew_after_each_change() -> None:
+    waiting = queue()
+    first = [entry("1", length=100, client="a")]
+    waiting.admit(first, now=0)
+    late = entry("2", client="a", deadline=0.5)
+    with pytest.raises(Overloaded):
+        waiting.admit([late], now=0)
+    waiting.take(first)
+    waiting.admit([late], now=0)
 
 
 def test_priority_goes_first_then_arrival() -> None:
@@ -166,7 +218,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.count = 0
         self.now = 0.0
 
-    @rule(plan=plans, patience=st.none() | st.integers(1, 5))
+    @rule(plan=plans, patience=st.none() | st.integers(6, 9))  # all work that there can be takes 5 s
     def admit(self, plan: Plan, patience: int | None) -> None:
         deadline = None if patience is None else self.now + patience
         entries = [
@@ -174,9 +226,12 @@ class QueueMachine(RuleBasedStateMachine):
             for i, length in enumerate(plan.lengths)
         ]
         self.count += len(entries)
-        fits = len(self.waiting) + len(entries) <= 20
-        fits = fits and sum(e.length for e in self.waiting) + sum(plan.lengths) <= 500
-        if fits:
+        tokens = sum(plan.lengths)
+        free_sequences = 20 - len(self.waiting) - len(entries)
+        free_tokens = 500 - sum(e.length for e in self.waiting) - tokens
+        held = [e.length for e in self.waiting if e.client == plan.client]
+        shared = len(held) + len(entries) <= SHARE * free_sequences and sum(held) + tokens <= SHARE * free_tokens
+        if free_sequences >= 0 and free_tokens >= 0 and (shared or not held):
             self.queue.admit(entries, self.now)
             self.waiting += entries
         else:
@@ -196,6 +251,20 @@ class QueueMachine(RuleBasedStateMachine):
         gone = self.waiting[which : which + 2]
         self.queue.cancel(gone + self.taken[:1])
         self.waiting = [e for e in self.waiting if e not in gone]
+
+    @rule(plan=plans, patience=st.floats(0.01, 5), busy_s=st.floats(0, 1))
+    def admit_if_in_time(self, plan: Plan, patience: float, busy_s: float) -> None:
+        """Whoever is refused for its deadline alone would have waited longer, were nothing to come later."""
+        entries = [Entry(self.count, plan.lengths[0], 0.01, plan.client, plan.priority, self.now + patience)]
+        try:
+            self.queue.admit(entries, self.now, busy_s=busy_s)
+        except Overloaded:
+            return
+        self.count += 1
+        self.waiting += entries
+        ahead = list(self.queue.window(1000)).index(entries[0])
+        wait_s = busy_s + sum(e.work_s for e in self.queue.window(ahead))
+        assert wait_s <= patience + 1e-6
 
     @rule(seconds=st.integers(0, 3))
     def pass_time(self, seconds: int) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from service import errors
+from service.api.callers import Callers
+from service.api.grpc.server import GrpcServer
+from service.api.keys import KeyRing
 from service.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
 from service.inference import EncodeRequest, Priority
 from service.tensors import Output, TextInput
-from tests.unit.api.grpc.conftest import Running
+from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
 
+KEY = "shop-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
 QUICKLY = RetryPolicy(max_attempts=3, first_wait_s=0.0)
 
@@ -105,3 +112,18 @@ async def test_no_server_is_a_transport_error(running: Running) -> None:
             await client.encode(token_ids=[[1]])
         with pytest.raises(TransportError):
             await client.models()
+
+
+async def test_a_key_goes_with_every_call_and_none_by_itself(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEY)
+    keys = KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()]))
+    server = GrpcServer(running.service, SETTINGS, observer(), max_sequences=MAX_SEQUENCES, callers=Callers(keys))
+    target = f"127.0.0.1:{await server.start()}"
+    async with AsyncGrpcElectraClient(target, retry=ONCE, api_key=KEY) as client:
+        assert (await client.encode(token_ids=[[1]])).tokens == 1
+        assert len(await client.models()) == 2
+    async with AsyncGrpcElectraClient(target, retry=ONCE) as client:
+        for call in (client.encode(token_ids=[[1]]), client.models()):
+            with pytest.raises(errors.Unauthenticated):
+                await call
+    await server.stop(0)

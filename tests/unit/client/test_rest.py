@@ -118,6 +118,21 @@ def test_the_blocking_client_lists_models() -> None:
         assert [model.name for model in client.models()] == ["tiny"]
 
 
+def test_a_key_goes_with_every_request_and_none_by_itself() -> None:
+    seen: list[str | None] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json=ANSWER | {"models": []})
+
+    http = httpx.Client(transport=httpx.MockTransport(handle))
+    for key in (None, "shop-0123456789abcdef"):
+        client = ElectraClient(URL, http=http, retry=ONCE, api_key=key)
+        client.encode(token_ids=[[1]])
+        client.models()
+    assert seen == [None, None, *["Bearer shop-0123456789abcdef"] * 2]
+
+
 @pytest.mark.parametrize(("failures", "answered"), [(2, True), (3, False)])
 def test_what_passes_by_itself_is_tried_again(failures: int, answered: bool) -> None:
     problem = {"code": "overloaded", "detail": "full", "retry_after_s": 0.0}

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from service.errors import ModelNotFound
+from service.errors import ModelNotFound, ServiceError
 from service.inference import EncodeRequest, EncodeResult
 from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
@@ -52,6 +52,7 @@ class FakeService:
     Attributes:
         requests: Every request begun, in order.
         cancelled: How many were cancelled.
+        full: Refuses every call unread.
         before: Awaited before each answer; may wait or raise.
     """
 
@@ -60,6 +61,7 @@ class FakeService:
     def __init__(self) -> None:
         self.requests: list[EncodeRequest] = []
         self.cancelled = 0
+        self.full: ServiceError | None = None
         self.before: Callable[[EncodeRequest], Awaitable[object]] = at_once
         self._changed = asyncio.Condition()
 
@@ -80,6 +82,10 @@ class FakeService:
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncate for _ in rows),
         )
+
+    def check_room(self, client: str) -> None:
+        if self.full is not None:
+            raise self.full
 
     def models(self) -> tuple[ModelInfo, ...]:
         return (READY, LOADING)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.api.grpc.server import GrpcServer
+from service.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.errors import StartupError
 from service.settings import GrpcSettings
@@ -65,6 +65,21 @@ async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.raw("/electra.v1.EncoderService/Decode", b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "Decode" not in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_metadata_is_bounded_from_both_sides(running: Running, fits: bool) -> None:
+    filler = "a" * (MAX_METADATA_BYTES - 2000 if fits else MAX_METADATA_BYTES)
+    call = running.stub.ListModels(pb.ListModelsRequest(), metadata=(("x-filler", filler),))
+    if fits:
+        await call
+        return
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "aaa" not in (caught.value.details() or "")
+    await running.stub.ListModels(pb.ListModelsRequest())
 
 
 async def test_a_taken_port_is_a_startup_error(running: Running) -> None:

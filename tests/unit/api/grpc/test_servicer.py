@@ -37,7 +37,9 @@ def failing(error: Exception) -> Callable[[EncodeRequest], Awaitable[object]]:
 
 
 async def test_every_method_of_the_proto_is_served() -> None:
-    servicer = EncoderServicer(FakeService(), observer(), max_sequences=1, max_stream_requests=1, max_answer_bytes=1)
+    servicer = EncoderServicer(
+        FakeService(), observer(), max_sequences=1, max_stream_requests=1, max_answer_bytes=1, send_timeout_s=1
+    )
     proto = pb.DESCRIPTOR.services_by_name["EncoderService"]
     assert SERVICE_NAME == proto.full_name == "electra.v1.EncoderService"
     methods = servicer.methods()
@@ -70,6 +72,26 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     assert (seen.client, seen.priority) == ("127.0.0.1", Priority.HIGH)
     assert seen.timeout_s is not None
     assert 20 < seen.timeout_s <= 31
+
+
+@pytest.mark.parametrize(
+    ("own", "envoys", "least", "most"),
+    [(None, "5000", 5, 5), (30, "5000", 5, 5), (5, "30000", 1, 6), (30, "soon", 9, 31)],
+)
+async def test_the_lesser_of_the_deadline_and_the_proxys_timeout_holds(
+    running: Running, own: float | None, envoys: str, least: float, most: float
+) -> None:
+    await running.stub.Encode(request([1]), timeout=own, metadata=(("x-envoy-expected-rq-timeout-ms", envoys),))
+    assert running.service.requests[0].timeout_s is not None
+    assert least <= running.service.requests[0].timeout_s <= most
+
+
+async def test_a_call_is_refused_unread_where_there_is_no_room(running: Running) -> None:
+    running.service.full = errors.Overloaded("full", retry_after_s=0.25)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.raw("/electra.v1.EncoderService/Encode", b"\xff")
+    assert dict(caught.value.trailing_metadata())["electra-error-code"] == "overloaded"
+    assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "250"
 
 
 async def test_what_the_caller_leaves_out_has_its_default(running: Running) -> None:

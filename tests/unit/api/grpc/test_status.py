@@ -20,6 +20,8 @@ NAMES = {
     "DeadlineExceeded": "DEADLINE_EXCEEDED",
     "Cancelled": "CANCELLED",
     "EngineFailure": "INTERNAL",
+    "Conflict": "ABORTED",
+    "ModelLoadFailed": "FAILED_PRECONDITION",
     "InternalError": "INTERNAL",
 }
 KINDS = [getattr(errors, name) for name in NAMES]

@@ -14,11 +14,13 @@ from service.api.grpc.servicer import SERVICE_NAME
 from service.api.grpc.stream import EncodeStream
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.api.observer import Observation
-from service.errors import Overloaded
+from service.errors import Cancelled, Overloaded
 from service.inference import EncodeRequest, Priority
 from tests.unit.api.grpc.conftest import Running, observer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
+
+BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000, "send_timeout_s": 30.0}
 
 
 class Gates:
@@ -185,6 +187,35 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
 
 
+async def requests(count: int) -> AsyncIterator[bytes]:
+    for i in range(count):
+        yield item(f"r{i}", [i]).SerializeToString()
+
+
+async def answer_at_once(message: pb.EncodeRequest, seen: Observation) -> Parts:
+    return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
+
+
+async def test_a_caller_that_does_not_read_is_given_up_and_what_it_holds_let_go() -> None:
+    held = [asyncio.Event() for _ in range(3)]
+
+    async def encode(message: pb.EncodeRequest, seen: Observation) -> Parts:
+        try:
+            if message.request_id != "r0":
+                await asyncio.Event().wait()
+        finally:
+            held[int(message.request_id[1:])].set()
+        return await answer_at_once(message, seen)
+
+    async def never(_: bytes) -> None:
+        await asyncio.Event().wait()
+
+    stream = EncodeStream(encode, observer(), never, **BOUNDS | {"send_timeout_s": 0.01})
+    with pytest.raises(Cancelled, match=r"must be taken within 0\.01 s"):
+        await stream.run(requests(3))
+    assert all(event.is_set() for event in held)
+
+
 class OneAtATime:
     """Takes one write at a time, as gRPC's does, and is slow at it."""
 
@@ -201,16 +232,9 @@ class OneAtATime:
 
 
 async def test_answers_are_written_one_at_a_time() -> None:
-    async def requests() -> AsyncIterator[bytes]:
-        for i in range(3):
-            yield item(f"r{i}", [i]).SerializeToString()
-
-    async def encode(message: pb.EncodeRequest, seen: Observation) -> Parts:
-        return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
-
     writer = OneAtATime()
-    stream = EncodeStream(encode, observer(), writer.write, max_requests=3, max_fields=64, max_answer_bytes=1000)
-    assert await stream.run(requests())
+    stream = EncodeStream(answer_at_once, observer(), writer.write, **BOUNDS)
+    assert await stream.run(requests(3))
     assert writer.written == 3
 
 

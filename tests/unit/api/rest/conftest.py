@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI
 from structlog.testing import CapturingLogger
 
+from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.rest.app import create_app
 from service.metrics import Metrics
@@ -28,9 +29,10 @@ class Rest:
     metrics: Metrics = field(default_factory=lambda: Metrics("0"))
     log: CapturingLogger = field(default_factory=CapturingLogger)
 
-    def app(self, settings: RestSettings = SETTINGS) -> FastAPI:
+    def app(self, settings: RestSettings = SETTINGS, callers: Callers = ANYONE) -> FastAPI:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
-        return create_app(self.service, settings, self.metrics, Observer("rest", self.metrics, log), max_sequences=256)
+        observer = Observer("rest", self.metrics, log)
+        return create_app(self.service, settings, self.metrics, observer, max_sequences=256, callers=callers)
 
     def counted(self, *, model: str, code: str) -> float:
         """How many requests of that outcome were counted."""

@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from service.errors import ModelNotFound
+from service.errors import ModelNotFound, ServiceError
 from service.inference import EncodeRequest, EncodeResult
 from service.model_info import ModelInfo, ModelLimits, ModelState
 from service.presets.config import BackboneConfig
@@ -45,6 +45,7 @@ class FakeEncodeService:
         error: Raised instead of answering.
         gate: `encode` waits for it; clear it to hold requests.
         cancelled: How many held requests were cancelled.
+        full: Refuses every request unread.
     """
 
     def __init__(self, *, hidden_dim: int = 2) -> None:
@@ -54,6 +55,7 @@ class FakeEncodeService:
         self.gate = asyncio.Event()
         self.gate.set()
         self.cancelled = 0
+        self.full: ServiceError | None = None
         self.ready = True
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
@@ -73,6 +75,10 @@ class FakeEncodeService:
             tokens=sum(len(row) for row in rows),
             truncated=(False,) * len(rows),
         )
+
+    def check_room(self, client: str) -> None:
+        if self.full is not None:
+            raise self.full
 
     def models(self) -> tuple[ModelInfo, ...]:
         return (READY_MODEL, ModelInfo(name="next", preset="next", state=ModelState.LOADING))

@@ -25,7 +25,8 @@ async def fail_midway(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_every_answer_carries_the_request_id() -> None:
     wire = Wire()
     await wire.run(Boundary(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
-    assert wire.headers == {"a": "b", "x-request-id": "order-7", "x-content-type-options": "nosniff"}
+    common = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+    assert wire.headers == {"a": "b", "x-request-id": "order-7"} | common
     assert wire.body == b"order-7"
 
 

@@ -59,6 +59,15 @@ async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, res
     assert (request.client, request.priority, request.timeout_s) == ("192.0.2.7", Priority.LOW, 0.25)
 
 
+async def test_a_request_is_refused_unread_where_there_is_no_room(rest: Rest) -> None:
+    rest.service.full = errors.Overloaded("full", retry_after_s=1.5)
+    wire = Wire()  # with no body to read: whoever tries waits for ever
+    async with asyncio.timeout(5):
+        await wire.run(rest.app(), http_scope("/v1/encode", method="POST", headers=JSON))
+    assert (wire.status, wire.headers["retry-after"]) == (429, "2")
+    assert rest.counted(model="electra_demo", code="overloaded") == 1
+
+
 @pytest.mark.parametrize("name", ["x-request-timeout-ms", "x-priority"])
 async def test_odd_headers_are_malformed(client: httpx.AsyncClient, rest: Rest, name: str) -> None:
     response = await client.post("/v1/encode", json=IDS, headers={name: SECRET})

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
+from structlog.testing import LogCapture
 
 from service import __version__
+from service.api.callers import Callers
+from service.api.keys import KeyRing
 from service.api.rest import examples
 from service.api.rest.problem import KINDS
-from service.errors import Cancelled, Unauthenticated
+from service.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
 from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
@@ -70,7 +75,7 @@ def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject
         for status, response in responses.items()
         for code in response["content"].get("application/problem+json", {}).get("examples", {})
     }
-    unseen = {Unauthenticated, Cancelled}
+    unseen = {Unauthenticated, Cancelled, Conflict, ModelLoadFailed}
     assert documented == {(kind.status, cls.code) for cls, kind in KINDS.items() if cls not in unseen}
     assert "default" in responses
 
@@ -108,3 +113,16 @@ async def test_answers_follow_their_schemas(
 async def test_the_served_document_is_the_same_each_time(client: httpx.AsyncClient, document: JsonObject) -> None:
     for _ in range(2):
         assert (await client.get("/openapi.json")).json() == document
+
+
+def test_where_keys_are_asked_for_the_document_says_so(rest: Rest, tmp_path: Path, document: JsonObject) -> None:
+    (tmp_path / "keys").write_text("shop-0123456789abcdef")
+    callers = Callers(KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()])))
+    keyed = rest.app(callers=callers).openapi()
+    OpenAPI.model_validate(keyed)
+    assert keyed["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
+    for path, operation in operations(keyed):
+        asks = path.startswith("/v1/")
+        assert operation.get("security") == ([{"bearer": []}, {"api_key": []}] if asks else None)
+        assert ("401" in operation["responses"]) == asks
+    assert "securitySchemes" not in document["components"]

@@ -9,6 +9,7 @@ import pytest
 from service import errors
 from service.api.rest.body import SlowBody
 from service.api.rest.problem import KINDS, problem_response
+from service.api.rest.protocol import ConnectionsFull
 
 # As the design has it, written out again: the table must not be checked against itself.
 STATUSES = {
@@ -21,9 +22,12 @@ STATUSES = {
     errors.ModelNotReady: 503,
     errors.ShuttingDown: 503,
     errors.Overloaded: 429,
+    ConnectionsFull: 503,
     errors.DeadlineExceeded: 504,
     errors.Cancelled: 499,
     errors.EngineFailure: 500,
+    errors.Conflict: 409,
+    errors.ModelLoadFailed: 422,
     errors.InternalError: 500,
 }
 
@@ -93,6 +97,11 @@ def test_faults_of_ours_tell_the_request_id_and_nothing_else(cls: type[errors.Se
     assert b"CUDA" not in response.body
 
 
-def test_only_a_slow_body_closes_the_connection() -> None:
+def test_only_what_makes_a_connection_useless_closes_it() -> None:
     closing = [cls for cls in KINDS if problem_response(cls("x"), "r").headers.get("connection") == "close"]
-    assert closing == [SlowBody]
+    assert closing == [SlowBody, ConnectionsFull]
+
+
+def test_only_missing_credentials_are_challenged() -> None:
+    challenged = {cls: problem_response(cls("x"), "r").headers.get("www-authenticate") for cls in KINDS}
+    assert {cls: told for cls, told in challenged.items() if told} == {errors.Unauthenticated: "Bearer"}

@@ -22,3 +22,19 @@ def test_timeout_refuses_all_else(value: str) -> None:
         timeout_s(Headers(raw=[(b"x-request-timeout-ms", value.encode())]))
     assert caught.value.field == "x-request-timeout-ms"
     assert "9999999999" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("own", "envoys", "expected"),
+    [(None, "250", 0.25), ("100", "250", 0.1), ("250", "100", 0.1), ("250", "soon", 0.25), (None, "", None)],
+)
+def test_the_lesser_of_the_callers_and_the_proxys_timeout_holds(
+    own: str | None, envoys: str, expected: float | None
+) -> None:
+    headers = {"x-envoy-expected-rq-timeout-ms": envoys} | ({} if own is None else {"x-request-timeout-ms": own})
+    assert timeout_s(Headers(headers)) == expected
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "soon", "٣", "1000000000", "9" * 5000])
+def test_what_a_proxy_says_wrong_is_passed_over(value: str) -> None:
+    assert timeout_s(Headers(raw=[(b"x-envoy-expected-rq-timeout-ms", value.encode())])) is None

@@ -13,12 +13,17 @@ from tests.unit.api.rest.conftest import Rest, connect
 PATHS = ["/v1/models", "/v1/models/electra_demo", "/livez", "/readyz", "/metrics", "/openapi.json"]
 
 
+def assert_common(response: httpx.Response) -> None:
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "no-store"
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_each_path_answers_with_the_common_headers(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path, headers={"x-request-id": "order-7"})
     assert response.status_code == 200
     assert response.headers["x-request-id"] == "order-7"
-    assert response.headers["x-content-type-options"] == "nosniff"
+    assert_common(response)
 
 
 async def test_models_are_listed_whatever_their_state(client: httpx.AsyncClient) -> None:
@@ -72,6 +77,7 @@ async def test_other_paths_are_problems(client: httpx.AsyncClient, path: str) ->
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert_common(response)
 
 
 @pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/v1/encode", "POST"), ("POST", "/v1/models", "GET")])
@@ -79,6 +85,7 @@ async def test_other_methods_are_problems(client: httpx.AsyncClient, method: str
     response = await client.request(method, path)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == allow
+    assert_common(response)
 
 
 async def test_other_http_errors_are_problems_without_their_text(rest: Rest) -> None:

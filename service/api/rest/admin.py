@@ -1,0 +1,164 @@
+"""`/admin/v1/models`: what is served, with more than callers may know, and changes to it.
+
+A change is answered when it has come to its end, so that a script needs one call and its exit code: 201 or 200 with the
+model as it is then, 204 where it has gone, or the problem that it came to. Who would rather not wait that long says so
+by `wait_s`, is answered 202 with the model as it is meanwhile, and asks for it again. The change goes on either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Final, Protocol
+from urllib.parse import quote
+
+import structlog
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.callers import Callers
+from service.api.rest.body import parse_json, read_body
+from service.api.rest.boundary import request_id
+from service.api.rest.caller import caller_of
+from service.api.rest.model_settings import changed_model, new_model
+from service.api.rest.respond import json_response
+from service.changes import Underway
+from service.errors import InternalError, ServiceError
+from service.model_info import ModelStatus
+from service.settings import ModelSettings, RestSettings
+
+MODELS_PATH: Final = "/admin/v1/models"
+DEFAULT_WAIT_S: Final = 600.0
+MAX_WAIT_S: Final = 3600.0
+
+WaitSeconds = Annotated[
+    float,
+    Query(
+        ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the change; 0: answer as soon as it begins."
+    ),
+]
+
+
+class Administration(Protocol):
+    """What the endpoints need: `service.changes.ModelChanges` fits, and so does a fake."""
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Every model."""
+        ...
+
+    def status(self, name: str) -> ModelStatus:
+        """One model; raises `service.errors.ModelNotFound`."""
+        ...
+
+    def settings(self, name: str) -> ModelSettings:
+        """What one model is loaded by; raises `service.errors.ModelNotFound`."""
+        ...
+
+    def load(self, settings: ModelSettings) -> Underway:
+        """Begins to load a model under a new name; raises a `service.errors.ServiceError` where it cannot begin."""
+        ...
+
+    def reload(self, settings: ModelSettings) -> Underway:
+        """Begins to load a model in the place of the one of its name; likewise."""
+        ...
+
+    def unload(self, name: str) -> Underway:
+        """Begins to take a model out of service; likewise."""
+        ...
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What becomes known of a request, for the log."""
+
+    client: str = ""
+    model: str = ""
+
+
+class AdminEndpoints:
+    """Lists, loads, reloads and unloads models.
+
+    Args:
+        administration: What does it.
+        settings: The limits on bodies.
+        callers: Who may ask.
+        log: Where each request leaves a line, with the name of the key that it came with.
+    """
+
+    def __init__(
+        self,
+        administration: Administration,
+        settings: RestSettings,
+        callers: Callers,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._administration = administration
+        self._settings = settings
+        self._callers = callers
+        self._log = log
+
+    async def list_models(self, request: Request) -> Response:
+        """Every model."""
+        with self._watch(request, f"GET {MODELS_PATH}"):
+            return json_response({"models": self._administration.statuses()})
+
+    async def get_model(self, name: str, request: Request) -> Response:
+        """One model; raises `ModelNotFound`."""
+        with self._watch(request, f"GET {MODELS_PATH}/{{name}}", name):
+            return json_response(self._administration.status(name))
+
+    async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
+        """Loads a model under a new name; raises a `ServiceError`."""
+        with self._watch(request, f"POST {MODELS_PATH}") as seen:
+            settings = new_model(parse_json(await read_body(request.headers, request.receive, self._settings)))
+            seen.model = settings.name
+            underway = self._administration.load(settings)
+            location = {"location": f"{MODELS_PATH}/{quote(settings.name)}"}
+            return await self._answer(settings.name, underway, wait_s, HTTPStatus.CREATED, location)
+
+    async def reload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
+        """Loads a model anew; raises a `ServiceError`."""
+        with self._watch(request, f"POST {MODELS_PATH}/{{name}}/reload", name):
+            settings = self._administration.settings(name)
+            if _has_body(request):
+                body = await read_body(request.headers, request.receive, self._settings)
+                settings = changed_model(settings, parse_json(body))
+            return await self._answer(name, self._administration.reload(settings), wait_s, HTTPStatus.OK)
+
+    async def unload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
+        """Takes a model out of service; raises a `ServiceError`."""
+        with self._watch(request, f"DELETE {MODELS_PATH}/{{name}}", name):
+            return await self._answer(name, self._administration.unload(name), wait_s, HTTPStatus.NO_CONTENT)
+
+    async def _answer(
+        self, name: str, underway: Underway, wait_s: float, done: HTTPStatus, headers: dict[str, str] | None = None
+    ) -> Response:
+        status = done if await underway.finished(wait_s) else HTTPStatus.ACCEPTED
+        if status is HTTPStatus.NO_CONTENT:
+            return Response(status_code=status)
+        answer = json_response(self._administration.status(name))
+        answer.status_code = status
+        answer.headers.update(headers or {})
+        return answer
+
+    @contextmanager
+    def _watch(self, request: Request, method: str, model: str = "") -> Iterator[_Seen]:
+        """Lets in who may ask, and tells the log who asked what and what came of it."""
+        seen, code = _Seen(model=model), InternalError.code
+        try:
+            seen.client = caller_of(request, self._callers)
+            yield seen
+            code = "ok"
+        except ServiceError as error:
+            code = error.code
+            raise
+        finally:
+            told = {"method": method, "model": seen.model, "client": seen.client, "code": code}
+            self._log.info("admin request", request_id=request_id(request.scope), **told)
+
+
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers

@@ -1,0 +1,118 @@
+"""The application of the admin API, which is on a port of its own, and its OpenAPI document."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+
+from service import errors
+from service.api.rest.admin import MODELS_PATH, AdminEndpoints
+from service.api.rest.bare import bare_app
+from service.api.rest.body import JSON_MEDIA_TYPE, SlowBody
+from service.api.rest.openapi import JsonObject, Responses, json_answer, problems, schema_of
+from service.api.rest.schemas import Problem
+from service.model_info import ModelStatus
+from service.settings import ModelSettings
+
+_ALWAYS: Final = (errors.InternalError,)
+_BEGINNING: Final = (*_ALWAYS, errors.ModelNotReady, errors.ShuttingDown, errors.Conflict)
+_LOADING: Final = (
+    *_BEGINNING,
+    errors.MalformedRequest,
+    SlowBody,
+    errors.PayloadTooLarge,
+    errors.InvalidInput,
+    errors.ModelLoadFailed,
+)
+
+
+class StatusesAnswer(BaseModel):
+    """What `GET /admin/v1/models` answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    models: tuple[ModelStatus, ...]
+
+
+_SCHEMAS: Final = (ModelStatus, StatusesAnswer, ModelSettings, Problem)
+
+
+def create_admin_app(endpoints: AdminEndpoints, *, keyed: bool) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        endpoints: What answers.
+        keyed: Whether it asks for keys.
+    """
+    app = bare_app("Loads, reloads and unloads the models of a service.", keyed=keyed, schemas=_SCHEMAS)
+    _add_reading(app, endpoints)
+    _add_changes(app, endpoints)
+    return app
+
+
+def _add_reading(app: FastAPI, endpoints: AdminEndpoints) -> None:
+    add = partial(app.add_api_route, tags=["models"], response_model=None)
+    add(
+        MODELS_PATH,
+        endpoints.list_models,
+        summary="List the models",
+        description="Every model, what is being done to it, and why it could not be loaded the last time.",
+        responses=json_answer("The models.", StatusesAnswer) | problems(*_ALWAYS),
+    )
+    add(
+        f"{MODELS_PATH}/{{name:path}}",
+        endpoints.get_model,
+        summary="Describe one model",
+        description="One model, what is being done to it, and why it could not be loaded the last time.",
+        responses=json_answer("The model.", ModelStatus) | problems(*_ALWAYS, errors.ModelNotFound),
+    )
+
+
+def _add_changes(app: FastAPI, endpoints: AdminEndpoints) -> None:
+    add = partial(app.add_api_route, tags=["changes"], response_model=None)
+    begun = json_answer("It has begun, and is not at its end within `wait_s`.", ModelStatus, status=202)
+    add(
+        MODELS_PATH,
+        endpoints.load_model,
+        methods=["POST"],
+        status_code=201,
+        summary="Load a model",
+        description="Under a name that is free, or that of a model which could not be loaded.",
+        responses=json_answer("It is ready.", ModelStatus, status=201) | begun | problems(*_LOADING),
+        openapi_extra=_body(schema_of(ModelSettings), required=True),
+    )
+    add(
+        f"{MODELS_PATH}/{{name:path}}/reload",
+        endpoints.reload_model,
+        methods=["POST"],
+        summary="Load a model anew",
+        description=(
+            "Loads it beside the one that is served, and puts it in its place when it is warm: no request is refused, "
+            "and each is answered wholly by the one or by the other. Where it cannot be loaded the one before stays."
+        ),
+        responses=json_answer("It is ready.", ModelStatus) | begun | problems(*_LOADING, errors.ModelNotFound),
+        openapi_extra=_body(
+            {"type": "object", "description": "Fields of `ModelSettings` that change; the others stay as they are."},
+            required=False,
+        ),
+    )
+    add(
+        f"{MODELS_PATH}/{{name:path}}",
+        endpoints.unload_model,
+        methods=["DELETE"],
+        summary="Unload a model",
+        description="Refuses new requests to it, answers those there are, and gives its memory back.",
+        responses=_gone() | begun | problems(*_BEGINNING, errors.ModelNotFound),
+        status_code=204,
+    )
+
+
+def _body(schema: JsonObject, *, required: bool) -> JsonObject:
+    return {"requestBody": {"required": required, "content": {JSON_MEDIA_TYPE: {"schema": schema}}}}
+
+
+def _gone() -> Responses:
+    return {204: {"description": "It has gone."}}

@@ -1,0 +1,44 @@
+"""An application without routes: what holds for each of them, whatever port it is on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from service import __version__
+from service.api.rest.boundary import Boundary
+from service.api.rest.failures import add_problem_handlers
+from service.api.rest.openapi import SCHEMAS, DocumentedFastAPI
+
+
+def bare_app(summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCHEMAS) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        summary: What it is, in its OpenAPI document.
+        keyed: Whether everything under a `/v1` asks for an API key.
+        schemas: What the documentation of its routes refers to.
+    """
+    app = DocumentedFastAPI(
+        title="electra-serve",
+        summary=summary,
+        version=__version__,
+        default_response_class=Response,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+        docs_url=None,  # this page and the next load their scripts from elsewhere
+        redoc_url=None,
+        keyed=keyed,
+        schemas=schemas,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    add_problem_handlers(app)
+    app.add_middleware(Boundary)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,62 @@
+"""JSON → the settings of a model that is to be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from service.errors import InvalidInput, MalformedRequest
+from service.settings import ModelSettings
+
+_UNKNOWN: Final = "extra_forbidden"
+_OURS: Final = "Value error, "
+
+
+def new_model(payload: object) -> ModelSettings:
+    """The settings of a model that was not there.
+
+    Args:
+        payload: The body, parsed from JSON: what an entry of `models` in the settings may be.
+
+    Raises:
+        MalformedRequest: Not an object, or with an unknown field.
+        InvalidInput: A value is not valid.
+    """
+    return _validate(_mapping(payload))
+
+
+def changed_model(settings: ModelSettings, payload: object) -> ModelSettings:
+    """The settings of a model that is there, some of them changed.
+
+    Args:
+        settings: Those it has.
+        payload: The body, parsed from JSON: the fields that change.
+
+    Raises:
+        MalformedRequest: Not an object, or with an unknown field.
+        InvalidInput: A value is not valid, or the name is another.
+    """
+    changes = _mapping(payload)
+    if changes.get("name", settings.name) != settings.name:
+        raise InvalidInput("name must be that of the model; received another: load a new model for that", field="name")
+    return _validate({**settings.model_dump(), **changes})
+
+
+def _mapping(payload: object) -> Mapping[str, object]:
+    if not isinstance(payload, dict):
+        raise MalformedRequest("the body must be a JSON object; received another type")
+    return payload
+
+
+def _validate(fields: Mapping[str, object]) -> ModelSettings:
+    try:
+        return ModelSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if first["type"] == _UNKNOWN:
+            known = ", ".join(ModelSettings.model_fields)
+            raise MalformedRequest(f"the fields are {known}; received an unknown one, or one within them") from error
+        field = ".".join(str(part) for part in first["loc"]) or None
+        raise InvalidInput(first["msg"].removeprefix(_OURS), field=field) from error

@@ -1,0 +1,128 @@
+"""Settings → a model that answers: loaded on a thread, put behind a queue on the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from service.abandonable import run_abandonable
+from service.batching.batcher import Batcher
+from service.engine.factory import LoadedModel
+from service.served import ServedModel
+from service.settings import BatchingSettings, LimitSettings, ModelSettings
+from service.texts import TextLimits
+from service.validation import InputLimits
+
+ModelLoader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
+"""Loads and warms a model; blocks. Raises `StartupError`."""
+
+BatcherFactory = Callable[[str, LoadedModel, BatchingSettings], Batcher]
+"""Makes the batcher of a loaded model, given its name; called on the event loop."""
+
+
+class Loading:
+    """Makes models that answer.
+
+    Args:
+        limits: For models that have none of their own.
+        batching: Likewise.
+        load: Loads one; runs on a thread.
+        make_batcher: Puts a loaded model behind a queue.
+        log: Where loading is told of.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: LimitSettings,
+        batching: BatchingSettings,
+        load: ModelLoader,
+        make_batcher: BatcherFactory,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._limits = limits
+        self._batching = batching
+        self._load = load
+        self._make_batcher = make_batcher
+        self._log = log
+
+    def limits_of(self, settings: ModelSettings) -> LimitSettings:
+        """What one request to the model may carry."""
+        return settings.limits or self._limits
+
+    def batching_of(self, settings: ModelSettings) -> BatchingSettings:
+        """How the model's requests are queued and batched."""
+        return settings.batching or self._batching
+
+    async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:
+        """Loads one model and has its engines fed.
+
+        Nothing is awaited once it is loaded, so the caller can put it in place in the same turn of the event loop.
+
+        Args:
+            settings: Which.
+            instead_of: What answers under that name so far.
+
+        Raises:
+            StartupError: It cannot be loaded.
+        """
+        self._log.info("loading model", model=settings.name, preset=settings.preset)
+        started = time.perf_counter()
+        batching, limits = self.batching_of(settings), self.limits_of(settings)
+        loaded = await run_abandonable(lambda: self._load(settings, batching))
+        if instead_of is not None:
+            loaded = with_quiet_timings(loaded, settings, instead_of)
+        batcher = self._make_batcher(settings.name, loaded, batching)
+        batcher.start()
+        config = loaded.preset.config
+        return ServedModel(
+            settings=settings,
+            loaded=loaded,
+            batcher=batcher,
+            input_limits=InputLimits(
+                vocab_size=config.vocab_size,
+                num_segments=config.num_segments,
+                max_sequence_length=config.max_sequence_length,
+                max_sequences=limits.max_sequences,
+            ),
+            text_limits=TextLimits(limits.max_text_characters, limits.max_request_characters),
+            load_seconds=time.perf_counter() - started,
+        )
+
+    def announce(self, served: ServedModel) -> None:
+        """Tells the log what is ready."""
+        signature = served.loaded.engines[0].signature
+        self._log.info(
+            "model ready",
+            model=served.name,
+            weights=served.loaded.preset.weights,
+            pooler=served.loaded.preset.pooler,
+            parameters=served.loaded.preset.config.parameters,
+            engine=signature.engine,
+            device=signature.device,
+            dtype=signature.dtype,
+            load_seconds=round(served.load_seconds, 2),
+        )
+        if served.loaded.preset.weights == "random":
+            self._log.warning("weights are random: outputs mean nothing", model=served.name)
+
+
+def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: ServedModel) -> LoadedModel:
+    """`loaded` with the timings of the model before it, where the two compute the same in the same way.
+
+    What is timed while the other one serves comes out too slow, and batches would be cut too small by it.
+
+    Args:
+        loaded: The new model.
+        settings: What it was loaded by.
+        before: The one that still serves.
+    """
+
+    def kind(model: LoadedModel, settings: ModelSettings) -> tuple[object, ...]:
+        return model.preset.config, settings.threads, len(model.engines), model.engines[0].signature
+
+    same = kind(loaded, settings) == kind(before.loaded, before.settings)
+    return replace(loaded, timings=before.loaded.timings) if same else loaded

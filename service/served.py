@@ -1,0 +1,90 @@
+"""A model that answers requests, and who is using it.
+
+A model may be taken out of service while requests work with it: some wait in its queue, and some have only had their
+text tokenized by it. So each request enters `users` in the turn of the event loop in which it finds the model, and
+leaves when it has its answer. A model is closed once it can no longer be found and nobody is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from service.batching.batcher import Batcher
+from service.engine.factory import LoadedModel
+from service.presets.tokenizer import Tokenizer
+from service.settings import ModelSettings
+from service.texts import TextLimits
+from service.validation import InputLimits
+
+
+class Users:
+    """Counts who is using something. On the event loop only.
+
+    Example:
+        >>> users = Users()
+        >>> with users:
+        ...     users.count
+        1
+        >>> users.count
+        0
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._gone: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.count -= 1
+        if not self.count and self._gone is not None:
+            self._gone.set()
+
+    async def gone(self) -> None:
+        """Waits until there is no user, where no new one can come."""
+        if self.count:
+            self._gone = asyncio.Event()
+            await self._gone.wait()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A model that answers requests.
+
+    Attributes:
+        settings: What it was loaded by.
+        loaded: Its preset, tokenizer and engines.
+        batcher: Where its sequences go.
+        input_limits: What one request may hold.
+        text_limits: How much text one request may hold.
+        load_seconds: From the start of loading to READY.
+        users: The requests that work with it. Enter without awaiting anything after finding it.
+    """
+
+    settings: ModelSettings
+    loaded: LoadedModel
+    batcher: Batcher
+    input_limits: InputLimits
+    text_limits: TextLimits
+    load_seconds: float
+    users: Users = field(default_factory=Users)
+
+    @property
+    def name(self) -> str:
+        """The name that requests use."""
+        return self.settings.name
+
+    @property
+    def hidden_dim(self) -> int:
+        """H, the width of every output."""
+        return self.loaded.preset.config.hidden_dim
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes ids of texts, where the preset has one."""
+        return self.loaded.tokenizer

@@ -1,0 +1,66 @@
+"""One name in the registry: what stands under it, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
+from service.served import ServedModel
+from service.settings import ModelSettings
+
+
+@dataclass(slots=True)
+class Slot:
+    """One model by its name.
+
+    Attributes:
+        settings: What it is or was to be loaded by.
+        state: How far it has come. While it is reloaded it stays READY.
+        served: What answers; None before the first load and after one that failed.
+        change: What is being done to it; nothing else may be, meanwhile.
+        reason: Why it could not be loaded the last time, in one line; "" where it could.
+    """
+
+    settings: ModelSettings
+    state: ModelState = ModelState.LOADING
+    served: ServedModel | None = None
+    change: Change | None = None
+    reason: str = ""
+
+    @property
+    def ready_model(self) -> ServedModel | None:
+        """What answers requests, if it is READY."""
+        return self.served if self.state is ModelState.READY else None
+
+    def status(self) -> ModelStatus:
+        """What may be told to who administers it."""
+        return ModelStatus.of(self.info(), change=self.change, reason=self.reason)
+
+    def info(self) -> ModelInfo:
+        """What may be told to everyone."""
+        served = self.served
+        if served is None:
+            return ModelInfo(name=self.settings.name, preset=self.settings.preset, state=self.state)
+        preset = served.loaded.preset
+        signature = served.loaded.engines[0].signature
+        cost = served.batcher.cost
+        return ModelInfo(
+            name=served.name,
+            preset=served.settings.preset,
+            state=self.state,
+            source=preset.source,
+            revision=preset.revision,
+            weights=preset.weights,
+            config=preset.config,
+            parameters=preset.config.parameters,
+            limits=ModelLimits(served.input_limits.max_sequences, served.input_limits.max_sequence_length),
+            engine=signature.engine,
+            device=signature.device,
+            dtype=signature.dtype,
+            replicas=len(served.loaded.engines),
+            text=served.tokenizer is not None,
+            load_seconds=served.load_seconds,
+            cost=(cost.batch_s, cost.position_s, cost.pair_s),
+            pooler=preset.pooler,
+            batch_tokens=served.batcher.batch_tokens,
+        )

@@ -1,0 +1,106 @@
+"""Whether a process grows: from samples of what it holds, taken while it is under a steady load.
+
+The first half is for caches to fill and allocators to settle. From mid-run on, memory may grow by less than
+`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Threads and descriptors come and go with
+requests, so the medians of the third and the fourth quarter are compared; memory and compilations only come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final, Self
+
+MOST_GROWTH_BYTES: Final = 50_000_000
+SPARE_THREADS: Final = 2
+"""A pool that meets its largest burst late grows by some threads, and then no more."""
+SPARE_DESCRIPTORS: Final = 12
+"""As many as there are callers: connections that happen to be open."""
+LEAST_SAMPLES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a process holds at one time.
+
+    Attributes:
+        resident_bytes: Memory.
+        threads: Threads.
+        descriptors: Open files and sockets.
+        compilations: Of the models, since they were ready.
+    """
+
+    resident_bytes: float
+    threads: float
+    descriptors: float
+    compilations: float
+
+    @classmethod
+    def of(cls, pid: int, compilations: float) -> Self:
+        """A process on this machine, by Linux' proc(5)."""
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+        )
+        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        resident_bytes = int(status["VmRSS"].split()[0]) * 1024
+        return cls(resident_bytes, int(status["Threads"]), descriptors, compilations)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What was gained from mid-run to the end.
+
+    Attributes:
+        resident_bytes: Memory.
+        threads: Threads.
+        descriptors: Open files and sockets.
+        compilations: Of the models.
+    """
+
+    resident_bytes: float
+    threads: float
+    descriptors: float
+    compilations: float
+
+    @classmethod
+    def over(cls, samples: Sequence[Sample]) -> Self:
+        """Compares the second half of `samples` with its own beginning.
+
+        Raises:
+            ValueError: Fewer than `LEAST_SAMPLES`.
+
+        Example:
+            >>> steady = [Sample(100e6, 20, 30, 0)] * 12
+            >>> Growth.over(steady)
+            Growth(resident_bytes=0.0, threads=0, descriptors=0, compilations=0)
+            >>> leaking = [Sample(100e6 + 10e6 * i, 20, 30 + i, 0) for i in range(12)]
+            >>> Growth.over(leaking).resident_bytes, Growth.over(leaking).faults()
+            (50000000.0, ['memory grew by 50 MB'])
+        """
+        if len(samples) < LEAST_SAMPLES:
+            raise ValueError(f"at least {LEAST_SAMPLES} samples are needed; received {len(samples)}")
+        middle = len(samples) // 2
+        quarter = (len(samples) + middle) // 2
+        third, fourth = samples[middle:quarter], samples[quarter:]
+
+        def gained(name: str) -> float:
+            return median(getattr(sample, name) for sample in fourth) - median(getattr(s, name) for s in third)
+
+        return cls(
+            resident_bytes=samples[-1].resident_bytes - samples[middle].resident_bytes,
+            threads=gained("threads"),
+            descriptors=gained("descriptors"),
+            compilations=samples[-1].compilations - samples[middle].compilations,
+        )
+
+    def faults(self) -> list[str]:
+        """What has grown that must not; empty where all is well."""
+        checks = (
+            (self.resident_bytes < MOST_GROWTH_BYTES, f"memory grew by {self.resident_bytes / 1e6:.0f} MB"),
+            (self.threads <= SPARE_THREADS, f"{self.threads:g} threads came"),
+            (self.descriptors <= SPARE_DESCRIPTORS, f"{self.descriptors:g} descriptors came"),
+            (self.compilations == 0, f"{self.compilations:g} compilations came"),
+        )
+        return [fault for well, fault in checks if not well]

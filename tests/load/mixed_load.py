@@ -1,0 +1,145 @@
+"""Some of everything that callers do: ids and texts, all outputs, every way in, mistakes, haste, and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import grpc.aio
+import httpx
+import numpy as np
+
+from service.tensors import Output
+from tests.contract.outcome import Answer, Outcome
+from tests.contract.query import Query
+from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide
+from tests.integration.process import ServiceProcess
+from tests.load.callers import OK, WRONG
+from tests.load.known_answer import known_answer
+from tests.load.script import ORDINARY_IDS
+
+CALLERS: Final = 8
+PATIENCE_S: Final = 60.0
+PAUSE_S: Final = 0.02
+"""Most between an answer and the next request."""
+LEAVES: Final = 0.05
+HURRIES: Final = 0.05
+HURRY_S: Final = 0.005
+EXPECTED: Final = {
+    OK, "left", "invalid_input", "model_not_found", "payload_too_large", "deadline_exceeded", "overloaded",
+}  # fmt: skip
+WORDS: Final = (
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "naïve",
+    "漢字",
+    "supercalifragilistic",
+)
+
+
+def _ids(dice: random.Random) -> Query:
+    rows = [_row(dice, dice.choice((4, 20, 60, 200))) for _ in range(dice.choice((1, 1, 1, 2, 5, 20)))]
+    return Query(token_ids=rows, model=None, outputs=_outputs(dice))
+
+
+def _texts(dice: random.Random) -> Query:
+    texts = [" ".join(dice.choices(WORDS, k=dice.choice((3, 10, 100)))) for _ in range(dice.choice((1, 1, 3)))]
+    return Query(text=texts, model=None, outputs=_outputs(dice), truncate=True)
+
+
+def _mistake(dice: random.Random) -> Query:
+    return dice.choice(
+        (
+            Query(token_ids=[[1, 4000]], model=None),
+            Query(token_ids=[[1] * 600], model=None),
+            Query(token_ids=[[1]] * 300, model=None),
+            Query(token_ids=[[1]], model="another"),
+            Query(token_ids=[[1, 2]], padding_mask=[[0, 0]], model=None),
+        )
+    )
+
+
+MAKERS: Final[Sequence[Callable[[random.Random], Query]]] = (_ids, _ids, _ids, _texts, _texts, _mistake)
+
+
+async def mixed_load(process: ServiceProcess, until_s: float, *, known: bool) -> Counter[str]:
+    """Loads `process` until a time on the machine's monotonic clock.
+
+    Args:
+        process: The service.
+        until_s: When to stop.
+        known: Whether answers must be the stand-in's.
+
+    Returns:
+        What came of the requests.
+    """
+    codes: Counter[str] = Counter()
+    async with _connected(process) as sides, asyncio.TaskGroup() as group:
+        for number in range(CALLERS):
+            group.create_task(_call(sides, random.Random(number), until_s, codes, known=known))
+    return codes
+
+
+@asynccontextmanager
+async def _connected(process: ServiceProcess) -> AsyncIterator[Sequence[Side]]:
+    async with (
+        httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S) as client,
+        grpc.aio.insecure_channel(process.target, [("grpc.max_receive_message_length", -1)]) as channel,
+    ):
+        yield RestSide(client, "float"), RestSide(client, "base64"), GrpcSide(channel), StreamSide(channel)
+
+
+async def _call(
+    sides: Sequence[Side], dice: random.Random, until_s: float, codes: Counter[str], *, known: bool
+) -> None:
+    while time.monotonic() < until_s:
+        side, query = dice.choice(sides), dice.choice(MAKERS)(dice)
+        sending = asyncio.create_task(
+            side.send(side.render(query), HURRY_S if dice.random() < HURRIES else None)  # type: ignore[arg-type]
+        )
+        if dice.random() < LEAVES:
+            await asyncio.sleep(dice.uniform(0, 2 * PAUSE_S))
+            sending.cancel()
+        (outcome,) = await asyncio.gather(sending, return_exceptions=True)
+        codes[_code(query, outcome, known=known)] += 1
+        await asyncio.sleep(dice.uniform(0, PAUSE_S))
+
+
+def _code(query: Query, outcome: Outcome | BaseException, *, known: bool) -> str:
+    if isinstance(outcome, asyncio.CancelledError):
+        return "left"
+    if isinstance(outcome, BaseException):
+        return repr(outcome)
+    if isinstance(outcome, Answer):
+        return WRONG if known and query.token_ids and not _is_right(query.token_ids, outcome) else OK
+    if outcome.status == "DEADLINE_EXCEEDED":  # told by gRPC itself, without a slug
+        return "deadline_exceeded"
+    return outcome.code
+
+
+def _is_right(token_ids: Sequence[Sequence[int]], answer: Answer) -> bool:
+    return all(
+        np.array_equal(got, known_answer(output, ids))
+        for output, arrays in answer.outputs.items()
+        for got, ids in zip(arrays, token_ids, strict=True)
+    )
+
+
+def _row(dice: random.Random, length: int) -> list[int]:
+    return dice.choices(ORDINARY_IDS, k=length)
+
+
+def _outputs(dice: random.Random) -> list[Output]:
+    return dice.sample(list(Output), k=dice.randint(1, 4))

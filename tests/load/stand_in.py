@@ -1,0 +1,62 @@
+"""The real service with a scripted engine: `python -m tests.load.stand_in serve …`, flags as for `electra-serve`.
+
+Settings, both transports, queue, batcher, lifecycle and exit are the service's own; so are presets and tokenizers. What
+stands in is the engine, and the timings that its cost model is fitted to.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from service.cli import main
+from service.engine.base import ShapeGrid
+from service.engine.calibration import calibration_shapes
+from service.engine.factory import LoadedModel
+from service.presets.sources import resolve_preset
+from service.presets.tokenizer import load_tokenizer
+from service.settings import BatchingSettings, ModelSettings
+from tests.integration.process import ServiceProcess, start
+from tests.load.script import Script
+from tests.load.scripted_engine import ScriptedEngine
+
+MODULE: Final = "tests.load.stand_in"
+
+
+def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+    """What `service.engine.factory.load_model` does, with scripted engines."""
+    script = Script.read(os.environ)
+    preset = resolve_preset(settings.preset, load_weights=settings.load_weights)
+    grid = ShapeGrid(
+        max_rows=batching.max_batch_sequences,
+        max_length=preset.config.max_sequence_length,
+        max_tokens=batching.max_batch_tokens,
+    )
+    engines = tuple(ScriptedEngine(script, preset.config.hidden_dim, grid) for _ in range(settings.replicas))
+    timings = [
+        (shape, script.seconds(shape.rows, shape.length))
+        for shape in calibration_shapes(grid, batching.max_batch_tokens)
+    ]
+    return LoadedModel(preset, load_tokenizer(preset), engines, timings)
+
+
+@contextmanager
+def stand_in(folder: Path, script: Script, *flags: str) -> Iterator[ServiceProcess]:
+    """Starts it and waits until it is ready; its log is JSON. It is killed at the end of the context if it still runs.
+
+    Args:
+        folder: For what it writes.
+        script: What its engine does.
+        flags: After `serve`.
+    """
+    with start(folder, "--log.format=json", *flags, environment=script.environment, module=MODULE) as process:
+        process.wait_ready()
+        yield process
+
+
+if __name__ == "__main__":
+    sys.exit(main(load=load_stand_in))

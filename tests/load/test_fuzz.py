@@ -1,0 +1,226 @@
+"""Requests by the thousand that nobody would write: refused as a caller's fault, alike on both transports.
+
+The short form asks the stand-in, the long one (`make fuzz`) the real service.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from service.tensors import Output
+from tests.contract import read
+from tests.contract.outcome import Answer, Outcome
+from tests.contract.query import Query, to_json, to_message
+from tests.contract.sides import SERVICE
+from tests.integration.process import ServiceProcess, start
+from tests.load.conftest import Report
+from tests.load.gauges import wait_at_rest
+from tests.load.mutations import mutated
+from tests.load.queries import queries
+from tests.load.script import Script
+from tests.load.stand_in import stand_in
+
+SHORT: Final = 150
+LONG: Final = 10_000
+PATIENCE_S: Final = 30.0
+SCRIPT: Final = Script(batch_s=0.0, position_s=0.0000001, faults=False)
+CALLERS_FAULTS: Final = {"malformed_request", "invalid_input", "payload_too_large", "model_not_found"}
+CALLERS_STATUSES: Final = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+SEEDS: Final = (
+    Query(token_ids=[[1, 2, 3], [4]], segment_ids=[[0, 0, 1], [0]], padding_mask=[[1, 1, 0], [1]], model=None),
+    Query(token_ids=[[7] * 40] * 4, model="electra_demo", outputs=[Output.MEAN, Output.CLS], truncate=True),
+    Query(text=["Hello, world!", ("a pair", "of texts")], model=None, outputs=[Output.POOLED]),
+)
+
+AMOUNTS: Final = [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """The service, which must be as well afterwards as it was before."""
+    with _service(tmp_path, real=request.node.callspec.params["inputs"] == LONG) as started:
+        yield started
+        wait_at_rest(started)
+        assert started.status("/readyz") == 200
+        assert started.complaints == []
+        assert [event for event in started.events if event["level"] in {"error", "critical"}] == []
+
+
+@contextmanager
+def _service(folder: Path, *, real: bool) -> Iterator[ServiceProcess]:
+    if not real:
+        with stand_in(folder, SCRIPT, "--log.requests=false") as process:
+            yield process
+        return
+    with start(folder, "--log.format=json", "--log.requests=false") as process:
+        process.wait_ready()
+        yield process
+
+
+@pytest.fixture
+def rest(process: ServiceProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=process.url, timeout=PATIENCE_S) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(process: ServiceProcess) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(process.target) as connected:
+        yield connected
+
+
+def many_examples(inputs: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """So many of hypothesis' examples; the same ones in each run of the short form."""
+    return settings(
+        max_examples=inputs,
+        deadline=None,
+        derandomize=inputs == SHORT,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+def test_both_transports_give_the_same_verdict(
+    inputs: int, rest: httpx.Client, channel: grpc.Channel, report: Report
+) -> None:
+    verdicts: Counter[str] = Counter()
+
+    @many_examples(inputs)
+    @given(queries)
+    def check(query: Query) -> None:
+        over_rest, over_grpc = _post(rest, to_json(query).data), _encode(channel, to_message(query).data)
+        verdicts[_code(over_rest)] += 1
+        assert _verdict(over_rest) == _verdict(over_grpc)
+        assert _code(over_rest) in CALLERS_FAULTS | {"ok"}
+        _check_same_numbers(over_rest, over_grpc)
+
+    check()
+    report(f"{sum(verdicts.values())} requests, the same verdict on both transports: {dict(verdicts)}")
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+def test_mutated_json(inputs: int, rest: httpx.Client, report: Report) -> None:
+    codes: Counter[str] = Counter()
+    for seed in range(inputs):
+        outcome = _post(rest, mutated(to_json(SEEDS[seed % len(SEEDS)]).data, seed))
+        codes[_code(outcome)] += 1
+        assert _code(outcome) in CALLERS_FAULTS | {"ok"}, (seed, outcome)
+    report(f"{inputs} mutated bodies: {dict(codes)}")
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+@pytest.mark.parametrize("method", ["Encode", "EncodeStream"])
+def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, report: Report) -> None:
+    codes: Counter[str] = Counter()
+    for seed in range(inputs):
+        data = mutated(to_message(SEEDS[seed % len(SEEDS)]).data, seed)
+        outcome = _encode(channel, data) if method == "Encode" else _encode_in_stream(channel, data)
+        codes[_code(outcome)] += 1
+        assert _code(outcome) in CALLERS_FAULTS | {"ok"}, (seed, outcome)
+        assert isinstance(outcome, Answer) or outcome.status in {None, *CALLERS_STATUSES}, (seed, outcome)
+    report(f"{inputs} mutated messages to {method}: {dict(codes)}")
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+def test_mutated_http(inputs: int, process: ServiceProcess, report: Report) -> None:
+    """Whole requests, heads too; whatever comes back is no fault of the server's."""
+    body = to_json(SEEDS[0]).data
+    head = (
+        f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    statuses: Counter[str] = Counter()
+    for seed in range(inputs):
+        with socket.create_connection(("127.0.0.1", process.rest_port), timeout=PATIENCE_S) as connection:
+            connection.sendall(mutated(head.encode() + body, seed))
+            connection.shutdown(socket.SHUT_WR)
+            statuses[_status(connection)] += 1
+    report(f"{inputs} mutated HTTP requests: {dict(statuses)}")
+    assert not [status for status in statuses if status.startswith("5")]
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report) -> None:
+    """Schemathesis: what the document allows and what it does not; each answer is one that the document promises."""
+    import schemathesis
+    from schemathesis import checks
+
+    schema = schemathesis.openapi.from_dict(rest.get("/openapi.json").json())
+    promised = [
+        checks.not_a_server_error,
+        *(checks.CHECKS.get_by_name(name) for name in ("status_code_conformance", "content_type_conformance")),
+        checks.CHECKS.get_by_name("response_schema_conformance"),
+    ]
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    statuses: Counter[int] = Counter()
+    for operation in operations:
+
+        @many_examples(max(inputs // len(operations), 20))
+        @given(operation.as_strategy())
+        def check(case: Any) -> None:
+            answer = case.call(base_url=str(rest.base_url), timeout=PATIENCE_S)
+            statuses[answer.status_code] += 1
+            case.validate_response(answer, checks=promised)
+
+        check()
+    report(f"{sum(statuses.values())} requests by the document, over {len(operations)} operations: {dict(statuses)}")
+
+
+def _post(client: httpx.Client, body: bytes) -> Outcome:
+    return read.response(client.post("/v1/encode", content=body, headers={"content-type": "application/json"}))
+
+
+def _encode(channel: grpc.Channel, data: bytes) -> Outcome:
+    encode: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{SERVICE}/Encode")
+    try:
+        return read.message(encode(data, timeout=PATIENCE_S))
+    except grpc.RpcError as error:
+        return read.rpc_error(cast("grpc.aio.AioRpcError", error))
+
+
+def _encode_in_stream(channel: grpc.Channel, data: bytes) -> Outcome:
+    encode: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"{SERVICE}/EncodeStream")
+    try:
+        (answer,) = encode(iter([data]), timeout=PATIENCE_S)
+    except grpc.RpcError as error:
+        return read.rpc_error(cast("grpc.aio.AioRpcError", error))
+    return read.stream_answer(answer)
+
+
+def _code(outcome: Outcome) -> str:
+    return "ok" if isinstance(outcome, Answer) else outcome.code
+
+
+def _verdict(outcome: Outcome) -> tuple[object, ...]:
+    """All that must be alike, but for the numbers."""
+    if isinstance(outcome, Answer):
+        return ("ok", outcome.model, outcome.sequences, outcome.tokens, *outcome.truncated)
+    return (outcome.code, outcome.field)
+
+
+def _check_same_numbers(one: Outcome, other: Outcome) -> None:
+    if isinstance(one, Answer) and isinstance(other, Answer):
+        assert one.outputs.keys() == other.outputs.keys()
+        for output, arrays in one.outputs.items():
+            for ours, theirs in zip(arrays, other.outputs[output], strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def _status(connection: socket.socket) -> str:
+    """The status of what comes back; "closed" where nothing does."""
+    try:
+        return connection.recv(4096)[9:12].decode() or "closed"
+    except ConnectionResetError:
+        return "closed"

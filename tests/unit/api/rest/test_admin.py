@@ -1,0 +1,261 @@
+"""The admin API over a fake administration: what it takes, what it answers, who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from fastapi import FastAPI
+from fastapi.openapi.models import OpenAPI
+from jsonschema import Draft202012Validator
+from structlog.testing import CapturingLogger
+
+from service.api.callers import Callers
+from service.api.keys import KeyRing
+from service.api.rest.admin import AdminEndpoints
+from service.api.rest.admin_app import create_admin_app
+from service.changes import Underway
+from service.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
+from service.model_info import Change, ModelState, ModelStatus
+from service.settings import ModelSettings, RestSettings
+from tests.unit.api.rest.conftest import connect
+
+KEY = "0123456789abcdef"
+HEADERS = {"x-api-key": KEY}
+MODELS = "/admin/v1/models"
+CURRENT = ModelSettings.model_validate({"preset": "./v1", "name": "one", "dtype": "bfloat16", "sha256": "0" * 64})
+
+
+@dataclass
+class FakeAdministration:
+    """Notes what is asked for, and begins changes that end as they are told to.
+
+    Attributes:
+        asked: Each change, with the settings or the name that it came with.
+        refusal: Raised instead of beginning.
+        failure: What changes come to.
+        gate: Changes wait for it.
+    """
+
+    asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
+    refusal: ServiceError | None = None
+    failure: ServiceError | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        return (self.status("one"), ModelStatus("two", "./no", ModelState.FAILED, reason="no such folder"))
+
+    def status(self, name: str) -> ModelStatus:
+        if name == "none":
+            raise ModelNotFound("model must be one of one, two", field="model")
+        change = None if self.gate.is_set() else Change.RELOAD
+        return ModelStatus(name, CURRENT.preset, ModelState.READY, change=change)
+
+    def settings(self, name: str) -> ModelSettings:
+        self.status(name)
+        return CURRENT
+
+    def load(self, settings: ModelSettings) -> Underway:
+        return self._begin("load", settings)
+
+    def reload(self, settings: ModelSettings) -> Underway:
+        return self._begin("reload", settings)
+
+    def unload(self, name: str) -> Underway:
+        return self._begin("unload", name)
+
+    def _begin(self, change: str, what: ModelSettings | str) -> Underway:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append((change, what))
+
+        async def work() -> ServiceError | None:
+            await self.gate.wait()
+            return self.failure
+
+        return Underway(asyncio.create_task(work()))
+
+
+@dataclass
+class Admin:
+    """The application, with everything that it was made of."""
+
+    keys_file: Path
+    fake: FakeAdministration = field(default_factory=FakeAdministration)
+    lines: CapturingLogger = field(default_factory=CapturingLogger)
+
+    def app(self) -> FastAPI:
+        log = structlog.wrap_logger(self.lines, [], structlog.make_filtering_bound_logger("debug"))
+        callers = Callers(KeyRing(self.keys_file, log))
+        return create_admin_app(AdminEndpoints(self.fake, RestSettings(), callers, log), keyed=True)
+
+    @property
+    def logged(self) -> list[dict[str, Any]]:
+        return [call.kwargs for call in self.lines.calls]
+
+
+@pytest.fixture
+async def admin(tmp_path: Path) -> Admin:
+    keys_file = tmp_path / "keys"
+    keys_file.write_text(f"deploy:{KEY}\n")
+    return Admin(keys_file)
+
+
+@pytest.fixture
+async def client(admin: Admin) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(admin.app()) as connected:
+        connected.headers.update(HEADERS)
+        yield connected
+
+
+async def test_models_are_listed_with_what_ails_them(client: httpx.AsyncClient) -> None:
+    one, two = (await client.get(MODELS)).json()["models"]
+    assert (one["name"], one["state"], one["change"], one["reason"]) == ("one", "ready", None, "")
+    assert (two["name"], two["state"], two["change"], two["reason"]) == ("two", "failed", None, "no such folder")
+    assert (await client.get(f"{MODELS}/one")).json() == one
+    assert (await client.get(f"{MODELS}/none")).status_code == 404
+
+
+async def test_a_load_is_answered_when_it_is_over(client: httpx.AsyncClient, admin: Admin) -> None:
+    answer = await client.post(MODELS, json={"preset": "hf://org/my model@main", "limits": {"max_sequences": 3}})
+    assert (answer.status_code, answer.json()["state"]) == (201, "ready")
+    assert answer.headers["location"] == f"{MODELS}/my%20model"
+    ((change, settings),) = admin.fake.asked
+    assert isinstance(settings, ModelSettings)
+    assert (change, settings.name, settings.limits and settings.limits.max_sequences) == ("load", "my model", 3)
+
+
+async def test_a_reload_without_a_body_changes_nothing(client: httpx.AsyncClient, admin: Admin) -> None:
+    answer = await client.post(f"{MODELS}/one/reload")
+    assert (answer.status_code, answer.json()["name"]) == (200, "one")
+    assert admin.fake.asked == [("reload", CURRENT)]
+
+
+async def test_a_reload_changes_what_its_body_names(client: httpx.AsyncClient, admin: Admin) -> None:
+    answer = await client.post(f"{MODELS}/one/reload", json={"preset": "./v2", "sha256": ""})
+    assert answer.status_code == 200
+    assert admin.fake.asked == [("reload", CURRENT.model_copy(update={"preset": "./v2", "sha256": ""}))]
+
+
+async def test_an_unload_leaves_nothing_to_tell(client: httpx.AsyncClient, admin: Admin) -> None:
+    answer = await client.delete(f"{MODELS}/a/b")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert admin.fake.asked == [("unload", "a/b")]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", f"{MODELS}/one/reload"), ("DELETE", f"{MODELS}/one")])
+async def test_who_does_not_wait_is_told_how_far_it_is(
+    client: httpx.AsyncClient, admin: Admin, method: str, path: str
+) -> None:
+    admin.fake.gate.clear()
+    answer = await client.request(method, path, params={"wait_s": 0})
+    assert (answer.status_code, answer.json()["change"]) == (202, "reload")
+    admin.fake.gate.set()
+
+
+@pytest.mark.parametrize("wait_s", ["-1", "3601", "nan", "soon"])
+async def test_a_wait_is_bounded(client: httpx.AsyncClient, admin: Admin, wait_s: str) -> None:
+    answer = await client.post(f"{MODELS}/one/reload", params={"wait_s": wait_s})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert admin.fake.asked == []
+
+
+async def test_a_change_that_comes_to_nothing_says_why(client: httpx.AsyncClient, admin: Admin) -> None:
+    admin.fake.failure = ModelLoadFailed("./v1: its weights are cut short")
+    answer = await client.post(f"{MODELS}/one/reload")
+    assert (answer.status_code, answer.json()["code"]) == (422, "model_load_failed")
+    assert answer.json()["detail"] == "./v1: its weights are cut short"
+    assert admin.logged[-1]["code"] == "model_load_failed"
+
+
+async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, admin: Admin) -> None:
+    admin.fake.refusal = Conflict("model one has another change under way: reload")
+    answer = await client.delete(f"{MODELS}/one")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ([], 400, "must be a JSON object"),
+        ({"preset": "a", "colour": "turquoise"}, 400, "the fields are preset, name"),
+        ({"preset": "a", "limits": {"colour": 1}}, 400, "received an unknown one, or one within them"),
+        ({}, 422, "Field required"),
+        ({"preset": "a", "dtype": "float8"}, 422, "Input should be 'auto'"),
+        ({"preset": "/"}, 422, "name must be printable"),
+        ({"preset": "a", "name": "a\nb"}, 422, "name must be printable"),
+    ],
+)
+async def test_settings_that_are_none_are_refused(
+    client: httpx.AsyncClient, admin: Admin, body: object, status: int, said: str
+) -> None:
+    answer = await client.post(MODELS, json=body)
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+    assert "turquoise" not in answer.text
+    assert admin.fake.asked == []
+
+
+async def test_a_reload_keeps_the_name(client: httpx.AsyncClient, admin: Admin) -> None:
+    answer = await client.post(f"{MODELS}/one/reload", json={"name": "two"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "name")
+    assert (await client.post(f"{MODELS}/one/reload", json={"name": "one"})).status_code == 200
+
+
+async def test_a_body_is_json(client: httpx.AsyncClient) -> None:
+    assert (await client.post(MODELS, content=b"{}")).status_code == 400  # of no type
+    assert (await client.post(f"{MODELS}/one/reload", content=b"preset=a")).status_code == 400
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-api-key": "fedcba9876543210"}, {"authorization": "Basic YTpi"}])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", MODELS), ("GET", f"{MODELS}/one"), ("POST", MODELS), ("POST", f"{MODELS}/one/reload"),
+        ("DELETE", f"{MODELS}/one"),
+    ],
+)  # fmt: skip
+async def test_nothing_is_told_or_done_without_a_key(
+    admin: Admin, method: str, path: str, headers: dict[str, str]
+) -> None:
+    async with connect(admin.app()) as stranger:
+        answer = await stranger.request(method, path, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert admin.fake.asked == []
+    assert (admin.logged[-1]["code"], admin.logged[-1]["client"]) == ("unauthenticated", "")
+
+
+async def test_the_log_says_who_did_what(client: httpx.AsyncClient, admin: Admin) -> None:
+    await client.post(MODELS, json={"preset": "./v2", "name": "two"}, headers={"x-request-id": "order-7"})
+    assert admin.logged == [
+        {
+            "event": "admin request", "method": "POST /admin/v1/models", "model": "two", "client": "deploy",
+            "code": "ok", "request_id": "order-7",
+        }
+    ]  # fmt: skip
+
+
+async def test_the_document_describes_it(admin: Admin, client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    OpenAPI.model_validate(document)
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    assert set(document["paths"]) == {MODELS, f"{MODELS}/{{name}}", f"{MODELS}/{{name}}/reload"}
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert operation["security"]
+            assert "401" in operation["responses"]
+    assert {"201", "202", "409", "422"} <= document["paths"][MODELS]["post"]["responses"].keys()
+    statuses = (await client.get(MODELS)).json()
+    reference = {"components": document["components"], "$ref": "#/components/schemas/StatusesAnswer"}
+    Draft202012Validator(reference).validate(statuses)
+    assert statuses["models"][0].keys() <= document["components"]["schemas"]["ModelStatus"]["properties"].keys()

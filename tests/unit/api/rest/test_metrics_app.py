@@ -1,0 +1,36 @@
+"""Metrics on a port of their own: there with the probes, and gone from REST."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from service.api.observer import Observer
+from service.api.rest.app import create_app, create_metrics_app
+from service.metrics import Metrics
+from service.settings import RestSettings
+from tests.unit.api.rest.conftest import connect
+from tests.unit.api.rest.fake_service import FakeEncodeService
+
+
+async def test_metrics_and_probes_have_a_port_of_their_own() -> None:
+    service = FakeEncodeService()
+    async with connect(create_metrics_app(service, Metrics("1.2.3"))) as client:
+        assert 'electra_build_info{version="1.2.3"} 1.0' in (await client.get("/metrics")).text
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        service.ready = False
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        assert (await client.get("/v1/models")).status_code == 404
+        document = (await client.get("/openapi.json")).json()
+        assert set(document["paths"]) == {"/livez", "/readyz", "/metrics"}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/metrics", 404), ("/livez", 200), ("/readyz", 200)])
+async def test_rest_then_has_the_probes_alone(path: str, status: int) -> None:
+    observer = Observer("rest", Metrics("0"), structlog.get_logger())
+    app = create_app(FakeEncodeService(), RestSettings(), None, observer, max_sequences=8)
+    async with connect(app) as client:
+        assert (await client.get(path)).status_code == status
+        assert path in (await client.get("/openapi.json")).json()["paths"] or status == 404

@@ -1,0 +1,227 @@
+"""The server's own bounds, over real sockets: heads, what is left of bodies, connections, and what is no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+
+from service.api.rest.protocol import MAX_SURPLUS
+from service.api.rest.server import HttpServer
+from service.errors import Overloaded
+from service.settings import RestSettings
+from tests.unit.api.rest.conftest import Rest
+
+LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+MODELS = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+ENCODE = b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+IDS = b'{"token_ids":[[1]]}'
+SOON_S = 0.05
+WAIT_S = 10.0
+
+
+@dataclass
+class Connection:
+    """A client's side of one connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Sends bytes, and reads one answer: its status, headers and body."""
+        self.writer.write(request)
+        return await self.answer()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(WAIT_S):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+            headers = dict(line.split(": ", 1) for line in head[1:] if line)
+            return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
+
+    async def closed(self) -> bool:
+        """Waits for the server to close it, whatever comes before that."""
+        async with asyncio.timeout(WAIT_S):
+            with suppress(ConnectionResetError):
+                await self.reader.read()
+            return True
+
+
+@dataclass
+class Server:
+    """A running server, and the connections to it."""
+
+    rest: Rest
+    http: HttpServer
+    port: int
+    connections: list[Connection] = field(default_factory=list)
+
+    async def connect(self) -> Connection:
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.connections.append(connection)
+        await self.until(lambda: len(self.http.server_state.connections) >= 1)
+        return connection
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():  # noqa: ASYNC110  # uvicorn tells nobody
+                await asyncio.sleep(0.001)
+
+    async def busy(self) -> Connection:
+        """A connection whose request is being worked on."""
+        self.rest.service.gate.clear()
+        working = len(self.rest.service.requests) + 1
+        connection = await self.connect()
+        connection.writer.write(ENCODE % len(IDS) + IDS)
+        await self.until(lambda: len(self.rest.service.requests) == working)
+        return connection
+
+
+@asynccontextmanager
+async def serve(**settings: float) -> AsyncIterator[Server]:
+    rest, limits = Rest(), RestSettings(**settings)  # type: ignore[arg-type]
+    http = HttpServer(rest.app(limits), limits)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        server = Server(rest, http, port)
+        await server.until(lambda: http.started)
+        try:
+            yield server
+        finally:
+            rest.service.gate.set()
+            for connection in server.connections:
+                connection.writer.close()
+            http.should_exit = True
+            await serving
+
+
+async def test_a_head_has_its_time() -> None:
+    async with serve(body_timeout_s=SOON_S) as server:
+        silent, slow = await server.connect(), await server.connect()
+        slow.writer.write(LIVEZ[:-2])
+        assert await silent.closed()
+        assert await slow.closed()
+
+
+async def test_the_next_head_has_its_time_from_its_first_byte_on() -> None:
+    async with serve(body_timeout_s=SOON_S) as server:
+        connection = await server.connect()
+        for _ in range(2):
+            assert (await connection.ask(LIVEZ))[0] == 200
+            await asyncio.sleep(2 * SOON_S)
+        connection.writer.write(LIVEZ[:10])
+        assert await connection.closed()
+
+
+async def test_a_head_that_is_too_long_is_refused_in_the_common_form() -> None:
+    async with serve(max_head_bytes=1000) as server:
+        fits = LIVEZ[:-2] + b"x: " + b"a" * (1000 - len(LIVEZ) - 5) + b"\r\n\r\n"
+        assert (await (await server.connect()).ask(fits))[0] == 200
+        status, headers, body = await (await server.connect()).ask(LIVEZ[:-2] + b"x: " + b"a" * 1000)
+        assert (status, headers["connection"], headers["x-content-type-options"]) == (431, "close", "nosniff")
+        assert orjson.loads(body)["status"] == 431
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"EVIL \x1b[31m\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused_in_the_common_form_and_not_repeated(request_: bytes) -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        status, headers, body = await connection.ask(request_)
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+        assert orjson.loads(body)["code"] == "malformed_request"
+        assert b"EVIL" not in body
+        assert await connection.closed()
+
+
+async def test_the_rest_of_a_body_that_was_answered_unread_has_its_time() -> None:
+    async with serve(body_timeout_s=SOON_S) as server:
+        server.rest.service.full = Overloaded("full")
+        connection = await server.connect()
+        assert (await connection.ask(ENCODE % 1000 + b"{"))[0] == 429
+        assert await connection.closed()
+
+
+async def test_a_connection_goes_on_after_a_body_that_was_answered_unread() -> None:
+    async with serve(body_timeout_s=10 * SOON_S) as server:
+        server.rest.service.full = Overloaded("full")
+        connection = await server.connect()
+        assert (await connection.ask(ENCODE % len(IDS)))[0] == 429
+        server.rest.service.full = None
+        assert (await connection.ask(IDS + ENCODE % len(IDS) + IDS))[0] == 200
+        assert (await connection.ask(LIVEZ))[0] == 200
+
+
+async def test_the_longest_idle_connection_makes_room() -> None:
+    async with serve(max_connections=3) as server:
+        first, second, third = [await server.connect() for _ in range(3)]
+        for connection in (first, second, third, first):
+            assert (await connection.ask(LIVEZ))[0] == 200
+        assert (await (await server.connect()).ask(MODELS))[0] == 200
+        assert await second.closed()
+        for connection in (first, third):
+            assert (await connection.ask(LIVEZ))[0] == 200
+
+
+async def test_a_connection_that_has_said_nothing_makes_room_too() -> None:
+    async with serve(max_connections=2) as server:
+        silent, busy = await server.connect(), await server.busy()
+        assert (await (await server.connect()).ask(MODELS))[0] == 200
+        assert await silent.closed()
+        server.rest.service.gate.set()
+        assert (await busy.answer())[0] == 200
+
+
+async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> None:
+    async with serve(max_connections=2) as server:
+        busy = [await server.busy() for _ in range(2)]
+        newcomer = await server.connect()
+        for path in (b"/livez", b"/readyz", b"/metrics"):
+            assert (await newcomer.ask(LIVEZ.replace(b"/livez", path)))[0] == 200
+        status, headers, body = await newcomer.ask(MODELS)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert orjson.loads(body)["code"] == "overloaded"
+        assert await newcomer.closed()
+        server.rest.service.gate.set()
+        assert [(await connection.answer())[0] for connection in busy] == [200, 200]
+        assert (await (await server.connect()).ask(MODELS))[0] == 200
+
+
+async def test_far_too_many_newcomers_are_not_heard() -> None:
+    async with serve(max_connections=1) as server:
+        busy = await server.busy()
+        newcomers = [await server.connect() for _ in range(MAX_SURPLUS + 8)]
+        await server.until(lambda: len(server.http.server_state.connections) <= 1 + MAX_SURPLUS)
+        server.rest.service.gate.set()
+        assert (await busy.answer())[0] == 200
+        assert len(newcomers) > MAX_SURPLUS
+
+
+async def test_a_client_that_does_not_read_its_last_answer_is_given_up() -> None:
+    async with serve(send_timeout_s=SOON_S) as server:
+        connection = await server.connect()
+        sock = connection.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        ids = b'{"token_ids":[[%s]]}' % b",".join([b"1"] * 1500)
+        head = (ENCODE % len(ids)).replace(b"host: x", b"host: x\r\nconnection: close")
+        connection.writer.write(head + ids)
+        await server.until(lambda: len(server.rest.service.requests) == 1)
+        await server.until(lambda: not server.http.server_state.connections)
+
+
+async def test_a_client_that_half_closes_is_taken_for_one_that_left() -> None:
+    async with serve() as server:
+        connection = await server.busy()
+        connection.writer.write_eof()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+        assert await connection.closed()
+        assert server.rest.counted(model="electra_demo", code="cancelled") == 1
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200

@@ -1,0 +1,143 @@
+"""Admission: a bounded queue that no client has for itself, and refusals that say when to come back."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.admission import SHARE, SPREAD, Admission, QueueBounds
+from service.errors import Overloaded, PayloadTooLarge
+
+
+def admission(max_sequences: int = 100, max_tokens: int = 10_000, *, engines: int = 1) -> Admission:
+    return Admission(QueueBounds(max_sequences, max_tokens), engines=engines)
+
+
+def let_in(room: Admission, client: str, *, length: int = 1, work_s: float = 0.01) -> bool:
+    """Adds one sequence if it may be added."""
+    try:
+        room.check(client, 1, length)
+    except Overloaded:
+        return False
+    room.add(client, length, work_s)
+    return True
+
+
+def fill(room: Admission, *clients: str, length: int = 1) -> list[int]:
+    """Has the clients send in turn until all of them are refused; how many each got in."""
+    got = dict.fromkeys(clients, 0)
+    room_left = True
+    while room_left:
+        outcomes = [let_in(room, client, length=length) for client in clients]
+        room_left = any(outcomes)
+        for client in clients:
+            got[client] = room._clients[client].sequences
+    return list(got.values())
+
+
+@pytest.mark.parametrize(("clients", "each"), [("a", 80), ("ab", 44), ("abc", 30)])
+def test_whoever_sends_without_end_leaves_room(clients: str, each: int) -> None:
+    room = admission()
+    assert all(abs(got - each) <= 1 for got in fill(room, *clients))
+    assert let_in(room, "new")
+
+
+def test_the_share_of_sequences_from_both_sides() -> None:
+    room = admission()
+    assert fill(room, "heavy") == [80]
+    with pytest.raises(Overloaded, match="at most 4 times what they leave free"):
+        room.check("heavy", 1, 1)
+    room.remove("heavy", 1, 0.01)
+    room.check("heavy", 1, 1)
+
+
+def test_the_share_of_positions_from_both_sides() -> None:
+    room = admission(max_tokens=1000)
+    room.add("heavy", 700, 1.0)
+    room.check("heavy", 1, 100)
+    with pytest.raises(Overloaded):
+        room.check("heavy", 1, 101)
+
+
+def test_who_waits_for_nothing_may_take_the_whole_queue() -> None:
+    room = admission()
+    room.check("a", 100, 10_000)
+    room.add("b", 10, 0.1)
+    room.check("a", 99, 9_990)
+    with pytest.raises(Overloaded):
+        room.check("a", 100, 100)
+
+
+def test_what_could_never_fit_is_not_told_to_come_back() -> None:
+    with pytest.raises(PayloadTooLarge):
+        admission().check("a", 101, 1)
+    with pytest.raises(PayloadTooLarge):
+        admission().check("a", 1, 10_001)
+
+
+def refusal(room: Admission, client: str, sequences: int = 1) -> Overloaded:
+    with pytest.raises(Overloaded) as refused:
+        room.check(client, sequences, sequences)
+    return refused.value
+
+
+def test_a_full_queue_is_to_be_come_back_to_when_it_is_done() -> None:
+    room = admission(max_sequences=2, engines=2)
+    for client in "ab":
+        room.add(client, 10, 3.0)
+    assert refusal(room, "c").retry_after_s == 3.0
+
+
+def test_a_client_over_its_share_comes_back_when_its_own_part_is_done() -> None:
+    room = admission(max_sequences=10)
+    for _ in range(7):
+        room.add("heavy", 1, 1.0)
+    room.add("light", 1, 1.0)
+    # Its 7 s take up to 14 s by turns with another, but all there is takes 8 s.
+    assert refusal(room, "heavy").retry_after_s == 8.0
+    room = admission(max_sequences=100)
+    for number in range(40):
+        for client in ("a", "b"):
+            room.add(client, 1, 1.0)
+        room.add(f"light {number % 2}", 1, 0.0)
+    assert refusal(room, "a", sequences=5).retry_after_s == 80.0
+
+
+def test_those_refused_together_do_not_come_back_together() -> None:
+    room = admission(max_sequences=1)
+    room.add("a", 1, 8.0)
+    waits = sorted(refusal(room, "b").retry_after_s or 0.0 for _ in range(100))
+    assert waits[0] == 8.0
+    assert waits[-1] < 8.0 * (1 + SPREAD)
+    gaps = [later - sooner for sooner, later in pairwise(waits)]
+    assert max(gaps) < 8.0 * SPREAD / 100 * 3
+
+
+def test_clients_that_wait_for_nothing_are_forgotten() -> None:
+    room = admission()
+    for number in range(1000):
+        room.add(f"client {number}", 1, 0.1)
+        room.remove(f"client {number}", 1, 0.1)
+    assert (room.clients, room.total.sequences, room.total.tokens, room.total.work_s) == (0, 0, 0, 0.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 400), st.booleans()), max_size=200))
+def test_no_client_that_holds_something_ever_passes_its_share(steps: list[tuple[str, int, bool]]) -> None:
+    room = admission(max_sequences=30, max_tokens=3000)
+    inside: list[tuple[str, int]] = []
+    for client, length, leave in steps:
+        if leave and inside:
+            room.remove(*inside.pop(0), 0.01)
+        held_before = client in room._clients
+        if let_in(room, client, length=length):
+            inside.append((client, length))
+            held, total = room._clients[client], room.total
+            if held_before:
+                assert held.sequences <= SHARE * (30 - total.sequences)
+                assert held.tokens <= SHARE * (3000 - total.tokens)
+        assert room.total.sequences == len(inside) <= 30
+        assert room.total.tokens == sum(tokens for _, tokens in inside) <= 3000
+        assert room.clients == len({name for name, _ in inside})

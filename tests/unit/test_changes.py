@@ -1,0 +1,391 @@
+"""Models that come, go and are replaced while requests are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import structlog
+
+from service.bootstrap import build_loading
+from service.changes import ModelChanges
+from service.engine.factory import LoadedModel
+from service.errors import (
+    Conflict,
+    InvalidInput,
+    ModelLoadFailed,
+    ModelNotFound,
+    ModelNotReady,
+    PresetError,
+    ShuttingDown,
+)
+from service.inference import EncodeRequest, InferenceService
+from service.metrics import Metrics
+from service.model_info import Change, ModelState
+from service.registry import ModelRegistry
+from service.settings import BatchingSettings, ModelSettings, Settings
+from service.tensors import Output, TokenInput
+from service.texts import TextEncoder
+from tests.fakes import FakeEngine, encoding, loaded_model
+
+SOON_S = 30.0
+"""For what takes no time, however busy the machine is."""
+
+
+def model(preset: str, name: str = "one", **fields: object) -> ModelSettings:
+    return ModelSettings.model_validate({"preset": preset, "name": name, **fields})
+
+
+@dataclass
+class Stage:
+    """A registry over fake engines, and what can be done to it.
+
+    Attributes:
+        engines: Every engine that was loaded, in order.
+        gate: Loading waits for it.
+        errors: What loading a preset raises, by its name.
+        reclaimed: How often memory was given back.
+    """
+
+    names: tuple[str, ...] = ("one", "two")
+    engines: list[FakeEngine] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    reclaimed: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self.metrics = Metrics("test")
+        settings = Settings(models=tuple(model("start", name) for name in self.names))
+        log = structlog.get_logger()
+        loading = build_loading(settings, self.metrics, log, load=self.load)
+        self.registry = ModelRegistry(settings.models, loading=loading, metrics=self.metrics)
+        self.changes = ModelChanges(
+            self.registry, loading=loading, max_sequences=settings.max_sequences, reclaim=self.reclaim, log=log
+        )
+        self.service = InferenceService(self.registry, TextEncoder(), max_timeout_s=SOON_S)
+
+    def load(self, settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+        self.gate.wait(SOON_S)
+        if settings.preset in self.errors:
+            raise self.errors[settings.preset]
+        engine = FakeEngine(max_length=16)
+        self.engines.append(engine)
+        return loaded_model(engine)
+
+    def reclaim(self) -> None:
+        self.reclaimed += 1
+
+    async def encode(self, name: str | None = "one") -> None:
+        tokens = TokenInput([np.array([1, 2], np.int64)])
+        await self.service.encode(EncodeRequest(tokens, model=name, outputs=frozenset({Output.MEAN})))
+
+    @property
+    def closed(self) -> list[bool]:
+        """Of each engine."""
+        return [engine.closed for engine in self.engines]
+
+    def replaced(self) -> bool:
+        """Whether the first model is another by now."""
+        return self.registry.ready_model("one").settings.preset == "next"
+
+    def counted(self, sample: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(sample, labels)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    made = Stage()
+    await made.registry.load_all()
+    yield made
+    for engine in made.engines:
+        engine.gate.set()
+    made.changes.stop()
+    await made.registry.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not condition():  # noqa: ASYNC110  # what is waited for is on other threads, too
+            await asyncio.sleep(0)
+
+
+async def test_a_reload_puts_the_new_model_in_place(stage: Stage) -> None:
+    before = stage.registry.ready_model("one")
+    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    after = stage.registry.ready_model("one")
+    assert after is not before
+    assert after.settings.preset == "next"
+    assert stage.closed == [True, False, False]
+    status = stage.changes.status("one")
+    assert (status.state, status.preset, status.change, status.reason) == (ModelState.READY, "next", None, "")
+    assert stage.counted("electra_model_loads_total", model="one", outcome="ok") == 2
+    assert stage.reclaimed == 1
+    await stage.encode()
+    assert len(stage.engines[2].batches) == 1
+
+
+async def test_the_old_model_serves_and_the_process_stays_ready_while_the_new_one_loads(stage: Stage) -> None:
+    stage.gate.clear()
+    reload = stage.changes.reload(model("next"))
+    assert not await reload.finished(0)
+    assert stage.changes.status("one").change is Change.RELOAD
+    assert stage.changes.status("one").state is ModelState.READY
+    assert stage.registry.ready
+    await stage.encode()
+    assert len(stage.engines[0].batches) == 1
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+
+
+async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) -> None:
+    stage.engines[0].gate.clear()
+    request = asyncio.create_task(stage.encode())
+    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    reload = stage.changes.reload(model("next"))
+    await until(stage.replaced)
+    await stage.encode()  # the next one has the new model, and does not wait for the old one
+    assert len(stage.engines[2].batches) == 1
+    assert not await reload.finished(0)
+    assert stage.closed == [False, False, False]
+    stage.engines[0].gate.set()
+    await request
+    assert await reload.finished(SOON_S)
+    assert stage.closed == [True, False, False]
+    assert len(stage.engines[0].batches) == 1
+
+
+async def test_a_request_that_has_found_its_model_and_not_yet_been_queued_is_answered(stage: Stage) -> None:
+    found = stage.registry.ready_model("one")
+    with found.users:  # as while its text is tokenized
+        reload = stage.changes.reload(model("next"))
+        await until(lambda: stage.registry.ready_model("one") is not found)
+        assert not await reload.finished(0)
+        (row,) = await found.batcher.submit([encoding(1, 2)], frozenset({Output.MEAN}))
+        assert row.get(Output.MEAN)[0] == 1.5
+        assert len(stage.engines[0].batches) == 1
+    assert await reload.finished(SOON_S)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PresetError("next: its weights\nare cut short"), "next: its weights are cut short"),
+        (RuntimeError("out of kernels"), "RuntimeError: out of kernels"),
+        (MemoryError(), "MemoryError: MemoryError"),
+    ],
+)
+async def test_a_reload_that_fails_leaves_what_is_there(stage: Stage, error: Exception, reason: str) -> None:
+    stage.errors["next"] = error
+    before = stage.registry.ready_model("one")
+    with pytest.raises(ModelLoadFailed) as failure:
+        await stage.changes.reload(model("next")).finished(SOON_S)
+    assert failure.value.message == reason
+    assert stage.registry.ready_model("one") is before
+    assert stage.registry.ready
+    status = stage.changes.status("one")
+    assert (status.state, status.preset, status.change, status.reason) == (ModelState.READY, "start", None, reason)
+    assert stage.counted("electra_model_loads_total", model="one", outcome="failed") == 1
+    assert stage.counted("electra_model_ready", model="one") == 1
+    await stage.encode()
+    assert await stage.changes.reload(model("start")).finished(SOON_S)
+    assert stage.changes.status("one").reason == ""
+
+
+async def test_a_model_is_loaded_under_a_new_name(stage: Stage) -> None:
+    stage.gate.clear()
+    load = stage.changes.load(model("next", "three"))
+    assert stage.changes.status("three").state is ModelState.LOADING
+    assert stage.counted("electra_model_ready", model="three") == 0
+    with pytest.raises(ModelNotReady):
+        await stage.encode("three")
+    assert stage.registry.ready
+    stage.gate.set()
+    assert await load.finished(SOON_S)
+    await stage.encode("three")
+    assert [info.name for info in stage.registry.infos()] == ["one", "two", "three"]
+    assert stage.counted("electra_model_ready", model="three") == 1
+
+
+async def test_a_new_model_that_cannot_be_loaded_is_listed_and_does_no_harm(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    with pytest.raises(ModelLoadFailed, match="no such preset"):
+        await stage.changes.load(model("bad", "three")).finished(SOON_S)
+    status = stage.changes.status("three")
+    assert (status.state, status.reason) == (ModelState.FAILED, "no such preset")
+    assert stage.registry.ready
+    with pytest.raises(ModelNotReady, match="three is failed"):
+        await stage.encode("three")
+    assert await stage.changes.load(model("good", "three")).finished(SOON_S)  # its name is not taken
+    assert stage.changes.status("three").reason == ""
+
+
+async def test_a_model_that_failed_can_be_reloaded_and_unloaded(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    for name in ("three", "four"):
+        with pytest.raises(ModelLoadFailed):
+            await stage.changes.load(model("bad", name)).finished(SOON_S)
+    stage.gate.clear()
+    reload = stage.changes.reload(model("good", "three"))
+    assert stage.changes.status("three").state is ModelState.LOADING
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+    assert await stage.changes.unload("four").finished(SOON_S)
+    assert [info.name for info in stage.registry.infos()] == ["one", "two", "three"]
+
+
+async def test_an_unloaded_model_answers_what_it_admitted_and_is_gone(stage: Stage) -> None:
+    stage.engines[0].gate.clear()
+    request = asyncio.create_task(stage.encode())
+    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    unload = stage.changes.unload("one")
+    assert stage.changes.status("one").state is ModelState.UNLOADING
+    with pytest.raises(ModelNotReady, match="one is unloading"):
+        await stage.encode()
+    assert not await unload.finished(0)
+    stage.engines[0].gate.set()
+    await request
+    assert await unload.finished(SOON_S)
+    assert stage.engines[0].closed
+    with pytest.raises(ModelNotFound):
+        await stage.encode()
+    assert stage.registry.label("one") == ""
+    assert stage.counted("electra_model_ready", model="one") is None
+    assert stage.registry.ready
+    assert stage.reclaimed == 1
+
+
+async def test_the_last_model_is_not_unloaded(stage: Stage) -> None:
+    first = stage.changes.unload("one")
+    with pytest.raises(Conflict, match="two is the only one that is ready"):
+        stage.changes.unload("two")
+    assert await first.finished(SOON_S)
+    with pytest.raises(Conflict):
+        stage.changes.unload("two")
+    await stage.encode("two")
+
+
+async def test_a_name_that_is_taken_is_a_conflict(stage: Stage) -> None:
+    with pytest.raises(Conflict, match="one is ready"):
+        stage.changes.load(model("next"))
+
+
+async def test_a_model_takes_one_change_at_a_time(stage: Stage) -> None:
+    stage.gate.clear()
+    reload, load = stage.changes.reload(model("next")), stage.changes.load(model("next", "three"))
+    with pytest.raises(Conflict, match="one has another change under way: reload"):
+        stage.changes.reload(model("next"))
+    for name in ("one", "three"):
+        with pytest.raises(Conflict):
+            stage.changes.unload(name)
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", "three"))
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+    assert await load.finished(SOON_S)
+
+
+async def test_loads_are_one_after_the_other(stage: Stage) -> None:
+    stage.engines[0].gate.clear()
+    request = asyncio.create_task(stage.encode())
+    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    first, second = stage.changes.reload(model("next")), stage.changes.reload(model("next", "two"))
+    await until(stage.replaced)
+    assert not await second.finished(0)
+    assert len(stage.engines) == 3, "the second load waits until the first one's predecessor is closed"
+    stage.engines[0].gate.set()
+    await request
+    assert await first.finished(SOON_S)
+    assert await second.finished(SOON_S)
+
+
+@pytest.mark.parametrize("change", ["reload", "unload"])
+async def test_there_must_be_a_model_to_change(stage: Stage, change: str) -> None:
+    with pytest.raises(ModelNotFound, match="must be one of one, two"):
+        stage.changes.unload("none") if change == "unload" else stage.changes.reload(model("next", "none"))
+
+
+async def test_limits_that_the_transports_do_not_take_are_refused(stage: Stage) -> None:
+    with pytest.raises(InvalidInput, match="at most 256") as refusal:
+        stage.changes.reload(model("next", limits={"max_sequences": 257}))
+    assert refusal.value.field == "limits"
+    with pytest.raises(InvalidInput, match="must not exceed batching"):
+        stage.changes.load(model("next", "three", batching={"max_queue_sequences": 255}))
+    assert [info.name for info in stage.registry.infos()] == ["one", "two"]
+
+
+async def test_nothing_is_changed_before_the_start_is_over_nor_after_the_end_has_begun() -> None:
+    stage = Stage()
+    with pytest.raises(ModelNotReady):
+        stage.changes.reload(model("next"))
+    await stage.registry.load_all()
+    stage.changes.stop()
+    with pytest.raises(ShuttingDown):
+        stage.changes.unload("one")
+    await stage.registry.close()
+
+
+async def test_an_end_gives_up_the_changes_under_way_and_loses_no_request() -> None:
+    stage = Stage()
+    await stage.registry.load_all()
+    stage.engines[0].gate.clear()
+    request = asyncio.create_task(stage.encode())
+    await until(lambda: bool(stage.registry.ready_model("one").users.count))
+    replaced = stage.changes.reload(model("next"))
+    await until(stage.replaced)
+    waiting = stage.changes.reload(model("next", "two"))
+    stage.changes.stop()
+    stage.registry.refuse()
+    for change in (replaced, waiting):
+        with pytest.raises(ShuttingDown):
+            await change.finished(SOON_S)
+    stage.engines[0].gate.set()
+    await request
+    await stage.registry.close()
+    assert all(engine.closed for engine in stage.engines)
+
+
+async def test_who_asked_may_leave(stage: Stage) -> None:
+    stage.gate.clear()
+    asking = asyncio.create_task(stage.changes.reload(model("next")).finished(SOON_S))
+    await asyncio.sleep(0)
+    asking.cancel()
+    stage.gate.set()
+    await until(stage.replaced)
+
+
+async def test_the_model_that_was_alone_need_not_be_named_whatever_comes() -> None:
+    stage = Stage(names=("one",))
+    await stage.registry.load_all()
+    assert await stage.changes.load(model("next", "two")).finished(SOON_S)
+    assert stage.registry.ready_model(None).name == "one"
+    assert stage.registry.label(None) == "one"
+    assert await stage.changes.unload("one").finished(SOON_S)
+    assert stage.registry.ready_model(None).name == "two"
+    await stage.registry.close()
+
+
+async def test_timings_are_kept_where_nothing_but_the_weights_is_new(stage: Stage) -> None:
+    quiet = stage.registry.ready_model("one").loaded.timings
+    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    assert stage.registry.ready_model("one").loaded.timings is quiet
+    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    assert stage.registry.ready_model("one").loaded.timings is not quiet
+
+
+async def test_nothing_holds_what_was_replaced() -> None:
+    stage = Stage()
+    await stage.registry.load_all()
+    gone = weakref.ref(stage.registry.ready_model("one").batcher)
+    engine = weakref.ref(stage.engines.pop(0))
+    await stage.encode()
+    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    gc.collect()
+    assert (gone(), engine()) == (None, None)
+    await stage.registry.close()

@@ -1,0 +1,22 @@
+"""The limit of descriptors, in a process of its own: once raised it stays."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+PROGRAM = """
+import resource
+from service.descriptors import raise_descriptor_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+print(raise_descriptor_limit(), raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+def test_a_process_takes_as_many_as_it_may_have() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    told = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, timeout=60).stdout.split()
+    most = 2**20 if hard == resource.RLIM_INFINITY else hard
+    assert [int(number) for number in told] == [most] * 3
