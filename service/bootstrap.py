@@ -29,14 +29,16 @@ from service.batching.queue import RequestQueue
 from service.batching.runner import EngineRunner
 from service.changes import ModelChanges
 from service.engine.factory import LoadedModel, load_model
+from service.errors import SettingsError
 from service.inference import InferenceService
 from service.lifecycle import OnReady, Process
 from service.loading import Loading, ModelLoader
 from service.metrics import Metrics
 from service.presets.sources import default_sources
 from service.registry import ModelRegistry
-from service.settings import BatchingSettings, SecuritySettings, Settings
+from service.settings import BatchingSettings, SecuritySettings, Settings, TracingSettings
 from service.texts import TextEncoder
+from service.tracing.base import Tracer
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
 """Makes the planner of a loaded model."""
@@ -62,12 +64,13 @@ def build_process(
         make_planner: What cuts a model's batches; default: `build_planner`.
     """
     metrics = Metrics(__version__)
+    tracer = build_tracer(settings.tracing)
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     changes = build_changes(settings, registry, loading, log)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
-    rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests)
-    grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests)
+    rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
+    grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     tls = build_tls(settings.security, log)
     callers = build_callers(settings.security.api_keys_file, settings.security, log)
     most = settings.max_sequences
@@ -83,7 +86,25 @@ def build_process(
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
+        tracer=tracer,
     )
+
+
+def build_tracer(settings: TracingSettings) -> Tracer | None:
+    """What makes spans, where they are wanted.
+
+    Raises:
+        SettingsError: They are, and OpenTelemetry is not installed.
+    """
+    if not settings.enabled:
+        return None
+    try:
+        from service.tracing.otel import otlp_tracer
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "tracing.enabled needs the extra `tracing`: pip install 'electra-serve[tracing]'"
+        ) from error
+    return otlp_tracer(__version__, LoopClock().now)
 
 
 def build_callers(keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:

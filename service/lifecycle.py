@@ -18,12 +18,14 @@ from typing import Final
 import structlog
 
 from service import memory
+from service.abandonable import run_abandonable
 from service.api.grpc.server import GrpcServer
 from service.api.rest.port import HttpPort
 from service.changes import ModelChanges
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
 from service.settings import LifecycleSettings
+from service.tracing.base import Tracer
 
 EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2
@@ -33,6 +35,8 @@ SAME_SIGNAL_S: Final = 1.0
 its group."""
 SIDE_GRACE_S: Final = 1.0
 """How long the last requests for admin and metrics have. All that they could still wait for has ended by then."""
+SPANS_GRACE_S: Final = 2.0
+"""How long the last spans have to be taken by whoever collects them."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
@@ -51,6 +55,7 @@ class Process:
         settings: How long to drain.
         log: Where each step is told.
         on_ready: Called once, when requests can come.
+        tracer: What has spans yet to send at the end, where requests are traced.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Process:
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
         on_ready: OnReady,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._rest = rest
         self._grpc = grpc
         self._sides = sides
@@ -103,6 +110,7 @@ class Process:
             answered = await self._drain()
             await self._registry.close()
             await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
+            await self._send_spans()
         return EXIT_OK if answered else EXIT_FORCED
 
     async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
@@ -142,6 +150,11 @@ class Process:
         forced.cancel()
         self._log.info("stopped")
         return answered
+
+    async def _send_spans(self) -> None:
+        if self._tracer is not None:
+            with contextlib.suppress(TimeoutError):  # nobody takes them
+                await asyncio.wait_for(run_abandonable(self._tracer.close), SPANS_GRACE_S)
 
     def _signalled(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -277,6 +277,15 @@ class LogSettings(_Section):
     """Whether each request leaves a line at level info."""
 
 
+class TracingSettings(_Section):
+    """Spans of requests and batches."""
+
+    enabled: bool = False
+    """Whether spans are sent, by OTLP over gRPC; needs the extra `tracing`. Where to, and how many, OpenTelemetry's own
+    variables say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`. Each recorded request costs a part of a
+    millisecond; off costs nothing."""
+
+
 class Settings(BaseSettings):
     """The whole tree.
 
@@ -308,6 +317,7 @@ class Settings(BaseSettings):
     hub: HubSettings = HubSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
