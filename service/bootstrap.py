@@ -24,9 +24,12 @@ from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
+from service.batching.patience import Patience
 from service.batching.planner import Planner
 from service.batching.queue import RequestQueue
+from service.batching.record import FlightRecorder
 from service.batching.runner import EngineRunner
+from service.batching.traced import trace_batch
 from service.changes import ModelChanges
 from service.engine.factory import LoadedModel, load_model
 from service.errors import SettingsError
@@ -65,7 +68,7 @@ def build_process(
     """
     metrics = Metrics(__version__)
     tracer = build_tracer(settings.tracing)
-    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner)
+    loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     changes = build_changes(settings, registry, loading, log)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
@@ -149,11 +152,13 @@ def build_loading(
     *,
     load: ModelLoader | None = None,
     make_planner: PlannerFactory | None = None,
+    tracer: Tracer | None = None,
 ) -> Loading:
     """What makes models that answer, each behind a batcher of its own."""
+    planned = make_planner or build_planner
 
     def make_batcher(name: str, loaded: LoadedModel, batching: BatchingSettings) -> Batcher:
-        return build_batcher(name, loaded, batching, metrics, log, make_planner=make_planner or build_planner)
+        return build_batcher(name, loaded, batching, metrics, log, make_planner=planned, tracer=tracer)
 
     return Loading(
         limits=settings.limits,
@@ -218,6 +223,7 @@ def build_batcher(
     log: structlog.typing.FilteringBoundLogger,
     *,
     make_planner: PlannerFactory,
+    tracer: Tracer | None = None,
 ) -> Batcher:
     """Queue, planner and threads of one model, and its gauges."""
     clock = LoopClock()
@@ -232,6 +238,9 @@ def build_batcher(
         metrics=metrics.batches(name),
         log=log.bind(model=name),
         max_window_sequences=batching.max_window_sequences,
+        patience=Patience(batching.hang_timeout_s),
+        recorder=FlightRecorder(batching.recorded_batches),
+        observe=None if tracer is None else partial(trace_batch, tracer, name),
     )
     metrics.watch_queue(
         name,
@@ -240,5 +249,6 @@ def build_batcher(
         oldest_wait_s=lambda: queue.oldest_wait_s(clock.now()),
         running=lambda: batcher.running_sequences,
         compilations=lambda: sum(engine.compilations for engine in loaded.engines),
+        alive=lambda: batcher.alive,
     )
     return batcher

@@ -19,6 +19,7 @@ from functools import partial
 
 import structlog
 
+from service.batching.record import BatchRecord
 from service.errors import (
     Conflict,
     InvalidInput,
@@ -102,6 +103,10 @@ class ModelChanges:
     def status(self, name: str) -> ModelStatus:
         """One model; raises `ModelNotFound`."""
         return self._registry.slot(name).status()
+
+    def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
+        """What became of the last batches of every model that answers, by its name."""
+        return self._registry.records()
 
     def settings(self, name: str) -> ModelSettings:
         """What a model is loaded by; raises `ModelNotFound`."""

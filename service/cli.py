@@ -111,9 +111,9 @@ def serve(settings: Settings, *, load: Loader | None = None) -> int:
         return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
 
     code = uvloop.run(run())
-    if abandoned():
-        # A model was loading when the signal came. Native code runs on that thread: tearing the interpreter down
-        # under it can crash, and waiting for it can take minutes.
+    if code or abandoned():
+        # A model was loading when the signal came, or an engine was left behind. Native code runs on that thread:
+        # tearing the interpreter down under it can crash, and waiting for it can take for ever.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -3,6 +3,9 @@
     listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ refuse connections,
     finish what is in flight (≤ drain_timeout_s) ─ close engines ─ stop admin and metrics ─ exit
 
+A model whose engine will not come back ends the process likewise, but without waiting long. SIGUSR1 has the flight
+recorders told to the log.
+
 All servers listen before the models are loaded, so that probes get an answer from the first second. Those for admin
 and metrics, where they have ports of their own, answer until nothing is left to tell of. The signal handlers are ours.
 """
@@ -13,6 +16,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -30,11 +34,19 @@ from service.tracing.base import Tracer
 EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2
 """In-flight requests were given up: the drain limit passed, or a second signal came."""
+EXIT_FAULT: Final = 3
+"""An engine hangs or has ended, or the batcher failed: only another process can mend it."""
 SAME_SIGNAL_S: Final = 1.0
 """A second signal that comes sooner is taken for an echo of the first: some supervisors signal both a process and
 its group."""
 SIDE_GRACE_S: Final = 1.0
 """How long the last requests for admin and metrics have. All that they could still wait for has ended by then."""
+ENGINE_GRACE_S: Final = 5.0
+"""How long engines have to end the batch that they are at, once nobody waits for it any more."""
+FAULT_GRACE_S: Final = 2.0
+"""How long a process with a fault still answers: for probes to see that it is not ready, and for what other models
+have accepted."""
+TEND_S: Final = 0.25
 SPANS_GRACE_S: Final = 2.0
 """How long the last spans have to be taken by whoever collects them."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -96,6 +108,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGUSR1, self._tell_batches)
         rest_port = self._rest.listen()
         for side in self._sides:
             port = side.listen()
@@ -108,10 +121,12 @@ class Process:
             await self._start(rest_port, grpc_port, rest)
         finally:
             answered = await self._drain()
-            await self._registry.close()
+            closed = await self._registry.close(ENGINE_GRACE_S)
             await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
             await self._send_spans()
-        return EXIT_OK if answered else EXIT_FORCED
+        if self._registry.failure and not self._stop.is_set():
+            return EXIT_FAULT
+        return EXIT_OK if answered and closed else EXIT_FORCED
 
     async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
         """Loads the models, tells that they are there, and waits for a signal."""
@@ -126,19 +141,29 @@ class Process:
         self._grpc.set_serving(serving=True)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
-        await asyncio.wait((stopped, rest), return_when=asyncio.FIRST_COMPLETED)
+        tending = asyncio.create_task(self._tend())
+        await asyncio.wait((stopped, rest, tending), return_when=asyncio.FIRST_COMPLETED)
+        tending.cancel()
+
+    async def _tend(self) -> None:
+        """Has gRPC's health follow readiness; returns when a model has failed for good."""
+        while not (failure := self._registry.failure):
+            self._grpc.set_serving(serving=self._registry.ready)
+            await asyncio.sleep(TEND_S)
+        self._log.critical("ending, because a model has failed", failure=failure)
 
     async def _drain(self) -> bool:
         """Stops both servers once what they accepted is answered; False where some was given up."""
         self._log.info("draining", delay_s=self._settings.drain_delay_s, timeout_s=self._settings.drain_timeout_s)
         self._registry.retire()
         self._grpc.set_serving(serving=False)
-        if self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._force.wait(), self._settings.drain_delay_s)
+        delay_s, grace_s = self._patience()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._force.wait(), delay_s)
         self._changes.stop()
         self._registry.refuse()
-        grace_s = 0.0 if self._force.is_set() else self._settings.drain_timeout_s
+        if self._force.is_set():
+            grace_s = 0.0
         stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s))
         forced = asyncio.create_task(self._force.wait())
         await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED, timeout=grace_s)
@@ -150,6 +175,16 @@ class Process:
         forced.cancel()
         self._log.info("stopped")
         return answered
+
+    def _patience(self) -> tuple[float, float]:
+        """Seconds to go on as before, and then to finish what was accepted."""
+        if self._stop.is_set():
+            return self._settings.drain_delay_s, self._settings.drain_timeout_s
+        return (FAULT_GRACE_S, FAULT_GRACE_S) if self._registry.failure else (0.0, self._settings.drain_timeout_s)
+
+    def _tell_batches(self) -> None:
+        for model, records in self._registry.records().items():
+            self._log.info("flight recorder", model=model, batches=[asdict(record) for record in records])
 
     async def _send_spans(self) -> None:
         if self._tracer is not None:

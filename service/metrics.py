@@ -38,6 +38,7 @@ class BatchMetrics:
         self.padded_tokens = metrics.padded_tokens.labels(model)
         self.engine_failures = metrics.engine_failures.labels(model)
         self.non_finite_rows = metrics.non_finite_rows.labels(model)
+        self.out_of_memory = metrics.out_of_memory.labels(model)
 
 
 class Metrics:
@@ -98,6 +99,7 @@ class Metrics:
         self.padded_tokens = counter("electra_padded_tokens_total", "Positions computed, padding included.")
         self.engine_failures = counter("electra_engine_failures_total", "Batches in which the engine raised.")
         self.non_finite_rows = counter("electra_non_finite_rows_total", "Sequences whose outputs were not finite.")
+        self.out_of_memory = counter("electra_out_of_memory_total", "Batches for which memory was short.")
 
     def _define_gauges(self) -> None:
         def gauge(name: str, text: str) -> Gauge:
@@ -110,11 +112,12 @@ class Metrics:
         )
         self.running_sequences = gauge("electra_running_sequences", "Sequences in the engine.")
         self.compilations = gauge("electra_compilations_after_warm_up", "Graphs compiled after warm-up; should be 0.")
+        self.engine_alive = gauge("electra_engine_alive", "1 while every engine is fed and none is late, else 0.")
         self.model_ready = gauge("electra_model_ready", "1 when the model is ready, else 0.")
         self.model_load_seconds = gauge("electra_model_load_seconds", "From the start of loading to ready.")
         self._model_gauges = (
             self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
-            self.compilations, self.model_ready, self.model_load_seconds,
+            self.compilations, self.engine_alive, self.model_ready, self.model_load_seconds,
         )  # fmt: skip
         self.model_loads = Counter(
             "electra_model_loads_total",
@@ -152,6 +155,7 @@ class Metrics:
         yield from (self.requests, self.request_seconds, self.model_loads, *self._model_gauges)
         yield from (self.queue_wait, self.compute, self.batch_sequences, self.batch_tokens)
         yield from (self.real_tokens, self.padded_tokens, self.engine_failures, self.non_finite_rows)
+        yield self.out_of_memory
 
     def batches(self, model: str) -> BatchMetrics:
         """What the batcher of `model` writes."""
@@ -166,6 +170,7 @@ class Metrics:
         oldest_wait_s: Callable[[], float],
         running: Callable[[], float],
         compilations: Callable[[], float],
+        alive: Callable[[], float],
     ) -> None:
         """Has the gauges of `model` read these functions at each scrape, so they are never stale."""
         self.queued_sequences.labels(model).set_function(sequences)
@@ -173,6 +178,7 @@ class Metrics:
         self.oldest_wait.labels(model).set_function(oldest_wait_s)
         self.running_sequences.labels(model).set_function(running)
         self.compilations.labels(model).set_function(compilations)
+        self.engine_alive.labels(model).set_function(alive)
 
     def observe_request(self, *, transport: str, model: str, code: str, seconds: float) -> None:
         """Counts one answered request.

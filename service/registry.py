@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from service.batching.batcher import Batcher
+from service.batching.record import BatchRecord
 from service.errors import Conflict, ModelNotFound, ModelNotReady
 from service.loading import Loading
 from service.metrics import Metrics
@@ -54,6 +55,16 @@ class ModelRegistry:
     def ready(self) -> bool:
         """Whether what was configured has been loaded, all that is READY has its engines fed, and nobody retires."""
         return self.started and not self._retired and all(served.batcher.alive for served in self.ready_models())
+
+    @property
+    def failure(self) -> str:
+        """Which model will not come back, and why; empty while none has failed."""
+        failed = ((served.name, served.batcher.failure) for served in self._open())
+        return next((f"{name}: {failure}" for name, failure in failed if failure), "")
+
+    def records(self) -> dict[str, tuple[BatchRecord, ...]]:
+        """What became of the last batches of every model that answers, by its name."""
+        return {served.name: served.batcher.records() for served in self.ready_models()}
 
     def label(self, model: str | None) -> str:
         """A model's name for metrics, "" for any other; None means the one that need not be named."""
@@ -185,14 +196,21 @@ class ModelRegistry:
         for served in self._open():
             served.batcher.refuse()
 
-    async def close(self) -> None:
-        """Fails what still waits and frees the engines."""
+    async def close(self, within_s: float | None = None) -> bool:
+        """Fails what still waits and frees the engines.
+
+        Args:
+            within_s: Seconds that they have to end what they are at. None: as long as it takes.
+
+        Returns:
+            Whether they have.
+        """
         closing = self._open()
         self._leaving.clear()
         for slot in self._slots.values():
             slot.state = ModelState.UNLOADING
             self._metrics.model_ready.labels(slot.settings.name).set(0)
-        await asyncio.gather(*(served.batcher.close() for served in closing))
+        return all(await asyncio.gather(*(served.batcher.close(within_s) for served in closing)))
 
     def _open(self) -> list[ServedModel]:
         placed = (slot.served for slot in self._slots.values())

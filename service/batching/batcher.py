@@ -10,14 +10,20 @@ So batches grow with load by themselves, and an idle engine starts as soon as th
 
 Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
 run again in halves, before anything that waits, until the row at fault is alone; the other rows get their answers.
+Where memory was short, batches are at most half as large from then on: whoever else uses it will hardly leave.
+
+An engine that is late makes the model not alive until it is back. One that does not come back is a failure: what is in
+its hands may have done it, and fails; what waits is told to try again elsewhere; and the process has to end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 
@@ -25,13 +31,19 @@ from service.batching.clock import Clock
 from service.batching.cost import Correction, CostModel
 from service.batching.gathering import Gathering
 from service.batching.job import Job, Row
+from service.batching.patience import Patience
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
+from service.batching.record import BatchOutcome, BatchRecord, Flight, FlightRecorder
 from service.batching.runner import EngineRunner, Ran
-from service.errors import DeadlineExceeded, EngineFailure, InternalError, ServiceError, ShuttingDown
+from service.batching.watchdog import Watchdog
+from service.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
 from service.metrics import BatchMetrics
 from service.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
 from service.tracing.base import RequestSpan
+
+BatchObserver: TypeAlias = Callable[[BatchRecord, Sequence[Entry[Row]]], None]
+"""Takes a batch that has ended, and its rows in order of turn."""
 
 
 class Batcher:
@@ -45,6 +57,9 @@ class Batcher:
         metrics: Where batches are counted.
         log: Where engine failures are written.
         max_window_sequences: How many waiting sequences the planner looks at.
+        patience: How long an engine may take.
+        recorder: Keeps what became of the last batches.
+        observe: Told of each batch that has ended, after its rows are answered.
     """
 
     def __init__(
@@ -57,6 +72,9 @@ class Batcher:
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
         max_window_sequences: int,
+        patience: Patience,
+        recorder: FlightRecorder,
+        observe: BatchObserver | None = None,
     ) -> None:
         self._queue = queue
         self._planner = planner
@@ -65,14 +83,21 @@ class Batcher:
         self._metrics = metrics
         self._log = log
         self._max_window_sequences = max_window_sequences
+        self._recorder = recorder
+        self._observe_batch = observe
+        self._watchdog = Watchdog(runners, patience, clock, stalled=self._set_stalled, lost=self._lose)
         self._correction = Correction()
         self._refusing = False
+        self._stalled = False
         self._feeding = False
         self._gathering: Gathering | None = None
         self._halves: deque[Sequence[Entry[Row]]] = deque()  # of batches that failed, to be run before what waits
+        self._in_flight: dict[Flight, Sequence[Entry[Row]]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self.running_sequences = 0
+        self.failure = ""
+        """Why nothing will come of this model any more; empty while something will."""
 
     @property
     def queue(self) -> RequestQueue[Row]:
@@ -91,14 +116,19 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether every engine is being fed."""
-        return self._feeding
+        """Whether every engine is being fed, and none is late."""
+        return self._feeding and not self._stalled
+
+    def records(self) -> tuple[BatchRecord, ...]:
+        """What became of the last batches, oldest first."""
+        return self._recorder.records()
 
     def start(self) -> None:
         """Begins to feed the engines."""
         self._feeding = True
         for runner in self._runners:
             runner.notify(self._feed_next)
+        self._watchdog.start()
         self._feed_soon()
 
     async def submit(
@@ -128,6 +158,7 @@ class Batcher:
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: `timeout_s` passed first.
             EngineFailure: The engine fails on one of them.
+            ModelNotReady: The engine failed before their turn came.
         """
         self._check_open()
         if timeout_s is not None and timeout_s <= 0:
@@ -164,15 +195,31 @@ class Batcher:
         """Admits nothing new from now on; what was admitted is answered."""
         self._refusing = True
 
-    async def close(self) -> None:
-        """Stops feeding, fails what still waits, and closes the engines."""
+    async def close(self, within_s: float | None = None) -> bool:
+        """Stops feeding, fails what still waits, and closes the engines when they are done.
+
+        Args:
+            within_s: Seconds that they have; then they are left to themselves. None: as long as it takes.
+
+        Returns:
+            Whether they were closed.
+        """
         self.refuse()
         self._feeding = False
         self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
-        await self._idle.wait()
+        try:
+            await asyncio.wait_for(self._idle.wait(), within_s)
+        except TimeoutError:
+            self._lose("an engine has not ended in time")
+        self._watchdog.stop()
+        if self.failure:
+            return False
         await asyncio.gather(*(runner.close() for runner in self._runners))
+        return True
 
     def _check_open(self) -> None:
+        if self.failure:
+            raise ModelNotReady("the model's engine has failed, and the service is about to start anew")
         if self._refusing:
             raise ShuttingDown("the service is shutting down and admits nothing new")
 
@@ -217,20 +264,45 @@ class Batcher:
                     self._start_next(runner)
                 else:
                     break
-        except Exception:  # noqa: BLE001  # a fault of ours: told, and seen by probes
-            self._stop_feeding()
+        except Exception as error:  # noqa: BLE001  # a fault of ours: told, and seen by probes
+            self._log.exception("choosing a batch failed")
+            self._fail_for_good(
+                f"{type(error).__name__} while a batch was chosen", InternalError("no batch was chosen")
+            )
 
     def _start_next(self, runner: EngineRunner) -> None:
         entries, shape = self._choose()
         if entries:
             self._start(runner, entries, shape)
 
-    def _stop_feeding(self) -> None:
-        """After a fault of ours: the service is not ready from now on, and nobody waits for what will not come."""
+    def _set_stalled(self, stalled: bool) -> None:
+        self._stalled = stalled
+        if stalled:
+            self._log.error("an engine is late", batches=self._told())
+        else:
+            self._log.warning("the engine that was late is back")
+
+    def _lose(self, reason: str) -> None:
+        """Nothing will come of the engines any more: nobody waits for it."""
+        self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
+
+    def _fail_for_good(self, reason: str, error: ServiceError) -> None:
+        """What runs may be what did it, so it must not be tried elsewhere; what waits is told `error`."""
+        if self.failure:
+            return
+        self.failure = reason
         self._feeding = False
         self.refuse()
-        self._fail_waiting(InternalError("internal error while choosing a batch"))
-        self._log.exception("the engines are no longer fed")
+        self._log.critical("the model has failed", reason=reason, batches=self._told())
+        for flight, entries in self._in_flight.items():
+            flight.outcome = BatchOutcome.GIVEN_UP
+            self._fail(entries, EngineFailure(f"{reason} while this sequence was with it"))
+            self._settle(entries)
+        self._in_flight.clear()
+        self._fail_waiting(error)
+
+    def _told(self) -> list[dict[str, object]]:
+        return [asdict(record) for record in self.records()]
 
     def _fail_waiting(self, error: ServiceError) -> None:
         waiting = self._queue.window(self._queue.sequences)
@@ -268,27 +340,59 @@ class Batcher:
         try:
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
-            expected_s = self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor
-            runner.run(batch, outputs, expected_s, partial(self._finish, entries, shape))
+            flight = Flight(
+                shape=shape,
+                admitted_at=min(entry.admitted_at for entry in entries),
+                chosen_at=self._clock.now(),
+                real_tokens=sum(entry.item.encoding.real_tokens for entry in entries),
+                outputs=outputs,
+                expected_s=self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor,
+            )
+            self._in_flight[flight] = entries
+            self._recorder.add(flight)
+            runner.run(batch, outputs, flight.expected_s, partial(self._finish, flight))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
             self._give_up(entries)
 
-    def _finish(self, entries: Sequence[Entry[Row]], shape: BatchShape, came: Ran | BaseException) -> None:
+    def _finish(self, flight: Flight, came: Ran | BaseException) -> None:
         """Takes one batch back. Where the engine raised, runs it again in halves until one row is left to blame."""
+        entries = self._in_flight.pop(flight, None)
+        if entries is None:  # given up meanwhile
+            return
         try:
+            flight.ended_at = self._clock.now()
             if isinstance(came, Ran):
-                self._observe(came, entries, shape)
+                self._observe(came, flight, len(entries))
                 self._answer(came, entries)
+                self._settle(entries)
             else:
-                self._metrics.engine_failures.inc()
-                self._log.error("engine failed", rows=len(entries), length=shape.length, error=f"{came!r:.500}")
-                if len(entries) > 1:
-                    self._bisect(entries)
-                    return
-                self._blame(entries, came)
-            self._settle(entries)
+                self._fall_back(flight, entries, came)
+            if self._observe_batch is not None:
+                self._observe_batch(flight.record(), entries)
         except Exception:  # noqa: BLE001  # as above
             self._give_up(entries)
+
+    def _fall_back(self, flight: Flight, entries: Sequence[Entry[Row]], error: BaseException) -> None:
+        """What to do with a batch on which the engine raised."""
+        memory = isinstance(error, MemoryError)
+        flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
+        flight.error = type(error).__name__
+        self._metrics.engine_failures.inc()
+        self._log.error("engine failed", rows=len(entries), length=flight.shape.length, error=f"{error!r:.500}")
+        if memory:
+            self._metrics.out_of_memory.inc()
+            self._make_smaller(flight.shape)
+        if len(entries) > 1:
+            self._bisect(entries)
+        else:
+            self._blame(entries, error)
+            self._settle(entries)
+
+    def _make_smaller(self, shape: BatchShape) -> None:
+        """Halves the budget by the batch that was too large; not again for those that were cut before that."""
+        if shape.rows > 1 and shape.tokens <= self._planner.max_tokens:
+            self._planner.limit(shape.tokens // 2)
+            self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
     def _bisect(self, entries: Sequence[Entry[Row]]) -> None:
         """Has both halves run before anything that waits, one at a time like any batch."""
@@ -309,6 +413,7 @@ class Batcher:
         self._fail(entries, failure)
 
     def _give_up(self, entries: Sequence[Entry[Row]]) -> None:
+        self._in_flight = {flight: others for flight, others in self._in_flight.items() if others is not entries}
         self._fail(entries, InternalError("internal error while batching"))
         self._settle(entries)
         self._log.exception("batch failed outside the engine", rows=len(entries))
@@ -328,12 +433,17 @@ class Batcher:
                 self._metrics.non_finite_rows.inc()
                 self._fail([entry], EngineFailure("the model's output for this sequence is not finite"))
 
-    def _observe(self, ran: Ran, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+    def _observe(self, ran: Ran, flight: Flight, rows: int) -> None:
+        flight.seconds = ran.seconds
+        flight.started_at = (flight.ended_at or 0.0) - ran.seconds
+        flight.non_finite_rows = rows - int(ran.finite[:rows].sum())
+        flight.outcome = BatchOutcome.NON_FINITE if flight.non_finite_rows else BatchOutcome.OK
+        shape = flight.shape
         self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
         self._metrics.compute_s.observe(ran.seconds)
-        self._metrics.sequences.observe(len(entries))
+        self._metrics.sequences.observe(rows)
         self._metrics.tokens.observe(shape.tokens)
-        self._metrics.real_tokens.inc(sum(entry.item.encoding.real_tokens for entry in entries))
+        self._metrics.real_tokens.inc(flight.real_tokens)
         self._metrics.padded_tokens.inc(shape.tokens)
 
     def _fail_late(self, now: float) -> None:

@@ -71,6 +71,16 @@ class Planner:
         return self._cost
 
     @property
+    def max_tokens(self) -> int:
+        """Most positions in a micro-batch of several rows, whatever its cost."""
+        return self._max_tokens
+
+    def limit(self, max_tokens: int) -> None:
+        """Allows fewer positions from now on."""
+        self._max_tokens = max_tokens
+        self._batch_s = {length: self._seconds_by_rows(length) for length in self._batch_s}
+
+    @property
     def batch_tokens(self) -> int:
         """Most positions, padding included, in any micro-batch of several rows that both bounds and the grid allow.
 

@@ -12,14 +12,16 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.batching.clock import Clock, Timer
+from service.batching.engine_thread import EngineThread
+from service.batching.patience import Pace, Patience
 from service.engine.base import Engine
 from service.tensors import Batch, ModelOutput, Output, Outputs
 
@@ -67,7 +69,7 @@ class EngineRunner:
     def __init__(self, engine: Engine, name: str, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._thread = EngineThread(name)
         self._expected_s: deque[float] = deque()  # of the batches in flight, the running one first
         self._began = 0.0  # when the running one did
         self._timer: Timer | None = None
@@ -83,6 +85,17 @@ class EngineRunner:
     def in_flight(self) -> int:
         """How many batches it has, the running one included."""
         return len(self._expected_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is there."""
+        return self._thread.alive
+
+    def pace(self, patience: Patience) -> Pace:
+        """How the running batch does; in time where none runs."""
+        if not self._expected_s:
+            return Pace.IN_TIME
+        return patience.pace(self._clock.now() - self._began, self._expected_s[0])
 
     @property
     def remaining_s(self) -> float:
@@ -105,17 +118,21 @@ class EngineRunner:
             expected_s: How long it should take.
             done: Called once on the event loop, before the runner says that it is free.
         """
-        self._executor.submit(self._compute, asyncio.get_running_loop(), batch, outputs, done)
+        self._thread.submit(partial(self._compute, asyncio.get_running_loop(), batch, outputs, done))
         if not self._expected_s:
             self._began = self._clock.now()
         self._expected_s.append(expected_s)
         self._pace()
 
     async def close(self) -> None:
-        """Waits for the thread to finish and closes the engine."""
+        """Closes the engine after what is in flight, and ends the thread."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._engine.close)
-        self._executor.shutdown(wait=True)
+        closed: asyncio.Future[BaseException | None] = loop.create_future()
+        self._thread.submit(partial(self._close_engine, loop, closed))
+        self._thread.close()
+        error = await closed
+        if error is not None:
+            raise error
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch, outputs: Outputs, done: Done) -> None:
         """On the engine's thread. `run_in_executor` would take two futures and a turn of the loop more to say so."""
@@ -128,6 +145,15 @@ class EngineRunner:
         except BaseException as error:  # noqa: BLE001  # an engine may raise anything, and its batch waits to hear of it
             came = error
         loop.call_soon_threadsafe(self._finish, done, came)
+
+    def _close_engine(self, loop: asyncio.AbstractEventLoop, closed: asyncio.Future[BaseException | None]) -> None:
+        """On the engine's thread."""
+        failure: BaseException | None = None
+        try:
+            self._engine.close()
+        except BaseException as error:  # noqa: BLE001  # handed to whoever awaits it
+            failure = error
+        loop.call_soon_threadsafe(closed.set_result, failure)
 
     def _finish(self, done: Done, came: Ran | BaseException) -> None:
         self._expected_s.popleft()

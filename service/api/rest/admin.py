@@ -1,4 +1,4 @@
-"""`/admin/v1/models`: what is served, with more than callers may know, and changes to it.
+"""`/admin/v1`: what is served, with more than callers may know, changes to it, and its last batches.
 
 A change is answered when it has come to its end, so that a script needs one call and its exit code: 201 or 200 with the
 model as it is then, 204 where it has gone, or the problem that it came to. Who would rather not wait that long says so
@@ -7,7 +7,7 @@ by `wait_s`, is answered 202 with the model as it is meanwhile, and asks for it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,12 +25,14 @@ from service.api.rest.boundary import request_id
 from service.api.rest.caller import caller_of
 from service.api.rest.model_settings import changed_model, new_model
 from service.api.rest.respond import json_response
+from service.batching.record import BatchRecord
 from service.changes import Underway
 from service.errors import InternalError, ServiceError
 from service.model_info import ModelStatus
 from service.settings import ModelSettings, RestSettings
 
 MODELS_PATH: Final = "/admin/v1/models"
+BATCHES_PATH: Final = "/admin/v1/flight-recorder"
 DEFAULT_WAIT_S: Final = 600.0
 MAX_WAIT_S: Final = 3600.0
 
@@ -51,6 +53,10 @@ class Administration(Protocol):
 
     def status(self, name: str) -> ModelStatus:
         """One model; raises `service.errors.ModelNotFound`."""
+        ...
+
+    def batches(self) -> Mapping[str, Sequence[BatchRecord]]:
+        """What became of the last batches of every model, by its name."""
         ...
 
     def settings(self, name: str) -> ModelSettings:
@@ -109,6 +115,12 @@ class AdminEndpoints:
         """One model; raises `ModelNotFound`."""
         with self._watch(request, f"GET {MODELS_PATH}/{{name}}", name):
             return json_response(self._administration.status(name))
+
+    async def list_batches(self, request: Request) -> Response:
+        """The last batches of every model."""
+        with self._watch(request, f"GET {BATCHES_PATH}"):
+            told = self._administration.batches().items()
+            return json_response({"models": [{"model": name, "batches": batches} for name, batches in told]})
 
     async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model under a new name; raises a `ServiceError`."""

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
 from service import errors
-from service.api.rest.admin import MODELS_PATH, AdminEndpoints
+from service.api.rest.admin import BATCHES_PATH, MODELS_PATH, AdminEndpoints
 from service.api.rest.bare import bare_app
 from service.api.rest.body import JSON_MEDIA_TYPE, SlowBody
 from service.api.rest.openapi import JsonObject, Responses, json_answer, problems, schema_of
 from service.api.rest.schemas import Problem
+from service.batching.record import BatchRecord
 from service.model_info import ModelStatus
 from service.settings import ModelSettings
 
@@ -37,7 +38,24 @@ class StatusesAnswer(BaseModel):
     models: tuple[ModelStatus, ...]
 
 
-_SCHEMAS: Final = (ModelStatus, StatusesAnswer, ModelSettings, Problem)
+class ModelBatches(BaseModel):
+    """The last batches of one model, oldest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    batches: tuple[BatchRecord, ...]
+
+
+class BatchesAnswer(BaseModel):
+    """What `GET /admin/v1/flight-recorder` answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    models: tuple[ModelBatches, ...]
+
+
+_SCHEMAS: Final = (ModelStatus, StatusesAnswer, BatchesAnswer, ModelSettings, Problem)
 
 
 def create_admin_app(endpoints: AdminEndpoints, *, keyed: bool) -> FastAPI:
@@ -68,6 +86,13 @@ def _add_reading(app: FastAPI, endpoints: AdminEndpoints) -> None:
         summary="Describe one model",
         description="One model, what is being done to it, and why it could not be loaded the last time.",
         responses=json_answer("The model.", ModelStatus) | problems(*_ALWAYS, errors.ModelNotFound),
+    )
+    add(
+        BATCHES_PATH,
+        endpoints.list_batches,
+        summary="The flight recorder",
+        description="Shapes, times and outcomes of each model's last batches, oldest first; nothing of their contents.",
+        responses=json_answer("The batches.", BatchesAnswer) | problems(*_ALWAYS),
     )
 
 

@@ -17,8 +17,10 @@ from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.cost import CostModel
 from service.batching.job import Row
+from service.batching.patience import Patience
 from service.batching.planner import Planner
 from service.batching.queue import RequestQueue
+from service.batching.record import FlightRecorder
 from service.batching.runner import EngineRunner
 from service.errors import DeadlineExceeded, EngineFailure, InternalError, Overloaded, ShuttingDown
 from service.metrics import Metrics
@@ -70,6 +72,8 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> 
         metrics=metrics.batches("m"),
         log=log or structlog.get_logger(),
         max_window_sequences=32,
+        patience=Patience(30.0),
+        recorder=FlightRecorder(16),
     )
     return Rig(batcher, fakes, clock, metrics)
 

@@ -20,10 +20,12 @@ from service.api.callers import Callers
 from service.api.keys import KeyRing
 from service.api.rest.admin import AdminEndpoints
 from service.api.rest.admin_app import create_admin_app
+from service.batching.record import BatchRecord, Flight, FlightRecorder
 from service.changes import Underway
 from service.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
 from service.model_info import Change, ModelState, ModelStatus
 from service.settings import ModelSettings, RestSettings
+from service.tensors import BatchShape, Output
 from tests.unit.api.rest.conftest import connect
 
 KEY = "0123456789abcdef"
@@ -53,6 +55,11 @@ class FakeAdministration:
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         return (self.status("one"), ModelStatus("two", "./no", ModelState.FAILED, reason="no such folder"))
+
+    def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
+        recorder = FlightRecorder(1)
+        recorder.add(Flight(BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
+        return {"one": recorder.records()}
 
     def status(self, name: str) -> ModelStatus:
         if name == "none":

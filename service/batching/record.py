@@ -1,0 +1,116 @@
+"""The flight recorder: what became of the last batches, without a word of what was in them.
+
+A `Flight` is written to while its batch is on its way; a `BatchRecord` is what may be told of it. The recorder keeps
+the last so many flights, those that have not ended included: after a fault they are what one wants to see.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.tensors import BatchShape, Outputs
+
+
+class BatchOutcome(StrEnum):
+    """What became of a batch."""
+
+    RUNNING = "running"
+    OK = "ok"
+    NON_FINITE = "non_finite"
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch, as it may be told.
+
+    Times are seconds of the event loop's clock, which begins anywhere and never goes back.
+
+    Attributes:
+        admitted_at: When the row that waited longest was admitted.
+        chosen_at: When the batch was cut from what waited.
+        started_at: When the engine began; None: not yet, or it raised.
+        ended_at: When the batch was back; None: not yet.
+        rows: B.
+        length: S, the padded length.
+        real_tokens: Unmasked positions.
+        outputs: What was asked of the engine, by name.
+        expected_s: Seconds that it should take, by the cost model.
+        seconds: Seconds that the engine took; None where it raised or has not ended.
+        outcome: What became of it.
+        error: The type of what the engine raised; "" where it did not.
+        non_finite_rows: Rows whose output was not finite.
+    """
+
+    admitted_at: float
+    chosen_at: float
+    started_at: float | None
+    ended_at: float | None
+    rows: int
+    length: int
+    real_tokens: int
+    outputs: tuple[str, ...]
+    expected_s: float
+    seconds: float | None
+    outcome: BatchOutcome
+    error: str
+    non_finite_rows: int
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One batch on its way; attributes as of `BatchRecord`."""
+
+    shape: BatchShape
+    admitted_at: float
+    chosen_at: float
+    real_tokens: int
+    outputs: Outputs
+    expected_s: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    seconds: float | None = None
+    outcome: BatchOutcome = BatchOutcome.RUNNING
+    error: str = ""
+    non_finite_rows: int = 0
+
+    def record(self) -> BatchRecord:
+        """What may be told of it now."""
+        return BatchRecord(
+            admitted_at=self.admitted_at,
+            chosen_at=self.chosen_at,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            rows=self.shape.rows,
+            length=self.shape.length,
+            real_tokens=self.real_tokens,
+            outputs=tuple(sorted(output.value for output in self.outputs)),
+            expected_s=self.expected_s,
+            seconds=self.seconds,
+            outcome=self.outcome,
+            error=self.error,
+            non_finite_rows=self.non_finite_rows,
+        )
+
+
+class FlightRecorder:
+    """The last batches of one model.
+
+    Args:
+        size: How many are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._flights: deque[Flight] = deque(maxlen=size)
+
+    def add(self, flight: Flight) -> None:
+        """Keeps one more; the oldest goes when there are too many."""
+        self._flights.append(flight)
+
+    def records(self) -> tuple[BatchRecord, ...]:
+        """What is kept, oldest first."""
+        return tuple(flight.record() for flight in self._flights)

@@ -1,0 +1,36 @@
+"""Tells a tracer of the batches whose requests are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.batching.job import Row
+from service.batching.queue import Entry
+from service.batching.record import BatchRecord
+from service.tracing.base import BatchTimes, Tracer, Waited
+
+
+def trace_batch(tracer: Tracer, model: str, record: BatchRecord, entries: Sequence[Entry[Row]]) -> None:
+    """Has a batch's spans made, if it ran.
+
+    Args:
+        tracer: Makes them.
+        model: The model's name.
+        record: What became of the batch.
+        entries: Its rows.
+    """
+    if record.started_at is None or record.ended_at is None:
+        return
+    waited = [Waited(entry.item.job.span, entry.admitted_at) for entry in entries if entry.item.job.span is not None]
+    if waited:
+        tracer.batch(
+            BatchTimes(record.chosen_at, record.started_at, record.ended_at),
+            {
+                "electra.model": model,
+                "electra.outcome": record.outcome.value,
+                "electra.rows": record.rows,
+                "electra.length": record.length,
+                "electra.real_tokens": record.real_tokens,
+            },
+            waited,
+        )

@@ -1,0 +1,62 @@
+"""Looks at a model's engines twice a second: whether their threads live, and whether their batches end in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from service.batching.clock import Clock, Timer
+from service.batching.patience import Pace, Patience
+from service.batching.runner import EngineRunner
+
+LOOK_S: Final = 0.5
+
+
+class Watchdog:
+    """Runs on the event loop, so it sees engines only; a loop that hangs is for the liveness probe to see.
+
+    Args:
+        runners: The engines.
+        patience: How long they may take.
+        clock: Says when to look again.
+        stalled: Called when an engine has stalled, and again when none has any more.
+        lost: Called once, with the reason, when an engine will not come back; nothing is looked at after that.
+    """
+
+    def __init__(
+        self,
+        runners: Sequence[EngineRunner],
+        patience: Patience,
+        clock: Clock,
+        *,
+        stalled: Callable[[bool], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._runners = runners
+        self._patience = patience
+        self._clock = clock
+        self._tell_stalled = stalled
+        self._tell_lost = lost
+        self._stalled = False
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Looks for the first time, half a second from now."""
+        self._timer = self._clock.call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        """Looks no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        paces = {runner.pace(self._patience) for runner in self._runners}
+        if not all(runner.alive for runner in self._runners):
+            self._tell_lost("an engine's thread has ended")
+        elif Pace.HUNG in paces:
+            self._tell_lost("an engine hangs")
+        else:
+            if (Pace.STALLED in paces) != self._stalled:
+                self._stalled = not self._stalled
+                self._tell_stalled(self._stalled)
+            self.start()
