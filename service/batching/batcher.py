@@ -213,6 +213,8 @@ class Batcher:
             self._lose("an engine has not ended in time")
         self._watchdog.stop()
         if self.failure:
+            for runner in self._runners:
+                runner.leave()
             return False
         await asyncio.gather(*(runner.close() for runner in self._runners))
         return True
@@ -265,10 +267,8 @@ class Batcher:
                 else:
                     break
         except Exception as error:  # noqa: BLE001  # a fault of ours: told, and seen by probes
-            self._log.exception("choosing a batch failed")
-            self._fail_for_good(
-                f"{type(error).__name__} while a batch was chosen", InternalError("no batch was chosen")
-            )
+            reason = f"{type(error).__name__} while a batch was chosen"
+            self._fail_for_good(reason, InternalError("internal error while choosing a batch"), cause=error)
 
     def _start_next(self, runner: EngineRunner) -> None:
         entries, shape = self._choose()
@@ -286,20 +286,20 @@ class Batcher:
         """Nothing will come of the engines any more: nobody waits for it."""
         self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
 
-    def _fail_for_good(self, reason: str, error: ServiceError) -> None:
+    def _fail_for_good(self, reason: str, error: ServiceError, cause: Exception | None = None) -> None:
         """What runs may be what did it, so it must not be tried elsewhere; what waits is told `error`."""
         if self.failure:
             return
         self.failure = reason
         self._feeding = False
         self.refuse()
-        self._log.critical("the model has failed", reason=reason, batches=self._told())
         for flight, entries in self._in_flight.items():
             flight.outcome = BatchOutcome.GIVEN_UP
             self._fail(entries, EngineFailure(f"{reason} while this sequence was with it"))
             self._settle(entries)
         self._in_flight.clear()
         self._fail_waiting(error)
+        self._log.critical("the model has failed", reason=reason, batches=self._told(), exc_info=cause)
 
     def _told(self) -> list[dict[str, object]]:
         return [asdict(record) for record in self.records()]

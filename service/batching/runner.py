@@ -134,6 +134,10 @@ class EngineRunner:
         if error is not None:
             raise error
 
+    def leave(self) -> None:
+        """Ends the thread, should it ever come back; the engine is not closed."""
+        self._thread.close()
+
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch, outputs: Outputs, done: Done) -> None:
         """On the engine's thread. `run_in_executor` would take two futures and a turn of the loop more to say so."""
         came: Ran | BaseException

@@ -3,108 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching.admission import QueueBounds
-from service.batching.batcher import Batcher
 from service.batching.cost import CostModel
-from service.batching.job import Row
-from service.batching.patience import Patience
-from service.batching.planner import Planner
-from service.batching.queue import RequestQueue
-from service.batching.record import FlightRecorder
-from service.batching.runner import EngineRunner
-from service.errors import DeadlineExceeded, EngineFailure, InternalError, Overloaded, ShuttingDown
-from service.metrics import Metrics
+from service.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
 from service.tensors import Batch, ModelOutput, Output, Outputs, RowOutput
-from tests.fakes import FakeClock, FakeEngine, encoding
+from tests.fakes import FakeEngine, encoding
+from tests.unit.batching.rig import SEQUENCE, Rig, close, hold, make_rig, turns
 
-SEQUENCE: Outputs = frozenset({Output.SEQUENCE})
 CLS: Outputs = frozenset({Output.CLS})
-
-
-@dataclass
-class Rig:
-    """A batcher over fake engines and a fake clock."""
-
-    batcher: Batcher
-    engines: Sequence[FakeEngine]
-    clock: FakeClock
-    metrics: Metrics
-    tasks: list[asyncio.Task[list[RowOutput]]] = field(default_factory=list)
-
-    @property
-    def engine(self) -> FakeEngine:
-        return self.engines[0]
-
-    def submit(
-        self, *rows: Sequence[int], outputs: Outputs = SEQUENCE, **options: object
-    ) -> asyncio.Task[list[RowOutput]]:
-        encodings = [encoding(*row) for row in rows]
-        task = asyncio.create_task(self.batcher.submit(encodings, outputs, **options))  # type: ignore[arg-type]
-        self.tasks.append(task)
-        return task
-
-    def metric(self, name: str) -> float:
-        value = self.metrics.registry.get_sample_value(name, {"model": "m"})
-        assert value is not None
-        return value
-
-
-def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> Rig:
-    clock = FakeClock()
-    metrics = Metrics("test")
-    fakes = engines or (FakeEngine(max_rows=8),)
-    queue: RequestQueue[Row] = RequestQueue(QueueBounds(max_sequences, 100_000))
-    batcher = Batcher(
-        queue=queue,
-        planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),
-        runners=[EngineRunner(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
-        clock=clock,
-        metrics=metrics.batches("m"),
-        log=log or structlog.get_logger(),
-        max_window_sequences=32,
-        patience=Patience(30.0),
-        recorder=FlightRecorder(16),
-    )
-    return Rig(batcher, fakes, clock, metrics)
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = make_rig()
-    made.batcher.start()
-    yield made
-    await close(made)
-
-
-async def close(rig: Rig) -> None:
-    for engine in rig.engines:
-        engine.gate.set()
-    await rig.batcher.close()
-    await asyncio.gather(*rig.tasks, return_exceptions=True)
-
-
-async def turns(count: int = 20) -> None:
-    """Lets the event loop run what is ready."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def hold(rig: Rig) -> asyncio.Task[list[RowOutput]]:
-    """Has the engine run a first request and hold it, so that what follows queues up."""
-    rig.engine.gate.clear()
-    first = rig.submit([1])
-    await turns()
-    return first
 
 
 async def test_rows_come_back_in_order(rig: Rig) -> None:
@@ -411,8 +324,9 @@ async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig) -> None:
     assert not rig.batcher.alive
     with pytest.raises(InternalError):
         await waiting
-    with pytest.raises(ShuttingDown):
+    with pytest.raises(ModelNotReady):
         await rig.submit([1])
+    assert rig.batcher.failure == "ValueError while a batch was chosen"
     assert rig.batcher.queue.sequences == 0
 
 

@@ -31,6 +31,7 @@ from tests.unit.api.rest.conftest import connect
 KEY = "0123456789abcdef"
 HEADERS = {"x-api-key": KEY}
 MODELS = "/admin/v1/models"
+BATCHES = "/admin/v1/flight-recorder"
 CURRENT = ModelSettings.model_validate({"preset": "./v1", "name": "one", "dtype": "bfloat16", "sha256": "0" * 64})
 
 
@@ -251,12 +252,19 @@ async def test_the_log_says_who_did_what(client: httpx.AsyncClient, admin: Admin
     ]  # fmt: skip
 
 
+async def test_the_last_batches_are_told(client: httpx.AsyncClient) -> None:
+    [one] = (await client.get(BATCHES)).json()["models"]
+    assert one["model"] == "one"
+    [batch] = one["batches"]
+    assert (batch["rows"], batch["length"], batch["outputs"], batch["outcome"]) == (2, 8, ["mean_output"], "running")
+
+
 async def test_the_document_describes_it(admin: Admin, client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     OpenAPI.model_validate(document)
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
-    assert set(document["paths"]) == {MODELS, f"{MODELS}/{{name}}", f"{MODELS}/{{name}}/reload"}
+    assert set(document["paths"]) == {MODELS, f"{MODELS}/{{name}}", f"{MODELS}/{{name}}/reload", BATCHES}
     for item in document["paths"].values():
         for operation in item.values():
             assert operation["security"]

@@ -1,0 +1,94 @@
+"""A batcher over fake engines and a fake clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from service.batching.admission import QueueBounds
+from service.batching.batcher import Batcher
+from service.batching.cost import CostModel
+from service.batching.job import Row
+from service.batching.patience import Patience
+from service.batching.planner import Planner
+from service.batching.queue import RequestQueue
+from service.batching.record import FlightRecorder
+from service.batching.runner import EngineRunner
+from service.metrics import Metrics
+from service.tensors import Output, Outputs, RowOutput
+from tests.fakes import FakeClock, FakeEngine, encoding
+
+SEQUENCE: Final[Outputs] = frozenset({Output.SEQUENCE})
+HANG_S: Final = 30.0
+
+
+@dataclass
+class Rig:
+    """A batcher over fake engines and a fake clock."""
+
+    batcher: Batcher
+    engines: Sequence[FakeEngine]
+    clock: FakeClock
+    metrics: Metrics
+    tasks: list[asyncio.Task[list[RowOutput]]] = field(default_factory=list)
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self.engines[0]
+
+    def submit(
+        self, *rows: Sequence[int], outputs: Outputs = SEQUENCE, **options: object
+    ) -> asyncio.Task[list[RowOutput]]:
+        encodings = [encoding(*row) for row in rows]
+        task = asyncio.create_task(self.batcher.submit(encodings, outputs, **options))  # type: ignore[arg-type]
+        self.tasks.append(task)
+        return task
+
+    def metric(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name, {"model": "m"})
+        assert value is not None
+        return value
+
+
+def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> Rig:
+    clock = FakeClock()
+    metrics = Metrics("test")
+    fakes = engines or (FakeEngine(max_rows=8),)
+    queue: RequestQueue[Row] = RequestQueue(QueueBounds(max_sequences, 100_000))
+    batcher = Batcher(
+        queue=queue,
+        planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),
+        runners=[EngineRunner(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
+        clock=clock,
+        metrics=metrics.batches("m"),
+        log=log or structlog.get_logger(),
+        max_window_sequences=32,
+        patience=Patience(HANG_S),
+        recorder=FlightRecorder(16),
+    )
+    return Rig(batcher, fakes, clock, metrics)
+
+
+async def close(rig: Rig) -> None:
+    for engine in rig.engines:
+        engine.gate.set()
+    await rig.batcher.close()
+    await asyncio.gather(*rig.tasks, return_exceptions=True)
+
+
+async def turns(count: int = 20) -> None:
+    """Lets the event loop run what is ready."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def hold(rig: Rig) -> asyncio.Task[list[RowOutput]]:
+    """Has the engine run a first request and hold it, so that what follows queues up."""
+    rig.engine.gate.clear()
+    first = rig.submit([1])
+    await turns()
+    return first

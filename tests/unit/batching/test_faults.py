@@ -1,0 +1,168 @@
+"""Engines that are late, hang, end or are short of memory, and what is remembered of their batches."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+import pytest
+
+from service.batching.patience import FACTOR, SLACK_S
+from service.batching.record import BatchOutcome, BatchRecord
+from service.batching.watchdog import LOOK_S
+from service.errors import EngineFailure, ModelNotReady
+from service.tensors import Batch
+from tests.fakes import FakeEngine
+from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
+
+EXPECTED_S = 0.011
+"""Of a lone row of one id, by the rig's cost model; nearly."""
+LATE_S = FACTOR * EXPECTED_S + SLACK_S + LOOK_S
+
+
+def pass_time(rig: Rig, seconds: float) -> None:
+    """Moves the clock as time passes: in small steps."""
+    for _ in range(int(seconds / LOOK_S) + 1):
+        rig.clock.advance(LOOK_S)
+
+
+def outcomes(rig: Rig) -> list[BatchOutcome]:
+    return [record.outcome for record in rig.batcher.records()]
+
+
+async def test_an_engine_in_time_is_not_late(rig: Rig) -> None:
+    first = await hold(rig)
+    pass_time(rig, SLACK_S - LOOK_S)
+    assert rig.batcher.alive
+    rig.engine.gate.set()
+    await first
+
+
+async def test_a_late_engine_is_not_alive_until_it_is_back(rig: Rig) -> None:
+    first = await hold(rig)
+    pass_time(rig, LATE_S)
+    assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
+    rig.engine.gate.set()
+    await first
+    pass_time(rig, LOOK_S)
+    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+    await rig.submit([2])
+
+
+async def test_an_engine_that_hangs_is_given_up(rig: Rig) -> None:
+    running = await hold(rig)
+    waiting = [rig.submit([2]) for _ in range(3)]
+    await turns()
+    pass_time(rig, LATE_S + HANG_S)
+    assert rig.batcher.failure == "an engine hangs"
+    with pytest.raises(EngineFailure, match="hangs"):  # may be what did it: not to be tried elsewhere
+        await running
+    for task in waiting:
+        with pytest.raises((ModelNotReady, EngineFailure)):
+            await task
+    with pytest.raises(ModelNotReady):
+        await rig.submit([3])
+    assert (rig.batcher.queue.sequences, rig.batcher.running_sequences) == (0, 0)
+
+
+async def test_a_batch_that_was_given_up_may_end_after_all(rig: Rig) -> None:
+    running = await hold(rig)
+    pass_time(rig, LATE_S + HANG_S)
+    with pytest.raises(EngineFailure):
+        await running
+    rig.engine.gate.set()
+    while not rig.engine.batches:
+        await turns()
+    await turns()
+    assert rig.batcher.running_sequences == 0
+    assert outcomes(rig) == [BatchOutcome.GIVEN_UP]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_thread_that_ends_is_noticed_while_it_is_idle(rig: Rig) -> None:
+    await rig.submit([1])
+    end_thread(rig)
+    rig.clock.advance(LOOK_S)
+    assert rig.batcher.failure == "an engine's thread has ended"
+    assert not rig.batcher.alive
+
+
+def end_thread(rig: Rig) -> None:
+    """Ends the engine's thread, which waits for work, as a fault in native code or an exit from it would."""
+    engine_thread = rig.batcher._runners[0]._thread
+    thread = engine_thread._thread
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    engine_thread.submit(lambda: None)  # it hears of it when it next runs Python
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_closing_does_not_wait_for_an_engine_that_hangs() -> None:
+    rig = make_rig()
+    rig.batcher.start()
+    running = await hold(rig)
+    began = time.monotonic()
+    assert not await rig.batcher.close(within_s=0.05)
+    assert time.monotonic() - began < 5
+    with pytest.raises(EngineFailure):
+        await running
+    rig.engine.gate.set()
+
+
+async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
+    rig = make_rig(FakeEngine(max_rows=8))
+    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
+    rig.batcher.start()
+    first = await hold(rig)
+    waiting = [rig.submit([n] * 10) for n in range(2, 10)]
+    await turns()
+    rig.engine.gate.set()
+    await first
+    for n, task in enumerate(waiting, start=2):
+        [row] = await task
+        assert row.sequence_output is not None
+        assert row.sequence_output[0, 0] == n
+    assert rig.metric("electra_out_of_memory_total") == 1
+    assert rig.batcher.batch_tokens == 8 * 10 // 2
+    await close(rig)
+
+
+def short_of_memory(batch: Batch, *, most_rows: int) -> None:
+    if batch.shape.rows > most_rows:
+        raise MemoryError
+
+
+async def test_a_row_for_which_memory_is_short_even_alone_fails_alone(rig: Rig) -> None:
+    tokens = rig.batcher.batch_tokens
+    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=0)
+    with pytest.raises(EngineFailure):
+        await rig.submit([1, 2, 3])
+    assert rig.batcher.batch_tokens == tokens, "no smaller batch would have helped"
+    assert outcomes(rig) == [BatchOutcome.OUT_OF_MEMORY]
+
+
+async def test_the_recorder_tells_what_became_of_batches_and_not_what_was_in_them(rig: Rig) -> None:
+    rig.engine.poison = {66}
+    await rig.submit([1, 2, 3])
+    with pytest.raises(EngineFailure):
+        await rig.submit([66])
+    running = await hold(rig)
+    told = rig.batcher.records()
+    assert [record.outcome for record in told] == [
+        BatchOutcome.OK, BatchOutcome.NON_FINITE, BatchOutcome.RUNNING,
+    ]  # fmt: skip
+    first = told[0]
+    assert (first.rows, first.length, first.real_tokens, first.outputs) == (1, 3, 3, ("sequence_output",))
+    assert first.seconds is not None
+    assert first.started_at is not None
+    assert told[1].non_finite_rows == 1
+    assert (told[2].ended_at, told[2].seconds) == (None, None)
+    assert all(not isinstance(getattr(first, name), (bytes, list)) for name in BatchRecord.__slots__)
+    rig.engine.gate.set()
+    await running
+
+
+async def test_no_more_is_recorded_than_asked_for(rig: Rig) -> None:
+    for _ in range(20):
+        await rig.submit([1])
+    assert len(rig.batcher.records()) == 16
