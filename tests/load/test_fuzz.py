@@ -35,6 +35,10 @@ SHORT: Final = 150
 LONG: Final = 10_000
 PATIENCE_S: Final = 30.0
 SCRIPT: Final = Script(batch_s=0.0, position_s=0.0000001, faults=False)
+ONEOF: Final = "input"
+"""What gRPC calls ids or texts together; JSON has no name for that."""
+SERVERS_FAULTS: Final = frozenset({500, 502, 503})
+"""504 is none: a generated header may leave a request a millisecond."""
 CALLERS_FAULTS: Final = {"malformed_request", "invalid_input", "payload_too_large", "model_not_found"}
 CALLERS_STATUSES: Final = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 SEEDS: Final = (
@@ -156,14 +160,13 @@ def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report)
     """Schemathesis: what the document allows and what it does not; each answer is one that the document promises."""
     import schemathesis
     from schemathesis import checks
+    from schemathesis.core.result import Ok
 
     schema = schemathesis.openapi.from_dict(rest.get("/openapi.json").json())
-    promised = [
-        checks.not_a_server_error,
-        *(checks.CHECKS.get_by_name(name) for name in ("status_code_conformance", "content_type_conformance")),
-        checks.CHECKS.get_by_name("response_schema_conformance"),
-    ]
-    operations = [operation.ok() for operation in schema.get_all_operations()]
+    promised = checks.CHECKS.get_by_names(
+        ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+    )
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     statuses: Counter[int] = Counter()
     for operation in operations:
 
@@ -172,6 +175,7 @@ def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report)
         def check(case: Any) -> None:
             answer = case.call(base_url=str(rest.base_url), timeout=PATIENCE_S)
             statuses[answer.status_code] += 1
+            assert answer.status_code not in SERVERS_FAULTS
             case.validate_response(answer, checks=promised)
 
         check()
@@ -207,7 +211,7 @@ def _verdict(outcome: Outcome) -> tuple[object, ...]:
     """All that must be alike, but for the numbers."""
     if isinstance(outcome, Answer):
         return ("ok", outcome.model, outcome.sequences, outcome.tokens, *outcome.truncated)
-    return (outcome.code, outcome.field)
+    return (outcome.code, None if outcome.field == ONEOF else outcome.field)
 
 
 def _check_same_numbers(one: Outcome, other: Outcome) -> None:

@@ -117,7 +117,7 @@ def _shape(tensor: pb.Tensor, field: str) -> tuple[int, ...]:
     if rank not in {1, 2}:
         raise InvalidInput(f"shape must have 1 or 2 dimensions; received {rank}", field=field)
     shape = tuple(tensor.shape)
-    if min(shape) < 1:
+    if min(shape) < rank - 1:  # that a single sequence is empty is not the wire's to judge
         raise InvalidInput(f"every dimension must be at least 1; received shape {list(shape)}", field=field)
     return shape
 

@@ -110,6 +110,8 @@ def _outputs(names: object) -> Outputs:
         return DEFAULT_OUTPUTS
     if not isinstance(names, list) or not set(map(type, names)) <= {str}:
         raise MalformedRequest("outputs must be a list of strings; received another type", field="outputs")
+    if len(names) > len(_OUTPUTS):
+        raise InvalidInput(f"outputs must be at most {len(_OUTPUTS)} values; received {len(names)}", field="outputs")
     if not _OUTPUTS.keys() >= set(names):
         raise InvalidInput(f"outputs must be among {', '.join(_OUTPUTS)}; received an unknown one", field="outputs")
     return frozenset(map(_OUTPUTS.__getitem__, names))

@@ -27,7 +27,12 @@ _TEXT_SCHEMA: Final = {
         {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PAIR_SCHEMA]}},
     ]
 }
-_OUTPUTS_SCHEMA: Final = {"type": "array", "minItems": 1, "items": {"enum": [output.value for output in Output]}}
+_OUTPUTS_SCHEMA: Final = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": len(Output),
+    "items": {"enum": [output.value for output in Output]},
+}
 _FORMAT_SCHEMA: Final = {"enum": ["float", "base64"]}
 
 
