@@ -38,7 +38,7 @@ MAX_CONCURRENT_STREAMS: Final = 4096
 default, so that they are refused with a word instead."""
 MAX_PENDING_CALLS: Final = 16_384
 """Calls that have come and that the event loop has not taken up yet. gRPC cancels what is over this, by default by
-chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused properly."""
+chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 LINGER_S: Final = 0.1
