@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.types import Scope
+from starlette.requests import Request
 
 from service.api.callers import Callers
 from service.api.rest.protocol import CERTIFIED
 
 
-def caller_of(scope: Scope, headers: Mapping[str, str], callers: Callers) -> str:
+def caller_of(request: Request, callers: Callers, headers: Mapping[str, str] | None = None) -> str:
     """The caller's name; the request's body has not been read.
+
+    Args:
+        request: Whose caller.
+        callers: Who may ask.
+        headers: Those of the request, where they have been read already.
 
     Raises:
         Unauthenticated: It may not ask.
     """
-    peer = scope["client"]
-    return callers.name_of(headers, peer[0] if peer else "", certified=CERTIFIED in scope["state"])
+    peer = request.scope["client"]
+    certified = CERTIFIED in request.scope["state"]
+    return callers.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)

@@ -73,7 +73,7 @@ class EncodeEndpoint:
 
     async def _decode(self, request: Request) -> Decoded:
         headers = headers_of(request.scope)
-        client = caller_of(request.scope, headers, self._callers)
+        client = caller_of(request, self._callers, headers)
         self._service.check_room(client)
         sender = Sender(
             client=client,
