@@ -24,6 +24,8 @@ from service.errors import Overloaded, PayloadTooLarge
 SHARE: Final = 4
 """α of dynamic thresholds: α / (1 + α) of the queue is the most that one client fills."""
 SPREAD: Final = 0.25
+MIN_WAIT_S: Final = 0.02
+"""Nobody is told to come back sooner: what is refused twice costs twice."""
 _GOLDEN: Final = 0.6180339887498949
 
 
@@ -138,8 +140,8 @@ class Admission:
 
         Args:
             message: What is valid, then what came.
-            wait_s: Seconds after which there should be room.
+            wait_s: Seconds after which there should be room; at least `MIN_WAIT_S` is told.
         """
         stretch = 1.0 + SPREAD * (self._refused * _GOLDEN % 1.0)
         self._refused += 1
-        return Overloaded(message, retry_after_s=wait_s * stretch)
+        return Overloaded(message, retry_after_s=max(wait_s, MIN_WAIT_S) * stretch)

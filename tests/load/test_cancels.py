@@ -74,7 +74,8 @@ async def test_a_cancelled_row_beside_live_ones_hurts_nobody(process: ServicePro
     """MLServer's adaptive batcher hangs the other rows of a batch when one is cancelled."""
     rest, other = (end.caller() for end in Endpoint.both(process.rest_port, process.grpc_port))
     record = tmp_path / "record"
-    slow = [Payload((number_head(i) + (SLOW,) * 13,)) for i in range(3)]
+    # Two hold the engine for a quarter of a second, so that the others meet in the queue; the third holds their batch.
+    slow = [Payload((number_head(i) + (SLOW,) * more,)) for i, more in enumerate((497, 497, LENGTH - 3))]
     async with grpc.aio.insecure_channel(process.target) as channel, asyncio.TaskGroup() as group:
         first = [group.create_task(rest.ask(payload)) for payload in slow[:2]]  # one runs, and one is packed behind it
         await until_gauge(process, "electra_running_sequences", 2)

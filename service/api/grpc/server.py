@@ -36,6 +36,9 @@ HANDSHAKE_S: Final = 10
 MAX_CONCURRENT_STREAMS: Final = 4096
 """Calls of one connection at a time. Clients hold further ones back in silence: this is above what the queue takes by
 default, so that they are refused with a word instead."""
+MAX_PENDING_CALLS: Final = 16_384
+"""Calls that have come and that the event loop has not taken up yet. gRPC cancels what is over this, by default by
+chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 LINGER_S: Final = 0.1
@@ -131,6 +134,8 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_S * 1000),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from service.errors import Cancelled, MalformedRequest, PayloadTooLarge
@@ -26,7 +26,7 @@ class SlowBody(MalformedRequest):
     """The client did not send its whole body in time; its connection is of no further use."""
 
 
-async def read_body(headers: Headers, receive: Receive, settings: RestSettings) -> bytes:
+async def read_body(headers: Mapping[str, str], receive: Receive, settings: RestSettings) -> bytes:
     """Reads the whole body of a JSON request.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_json(body: bytes) -> object:
     return parsed
 
 
-def _check_headers(headers: Headers, max_body_bytes: int) -> None:
+def _check_headers(headers: Mapping[str, str], max_body_bytes: int) -> None:
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != JSON_MEDIA_TYPE:
         raise MalformedRequest(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.requests import Request
 
 from service.api.callers import Callers
 from service.api.rest.protocol import CERTIFIED
 
 
-def caller_of(request: Request, callers: Callers) -> str:
+def caller_of(request: Request, callers: Callers, headers: Mapping[str, str] | None = None) -> str:
     """The caller's name; the request's body has not been read.
+
+    Args:
+        request: Whose caller.
+        callers: Who may ask.
+        headers: Those of the request, where they have been read already.
 
     Raises:
         Unauthenticated: It may not ask.
     """
-    peer = request.client.host if request.client else ""
-    return callers.name_of(request.headers, peer, certified=CERTIFIED in request.scope["state"])
+    peer = request.scope["client"]
+    certified = CERTIFIED in request.scope["state"]
+    return callers.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)

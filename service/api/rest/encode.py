@@ -12,7 +12,6 @@ from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
 from service.api.priority import PRIORITY_KEY, parse_priority
-from service.api.rest import request_headers
 from service.api.rest.body import parse_json, read_body
 from service.api.rest.boundary import name_span, request_id
 from service.api.rest.bulk import refuse_bulk
@@ -20,6 +19,7 @@ from service.api.rest.caller import caller_of
 from service.api.rest.decode import Decoded, Sender, decode
 from service.api.rest.disconnect import unless_disconnected
 from service.api.rest.render import render
+from service.api.rest.request_headers import headers_of, timeout_s
 from service.api.rest.respond import JsonChunks
 from service.inference import EncodeRequest
 from service.settings import RestSettings
@@ -73,6 +73,7 @@ class EncodeEndpoint:
             chunks = await render(result, decoded.encoding_format)
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
+<<<<<<< HEAD
     async def _decode(self, request: Request, span: RequestSpan | None) -> Decoded:
         client = caller_of(request, self._callers)
         self._service.check_room(client)
@@ -81,8 +82,18 @@ class EncodeEndpoint:
             priority=parse_priority(request.headers.get(PRIORITY_KEY)),
             timeout_s=request_headers.timeout_s(request.headers),
             span=span,
+=======
+    async def _decode(self, request: Request) -> Decoded:
+        headers = headers_of(request.scope)
+        client = caller_of(request, self._callers, headers)
+        self._service.check_room(client)
+        sender = Sender(
+            client=client,
+            priority=parse_priority(headers.get(PRIORITY_KEY)),
+            timeout_s=timeout_s(headers),
+>>>>>>> front
         )
-        body = await read_body(request.headers, request.receive, self._settings)
+        body = await read_body(headers, request.receive, self._settings)
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
         return await asyncio.to_thread(self._parse, body, sender)

@@ -1,6 +1,8 @@
 """uvicorn's HTTP protocol with bounds that it has none of: on a request's head, and on connections.
 
-A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much.
+A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much. What
+a body takes on its way beyond its own bytes (frames of chunks, trailers) is bounded too, and trailers go unread.
+Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`.
 
 There are at most `max_connections`. A connection is idle until its request's head is there, and again once it is
 answered. Where one too many comes, the one that has been idle for longest is closed, as HTTP allows at any time (RFC
@@ -26,6 +28,10 @@ CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
 MAX_SURPLUS: Final = 64
 """More are closed unheard."""
+MAX_PIPELINED: Final = 32
+"""Each waits as some kilobytes of objects for some twenty bytes of request."""
+MAX_UNREAD_BYTES: Final = 64 * 2**20
+"""What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
 _REFUSAL: Final = (
     b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
@@ -45,6 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. Use the class that `bounded_protocol` makes: uvicorn gives a protocol no settings of ours."""
 
     max_head_bytes: ClassVar[int]
+    max_framed_bytes: ClassVar[int]
     head_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
     max_connections: ClassVar[int]
@@ -56,6 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._in_body = False
+        self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -81,11 +89,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(self.head_timeout_s)
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
-        self._in_head, self._in_body = False, True
+        """The head is there.
+
+        Raises:
+            BufferError: Too many wait already. Whatever is raised here ends the parsing.
+        """
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise BufferError("too many requests before the first is answered")
+        self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._arrived()
         self.idle.pop(self, None)
         super().on_headers_complete()
+        self.headers = []  # the request has its own; trailers come here, and nobody reads them
 
     def on_message_complete(self) -> None:
         """So is the body."""
@@ -109,16 +124,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Counts what arrives of a head that has not ended with it."""
+        """Counts what arrives of a head or a body that has not ended with it."""
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if self._in_body:
+            self._body_bytes += len(data)
+            answered = self.cycle.response_complete
+            if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
+                self.transport.abort()
+        elif self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > self.max_head_bytes:
                 detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
                 self._refuse(431, b"Request Header Fields Too Large", detail)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Refuses what is not HTTP, in the form that all refusals have."""
+        """Refuses what is not HTTP, in the form that all refusals have; not before what is ahead of it is answered."""
+        if self.pipeline:
+            self.transport.abort()
+            return
         self._refuse(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
 
     def _refuse(self, status: int, phrase: bytes, detail: bytes) -> None:
@@ -154,10 +177,12 @@ def bounded_protocol(settings: RestSettings) -> type[BoundedHttpProtocol]:
     """The protocol class of one server, with these bounds.
 
     Args:
-        settings: `max_head_bytes`, `max_connections`, `send_timeout_s`, and `body_timeout_s`, which a head has too.
+        settings: `max_head_bytes`, `max_body_bytes`, `max_connections`, `send_timeout_s`, and `body_timeout_s`, which a
+            head has too.
     """
     bounds = {
         "max_head_bytes": settings.max_head_bytes,
+        "max_framed_bytes": settings.max_head_bytes + 2 * settings.max_body_bytes,
         "head_timeout_s": settings.body_timeout_s,
         "send_timeout_s": settings.send_timeout_s,
         "max_connections": settings.max_connections,

@@ -1,11 +1,12 @@
-"""The headers with which a caller, and a proxy in front, say how long they will wait."""
+"""A request's headers as a plain mapping, and those that say how long a caller and a proxy in front will wait."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from service.api.proxy_timeout import lesser, proxy_timeout_s
 from service.errors import MalformedRequest
@@ -15,14 +16,22 @@ TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 _TIMEOUT_PATTERN: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def timeout_s(headers: Headers) -> float | None:
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """The headers by their lower-case names, the last value where one is repeated.
+
+    Starlette's own mapping walks through all of them each time, and eight are looked for.
+    """
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def timeout_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that the caller and a proxy in front will wait, the lesser of the two; None where neither says.
 
     Raises:
         MalformedRequest: `x-request-timeout-ms` is not a whole number of milliseconds from 1 to 999,999,999.
 
     Example:
-        >>> timeout_s(Headers({"x-request-timeout-ms": "250"}))
+        >>> timeout_s({"x-request-timeout-ms": "250"})
         0.25
     """
     value = headers.get(TIMEOUT_HEADER)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.admission import SHARE, SPREAD, Admission, QueueBounds
+from service.batching.admission import MIN_WAIT_S, SHARE, SPREAD, Admission, QueueBounds
 from service.errors import Overloaded, PayloadTooLarge
 
 
@@ -104,6 +104,12 @@ def test_a_client_over_its_share_comes_back_when_its_own_part_is_done() -> None:
             room.add(client, 1, 1.0)
         room.add(f"light {number % 2}", 1, 0.0)
     assert refusal(room, "a", sequences=5).retry_after_s == 80.0
+
+
+def test_nobody_is_told_to_come_back_at_once() -> None:
+    room = admission(max_sequences=1)
+    room.add("a", 1, 0.0)
+    assert refusal(room, "b").retry_after_s == MIN_WAIT_S
 
 
 def test_those_refused_together_do_not_come_back_together() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from typing import TypeAlias
 
 import grpc
@@ -11,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from service.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
 from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.errors import StartupError
+from service.errors import Overloaded, StartupError
 from service.settings import GrpcSettings
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
@@ -20,6 +22,9 @@ from tests.unit.api.grpc.messages import request
 Reflect: TypeAlias = grpc.aio.StreamStreamMultiCallable[
     reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
 ]
+
+
+BURST = 3500
 
 
 def another(settings: GrpcSettings) -> GrpcServer:
@@ -43,6 +48,18 @@ async def test_reflection_lists_and_describes_the_services(running: Running) -> 
         "grpc.reflection.v1alpha.ServerReflection",
     }
     assert b"EncodeStream" in b"".join(described.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_a_burst_is_taken_up_and_refused_with_a_word(running: Running) -> None:
+    """gRPC itself would cancel calls by chance once a thousand wait to be taken up."""
+    running.service.full = Overloaded("full", retry_after_s=0.5)
+    calls = [running.raw("/electra.v1.EncoderService/Encode", b"") for _ in range(BURST)]
+    # The calls are on their way, and the event loop that would take them up is held.
+    await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251  # what it is about
+    refusals = await asyncio.gather(*calls, return_exceptions=True)
+    codes = Counter(refusal.code() for refusal in refusals if isinstance(refusal, grpc.aio.AioRpcError))
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED: BURST}
 
 
 def sized(total_bytes: int) -> pb.EncodeRequest:

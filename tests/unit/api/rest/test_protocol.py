@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
-from service.api.rest.protocol import MAX_SURPLUS
+from service.api.rest.protocol import MAX_PIPELINED, MAX_SURPLUS
 from service.api.rest.server import HttpServer
 from service.errors import Overloaded
 from service.settings import RestSettings
@@ -157,6 +157,40 @@ async def test_a_connection_goes_on_after_a_body_that_was_answered_unread() -> N
         server.rest.service.full = None
         assert (await connection.ask(IDS + ENCODE % len(IDS) + IDS))[0] == 200
         assert (await connection.ask(LIVEZ))[0] == 200
+
+
+async def test_pipelined_requests_are_bounded_from_both_sides() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        connection.writer.write(LIVEZ * (1 + MAX_PIPELINED))
+        assert [(await connection.answer())[0] for _ in range(1 + MAX_PIPELINED)] == [200] * (1 + MAX_PIPELINED)
+        connection.writer.write(LIVEZ * (2 + MAX_PIPELINED))
+        assert await connection.closed()
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+
+
+async def test_what_follows_pipelined_requests_is_not_answered_before_them() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        connection.writer.write(LIVEZ * 3 + b"no http\r\n\r\n")
+        async with asyncio.timeout(WAIT_S):
+            assert not (await connection.reader.read()).startswith(b"HTTP/1.1 400")
+
+
+CHUNKED = ENCODE.replace(b"content-length: %d", b"transfer-encoding: chunked")
+
+
+async def test_trailers_are_bounded_and_not_kept() -> None:
+    async with serve(max_body_bytes=1000, max_head_bytes=1000) as server:
+        connection = await server.connect()
+        body = b"%x\r\n%s\r\n0\r\n" % (len(IDS), IDS)
+        assert (await connection.ask(CHUNKED + body + b"x-priority: %s\r\n\r\n" % (b"a" * 500)))[0] == 200
+        connection.writer.write(CHUNKED + body)
+        for _ in range(4):
+            connection.writer.write(b"x-trailer: " + b"a" * 1000 + b"\r\n")
+            await asyncio.sleep(0.01)
+        assert await connection.closed()
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
 
 
 async def test_the_longest_idle_connection_makes_room() -> None:
