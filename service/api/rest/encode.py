@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -62,10 +63,11 @@ class EncodeEndpoint:
         Raises:
             ServiceError: It cannot be answered.
         """
-        with self._observer.request("POST /v1/encode", request_id(request.scope), request.headers) as seen:
+        headers = headers_of(request.scope)
+        with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as seen:
             name_span(request.scope, seen.span)
             seen.model = self._service.label(None)  # until the request names another
-            decoded = await self._decode(request, seen.span)
+            decoded = await self._decode(request, headers, seen.span)
             seen.model = self._service.label(decoded.request.model)
             seen.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
@@ -73,25 +75,14 @@ class EncodeEndpoint:
             chunks = await render(result, decoded.encoding_format)
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
-<<<<<<< HEAD
-    async def _decode(self, request: Request, span: RequestSpan | None) -> Decoded:
-        client = caller_of(request, self._callers)
-        self._service.check_room(client)
-        sender = Sender(
-            client=client,
-            priority=parse_priority(request.headers.get(PRIORITY_KEY)),
-            timeout_s=request_headers.timeout_s(request.headers),
-            span=span,
-=======
-    async def _decode(self, request: Request) -> Decoded:
-        headers = headers_of(request.scope)
+    async def _decode(self, request: Request, headers: Mapping[str, str], span: RequestSpan | None) -> Decoded:
         client = caller_of(request, self._callers, headers)
         self._service.check_room(client)
         sender = Sender(
             client=client,
             priority=parse_priority(headers.get(PRIORITY_KEY)),
             timeout_s=timeout_s(headers),
->>>>>>> front
+            span=span,
         )
         body = await read_body(headers, request.receive, self._settings)
         if len(body) <= LARGE_BODY_BYTES:
