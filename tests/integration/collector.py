@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]  # generated without types
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """Keeps every span that it is sent."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ def collecting() -> Iterator[tuple[Collector, int]]:
     """A collector and the port that it listens on."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(1), options=(("grpc.so_reuseport", 0),))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

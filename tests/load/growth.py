@@ -86,7 +86,8 @@ class Growth:
         third, fourth = samples[middle:quarter], samples[quarter:]
 
         def gained(name: str) -> float:
-            return median(getattr(sample, name) for sample in fourth) - median(getattr(s, name) for s in third)
+            before, after = ([float(getattr(sample, name)) for sample in part] for part in (third, fourth))
+            return median(after) - median(before)
 
         return cls(
             resident_bytes=samples[-1].resident_bytes - samples[middle].resident_bytes,

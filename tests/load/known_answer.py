@@ -47,10 +47,13 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
     """
     row = np.array([ids], np.int32)
     if output is Output.SEQUENCE:
-        return known_hidden(row, np.ones_like(row), HIDDEN_DIM)[0]
-    if output is Output.MEAN:
-        return known_mean(row, np.ones_like(row), HIDDEN_DIM)[0]
-    return known_first(row, HIDDEN_DIM)[0]
+        answers = known_hidden(row, np.ones_like(row), HIDDEN_DIM)
+    elif output is Output.MEAN:
+        answers = known_mean(row, np.ones_like(row), HIDDEN_DIM)
+    else:
+        answers = known_first(row, HIDDEN_DIM)
+    answer: Float32Array = answers[0]
+    return answer
 
 
 def _components(width: int) -> Float32Array:

@@ -106,9 +106,7 @@ async def _call(
 ) -> None:
     while time.monotonic() < until_s:
         side, query = dice.choice(sides), dice.choice(MAKERS)(dice)
-        sending = asyncio.create_task(
-            side.send(side.render(query), HURRY_S if dice.random() < HURRIES else None)  # type: ignore[arg-type]
-        )
+        sending = asyncio.create_task(side.send(side.render(query), HURRY_S if dice.random() < HURRIES else None))
         if dice.random() < LEAVES:
             await asyncio.sleep(dice.uniform(0, 2 * PAUSE_S))
             sending.cancel()

@@ -102,7 +102,7 @@ def test_huge_heads_are_refused(process: ServiceProcess) -> None:
 def test_huge_metadata_is_refused(process: ServiceProcess, report: Report) -> None:
     with unharmed(process), grpc.insecure_channel(process.target) as channel:
         call = EncoderServiceStub(channel).Encode.future(
-            pb.EncodeRequest(), timeout=PATIENCE_S, metadata=[("x-filler", "a" * 8000)] * 100
+            pb.EncodeRequest(), timeout=PATIENCE_S, metadata=(("x-filler", "a" * 8000),) * 100
         )
         code = call.code()
     report(f"{code.name} for 800 kB of metadata")

@@ -43,7 +43,9 @@ def links_of(span: ReadableSpan) -> list[str]:
 
 
 def id_of(span: ReadableSpan) -> str:
-    return format_span_id(span.get_span_context().span_id)
+    context = span.get_span_context()
+    assert context is not None
+    return format_span_id(context.span_id)
 
 
 def test_a_request_is_a_child_of_its_callers_span(tracer: OtelTracer, exporter: InMemorySpanExporter) -> None:
