@@ -105,6 +105,22 @@ bench: $(BENCH)/.installed ## Measure everything into benchmarks/results: more t
 bench-quick: $(BENCH)/.installed ## The same in a quarter of an hour, to see that it works; its numbers mean little
 	$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
 
+# The long forms of tests/load, which `make test` runs short forms of. Each prints its figures at the end, as
+# docs/reliability.md has them.
+LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
+
+.PHONY: load
+load: $(VENV)/.dev-$(EXTRA) ## Overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
+	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev-$(EXTRA) ## More than ten thousand made and mutated inputs for each transport: some minutes
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.dev-$(EXTRA) ## Half an hour of mixed load, and leaks on purpose that the same check must find; SOAK_SECONDS
+	$(BIN)/python -m pytest $(LONG) tests/load/test_soak.py $(ARGS)
+
 .PHONY: golden
 golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
