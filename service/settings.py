@@ -44,7 +44,7 @@ class RestSettings(_Section):
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
     max_connections: Count = 4096
-    """Most connections; some 30 kB each, more with TLS. Where one more comes, the one that has been idle for longest is
+    """Most connections; a few kB each, more with TLS. Where one more comes, the one that has been idle for longest is
     closed; where none is idle, the new one is answered by the probes, and with 503 by all else."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
