@@ -74,7 +74,7 @@ class Growth:
         Example:
             >>> steady = [Sample(100e6, 20, 30, 0)] * 12
             >>> Growth.over(steady)
-            Growth(resident_bytes=0.0, threads=0, descriptors=0, compilations=0)
+            Growth(resident_bytes=0.0, threads=0.0, descriptors=0.0, compilations=0)
             >>> leaking = [Sample(100e6 + 10e6 * i, 20, 30 + i, 0) for i in range(12)]
             >>> Growth.over(leaking).resident_bytes, Growth.over(leaking).faults()
             (50000000.0, ['memory grew by 50 MB'])

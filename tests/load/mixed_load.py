@@ -17,6 +17,7 @@ import numpy as np
 from service.tensors import Output
 from tests.contract.outcome import Answer, Outcome
 from tests.contract.query import Query
+from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide
 from tests.integration.process import ServiceProcess
 from tests.load.callers import OK, WRONG
@@ -124,7 +125,7 @@ def _code(query: Query, outcome: Outcome | BaseException, *, known: bool) -> str
         return WRONG if known and query.token_ids and not _is_right(query.token_ids, outcome) else OK
     if outcome.status == "DEADLINE_EXCEEDED":  # told by gRPC itself, without a slug
         return "deadline_exceeded"
-    return outcome.code
+    return f"{outcome.status}: {outcome.message}" if outcome.code == STATUS_ONLY else outcome.code
 
 
 def _is_right(token_ids: Sequence[Sequence[int]], answer: Answer) -> bool:

@@ -7,6 +7,7 @@ hand gRPC the parsing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -136,6 +137,11 @@ class EncoderServicer:
             await self._run_stream(requests, self._stream_call(context, metadata, request_id))
         except (Unauthenticated, ShuttingDown, Cancelled) as error:
             await _abort(context, error, request_id)
+        except ExceptionGroup as group:
+            if group.subgroup(grpc.aio.InternalError) is None:
+                raise
+            # An answer could not be written: the caller has left, and gRPC is about to say so.
+            raise asyncio.CancelledError from group
 
     async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
         def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[Parts]:
