@@ -30,6 +30,7 @@ import structlog
 from service.batching.clock import Clock
 from service.batching.cost import Correction, CostModel
 from service.batching.gathering import Gathering
+from service.batching.in_flight import Entries, InFlight
 from service.batching.job import Job, Row
 from service.batching.patience import Patience
 from service.batching.planner import Planner
@@ -42,7 +43,7 @@ from service.metrics import BatchMetrics
 from service.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
 from service.tracing.base import RequestSpan
 
-BatchObserver: TypeAlias = Callable[[BatchRecord, Sequence[Entry[Row]]], None]
+BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
 """Takes a batch that has ended, and its rows in order of turn."""
 
 
@@ -91,11 +92,8 @@ class Batcher:
         self._stalled = False
         self._feeding = False
         self._gathering: Gathering | None = None
-        self._halves: deque[Sequence[Entry[Row]]] = deque()  # of batches that failed, to be run before what waits
-        self._in_flight: dict[Flight, Sequence[Entry[Row]]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.running_sequences = 0
+        self._halves: deque[Entries] = deque()  # of batches that failed, to be run before what waits
+        self._in_flight = InFlight()
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
 
@@ -103,6 +101,11 @@ class Batcher:
     def queue(self) -> RequestQueue[Row]:
         """Where sequences wait; for gauges to read."""
         return self._queue
+
+    @property
+    def running_sequences(self) -> int:
+        """How many sequences have left the queue and have no answer yet."""
+        return self._in_flight.sequences
 
     @property
     def cost(self) -> CostModel:
@@ -208,7 +211,7 @@ class Batcher:
         self._feeding = False
         self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
         try:
-            await asyncio.wait_for(self._idle.wait(), within_s)
+            await asyncio.wait_for(self._in_flight.idle.wait(), within_s)
         except TimeoutError:
             self._lose("an engine has not ended in time")
         self._watchdog.stop()
@@ -293,11 +296,10 @@ class Batcher:
         self.failure = reason
         self._feeding = False
         self.refuse()
-        for flight, entries in self._in_flight.items():
+        for flight, entries in self._in_flight.empty():
             flight.outcome = BatchOutcome.GIVEN_UP
             self._fail(entries, EngineFailure(f"{reason} while this sequence was with it"))
-            self._settle(entries)
-        self._in_flight.clear()
+            self._in_flight.settle(entries)
         self._fail_waiting(error)
         self._log.critical("the model has failed", reason=reason, batches=self._told(), exc_info=cause)
 
@@ -311,14 +313,14 @@ class Batcher:
         while self._halves:
             half = self._halves.popleft()
             self._fail(half, error)
-            self._settle(half)
+            self._in_flight.settle(half)
 
     def _free_runner(self) -> EngineRunner | None:
         """The one with the least to do."""
         free = [runner for runner in self._runners if runner.free]
         return min(free, key=lambda runner: runner.in_flight, default=None)
 
-    def _choose(self) -> tuple[Sequence[Entry[Row]], BatchShape]:
+    def _choose(self) -> tuple[Entries, BatchShape]:
         """Takes the next micro-batch out of the queue; no entries where nothing is wanted any more."""
         now = self._clock.now()
         self._fail_late(now)
@@ -331,11 +333,10 @@ class Batcher:
         for entry in entries:
             self._metrics.queue_wait_s.observe(now - entry.admitted_at)
         self._queue.take(entries)
-        self.running_sequences += len(entries)
-        self._idle.clear()
+        self._in_flight.take(entries)
         return entries, chosen.shape
 
-    def _start(self, runner: EngineRunner, entries: Sequence[Entry[Row]], shape: BatchShape) -> None:
+    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape) -> None:
         """Hands one batch to an engine."""
         try:
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
@@ -348,7 +349,7 @@ class Batcher:
                 outputs=outputs,
                 expected_s=self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor,
             )
-            self._in_flight[flight] = entries
+            self._in_flight.begin(flight, entries)
             self._recorder.add(flight)
             runner.run(batch, outputs, flight.expected_s, partial(self._finish, flight))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
@@ -356,7 +357,7 @@ class Batcher:
 
     def _finish(self, flight: Flight, came: Ran | BaseException) -> None:
         """Takes one batch back. Where the engine raised, runs it again in halves until one row is left to blame."""
-        entries = self._in_flight.pop(flight, None)
+        entries = self._in_flight.end(flight)
         if entries is None:  # given up meanwhile
             return
         try:
@@ -364,21 +365,27 @@ class Batcher:
             if isinstance(came, Ran):
                 self._observe(came, flight, len(entries))
                 self._answer(came, entries)
-                self._settle(entries)
+                self._in_flight.settle(entries)
             else:
                 self._fall_back(flight, entries, came)
-            if self._observe_batch is not None:
-                self._observe_batch(flight.record(), entries)
         except Exception:  # noqa: BLE001  # as above
             self._give_up(entries)
+        self._tell(flight, entries)
 
-    def _fall_back(self, flight: Flight, entries: Sequence[Entry[Row]], error: BaseException) -> None:
+    def _tell(self, flight: Flight, entries: Entries) -> None:
+        if self._observe_batch is not None:
+            try:
+                self._observe_batch(flight.record(), entries)
+            except Exception:  # noqa: BLE001  # nobody is to be hurt by who only looks on
+                self._log.exception("a batch could not be told of")
+
+    def _fall_back(self, flight: Flight, entries: Entries, error: BaseException) -> None:
         """What to do with a batch on which the engine raised."""
         memory = isinstance(error, MemoryError)
         flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
         flight.error = type(error).__name__
         self._metrics.engine_failures.inc()
-        self._log.error("engine failed", rows=len(entries), length=flight.shape.length, error=f"{error!r:.500}")
+        self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
         if memory:
             self._metrics.out_of_memory.inc()
             self._make_smaller(flight.shape)
@@ -386,7 +393,7 @@ class Batcher:
             self._bisect(entries)
         else:
             self._blame(entries, error)
-            self._settle(entries)
+            self._in_flight.settle(entries)
 
     def _make_smaller(self, shape: BatchShape) -> None:
         """Halves the budget by the batch that was too large; not again for those that were cut before that."""
@@ -394,7 +401,7 @@ class Batcher:
             self._planner.limit(shape.tokens // 2)
             self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
-    def _bisect(self, entries: Sequence[Entry[Row]]) -> None:
+    def _bisect(self, entries: Entries) -> None:
         """Has both halves run before anything that waits, one at a time like any batch."""
         middle = len(entries) // 2
         self._halves.extend((entries[:middle], entries[middle:]))
@@ -404,27 +411,21 @@ class Batcher:
             self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
 
     @staticmethod
-    def _shape_of(runner: EngineRunner, entries: Sequence[Entry[Row]]) -> BatchShape:
+    def _shape_of(runner: EngineRunner, entries: Entries) -> BatchShape:
         return runner.engine.signature.grid.fit(len(entries), max(entry.length for entry in entries))
 
-    def _blame(self, entries: Sequence[Entry[Row]], error: BaseException) -> None:
+    def _blame(self, entries: Entries, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")
         failure.__cause__ = error
         self._fail(entries, failure)
 
-    def _give_up(self, entries: Sequence[Entry[Row]]) -> None:
-        self._in_flight = {flight: others for flight, others in self._in_flight.items() if others is not entries}
+    def _give_up(self, entries: Entries) -> None:
+        self._in_flight.forget(entries)
         self._fail(entries, InternalError("internal error while batching"))
-        self._settle(entries)
+        self._in_flight.settle(entries)
         self._log.exception("batch failed outside the engine", rows=len(entries))
 
-    def _settle(self, entries: Sequence[Entry[Row]]) -> None:
-        """Each of `entries` is answered."""
-        self.running_sequences -= len(entries)
-        if not self.running_sequences:
-            self._idle.set()
-
-    def _answer(self, ran: Ran, entries: Sequence[Entry[Row]]) -> None:
+    def _answer(self, ran: Ran, entries: Entries) -> None:
         for index, entry in enumerate(entries):
             row = entry.item
             if ran.finite[index]:
@@ -452,7 +453,7 @@ class Batcher:
             self._fail(late, _too_late())
 
     @staticmethod
-    def _fail(entries: Sequence[Entry[Row]], error: ServiceError) -> None:
+    def _fail(entries: Entries, error: ServiceError) -> None:
         for entry in entries:
             entry.item.job.fail(error)
 

@@ -134,6 +134,7 @@ class Engine(Protocol):
         Raises:
             ValueError: The shape is not in the signature's grid, or an id, segment or mask is out of range.
             RuntimeError: The engine is not warm yet, or closed.
+            MemoryError: Memory is short for this batch, the device's or the host's; a smaller one may fit.
             Exception: Whatever the backend raises; the batcher then finds the row at fault.
         """
 

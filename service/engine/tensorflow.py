@@ -99,9 +99,12 @@ class TensorFlowEngine:
             raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
         if self._compiler == "xla":
             self._compiled.add((program, batch.shape))
-        with tf.device(_tf_device(self._signature.device)):
-            computed = self._programs[program](stack_inputs(batch))
-        return to_model_output(computed, outputs)
+        try:
+            with tf.device(_tf_device(self._signature.device)):
+                computed = self._programs[program](stack_inputs(batch))
+            return to_model_output(computed, outputs)
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(str(error)) from error
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -110,3 +110,14 @@ def reference(rows: int, length: int, seed: int = 0) -> Mapping[Output, Float32A
 @cache
 def _backbone() -> Any:
     return load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
+
+
+def short_of_memory() -> Exception:
+    """What the backend of an engine that runs Keras raises where memory is short."""
+    if ON_JAX:
+        import jax
+
+        return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
+    import tensorflow as tf
+
+    return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")

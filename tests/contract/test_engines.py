@@ -21,12 +21,14 @@ from tests.contract.engines import (
     GRID,
     OF_KERAS,
     ON_JAX,
+    OTHERS,
     build,
     build_for,
     computes_in,
     random_batch,
     reference,
     run,
+    short_of_memory,
 )
 
 OUTPUT_SETS: list[Outputs] = [
@@ -208,3 +210,14 @@ def test_keras_on_another_backend_is_refused(backend: str) -> None:
         return
     with pytest.raises(EngineUnavailable, match=f"Keras must run on {backend} for this engine; it runs on "):
         BUILDERS[backend]()
+
+
+@pytest.mark.parametrize("name", sorted(set(ENGINES) - set(OTHERS)))
+def test_short_memory_is_told_as_such(name: str) -> None:
+    def fail(*_: object) -> None:
+        raise short_of_memory()
+
+    engine = build_for(name, 1, 8)
+    engine._programs = dict.fromkeys(engine._programs, fail)  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError):
+        engine.run(random_batch(1, 8), ALL)

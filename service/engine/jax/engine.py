@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, Final
 
 import jax
 import keras
@@ -27,6 +27,9 @@ from service.model.attention import Attend
 from service.model.backbone import ElectraBackbone
 from service.model.outputs import compute_outputs
 from service.tensors import Batch, BatchShape, ModelOutput, Outputs
+
+NO_MEMORY: Final = "RESOURCE_EXHAUSTED"
+"""The status that XLA's errors begin with where memory is short: JAX has one type for all of them."""
 
 Program = Callable[[Sequence[Any], Any], Mapping[str, Any]]
 
@@ -93,9 +96,14 @@ class JaxEngine:
         program = self._programs.get((program_of(outputs), batch.shape))
         if program is None:
             raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
-        computed = program(self._weights, jax.device_put(stack_inputs(batch), self._device))
-        # All copies are started before the first is waited for.
-        wanted = jax.device_get({output.value: computed[output.value] for output in outputs})
+        try:
+            computed = program(self._weights, jax.device_put(stack_inputs(batch), self._device))
+            # All copies are started before the first is waited for.
+            wanted = jax.device_get({output.value: computed[output.value] for output in outputs})
+        except jax.errors.JaxRuntimeError as error:
+            if str(error).startswith(NO_MEMORY):
+                raise MemoryError(str(error)) from error
+            raise
         return to_model_output(wanted, outputs)
 
     def close(self) -> None:
