@@ -131,18 +131,19 @@ class Process:
     async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
         """Loads the models, tells that they are there, and waits for a signal."""
         stopped = asyncio.create_task(self._stop.wait())
+        tending = asyncio.create_task(self._tend())
+        ending = (stopped, tending, rest)
         loading = asyncio.create_task(self._registry.load_all())
-        await asyncio.wait((loading, stopped, rest), return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done():
+        await asyncio.wait((loading, *ending), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done() or tending.done():
             loading.cancel()
             return
         await loading
         memory.keep()
-        self._grpc.set_serving(serving=True)
+        self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
-        tending = asyncio.create_task(self._tend())
-        await asyncio.wait((stopped, rest, tending), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         tending.cancel()
 
     async def _tend(self) -> None:

@@ -10,7 +10,8 @@ So batches grow with load by themselves, and an idle engine starts as soon as th
 
 Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
 run again in halves, before anything that waits, until the row at fault is alone; the other rows get their answers.
-Where memory was short, batches are at most half as large from then on: whoever else uses it will hardly leave.
+Where memory was short, batches are at most half as large from then on: whoever else uses it will hardly leave. The
+parts of that batch are run in any case, and halve nothing again.
 
 An engine that is late makes the model not alive until it is back. One that does not come back is a failure: what is in
 its hands may have done it, and fails; what waits is told to try again elsewhere; and the process has to end.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -45,6 +46,19 @@ from service.tracing.base import RequestSpan
 
 BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
 """Takes a batch that has ended, and its rows in order of turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """A part of a batch that failed.
+
+    Attributes:
+        entries: Its rows.
+        shrunk: As of `Flight`.
+    """
+
+    entries: Entries
+    shrunk: bool
 
 
 class Batcher:
@@ -86,13 +100,13 @@ class Batcher:
         self._max_window_sequences = max_window_sequences
         self._recorder = recorder
         self._observe_batch = observe
-        self._watchdog = Watchdog(runners, patience, clock, stalled=self._set_stalled, lost=self._lose)
+        self._watchdog = Watchdog(runners, patience, clock, late=self._set_late, lost=self._lose)
         self._correction = Correction()
         self._refusing = False
-        self._stalled = False
+        self._late = False
         self._feeding = False
         self._gathering: Gathering | None = None
-        self._halves: deque[Entries] = deque()  # of batches that failed, to be run before what waits
+        self._halves: deque[_Half] = deque()  # of batches that failed, to be run before what waits
         self._in_flight = InFlight()
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
@@ -120,7 +134,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether every engine is being fed, and none is late."""
-        return self._feeding and not self._stalled
+        return self._feeding and not self._late
 
     def records(self) -> tuple[BatchRecord, ...]:
         """What became of the last batches, oldest first."""
@@ -215,12 +229,15 @@ class Batcher:
         except TimeoutError:
             self._lose("an engine has not ended in time")
         self._watchdog.stop()
+        if not self.failure:
+            try:
+                await asyncio.wait_for(asyncio.gather(*(runner.close() for runner in self._runners)), within_s)
+            except TimeoutError:
+                self._lose("an engine could not be closed in time")
         if self.failure:
             for runner in self._runners:
                 runner.leave()
-            return False
-        await asyncio.gather(*(runner.close() for runner in self._runners))
-        return True
+        return not self.failure
 
     def _check_open(self) -> None:
         if self.failure:
@@ -264,7 +281,7 @@ class Batcher:
             while self._feeding and (runner := self._free_runner()) is not None:
                 if self._halves:
                     half = self._halves.popleft()
-                    self._start(runner, half, self._shape_of(runner, half))
+                    self._start(runner, half.entries, self._shape_of(runner, half.entries), shrunk=half.shrunk)
                 elif self._queue.sequences:
                     self._start_next(runner)
                 else:
@@ -278,9 +295,9 @@ class Batcher:
         if entries:
             self._start(runner, entries, shape)
 
-    def _set_stalled(self, stalled: bool) -> None:
-        self._stalled = stalled
-        if stalled:
+    def _set_late(self, late: bool) -> None:
+        self._late = late
+        if late:
             self._log.error("an engine is late", batches=self._told())
         else:
             self._log.warning("the engine that was late is back")
@@ -296,9 +313,13 @@ class Batcher:
         self.failure = reason
         self._feeding = False
         self.refuse()
+        blamed: set[int] = set()
         for flight, entries in self._in_flight.empty():
             flight.outcome = BatchOutcome.GIVEN_UP
-            self._fail(entries, EngineFailure(f"{reason} while this sequence was with it"))
+            # The first of each engine runs. What is packed behind it waits like the rest.
+            runs = flight.engine not in blamed
+            blamed.add(flight.engine)
+            self._fail(entries, EngineFailure(f"{reason} while this sequence was with it") if runs else error)
             self._in_flight.settle(entries)
         self._fail_waiting(error)
         self._log.critical("the model has failed", reason=reason, batches=self._told(), exc_info=cause)
@@ -312,8 +333,8 @@ class Batcher:
         self._queue.cancel(waiting)
         while self._halves:
             half = self._halves.popleft()
-            self._fail(half, error)
-            self._in_flight.settle(half)
+            self._fail(half.entries, error)
+            self._in_flight.settle(half.entries)
 
     def _free_runner(self) -> EngineRunner | None:
         """The one with the least to do."""
@@ -336,12 +357,14 @@ class Batcher:
         self._in_flight.take(entries)
         return entries, chosen.shape
 
-    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape) -> None:
+    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape, *, shrunk: bool = False) -> None:
         """Hands one batch to an engine."""
         try:
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
             flight = Flight(
+                engine=self._runners.index(runner),
+                shrunk=shrunk,
                 shape=shape,
                 admitted_at=min(entry.admitted_at for entry in entries),
                 chosen_at=self._clock.now(),
@@ -388,23 +411,24 @@ class Batcher:
         self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
         if memory:
             self._metrics.out_of_memory.inc()
-            self._make_smaller(flight.shape)
+            if len(entries) > 1 and not flight.shrunk:
+                self._make_smaller()
         if len(entries) > 1:
-            self._bisect(entries)
+            self._bisect(entries, shrunk=flight.shrunk or memory)
         else:
             self._blame(entries, error)
             self._in_flight.settle(entries)
 
-    def _make_smaller(self, shape: BatchShape) -> None:
-        """Halves the budget by the batch that was too large; not again for those that were cut before that."""
-        if shape.rows > 1 and shape.tokens <= self._planner.max_tokens:
-            self._planner.limit(shape.tokens // 2)
-            self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
+    def _make_smaller(self) -> None:
+        """Halves the budget, but leaves room for the longest row."""
+        longest = self._runners[0].engine.signature.grid.max_length
+        self._planner.limit(max(self._planner.batch_tokens // 2, longest))
+        self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
-    def _bisect(self, entries: Entries) -> None:
+    def _bisect(self, entries: Entries, *, shrunk: bool) -> None:
         """Has both halves run before anything that waits, one at a time like any batch."""
         middle = len(entries) // 2
-        self._halves.extend((entries[:middle], entries[middle:]))
+        self._halves.extend((_Half(entries[:middle], shrunk), _Half(entries[middle:], shrunk)))
         if self._feeding:
             self._feed_next()
         else:

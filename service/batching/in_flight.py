@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from service.batching.job import Row
 from service.batching.queue import Entry
-from service.batching.record import Flight
+from service.batching.record import BatchOutcome, Flight
 
 Entries: TypeAlias = Sequence[Entry[Row]]
 
@@ -41,8 +41,10 @@ class InFlight:
         return self._batches.pop(flight, None)
 
     def forget(self, entries: Entries) -> None:
-        """The batch of these, if there is one, does not count any more."""
-        self._batches = {flight: others for flight, others in self._batches.items() if others is not entries}
+        """The batch of these, if there is one, has come to nothing."""
+        for flight in [flight for flight, others in self._batches.items() if others is entries]:
+            flight.outcome = BatchOutcome.FAILED
+            del self._batches[flight]
 
     def settle(self, entries: Entries) -> None:
         """Each of these is answered."""

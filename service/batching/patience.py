@@ -1,50 +1,58 @@
-"""How long an engine may take, and when it is given up. Pure: times come in as numbers.
-
-    in time ─ stalled ─ hung
-       └────────┘
+"""How long a batch may take, and when its engine is given up. Pure: times come in as numbers.
 
 A batch may take ten times what the cost model expects, and some seconds: a throttled CPU, a neighbour's burst, a first
-batch after a long pause. Beyond that its engine is stalled, so that nothing new is sent here; if the batch ends after
-all, everything is as before. One that stays stalled is hung: native code that never returns cannot be stopped, only
-left.
+batch after a long pause. Beyond that its engine is late, so that nothing new is sent here; if the batch ends after all,
+everything is as before. One that stays late is given up: native code that never returns cannot be stopped, only left.
+
+How long it has been late is counted in looks and not read off a clock. When a process that was stopped for a minute
+goes on, all its batches look late, and have only not been heard of.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 FACTOR: Final = 10.0
 SLACK_S: Final = 3.0
 
 
-class Pace(Enum):
-    """How an engine does."""
+def is_late(running_s: float, expected_s: float) -> bool:
+    """Whether a batch that should take `expected_s` and has run for `running_s` is late.
 
-    IN_TIME = "in time"
-    STALLED = "stalled"
-    HUNG = "hung"
+    Example:
+        >>> is_late(5.0, expected_s=0.2), is_late(5.1, expected_s=0.2)
+        (False, True)
+    """
+    return running_s > FACTOR * expected_s + SLACK_S
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Patience:
-    """The bounds.
+    """Waits for an engine that is late.
 
     Attributes:
-        hung_after_s: Seconds for which a stalled engine is waited for.
+        seconds: How long.
+        late_s: For how long one has been late by now.
     """
 
-    hung_after_s: float
+    seconds: float
+    late_s: float = 0.0
 
-    def pace(self, running_s: float, expected_s: float) -> Pace:
-        """How an engine does whose batch has run for `running_s` and should take `expected_s`.
+    def look(self, *, late: bool, since_s: float) -> bool:
+        """Takes note of one look.
+
+        Args:
+            late: Whether an engine is late.
+            since_s: Seconds between two looks.
+
+        Returns:
+            Whether patience is over.
 
         Example:
-            >>> [Patience(30.0).pace(seconds, expected_s=0.2) for seconds in (5.0, 5.1, 35.1)]
-            [<Pace.IN_TIME: 'in time'>, <Pace.STALLED: 'stalled'>, <Pace.HUNG: 'hung'>]
+            >>> patience = Patience(1.0)
+            >>> [patience.look(late=late, since_s=0.5) for late in (True, True, False, True, True, True)]
+            [False, False, False, False, False, True]
         """
-        late_s = running_s - (FACTOR * expected_s + SLACK_S)
-        if late_s <= 0:
-            return Pace.IN_TIME
-        return Pace.STALLED if late_s <= self.hung_after_s else Pace.HUNG
+        self.late_s = self.late_s + since_s if late else 0.0
+        return self.late_s > self.seconds

@@ -63,7 +63,15 @@ class BatchRecord:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One batch on its way; attributes as of `BatchRecord`."""
+    """One batch on its way; attributes as of `BatchRecord`.
+
+    Attributes:
+        engine: Which engine has it.
+        shrunk: Whether it is a part of a batch for which memory was short, and batches are smaller since.
+    """
+
+    engine: int
+    shrunk: bool
 
     shape: BatchShape
     admitted_at: float

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.batching.clock import Clock, Timer
 from service.batching.engine_thread import EngineThread
-from service.batching.patience import Pace, Patience
+from service.batching.patience import is_late
 from service.engine.base import Engine
 from service.tensors import Batch, ModelOutput, Output, Outputs
 
@@ -91,11 +91,10 @@ class EngineRunner:
         """Whether its thread is there."""
         return self._thread.alive
 
-    def pace(self, patience: Patience) -> Pace:
-        """How the running batch does; in time where none runs."""
-        if not self._expected_s:
-            return Pace.IN_TIME
-        return patience.pace(self._clock.now() - self._began, self._expected_s[0])
+    @property
+    def late(self) -> bool:
+        """Whether the running batch should have ended long ago."""
+        return bool(self._expected_s) and is_late(self._clock.now() - self._began, self._expected_s[0])
 
     @property
     def remaining_s(self) -> float:
@@ -157,7 +156,7 @@ class EngineRunner:
             self._engine.close()
         except BaseException as error:  # noqa: BLE001  # handed to whoever awaits it
             failure = error
-        loop.call_soon_threadsafe(closed.set_result, failure)
+        loop.call_soon_threadsafe(_settle, closed, failure)
 
     def _finish(self, done: Done, came: Ran | BaseException) -> None:
         self._expected_s.popleft()
@@ -184,6 +183,11 @@ class EngineRunner:
     def _become_free(self) -> None:
         self.free = True
         self._when_free()
+
+
+def _settle(closed: asyncio.Future[BaseException | None], failure: BaseException | None) -> None:
+    if not closed.done():  # else nobody waits any more
+        closed.set_result(failure)
 
 
 def finite_rows(output: ModelOutput, rows: int) -> NDArray[np.bool_]:

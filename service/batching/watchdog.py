@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from service.batching.clock import Clock, Timer
-from service.batching.patience import Pace, Patience
+from service.batching.patience import Patience
 from service.batching.runner import EngineRunner
 
 LOOK_S: Final = 0.5
@@ -17,9 +17,9 @@ class Watchdog:
 
     Args:
         runners: The engines.
-        patience: How long they may take.
+        patience: How long one that is late is waited for.
         clock: Says when to look again.
-        stalled: Called when an engine has stalled, and again when none has any more.
+        late: Called when an engine is late, and again when none is any more.
         lost: Called once, with the reason, when an engine will not come back; nothing is looked at after that.
     """
 
@@ -29,15 +29,14 @@ class Watchdog:
         patience: Patience,
         clock: Clock,
         *,
-        stalled: Callable[[bool], None],
+        late: Callable[[bool], None],
         lost: Callable[[str], None],
     ) -> None:
         self._runners = runners
         self._patience = patience
         self._clock = clock
-        self._tell_stalled = stalled
+        self._tell_late = late
         self._tell_lost = lost
-        self._stalled = False
         self._timer: Timer | None = None
 
     def start(self) -> None:
@@ -50,13 +49,13 @@ class Watchdog:
             self._timer.cancel()
 
     def _look(self) -> None:
-        paces = {runner.pace(self._patience) for runner in self._runners}
+        was_late, late = self._patience.late_s > 0, any(runner.late for runner in self._runners)
+        given_up = self._patience.look(late=late, since_s=LOOK_S)
         if not all(runner.alive for runner in self._runners):
             self._tell_lost("an engine's thread has ended")
-        elif Pace.HUNG in paces:
+        elif given_up:
             self._tell_lost("an engine hangs")
         else:
-            if (Pace.STALLED in paces) != self._stalled:
-                self._stalled = not self._stalled
-                self._tell_stalled(self._stalled)
+            if late != was_late:
+                self._tell_late(late)
             self.start()

@@ -117,7 +117,9 @@ def short_of_memory() -> Exception:
     if ON_JAX:
         import jax
 
-        return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
-    import tensorflow as tf
+        raised: Exception = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate.")
+    else:
+        import tensorflow as tf
 
-    return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+        raised = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+    return raised

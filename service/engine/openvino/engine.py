@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,9 +13,11 @@ from service.engine.bounds import InputBounds
 from service.engine.calibration import full_batch
 from service.engine.openvino.graph import IDS, POSITIONS
 from service.presets.config import BackboneConfig
-from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs
+from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, IntArray, ModelOutput, Output, Outputs
 
 ONE_POSITION: Final = np.ones(1, np.int32)
+NO_MEMORY: Final = "std::bad_alloc"
+"""In the text of OpenVINO's errors where memory was short: it has one type for all of them."""
 
 
 class OpenVINOEngine:
@@ -66,9 +68,20 @@ class OpenVINOEngine:
         whole = np.array([batch.shape.length], np.int32)
         inputs = {name: getattr(batch, name) for name in IDS}
         inputs[POSITIONS] = whole if outputs & TOKEN_OUTPUTS else ONE_POSITION
-        self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        request = self._infer(self._request, inputs)
         # Copied, since the request writes its next outputs over these while rows of them are still being sent.
-        return ModelOutput(**{name: self._request.get_tensor(name).data.copy() for name in outputs})
+        return ModelOutput(**{name: request.get_tensor(name).data.copy() for name in outputs})
+
+    def _infer(self, request: ov.InferRequest, inputs: Mapping[str, IntArray]) -> ov.InferRequest:
+        try:
+            request.infer(inputs, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            # A request that failed half-way is not to be trusted again: where memory was short, its next run crashed.
+            self._request = self._compiled.create_infer_request() if self._compiled is not None else None
+            if NO_MEMORY in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+        return request
 
     def close(self) -> None:
         """See `Engine.close`."""

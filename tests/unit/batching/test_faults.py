@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import threading
 import time
 
 import pytest
@@ -113,6 +115,7 @@ async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
     rig = make_rig(FakeEngine(max_rows=8))
     rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
     rig.batcher.start()
+    before = rig.batcher.batch_tokens
     first = await hold(rig)
     waiting = [rig.submit([n] * 10) for n in range(2, 10)]
     await turns()
@@ -123,8 +126,57 @@ async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
         assert row.sequence_output is not None
         assert row.sequence_output[0, 0] == n
     assert rig.metric("electra_out_of_memory_total") == 1
-    assert rig.batcher.batch_tokens == 8 * 10 // 2
+    assert rig.batcher.batch_tokens == before // 2
     await close(rig)
+
+
+async def test_the_parts_of_a_batch_for_which_memory_was_short_halve_nothing_again() -> None:
+    rig = make_rig(FakeEngine(max_rows=8))
+    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=1)
+    rig.batcher.start()
+    before = rig.batcher.batch_tokens
+    first = await hold(rig)
+    waiting = [rig.submit([n] * 10) for n in range(2, 10)]
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert rig.metric("electra_out_of_memory_total") == 7, "8 rows, then 4 and 4, then 2 and 2 and 2 and 2"
+    assert rig.batcher.batch_tokens == before // 2
+    await close(rig)
+
+
+async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig: Rig) -> None:
+    running = await hold(rig)
+    packed = rig.submit([2])
+    await turns()
+    rig.clock.advance(EXPECTED_S)  # the engine is about to be free
+    await turns()
+    assert rig.batcher.running_sequences == 2
+    pass_time(rig, LATE_S + HANG_S)
+    with pytest.raises(EngineFailure):
+        await running
+    with pytest.raises(ModelNotReady):
+        await packed
+
+
+async def test_a_process_that_was_stopped_is_not_one_that_hangs(rig: Rig) -> None:
+    first = await hold(rig)
+    rig.clock.advance(10 * (LATE_S + HANG_S))
+    assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
+    rig.engine.gate.set()
+    await first
+    rig.clock.advance(LOOK_S)
+    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+
+
+async def test_closing_does_not_wait_for_an_engine_that_does_not_close() -> None:
+    rig = make_rig()
+    rig.batcher.start()
+    await rig.submit([1])
+    held = threading.Event()
+    rig.engine.close = lambda: held.wait(10)  # type: ignore[method-assign,assignment]
+    assert not await rig.batcher.close(within_s=0.05)
+    held.set()
 
 
 def short_of_memory(batch: Batch, *, most_rows: int) -> None:
