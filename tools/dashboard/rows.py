@@ -1,65 +1,15 @@
-"""Writes the Grafana dashboard: `python -m tools.dashboard`, with `--check` to fail where it is not up to date.
-
-The dashboard is code, so that a panel is a line, and a review of a change shows what has changed. Rows are 24 wide, as
-Grafana has it; every panel of a row is equally wide.
-"""
+"""Which panels there are, row by row. Bounds are those of the alerts: deploy/prometheus/rules/alerts.yml."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
-DASHBOARD_FILE: Final = Path(__file__).parents[1] / "deploy/grafana/dashboards/electra-serve.json"
-DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-WIDTH: Final = 24
-HEIGHT: Final = 8
+from tools.dashboard.panel import Panel, Query
+
 JOB: Final = 'job=~"$job"'
 MODEL: Final = 'job=~"$job", model=~"$model"'
 WINDOW: Final = "$__rate_interval"
-
-Json: TypeAlias = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One expression.
-
-    Attributes:
-        expr: PromQL.
-        legend: What its series are called.
-        heatmap: Whether its series are a histogram's buckets.
-    """
-
-    expr: str
-    legend: str
-    heatmap: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One picture.
-
-    Attributes:
-        title: Above it.
-        about: Shown on its corner: what to read from it.
-        queries: What it shows.
-        unit: Grafana's name of the unit.
-        stacked: Whether series add up.
-        kind: Grafana's name of the kind of panel.
-        bound: From where on it is drawn red; as the alerts have it.
-    """
-
-    title: str
-    about: str
-    queries: tuple[Query, ...]
-    unit: str = "short"
-    stacked: bool = False
-    kind: str = "timeseries"
-    bound: float | None = None
 
 
 def _quantiles(metric: str, *percents: int) -> tuple[Query, ...]:
@@ -147,7 +97,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Requests by instance",
-            "Should be about alike. One at zero that is ready is ElectraNoTraffic; gRPC behind a plain balancer looks so.",
+            "Should be about alike. One at zero that is ready is ElectraNoTraffic.",
             (Query(f"sum by (instance) (rate(electra_requests_total{{{MODEL}}}[{WINDOW}]))", "{{instance}}"),),
             "reqps",
         ),
@@ -162,7 +112,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "In the queue",
-            "From admission to the start of its batch. Where this is most of the request, there is too little capacity.",
+            "From admission to the start of its batch. Where this is most of it, there is too little capacity.",
             _quantiles("electra_queue_wait_seconds", 50, 95, 99),
             "s",
         ),
@@ -301,145 +251,6 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
 }
 
 
-def dashboard() -> Json:
-    """The whole of it, as Grafana reads it."""
-    return {
-        "uid": "electra-serve",
-        "title": "electra-serve",
-        "tags": ["electra-serve"],
-        "schemaVersion": 39,
-        "editable": False,
-        "graphTooltip": 1,  # one crosshair on all panels
-        "refresh": "10s",
-        "time": {"from": "now-1h", "to": "now"},
-        "timezone": "browser",
-        "templating": {"list": _variables()},
-        "annotations": {"list": [_alerts_on_the_time_line()]},
-        "panels": list(_panels()),
-    }
-
-
 def queries() -> Iterator[str]:
     """Every expression of every panel."""
     return (query.expr for panels in ROWS.values() for panel in panels for query in panel.queries)
-
-
-def _panels() -> Iterator[Json]:
-    top, number = 0, 1
-    for title, panels in ROWS.items():
-        yield {
-            "id": number,
-            "type": "row",
-            "title": title,
-            "collapsed": False,
-            "panels": [],
-            "gridPos": _at(0, top, WIDTH, 1),
-        }
-        height = HEIGHT // 2 if panels[0].kind == "stat" else HEIGHT
-        lefts = [WIDTH * place // len(panels) for place in range(len(panels) + 1)]
-        for place, panel in enumerate(panels):
-            where = _at(lefts[place], top + 1, lefts[place + 1] - lefts[place], height)
-            yield _panel(panel, number + place + 1, where)
-        top, number = top + 1 + height, number + 1 + len(panels)
-
-
-def _at(x: int, y: int, w: int, h: int) -> Json:
-    return {"x": x, "y": y, "w": w, "h": h}
-
-
-def _panel(panel: Panel, number: int, where: Json) -> Json:
-    return {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.about,
-        "datasource": DATASOURCE,
-        "gridPos": where,
-        "targets": [
-            {
-                "refId": chr(ord("A") + index),
-                "datasource": DATASOURCE,
-                "expr": query.expr,
-                "legendFormat": query.legend,
-                "format": "heatmap" if query.heatmap else "time_series",
-            }
-            for index, query in enumerate(panel.queries)
-        ],
-        "fieldConfig": {"defaults": _look(panel), "overrides": []},
-        "options": _options(panel.kind),
-    }
-
-
-def _look(panel: Panel) -> Json:
-    steps: list[Json] = [{"color": "green", "value": None}]
-    if panel.bound is not None:
-        steps.append({"color": "red", "value": panel.bound})
-    look: dict[str, object] = {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
-    if panel.kind == "timeseries":
-        look["custom"] = {
-            "fillOpacity": 20 if panel.stacked else 0,
-            "stacking": {"mode": "normal" if panel.stacked else "none"},
-            "thresholdsStyle": {"mode": "off" if panel.bound is None else "dashed"},
-        }
-    return look
-
-
-def _options(kind: str) -> Json:
-    if kind == "stat":
-        return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
-    if kind == "heatmap":
-        return {"calculate": False, "yAxis": {"unit": "short"}, "color": {"mode": "scheme", "scheme": "Blues"}}
-    return {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
-
-
-def _variables() -> list[Json]:
-    chosen = {"multi": True, "includeAll": True, "current": {"text": "All", "value": "$__all"}}
-    return [
-        {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
-        {
-            "name": "job",
-            "type": "query",
-            "label": "Job",
-            "datasource": DATASOURCE,
-            "query": "label_values(electra_build_info, job)",
-            "refresh": 2,
-            **chosen,
-        },
-        {
-            "name": "model",
-            "type": "query",
-            "label": "Model",
-            "datasource": DATASOURCE,
-            "query": f"label_values(electra_model_ready{{{JOB}}}, model)",
-            "refresh": 2,
-            **chosen,
-        },
-    ]
-
-
-def _alerts_on_the_time_line() -> Json:
-    return {
-        "name": "Alerts",
-        "enable": True,
-        "iconColor": "red",
-        "datasource": DATASOURCE,
-        "expr": 'ALERTS{alertname=~"Electra.*", alertstate="firing"}',
-        "titleFormat": "{{alertname}}",
-        "textFormat": "{{instance}} {{model}}",
-    }
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Writes the file, or says whether it is up to date."""
-    text = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
-    if "--check" not in arguments:
-        DASHBOARD_FILE.write_text(text, encoding="utf-8")
-        return 0
-    if DASHBOARD_FILE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write("the dashboard is not up to date: make dashboard\n")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
