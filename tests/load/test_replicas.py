@@ -54,8 +54,8 @@ def test_one_is_stopped_and_one_is_killed_under_load(seconds: float, tmp_path: P
         in_hand = [outcome for outcome in failed if _was_in_hand(outcome, killed_s)]
         answered = [gauge(scrape(replica.process), "electra_requests_total") for replica in replicas]
     report(
-        f"{len(outcomes)} requests in {seconds:g} s, REST and gRPC in turn: {len(failed)} failed, {len(in_hand)} of them "
-        f"in hand at the kill ({_codes(failed)}); p50 {_ms(outcomes, 50)} ms, p99 {_ms(outcomes, 99)} ms; "
+        f"{len(outcomes)} requests in {seconds:g} s, REST and gRPC in turn: {len(failed)} failed, {len(in_hand)} of "
+        f"them in hand at the kill ({_codes(failed)}); p50 {_ms(outcomes, 50)} ms, p99 {_ms(outcomes, 99)} ms; "
         f"answered by each since its last start: {', '.join(f'{number:g}' for number in answered)}"
     )
     assert [outcome for outcome in failed if outcome not in in_hand] == []
