@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tests.monitoring.prometheus import ALERTS_FILE, RECORDING_FILE, RULES_TEST_FILE
 
@@ -16,7 +16,7 @@ class Rule(BaseModel, extra="forbid"):
     expr: str
     record: str = ""
     alert: str = ""
-    for_: str = ""
+    for_: str = Field("", alias="for")
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
@@ -31,11 +31,7 @@ class AlertCase(BaseModel):
 def read_rules(*files: Path) -> list[Rule]:
     """Every rule of some files; of both where none is named."""
     groups = (group for file in files or (RECORDING_FILE, ALERTS_FILE) for group in _groups(file))
-    return [
-        Rule(**{"for_" if key == "for" else key: value for key, value in rule.items()})
-        for group in groups
-        for rule in group["rules"]
-    ]
+    return [Rule.model_validate(rule) for group in groups for rule in group["rules"]]
 
 
 def read_cases() -> list[AlertCase]:

@@ -69,7 +69,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             (Query(f"max(job_model:electra_queued_work_seconds:avg{{{MODEL}}})", "queued"),),
             "s",
             kind="stat",
-            bound=0.25,
+            bound=0.5,
         ),
     ),
     "Traffic": (
@@ -126,10 +126,10 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Queue": (
         Panel(
             "Queued work",
-            "Seconds of the engines' time that wait on each instance. The autoscaler holds the mean at 0.25 s.",
+            "Seconds of the engines' time that wait on each instance. The autoscaler holds the mean at 0.5 s.",
             (_gauge("electra_queued_work_seconds"),),
             "s",
-            bound=0.25,
+            bound=0.5,
         ),
         Panel(
             "Sequences that wait and run",
