@@ -44,6 +44,7 @@ check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, g
 	$(BIN)/buf lint
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.settings_table --check
+	$(BIN)/python -m tools.dashboard --check
 
 .PHONY: format
 format: $(VENV)/.dev-$(EXTRA) ## Format the code and mend what the linter can
@@ -57,6 +58,10 @@ stubs: $(VENV)/.dev-$(EXTRA) ## Generate the gRPC stubs from protos/
 .PHONY: settings-table
 settings-table: $(VENV)/.dev-$(EXTRA) ## Write the table of settings into README.md
 	$(BIN)/python -m tools.settings_table
+
+.PHONY: dashboard
+dashboard: $(VENV)/.dev-$(EXTRA) ## Write the Grafana dashboard from tools/dashboard
+	$(BIN)/python -m tools.dashboard
 
 .PHONY: demo-preset
 demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte for byte
@@ -112,6 +117,10 @@ LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
 .PHONY: load
 load: $(VENV)/.dev-$(EXTRA) ## Overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
 	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
+
+.PHONY: replicas
+replicas: $(VENV)/.dev-$(EXTRA) ## Three instances behind HAProxy, one stopped and one killed under load; 1, 2 and 3 of them: two minutes
+	$(BIN)/python -m pytest $(LONG) tests/load/test_replicas.py tests/load/test_scale_out.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(EXTRA) ## More than ten thousand made and mutated inputs for each transport: some minutes

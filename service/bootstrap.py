@@ -246,8 +246,10 @@ def build_batcher(
         name,
         sequences=lambda: queue.sequences,
         tokens=lambda: queue.tokens,
+        work_s=lambda: queue.work_s / len(loaded.engines),
         oldest_wait_s=lambda: queue.oldest_wait_s(clock.now()),
         running=lambda: batcher.running_sequences,
+        engines=lambda: len(loaded.engines),
         compilations=lambda: sum(engine.compilations for engine in loaded.engines),
         alive=lambda: batcher.alive,
     )

@@ -107,17 +107,21 @@ class Metrics:
 
         self.queued_sequences = gauge("electra_queued_sequences", "Sequences waiting for a batch.")
         self.queued_tokens = gauge("electra_queued_tokens", "Positions waiting for a batch.")
+        self.queued_work = gauge(
+            "electra_queued_work_seconds", "How long the engines should take for what waits, by the cost model."
+        )
         self.oldest_wait = gauge(
             "electra_queue_oldest_wait_seconds", "How long the oldest waiting sequence has waited."
         )
         self.running_sequences = gauge("electra_running_sequences", "Sequences in the engine.")
+        self.engines = gauge("electra_engines", "Engines that share the model's queue.")
         self.compilations = gauge("electra_compilations_after_warm_up", "Graphs compiled after warm-up; should be 0.")
         self.engine_alive = gauge("electra_engine_alive", "1 while every engine is fed and none is late, else 0.")
         self.model_ready = gauge("electra_model_ready", "1 when the model is ready, else 0.")
         self.model_load_seconds = gauge("electra_model_load_seconds", "From the start of loading to ready.")
         self._model_gauges = (
-            self.queued_sequences, self.queued_tokens, self.oldest_wait, self.running_sequences,
-            self.compilations, self.engine_alive, self.model_ready, self.model_load_seconds,
+            self.queued_sequences, self.queued_tokens, self.queued_work, self.oldest_wait, self.running_sequences,
+            self.engines, self.compilations, self.engine_alive, self.model_ready, self.model_load_seconds,
         )  # fmt: skip
         self.model_loads = Counter(
             "electra_model_loads_total",
@@ -167,16 +171,20 @@ class Metrics:
         *,
         sequences: Callable[[], float],
         tokens: Callable[[], float],
+        work_s: Callable[[], float],
         oldest_wait_s: Callable[[], float],
         running: Callable[[], float],
+        engines: Callable[[], float],
         compilations: Callable[[], float],
         alive: Callable[[], float],
     ) -> None:
         """Has the gauges of `model` read these functions at each scrape, so they are never stale."""
         self.queued_sequences.labels(model).set_function(sequences)
         self.queued_tokens.labels(model).set_function(tokens)
+        self.queued_work.labels(model).set_function(work_s)
         self.oldest_wait.labels(model).set_function(oldest_wait_s)
         self.running_sequences.labels(model).set_function(running)
+        self.engines.labels(model).set_function(engines)
         self.compilations.labels(model).set_function(compilations)
         self.engine_alive.labels(model).set_function(alive)
 

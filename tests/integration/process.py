@@ -106,6 +106,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     ports: bool = True,
     module: str = "service",
+    at: tuple[int, int] | None = None,
 ) -> Iterator[ServiceProcess]:
     """Starts it, and kills it at the end of the context if it still runs.
 
@@ -115,8 +116,9 @@ def start(
         environment: Variables to add. None of ours is inherited.
         ports: Whether to say by flags where to listen.
         module: What Python runs: the service, or something with the same command line.
+        at: The ports for REST and gRPC; None takes free ones.
     """
-    rest_port, grpc_port = free_port(), free_port()
+    rest_port, grpc_port = at or (free_port(), free_port())
     where = (f"--rest.port={rest_port}", f"--grpc.port={grpc_port}") if ports else ()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:

@@ -33,6 +33,7 @@ HISTOGRAMS: Final = {
 COUNTERS: Final = {"electra_requests", "electra_real_tokens", "electra_padded_tokens"}
 GAUGES: Final = {
     "electra_queued_sequences", "electra_queued_tokens", "electra_queue_oldest_wait_seconds",
+    "electra_queued_work_seconds", "electra_engines",
     "electra_requests_in_flight", "electra_compilations_after_warm_up", "electra_model_ready",
     "electra_model_load_seconds", "electra_build_info",
 }  # fmt: skip

@@ -45,15 +45,16 @@ def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> Loaded
 
 
 @contextmanager
-def stand_in(folder: Path, script: Script, *flags: str) -> Iterator[ServiceProcess]:
+def stand_in(folder: Path, script: Script, *flags: str, at: tuple[int, int] | None = None) -> Iterator[ServiceProcess]:
     """Starts it and waits until it is ready; its log is JSON. It is killed at the end of the context if it still runs.
 
     Args:
         folder: For what it writes.
         script: What its engine does.
         flags: After `serve`.
+        at: The ports for REST and gRPC; None takes free ones.
     """
-    with start(folder, "--log.format=json", *flags, environment=script.environment, module=MODULE) as process:
+    with start(folder, "--log.format=json", *flags, environment=script.environment, module=MODULE, at=at) as process:
         process.wait_ready()
         yield process
 

@@ -1,0 +1,256 @@
+"""Which panels there are, row by row. Bounds are those of the alerts: deploy/prometheus/rules/alerts.yml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from tools.dashboard.panel import Panel, Query
+
+JOB: Final = 'job=~"$job"'
+MODEL: Final = 'job=~"$job", model=~"$model"'
+WINDOW: Final = "$__rate_interval"
+
+
+def _quantiles(metric: str, *percents: int) -> tuple[Query, ...]:
+    buckets = f"sum by (le) (rate({metric}_bucket{{{MODEL}}}[{WINDOW}]))"
+    return tuple(Query(f"histogram_quantile({percent / 100:g}, {buckets})", f"p{percent}") for percent in percents)
+
+
+def _buckets(metric: str) -> tuple[Query, ...]:
+    return (Query(f"sum by (le) (increase({metric}_bucket{{{MODEL}}}[{WINDOW}]))", "{{le}}", heatmap=True),)
+
+
+def _gauge(metric: str) -> Query:
+    return Query(f"{metric}{{{MODEL}}}", "{{instance}} {{model}}")
+
+
+ROWS: Final[Mapping[str, Sequence[Panel]]] = {
+    "At a glance": (
+        Panel(
+            "Models ready",
+            "Instances on which the model is ready, of those there are.",
+            (Query(f"sum by (model) (electra_model_ready{{{MODEL}}})", "{{model}}"),),
+            kind="stat",
+        ),
+        Panel(
+            "Sequences/s",
+            "What the engines computed.",
+            (Query(f"sum(job_model:electra_sequences:rate5m{{{MODEL}}})", "sequences/s"),),
+            kind="stat",
+        ),
+        Panel(
+            "Refused for load",
+            "Part of the requests that found no room. ElectraShedding is at 1 %.",
+            (Query(f"max(job_model:electra_requests_shed:ratio_rate5m{{{MODEL}}})", "refused"),),
+            "percentunit",
+            kind="stat",
+            bound=0.01,
+        ),
+        Panel(
+            "p99",
+            "One request in a hundred takes longer. ElectraSlow is at 1.024 s.",
+            (Query(f"max(job_model:electra_request_seconds:p99_5m{{{MODEL}}})", "p99"),),
+            "s",
+            kind="stat",
+            bound=1.024,
+        ),
+        Panel(
+            "Failed by our fault",
+            "Part of the requests. ElectraErrors is at 1 %.",
+            (Query(f"max(job_model:electra_requests_failed:ratio_rate5m{{{MODEL}}})", "failed"),),
+            "percentunit",
+            kind="stat",
+            bound=0.01,
+        ),
+        Panel(
+            "Queued work",
+            "Seconds that the engines should take for what waits, in the mean: what the autoscaler goes by.",
+            (Query(f"max(job_model:electra_queued_work_seconds:avg{{{MODEL}}})", "queued"),),
+            "s",
+            kind="stat",
+            bound=0.5,
+        ),
+    ),
+    "Traffic": (
+        Panel(
+            "Requests by code",
+            "`ok` and the slugs of errors: the same on both transports.",
+            (
+                Query(
+                    f'sum by (code) (rate(electra_requests_total{{{JOB}, model=~"$model|"}}[{WINDOW}])) > 0', "{{code}}"
+                ),
+            ),
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Requests by transport and in flight",
+            "In flight are those being worked on or waiting.",
+            (
+                Query(
+                    f'sum by (transport) (rate(electra_requests_total{{{JOB}, model=~"$model|"}}[{WINDOW}]))',
+                    "{{transport}}/s",
+                ),
+                Query(f"sum by (transport) (electra_requests_in_flight{{{JOB}}})", "{{transport}} in flight"),
+            ),
+        ),
+        Panel(
+            "Requests by instance",
+            "Should be about alike. One at zero that is ready is ElectraNoTraffic.",
+            (Query(f"sum by (instance) (rate(electra_requests_total{{{MODEL}}}[{WINDOW}]))", "{{instance}}"),),
+            "reqps",
+        ),
+    ),
+    "Latency by phase": (
+        Panel(
+            "Request",
+            "From arrival to answer, refusals included.",
+            _quantiles("electra_request_seconds", 50, 95, 99),
+            "s",
+            bound=1.024,
+        ),
+        Panel(
+            "In the queue",
+            "From admission to the start of its batch. Where this is most of it, there is too little capacity.",
+            _quantiles("electra_queue_wait_seconds", 50, 95, 99),
+            "s",
+        ),
+        Panel(
+            "In the engine",
+            "One batch. Where this has grown and batches have not, the machine is slower.",
+            _quantiles("electra_compute_seconds", 50, 95, 99),
+            "s",
+        ),
+    ),
+    "Queue": (
+        Panel(
+            "Queued work",
+            "Seconds of the engines' time that wait on each instance. The autoscaler holds the mean at 0.5 s.",
+            (_gauge("electra_queued_work_seconds"),),
+            "s",
+            bound=0.5,
+        ),
+        Panel(
+            "Sequences that wait and run",
+            "Bounded by batching.max_queue_sequences.",
+            (
+                Query(f"sum by (model) (electra_queued_sequences{{{MODEL}}})", "{{model}} waiting"),
+                Query(f"sum by (model) (electra_running_sequences{{{MODEL}}})", "{{model}} running"),
+            ),
+        ),
+        Panel(
+            "Positions that wait",
+            "Bounded by batching.max_queue_tokens.",
+            (_gauge("electra_queued_tokens"),),
+        ),
+        Panel(
+            "The oldest wait",
+            "ElectraOldestWait is at 5 s for minutes.",
+            (_gauge("electra_queue_oldest_wait_seconds"),),
+            "s",
+            bound=5,
+        ),
+    ),
+    "Batches": (
+        Panel(
+            "Sequences in a batch",
+            "Grows with load; ones only are an idle service or very long texts.",
+            _buckets("electra_batch_sequences"),
+            kind="heatmap",
+        ),
+        Panel(
+            "Positions in a batch",
+            "Padding included.",
+            _buckets("electra_batch_tokens"),
+            kind="heatmap",
+        ),
+        Panel(
+            "Padding",
+            "Part of the computed positions that were padding.",
+            (
+                Query(
+                    f"1 - sum by (model) (rate(electra_real_tokens_total{{{MODEL}}}[{WINDOW}]))"
+                    f" / sum by (model) (rate(electra_padded_tokens_total{{{MODEL}}}[{WINDOW}]))",
+                    "{{model}}",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Real positions/s",
+            "The useful work.",
+            (Query(f"sum by (model) (rate(electra_real_tokens_total{{{MODEL}}}[{WINDOW}]))", "{{model}}"),),
+        ),
+    ),
+    "Engine": (
+        Panel(
+            "Busy",
+            "Part of its time that each engine computes. At 1 the queue grows; the autoscaler holds the mean at 0.7.",
+            (Query(f"instance_model:electra_engine_busy:ratio_rate5m{{{MODEL}}}", "{{instance}} {{model}}"),),
+            "percentunit",
+            bound=0.7,
+        ),
+        Panel(
+            "Ready and alive",
+            "1 is well. Alive falls when an engine is late with its batch.",
+            (
+                Query(f"min by (model) (electra_model_ready{{{MODEL}}})", "{{model}} ready"),
+                Query(f"min by (model) (electra_engine_alive{{{MODEL}}})", "{{model}} alive"),
+            ),
+        ),
+        Panel(
+            "What must not happen",
+            "Each should be 0: an alert stands behind every one of them.",
+            (
+                Query(f"sum(increase(electra_engine_failures_total{{{MODEL}}}[{WINDOW}]))", "engine raised"),
+                Query(f"sum(increase(electra_non_finite_rows_total{{{MODEL}}}[{WINDOW}]))", "rows not finite"),
+                Query(f"sum(increase(electra_out_of_memory_total{{{MODEL}}}[{WINDOW}]))", "short of memory"),
+                Query(f"sum(electra_compilations_after_warm_up{{{MODEL}}})", "compilations after warm-up"),
+                Query(
+                    f'sum(increase(electra_model_loads_total{{{MODEL}, outcome="failed"}}[{WINDOW}]))', "failed loads"
+                ),
+            ),
+        ),
+        Panel(
+            "Loading took",
+            "From the start of loading to ready: what a new instance needs at least.",
+            (_gauge("electra_model_load_seconds"),),
+            "s",
+        ),
+    ),
+    "Process": (
+        Panel(
+            "Memory",
+            "Resident. Grows while models load and to the largest batch, then stays.",
+            (Query(f"process_resident_memory_bytes{{{JOB}}}", "{{instance}}"),),
+            "bytes",
+        ),
+        Panel(
+            "Cores",
+            "CPU seconds per second.",
+            (Query(f"rate(process_cpu_seconds_total{{{JOB}}}[{WINDOW}])", "{{instance}}"),),
+        ),
+        Panel(
+            "Open files",
+            "Connections are most of them.",
+            (Query(f"process_open_fds{{{JOB}}}", "{{instance}}"),),
+        ),
+        Panel(
+            "Up since",
+            "Steps down at each restart.",
+            (Query(f"time() - process_start_time_seconds{{{JOB}}}", "{{instance}}"),),
+            "s",
+        ),
+        Panel(
+            "Versions",
+            "More than one during a rollout only.",
+            (Query(f"count by (version) (electra_build_info{{{JOB}}})", "{{version}}"),),
+        ),
+    ),
+}
+
+
+def queries() -> Iterator[str]:
+    """Every expression of every panel."""
+    return (query.expr for panels in ROWS.values() for panel in panels for query in panel.queries)
