@@ -29,6 +29,7 @@ class ScrapeConfig(BaseModel, extra="forbid"):
 
 class Prometheus(BaseModel, extra="forbid"):
     global_: dict[str, str] = Field(alias="global")
+    rule_files: list[str]
     scrape_configs: list[ScrapeConfig]
 
 
@@ -52,6 +53,15 @@ async def test_the_metrics_are_where_it_looks() -> None:
         answer = await client.get(scrape_config().metrics_path)
     assert answer.status_code == 200
     assert 'electra_build_info{version="1.2.3"} 1.0' in answer.text
+
+
+def test_the_rules_are_where_it_looks() -> None:
+    found = [
+        file.name
+        for pattern in Prometheus.model_validate(yaml.safe_load(PROMETHEUS_FILE.read_text())).rule_files
+        for file in PROMETHEUS_FILE.parent.glob(pattern)
+    ]
+    assert sorted(found) == ["alerts.yml", "recording.yml"]
 
 
 def test_prometheus_runs_with_this_file() -> None:
