@@ -44,6 +44,7 @@ check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, g
 	$(BIN)/buf lint
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.settings_table --check
+	$(BIN)/python -m tools.prometheus_rule --check
 
 .PHONY: format
 format: $(VENV)/.dev-$(EXTRA) ## Format the code and mend what the linter can
@@ -57,6 +58,10 @@ stubs: $(VENV)/.dev-$(EXTRA) ## Generate the gRPC stubs from protos/
 .PHONY: settings-table
 settings-table: $(VENV)/.dev-$(EXTRA) ## Write the table of settings into README.md
 	$(BIN)/python -m tools.settings_table
+
+.PHONY: prometheus-rule
+prometheus-rule: $(VENV)/.dev-$(EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
+	$(BIN)/python -m tools.prometheus_rule
 
 .PHONY: demo-preset
 demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte for byte

@@ -2,7 +2,7 @@
 
     python -m tools.prometheus_rule [--check]
 
-Both hold the same groups. Kustomize reads no file outside its folder and makes no field out of a file, so one is generated.
+Both hold the same groups. Kustomize reads no file outside its folder, and makes no field of one.
 """
 
 from __future__ import annotations
