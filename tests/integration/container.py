@@ -17,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.integration.process import ROOT, free_port
+import grpc
+import httpx
+
+from tests.integration.process import READY_S, ROOT, free_port, wait_until
+from tests.integration.standard import health_of
 
 CONFINED: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 PORTS: Final = ("rest", "grpc", "metrics")
@@ -49,6 +53,11 @@ class Volumes:
                 for path in (folder := Path(self.place(mount["mountPath"])), *folder.rglob("*")):
                     path.chmod(0o555 if path.is_dir() else 0o444)
 
+    def unseal(self) -> None:
+        """Gives the rights back, so that pytest can take the folders away."""
+        for path in (self.root, *self.root.rglob("*")):
+            path.chmod(0o755)
+
     def command(self, container: Mapping[str, Any], preset: str | None = None) -> list[str]:
         """What the container runs; a preset of a hub is replaced by one that is here."""
         words = [self.place(word) for word in container["args"]]
@@ -73,12 +82,48 @@ class Volumes:
         return folder
 
 
-def run(volumes: Volumes, container: Mapping[str, Any], preset: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A container that serves.
+
+    Attributes:
+        process: It.
+        ports: Where it listens: `rest`, `grpc` and `metrics`.
+        log: What it writes.
+    """
+
+    process: subprocess.Popen[bytes]
+    ports: Mapping[str, int]
+    log: Path
+
+    def status(self, port: str, path: str) -> int | None:
+        """The HTTP status of a path; None where nobody answers."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
+        except httpx.TransportError:
+            return None
+
+    def health(self) -> str:
+        """What the readiness probe asks."""
+        with grpc.insecure_channel(f"127.0.0.1:{self.ports['grpc']}") as channel:
+            return health_of(channel)
+
+    def wait_started(self) -> None:
+        """What the startup probe waits for."""
+
+        def started() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return self.status("metrics", "/readyz") == 200
+
+        wait_until(started, READY_S)
+
+
+def run(volumes: Volumes, container: Mapping[str, Any], preset: str, **variables: str) -> str:
     """Runs a container that ends, as init containers do, and returns what it wrote."""
     volumes.make(container)
     result = subprocess.run(
         volumes.command(container, preset),
-        env=volumes.environment(container),
+        env=volumes.environment(container) | variables,
         cwd=volumes.working_directory,
         capture_output=True,
         text=True,
@@ -90,14 +135,13 @@ def run(volumes: Volumes, container: Mapping[str, Any], preset: str) -> str:
 
 
 @contextmanager
-def running(
-    volumes: Volumes, container: Mapping[str, Any], **variables: str
-) -> Iterator[tuple[subprocess.Popen[bytes], Mapping[str, int]]]:
-    """A container that serves: the process, and its ports by name. Killed at the end of the context."""
+def running(volumes: Volumes, container: Mapping[str, Any], **variables: str) -> Iterator[Running]:
+    """Starts a container that serves, and kills it at the end of the context if it still runs."""
     ports = {name: free_port() for name in PORTS}
     volumes.make(container)
     volumes.seal(container)
-    with (volumes.root / "log").open("wb") as log:
+    file = volumes.root / "log"
+    with file.open("wb") as log:
         process = subprocess.Popen(
             volumes.command(container),
             env=volumes.environment(container, **ports) | variables,
@@ -107,7 +151,7 @@ def running(
             stderr=log,
         )
     try:
-        yield process, ports
+        yield Running(process, ports, file)
     finally:
         process.kill()
         process.wait()
