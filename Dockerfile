@@ -1,43 +1,41 @@
-# electra-serve in a container:
-#   docker build --tag electra-serve .                          for CPUs
-#   docker build --tag electra-serve --build-arg EXTRA=gpu .    for NVIDIA GPUs, or EXTRA=jax
-#   docker build --tag electra-serve --build-arg EXTRA=openvino .    for CPUs, without TensorFlow
+# electra-serve in a container, two images from one file:
+#   docker build --target cpu --tag electra-serve .        for CPUs: OpenVINO, no TensorFlow (this is the default)
+#   docker build --target gpu --tag electra-serve:gpu .    for NVIDIA GPUs: JAX with CUDA
 # It runs as any user, on a read-only root file system with a tmpfs at /tmp, where libraries keep temporary files.
 
+# By tag, until `make image-digests` has written its digest here: docs/operations.md.
 FROM python:3.11-slim-trixie AS base
 
 
-# Dependencies before source: a change of the source leaves their layer, nearly all of the image, as it was.
-FROM base AS dependencies
-ARG EXTRA=cpu
-ENV UV_COMPILE_BYTECODE=1 \
-    UV_LINK_MODE=copy \
-    UV_PYTHON_DOWNLOADS=never \
-    VIRTUAL_ENV=/opt/venv
+FROM base AS builder
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
+COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache,sharing=locked \
-    PIP_ROOT_USER_ACTION=ignore python -m pip install --no-cache-dir --constraint constraints.txt uv \
-    && uv venv "${VIRTUAL_ENV}" \
-    && uv pip install --constraint constraints.txt --requirement pyproject.toml --extra "${EXTRA}"
+    PIP_ROOT_USER_ACTION=ignore python -m pip install --no-cache-dir --constraint constraints.txt uv
+COPY deploy/image/build.sh ./
+# Dependencies before source: a change of the source leaves their layer, nearly all of the image, as it was.
+COPY pyproject.toml ./
 
 
-FROM dependencies AS wheel
+FROM builder AS cpu-dependencies
+RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh environment /opt/venv openvino
+
+
+FROM builder AS gpu-dependencies
+RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh environment /opt/venv jax
+
+
+FROM builder AS wheel
 COPY README.md LICENSE ./
 COPY service service
-RUN --mount=type=cache,target=/root/.cache,sharing=locked \
-    uv build --wheel --build-constraints constraints.txt --out-dir /dist
+RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh wheel /dist
 
 
 FROM base AS runtime
 # No installer stays behind: the environment has none, and the base image's goes.
 RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --yes pip setuptools wheel
-COPY --from=dependencies /opt/venv /opt/venv
-RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    --mount=type=bind,from=dependencies,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
-    VIRTUAL_ENV=/opt/venv uv pip install --no-cache --no-deps --offline --compile-bytecode /dist/*.whl
 
-# Bytecode is compiled above. HOME is where Keras and CUDA keep their caches.
+# Bytecode is compiled in the build. HOME is where JAX and CUDA keep their caches.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -45,8 +43,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     ELECTRA_REST__HOST=0.0.0.0 \
     ELECTRA_GRPC__HOST=0.0.0.0
 
-# A number, so that Kubernetes can tell that it is not root.
-USER 10001:10001
+WORKDIR /tmp
 EXPOSE 8080 50051
 STOPSIGNAL SIGTERM
 # The start period is for the largest preset's loading and warm-up; the first success ends it.
@@ -60,3 +57,24 @@ LABEL org.opencontainers.image.title="electra-serve" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
+
+
+FROM runtime AS gpu
+COPY --from=gpu-dependencies /opt/venv /opt/venv
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    --mount=type=bind,from=builder,source=/build/build.sh,target=/build/build.sh \
+    --mount=type=bind,from=builder,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    /build/build.sh install /opt/venv /dist && /build/build.sh check /opt/venv jax
+# A number, so that Kubernetes can tell that it is not root.
+USER 10001:10001
+
+
+# The last stage is what is built where no target is named.
+FROM runtime AS cpu
+COPY --from=cpu-dependencies /opt/venv /opt/venv
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    --mount=type=bind,from=builder,source=/build/build.sh,target=/build/build.sh \
+    --mount=type=bind,from=builder,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    /build/build.sh install /opt/venv /dist && /build/build.sh check /opt/venv openvino
+# A number, so that Kubernetes can tell that it is not root.
+USER 10001:10001

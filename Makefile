@@ -45,6 +45,7 @@ check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, g
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.settings_table --check
 	$(BIN)/python -m tools.dashboard --check
+	$(BIN)/python -m tools.prometheus_rule --check
 
 .PHONY: format
 format: $(VENV)/.dev-$(EXTRA) ## Format the code and mend what the linter can
@@ -62,6 +63,10 @@ settings-table: $(VENV)/.dev-$(EXTRA) ## Write the table of settings into README
 .PHONY: dashboard
 dashboard: $(VENV)/.dev-$(EXTRA) ## Write the Grafana dashboard from tools/dashboard
 	$(BIN)/python -m tools.dashboard
+
+.PHONY: prometheus-rule
+prometheus-rule: $(VENV)/.dev-$(EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
+	$(BIN)/python -m tools.prometheus_rule
 
 .PHONY: demo-preset
 demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte for byte
@@ -130,6 +135,46 @@ fuzz: $(VENV)/.dev-$(EXTRA) ## More than ten thousand made and mutated inputs fo
 soak: $(VENV)/.dev-$(EXTRA) ## Half an hour of mixed load, and leaks on purpose that the same check must find; SOAK_SECONDS
 	$(BIN)/python -m pytest $(LONG) tests/load/test_soak.py $(ARGS)
 
+# checkov brings a hundred packages, none of which may meet the service's.
+DEPLOY := .venv-deploy
+
+$(DEPLOY)/.installed: deploy/requirements.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
+	@touch $@
+
+.PHONY: deploy-check
+deploy-check: $(VENV)/.dev-$(EXTRA) $(DEPLOY)/.installed ## Manifests, Dockerfile, Compose and scripts by every linter and schema; the image's steps too
+	$(BIN)/python -m pytest tests/unit/deploy
+	$(DEPLOY)/bin/shellcheck deploy/image/build.sh deploy/image/try.sh
+	BIN=$(CURDIR)/$(BIN) DEPLOY_BIN=$(CURDIR)/$(DEPLOY)/bin deploy/checkov.sh
+	$(MAKE) image-steps
+
+IMAGE_STEPS := build/image
+
+.PHONY: image-steps
+image-steps: $(VENV)/.dev-$(EXTRA) ## The Dockerfile's steps without Docker, in a clean folder; IMAGE_EXTRA=jax for the image gpu
+	rm -rf $(IMAGE_STEPS)
+	mkdir -p $(dir $(IMAGE_STEPS))
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/try.sh $(IMAGE_STEPS) $(IMAGE_EXTRA)
+
+.PHONY: image-digests
+image-digests: $(VENV)/.serve-$(EXTRA) ## Pin base, Prometheus and Grafana images by what their tags mean now; needs Docker and a registry
+	$(BIN)/python -m tools.image_digests
+
+TARGET ?= cpu
+IMAGE ?= electra-serve:local
+REVISION = $(shell git rev-parse HEAD)
+
+.PHONY: image
+image: ## Build an image with its SBOM and provenance attached; needs Docker with buildx; TARGET=gpu, IMAGE=name:tag, ARGS=--push
+	python3 -m tools.image_digests --check
+	docker buildx build --target $(TARGET) --build-arg REVISION=$(REVISION) --sbom=true --provenance=mode=max --tag $(IMAGE) $(ARGS) .
+
+.PHONY: sbom
+sbom: image-steps ## What the CPU image's environment holds, as CycloneDX: build/image/sbom.cdx.json
+	@echo $(IMAGE_STEPS)/sbom.cdx.json
+
 .PHONY: golden
 golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
@@ -137,4 +182,4 @@ golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub an
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

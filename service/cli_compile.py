@@ -14,7 +14,7 @@ import numpy as np
 
 from service.engine.choice import choose_engine
 from service.errors import PresetError, ServiceError
-from service.presets.artefact import DTYPES
+from service.presets.artefact import ARTEFACT_FILE, DTYPES, read_artefact
 from service.presets.files import read_lines
 from service.presets.folder import PresetFolder
 from service.presets.sources import default_sources, resolve_preset
@@ -50,6 +50,9 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         help=f"texts like those to be served, one a line, of which up to {MAX_TEXTS} are used; default: a built-in set",
     )
     parser.add_argument("--random-weights", action="store_true", help="of the architecture, for load tests")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave an artefact of this preset in this dtype that is there already"
+    )
     source = add_flags(parser)
 
     def run(flags: argparse.Namespace) -> int:
@@ -63,6 +66,9 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
 def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
     if preset.artefact is not None:
         raise PresetError(f"{preset.id} is an artefact already: compile what it was made of, {preset.artefact.preset}")
+    if flags.keep and _made_already(preset, flags):
+        sys.stdout.write(f"{flags.folder} is there already\n")
+        return 0
     choose_engine(ModelSettings(preset=flags.preset, engine="openvino"))
     encodings = _encodings(preset, flags.texts)
     # Imported here: what cannot be compiled should say so at once.
@@ -73,6 +79,18 @@ def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
     )
     sys.stdout.writelines(f"{name:<18}{value}\n" for name, value in _report(compiled, flags.folder).items())
     return 0
+
+
+def _made_already(preset: PresetFolder, flags: argparse.Namespace) -> bool:
+    """Whether the folder holds what would be made: a pod's init container runs again, and finds its volume filled.
+
+    Raises:
+        PresetError: It holds an artefact that is not whole any more.
+    """
+    if not (flags.folder / ARTEFACT_FILE).exists():
+        return False
+    there = read_artefact(flags.folder)
+    return (there.preset, there.preset_sha256, there.dtype) == (preset.id, preset.sha256, flags.dtype)
 
 
 def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:

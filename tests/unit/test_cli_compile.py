@@ -209,3 +209,22 @@ def test_another_engine_refuses_it(compiled: Path) -> None:
 def test_it_has_its_weights(compiled: Path) -> None:
     with pytest.raises(PresetError, match="load_weights"):
         load(compiled, load_weights=False)
+
+
+def test_what_was_made_is_kept_where_that_is_asked(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (artefact / ARTEFACT_FILE).stat().st_mtime_ns
+    assert main(["compile", "electra_demo", str(artefact), "--keep"]) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert (artefact / ARTEFACT_FILE).stat().st_mtime_ns == before
+    assert main(["compile", "electra_demo", str(artefact)]) == 1
+
+
+def test_another_dtype_is_not_what_was_made(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "electra_demo", str(artefact), "--keep", "--dtype", "bfloat16"]) == 1
+    assert str(artefact) in capsys.readouterr().err
+
+
+def test_what_was_made_and_then_damaged_is_told(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (artefact / GRAPH_FILE).write_text("")
+    assert main(["compile", "electra_demo", str(artefact), "--keep"]) == 1
+    assert GRAPH_FILE in capsys.readouterr().err

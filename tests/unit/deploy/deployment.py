@@ -54,11 +54,25 @@ def instructions(text: str) -> list[Instruction]:
     return [Instruction(*line.split(maxsplit=1)) for line in code.splitlines() if line.strip()]
 
 
+def stage(name: str) -> list[Instruction]:
+    """The instructions of the image that a target of the Dockerfile makes, after those of the stage it is made from."""
+    steps = instructions(DOCKERFILE.read_text())
+    starts = [number for number, step in enumerate(steps) if step.name == "FROM"]
+    for start, end in zip(starts, [*starts[1:], len(steps)], strict=True):
+        source, *named = steps[start].words
+        if named == ["AS", name]:
+            return [*stage(source), *steps[start:end]]
+    return []
+
+
+def stage_names() -> list[str]:
+    """In the order of the Dockerfile: the last is what is built where none is named."""
+    return [step.words[-1] for step in instructions(DOCKERFILE.read_text()) if step.name == "FROM"]
+
+
 def last_stage() -> list[Instruction]:
     """The Dockerfile's instructions for the image that is run."""
-    steps = instructions(DOCKERFILE.read_text())
-    start = max(number for number, step in enumerate(steps) if step.name == "FROM")
-    return steps[start:]
+    return stage(stage_names()[-1])
 
 
 def only(steps: list[Instruction], name: str) -> Instruction:

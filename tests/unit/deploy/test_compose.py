@@ -51,7 +51,7 @@ def test_a_service_is_reached_from_this_machine_only(service: Service) -> None:
 
 @each_service
 def test_an_image_is_pinned_by_tag(service: Service) -> None:
-    assert re.fullmatch(r"electra-serve:local|[^:]+:v\d+\.\d+\.\d+", service.image)
+    assert re.fullmatch(r"electra-serve:local|[^:@]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", service.image)
 
 
 @each_service
@@ -81,3 +81,21 @@ def test_the_grace_period_outlasts_the_drain(container_settings: Settings) -> No
     grace = compose().services[SERVICE].stop_grace_period
     assert grace.endswith("s")
     assert float(grace[:-1]) > lifecycle.drain_delay_s + lifecycle.drain_timeout_s
+
+
+def test_grafana_shows_our_dashboards_and_lets_nobody_change_them() -> None:
+    grafana = compose().services["grafana"]
+    assert grafana.environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    mounts = dict(volume.split(":")[:2] for volume in grafana.volumes)
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    folder, _, dashboard = grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].rpartition("/")
+    assert mounts["./deploy/grafana/dashboards"] == folder
+    assert (ROOT / "deploy/grafana/dashboards" / dashboard).exists()
+    (provider,) = yaml.safe_load(next((ROOT / "deploy/grafana/provisioning/dashboards").glob("*.yml")).read_text())[
+        "providers"
+    ]
+    assert provider["options"]["path"] == folder
+    (source,) = yaml.safe_load(next((ROOT / "deploy/grafana/provisioning/datasources").glob("*.yml")).read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"

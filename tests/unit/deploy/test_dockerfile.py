@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sysconfig
 import tomllib
@@ -12,8 +13,20 @@ import pytest
 from service import __version__, cli
 from service.settings import Settings
 from service.settings_sources import variable_names
-from tests.unit.deploy.deployment import DOCKERFILE, ROOT, container_environment, instructions, last_stage, only
+from tests.unit.deploy.deployment import (
+    DOCKERFILE,
+    ROOT,
+    container_environment,
+    instructions,
+    last_stage,
+    only,
+    stage,
+    stage_names,
+)
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+BUILD_SCRIPT = ROOT / "deploy/image/build.sh"
+images = pytest.mark.parametrize(("target", "extra"), [("cpu", "openvino"), ("gpu", "jax")])
 HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
 
 
@@ -43,8 +56,9 @@ def test_hadolint_sees_every_level_and_takes_no_excuse(step: str, rule: str) -> 
     assert rule in result.stdout
 
 
-def test_the_process_is_not_root_and_kubernetes_can_tell() -> None:
-    user, group = only(last_stage(), "USER").arguments.split(":")
+@images
+def test_the_process_is_not_root_and_kubernetes_can_tell(target: str, extra: str) -> None:
+    user, group = only(stage(target), "USER").arguments.split(":")
     assert int(user) > 0
     assert int(group) > 0
 
@@ -65,7 +79,7 @@ def test_its_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
     start = only(steps, "ENTRYPOINT").argv + only(steps, "CMD").argv
     check = only(steps, "HEALTHCHECK").argv
     for script, *arguments in (start, check):
-        assert script in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+        assert script in PROJECT["scripts"]
         with pytest.raises(SystemExit) as stopped:
             cli.main([*arguments, "--help"])
         assert stopped.value.code == 0
@@ -77,16 +91,60 @@ def test_what_it_copies_exists_and_is_all_that_is_sent_to_the_builder() -> None:
     sources = {word for step in copies if "--from" not in step.arguments for word in step.words[:-1]}
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in rules
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources  # deploy/image/try.sh goes by them too
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_it_installs_an_extra_of_the_package_and_tells_its_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    steps = instructions(DOCKERFILE.read_text())
-    extras = [step.pairs["EXTRA"] for step in steps if step.name == "ARG" and step.arguments.startswith("EXTRA=")]
-    assert extras == ["cpu"]
-    assert set(extras) <= set(project["optional-dependencies"])
-    labels = only(steps, "LABEL").pairs
+@images
+def test_an_image_installs_an_extra_and_checks_for_it(target: str, extra: str) -> None:
+    assert extra in PROJECT["optional-dependencies"]
+    (dependencies,) = (step for step in stage(f"{target}-dependencies") if "build.sh environment" in step.arguments)
+    assert dependencies.arguments.endswith(f"environment /opt/venv {extra}")
+    (service,) = (step for step in stage(target) if "build.sh install" in step.arguments)
+    assert service.arguments.endswith(f"check /opt/venv {extra}")
+
+
+def test_without_a_target_it_is_the_image_for_cpus() -> None:
+    assert stage_names()[-1] == "cpu"
+
+
+def test_no_tensorflow_comes_with_the_image_for_cpus() -> None:
+    extra = {line.split(">=")[0] for line in PROJECT["optional-dependencies"]["openvino"]}
+    assert extra == {"electra-serve[server]", "openvino"}
+    assert [line for line in PROJECT["optional-dependencies"]["server"] if line.startswith("tensorflow")] == []
+
+
+@images
+def test_it_tells_the_package_s_version_and_license(target: str, extra: str) -> None:
+    labels = only(stage(target), "LABEL").pairs
     assert labels["org.opencontainers.image.version"] == __version__
-    assert labels["org.opencontainers.image.licenses"] == project["license"]
+    assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]
+
+
+def executable(path: Path, command: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "jax", "openvino"])
+def test_the_build_checks_which_engines_there_are(tmp_path: Path, engine: str) -> None:
+    """With an environment's python that finds this one engine, and a `uv` that has no objection."""
+    executable(tmp_path / "bin/python", f'case "$2" in *{engine}*) ;; *) exit 1 ;; esac')
+    executable(tmp_path / "uv", "")
+    for extra, right in (("openvino", "openvino"), ("jax", "jax"), ("gpu", "tensorflow")):
+        result = subprocess.run(
+            ["/bin/sh", BUILD_SCRIPT, "check", tmp_path, extra],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (result.returncode == 0) == (engine == right), result.stderr
+
+
+def test_every_step_of_the_script_is_tried_without_an_engine() -> None:
+    steps = re.findall(r"^(\w+)\(\)", BUILD_SCRIPT.read_text(), re.MULTILINE)
+    tried = re.findall(r"^step (\w+)", (BUILD_SCRIPT.parent / "try.sh").read_text(), re.MULTILINE)
+    assert sorted(steps) == sorted(tried)

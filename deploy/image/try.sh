@@ -1,0 +1,50 @@
+#!/bin/sh
+# The Dockerfile's steps without a container engine: in an empty folder that holds what .dockerignore lets through, with an
+# empty environment, and then the service as the image starts it, from a folder that cannot be written to.
+#
+#   try.sh FOLDER [EXTRA]   FOLDER is new; the SBOM is left there as sbom.cdx.json
+#
+# EXTRA is openvino (the image cpu) by default; jax is the image gpu, and gigabytes.
+set -eu
+
+folder=$1
+extra=${2:-openvino}
+uv=$(command -v uv)
+cd "$(dirname "$0")/../.."
+mkdir "$folder"
+folder=$(cd "$folder" && pwd)
+mkdir "$folder/context" "$folder/tmp" "$folder/empty" "$folder/tools"
+ln -s "$uv" "$folder/tools/uv"
+sed -n 's/^!//p' .dockerignore | tar --create --exclude __pycache__ --files-from - | tar --extract --directory "$folder/context"
+
+cd "$folder/context"
+# Of the caller's environment only the way to the packages: nothing of it is to be imported.
+step() {
+    env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV PATH="$folder/tools:$PATH" sh deploy/image/build.sh "$@"
+}
+step environment "$folder/venv" "$extra"
+step wheel "$folder/dist"
+step install "$folder/venv" "$folder/dist"
+step check "$folder/venv" "$extra"
+step sbom "$folder/venv" "$folder/sbom.cdx.json"
+
+chmod a-w "$folder/empty"
+cd "$folder/empty"
+run="env -i PATH=$folder/venv/bin:/usr/bin:/bin HOME=$folder/tmp TMPDIR=$folder/tmp PYTHONDONTWRITEBYTECODE=1
+    ELECTRA_REST__PORT=18080 ELECTRA_GRPC__PORT=18051"
+$run electra-serve serve 2>"$folder/service.log" &
+service=$!
+trap 'kill "$service" 2>/dev/null || true' EXIT
+tries=0
+until $run electra-serve healthcheck >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" = 60 ] || ! kill -0 "$service" 2>/dev/null; then
+        cat "$folder/service.log" >&2
+        exit 1
+    fi
+    sleep 1
+done
+kill -TERM "$service"
+wait "$service"
+trap - EXIT
+echo "$extra: built, served, stopped with 0; $(du -sh "$folder/venv" | cut -f1) of environment"

@@ -1,0 +1,93 @@
+"""What the manifests run, run here: the init container's command, then the service with the rendered ConfigMap."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.integration.container import Running, Volumes, run, running
+from tests.integration.process import wait_until
+from tests.unit.deploy.manifests import config, pod, serving
+
+DRAIN_DELAY_S: Final = 2
+"""In place of the manifest's ten, which nobody here needs to wait for."""
+KEY: Final = "3f9c0d2b7f6e4a1c8d5e"
+QUESTION: Final = {"model": "electra", "text": "Hello, world!", "outputs": ["mean_output"]}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volumes]:
+    root = tmp_path_factory.mktemp("pod")
+    yield (volumes := Volumes(root))
+    volumes.unseal()
+
+
+@pytest.fixture(scope="module")
+def filled(volumes: Volumes) -> Volumes:
+    """After the base's init container, with the ConfigMap and the Secret mounted."""
+    (init,) = pod("base")["initContainers"]
+    assert "written" in run(volumes, init, "electra_demo")
+    for folder, name, text in (
+        ("config", "config.yaml", volumes.place(config("base"))),
+        ("keys", "api-keys", f"shop:{KEY}\n"),
+    ):
+        (volumes.root / folder).mkdir()
+        (volumes.root / folder / name).write_text(text)
+    return volumes
+
+
+def test_an_init_container_that_runs_again_changes_nothing(filled: Volumes) -> None:
+    (init,) = pod("base")["initContainers"]
+    assert "is there already" in run(filled, init, "electra_demo")
+
+
+def test_the_init_container_of_cpus_takes_any_preset(tmp_path: Path) -> None:
+    (init,) = pod("overlays/cpu")["initContainers"]
+    assert "written" in run(Volumes(tmp_path), init, "electra_demo")
+    assert (tmp_path / "models/served/model.xml").exists()
+
+
+def test_the_pod_answers_and_leaves_in_good_order(filled: Volumes) -> None:
+    with running(filled, serving("base"), ELECTRA_LIFECYCLE__DRAIN_DELAY_S=str(DRAIN_DELAY_S)) as container:
+        container.wait_started()
+        assert_answers(container)
+        began_s = time.monotonic()
+        container.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: container.health() == "NOT_SERVING", timeout_s=DRAIN_DELAY_S)
+        unready_s = time.monotonic() - began_s
+        assert encode(container, KEY) == 200  # callers who have not heard of it yet
+        assert container.status("metrics", "/readyz") == 503
+        assert container.process.wait(pod("base")["terminationGracePeriodSeconds"]) == 0
+        print(f"not serving after {unready_s:.2f} s, gone after {time.monotonic() - began_s:.2f} s")  # noqa: T201
+
+
+def test_the_runtime_of_kserve_serves_what_is_mounted(filled: Volumes) -> None:
+    (filled.root / "mnt").mkdir()
+    (filled.root / "mnt/models").symlink_to(filled.root / "models/served")
+    with running(filled, serving("overlays/kserve")) as container:
+        container.wait_started()
+        assert container.health() == "SERVING"
+        assert encode(container, None) == 200
+
+
+def assert_answers(container: Running) -> None:
+    """On the ports that the manifest says, and to nobody without a key."""
+    assert container.health() == "SERVING"
+    assert container.status("metrics", "/livez") == 200
+    assert container.status("metrics", "/metrics") == 200
+    assert container.status("rest", "/metrics") == 404
+    assert encode(container, None) == 401
+    assert encode(container, KEY) == 200
+
+
+def encode(container: Running, key: str | None) -> int:
+    """The status of a question to the model by its name."""
+    headers = {} if key is None else {"x-api-key": key}
+    url = f"http://127.0.0.1:{container.ports['rest']}/v1/encode"
+    return httpx.post(url, json=QUESTION, headers=headers, timeout=30).status_code

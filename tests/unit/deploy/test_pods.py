@@ -1,0 +1,152 @@
+"""The pods of every overlay: confined, probed where they listen, given the time they need, with settings that exist."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.unit.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, config, one, pod, serving
+
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+each_deployment = pytest.mark.parametrize("overlay", DEPLOYING)
+CLOSING_S = 5.0
+"""For engines, and the last that metrics have to tell."""
+
+
+def settings(overlay: str) -> Settings:
+    """What the overlay's ConfigMap says, checked as the service does."""
+    return Settings.model_validate(yaml.safe_load(config(overlay)))
+
+
+@each_overlay
+def test_it_can_do_no_more_than_it_must(overlay: str) -> None:
+    spec = pod(overlay)
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        confined = spec.get("securityContext", {}) | container["securityContext"]
+        assert confined["runAsNonRoot"]
+        assert confined["runAsUser"] > 0
+        assert confined["readOnlyRootFilesystem"]
+        assert not confined["allowPrivilegeEscalation"]
+        assert confined["capabilities"] == {"drop": ["ALL"]}
+        assert confined["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@each_deployment
+def test_it_has_no_token_and_reads_what_others_wrote(overlay: str) -> None:
+    assert pod(overlay)["automountServiceAccountToken"] is False
+    assert one(overlay, "ServiceAccount")["automountServiceAccountToken"] is False
+    read_only = {mount["name"] for mount in serving(overlay)["volumeMounts"] if mount.get("readOnly")}
+    assert read_only == {"models", "config", "keys"}
+
+
+@each_overlay
+def test_what_it_may_take_is_bounded_and_its_cores_are_its_own(overlay: str) -> None:
+    resources = serving(overlay)["resources"]
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    assert float(resources["limits"]["cpu"]).is_integer()  # a thread for each
+
+
+@each_deployment
+def test_it_listens_where_it_is_asked(overlay: str) -> None:
+    configured = settings(overlay)
+    ports = {port["name"]: port["containerPort"] for port in serving(overlay)["ports"]}
+    listening = {"rest": configured.rest.port, "grpc": configured.grpc.port, "metrics": configured.metrics.port}
+    assert ports == listening
+    assert {configured.rest.host, configured.grpc.host, configured.metrics.host} == {"0.0.0.0"}
+
+
+@each_deployment
+def test_each_probe_asks_what_it_should(overlay: str) -> None:
+    container, configured = serving(overlay), settings(overlay)
+    assert container["startupProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "metrics"}
+    assert container["readinessProbe"]["grpc"] == {"port": configured.grpc.port}
+    assert not configured.security.tls_certificate  # a kubelet's gRPC probe speaks none
+
+
+@each_overlay
+def test_a_load_has_ten_minutes(overlay: str) -> None:
+    probe = serving(overlay)["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+    if overlay in DEPLOYING:
+        deadline = one(overlay, "Deployment")["spec"]["progressDeadlineSeconds"]
+        assert deadline > probe["periodSeconds"] * probe["failureThreshold"]
+
+
+@each_deployment
+def test_the_grace_period_outlasts_the_drain(overlay: str) -> None:
+    lifecycle = settings(overlay).lifecycle
+    needed_s = lifecycle.drain_delay_s + lifecycle.drain_timeout_s + CLOSING_S
+    assert pod(overlay)["terminationGracePeriodSeconds"] >= needed_s
+    assert lifecycle.drain_delay_s >= 5  # what endpoints take to disappear
+    assert "lifecycle" not in serving(overlay)  # no preStop hook beside it: it would come on top
+
+
+@each_deployment
+def test_a_rollout_takes_no_pod_away_before_another_is_there(overlay: str) -> None:
+    strategy = one(overlay, "Deployment")["spec"]["strategy"]["rollingUpdate"]
+    assert strategy == {"maxSurge": 1, "maxUnavailable": 0}
+    assert one(overlay, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+@each_deployment
+def test_keys_are_where_the_settings_look(overlay: str) -> None:
+    (mount,) = (mount["mountPath"] for mount in serving(overlay)["volumeMounts"] if mount["name"] == "keys")
+    assert Path(settings(overlay).security.api_keys_file or "").parent == Path(mount)
+
+
+@each_deployment
+def test_what_is_served_is_on_the_volume_that_the_init_container_fills(overlay: str) -> None:
+    (init,) = pod(overlay)["initContainers"]
+    environment = {variable["name"]: variable["value"] for variable in init["env"]}
+    (model,) = settings(overlay).models
+    hub = settings(overlay).hub
+    if init["args"][0] == "compile":
+        assert model.preset == init["args"][2]
+    else:
+        assert init["args"] == ["presets", "pull", model.preset]
+        assert (str(hub.cache_dir), hub.offline) == (environment["ELECTRA_HUB__CACHE_DIR"], True)
+
+
+@each_deployment
+def test_a_preset_of_a_hub_is_pinned(overlay: str) -> None:
+    (init,) = pod(overlay)["initContainers"]
+    handles = [word for word in init["args"] if "://" in word]
+    assert [
+        handle for handle in handles if not re.fullmatch(r"kaggle://[\w/]+/\d+|hf://[\w/]+@[0-9a-f]{40}", handle)
+    ] == []
+
+
+def test_a_gpu_is_asked_for_and_tolerated() -> None:
+    spec, container = pod("overlays/gpu"), serving("overlays/gpu")
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    (model,) = settings("overlays/gpu").models
+    assert (model.engine, model.device) == ("jax", "gpu")
+
+
+def test_what_it_scales_by_is_measured() -> None:
+    metrics = Metrics("1")
+    metrics.create_model_series("electra")
+    exposed = metrics.exposition()[0].decode()
+    adapter = yaml.safe_load((KUBERNETES / "components/hpa/adapter.yaml").read_text())["rules"]["custom"]
+    told = {rule["name"]["as"]: rule["seriesQuery"].split("{")[0] for rule in adapter}
+    autoscaler: list[dict[str, Any]] = one("overlays/autoscaling", "HorizontalPodAutoscaler")["spec"]["metrics"]
+    triggers: list[dict[str, Any]] = one("overlays/autoscaling-keda", "ScaledObject")["spec"]["triggers"]
+    assert {metric["pods"]["metric"]["name"] for metric in autoscaler} == set(told)
+    asked = {name for trigger in triggers for name in re.findall(r"electra_\w+", trigger["metadata"]["query"])}
+    assert asked == set(told.values())
+    assert [name for name in sorted(asked) if f"\n{name}{{" not in exposed] == []
+
+
+def test_kubectl_came_with_the_development_extra() -> None:
+    assert (Path(sysconfig.get_path("scripts")) / "kubectl").exists()
