@@ -24,7 +24,6 @@ from service.batching.batcher import Batcher
 from service.batching.clock import LoopClock
 from service.batching.cost import fit
 from service.batching.job import Row
-from service.batching.patience import Patience
 from service.batching.planner import Planner
 from service.batching.queue import RequestQueue
 from service.batching.record import FlightRecorder
@@ -238,7 +237,7 @@ def build_batcher(
         metrics=metrics.batches(name),
         log=log.bind(model=name),
         max_window_sequences=batching.max_window_sequences,
-        patience=Patience(batching.hang_timeout_s),
+        hang_timeout_s=batching.hang_timeout_s,
         recorder=FlightRecorder(batching.recorded_batches),
         observe=None if tracer is None else partial(trace_batch, tracer, name),
     )

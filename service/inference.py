@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from service.errors import DeadlineExceeded, InvalidInput, Overloaded, PayloadTooLarge, ServiceError, ShuttingDown
+from service.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotReady,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceError,
+    ShuttingDown,
+)
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
 from service.served import ServedModel
@@ -115,13 +123,14 @@ class InferenceService:
 
         Raises:
             Overloaded: No model has room for one more sequence.
+            ModelNotReady: No model's engine will come back.
             ShuttingDown: Nothing new is admitted.
         """
         refusal: ServiceError | None = None
         for batcher in self._registry.batchers:
             try:
                 batcher.check_room(1, client)
-            except (Overloaded, ShuttingDown) as error:
+            except (Overloaded, ShuttingDown, ModelNotReady) as error:
                 refusal = error
             else:
                 return

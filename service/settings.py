@@ -160,8 +160,8 @@ class BatchingSettings(_Section):
     costs planning time, a microsecond each."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that an engine may stay late until it is given up: what waits is refused and the process ends, for an
-    orchestrator to start it anew. It is late, and the process not ready, when its batch takes more than ten times what
-    it should and three seconds. Less recovers sooner from a device that hangs, more outlasts a machine that does."""
+    orchestrator to start it anew. It is late, and the process not ready, when its batch takes some seconds more than it
+    should. Less recovers sooner from a device that hangs, more outlasts a machine that does."""
     recorded_batches: Count = 256
     """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
 

@@ -20,9 +20,8 @@ its hands may have done it, and fails; what waits is told to try again elsewhere
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TypeAlias
 
@@ -33,7 +32,7 @@ from service.batching.cost import Correction, CostModel
 from service.batching.gathering import Gathering
 from service.batching.in_flight import Entries, InFlight
 from service.batching.job import Job, Row
-from service.batching.patience import Patience
+from service.batching.parts import Parts
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
 from service.batching.record import BatchOutcome, BatchRecord, Flight, FlightRecorder
@@ -48,19 +47,6 @@ BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
 """Takes a batch that has ended, and its rows in order of turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Half:
-    """A part of a batch that failed.
-
-    Attributes:
-        entries: Its rows.
-        shrunk: As of `Flight`.
-    """
-
-    entries: Entries
-    shrunk: bool
-
-
 class Batcher:
     """Groups the sequences of all callers of one model into batches.
 
@@ -72,7 +58,7 @@ class Batcher:
         metrics: Where batches are counted.
         log: Where engine failures are written.
         max_window_sequences: How many waiting sequences the planner looks at.
-        patience: How long an engine may take.
+        hang_timeout_s: Seconds that an engine may be late.
         recorder: Keeps what became of the last batches.
         observe: Told of each batch that has ended, after its rows are answered.
     """
@@ -87,7 +73,7 @@ class Batcher:
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
         max_window_sequences: int,
-        patience: Patience,
+        hang_timeout_s: float,
         recorder: FlightRecorder,
         observe: BatchObserver | None = None,
     ) -> None:
@@ -100,14 +86,14 @@ class Batcher:
         self._max_window_sequences = max_window_sequences
         self._recorder = recorder
         self._observe_batch = observe
-        self._watchdog = Watchdog(runners, patience, clock, late=self._set_late, lost=self._lose)
+        self._watchdog = Watchdog(runners, hang_timeout_s, clock, late=self._set_late, lost=self._lose)
         self._correction = Correction()
         self._refusing = False
         self._late = False
         self._feeding = False
         self._gathering: Gathering | None = None
-        self._halves: deque[_Half] = deque()  # of batches that failed, to be run before what waits
         self._in_flight = InFlight()
+        self._parts = Parts(self._in_flight)
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
 
@@ -265,7 +251,7 @@ class Batcher:
 
     def _feed_next(self) -> None:
         """Feeds an engine that has become free with what waits: nobody else need be waited for."""
-        if self._gathering is None and (self._halves or self._queue.sequences):
+        if self._gathering is None and (self._parts or self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _gather(self) -> None:
@@ -279,9 +265,8 @@ class Batcher:
         """Gives every engine that is free what there is for it."""
         try:
             while self._feeding and (runner := self._free_runner()) is not None:
-                if self._halves:
-                    half = self._halves.popleft()
-                    self._start(runner, half.entries, self._shape_of(runner, half.entries), shrunk=half.shrunk)
+                if (part := self._parts.next()) is not None:
+                    self._start(runner, part.entries, budget=part.budget)
                 elif self._queue.sequences:
                     self._start_next(runner)
                 else:
@@ -293,7 +278,7 @@ class Batcher:
     def _start_next(self, runner: EngineRunner) -> None:
         entries, shape = self._choose()
         if entries:
-            self._start(runner, entries, shape)
+            self._start(runner, entries, shape, budget=self._planner.max_tokens)
 
     def _set_late(self, late: bool) -> None:
         self._late = late
@@ -331,10 +316,7 @@ class Batcher:
         waiting = self._queue.window(self._queue.sequences)
         self._fail(waiting, error)
         self._queue.cancel(waiting)
-        while self._halves:
-            half = self._halves.popleft()
-            self._fail(half.entries, error)
-            self._in_flight.settle(half.entries)
+        self._parts.fail(error)
 
     def _free_runner(self) -> EngineRunner | None:
         """The one with the least to do."""
@@ -357,14 +339,17 @@ class Batcher:
         self._in_flight.take(entries)
         return entries, chosen.shape
 
-    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape, *, shrunk: bool = False) -> None:
-        """Hands one batch to an engine."""
+    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape | None = None, *, budget: int) -> None:
+        """Hands one batch to an engine; in the smallest shape that holds it, where none was chosen."""
         try:
+            if shape is None:
+                grid = runner.engine.signature.grid
+                shape = grid.fit(len(entries), max(entry.length for entry in entries))
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
             flight = Flight(
                 engine=self._runners.index(runner),
-                shrunk=shrunk,
+                budget=budget,
                 shape=shape,
                 admitted_at=min(entry.admitted_at for entry in entries),
                 chosen_at=self._clock.now(),
@@ -411,32 +396,30 @@ class Batcher:
         self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
         if memory:
             self._metrics.out_of_memory.inc()
-            if len(entries) > 1 and not flight.shrunk:
-                self._make_smaller()
+            if len(entries) > 1:
+                self._make_smaller(flight)
         if len(entries) > 1:
-            self._bisect(entries, shrunk=flight.shrunk or memory)
+            self._bisect(entries, flight.budget)
         else:
             self._blame(entries, error)
             self._in_flight.settle(entries)
 
-    def _make_smaller(self) -> None:
-        """Halves the budget, but leaves room for the longest row."""
+    def _make_smaller(self, flight: Flight) -> None:
+        """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""
+        budget = self._planner.max_tokens
+        if flight.budget != budget:
+            return
         longest = self._runners[0].engine.signature.grid.max_length
-        self._planner.limit(max(self._planner.batch_tokens // 2, longest))
+        self._planner.limit(min(budget, max(self._planner.batch_tokens // 2, longest)))
         self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
-    def _bisect(self, entries: Entries, *, shrunk: bool) -> None:
+    def _bisect(self, entries: Entries, budget: int) -> None:
         """Has both halves run before anything that waits, one at a time like any batch."""
-        middle = len(entries) // 2
-        self._halves.extend((_Half(entries[:middle], shrunk), _Half(entries[middle:], shrunk)))
+        self._parts.split(entries, budget)
         if self._feeding:
             self._feed_next()
         else:
             self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
-
-    @staticmethod
-    def _shape_of(runner: EngineRunner, entries: Entries) -> BatchShape:
-        return runner.engine.signature.grid.fit(len(entries), max(entry.length for entry in entries))
 
     def _blame(self, entries: Entries, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")

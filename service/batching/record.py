@@ -67,11 +67,11 @@ class Flight:
 
     Attributes:
         engine: Which engine has it.
-        shrunk: Whether it is a part of a batch for which memory was short, and batches are smaller since.
+        budget: Most positions that a batch might have when it, or the batch that it is a part of, was cut.
     """
 
     engine: int
-    shrunk: bool
+    budget: int
 
     shape: BatchShape
     admitted_at: float

@@ -17,7 +17,7 @@ class Watchdog:
 
     Args:
         runners: The engines.
-        patience: How long one that is late is waited for.
+        hang_timeout_s: How long one that is late is waited for.
         clock: Says when to look again.
         late: Called when an engine is late, and again when none is any more.
         lost: Called once, with the reason, when an engine will not come back; nothing is looked at after that.
@@ -26,14 +26,14 @@ class Watchdog:
     def __init__(
         self,
         runners: Sequence[EngineRunner],
-        patience: Patience,
+        hang_timeout_s: float,
         clock: Clock,
         *,
         late: Callable[[bool], None],
         lost: Callable[[str], None],
     ) -> None:
         self._runners = runners
-        self._patience = patience
+        self._patience = [Patience(hang_timeout_s) for _ in runners]
         self._clock = clock
         self._tell_late = late
         self._tell_lost = lost
@@ -49,11 +49,15 @@ class Watchdog:
             self._timer.cancel()
 
     def _look(self) -> None:
-        was_late, late = self._patience.late_s > 0, any(runner.late for runner in self._runners)
-        given_up = self._patience.look(late=late, since_s=LOOK_S)
+        was_late = any(patience.late_s for patience in self._patience)
+        looks = [
+            patience.look(late=runner.late, since_s=LOOK_S)
+            for patience, runner in zip(self._patience, self._runners, strict=True)
+        ]
+        late = any(patience.late_s for patience in self._patience)
         if not all(runner.alive for runner in self._runners):
             self._tell_lost("an engine's thread has ended")
-        elif given_up:
+        elif any(looks):
             self._tell_lost("an engine hangs")
         else:
             if late != was_late:

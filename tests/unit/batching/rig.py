@@ -13,7 +13,6 @@ from service.batching.admission import QueueBounds
 from service.batching.batcher import Batcher
 from service.batching.cost import CostModel
 from service.batching.job import Row
-from service.batching.patience import Patience
 from service.batching.planner import Planner
 from service.batching.queue import RequestQueue
 from service.batching.record import FlightRecorder
@@ -67,7 +66,7 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> 
         metrics=metrics.batches("m"),
         log=log or structlog.get_logger(),
         max_window_sequences=32,
-        patience=Patience(HANG_S),
+        hang_timeout_s=HANG_S,
         recorder=FlightRecorder(16),
     )
     return Rig(batcher, fakes, clock, metrics)

@@ -145,6 +145,57 @@ async def test_the_parts_of_a_batch_for_which_memory_was_short_halve_nothing_aga
     await close(rig)
 
 
+async def test_what_was_packed_before_memory_was_short_halves_nothing_again() -> None:
+    rig = make_rig(FakeEngine(max_rows=8))
+    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
+    rig.batcher.start()
+    before = rig.batcher.batch_tokens
+    first = await hold(rig)
+    waiting = [rig.submit([n] * 10) for n in range(2, 18)]
+    await turns()
+    rig.clock.advance(EXPECTED_S)  # the first eight are packed
+    await turns()
+    rig.engine.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert rig.metric("electra_out_of_memory_total") == 2
+    assert rig.batcher.batch_tokens in {before // 2, before // 4}, (
+        "the second eight may have been cut after the halving"
+    )
+    await close(rig)
+
+
+async def test_parts_that_nobody_wants_any_more_are_not_run(rig: Rig) -> None:
+    first = await hold(rig)
+    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=1)
+    waiting = [rig.submit([n]) for n in range(2, 6)]
+    await turns()
+    for task in waiting[1:]:
+        task.cancel()
+    await turns()
+    rig.engine.gate.set()
+    await first
+    await waiting[0]
+    assert rig.batcher.running_sequences == 0
+    assert sum(batch.shape.rows for batch in rig.engine.batches) <= 2
+
+
+async def test_two_engines_that_are_late_in_turn_do_not_hang() -> None:
+    rig = make_rig(FakeEngine(), FakeEngine())
+    rig.batcher.start()
+    for engine in rig.engines:
+        engine.gate.clear()
+    tasks = [rig.submit([1])]
+    await turns()
+    pass_time(rig, LATE_S + HANG_S / 2)
+    tasks.append(rig.submit([2]))  # runs on the other one
+    await turns()
+    rig.engines[0].gate.set()
+    await tasks[0]
+    pass_time(rig, LATE_S + HANG_S / 2)
+    assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
+    await close(rig)
+
+
 async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig: Rig) -> None:
     running = await hold(rig)
     packed = rig.submit([2])

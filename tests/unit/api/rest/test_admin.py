@@ -59,7 +59,7 @@ class FakeAdministration:
 
     def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
         recorder = FlightRecorder(1)
-        recorder.add(Flight(0, False, BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
+        recorder.add(Flight(0, 512, BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
         return {"one": recorder.records()}
 
     def status(self, name: str) -> ModelStatus:
