@@ -104,7 +104,7 @@ class Planner:
         Example:
             >>> planner = Planner(CostModel(5.0, 1.0, 0.0), ShapeGrid(max_rows=8, max_length=512), max_tokens=512)
             >>> [batch.rows for batch in planner.plan([3, 100, 3, 98])]
-            [(0, 2), (3, 1)]
+            [(2, 0), (3, 1)]
         """
         order, padded = self._sorted(lengths)
         return [self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded)][::-1]
@@ -126,8 +126,12 @@ class Planner:
         return sum(self._cost.seconds(batch.shape.rows, batch.shape.length) for batch in batches)
 
     def _sorted(self, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The rows, shortest first, and the length that each is padded to by itself."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        """The rows, shortest first, and the length that each is padded to by itself.
+
+        Of equal lengths the most urgent come last: where several cuts cost the same, the last micro-batch is the one
+        that is full, and a full one should go first.
+        """
+        order = sorted(range(len(lengths) - 1, -1, -1), key=lengths.__getitem__)
         for row in order[:1] + order[-1:]:
             self._grid.fit(1, lengths[row])
         return order, [self._padded[lengths[row]] for row in order]

@@ -9,6 +9,7 @@ event loop picks the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -147,7 +148,8 @@ class EngineRunner:
             came = Ran(output, finite_rows(output, batch.shape.rows), seconds)
         except BaseException as error:  # noqa: BLE001  # an engine may raise anything, and its batch waits to hear of it
             came = error
-        loop.call_soon_threadsafe(self._finish, done, came)
+        with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
+            loop.call_soon_threadsafe(self._finish, done, came)
 
     def _close_engine(self, loop: asyncio.AbstractEventLoop, closed: asyncio.Future[BaseException | None]) -> None:
         """On the engine's thread."""
@@ -156,7 +158,8 @@ class EngineRunner:
             self._engine.close()
         except BaseException as error:  # noqa: BLE001  # handed to whoever awaits it
             failure = error
-        loop.call_soon_threadsafe(_settle, closed, failure)
+        with contextlib.suppress(RuntimeError):  # as above
+            loop.call_soon_threadsafe(_settle, closed, failure)
 
     def _finish(self, done: Done, came: Ran | BaseException) -> None:
         self._expected_s.popleft()

@@ -125,7 +125,7 @@ def test_urgent_holds_the_first_row_and_is_part_of_the_plan(rows: list[int], cos
 
 def test_like_lengths_share_a_batch_and_odd_ones_do_not() -> None:
     planner = Planner(CostModel(0.001, 1e-4, 0.0), ANY_SHAPE, max_tokens=8192)
-    assert [batch.rows for batch in planner.plan([10, 400, 11, 395, 10])] == [(0, 4, 2), (3, 1)]
+    assert [batch.rows for batch in planner.plan([10, 400, 11, 395, 10])] == [(4, 0, 2), (3, 1)]
 
 
 def test_token_budget_from_both_sides() -> None:
@@ -144,7 +144,7 @@ def test_target_time_from_both_sides() -> None:
 
 def test_a_row_slower_than_the_target_runs_alone() -> None:
     plan = Planner(CostModel(0.0, 0.01, 0.0), ANY_SHAPE, max_tokens=8192, target_batch_s=0.2).plan([512, 8, 8])
-    assert [batch.rows for batch in plan] == [(1, 2), (0,)]
+    assert [batch.rows for batch in plan] == [(2, 1), (0,)]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,14 @@ def test_token_budget_is_the_largest_batch_of_several_rows(
 
 def test_a_row_longer_than_the_budget_runs_alone() -> None:
     plan = Planner(CostModel(1.0, 1e-6, 0.0), ANY_SHAPE, max_tokens=64).plan([512, 8, 8])
-    assert [batch.rows for batch in plan] == [(1, 2), (0,)]
+    assert [batch.rows for batch in plan] == [(2, 1), (0,)]
 
 
 def test_a_length_outside_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="length 1 to 512; received 1 and 513"):
         Planner(CostModel(1.0, 1e-6, 0.0), ANY_SHAPE, max_tokens=64).plan([513])
+
+
+def test_of_equal_lengths_the_most_urgent_share_a_full_batch() -> None:
+    planner = Planner(CostModel(0.1, 0.0, 0.0), ShapeGrid(max_rows=16, max_length=64), max_tokens=4096)
+    assert sorted(planner.urgent([32] * 24).rows) == list(range(16))
