@@ -21,6 +21,9 @@ ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")
 """What ends a handle on Kaggle."""
 
+MAX_NAME: Final = 128
+"""Characters of a model's name, which every one of its metrics' series repeats."""
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -217,8 +220,11 @@ class ModelSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
-        if not self.name or not self.name.isprintable():
-            raise ValueError(f"name must be printable characters, at least one; received {self.name!r:.80}")
+        if not self.name.isprintable() or self.name != self.name.strip() or not 0 < len(self.name) <= MAX_NAME:
+            raise ValueError(
+                f"name must be 1 to {MAX_NAME} printable characters without a space at either end; "
+                f"received {self.name!r:.80}"
+            )
         return self
 
 

@@ -7,20 +7,23 @@ times that the batcher noted, so that tracing takes nothing of the time that it 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TraceFlags, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.trace.span import format_span_id, format_trace_id
 
-from service.tracing.base import BatchTimes, Carrier, Outcome, RequestSpan, Waited
+from service.tracing.base import NO_CARRIER, BatchTimes, Carrier, Outcome, RequestSpan, Waited
 
+TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,256})?")
+TRACESTATE: Final = re.compile(r"[a-z0-9@_*/-]{1,256}=[ -~]{1,256}(,[a-z0-9@_*/-]{1,256}=[!-~]{1,256}){0,31}")
 INSTRUMENTATION: Final = "electra-serve"
 MAX_LINKS: Final = 128
 """OpenTelemetry's own default: of a larger batch the first so many are linked."""
@@ -77,12 +80,17 @@ class OtelTracer:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer(INSTRUMENTATION, version)
         self._loop_time = loop_time
+        # W3C's own and no other: those for baggage write what is wrong with a header into the log, with its text.
+        self._callers = TraceContextTextMapPropagator()
 
     def request(self, transport: str, method: str, carrier: Carrier) -> OtelRequestSpan:
         """Begins a request's span, as a child of the one that `carrier` names, if it names one."""
         return OtelRequestSpan(
             self._tracer.start_span(
-                method, extract(carrier), kind=SpanKind.SERVER, attributes={"electra.transport": transport}
+                method,
+                self._callers.extract(_sound(carrier)),
+                kind=SpanKind.SERVER,
+                attributes={"electra.transport": transport},
             )
         )
 
@@ -111,6 +119,15 @@ class OtelTracer:
     def close(self) -> None:
         """Sends what is left."""
         self._provider.shutdown()
+
+
+def _sound(carrier: Carrier) -> Carrier:
+    """The caller's span, as far as it is named as it should be: OpenTelemetry logs what it finds wrong."""
+    parent, state = carrier.get("traceparent"), carrier.get("tracestate")
+    if not isinstance(parent, str) or not TRACEPARENT.fullmatch(parent):
+        return NO_CARRIER
+    sound = isinstance(state, str) and TRACESTATE.fullmatch(state) is not None
+    return {"traceparent": parent, "tracestate": str(state)} if sound else {"traceparent": parent}
 
 
 def _sampled(request: RequestSpan) -> Span | None:

@@ -61,7 +61,11 @@ def test_models_are_presets_or_objects() -> None:
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
         (["--models", '{"preset": "a", "colour": "red"}'], {}, "models.0.colour: Extra inputs are not permitted"),
-        (["--models", '{"preset": "/"}'], {}, "name must be printable characters, at least one; received ''"),
+        (
+            ["--models", '{"preset": "/"}'],
+            {},
+            "name must be 1 to 128 printable characters without a space at either end; received ''",
+        ),
         (["--admin.port", "1"], {}, "admin.port needs either admin.keys_file or admin.without_keys"),
         (
             ["--admin.port", "1", "--admin.keys_file", "k", "--admin.without_keys", "true"],

@@ -66,8 +66,9 @@ class EncodeEndpoint:
         headers = headers_of(request.scope)
         with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as seen:
             name_span(request.scope, seen.span)
+            client = caller_of(request, self._callers, headers)
             seen.model = self._service.label(None)  # until the request names another
-            decoded = await self._decode(request, headers, seen.span)
+            decoded = await self._decode(request, client, headers, seen.span)
             seen.model = self._service.label(decoded.request.model)
             seen.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
@@ -75,8 +76,9 @@ class EncodeEndpoint:
             chunks = await render(result, decoded.encoding_format)
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 
-    async def _decode(self, request: Request, headers: Mapping[str, str], span: RequestSpan | None) -> Decoded:
-        client = caller_of(request, self._callers, headers)
+    async def _decode(
+        self, request: Request, client: str, headers: Mapping[str, str], span: RequestSpan | None
+    ) -> Decoded:
         self._service.check_room(client)
         sender = Sender(
             client=client,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from service.api.callers import ANYONE, Callers
 from service.api.observer import Observer
 from service.api.ports import EncodeService
-from service.api.rest.boundary import request_id
+from service.api.rest.boundary import name_span, request_id
 from service.api.rest.caller import caller_of
 from service.api.rest.respond import json_response
 
@@ -29,13 +29,15 @@ class ModelEndpoints:
 
     async def list_models(self, request: Request) -> Response:
         """Every configured model."""
-        with self._observer.request("GET /v1/models", request_id(request.scope)):
+        with self._observer.request("GET /v1/models", request_id(request.scope), request.headers) as seen:
+            name_span(request.scope, seen.span)
             caller_of(request, self._callers)
             return json_response({"models": self._service.models()})
 
     async def get_model(self, name: str, request: Request) -> Response:
         """One configured model; raises `ModelNotFound`."""
-        with self._observer.request("GET /v1/models/{name}", request_id(request.scope)) as seen:
+        with self._observer.request("GET /v1/models/{name}", request_id(request.scope), request.headers) as seen:
+            name_span(request.scope, seen.span)
             caller_of(request, self._callers)
             seen.model = self._service.label(name)
             return json_response(self._service.model(name))

@@ -61,7 +61,7 @@ def test_a_request_is_a_child_of_its_callers_span(tracer: OtelTracer, exporter: 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("carrier", [{}, {"traceparent": "nonsense"}])
+@pytest.mark.parametrize("carrier", [{}, {"traceparent": "nonsense"}, {"traceparent": SAMPLED["traceparent"].upper()}])
 def test_a_request_without_a_caller_begins_a_trace(
     tracer: OtelTracer, exporter: InMemorySpanExporter, carrier: dict[str, str]
 ) -> None:
@@ -136,3 +136,21 @@ def test_the_services_name_is_the_variables_where_they_have_one(monkeypatch: pyt
     (span,) = exporter.get_finished_spans()
     assert span.resource.attributes["service.name"] == "mine"
     tracer.close()
+
+
+@pytest.mark.parametrize(
+    "header", [{"baggage": "no member"}, {"tracestate": "no member"}, {"tracestate": ",".join(["a=b"] * 40)}]
+)
+def test_no_text_of_a_callers_is_written_to_the_log(
+    tracer: OtelTracer, header: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer.request("rest", "POST /v1/encode", {**SAMPLED, **header}).end(OK)
+    assert caplog.records == []
+
+
+def test_the_state_of_a_callers_trace_goes_with_its_spans(tracer: OtelTracer, exporter: InMemorySpanExporter) -> None:
+    tracer.request("rest", "POST /v1/encode", {**SAMPLED, "tracestate": "vendor=1,other=2"}).end(OK)
+    (span,) = exporter.get_finished_spans()
+    context = span.get_span_context()
+    assert context is not None
+    assert dict(context.trace_state) == {"vendor": "1", "other": "2"}

@@ -199,8 +199,8 @@ async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, a
         ({"preset": "a", "limits": {"colour": 1}}, 400, "received an unknown one, or one within them"),
         ({}, 422, "Field required"),
         ({"preset": "a", "dtype": "float8"}, 422, "Input should be 'auto'"),
-        ({"preset": "/"}, 422, "name must be printable"),
-        ({"preset": "a", "name": "a\nb"}, 422, "name must be printable"),
+        ({"preset": "/"}, 422, "name must be 1 to 128 printable"),
+        ({"preset": "a", "name": "a\nb"}, 422, "name must be 1 to 128 printable"),
     ],
 )
 async def test_settings_that_are_none_are_refused(
