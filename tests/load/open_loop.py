@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
-from typing import NamedTuple, Self
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 import uvloop
@@ -98,12 +99,15 @@ class OpenLoop:
     """A process that sends.
 
     Args:
-        popen: The process; it prints outcomes when it is done.
+        popen: The process.
+        printed: Where it prints outcomes when it is done: a file and no pipe, which would be full at 64 KiB, before
+            whoever started it reads.
         plan: What it was told.
     """
 
-    def __init__(self, popen: subprocess.Popen[str], plan: Plan) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], printed: IO[bytes], plan: Plan) -> None:
         self._popen = popen
+        self._printed = printed
         self.plan = plan
 
     @classmethod
@@ -117,9 +121,9 @@ class OpenLoop:
     @contextmanager
     def _started(cls, plan: Plan) -> Iterator[Self]:
         command = [sys.executable, "-m", __name__, plan.written()]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as popen:
+        with TemporaryFile() as printed, subprocess.Popen(command, cwd=ROOT, stdout=printed) as popen:
             try:
-                yield cls(popen, plan)
+                yield cls(popen, printed, plan)
             finally:
                 popen.kill()
 
@@ -128,9 +132,9 @@ class OpenLoop:
         patience_s = sum(stage.seconds for stage in self.plan.stages) + 2 * max(
             end.patience_s for end in self.plan.endpoints
         )
-        printed, _ = self._popen.communicate(timeout=patience_s)
-        assert self._popen.returncode == 0
-        return [Outcome(*fields) for fields in json.loads(printed)]
+        assert self._popen.wait(patience_s) == 0
+        self._printed.seek(0)
+        return [Outcome(*fields) for fields in json.load(self._printed)]
 
 
 def goodput(outcomes: Sequence[Outcome], from_s: float, to_s: float) -> float:

@@ -27,6 +27,7 @@ SCRIPT: Final = Script(batch_s=0.04, position_s=2e-5)
 DRAIN: Final = ("--lifecycle.drain_delay_s=2",)
 LENGTH: Final = 32
 RATE: Final = 120.0
+SECONDS: Final = 30.0
 LEAD_S: Final = 2.0
 """For the callers' process to start."""
 NOTICED_S: Final = 0.1
@@ -37,24 +38,22 @@ def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> No
     assert check(configuration(Ports.free(), [Ports.free() for _ in range(3)]), tmp_path) == ""
 
 
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(12.0, id="short"), pytest.param(30.0, id="long", marks=pytest.mark.long)]
-)
-def test_one_is_stopped_and_one_is_killed_under_load(seconds: float, tmp_path: Path, report: Report) -> None:
+@pytest.mark.long
+def test_one_is_stopped_and_one_is_killed_under_load(tmp_path: Path, report: Report) -> None:
     with replicas_behind_proxy(tmp_path, 3, SCRIPT, *DRAIN) as (front, replicas):
         begins_s = time.monotonic() + LEAD_S
-        plan = Plan(Endpoint.both(front.rest, front.grpc), (Stage(RATE, seconds),), begins_s, LENGTH)
+        plan = Plan(Endpoint.both(front.rest, front.grpc), (Stage(RATE, SECONDS),), begins_s, LENGTH)
         with OpenLoop.start(plan) as (loop,):
-            _wait_for(begins_s + 0.1 * seconds)
+            _wait_for(begins_s + 0.1 * SECONDS)
             _stop_and_start(replicas[0])
-            _wait_for(begins_s + 0.6 * seconds)
+            _wait_for(begins_s + 0.6 * SECONDS)
             killed_s = _kill_and_start(replicas[1])
             outcomes = loop.outcomes()
         failed = [outcome for outcome in outcomes if outcome.code != OK]
         in_hand = [outcome for outcome in failed if _was_in_hand(outcome, killed_s)]
         answered = [gauge(scrape(replica.process), "electra_requests_total") for replica in replicas]
     report(
-        f"{len(outcomes)} requests in {seconds:g} s, REST and gRPC in turn: {len(failed)} failed, {len(in_hand)} of "
+        f"{len(outcomes)} requests in {SECONDS:g} s, REST and gRPC in turn: {len(failed)} failed, {len(in_hand)} of "
         f"them in hand at the kill ({_codes(failed)}); p50 {_ms(outcomes, 50)} ms, p99 {_ms(outcomes, 99)} ms; "
         f"answered by each since its last start: {', '.join(f'{number:g}' for number in answered)}"
     )
