@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import Overloaded
 from service.settings import RestSettings
@@ -65,6 +66,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Finds room for it, and gives the first head its time."""
@@ -77,9 +79,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets it."""
+        """Forgets it, and tells the request at work; uvicorn tells the last one that came, which may wait behind it."""
         self._arrived()
         self.idle.pop(self, None)
+        self.pipeline.clear()
+        self._abandon()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -101,6 +105,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         super().on_headers_complete()
         self.headers = []  # the request has its own; trailers come here, and nobody reads them
+        self._read_on()
 
     def on_message_complete(self) -> None:
         """So is the body."""
@@ -148,6 +153,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         problem = _PROBLEM % (status, detail)
         self.transport.write(_REFUSAL % (status, phrase, len(problem), problem))
         self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Nobody waits for the answer to the request at work any more."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _read_on(self) -> None:
+        """Goes on behind the request at work while little waits: who does not read does not hear a client leave."""
+        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        if 0 < len(self.pipeline) < MAX_PIPELINED and waiting <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def _make_room(self) -> None:
         oldest = next(iter(self.idle))

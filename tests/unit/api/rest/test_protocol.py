@@ -177,6 +177,28 @@ async def test_what_follows_pipelined_requests_is_not_answered_before_them() -> 
             assert not (await connection.reader.read()).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("behind", [LIVEZ, LIVEZ * 3, ENCODE % len(IDS) + IDS, ENCODE % len(IDS)])
+async def test_a_client_that_leaves_more_requests_behind_is_noticed(behind: bytes) -> None:
+    async with serve() as server:
+        connection = await server.busy()
+        connection.writer.write(behind)
+        connection.writer.close()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+        assert len(server.rest.service.requests) == 1, "what waited has begun"
+
+
+async def test_a_client_that_sends_all_at_once_and_leaves_is_noticed() -> None:
+    async with serve() as server:
+        server.rest.service.gate.clear()
+        connection = await server.connect()
+        connection.writer.write((ENCODE % len(IDS) + IDS) * 2)
+        await server.until(lambda: len(server.rest.service.requests) == 1)
+        connection.writer.close()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+        assert len(server.rest.service.requests) == 1, "what waited has begun"
+
+
 CHUNKED = ENCODE.replace(b"content-length: %d", b"transfer-encoding: chunked")
 
 
