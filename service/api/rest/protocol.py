@@ -2,7 +2,8 @@
 
 A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much. What
 a body takes on its way beyond its own bytes (frames of chunks, trailers) is bounded too, and trailers go unread.
-Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`.
+Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`. Where
+what follows them has to be refused, they get their answers first: the next answer is always the next request's.
 
 There are at most `max_connections`. A connection is idle until its request's head is there, and again once it is
 answered. Where one too many comes, the one that has been idle for longest is closed, as HTTP allows at any time (RFC
@@ -67,6 +68,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
+        self._refusal = b""
 
     def connection_made(self, transport: Any) -> None:
         """Finds room for it, and gives the first head its time."""
@@ -99,11 +101,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             BufferError: Too many wait already. Whatever is raised here ends the parsing.
         """
         if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
             raise BufferError("too many requests before the first is answered")
+        super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._arrived()
         self.idle.pop(self, None)
-        super().on_headers_complete()
         self.headers = []  # the request has its own; trailers come here, and nobody reads them
         self._read_on()
 
@@ -119,6 +122,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect(self.send_timeout_s)
+        elif last and self._refusal:
+            self._close_with(self._refusal)
         elif last:
             self.idle[self] = None
             if self._in_body:
@@ -129,7 +134,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Counts what arrives of a head or a body that has not ended with it."""
+        """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
+        if self._refusal:
+            return
         super().data_received(data)
         if self._in_body:
             self._body_bytes += len(data)
@@ -143,16 +150,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._refuse(431, b"Request Header Fields Too Large", detail)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Refuses what is not HTTP, in the form that all refusals have; not before what is ahead of it is answered."""
-        if self.pipeline:
-            self.transport.abort()
-            return
+        """Refuses what is not HTTP, in the form that all refusals have."""
         self._refuse(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
 
     def _refuse(self, status: int, phrase: bytes, detail: bytes) -> None:
+        """Ends the connection with a refusal of what is arriving, which comes after the answers to what is ahead."""
+        if self._refusal or self.transport.is_closing():
+            return
         problem = _PROBLEM % (status, detail)
-        self.transport.write(_REFUSAL % (status, phrase, len(problem), problem))
+        self._refusal = _REFUSAL % (status, phrase, len(problem), problem)
+        self._arrived()
+        answered = self._in_body and self._withdraw()
+        self._in_head = self._in_body = False
+        if self._running is None or self._running.response_complete or self._running.disconnected:
+            self._close_with(b"" if answered else self._refusal)
+
+    def _withdraw(self) -> bool:
+        """Takes back the request whose body is arriving; tells whether its answer has begun already."""
+        if self.pipeline:
+            self.pipeline.popleft()
+            return False
+        self._abandon()
+        return self.cycle.response_started
+
+    def _close_with(self, last: bytes) -> None:
+        self.transport.write(last)
         self.transport.close()
+        self._expect(self.send_timeout_s)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
