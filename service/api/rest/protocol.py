@@ -35,6 +35,8 @@ MAX_PIPELINED: Final = 32
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
+_LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
+"""What a head has beside method, target and headers."""
 _REFUSAL: Final = (
     b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
@@ -63,6 +65,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._piece_bytes = 0
+        self._mixed = False
         self._in_head = True
         self._in_body = False
         self._body_bytes = 0
@@ -91,15 +95,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._head_bytes, self._in_head = 0, True
+        self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._expect(self.head_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        super().on_url(url)
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which counts for nothing."""
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
         """The head is there.
 
         Raises:
-            BufferError: Too many wait already. Whatever is raised here ends the parsing.
+            BufferError: It is too long, or too many wait already. Whatever is raised here ends the parsing.
         """
+        if self._head_bytes + len(self.parser.get_method()) > self.max_head_bytes:
+            self._refuse_head()
+            raise BufferError("the head is too long")
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
             raise BufferError("too many requests before the first is answered")
@@ -112,7 +129,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """So is the body."""
-        self._in_body = False
+        self._in_body, self._mixed = False, True
         self._arrived()
         super().on_message_complete()
 
@@ -137,17 +154,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
         if self._refusal:
             return
+        self._mixed = False
         super().data_received(data)
         if self._in_body:
-            self._body_bytes += len(data)
-            answered = self.cycle.response_complete
-            if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
-                self.transport.abort()
-        elif self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.max_head_bytes:
-                detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
-                self._refuse(431, b"Request Header Fields Too Large", detail)
+            self._count_body(len(data))
+        elif self._in_head and not self._mixed:
+            self._count_head(len(data))
+
+    def _count_body(self, arrived: int) -> None:
+        self._body_bytes += arrived
+        answered = self.cycle.response_complete
+        if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
+            self.transport.abort()
+
+    def _count_head(self, arrived: int) -> None:
+        """Counts pieces of a head that has not ended: the parser tells of a header when it knows where that ends.
+
+        A piece with the end of the message ahead in it does not count: how much of it is this head's nobody knows.
+        """
+        self._piece_bytes += arrived
+        if self._piece_bytes > self.max_head_bytes:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        self._refuse(431, b"Request Header Fields Too Large", detail)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
         """Refuses what is not HTTP, in the form that all refusals have."""

@@ -136,6 +136,37 @@ async def test_a_head_that_is_too_long_is_refused_in_the_common_form() -> None:
         assert orjson.loads(body)["status"] == 431
 
 
+def head_of(length: int, *, target: bool = False) -> bytes:
+    """A head of so many bytes, most of them in its target or else in a header."""
+    before, after = (b"GET /livez?", b" HTTP/1.1\r\nhost: x\r\n\r\n") if target else (LIVEZ[:-2] + b"x: ", b"\r\n\r\n")
+    return before + b"a" * (length - len(before) - len(after)) + after
+
+
+@pytest.mark.parametrize("target", [True, False])
+async def test_a_whole_head_in_one_piece_is_bounded_from_both_sides(target: bool) -> None:
+    async with serve(max_head_bytes=1000) as server:
+        for length, status in ((1000, 200), (1001, 431), (10_000, 431)):
+            assert (await (await server.connect()).ask(head_of(length, target=target)))[0] == status
+
+
+async def test_a_head_is_bounded_alike_behind_others_in_the_same_piece() -> None:
+    async with serve(max_head_bytes=1000) as server:
+        connection = await server.connect()
+        connection.writer.write(head_of(1000) * 3 + head_of(1001))
+        assert await connection.answers() == [200, 200, 200, 431]
+
+
+async def test_a_head_that_begins_in_the_piece_of_another_request_counts_alone() -> None:
+    async with serve(max_head_bytes=1000) as server:
+        connection = await server.connect()
+        padded = IDS + b" " * 2000
+        assert (await connection.ask(ENCODE % len(padded) + padded + LIVEZ[:20]))[0] == 200
+        assert (await connection.ask(LIVEZ[20:]))[0] == 200
+        assert (await connection.ask(LIVEZ + LIVEZ[:-2]))[0] == 200
+        connection.writer.write(b"x: " + b"a" * 1000)
+        assert await connection.answers() == [431]
+
+
 @pytest.mark.parametrize(
     "request_", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"EVIL \x1b[31m\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
 )
