@@ -195,6 +195,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = False
         if self._running is None or self._running.response_complete or self._running.disconnected:
             self._close_with(b"" if answered else self._refusal)
+        else:
+            self.flow.resume_reading()  # else nobody hears the client leave
 
     def _withdraw(self) -> bool:
         """Takes back the request whose body is arriving; tells whether its answer has begun already."""

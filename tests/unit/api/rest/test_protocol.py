@@ -233,10 +233,14 @@ async def test_a_refusal_waits_for_the_request_at_work(behind: bytes, status: in
         assert len(server.rest.service.requests) == 1
 
 
-async def test_a_client_that_leaves_behind_a_refusal_is_noticed() -> None:
+BROKEN_LATE = CHUNKED + b"%x\r\n%s\r\n" % (100_000, b" " * 100_000) + b"no length\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"no http\r\n\r\n", BROKEN_LATE])
+async def test_a_client_that_leaves_behind_a_refusal_is_noticed(behind: bytes) -> None:
     async with serve() as server:
         connection = await server.busy()
-        connection.writer.write(b"no http\r\n\r\n")
+        connection.writer.write(behind)
         connection.writer.close()
         await server.until(lambda: server.rest.service.cancelled == 1)
 
