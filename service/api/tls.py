@@ -103,6 +103,7 @@ def read_credentials(files: TlsFiles) -> Credentials:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    _never_resume(context)
     reading = files.certificate
     try:
         certificate, key = files.certificate.read_bytes(), files.key.read_bytes()
@@ -119,3 +120,13 @@ def read_credentials(files: TlsFiles) -> Credentials:
     except OSError as error:
         raise SettingsError(f"TLS file {error.filename or reading} cannot be read: {error.strerror}") from error
     return Credentials(certificate, key, client_ca, context)
+
+
+def _never_resume(context: ssl.SSLContext) -> None:
+    """Has each connection verify its client anew.
+
+    OpenSSL resumes sessions by the keys of the context that a server began with, whichever context it is handed on to,
+    and takes the client's certificate for as good as it was found then: by an authority that may be replaced since.
+    """
+    context.num_tickets = 0  # TLS 1.3
+    context.options |= ssl.OP_NO_TICKET  # TLS 1.2

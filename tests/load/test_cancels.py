@@ -52,10 +52,11 @@ def process(tmp_path: Path) -> Iterator[ServiceProcess]:
     "cancels", [pytest.param(200, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
 )
 async def test_cancels_and_disconnects(cancels: int, process: ServiceProcess, report: Report) -> None:
-    """So many over REST, unary gRPC and streams, at random times, among callers who stay."""
+    """So many over REST (with more requests behind, too), unary gRPC and streams, at random, among callers who stay."""
     async with grpc.aio.insecure_channel(process.target) as channel:
         ways: dict[str, Leave] = {
             "rest": lambda payload, after_s: _leave_rest(process, payload, after_s),
+            "pipelined": lambda payload, after_s: _leave_pipelined(process, payload, after_s),
             "unary": lambda payload, after_s: _leave_unary(channel, payload, after_s),
             "stream": lambda payload, after_s: _leave_stream(channel, payload, after_s),
         }
@@ -126,13 +127,26 @@ async def _leave_rest(process: ServiceProcess, payload: Payload, after_s: float)
     writer.transport.abort()
 
 
-async def _post(process: ServiceProcess, payload: Payload) -> asyncio.StreamWriter:
-    """Sends a request over a connection of its own."""
-    body = payload.rest()
+async def _post(process: ServiceProcess, payload: Payload, times: int = 1) -> asyncio.StreamWriter:
+    """Sends a request, once or more often, over a connection of its own."""
     _, writer = await asyncio.open_connection(HOST, process.rest_port)
-    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    writer.write(head.encode() + b"\r\n\r\n" + body)
+    writer.write(_request(payload) * times)
     return writer
+
+
+def _request(payload: Payload) -> bytes:
+    body = payload.rest()
+    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+async def _leave_pipelined(process: ServiceProcess, payload: Payload, after_s: float) -> None:
+    """Leaves in one connection a request at work, one that came with it, and one that came after."""
+    writer = await _post(process, payload, times=2)
+    await asyncio.sleep(after_s / 2)
+    writer.write(_request(payload))
+    await asyncio.sleep(after_s / 2)
+    writer.transport.abort()
 
 
 async def _leave_unary(channel: grpc.aio.Channel, payload: Payload, after_s: float) -> None:

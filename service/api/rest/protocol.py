@@ -2,7 +2,8 @@
 
 A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much. What
 a body takes on its way beyond its own bytes (frames of chunks, trailers) is bounded too, and trailers go unread.
-Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`.
+Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`. Where
+what follows them has to be refused, they get their answers first: the next answer is always the next request's.
 
 There are at most `max_connections`. A connection is idle until its request's head is there, and again once it is
 answered. Where one too many comes, the one that has been idle for longest is closed, as HTTP allows at any time (RFC
@@ -17,7 +18,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import Overloaded
 from service.settings import RestSettings
@@ -33,6 +35,8 @@ MAX_PIPELINED: Final = 32
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
+_LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
+"""What a head has beside method, target and headers."""
 _REFUSAL: Final = (
     b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
@@ -61,10 +65,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._piece_bytes = 0
+        self._mixed = False
         self._in_head = True
         self._in_body = False
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self._refusal = b""
 
     def connection_made(self, transport: Any) -> None:
         """Finds room for it, and gives the first head its time."""
@@ -77,34 +85,51 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets it."""
+        """Forgets it, and tells the request at work; uvicorn tells the last one that came, which may wait behind it."""
         self._arrived()
         self.idle.pop(self, None)
+        self.pipeline.clear()
+        self._abandon()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._head_bytes, self._in_head = 0, True
+        self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._expect(self.head_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        super().on_url(url)
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which counts for nothing."""
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
         """The head is there.
 
         Raises:
-            BufferError: Too many wait already. Whatever is raised here ends the parsing.
+            BufferError: It is too long, or too many wait already. Whatever is raised here ends the parsing.
         """
+        if self._head_bytes + len(self.parser.get_method()) > self.max_head_bytes:
+            self._refuse_head()
+            raise BufferError("the head is too long")
         if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
             raise BufferError("too many requests before the first is answered")
+        super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._arrived()
         self.idle.pop(self, None)
-        super().on_headers_complete()
         self.headers = []  # the request has its own; trailers come here, and nobody reads them
+        self._read_on()
 
     def on_message_complete(self) -> None:
         """So is the body."""
-        self._in_body = False
+        self._in_body, self._mixed = False, True
         self._arrived()
         super().on_message_complete()
 
@@ -114,6 +139,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect(self.send_timeout_s)
+        elif last and self._refusal:
+            self._close_with(self._refusal)
         elif last:
             self.idle[self] = None
             if self._in_body:
@@ -124,30 +151,81 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Counts what arrives of a head or a body that has not ended with it."""
+        """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
+        if self._refusal:
+            return
+        self._mixed = False
         super().data_received(data)
         if self._in_body:
-            self._body_bytes += len(data)
-            answered = self.cycle.response_complete
-            if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
-                self.transport.abort()
-        elif self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.max_head_bytes:
-                detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
-                self._refuse(431, b"Request Header Fields Too Large", detail)
+            self._count_body(len(data))
+        elif self._in_head and not self._mixed:
+            self._count_head(len(data))
+
+    def _count_body(self, arrived: int) -> None:
+        self._body_bytes += arrived
+        answered = self.cycle.response_complete
+        if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
+            self.transport.abort()
+
+    def _count_head(self, arrived: int) -> None:
+        """Counts pieces of a head that has not ended: the parser tells of a header when it knows where that ends.
+
+        A piece with the end of the message ahead in it does not count: how much of it is this head's nobody knows.
+        """
+        self._piece_bytes += arrived
+        if self._piece_bytes > self.max_head_bytes:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        self._refuse(431, b"Request Header Fields Too Large", detail)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Refuses what is not HTTP, in the form that all refusals have; not before what is ahead of it is answered."""
-        if self.pipeline:
-            self.transport.abort()
-            return
+        """Refuses what is not HTTP, in the form that all refusals have."""
         self._refuse(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
 
     def _refuse(self, status: int, phrase: bytes, detail: bytes) -> None:
+        """Ends the connection with a refusal of what is arriving, which comes after the answers to what is ahead."""
+        if self._refusal or self.transport.is_closing():
+            return
         problem = _PROBLEM % (status, detail)
-        self.transport.write(_REFUSAL % (status, phrase, len(problem), problem))
+        self._refusal = _REFUSAL % (status, phrase, len(problem), problem)
+        self._arrived()
+        answered = self._in_body and self._withdraw()
+        self._in_head = self._in_body = False
+        if self._running is None or self._running.response_complete or self._running.disconnected:
+            self._close_with(b"" if answered else self._refusal)
+        else:
+            self.flow.resume_reading()  # else nobody hears the client leave
+
+    def _withdraw(self) -> bool:
+        """Takes back the request whose body is arriving; tells whether its answer has begun already."""
+        if self.pipeline:
+            self.pipeline.popleft()
+            return False
+        self._abandon()
+        return self.cycle.response_started
+
+    def _close_with(self, last: bytes) -> None:
+        self.transport.write(last)
         self.transport.close()
+        self._expect(self.send_timeout_s)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Nobody waits for the answer to the request at work any more."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _read_on(self) -> None:
+        """Goes on behind the request at work while little waits: who does not read does not hear a client leave."""
+        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        if 0 < len(self.pipeline) < MAX_PIPELINED and waiting <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def _make_room(self) -> None:
         oldest = next(iter(self.idle))

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +184,41 @@ async def test_a_stop_does_not_wait_for_connections_that_are_idle(tmp_path: Path
             while served.http.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
                 await asyncio.sleep(0.01)
         writer.close()
+
+
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLObject:
+    """A handshake in memory; what the client has of it, with the session that it may come back with."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server, server_hostname=HOST, session=session)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    for step in (near.do_handshake, far.do_handshake, near.do_handshake, far.do_handshake):
+        with suppress(ssl.SSLWantReadError):
+            step()
+    far.write(b"x")
+    assert near.read(1) == b"x"  # tickets of TLS 1.3 come before it
+    return near
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_of_a_replaced_authority_does_not_come_back_by_its_session(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    server, old, new = Authority(tmp_path), Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    certificate, key = server.issue("server", HOST)
+    client_ca, clock = old.file, Clock()
+    context = ServerTls(TlsFiles(certificate, key, client_ca), log(), now=clock).context()
+    client = Tls(server.file, *old.issue("client", "client.test")).context()
+    client.maximum_version = version
+
+    session = shake_hands(context, client, None).session
+    assert not shake_hands(context, client, session).session_reused
+    new.ca.cert_pem.write_to_path(client_ca)
+    clock.ahead_s += 5.0
+    for resumed in (session, None):
+        with pytest.raises(ssl.SSLError):
+            shake_hands(context, client, resumed)
 
 
 @pytest.mark.parametrize(

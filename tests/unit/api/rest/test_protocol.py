@@ -20,6 +20,7 @@ from tests.unit.api.rest.conftest import Rest
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 MODELS = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
 ENCODE = b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+CHUNKED = ENCODE.replace(b"content-length: %d", b"transfer-encoding: chunked")
 IDS = b'{"token_ids":[[1]]}'
 SOON_S = 0.05
 WAIT_S = 10.0
@@ -42,6 +43,14 @@ class Connection:
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
             headers = dict(line.split(": ", 1) for line in head[1:] if line)
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
+
+    async def answers(self) -> list[int]:
+        """The statuses of all answers that come before the server closes it."""
+        statuses = []
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                statuses.append((await self.answer())[0])
+        return statuses
 
     async def closed(self) -> bool:
         """Waits for the server to close it, whatever comes before that."""
@@ -127,6 +136,37 @@ async def test_a_head_that_is_too_long_is_refused_in_the_common_form() -> None:
         assert orjson.loads(body)["status"] == 431
 
 
+def head_of(length: int, *, target: bool = False) -> bytes:
+    """A head of so many bytes, most of them in its target or else in a header."""
+    before, after = (b"GET /livez?", b" HTTP/1.1\r\nhost: x\r\n\r\n") if target else (LIVEZ[:-2] + b"x: ", b"\r\n\r\n")
+    return before + b"a" * (length - len(before) - len(after)) + after
+
+
+@pytest.mark.parametrize("target", [True, False])
+async def test_a_whole_head_in_one_piece_is_bounded_from_both_sides(target: bool) -> None:
+    async with serve(max_head_bytes=1000) as server:
+        for length, status in ((1000, 200), (1001, 431), (10_000, 431)):
+            assert (await (await server.connect()).ask(head_of(length, target=target)))[0] == status
+
+
+async def test_a_head_is_bounded_alike_behind_others_in_the_same_piece() -> None:
+    async with serve(max_head_bytes=1000) as server:
+        connection = await server.connect()
+        connection.writer.write(head_of(1000) * 3 + head_of(1001))
+        assert await connection.answers() == [200, 200, 200, 431]
+
+
+async def test_a_head_that_begins_in_the_piece_of_another_request_counts_alone() -> None:
+    async with serve(max_head_bytes=1000) as server:
+        connection = await server.connect()
+        padded = IDS + b" " * 2000
+        assert (await connection.ask(ENCODE % len(padded) + padded + LIVEZ[:20]))[0] == 200
+        assert (await connection.ask(LIVEZ[20:]))[0] == 200
+        assert (await connection.ask(LIVEZ + LIVEZ[:-2]))[0] == 200
+        connection.writer.write(b"x: " + b"a" * 1000)
+        assert await connection.answers() == [431]
+
+
 @pytest.mark.parametrize(
     "request_", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"EVIL \x1b[31m\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
 )
@@ -169,15 +209,75 @@ async def test_pipelined_requests_are_bounded_from_both_sides() -> None:
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
 
 
-async def test_what_follows_pipelined_requests_is_not_answered_before_them() -> None:
+@pytest.mark.parametrize("ahead", [1, 2, 4])
+async def test_what_is_no_http_is_refused_after_the_answers_to_what_is_ahead(ahead: int) -> None:
     async with serve() as server:
         connection = await server.connect()
-        connection.writer.write(LIVEZ * 3 + b"no http\r\n\r\n")
-        async with asyncio.timeout(WAIT_S):
-            assert not (await connection.reader.read()).startswith(b"HTTP/1.1 400")
+        connection.writer.write((ENCODE % len(IDS) + IDS) * ahead + b"no http\r\n\r\n")
+        assert await connection.answers() == [200] * ahead + [400]
 
 
-CHUNKED = ENCODE.replace(b"content-length: %d", b"transfer-encoding: chunked")
+LONG = LIVEZ[:-2] + b"x: " + b"a" * 1000
+BAD_BODY = CHUNKED + b"no length\r\n"
+
+
+@pytest.mark.parametrize(("behind", "status"), [(b"no http\r\n\r\n", 400), (LONG, 431), (BAD_BODY, 400)])
+async def test_a_refusal_waits_for_the_request_at_work(behind: bytes, status: int) -> None:
+    async with serve(max_head_bytes=1000) as server:
+        connection = await server.busy()
+        connection.writer.write(behind)
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200, "by now the server has read it"
+        connection.writer.write(LIVEZ)
+        server.rest.service.gate.set()
+        assert await connection.answers() == [200, status]
+        assert len(server.rest.service.requests) == 1
+
+
+BROKEN_LATE = CHUNKED + b"%x\r\n%s\r\n" % (100_000, b" " * 100_000) + b"no length\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"no http\r\n\r\n", BROKEN_LATE])
+async def test_a_client_that_leaves_behind_a_refusal_is_noticed(behind: bytes) -> None:
+    async with serve() as server:
+        connection = await server.busy()
+        connection.writer.write(behind)
+        connection.writer.close()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+
+
+async def test_a_broken_body_is_refused_once() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        connection.writer.write(BAD_BODY)
+        assert await connection.answers() == [400]
+        server.rest.service.full = Overloaded("full")
+        head, _, broken = BAD_BODY.partition(b"no")
+        connection = await server.connect()
+        assert (await connection.ask(head))[0] == 429
+        connection.writer.write(b"no" + broken)
+        assert await connection.answers() == []
+
+
+@pytest.mark.parametrize("behind", [LIVEZ, LIVEZ * 3, ENCODE % len(IDS) + IDS, ENCODE % len(IDS)])
+async def test_a_client_that_leaves_more_requests_behind_is_noticed(behind: bytes) -> None:
+    async with serve() as server:
+        connection = await server.busy()
+        connection.writer.write(behind)
+        connection.writer.close()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+        assert len(server.rest.service.requests) == 1, "what waited has begun"
+
+
+async def test_a_client_that_sends_all_at_once_and_leaves_is_noticed() -> None:
+    async with serve() as server:
+        server.rest.service.gate.clear()
+        connection = await server.connect()
+        connection.writer.write((ENCODE % len(IDS) + IDS) * 2)
+        await server.until(lambda: len(server.rest.service.requests) == 1)
+        connection.writer.close()
+        await server.until(lambda: server.rest.service.cancelled == 1)
+        assert len(server.rest.service.requests) == 1, "what waited has begun"
 
 
 async def test_trailers_are_bounded_and_not_kept() -> None:
