@@ -121,9 +121,7 @@ class Process:
             await self._start(rest_port, grpc_port, rest)
         finally:
             answered = await self._drain()
-            closed = await self._registry.close(ENGINE_GRACE_S)
-            await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
-            await self._send_spans()
+            closed = await self._close_unless_forced()
         if not self._stop.is_set():
             return EXIT_FAULT
         return EXIT_OK if answered and closed else EXIT_FORCED
@@ -191,6 +189,25 @@ class Process:
             self._log.error("a server broke", exc_info=error)
         self._log.info("stopped")
         return in_time and not broken
+
+    async def _close_unless_forced(self) -> bool:
+        """Closes what is left; False where an engine could not be closed, or a second signal had it left as it is."""
+        closing = asyncio.create_task(self._close())
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait((closing, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if closing.done():
+            return closing.result()
+        self._log.warning("gave up closing")
+        closing.cancel()
+        await asyncio.wait((closing,))
+        return False
+
+    async def _close(self) -> bool:
+        closed = await self._registry.close(ENGINE_GRACE_S)
+        await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
+        await self._send_spans()
+        return closed
 
     def _patience(self) -> tuple[float, float]:
         """Seconds to go on as before, and then to finish what was accepted."""
