@@ -6,9 +6,11 @@ import random
 import socket
 import time
 from collections import Counter
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from service.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
@@ -41,6 +43,16 @@ def test_sigterms_under_load_lose_nothing(signals: int, tmp_path: Path, report: 
         totals += _terminate_once(folder, dice.uniform(0, LATEST_S), drain_delay_s=dice.choice((0.0, 0.2)))
     report(f"{signals} SIGTERMs under load: {totals['ok']} accepted, {totals['lost']} lost, each exit {EXIT_OK}")
     assert totals["lost"] == 0
+
+
+def test_the_shortest_drain_limit_is_enough_where_nothing_is_in_flight(tmp_path: Path) -> None:
+    shortest = 1  # as of the settings
+    with stand_in(tmp_path, SCRIPT, f"--lifecycle.drain_timeout_s={shortest}") as process:
+        with httpx.Client() as kept:  # a connection that is kept alive
+            assert kept.get(f"{process.url}/readyz").status_code == HTTPStatus.OK
+            process.terminate()
+            assert process.wait() == EXIT_OK
+        assert process.complaints == []
 
 
 def test_the_drain_limit_ends_it(tmp_path: Path, report: Report) -> None:
