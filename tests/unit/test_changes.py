@@ -427,3 +427,5 @@ async def test_the_end_waits_for_a_model_whose_reload_was_given_up_while_it_clos
     await until(lambda: stage.engines[0].closings == 1)
     stage.changes.stop()
     assert not await stage.registry.close(within_s=0.2)
+    stage.engines[0].close_gate.set()
+    await until(lambda: not any(thread.name == "engine-one-0" for thread in threading.enumerate()))
