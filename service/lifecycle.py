@@ -3,8 +3,8 @@
     listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ refuse connections,
     finish what is in flight (≤ drain_timeout_s) ─ close engines ─ stop admin and metrics ─ exit
 
-A model whose engine will not come back ends the process likewise, but without waiting long. SIGUSR1 has the flight
-recorders told to the log.
+A model whose engine will not come back ends the process likewise, but without waiting long; so does a REST server that
+ends by itself, and what gRPC accepted is still answered. SIGUSR1 has the flight recorders told to the log.
 
 All servers listen before the models are loaded, so that probes get an answer from the first second. Those for admin
 and metrics, where they have ports of their own, answer until nothing is left to tell of. The signal handlers are ours.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -35,7 +35,7 @@ EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2
 """In-flight requests were given up: the drain limit passed, or a second signal came."""
 EXIT_FAULT: Final = 3
-"""An engine hangs or has ended, or the batcher failed: only another process can mend it."""
+"""An engine hangs or has ended, the batcher failed, or a server ended by itself: only another process can mend it."""
 SAME_SIGNAL_S: Final = 1.0
 """A second signal that comes sooner is taken for an echo of the first: some supervisors signal both a process and
 its group."""
@@ -121,30 +121,40 @@ class Process:
             await self._start(rest_port, grpc_port, rest)
         finally:
             answered = await self._drain()
-            closed = await self._registry.close(ENGINE_GRACE_S)
-            await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
-            await self._send_spans()
-        if self._registry.failure and not self._stop.is_set():
+            closed = await self._close_unless_forced()
+        if not self._stop.is_set():
             return EXIT_FAULT
         return EXIT_OK if answered and closed else EXIT_FORCED
 
     async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
-        """Loads the models, tells that they are there, and waits for a signal."""
+        """Loads the models, tells that they are there, and waits for a signal, or for what should not end."""
         stopped = asyncio.create_task(self._stop.wait())
         tending = asyncio.create_task(self._tend())
-        ending = (stopped, tending, rest)
         loading = asyncio.create_task(self._registry.load_all())
-        await asyncio.wait((loading, *ending), return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done() or tending.done():
-            loading.cancel()
-            return
-        await loading
+        ending = (stopped, tending, rest)
+        try:
+            await asyncio.wait((loading, *ending), return_when=asyncio.FIRST_COMPLETED)
+            if not any(task.done() for task in ending):
+                await loading
+                self._tell_ready(rest_port, grpc_port)
+                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            self._tell_faults({"REST": rest, "watch over models": tending})
+        finally:
+            for task in (stopped, tending, loading):
+                task.cancel()
+            await asyncio.gather(stopped, tending, loading, return_exceptions=True)
+
+    def _tell_ready(self, rest_port: int, grpc_port: int) -> None:
         memory.keep()
         self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
-        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-        tending.cancel()
+
+    def _tell_faults(self, parts: Mapping[str, asyncio.Task[None]]) -> None:
+        """Tells which parts have ended by themselves; a model's failure is told by who saw it."""
+        for part, task in parts.items():
+            if task.done() and not self._registry.failure:
+                self._log.critical("ending, because a part of the process has ended", part=part, exc_info=_error(task))
 
     async def _tend(self) -> None:
         """Has gRPC's health follow readiness; returns when a model has failed for good."""
@@ -165,17 +175,39 @@ class Process:
         self._registry.refuse()
         if self._force.is_set():
             grace_s = 0.0
-        stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s))
+        stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s), return_exceptions=True)
         forced = asyncio.create_task(self._force.wait())
         await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED, timeout=grace_s)
-        answered = stopping.done()
-        if not answered:
+        in_time = stopping.done()
+        if not in_time:
             self._log.warning("gave up requests in flight")
             self._rest.give_up()
             await asyncio.gather(self._grpc.stop(0.0), stopping, return_exceptions=True)
         forced.cancel()
+        broken = [error for error in await stopping if error is not None]
+        for error in broken:
+            self._log.error("a server broke", exc_info=error)
         self._log.info("stopped")
-        return answered
+        return in_time and not broken
+
+    async def _close_unless_forced(self) -> bool:
+        """Closes what is left; False where an engine could not be closed, or a second signal had it left as it is."""
+        closing = asyncio.create_task(self._close())
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait((closing, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if closing.done():
+            return closing.result()
+        self._log.warning("gave up closing")
+        closing.cancel()
+        await asyncio.wait((closing,))
+        return False
+
+    async def _close(self) -> bool:
+        closed = await self._registry.close(ENGINE_GRACE_S)
+        await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
+        await self._send_spans()
+        return closed
 
     def _patience(self) -> tuple[float, float]:
         """Seconds to go on as before, and then to finish what was accepted."""
@@ -199,3 +231,8 @@ class Process:
             self._stop.set()
         elif now - self._stopped_at > SAME_SIGNAL_S:
             self._force.set()
+
+
+def _error(task: asyncio.Task[None]) -> BaseException | None:
+    """What a task that is done raised."""
+    return None if task.cancelled() else task.exception()

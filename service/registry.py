@@ -164,8 +164,8 @@ class ModelRegistry:
         self._leaving.add(served)
         await served.users.gone()
         if served in self._leaving:  # else the process is ending, and closes it
-            self._leaving.remove(served)
             await served.batcher.close()
+            self._leaving.discard(served)  # not before: where this is cancelled, the process closes it
 
     def remove(self, name: str) -> None:
         """Gives a name back."""
@@ -213,8 +213,9 @@ class ModelRegistry:
         return all(await asyncio.gather(*(served.batcher.close(within_s) for served in closing)))
 
     def _open(self) -> list[ServedModel]:
+        """Each once: one that is being unloaded is still in its slot, and leaving."""
         placed = (slot.served for slot in self._slots.values())
-        return [served for served in (*placed, *self._leaving) if served is not None]
+        return [served for served in dict.fromkeys((*placed, *self._leaving)) if served is not None]
 
     def _implied(self) -> str | None:
         """The model that a request means which names none."""

@@ -273,9 +273,9 @@ class LifecycleSettings(_Section):
     drain_delay_s: Seconds = 0.0
     """Seconds between turning readiness off and refusing connections, on SIGTERM. On Kubernetes, as long as
     endpoints take to disappear (5)."""
-    drain_timeout_s: Seconds = 30.0
-    """Seconds that accepted requests have to finish after that. Keep `drain_delay_s` + this below the pod's
-    terminationGracePeriodSeconds."""
+    drain_timeout_s: Annotated[float, Field(ge=1)] = 30.0
+    """Seconds that accepted requests have to finish after that; at least 1, since servers that are idle take a moment
+    to close, too. Keep `drain_delay_s` + this below the pod's terminationGracePeriodSeconds."""
 
 
 class LogSettings(_Section):

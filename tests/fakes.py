@@ -29,6 +29,8 @@ class FakeEngine:
         gate: `run` waits for it; clear it to hold the engine.
         fail: Called with each batch before it runs; may raise.
         poison: Token ids whose rows come back non-finite.
+        close_gate: `close` waits for it; clear it to hold the closing.
+        closings: How often it was closed.
     """
 
     def __init__(self, *, max_rows: int = 32, max_length: int = 512, grid: ShapeGrid | None = None) -> None:
@@ -41,6 +43,9 @@ class FakeEngine:
         self.gate.set()
         self.fail: Callable[[Batch], None] = lambda _: None
         self.poison: set[int] = set()
+        self.close_gate = threading.Event()
+        self.close_gate.set()
+        self.closings = 0
         self.closed = False
         self.warmed: list[BatchShape] = []
         self.compilations = 0
@@ -70,6 +75,8 @@ class FakeEngine:
         )
 
     def close(self) -> None:
+        self.closings += 1
+        self.close_gate.wait()
         self.closed = True
 
 

@@ -75,6 +75,7 @@ class EngineRunner:
         self._began = 0.0  # when the running one did
         self._timer: Timer | None = None
         self._when_free: Callable[[], None] = lambda: None
+        self._closed: asyncio.Future[BaseException | None] | None = None
         self.free = True
 
     @property
@@ -125,12 +126,17 @@ class EngineRunner:
         self._pace()
 
     async def close(self) -> None:
-        """Closes the engine after what is in flight, and ends the thread."""
-        loop = asyncio.get_running_loop()
-        closed: asyncio.Future[BaseException | None] = loop.create_future()
-        self._thread.submit(partial(self._close_engine, loop, closed))
-        self._thread.close()
-        error = await closed
+        """Closes the engine after what is in flight, and ends the thread.
+
+        The engine is closed once, however often this is called: whoever comes later, or again after having been
+        cancelled, waits for the same end.
+        """
+        if self._closed is None:
+            loop = asyncio.get_running_loop()
+            self._closed = loop.create_future()
+            self._thread.submit(partial(self._close_engine, loop, self._closed))
+            self._thread.close()
+        error = await asyncio.shield(self._closed)  # one who stops waiting does not take it from the others
         if error is not None:
             raise error
 

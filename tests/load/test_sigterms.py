@@ -6,12 +6,14 @@ import random
 import socket
 import time
 from collections import Counter
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
-from service.lifecycle import EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
+from service.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
 from tests.integration.load import Load
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.conftest import Report
@@ -43,6 +45,16 @@ def test_sigterms_under_load_lose_nothing(signals: int, tmp_path: Path, report: 
     assert totals["lost"] == 0
 
 
+def test_the_shortest_drain_limit_is_enough_where_nothing_is_in_flight(tmp_path: Path) -> None:
+    shortest = 1  # as of the settings
+    with stand_in(tmp_path, SCRIPT, f"--lifecycle.drain_timeout_s={shortest}") as process:
+        with httpx.Client() as kept:  # a connection that is kept alive
+            assert kept.get(f"{process.url}/readyz").status_code == HTTPStatus.OK
+            process.terminate()
+            assert process.wait() == EXIT_OK
+        assert process.complaints == []
+
+
 def test_the_drain_limit_ends_it(tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, STUCK, f"--lifecycle.drain_timeout_s={DRAIN_TIMEOUT_S}") as process, _waiting(process):
         process.terminate()
@@ -63,6 +75,23 @@ def test_a_second_sigterm_ends_it(tmp_path: Path, report: Report) -> None:
         report(
             f"exit {EXIT_FORCED} {time.monotonic() - began:.1f} s after the first SIGTERM, the second 1.1 s after it"
         )
+        assert process.complaints == []
+
+
+def test_a_second_sigterm_is_heard_while_engines_are_closed(tmp_path: Path, report: Report) -> None:
+    with stand_in(tmp_path, STUCK, f"--lifecycle.drain_timeout_s={DRAIN_TIMEOUT_S}") as process, _waiting(process):
+        process.terminate()
+        began = time.monotonic()
+        wait_until(lambda: '"stopped"' in process.stderr)
+        wait_until(lambda: time.monotonic() > began + SAME_SIGNAL_S + 0.1)
+        process.terminate()
+        told = time.monotonic()
+        assert process.wait(ENDS_S) == EXIT_FORCED
+        took_s = time.monotonic() - told
+        report(
+            f"exit {EXIT_FORCED} {took_s:.1f} s after a second SIGTERM while an engine of {STUCK.batch_s:g} s is closed"
+        )
+        assert took_s < ENGINE_GRACE_S / 2
         assert process.complaints == []
 
 

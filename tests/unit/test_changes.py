@@ -106,6 +106,7 @@ async def stage() -> AsyncIterator[Stage]:
     yield made
     for engine in made.engines:
         engine.gate.set()
+        engine.close_gate.set()
     made.changes.stop()
     await made.registry.close()
 
@@ -389,3 +390,42 @@ async def test_nothing_holds_what_was_replaced() -> None:
     gc.collect()
     assert (gone(), engine()) == (None, None)
     await stage.registry.close()
+
+
+async def test_the_end_closes_a_model_that_is_being_unloaded_once(stage: Stage) -> None:
+    stage.engines[0].gate.clear()
+    request = asyncio.create_task(stage.encode())
+    await until(lambda: stage.registry.ready_model("one").batcher.running_sequences == 1)
+    stage.changes.unload("one")
+    await asyncio.sleep(0)  # it waits for its user by now
+    assert len(stage.registry.batchers) == 2
+    stage.changes.stop()
+    closing = asyncio.create_task(stage.registry.close())
+    stage.engines[0].gate.set()
+    async with asyncio.timeout(SOON_S):
+        await request
+        assert await closing
+    assert stage.closed == [True, True]
+
+
+async def test_the_end_closes_a_model_whose_unloading_was_given_up_while_it_closed(stage: Stage) -> None:
+    stage.engines[0].close_gate.clear()
+    stage.changes.unload("one")
+    await until(lambda: stage.engines[0].closings == 1)
+    stage.changes.stop()
+    closing = asyncio.create_task(stage.registry.close())
+    await until(lambda: stage.engines[1].closed)
+    stage.engines[0].close_gate.set()
+    async with asyncio.timeout(SOON_S):
+        assert await closing
+    assert [engine.closings for engine in stage.engines] == [1, 1]
+
+
+async def test_the_end_waits_for_a_model_whose_reload_was_given_up_while_it_closed(stage: Stage) -> None:
+    stage.engines[0].close_gate.clear()
+    stage.changes.reload(model("next"))
+    await until(lambda: stage.engines[0].closings == 1)
+    stage.changes.stop()
+    assert not await stage.registry.close(within_s=0.2)
+    stage.engines[0].close_gate.set()
+    await until(lambda: not any(thread.name == "engine-one-0" for thread in threading.enumerate()))

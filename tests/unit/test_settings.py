@@ -59,6 +59,7 @@ def test_models_are_presets_or_objects() -> None:
         (["--models", "a", "--models", "b/a"], {}, "each under its own name; received ['a', 'a']"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
+        (["--lifecycle.drain_timeout_s", "0.9"], {}, "drain_timeout_s: Input should be greater than or equal to 1"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
         (["--models", '{"preset": "a", "colour": "red"}'], {}, "models.0.colour: Extra inputs are not permitted"),
         (

@@ -287,6 +287,21 @@ async def test_closing_fails_what_waits_answers_what_runs_and_closes_the_engine(
     assert not rig.batcher.alive
 
 
+async def test_closing_again_waits_for_the_same_end() -> None:
+    rig = make_rig()
+    rig.batcher.start()
+    rig.engine.close_gate.clear()
+    given_up, second, third = (asyncio.create_task(rig.batcher.close()) for _ in range(3))
+    await turns()
+    given_up.cancel()
+    await turns()
+    assert (given_up.cancelled(), second.done(), third.done()) == (True, False, False)
+    rig.engine.close_gate.set()
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(second, third, rig.batcher.close()))
+    assert rig.engine.closings == 1
+
+
 async def test_two_engines_share_one_queue() -> None:
     rig = make_rig(FakeEngine(max_rows=8), FakeEngine(max_rows=8))
     rig.batcher.start()
