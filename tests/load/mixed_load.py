@@ -31,6 +31,8 @@ PAUSE_S: Final = 0.02
 LEAVES: Final = 0.05
 HURRIES: Final = 0.05
 HURRY_S: Final = 0.005
+CLIENTS_OWN: Final = "Internal error from Core"
+"""What grpc's client says where a deadline passes while it sends; the service has counted no such answer then."""
 EXPECTED: Final = {
     OK, "left", "invalid_input", "model_not_found", "payload_too_large", "deadline_exceeded", "overloaded",
 }  # fmt: skip
@@ -123,7 +125,7 @@ def _code(query: Query, outcome: Outcome | BaseException, *, known: bool) -> str
         return repr(outcome)
     if isinstance(outcome, Answer):
         return WRONG if known and query.token_ids and not _is_right(query.token_ids, outcome) else OK
-    if outcome.status == "DEADLINE_EXCEEDED":  # told by gRPC itself, without a slug
+    if outcome.status == "DEADLINE_EXCEEDED" or outcome.message == CLIENTS_OWN:  # told by gRPC itself, without a slug
         return "deadline_exceeded"
     return f"{outcome.status}: {outcome.message}" if outcome.code == STATUS_ONLY else outcome.code
 
