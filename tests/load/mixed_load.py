@@ -26,6 +26,8 @@ from tests.load.script import ORDINARY_IDS
 
 CALLERS: Final = 8
 PATIENCE_S: Final = 60.0
+LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=CALLERS)
+"""Or the client would keep ever more connections, up to twenty, and they would look like the service's growth."""
 PAUSE_S: Final = 0.02
 """Most between an answer and the next request."""
 LEAVES: Final = 0.05
@@ -98,7 +100,7 @@ async def mixed_load(process: ServiceProcess, until_s: float, *, known: bool) ->
 @asynccontextmanager
 async def _connected(process: ServiceProcess) -> AsyncIterator[Sequence[Side]]:
     async with (
-        httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S) as client,
+        httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S, limits=LIMITS) as client,
         grpc.aio.insecure_channel(process.target, [("grpc.max_receive_message_length", -1)]) as channel,
     ):
         yield RestSide(client, "float"), RestSide(client, "base64"), GrpcSide(channel), StreamSide(channel)
