@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ READY_S: Final = 120.0
 """How long a start may take on a machine that is busy with other things."""
 EXIT_S: Final = 60.0
 POLL_S: Final = 0.02
+PORTS: Final = (10_000, 32_000)
+"""Below those that Linux gives to connections going out, of which a test under load makes hundreds a second."""
 TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::InitializeLog() is called")
 """How lines begin that TensorFlow's C++ code writes while it is imported, and that none of its settings silences."""
 
@@ -99,7 +102,7 @@ class ServiceProcess:
         wait_until(alive_and_met, READY_S)
 
 
-@contextmanager
+@contextlib.contextmanager
 def start(
     folder: Path,
     *flags: str,
@@ -138,10 +141,11 @@ def start(
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A TCP port that nobody listens on, and that no connection going out is given in the meantime."""
+    while True:
+        port = random.randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = EXIT_S) -> None:

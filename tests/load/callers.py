@@ -107,6 +107,8 @@ class RestCaller:
         seconds = time.perf_counter() - began
         if status == "200":
             return Answer(OK if payload.is_answered_by_rest(answer) else WRONG, seconds)
+        if headers.get("content-type") != "application/problem+json":
+            return Answer(f"HTTP {status}: {answer[:80]!r}", seconds)
         problem = json.loads(answer)
         return Answer(problem["code"], seconds, problem.get("retry_after_s") if "retry-after" in headers else None)
 

@@ -3,8 +3,8 @@
     with OpenLoop.start(Plan(…), …) as loops:      # one process each
         outcomes = [outcome for loop in loops for outcome in loop.outcomes()]
 
-Requests come as a Poisson process does, in stages of so many a second. Each has ids that no other has, and its answer
-is compared with what the stand-in must say to it.
+Requests come as a Poisson process does, in stages of so many a second. Each has ids that no other has, and where the
+stand-in answers, each answer is compared with what it must say.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Plan:
         length: Ids of each request.
         first: The number of the first request; those of different plans must not overlap.
         timeout_ms: The deadline of each; None for none.
+        known: Whether the right answers are known: the stand-in's are.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -57,6 +58,7 @@ class Plan:
     length: int
     first: int = 0
     timeout_ms: int | None = None
+    known: bool = True
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -170,7 +172,8 @@ async def _send(plan: Plan) -> list[Outcome]:
                 number = next(numbers)
                 sent_s = time.monotonic()
                 caller = callers[number % len(callers)]
-                answer = await caller.ask(numbered(number, plan.length), timeout_ms=plan.timeout_ms)
+                payload = numbered(number, plan.length, known=plan.known)
+                answer = await caller.ask(payload, timeout_ms=plan.timeout_ms)
                 outcomes.append(Outcome(stage, sent_s, answer.seconds, answer.code, answer.retry_after_s))
 
             stages.create_task(at_random_times(rate, ends_s, dice.expovariate, ask))

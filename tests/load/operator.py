@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
@@ -22,6 +22,12 @@ class Operator:
     def __init__(self, port: int, key: str = KEY) -> None:
         headers = {"authorization": f"Bearer {key}"}
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Closes the connection."""

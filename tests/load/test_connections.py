@@ -92,7 +92,7 @@ def test_what_comes_too_slowly_is_given_up(
 
 def test_huge_heads_are_refused(process: ServiceProcess) -> None:
     with unharmed(process), ExitStack() as stack:
-        for _ in range(20):
+        for _ in range(5):
             connection = stack.enter_context(_connected(process.rest_port))
             connection.sendall(HEAD)
             answer = _read_to_the_end(connection, trickle=b"x-filler: " + b"a" * 8000 + b"\r\n")

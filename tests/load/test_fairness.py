@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: Final = [
-    pytest.param(Scale(5.0, 4.0), id="short"),
+    pytest.param(Scale(3.0, 6.0), id="short"),
     pytest.param(Scale(60.0, 2.0), id="long", marks=pytest.mark.long),
 ]
 

@@ -53,7 +53,7 @@ def health(process: ServiceProcess) -> str:
             return ""
 
 
-async def test_rows_at_fault_fail_alone_and_short_memory_loses_none(tmp_path: Path, report: Report) -> None:
+async def test_rows_at_fault_fail_alone_and_little_memory_loses_none(tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, SCRIPT) as process:
         for fault in (ids.RAISE, ids.NOT_FINITE):
             bad = [ordering(fault, number) for number in range(1000, 1004)]  # two over each transport

@@ -22,7 +22,7 @@ from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
 from service.tensors import Output
 from tests.contract import read
 from tests.contract.outcome import Answer, Outcome
-from tests.contract.query import Query, to_json, to_message
+from tests.contract.query import Query, message, to_json, to_message
 from tests.contract.sides import SERVICE
 from tests.integration.process import ServiceProcess, start
 from tests.load.conftest import Report
@@ -131,9 +131,12 @@ def test_mutated_json(inputs: int, rest: httpx.Client, report: Report) -> None:
 def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, report: Report) -> None:
     codes: Counter[str] = Counter()
     for seed in range(inputs):
-        sound = to_message(SEEDS[seed % len(SEEDS)]).data
-        data = mutated(sound if method == "Encode" else _in_stream(sound), seed)
-        outcome = _encode(channel, data) if method == "Encode" else _encode_in_stream(channel, data)
+        good = as_message(SEEDS[seed % len(SEEDS)])
+        if method == "Encode":
+            outcome = _encode(channel, mutated(good.SerializeToString(), seed))
+        else:
+            in_stream = pb.EncodeStreamRequest(request=good)
+            outcome = _encode_in_stream(channel, mutated(in_stream.SerializeToString(), seed))
         codes[_code(outcome)] += 1
         assert _code(outcome) in CALLERS_FAULTS | {"ok"}, (seed, outcome)
         assert isinstance(outcome, Answer) or outcome.status in {None, *CALLERS_STATUSES}, (seed, outcome)
@@ -184,6 +187,13 @@ def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report)
     report(f"{sum(statuses.values())} requests by the document, over {len(operations)} operations: {dict(statuses)}")
 
 
+def as_message(query: Query) -> pb.EncodeRequest:
+    """With the name that a stream's requests must have."""
+    made = message(query)
+    made.request_id = "r1"
+    return made
+
+
 def _post(client: httpx.Client, body: bytes) -> Outcome:
     return read.response(client.post("/v1/encode", content=body, headers={"content-type": "application/json"}))
 
@@ -194,13 +204,6 @@ def _encode(channel: grpc.Channel, data: bytes) -> Outcome:
         return read.message(encode(data, timeout=PATIENCE_S))
     except grpc.RpcError as error:
         return read.rpc_error(cast("grpc.aio.AioRpcError", error))
-
-
-def _in_stream(data: bytes) -> bytes:
-    """The request as a stream takes it: inside another message, and named."""
-    request = pb.EncodeRequest.FromString(data)
-    request.request_id = "one"
-    return pb.EncodeStreamRequest(request=request).SerializeToString()
 
 
 def _encode_in_stream(channel: grpc.Channel, data: bytes) -> Outcome:

@@ -27,7 +27,7 @@ WARM: Final = 3
 """Answers on each transport before the signal."""
 LATEST_S: Final = 0.3
 """The signal comes up to so long after that, at any point of whatever is going on."""
-STUCK: Final = Script(batch_s=6.0)
+STUCK: Final = Script(batch_s=3.0)
 """Takes longer than the limit below."""
 DRAIN_TIMEOUT_S: Final = 1
 ENDS_S: Final = 20.0

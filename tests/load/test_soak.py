@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,22 +18,26 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.integration.process import ServiceProcess, start
+from service.presets.catalog import DEMO_ID
+from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.conftest import Report
-from tests.load.gauges import gauge, wait_at_rest
+from tests.load.gauges import gauge, scrape, wait_at_rest
 from tests.load.growth import Growth, Sample
 from tests.load.mixed_load import EXPECTED, mixed_load
+from tests.load.operator import KEY, Operator
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", 31 * 60))
 CONTROL_S: Final = 60.0
 SAMPLES: Final = 60
+RELOADS: Final = 6
+FAULTS: Final = ("internal", "engine_failure")
 FAST: Final = Script(batch_s=0.002, position_s=1e-6)
 LEAKS_MEMORY: Final = Script(batch_s=0.002, position_s=1e-6, leak_bytes=2**20)
 LEAKS_DESCRIPTORS: Final = Script(batch_s=0.002, position_s=1e-6, leak_descriptors=True)
-SHORT_S: Final = 10.0
-SHORT_CONTROL_S: Final = 4.0
+SHORT_S: Final = 8.0
+SHORT_CONTROL_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,15 @@ class Soaked:
         )
 
 
-def soak(process: ServiceProcess, seconds: float, *, known: bool) -> Soaked:
-    """Loads it for so long, and samples it meanwhile."""
+def soak(process: ServiceProcess, seconds: float, *, known: bool, reload: Callable[[], None] | None = None) -> Soaked:
+    """Loads it for so long, and samples it meanwhile.
+
+    Args:
+        process: The service.
+        seconds: How long.
+        known: Whether its answers must be the stand-in's.
+        reload: Puts its model in its own place; called `RELOADS` times.
+    """
 
     async def run() -> Soaked:
         until_s = time.monotonic() + seconds
@@ -69,6 +80,8 @@ def soak(process: ServiceProcess, seconds: float, *, known: bool) -> Soaked:
             while not loading.done():
                 text = (await client.get("/metrics")).text
                 samples.append(Sample.of(process.popen.pid, gauge(text, "electra_compilations_after_warm_up")))
+                if reload is not None and len(samples) % (SAMPLES // RELOADS) == 0:
+                    await asyncio.to_thread(reload)
                 await asyncio.wait((loading,), timeout=seconds / SAMPLES)
         return Soaked(samples, loading.result())
 
@@ -76,23 +89,44 @@ def soak(process: ServiceProcess, seconds: float, *, known: bool) -> Soaked:
 
 
 def test_a_short_soak(tmp_path: Path, report: Report) -> None:
-    _check(stand_in(tmp_path, FAST, "--log.requests=false"), SHORT_S, report, known=True)
+    flags, operator = _admin(tmp_path)
+    with operator, stand_in(tmp_path, FAST, *flags) as process:
+        _check(process, operator, SHORT_S, report, known=True)
 
 
 @pytest.mark.long
 def test_soak(tmp_path: Path, report: Report) -> None:
-    _check(start(tmp_path, "--log.format=json", "--log.requests=false"), SOAK_S, report, known=False)
-
-
-def _check(service: AbstractContextManager[ServiceProcess], seconds: float, report: Report, *, known: bool) -> None:
-    with service as process:
+    flags, operator = _admin(tmp_path)
+    with operator, start(tmp_path, "--log.format=json", *flags) as process:
         process.wait_ready()
-        soaked = soak(process, seconds, known=known)
-        wait_at_rest(process)
-        complaints = process.complaints
-    report(f"{seconds:.0f} s, {soaked.figure()}")
+        _check(process, operator, SOAK_S, report, known=False)
+
+
+def faults_counted(exposition: str) -> float:
+    """Requests that the service itself says it failed."""
+    lines = [line for line in exposition.splitlines() if line.startswith("electra_requests_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if any(f'code="{code}"' in line for code in FAULTS))
+
+
+def _admin(folder: Path) -> tuple[tuple[str, ...], Operator]:
+    """The flags of a service whose models can be reloaded, and who reloads them."""
+    keys, port = folder / "admin-keys", free_port()
+    keys.write_text(f"operator:{KEY}\n")
+    keys.chmod(0o600)
+    return (f"--admin.port={port}", f"--admin.keys_file={keys}", "--log.requests=false"), Operator(port)
+
+
+def _check(process: ServiceProcess, operator: Operator, seconds: float, report: Report, *, known: bool) -> None:
+    def reload() -> None:
+        answer = operator.reload(DEMO_ID, DEMO_ID)
+        assert answer.status_code == 200, answer.text
+
+    soaked = soak(process, seconds, known=known, reload=reload)
+    wait_at_rest(process)
+    report(f"{seconds:.0f} s, {RELOADS} reloads, {soaked.figure()}")
     assert set(soaked.codes) <= EXPECTED
-    assert complaints == []
+    assert faults_counted(scrape(process)) == 0
+    assert process.complaints == []
     assert Growth.over(soaked.samples).faults() == []
 
 
