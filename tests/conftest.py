@@ -1,10 +1,15 @@
-"""Keeps every test away from public hubs and from this machine's own cache of presets."""
+"""Keeps every test away from public hubs and this machine's own cache of presets, and from how fast this machine is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# A busy machine takes seconds for what takes milliseconds: no test may fail of that.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
