@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import sys
 import threading
 import time
 
@@ -93,8 +93,7 @@ def end_thread(rig: Rig) -> None:
     """Ends the engine's thread, which waits for work, as a fault in native code or an exit from it would."""
     engine_thread = rig.batcher._runners[0]._thread
     thread = engine_thread._thread
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-    engine_thread.submit(lambda: None)  # it hears of it when it next runs Python
+    engine_thread.submit(sys.exit)
     thread.join(10)
     assert not thread.is_alive()
 
