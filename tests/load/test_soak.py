@@ -29,7 +29,7 @@ from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", 31 * 60))
-CONTROL_S: Final = 60.0
+CONTROL_S: Final = 15.0
 SAMPLES: Final = 60
 RELOADS: Final = 6
 FAULTS: Final = ("internal", "engine_failure")
