@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Final
 
 import structlog
@@ -25,6 +24,7 @@ from service import memory
 from service.abandonable import run_abandonable
 from service.api.grpc.server import GrpcServer
 from service.api.rest.port import HttpPort
+from service.batching.record import for_log
 from service.changes import ModelChanges
 from service.model_info import ModelInfo
 from service.registry import ModelRegistry
@@ -217,7 +217,7 @@ class Process:
 
     def _tell_batches(self) -> None:
         for model, records in self._registry.records().items():
-            self._log.info("flight recorder", model=model, batches=[asdict(record) for record in records])
+            self._log.info("flight recorder", model=model, batches=for_log(records))
 
     async def _send_spans(self) -> None:
         if self._tracer is not None:

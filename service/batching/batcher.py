@@ -35,7 +35,7 @@ from service.batching.job import Job, Row
 from service.batching.parts import Parts
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
-from service.batching.record import BatchOutcome, BatchRecord, Flight, FlightRecorder
+from service.batching.record import BatchOutcome, BatchRecord, Flight, FlightRecorder, for_log
 from service.batching.runner import EngineRunner, Ran
 from service.batching.watchdog import Watchdog
 from service.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
@@ -283,7 +283,7 @@ class Batcher:
     def _set_late(self, late: bool) -> None:
         self._late = late
         if late:
-            self._log.error("an engine is late", batches=self._told())
+            self._log.error("an engine is late", batches=for_log(self.records()))
         else:
             self._log.warning("the engine that was late is back")
 
@@ -307,10 +307,7 @@ class Batcher:
             self._fail(entries, EngineFailure(f"{reason} while this sequence was with it") if runs else error)
             self._in_flight.settle(entries)
         self._fail_waiting(error)
-        self._log.critical("the model has failed", reason=reason, batches=self._told(), exc_info=cause)
-
-    def _told(self) -> list[dict[str, object]]:
-        return [asdict(record) for record in self.records()]
+        self._log.critical("the model has failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
 
     def _fail_waiting(self, error: ServiceError) -> None:
         waiting = self._queue.window(self._queue.sequences)
@@ -396,13 +393,13 @@ class Batcher:
         self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
         if memory:
             self._metrics.out_of_memory.inc()
-            if len(entries) > 1:
-                self._make_smaller(flight)
-        if len(entries) > 1:
-            self._bisect(entries, flight.budget)
-        else:
+        if len(entries) == 1:
             self._blame(entries, error)
             self._in_flight.settle(entries)
+            return
+        if memory:
+            self._make_smaller(flight)
+        self._bisect(entries, flight.budget)
 
     def _make_smaller(self, flight: Flight) -> None:
         """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""

@@ -7,7 +7,8 @@ the last so many flights, those that have not ended included: after a fault they
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from service.tensors import BatchShape, Outputs
@@ -103,6 +104,11 @@ class Flight:
             error=self.error,
             non_finite_rows=self.non_finite_rows,
         )
+
+
+def for_log(records: Iterable[BatchRecord]) -> list[dict[str, object]]:
+    """Records as a structured log takes them."""
+    return [asdict(record) for record in records]
 
 
 class FlightRecorder:

@@ -13,7 +13,7 @@ from service.batching.patience import FACTOR, SLACK_S
 from service.batching.record import BatchOutcome, BatchRecord
 from service.batching.watchdog import LOOK_S
 from service.errors import EngineFailure, ModelNotReady
-from service.tensors import Batch
+from service.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
 from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
 
@@ -26,6 +26,14 @@ def pass_time(rig: Rig, seconds: float) -> None:
     """Moves the clock as time passes: in small steps."""
     for _ in range(int(seconds / LOOK_S) + 1):
         rig.clock.advance(LOOK_S)
+
+
+async def queue_up(rig: Rig, rows: int) -> tuple[asyncio.Task[list[RowOutput]], list[asyncio.Task[list[RowOutput]]]]:
+    """Holds a first request in the engine, and has so many rows wait behind it, each ten times its number from 2 on."""
+    first = await hold(rig)
+    waiting = [rig.submit([number] * 10) for number in range(2, 2 + rows)]
+    await turns()
+    return first, waiting
 
 
 def outcomes(rig: Rig) -> list[BatchOutcome]:
@@ -115,9 +123,7 @@ async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
     rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
-    first = await hold(rig)
-    waiting = [rig.submit([n] * 10) for n in range(2, 10)]
-    await turns()
+    first, waiting = await queue_up(rig, 8)
     rig.engine.gate.set()
     await first
     for n, task in enumerate(waiting, start=2):
@@ -134,9 +140,7 @@ async def test_the_parts_of_a_batch_for_which_memory_was_short_halve_nothing_aga
     rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=1)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
-    first = await hold(rig)
-    waiting = [rig.submit([n] * 10) for n in range(2, 10)]
-    await turns()
+    first, waiting = await queue_up(rig, 8)
     rig.engine.gate.set()
     await asyncio.gather(first, *waiting)
     assert rig.metric("electra_out_of_memory_total") == 7, "8 rows, then 4 and 4, then 2 and 2 and 2 and 2"
@@ -149,9 +153,7 @@ async def test_what_was_packed_before_memory_was_short_halves_nothing_again() ->
     rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
-    first = await hold(rig)
-    waiting = [rig.submit([n] * 10) for n in range(2, 18)]
-    await turns()
+    first, waiting = await queue_up(rig, 16)
     rig.clock.advance(EXPECTED_S)  # the first eight are packed
     await turns()
     rig.engine.gate.set()
