@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Self, cast
 
@@ -20,24 +21,20 @@ LENGTH: Final = 48
 TIMEOUT_S: Final = 60.0
 
 
-class Load:
-    """Runs until it is left, or until no caller is answered any more.
+class CallerThreads(ABC):
+    """Threads that call for as long as the context lasts, as many on one transport as on the other.
 
     Args:
-        url: Where REST is.
-        target: Where gRPC is.
+        callers: On each transport.
     """
 
-    def __init__(self, url: str, target: str) -> None:
-        self._url = url
-        self._target = target
+    def __init__(self, callers: int) -> None:
         self._stopping = threading.Event()
-        self._outcomes: dict[str, str] = {}
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=call, args=(index,), name=f"caller-{index}")
             for call in (self._call_rest, self._call_grpc)
-            for index in range(CALLERS)
+            for index in range(callers)
         ]
 
     def __enter__(self) -> Self:
@@ -49,6 +46,29 @@ class Load:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+
+    @abstractmethod
+    def _call_rest(self, caller: int) -> None:
+        """Calls until `_stopping` is set."""
+
+    @abstractmethod
+    def _call_grpc(self, caller: int) -> None:
+        """Likewise."""
+
+
+class Load(CallerThreads):
+    """Runs until it is left, or until no caller is answered any more.
+
+    Args:
+        url: Where REST is.
+        target: Where gRPC is.
+    """
+
+    def __init__(self, url: str, target: str) -> None:
+        super().__init__(CALLERS)
+        self._url = url
+        self._target = target
+        self._outcomes: dict[str, str] = {}
 
     def answered(self, transport: str) -> int:
         """How many requests have been answered."""

@@ -6,12 +6,11 @@ that is an error, is told.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 import httpx
@@ -22,6 +21,7 @@ from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStu
 from service.api.grpc.tensor import from_integers, to_floats
 from service.tensors import Float32Array
 from tests.integration.answers import random_rows
+from tests.integration.load import CallerThreads
 
 TIMEOUT_S: Final = 60.0
 TOLERANCE: Final = 1e-4
@@ -84,7 +84,7 @@ def version_of(answer: Float32Array, query: int, expected: Expected) -> str:
     return "neither"
 
 
-class Callers:
+class Callers(CallerThreads):
     """Ask again as soon as they are answered, on both transports, until they are left.
 
     Args:
@@ -101,30 +101,14 @@ class Callers:
     """
 
     def __init__(self, url: str, target: str, *, model: str, expected: Expected, callers: int = 2) -> None:
+        super().__init__(callers)
         self._url = url
         self._target = target
         self._model = model
         self._expected = expected
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
         self.answers: Counter[tuple[str, str]] = Counter()
         self.errors: list[str] = []
         self.seconds: list[float] = []
-        self._threads = [
-            threading.Thread(target=call, name=f"caller-{index}")
-            for call in (self._call_rest, self._call_grpc)
-            for index in range(callers)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
 
     @property
     def answered(self) -> int:
@@ -132,11 +116,11 @@ class Callers:
         with self._lock:
             return sum(self.answers.values())
 
-    def _call_rest(self) -> None:
+    def _call_rest(self, caller: int) -> None:
         with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as client:
             self._repeat("rest", lambda query: query.over_rest(client, self._model))
 
-    def _call_grpc(self) -> None:
+    def _call_grpc(self, caller: int) -> None:
         with grpc.insecure_channel(self._target) as channel:
             stub = EncoderServiceStub(channel)
             self._repeat("grpc", lambda query: query.over_grpc(stub, self._model))
