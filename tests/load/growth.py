@@ -1,8 +1,9 @@
 """Whether a process grows: from samples of what it holds, taken while it is under a steady load.
 
 The first half is for caches to fill and allocators to settle. From mid-run on, memory may grow by less than
-`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Threads and descriptors come and go with
-requests, so the medians of the third and the fourth quarter are compared; memory and compilations only come.
+`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Memory, threads and descriptors come and go
+with requests, so medians are compared: of threads and descriptors that of the third and the fourth quarter, of memory
+that of the first and the last tenth of the half, for what grows steadily to show whole. Compilations only come.
 """
 
 from __future__ import annotations
@@ -84,15 +85,11 @@ class Growth:
         middle = len(samples) // 2
         quarter = (len(samples) + middle) // 2
         third, fourth = samples[middle:quarter], samples[quarter:]
-
-        def gained(name: str) -> float:
-            before, after = ([float(getattr(sample, name)) for sample in part] for part in (third, fourth))
-            return median(after) - median(before)
-
+        tenth = -(-(len(samples) - middle) // 10)
         return cls(
-            resident_bytes=samples[-1].resident_bytes - samples[middle].resident_bytes,
-            threads=gained("threads"),
-            descriptors=gained("descriptors"),
+            resident_bytes=_gained("resident_bytes", samples[middle : middle + tenth], samples[-tenth:]),
+            threads=_gained("threads", third, fourth),
+            descriptors=_gained("descriptors", third, fourth),
             compilations=samples[-1].compilations - samples[middle].compilations,
         )
 
@@ -105,3 +102,8 @@ class Growth:
             (self.compilations == 0, f"{self.compilations:g} compilations came"),
         )
         return [fault for well, fault in checks if not well]
+
+
+def _gained(name: str, before: Sequence[Sample], after: Sequence[Sample]) -> float:
+    first, last = (float(median(getattr(sample, name) for sample in samples)) for samples in (before, after))
+    return last - first
