@@ -8,10 +8,9 @@ to end, the planner partitions all that wait and the micro-batch with the most u
 So batches grow with load by themselves, and an idle engine starts as soon as the event loop has taken in what is there
 (`Gathering`).
 
-Each admitted row is answered exactly once: with its output, or with an error of its own. A batch that fails is
-run again in halves, before anything that waits, until the row at fault is alone; the other rows get their answers.
-Where memory was short, batches are at most half as large from then on: whoever else uses it will hardly leave. The
-parts of that batch are run in any case, and halve nothing again.
+Each admitted row is answered exactly once: with its output, or with an error of its own. What becomes of a batch that
+an engine hands back is `Landing`'s business: it answers the rows, or leaves parts of the batch to be run again, which
+are run before anything that waits.
 
 An engine that is late makes the model not alive until it is back. One that does not come back is a failure: what is in
 its hands may have done it, and fails; what waits is told to try again elsewhere; and the process has to end.
@@ -20,18 +19,17 @@ its hands may have done it, and fails; what waits is told to try again elsewhere
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 import structlog
 
 from service.batching.clock import Clock
 from service.batching.cost import Correction, CostModel
 from service.batching.gathering import Gathering
-from service.batching.in_flight import Entries, InFlight
+from service.batching.in_flight import Entries, InFlight, fail
 from service.batching.job import Job, Row
+from service.batching.landing import BatchObserver, Landing
 from service.batching.parts import Parts
 from service.batching.planner import Planner
 from service.batching.queue import Entry, RequestQueue
@@ -42,9 +40,6 @@ from service.errors import DeadlineExceeded, EngineFailure, InternalError, Model
 from service.metrics import BatchMetrics
 from service.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
 from service.tracing.base import RequestSpan
-
-BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
-"""Takes a batch that has ended, and its rows in order of turn."""
 
 
 class Batcher:
@@ -85,7 +80,6 @@ class Batcher:
         self._log = log
         self._max_window_sequences = max_window_sequences
         self._recorder = recorder
-        self._observe_batch = observe
         self._watchdog = Watchdog(runners, hang_timeout_s, clock, late=self._set_late, lost=self._lose)
         self._correction = Correction()
         self._refusing = False
@@ -94,6 +88,16 @@ class Batcher:
         self._gathering: Gathering | None = None
         self._in_flight = InFlight()
         self._parts = Parts(self._in_flight)
+        self._landing = Landing(
+            in_flight=self._in_flight,
+            parts=self._parts,
+            planner=planner,
+            correction=self._correction,
+            longest=runners[0].engine.signature.grid.max_length,
+            metrics=metrics,
+            log=log,
+            observe=observe,
+        )
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
 
@@ -209,7 +213,7 @@ class Batcher:
         """
         self.refuse()
         self._feeding = False
-        self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
+        self._fail_waiting(_stopped())
         try:
             await asyncio.wait_for(self._in_flight.idle.wait(), within_s)
         except TimeoutError:
@@ -304,14 +308,14 @@ class Batcher:
             # The first of each engine runs. What is packed behind it waits like the rest.
             runs = flight.engine not in blamed
             blamed.add(flight.engine)
-            self._fail(entries, EngineFailure(f"{reason} while this sequence was with it") if runs else error)
+            fail(entries, EngineFailure(f"{reason} while this sequence was with it") if runs else error)
             self._in_flight.settle(entries)
         self._fail_waiting(error)
         self._log.critical("the model has failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
 
     def _fail_waiting(self, error: ServiceError) -> None:
         waiting = self._queue.window(self._queue.sequences)
-        self._fail(waiting, error)
+        fail(waiting, error)
         self._queue.cancel(waiting)
         self._parts.fail(error)
 
@@ -358,109 +362,25 @@ class Batcher:
             self._recorder.add(flight)
             runner.run(batch, outputs, flight.expected_s, partial(self._finish, flight))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
-            self._give_up(entries)
+            self._landing.give_up(entries)
 
     def _finish(self, flight: Flight, came: Ran | BaseException) -> None:
-        """Takes one batch back. Where the engine raised, runs it again in halves until one row is left to blame."""
-        entries = self._in_flight.end(flight)
-        if entries is None:  # given up meanwhile
-            return
-        try:
-            flight.ended_at = self._clock.now()
-            if isinstance(came, Ran):
-                self._observe(came, flight, len(entries))
-                self._answer(came, entries)
-                self._in_flight.settle(entries)
-            else:
-                self._fall_back(flight, entries, came)
-        except Exception:  # noqa: BLE001  # as above
-            self._give_up(entries)
-        self._tell(flight, entries)
-
-    def _tell(self, flight: Flight, entries: Entries) -> None:
-        if self._observe_batch is not None:
-            try:
-                self._observe_batch(flight.record(), entries)
-            except Exception:  # noqa: BLE001  # nobody is to be hurt by who only looks on
-                self._log.exception("a batch could not be told of")
-
-    def _fall_back(self, flight: Flight, entries: Entries, error: BaseException) -> None:
-        """What to do with a batch on which the engine raised."""
-        memory = isinstance(error, MemoryError)
-        flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
-        flight.error = type(error).__name__
-        self._metrics.engine_failures.inc()
-        self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
-        if memory:
-            self._metrics.out_of_memory.inc()
-        if len(entries) == 1:
-            self._blame(entries, error)
-            self._in_flight.settle(entries)
-            return
-        if memory:
-            self._make_smaller(flight)
-        self._bisect(entries, flight.budget)
-
-    def _make_smaller(self, flight: Flight) -> None:
-        """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""
-        budget = self._planner.max_tokens
-        if flight.budget != budget:
-            return
-        longest = self._runners[0].engine.signature.grid.max_length
-        self._planner.limit(min(budget, max(self._planner.batch_tokens // 2, longest)))
-        self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
-
-    def _bisect(self, entries: Entries, budget: int) -> None:
-        """Has both halves run before anything that waits, one at a time like any batch."""
-        self._parts.split(entries, budget)
-        if self._feeding:
+        """Takes one batch back, and has what must be run again run next."""
+        self._landing.land(flight, came, self._clock.now())
+        if self._parts and not self._feeding:
+            self._fail_waiting(_stopped())
+        elif self._parts:
             self._feed_next()
-        else:
-            self._fail_waiting(ShuttingDown("the service stopped before this request's turn came"))
-
-    def _blame(self, entries: Entries, error: BaseException) -> None:
-        failure = EngineFailure("the engine failed on this sequence")
-        failure.__cause__ = error
-        self._fail(entries, failure)
-
-    def _give_up(self, entries: Entries) -> None:
-        self._in_flight.forget(entries)
-        self._fail(entries, InternalError("internal error while batching"))
-        self._in_flight.settle(entries)
-        self._log.exception("batch failed outside the engine", rows=len(entries))
-
-    def _answer(self, ran: Ran, entries: Entries) -> None:
-        for index, entry in enumerate(entries):
-            row = entry.item
-            if ran.finite[index]:
-                row.job.deliver(row.index, ran.output.row(index, row.encoding, row.job.outputs))
-            else:
-                self._metrics.non_finite_rows.inc()
-                self._fail([entry], EngineFailure("the model's output for this sequence is not finite"))
-
-    def _observe(self, ran: Ran, flight: Flight, rows: int) -> None:
-        flight.seconds = ran.seconds
-        flight.started_at = (flight.ended_at or 0.0) - ran.seconds
-        flight.non_finite_rows = rows - int(ran.finite[:rows].sum())
-        flight.outcome = BatchOutcome.NON_FINITE if flight.non_finite_rows else BatchOutcome.OK
-        shape = flight.shape
-        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
-        self._metrics.compute_s.observe(ran.seconds)
-        self._metrics.sequences.observe(rows)
-        self._metrics.tokens.observe(shape.tokens)
-        self._metrics.real_tokens.inc(flight.real_tokens)
-        self._metrics.padded_tokens.inc(shape.tokens)
 
     def _fail_late(self, now: float) -> None:
         late = self._queue.expire(now)
         if late:
-            self._fail(late, _too_late())
-
-    @staticmethod
-    def _fail(entries: Entries, error: ServiceError) -> None:
-        for entry in entries:
-            entry.item.job.fail(error)
+            fail(late, _too_late())
 
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed before the answer was there")
+
+
+def _stopped() -> ShuttingDown:
+    return ShuttingDown("the service stopped before this request's turn came")

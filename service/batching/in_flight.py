@@ -9,8 +9,15 @@ from typing import TypeAlias
 from service.batching.job import Row
 from service.batching.queue import Entry
 from service.batching.record import BatchOutcome, Flight
+from service.errors import ServiceError
 
 Entries: TypeAlias = Sequence[Entry[Row]]
+
+
+def fail(entries: Entries, error: ServiceError) -> None:
+    """Answers these with `error`, where nobody has an answer yet."""
+    for entry in entries:
+        entry.item.job.fail(error)
 
 
 class InFlight:

@@ -1,0 +1,154 @@
+"""What becomes of a batch that an engine hands back.
+
+Each of its rows is answered here, with its output or with an error of its own, or put into a part that is run again.
+Where the engine raised, that is every row: the batch is halved until the row at fault is alone. Where memory was short,
+batches are at most half as large from then on: whoever else uses it will hardly leave. The parts of that batch are run
+in any case, and halve nothing again.
+
+On the event loop only. Nothing here chooses a batch or starts one; `Batcher` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TypeAlias
+
+import structlog
+
+from service.batching.cost import Correction
+from service.batching.in_flight import Entries, InFlight, fail
+from service.batching.parts import Parts
+from service.batching.planner import Planner
+from service.batching.record import BatchOutcome, BatchRecord, Flight
+from service.batching.runner import Ran
+from service.errors import EngineFailure, InternalError
+from service.metrics import BatchMetrics
+
+BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
+"""Takes a batch that has ended, and its rows in order of turn."""
+
+
+class Landing:
+    """Takes batches back.
+
+    Args:
+        in_flight: Who is under way.
+        parts: Where halves wait to be run again.
+        planner: Cuts smaller batches where memory was short.
+        correction: Told how long batches really take.
+        longest: Positions of the longest row, for which there must always be room.
+        metrics: Where batches are counted.
+        log: Where engine failures are written.
+        observe: Told of each batch that has ended, after its rows are answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_flight: InFlight,
+        parts: Parts,
+        planner: Planner,
+        correction: Correction,
+        longest: int,
+        metrics: BatchMetrics,
+        log: structlog.typing.FilteringBoundLogger,
+        observe: BatchObserver | None,
+    ) -> None:
+        self._in_flight = in_flight
+        self._parts = parts
+        self._planner = planner
+        self._correction = correction
+        self._longest = longest
+        self._metrics = metrics
+        self._log = log
+        self._observe_batch = observe
+
+    def land(self, flight: Flight, came: Ran | BaseException, ended_at: float) -> None:
+        """Takes one batch back: answers its rows, or has them run again.
+
+        Args:
+            flight: The batch.
+            came: What the engine made of it, or what it raised.
+            ended_at: When, in seconds of the event loop's clock.
+        """
+        entries = self._in_flight.end(flight)
+        if entries is None:  # given up meanwhile
+            return
+        flight.ended_at = ended_at
+        try:
+            if isinstance(came, Ran):
+                self._measure(came, flight, len(entries))
+                self._answer(came, entries)
+                self._in_flight.settle(entries)
+            else:
+                self._fall_back(flight, entries, came)
+        except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
+            self.give_up(entries)
+        self._tell(flight, entries)
+
+    def give_up(self, entries: Entries) -> None:
+        """Fails rows because of what is being raised, which is a fault of ours."""
+        self._in_flight.forget(entries)
+        fail(entries, InternalError("internal error while batching"))
+        self._in_flight.settle(entries)
+        self._log.exception("batch failed outside the engine", rows=len(entries))
+
+    def _measure(self, ran: Ran, flight: Flight, rows: int) -> None:
+        flight.seconds = ran.seconds
+        flight.started_at = (flight.ended_at or 0.0) - ran.seconds
+        flight.non_finite_rows = rows - int(ran.finite[:rows].sum())
+        flight.outcome = BatchOutcome.NON_FINITE if flight.non_finite_rows else BatchOutcome.OK
+        shape = flight.shape
+        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
+        self._metrics.compute_s.observe(ran.seconds)
+        self._metrics.sequences.observe(rows)
+        self._metrics.tokens.observe(shape.tokens)
+        self._metrics.real_tokens.inc(flight.real_tokens)
+        self._metrics.padded_tokens.inc(shape.tokens)
+
+    def _answer(self, ran: Ran, entries: Entries) -> None:
+        for index, entry in enumerate(entries):
+            row = entry.item
+            if ran.finite[index]:
+                row.job.deliver(row.index, ran.output.row(index, row.encoding, row.job.outputs))
+            else:
+                self._metrics.non_finite_rows.inc()
+                row.job.fail(EngineFailure("the model's output for this sequence is not finite"))
+
+    def _fall_back(self, flight: Flight, entries: Entries, error: BaseException) -> None:
+        """What to do with a batch on which the engine raised."""
+        memory = isinstance(error, MemoryError)
+        flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
+        flight.error = type(error).__name__
+        self._metrics.engine_failures.inc()
+        self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
+        if memory:
+            self._metrics.out_of_memory.inc()
+        if len(entries) == 1:
+            self._blame(entries, error)
+            return
+        if memory:
+            self._make_smaller(flight)
+        self._parts.split(entries, flight.budget)
+
+    def _blame(self, entries: Entries, error: BaseException) -> None:
+        failure = EngineFailure("the engine failed on this sequence")
+        failure.__cause__ = error
+        fail(entries, failure)
+        self._in_flight.settle(entries)
+
+    def _make_smaller(self, flight: Flight) -> None:
+        """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""
+        budget = self._planner.max_tokens
+        if flight.budget != budget:
+            return
+        self._planner.limit(min(budget, max(self._planner.batch_tokens // 2, self._longest)))
+        self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
+
+    def _tell(self, flight: Flight, entries: Entries) -> None:
+        if self._observe_batch is not None:
+            try:
+                self._observe_batch(flight.record(), entries)
+            except Exception:  # noqa: BLE001  # nobody is to be hurt by who only looks on
+                self._log.exception("a batch could not be told of")
