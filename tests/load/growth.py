@@ -1,9 +1,9 @@
 """Whether a process grows: from samples of what it holds, taken while it is under a steady load.
 
 The first half is for caches to fill and allocators to settle. From mid-run on, memory may grow by less than
-`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Memory, threads and descriptors come and go
-with requests, so medians are compared: of threads and descriptors that of the third and the fourth quarter, of memory
-that of the first and the last tenth of the half, for what grows steadily to show whole. Compilations only come.
+`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Memory, threads and descriptors come and go,
+with requests and with models, so the medians of the third and the fourth quarter are compared; what grows steadily
+grows by twice their difference from mid-run to the end. Compilations only come.
 """
 
 from __future__ import annotations
@@ -78,16 +78,15 @@ class Growth:
             Growth(resident_bytes=0.0, threads=0.0, descriptors=0.0, compilations=0)
             >>> leaking = [Sample(100e6 + 10e6 * i, 20, 30 + i, 0) for i in range(12)]
             >>> Growth.over(leaking).resident_bytes, Growth.over(leaking).faults()
-            (50000000.0, ['memory grew by 50 MB'])
+            (60000000.0, ['memory grew by 60 MB'])
         """
         if len(samples) < LEAST_SAMPLES:
             raise ValueError(f"at least {LEAST_SAMPLES} samples are needed; received {len(samples)}")
         middle = len(samples) // 2
         quarter = (len(samples) + middle) // 2
         third, fourth = samples[middle:quarter], samples[quarter:]
-        tenth = -(-(len(samples) - middle) // 10)
         return cls(
-            resident_bytes=_gained("resident_bytes", samples[middle : middle + tenth], samples[-tenth:]),
+            resident_bytes=2 * _gained("resident_bytes", third, fourth),
             threads=_gained("threads", third, fourth),
             descriptors=_gained("descriptors", third, fourth),
             compilations=samples[-1].compilations - samples[middle].compilations,

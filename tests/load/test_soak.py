@@ -31,7 +31,8 @@ from tests.load.stand_in import stand_in
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", 31 * 60))
 CONTROL_S: Final = 15.0
 SAMPLES: Final = 60
-RELOADS: Final = 6
+RELOADS: Final = 12
+"""As many in the third quarter as in the fourth: a new model begins without what the one before had kept of shapes."""
 FAULTS: Final = ("internal", "engine_failure")
 FAST: Final = Script(batch_s=0.002, position_s=1e-6)
 LEAKS_MEMORY: Final = Script(batch_s=0.002, position_s=1e-6, leak_bytes=2**20)
