@@ -12,8 +12,8 @@ PRECISIONS: Final = {"float32": "f32", "bfloat16": "bf16"}
 """Our dtypes: OpenVINO's precision hints."""
 
 SHAPE_CACHE_ENTRIES: Final = 2000
-"""How much a model keeps of what OpenVINO makes for each new batch shape: half a gigabyte for ELECTRA small. All of it
-would be 2 to 3 % faster, and take more than a gigabyte; see docs/decisions/0021-bounded-shape-cache.md."""
+"""How much each replica keeps of what OpenVINO makes for new batch shapes: half a gigabyte for ELECTRA small. More is
+2 to 3 % faster, and takes more than a gigabyte; see docs/decisions/0021-bounded-shape-cache.md."""
 
 
 def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -> ov.CompiledModel:
