@@ -308,8 +308,8 @@ class Batcher:
             # The first of each engine runs. What is packed behind it waits like the rest.
             runs = flight.engine not in blamed
             blamed.add(flight.engine)
-            fail(entries, EngineFailure(f"{reason} while this sequence was with it") if runs else error)
-            self._in_flight.settle(entries)
+            blame = EngineFailure(f"{reason} while this sequence was with it")
+            self._in_flight.fail(entries, blame if runs else error)
         self._fail_waiting(error)
         self._log.critical("the model has failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
 

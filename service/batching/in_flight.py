@@ -59,6 +59,11 @@ class InFlight:
         if not self.sequences:
             self.idle.set()
 
+    def fail(self, entries: Entries, error: ServiceError) -> None:
+        """Each of these is answered with `error`, where nobody has an answer yet."""
+        fail(entries, error)
+        self.settle(entries)
+
     def empty(self) -> Sequence[tuple[Flight, Entries]]:
         """Every batch that is with an engine; none is from now on."""
         batches = list(self._batches.items())

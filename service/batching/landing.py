@@ -17,7 +17,7 @@ from typing import TypeAlias
 import structlog
 
 from service.batching.cost import Correction
-from service.batching.in_flight import Entries, InFlight, fail
+from service.batching.in_flight import Entries, InFlight
 from service.batching.parts import Parts
 from service.batching.planner import Planner
 from service.batching.record import BatchOutcome, BatchRecord, Flight
@@ -90,8 +90,7 @@ class Landing:
     def give_up(self, entries: Entries) -> None:
         """Fails rows because of what is being raised, which is a fault of ours."""
         self._in_flight.forget(entries)
-        fail(entries, InternalError("internal error while batching"))
-        self._in_flight.settle(entries)
+        self._in_flight.fail(entries, InternalError("internal error while batching"))
         self._log.exception("batch failed outside the engine", rows=len(entries))
 
     def _measure(self, ran: Ran, flight: Flight, rows: int) -> None:
@@ -135,8 +134,7 @@ class Landing:
     def _blame(self, entries: Entries, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")
         failure.__cause__ = error
-        fail(entries, failure)
-        self._in_flight.settle(entries)
+        self._in_flight.fail(entries, failure)
 
     def _make_smaller(self, flight: Flight) -> None:
         """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from service.batching.in_flight import Entries, InFlight, fail
+from service.batching.in_flight import Entries, InFlight
 from service.errors import ServiceError
 
 
@@ -54,5 +54,4 @@ class Parts:
     def fail(self, error: ServiceError) -> None:
         """Answers all with `error`."""
         while (part := self.next()) is not None:
-            fail(part.entries, error)
-            self._in_flight.settle(part.entries)
+            self._in_flight.fail(part.entries, error)

@@ -5,17 +5,16 @@ import gc
 import os
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from service import memory
+from tests.load.growth import Sample
 
 PIECE_BYTES: Final = 100_000
 """Of the heap: above 128 KiB glibc maps memory, and unmaps it by itself."""
 PIECES: Final = 1_000
-PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Node:
@@ -31,8 +30,8 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+def resident_bytes() -> float:
+    return Sample.of(os.getpid(), compilations=0).resident_bytes
 
 
 def test_what_is_kept_is_freed_only_when_memory_is_reclaimed() -> None:
