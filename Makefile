@@ -4,10 +4,12 @@
 # `make help` lists the rest.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
-EXTRA ?= cpu
+# What `make run` installs. The tests need every CPU engine.
+EXTRA ?= openvino
+TEST_EXTRA ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
-STUBS := service/api/grpc/stubs
+STUBS := service/electra_serve/proto/electra
 
 .DEFAULT_GOAL := help
 
@@ -15,28 +17,32 @@ STUBS := service/api/grpc/stubs
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-$(BIN)/python:
+# uv installs in seconds what takes pip half a minute.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+$(BIN)/uv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
-$(VENV)/.serve-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
+$(VENV)/.serve-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[$(EXTRA)]'
 	@touch $@
 
-$(VENV)/.dev-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev]'
-	@touch $(VENV)/.serve-$(EXTRA) $@
+$(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[$(TEST_EXTRA),dev]'
+	@touch $@
 
 .PHONY: run
 run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev-$(EXTRA) ## Run the tests
+test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
+check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -48,24 +54,24 @@ check: $(VENV)/.dev-$(EXTRA) ## Format, lint, types, import contracts, protos, g
 	$(BIN)/python -m tools.prometheus_rule --check
 
 .PHONY: format
-format: $(VENV)/.dev-$(EXTRA) ## Format the code and mend what the linter can
+format: $(VENV)/.dev-$(TEST_EXTRA) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 .PHONY: stubs
-stubs: $(VENV)/.dev-$(EXTRA) ## Generate the gRPC stubs from protos/
+stubs: $(VENV)/.dev-$(TEST_EXTRA) ## Generate the gRPC stubs from protos/
 	$(BIN)/python -m tools.stubs
 
 .PHONY: settings-table
-settings-table: $(VENV)/.dev-$(EXTRA) ## Write the table of settings into README.md
+settings-table: $(VENV)/.dev-$(TEST_EXTRA) ## Write the table of settings into README.md
 	$(BIN)/python -m tools.settings_table
 
 .PHONY: dashboard
-dashboard: $(VENV)/.dev-$(EXTRA) ## Write the Grafana dashboard from tools/dashboard
+dashboard: $(VENV)/.dev-$(TEST_EXTRA) ## Write the Grafana dashboard from tools/dashboard
 	$(BIN)/python -m tools.dashboard
 
 .PHONY: prometheus-rule
-prometheus-rule: $(VENV)/.dev-$(EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
+prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
 	$(BIN)/python -m tools.prometheus_rule
 
 .PHONY: demo-preset
@@ -73,7 +79,7 @@ demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte fo
 	$(BIN)/python -m tools.build_demo_preset
 
 .PHONY: constraints
-constraints: $(VENV)/.dev-$(EXTRA) ## Pin every dependency anew in constraints.txt
+constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Pin every dependency anew in constraints.txt
 	( echo '# Every dependency of every extra, pinned by `make constraints`.'; \
 	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet ) > constraints.txt.new
@@ -120,32 +126,32 @@ bench-quick: $(BENCH)/.installed ## The same in a quarter of an hour, to see tha
 LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
 
 .PHONY: load
-load: $(VENV)/.dev-$(EXTRA) ## Overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
+load: $(VENV)/.dev-$(TEST_EXTRA) ## Overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
 	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
 
 .PHONY: replicas
-replicas: $(VENV)/.dev-$(EXTRA) ## Three instances behind HAProxy, one stopped and one killed under load; 1, 2 and 3 of them: two minutes
+replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Three instances behind HAProxy, one stopped and one killed under load; 1, 2 and 3 of them: two minutes
 	$(BIN)/python -m pytest $(LONG) tests/load/test_replicas.py tests/load/test_scale_out.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.dev-$(EXTRA) ## More than ten thousand made and mutated inputs for each transport: some minutes
+fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## More than ten thousand made and mutated inputs for each transport: some minutes
 	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.dev-$(EXTRA) ## Half an hour of mixed load, and leaks on purpose that the same check must find; SOAK_SECONDS
+soak: $(VENV)/.dev-$(TEST_EXTRA) ## Half an hour of mixed load, and leaks on purpose that the same check must find; SOAK_SECONDS
 	$(BIN)/python -m pytest $(LONG) tests/load/test_soak.py $(ARGS)
 
 # checkov brings a hundred packages, none of which may meet the service's.
 DEPLOY := .venv-deploy
 
-$(DEPLOY)/.installed: deploy/requirements.txt
-	$(PYTHON) -m venv $(DEPLOY)
-	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
+$(DEPLOY)/.installed: deploy/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(DEPLOY)
+	$(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --requirement deploy/requirements.txt
 	@touch $@
 
 .PHONY: deploy-check
-deploy-check: $(VENV)/.dev-$(EXTRA) $(DEPLOY)/.installed ## Manifests, Dockerfile, Compose and scripts by every linter and schema; the image's steps too
-	$(BIN)/python -m pytest tests/unit/deploy
+deploy-check: $(VENV)/.dev-$(TEST_EXTRA) $(DEPLOY)/.installed ## Manifests, Dockerfile, Compose and scripts by every linter and schema; the image's steps too
+	$(BIN)/python -m pytest tests/integration/deploy
 	$(DEPLOY)/bin/shellcheck deploy/image/build.sh deploy/image/try.sh
 	BIN=$(CURDIR)/$(BIN) DEPLOY_BIN=$(CURDIR)/$(DEPLOY)/bin deploy/checkov.sh
 	$(MAKE) image-steps
@@ -153,7 +159,7 @@ deploy-check: $(VENV)/.dev-$(EXTRA) $(DEPLOY)/.installed ## Manifests, Dockerfil
 IMAGE_STEPS := build/image
 
 .PHONY: image-steps
-image-steps: $(VENV)/.dev-$(EXTRA) ## The Dockerfile's steps without Docker, in a clean folder; IMAGE_EXTRA=jax for the image gpu
+image-steps: $(VENV)/.dev-$(TEST_EXTRA) ## The Dockerfile's steps without Docker, in a clean folder; IMAGE_EXTRA=jax for the image gpu
 	rm -rf $(IMAGE_STEPS)
 	mkdir -p $(dir $(IMAGE_STEPS))
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/try.sh $(IMAGE_STEPS) $(IMAGE_EXTRA)
@@ -177,8 +183,8 @@ sbom: image-steps ## What the CPU image's environment holds, as CycloneDX: build
 
 .PHONY: golden
 golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
-	$(CONFORMANCE)/bin/python -m tests.golden.make_golden
-	$(CONFORMANCE)/bin/python -m tests.golden.make_transformers_golden
+	$(CONFORMANCE)/bin/python -m tests.data.make_golden
+	$(CONFORMANCE)/bin/python -m tests.data.make_transformers_golden
 
 .PHONY: clean
 clean: ## Remove the environments and caches

@@ -28,7 +28,7 @@ from benchmarks.services import JAX_IS_SLOW_TO_START, PADDING_MODULE, SIZE, our_
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
-from service.tensors import Output, Outputs
+from electra_serve.tensors import Output, Outputs
 
 ENGINES: Final = (
     ("openvino", "bfloat16"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.orders import Batches
 from benchmarks.workload import encodings
-from service.tensors import DEFAULT_OUTPUTS, Float32Array, ModelOutput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, ModelOutput
 
 LENGTHS: Final = (33, 7, 20, 12)
 LARGEST_DIFFERENCE: Final = 1e-3

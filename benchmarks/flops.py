@@ -6,7 +6,7 @@ how much of the time those and everything else took.
 
 from __future__ import annotations
 
-from service.presets.config import BackboneConfig
+from electra_serve.presets.config import BackboneConfig
 
 
 def forward_flops(config: BackboneConfig, rows: int, length: int) -> float:

@@ -29,8 +29,8 @@ from benchmarks.sizes import Effort, config_of
 from benchmarks.weights import checkpoint_folder
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
-from service.engine.base import ShapeGrid
-from service.tensors import DEFAULT_OUTPUTS, Output
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output
 
 NVIDIA: Final = Path("/dev/nvidiactl")
 DTYPE: Final = "bfloat16"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.engine.base import EngineSignature, ShapeGrid
-from service.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
+from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
 
 
 class NullEngine:

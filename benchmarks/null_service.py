@@ -12,15 +12,22 @@ from collections.abc import Callable, Sequence
 import uvloop
 
 from benchmarks.null_engine import NullEngine
-from service.bootstrap import build_process
-from service.engine.base import ShapeGrid
-from service.engine.factory import LoadedModel
-from service.logs import configure_logs
-from service.model_info import ModelInfo
-from service.presets.config import BackboneConfig
-from service.presets.folder import PresetFolder
-from service.settings import BatchingSettings, GrpcSettings, LogSettings, ModelSettings, RestSettings, Settings
-from service.tensors import BatchShape
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.observability.logs import configure_logs
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.server.bootstrap import build_process
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.settings.schema import (
+    BatchingSettings,
+    GrpcSettings,
+    LogSettings,
+    ModelSettings,
+    RestSettings,
+    Settings,
+)
+from electra_serve.tensors import BatchShape
 
 NAME = "null"
 MAX_LENGTH = 512
@@ -45,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def null_loader(hidden_dim: int, seconds_per_batch: float) -> Callable[[ModelSettings, BatchingSettings], LoadedModel]:
-    """What stands in for `service.engine.factory.load_model`.
+    """What stands in for `electra_serve.engine.factory.load_model`.
 
     Args:
         hidden_dim: H of every output; a multiple of 4.

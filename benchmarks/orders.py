@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.tensors import Encoding
+from electra_serve.tensors import Encoding
 
 Batches = list[list[Encoding]]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import statistics
@@ -28,8 +29,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.null_engine import NullEngine
-from service.engine.base import ShapeGrid
-from service.tensors import Batch, Output
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.tensors import Batch, Output
 
 ROOT: Final = Path(__file__).parents[1]
 SERVER_CORE: Final = 0
@@ -129,7 +130,8 @@ def start(name: str, folder: Path, module: Sequence[str]) -> Iterator[Server]:
     """Starts a server of `folder` on two free ports and waits until it is ready; ends it with the context."""
     ports = {"rest": _free_port(), "grpc": _free_port()}
     command = _pinned(SERVER_CORE, *module, *(f"--{transport}-port={port}" for transport, port in ports.items()))
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"PYTHONPATH": str(folder / "service")}  # before what is installed: another checkout's
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         if process.stdout is None or not process.stdout.readline().startswith(b"ready"):
             raise RuntimeError(f"{name} did not start")

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 import uvloop
 
-from service.batching.cost import CostModel, fit
-from service.batching.planner import MicroBatch, Planner
-from service.bootstrap import build_process
-from service.engine.base import ShapeGrid
-from service.engine.factory import LoadedModel
-from service.logs import configure_logs
-from service.settings import BatchingSettings, Settings
-from service.settings_sources import add_flags, read_settings
+from electra_serve.batching.cost_model import CostModel, fit
+from electra_serve.batching.planner import MicroBatch, Planner
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.observability.logs import configure_logs
+from electra_serve.server.bootstrap import build_process
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import BatchingSettings, Settings
 
 
 class ArrivalOrderPlanner(Planner):
@@ -56,7 +56,7 @@ class ArrivalOrderPlanner(Planner):
 
 
 def make_planner(loaded: LoadedModel, _: BatchingSettings) -> Planner:
-    """What stands in for `service.bootstrap.build_planner`."""
+    """What stands in for `electra_serve.server.bootstrap.build_planner`."""
     return ArrivalOrderPlanner(fit(loaded.timings), loaded.engines[0].signature.grid)
 
 

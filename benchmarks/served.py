@@ -32,7 +32,7 @@ from benchmarks.services import CONTENDERS, REPLICAS, SIZE, contender, our_servi
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
-from service.tensors import ModelOutput, Output
+from electra_serve.tensors import ModelOutput, Output
 
 LOADS: Final = ((1, 1), (8, 1), (64, 1), (4, 32))
 """Clients, and sequences in each request."""

@@ -24,7 +24,7 @@ CONTENDERS: Final = {
     ONNX_BATCHING: "benchmarks.contenders.onnx_batching",
     ONNX_ROWS: "benchmarks.contenders.onnx_rows",
 }
-MODULE: Final = "service"
+MODULE: Final = "electra_serve"
 PADDING_MODULE: Final = "benchmarks.padding_service"
 PADDED_TOKENS: Final = 32 * 512
 """A full batch with one row of the longest: engines refuse more than they are told to expect."""

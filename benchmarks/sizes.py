@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from service.presets.catalog import CATALOG
-from service.presets.config import BackboneConfig
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.config import BackboneConfig
 
 PRESETS: Final[Mapping[str, str]] = {
     "small": "electra_small_discriminator_uncased_en",

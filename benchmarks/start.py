@@ -21,7 +21,7 @@ from benchmarks.rounds import interleave
 from benchmarks.services import CONTENDERS, JAX_IS_SLOW_TO_START, SIZE, artefact_service, contender, our_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable
-from service.presets.artefact import DTYPES
+from electra_serve.presets.artifact import DTYPES
 
 ENGINES: Final = (
     ("openvino", "float32"),

@@ -47,7 +47,8 @@ def artefact_folder(size: str, dtype: str) -> Path:
     """The same weights, compiled for the openvino engine."""
     folder = CACHE / size / f"artefact-{dtype}"
     if not folder.is_dir():
-        command = (sys.executable, "-m", "service", "compile", str(preset_folder(size)), str(folder), "--dtype", dtype)
+        arguments = (str(preset_folder(size)), str(folder), "--dtype", dtype)
+        command = (sys.executable, "-m", "electra_serve", "compile", *arguments)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 
@@ -59,9 +60,9 @@ def served_folder(size: str, dtype: str) -> Path:
 
 def _write_preset(size: str, folder: Path) -> None:
     _choose_tensorflow()
-    from service.model.initializers import randomise
-    from service.model.loading import load_backbone
-    from service.presets.sources import resolve_preset
+    from electra_serve.model.initializers import randomise
+    from electra_serve.model.loading import load_backbone
+    from electra_serve.presets.sources import resolve_preset
 
     preset = resolve_preset(PRESETS[size], load_weights=False)
     backbone = load_backbone(preset, dtype="float32", load_weights=False)
@@ -73,8 +74,8 @@ def _write_preset(size: str, folder: Path) -> None:
 
 def _convert(source: Path, folder: Path) -> None:
     _choose_tensorflow()
-    from service.model.conversion import convert
-    from service.presets.sources import resolve_preset
+    from electra_serve.model.conversion import convert
+    from electra_serve.presets.sources import resolve_preset
 
     convert(resolve_preset(str(source)), folder, "transformers")
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.tensors import Encoding
+from electra_serve.tensors import Encoding
 
 PERCENTILES: Final = ((0, 4), (5, 10), (25, 18), (50, 26), (75, 45), (90, 91), (95, 144), (99, 262), (100, 512))
 """Tokens of a text, [CLS] and [SEP] included, by percentile."""

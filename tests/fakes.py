@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from service.engine.base import EngineSignature, ShapeGrid
-from service.engine.factory import LoadedModel
-from service.presets.config import BackboneConfig
-from service.presets.folder import PresetFolder
-from service.presets.tokenizer import Tokenizer
-from service.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
+from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
 FAKE_HIDDEN_DIM = 4
 

@@ -14,13 +14,13 @@ from string import ascii_lowercase, digits, punctuation
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from service.model.backbone import ElectraBackbone
-from service.model.initializers import randomise
-from service.presets.folder import METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
-from service.presets.words import WordSplitter, fold_case
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.initializers import randomise
+from electra_serve.presets.folder import METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
+from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case
 
 CORPUS = Path(__file__).parent / "corpus"
-DEMO = Path(__file__).parents[1] / "service" / "presets" / "embedded" / "electra_demo"
+DEMO = Path(__file__).parents[1] / "service" / "electra_serve" / "presets" / "embedded" / "electra_demo"
 VOCAB_SIZE = 4000
 SEED = 20260101
 STDDEV = 0.08

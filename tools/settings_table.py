@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from service.settings import ENV_PREFIX, ModelSettings, Settings
+from electra_serve.settings.schema import ENV_PREFIX, ModelSettings, Settings
 
 README = Path("README.md")
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"

@@ -14,17 +14,18 @@ from pathlib import Path
 from grpc_tools import protoc
 
 PROTOS = Path("protos")
-STUBS = Path("service/api/grpc/stubs")
+SOURCES = Path("service")
+PACKAGE = Path("electra_serve/proto")
 
 
 def generate(root: Path) -> None:
-    """Writes the stubs of every proto below `root`, in the package path of `STUBS`."""
+    """Writes the stubs of every proto below `root`, in the path of `PACKAGE`."""
     well_known = files("grpc_tools") / "_proto"
-    options = [f"-I{STUBS}={PROTOS}", f"-I{well_known}", f"--python_out={root}", f"--grpc_python_out={root}"]
+    options = [f"-I{PACKAGE}={PROTOS}", f"-I{well_known}", f"--python_out={root}", f"--grpc_python_out={root}"]
     options += [f"--mypy_out={root}", f"--mypy_grpc_out={root}"]
     for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc"):
         options.append(f"--plugin={plugin}={Path(sys.executable).parent / plugin}")
-    protos = [str(STUBS / proto.relative_to(PROTOS)) for proto in sorted(PROTOS.rglob("*.proto"))]
+    protos = [str(PACKAGE / proto.relative_to(PROTOS)) for proto in sorted(PROTOS.rglob("*.proto"))]
     if protoc.main(["protoc", *options, *protos]) != 0:
         sys.exit("protoc failed")
 
@@ -32,15 +33,15 @@ def generate(root: Path) -> None:
 def stale(root: Path) -> list[Path]:
     """The stubs that differ from what `generate` wrote below `root`."""
     fresh = {path.relative_to(root) for path in root.rglob("*_pb2*")}
-    kept = set(STUBS.rglob("*_pb2*.py")) | set(STUBS.rglob("*_pb2*.pyi"))
-    changed = {path for path in fresh & kept if (root / path).read_bytes() != path.read_bytes()}
+    kept = {path.relative_to(SOURCES) for path in (SOURCES / PACKAGE).rglob("*_pb2*") if path.suffix in (".py", ".pyi")}
+    changed = {path for path in fresh & kept if (root / path).read_bytes() != (SOURCES / path).read_bytes()}
     return sorted(changed | (fresh ^ kept))
 
 
 def main() -> None:
     """Generates; with `--check` only compares."""
     if "--check" not in sys.argv[1:]:
-        generate(Path())
+        generate(SOURCES)
         return
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from benchmarks.contenders.wire import PATH, READY_PATH, Asked, decode, render
-from service.tensors import RowOutput
+from electra_serve.tensors import RowOutput
 
 Encode = Callable[[Asked], Awaitable[Sequence[RowOutput]]]
 Message = MutableMapping[str, Any]

@@ -16,7 +16,7 @@ from benchmarks.contenders.app import port_flag
 from benchmarks.contenders.wire import PATH, Asked, cut, pad, read, render
 from benchmarks.encoders.keras_hub import KerasHubEncoder, build_function
 from benchmarks.workload import Ids
-from service.tensors import Outputs, RowOutput
+from electra_serve.tensors import Outputs, RowOutput
 
 SIZE: Final = "small"
 MAX_ROWS: Final = 32

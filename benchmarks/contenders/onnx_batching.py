@@ -16,7 +16,7 @@ from benchmarks.contenders.app import port_flag, serve
 from benchmarks.contenders.wire import Asked, cut, pad
 from benchmarks.encoders.onnx import OnnxEncoder, build_onnx
 from benchmarks.workload import Ids
-from service.tensors import Outputs, RowOutput
+from electra_serve.tensors import Outputs, RowOutput
 
 SIZE: Final = "small"
 MAX_ROWS: Final = 32

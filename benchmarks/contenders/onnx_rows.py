@@ -19,7 +19,7 @@ from benchmarks.contenders.wire import Asked, cut, pad
 from benchmarks.encoders.onnx import OnnxEncoder, open_session
 from benchmarks.machine import cores
 from benchmarks.workload import Ids, natural_lengths, token_ids
-from service.tensors import Output, Outputs, RowOutput
+from electra_serve.tensors import Output, Outputs, RowOutput
 
 SIZE: Final = "small"
 TRIED: Final = 64

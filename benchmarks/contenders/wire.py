@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from benchmarks.workload import Ids
-from service.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs, RowOutput
+from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs, RowOutput
 
 PATH = "/v1/encode"
 READY_PATH = "/readyz"

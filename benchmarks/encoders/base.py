@@ -1,4 +1,4 @@
-"""What is timed offline: the part of `service.engine.base.Engine` that computes."""
+"""What is timed offline: the part of `electra_serve.engine.base.Engine` that computes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from service.engine.base import ShapeGrid
-from service.tensors import Batch, ModelOutput, Outputs
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.tensors import Batch, ModelOutput, Outputs
 
 MAX_LENGTH: Final = 512
 MAX_ROWS: Final = 32

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.encoders.base import AnyShape
 from benchmarks.weights import preset_folder
-from service.tensors import Batch, ModelOutput, Outputs
+from electra_serve.tensors import Batch, ModelOutput, Outputs
 
 Inputs = Mapping[str, Any]
 Call = Callable[[Inputs], Mapping[str, Any]]

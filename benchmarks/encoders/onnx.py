@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.encoders.base import AnyShape
 from benchmarks.encoders.onnx_files import INPUTS, OUTPUTS, onnx_file
 from benchmarks.machine import cores
-from service.tensors import Batch, ModelOutput, Output, Outputs
+from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 
 class OnnxEncoder(AnyShape):

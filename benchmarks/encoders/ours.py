@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from benchmarks.encoders.base import MAX_ROWS
 from benchmarks.weights import served_folder
-from service.engine.base import Engine, ShapeGrid
-from service.engine.factory import BUILDERS, load_model
-from service.presets.sources import resolve_preset
-from service.settings import BatchingSettings, ModelSettings
-from service.tensors import Batch, ModelOutput, Outputs
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.factory import BUILDERS, load_model
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
+from electra_serve.tensors import Batch, ModelOutput, Outputs
 
 
 class OurEngine:

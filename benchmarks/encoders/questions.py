@@ -12,7 +12,7 @@ from functools import partial
 from benchmarks.encoders.base import Encoder, EncoderSpec
 from benchmarks.orders import Batches
 from benchmarks.worker import Worker
-from service.tensors import Batch, Encoding, ModelOutput, Outputs
+from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
 
 
 @dataclass(frozen=True, slots=True)

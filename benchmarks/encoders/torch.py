@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.encoders.base import MAX_ROWS, AnyShape
 from benchmarks.machine import cores
 from benchmarks.weights import checkpoint_folder
-from service.tensors import Batch, ModelOutput, Output, Outputs
+from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 
 class TorchEncoder(AnyShape):

@@ -1,8 +1,8 @@
-"""`python -m service`: the same as `electra-serve`."""
+"""`python -m electra_serve`: the same as `electra-serve`."""
 
 import sys
 
-from service.cli import main
+from electra_serve.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,7 +22,7 @@
         └── InternalError           anything else: a fault of ours
 
 Each `ServiceError` class has a `code`, a slug that never changes: clients branch on it, and metrics
-carry it as a label. `service.api.rest.problem` and `service.api.grpc.status` each map every class to
+carry it as a label. `electra_serve.api.rest.problems` and `electra_serve.api.grpc.status` each map every class to
 their protocol's own codes; neither table is made from the other.
 """
 

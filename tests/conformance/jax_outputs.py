@@ -10,11 +10,11 @@ import sys
 import keras
 import numpy as np
 
-from service.model.loading import load_backbone
-from service.model.outputs import compute_outputs
-from service.presets.sources import resolve_preset
-from service.tensors import DEFAULT_OUTPUTS, Output
-from tests.golden.reader import CASES, GOLDEN, INPUTS, PRESETS, Arrays, read_case
+from electra_serve.model.loading import load_backbone
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output
+from tests.data.reader import CASES, GOLDEN, INPUTS, PRESETS, Arrays, read_case
 
 
 def main(path: str) -> None:

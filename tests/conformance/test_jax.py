@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.golden.reader import CASES, OUTPUTS, PRESETS, Arrays, read_case
+from tests.data.reader import CASES, OUTPUTS, PRESETS, Arrays, read_case
 
 pytestmark = [
     pytest.mark.conformance,

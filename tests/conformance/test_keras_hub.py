@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.model import ElectraBackbone
-from service.model.conversion import convert
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from tests.golden.reader import OUTPUTS, PRESETS, TRANSFORMERS, read_case, read_hidden
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.conversion import convert
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from tests.data.reader import OUTPUTS, PRESETS, TRANSFORMERS, read_case, read_hidden
 
 pytestmark = pytest.mark.conformance
 keras_hub = pytest.importorskip("keras_hub")
@@ -20,7 +20,7 @@ keras_hub = pytest.importorskip("keras_hub")
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_kerashub_loads_what_is_saved_here(preset: str, tmp_path: Path) -> None:
-    golden = Path(__file__).parents[1] / "golden" / preset
+    golden = Path(__file__).parents[1] / "data" / preset
     ElectraBackbone.from_preset(str(golden)).save_to_preset(tmp_path)
     theirs = keras_hub.models.Backbone.from_preset(str(tmp_path))
     inputs, expected = read_case(preset, "everything")

@@ -18,17 +18,17 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from service.model.backbone import ElectraBackbone
-from service.model.conversion import convert
-from service.model.loading import load_backbone
-from service.model.outputs import compute_outputs
-from service.presets.folder import PresetFolder
-from service.presets.packing import TextOrPair
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.tensors import DEFAULT_OUTPUTS, Output
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.conversion import convert
+from electra_serve.model.loading import load_backbone
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.pairs import TextOrPair
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output
 from tests.conformance.transformers_text import noise, oddities, sentences
-from tests.golden.make_transformers_golden import STYLES, save_checkpoint
+from tests.data.make_transformers_golden import STYLES, save_checkpoint
 
 TOLERANCE: Final = 1e-5
 SMALL: Final = {"vocab_size": 4000, "num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024}

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.golden.reader import GOLDEN
+from tests.data.reader import GOLDEN
 
 CORPUS: Final = Path(__file__).parents[2] / "tools" / "corpus"
 NOISE_BLOCKS: Final = (

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 import orjson
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_floats
-from service.presets.catalog import DEMO_ID
-from service.tensors import Output
+from electra_serve.api.grpc.tensor import from_floats
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Output
 from tests.contract.query import Query, Wire
 from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, MAX_TEXT_CHARACTERS, TINY, VOCAB_SIZE
 

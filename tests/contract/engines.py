@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.engine.base import Engine, ShapeGrid
-from service.engine.factory import BUILDERS
-from service.model.loading import load_backbone
-from service.presets.catalog import DEMO_ID
-from service.presets.sources import resolve_preset
-from service.settings import ModelSettings
-from service.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.factory import BUILDERS
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
 
 Settings = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from service.tensors import Float32Array, Output
+from electra_serve.tensors import Float32Array, Output
 
 HTTP_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
     {

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import orjson
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_integers
-from service.tensors import Output
+from electra_serve.api.grpc.tensor import from_integers
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Output
 
 Rows = Sequence[Sequence[int]]
 

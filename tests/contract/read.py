@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import orjson
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import to_floats
-from service.tensors import Float32Array, Output
+from electra_serve.api.grpc.tensor import to_floats
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Float32Array, Output
 from tests.contract.outcome import Answer, Outcome, Refusal
 
 Numbers: TypeAlias = "list[float] | list[list[float]]"

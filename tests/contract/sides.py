@@ -14,10 +14,10 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.grpc.server import GrpcServer
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.observer import Observer
-from service.api.rest.app import create_app
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.app import create_app
+from electra_serve.observability.requests import Observer
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message

@@ -9,18 +9,19 @@ from functools import partial
 import structlog
 from structlog.testing import CapturingLogger
 
-from service.api.callers import ANYONE, Callers
-from service.bootstrap import build_registry
-from service.engine.factory import LoadedModel
-from service.inference import InferenceService
-from service.metrics import Metrics
-from service.presets.catalog import DEMO_ID
-from service.presets.config import BackboneConfig
-from service.presets.folder import PresetFolder
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.registry import ModelRegistry
-from service.settings import (
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.server.bootstrap import build_registry
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.service import InferenceService
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.settings.schema import (
     BatchingSettings,
     GrpcSettings,
     LimitSettings,
@@ -28,8 +29,7 @@ from service.settings import (
     RestSettings,
     Settings,
 )
-from service.tensors import BatchShape
-from service.texts import TextEncoder
+from electra_serve.tensors import BatchShape
 from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine
 
 TINY = "tiny"

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from service.tensors import Output
+from electra_serve.tensors import Output
 from tests.contract import bad_input
 from tests.contract.bad_input import MARK, Case
 from tests.contract.outcome import answered, refused

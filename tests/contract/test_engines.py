@@ -10,11 +10,11 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from service.engine.base import Engine
-from service.engine.calibration import full_batch
-from service.engine.factory import BUILDERS
-from service.errors import EngineUnavailable
-from service.tensors import Batch, BatchShape, Float32Array, Output, Outputs
+from electra_serve.engine.base import Engine
+from electra_serve.engine.factory import BUILDERS
+from electra_serve.engine.profiling import full_batch
+from electra_serve.errors import EngineUnavailable
+from electra_serve.tensors import Batch, BatchShape, Float32Array, Output, Outputs
 from tests.contract.engines import (
     ALL,
     ENGINES,

@@ -11,7 +11,7 @@ from typing import Any
 import coverage
 import pytest
 
-from service.tensors import Output
+from electra_serve.tensors import Output
 from tests.contract.engines import ALL, GRID, ON_JAX, build_for, random_batch
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,11 @@ def test_the_contract_holds_on_jax() -> None:
     # What the child covers, whoever measures this process combines with its own.
     measured = coverage.Coverage.current() is not None
     python = [sys.executable, *(["-m", "coverage", "run", "--parallel-mode"] if measured else [])]
-    tests = ["tests/contract/test_engines.py", "tests/contract/test_engines_on_jax.py", "service/engine/jax"]
+    tests = [
+        "tests/contract/test_engines.py",
+        __file__,
+        "service/electra_serve/engine/keras/jax",
+    ]
     child = subprocess.run(
         [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,
@@ -54,7 +58,7 @@ def test_nothing_at_all_is_compiled_by_a_run() -> None:
 def test_fused_attention_is_tried_before_it_is_trusted(caplog: pytest.LogCaptureFixture) -> None:
     import jax
 
-    from service.engine.jax.attention import choose_attention, cudnn_attention, works_on, xla_attention
+    from electra_serve.engine.keras.jax.attention import choose_attention, cudnn_attention, works_on, xla_attention
 
     def maskless(query: Any, key: Any, value: Any, _: Any) -> Any:
         return xla_attention(query, key, value, None)

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import pytest
 
-from service.batching.admission import SPREAD
-from service.inference import EncodeRequest, EncodeResult
-from service.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
+from electra_serve.batching.admission import SPREAD
+from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Refusal, answered, refused
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import pytest
 
-from service.presets.catalog import DEMO_ID
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.tensors import DEFAULT_OUTPUTS, Float32Array, Output
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, Output
 from tests.contract.outcome import answered
 from tests.contract.query import Query, Rows
 from tests.contract.sides import ALL_SIDES, Side, connect

@@ -12,8 +12,8 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from service.api.callers import Callers
-from service.api.keys import KeyRing
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Callers
 from tests.contract.outcome import Outcome, answered, refused
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect

@@ -2,7 +2,7 @@
 
 Run in an environment that has keras-hub 0.32, tensorflow and tensorflow-text, from the repository's root:
 
-    python -m tests.golden.make_golden
+    python -m tests.data.make_golden
 
 It imports nothing of `service`: what it writes is what KerasHub says. The tests in tests/unit/model and
 tests/unit/presets read it; they need no KerasHub.
@@ -27,7 +27,7 @@ import keras_hub
 import numpy as np
 
 HERE = Path(__file__).parent
-VOCABULARY = HERE.parents[1] / "service/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
+VOCABULARY = HERE.parents[1] / "service/electra_serve/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
 CORPUS = HERE.parents[1] / "tools/corpus"
 
 EMBEDDING_DIMS = {"below": 8, "equal": 16, "above": 24}

@@ -2,7 +2,7 @@
 
 Run in an environment that has transformers and torch, from the repository's root:
 
-    python -m tests.golden.make_transformers_golden
+    python -m tests.data.make_transformers_golden
 
 It imports nothing of `service`: what it writes is what transformers says. Inputs and texts are those of the files
 that `make_golden` wrote.
@@ -30,7 +30,7 @@ from transformers import ElectraConfig, ElectraTokenizer
 
 HERE = Path(__file__).parent
 OUT = HERE / "transformers"
-VOCABULARY = HERE.parents[1] / "service/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
+VOCABULARY = HERE.parents[1] / "service/electra_serve/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
 
 SHAPE = {
     "vocab_size": 60,

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import httpx
 import numpy as np
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from service.api.grpc.tensor import from_integers, to_floats
-from service.tensors import Float32Array
+from electra_serve.api.grpc.tensor import from_integers, to_floats
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.tensors import Float32Array
 
 Rows: TypeAlias = Sequence[Sequence[int]]
 EncodedRow: TypeAlias = Mapping[str, Float32Array]

@@ -8,7 +8,7 @@ import grpc
 import httpx
 import pytest
 
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.process import ServiceProcess, start
 
 

@@ -63,12 +63,12 @@ class Volumes:
         words = [self.place(word) for word in container["args"]]
         words = [preset if preset is not None and "://" in word else word for word in words]
         confine = ["setpriv", *CONFINED] if os.geteuid() == 0 and shutil.which("setpriv") else []
-        return [*confine, sys.executable, "-m", "service", *words]
+        return [*confine, sys.executable, "-m", "electra_serve", *words]
 
     def environment(self, container: Mapping[str, Any], **ports: int) -> dict[str, str]:
         """The container's variables, and the image's; ports are free ones, since those of the manifest may be taken."""
         here = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
-        image = {"HOME": f"{self.root}/tmp", "TMPDIR": f"{self.root}/tmp", "PYTHONPATH": str(ROOT)}
+        image = {"HOME": f"{self.root}/tmp", "TMPDIR": f"{self.root}/tmp", "PYTHONPATH": str(ROOT / "service")}
         image |= {"PYTHONDONTWRITEBYTECODE": "1"}
         own = {variable["name"]: self.place(variable["value"]) for variable in container.get("env", [])}
         return here | image | own | {f"ELECTRA_{name.upper()}__PORT": str(port) for name, port in ports.items()}

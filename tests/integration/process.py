@@ -31,7 +31,7 @@ TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::Ini
 
 @dataclass(frozen=True, slots=True)
 class ServiceProcess:
-    """`python -m service serve` on two free ports.
+    """`python -m electra_serve serve` on two free ports.
 
     Attributes:
         popen: The process.
@@ -108,7 +108,7 @@ def start(
     *flags: str,
     environment: Mapping[str, str] | None = None,
     ports: bool = True,
-    module: str = "service",
+    module: str = "electra_serve",
     at: tuple[int, int] | None = None,
 ) -> Iterator[ServiceProcess]:
     """Starts it, and kills it at the end of the context if it still runs.

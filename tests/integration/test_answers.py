@@ -10,14 +10,14 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from service.client import AsyncElectraClient, AsyncGrpcElectraClient, ElectraClient, GrpcElectraClient
-from service.client.base import SyncClient
-from service.errors import InvalidInput
-from service.presets.catalog import DEMO_ID
-from service.presets.sources import resolve_preset
-from service.tensors import Output
+from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, ElectraClient, GrpcElectraClient
+from electra_serve.client.base import SyncClient
+from electra_serve.errors import InvalidInput
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.tensors import Output
 from tests.integration.answers import (
     OUTPUTS,
     EncodedRow,
@@ -41,8 +41,8 @@ PADDING_MASK: Final = ((1, 1, 0, 1, 1), (1, 1, 1, 0, 0, 0), (1, 1, 1, 1))
 @pytest.fixture(scope="session")
 def expected() -> list[EncodedRow]:
     """What the model itself makes of the rows above, each computed alone, without any service."""
-    from service.model.loading import load_backbone
-    from service.model.outputs import compute_outputs
+    from electra_serve.model.loading import load_backbone
+    from electra_serve.model.outputs import compute_outputs
 
     backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
     rows: list[EncodedRow] = []

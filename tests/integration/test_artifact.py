@@ -20,7 +20,7 @@ TEXTS: Final = ["Hello, world!", "Is it safe to eat the skin of a kiwi?"]
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     folder = tmp_path_factory.mktemp("artefact")
     made = folder / "compiled"
-    command = [sys.executable, "-m", "service", "compile", "electra_demo", str(made)]
+    command = [sys.executable, "-m", "electra_serve", "compile", "electra_demo", str(made)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     with start(folder, "--models=electra_demo", f"--models={made}") as process:
         process.wait_ready()

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from service.descriptors import raise_descriptor_limit
+from electra_serve.runtime.file_limit import raise_descriptor_limit
 from tests.integration.process import ServiceProcess, start, wait_until
 
 MAX_CONNECTIONS: Final = 256

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.integration.container import Running, Volumes, run, running
+from tests.integration.deploy.manifests import config, pod, serving
 from tests.integration.process import wait_until
-from tests.unit.deploy.manifests import config, pod, serving
 
 DRAIN_DELAY_S: Final = 2
 """In place of the manifest's ten, which nobody here needs to wait for."""

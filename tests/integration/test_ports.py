@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from service.presets.catalog import DEMO_ID
+from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.process import ServiceProcess, free_port, start, wait_until
 
 KEY: Final = "0123456789abcdef0123456789abcdef"

@@ -14,9 +14,9 @@ from typing import Final
 import httpx
 import pytest
 
-from service.client import ElectraClient, GrpcElectraClient, RetryPolicy, Tls
-from service.client.base import SyncClient
-from service.errors import Unauthenticated
+from electra_serve.client import ElectraClient, GrpcElectraClient, RetryPolicy, Tls
+from electra_serve.client.base import SyncClient
+from electra_serve.errors import Unauthenticated
 from tests.certificates import Authority
 from tests.integration.process import ROOT, ServiceProcess, start, wait_until
 
@@ -94,7 +94,7 @@ def test_a_key_is_needed_and_probes_are_open(secured: Secured) -> None:
 
 
 def test_the_health_check_and_the_announcement_speak_tls(secured: Secured) -> None:
-    command = [sys.executable, "-m", "service", "healthcheck", f"--rest.port={secured.process.rest_port}"]
+    command = [sys.executable, "-m", "electra_serve", "healthcheck", f"--rest.port={secured.process.rest_port}"]
     assert subprocess.run([*command, *secured.flags], cwd=ROOT, timeout=60).returncode == 0
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == 1  # in plain HTTP
     assert f"curl -s --cacert CA_FILE -H 'authorization: Bearer YOUR_KEY' {secured.url}/v1/encode" in (

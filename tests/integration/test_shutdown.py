@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 import httpx
 
-from service.lifecycle import SAME_SIGNAL_S
+from electra_serve.server.lifecycle import SAME_SIGNAL_S
 from tests.integration.load import Load
 from tests.integration.process import ServiceProcess, start, wait_until
 from tests.integration.standard import health_of

@@ -12,8 +12,8 @@ import grpc
 import httpx
 import pytest
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.integration.standard import health_of
 

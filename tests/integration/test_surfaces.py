@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from service.presets.catalog import DEMO_ID, find
+from electra_serve.presets.catalog import DEMO_ID, find
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.answers import over_grpc, over_rest, random_rows
 from tests.integration.process import ServiceProcess
 from tests.integration.standard import health_of, reflect

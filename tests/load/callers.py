@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self, TypeAlias
 import grpc
 import grpc.aio
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.load.payload import Payload
 
 HOST: Final = "127.0.0.1"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.tensors import Float32Array, Output
+from electra_serve.tensors import Float32Array, Output
 
 HIDDEN_DIM = 128
 """H of `electra_demo`."""

@@ -14,7 +14,7 @@ import grpc.aio
 import httpx
 import numpy as np
 
-from service.tensors import Output
+from electra_serve.tensors import Output
 from tests.contract.outcome import Answer, Outcome
 from tests.contract.query import Query
 from tests.contract.read import STATUS_ONLY

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_integers, to_floats
-from service.tensors import Float32Array, Output
+from electra_serve.api.grpc.tensor import from_integers, to_floats
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Float32Array, Output
 from tests.integration.answers import OUTPUTS
 from tests.load.known_answer import known_answer
 

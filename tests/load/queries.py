@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from service.presets.catalog import DEMO_ID
-from service.tensors import Output
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.tensors import Output
 from tests.contract.query import Query
 
 ids = st.integers(0, 3999) | st.sampled_from((-1, 4000, 2**31, -(2**63), 2**63 - 1))

@@ -11,8 +11,8 @@ from typing import Final
 import grpc
 import httpx
 
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from service.tensors import Float32Array
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.tensors import Float32Array
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.operator import KEY, Operator
 from tests.load.variants import CORRUPTIONS, make_corrupt, make_version

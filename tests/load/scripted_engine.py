@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from service.engine.base import EngineSignature, ShapeGrid
-from service.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
+from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
 from tests.load import script as ids
 from tests.load.known_answer import known_first, known_hidden, known_mean
 from tests.load.record import HEAD, Reached

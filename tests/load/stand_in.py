@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from service.cli import main
-from service.engine.base import ShapeGrid
-from service.engine.calibration import calibration_shapes
-from service.engine.factory import LoadedModel
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.settings import BatchingSettings, ModelSettings
+from electra_serve.cli.main import main
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.engine.profiling import calibration_shapes
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from tests.integration.process import ServiceProcess, start
 from tests.load.script import Script
 from tests.load.scripted_engine import ScriptedEngine
@@ -28,7 +28,7 @@ MODULE: Final = "tests.load.stand_in"
 
 
 def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
-    """What `service.engine.factory.load_model` does, with scripted engines."""
+    """What `electra_serve.engine.factory.load_model` does, with scripted engines."""
     script = Script.read(os.environ)
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights)
     grid = ShapeGrid(

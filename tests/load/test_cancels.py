@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.integration.process import ServiceProcess
 from tests.load.callers import HOST, OK, Endpoint
 from tests.load.conftest import Report

@@ -17,8 +17,8 @@ from typing import Final
 import grpc
 import pytest
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report

@@ -12,7 +12,7 @@ import grpc
 import httpx
 import pytest
 
-from service.lifecycle import EXIT_FAULT
+from electra_serve.server.lifecycle import EXIT_FAULT
 from tests.integration.process import ServiceProcess, wait_until
 from tests.integration.standard import health_of
 from tests.load import script as ids

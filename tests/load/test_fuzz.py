@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.tensors import Output
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Output
 from tests.contract import read
 from tests.contract.outcome import Answer, Outcome
 from tests.contract.query import Query, message, to_json, to_message

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from service.lifecycle import EXIT_OK
+from electra_serve.server.lifecycle import EXIT_OK
 from tests.integration.process import wait_until
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 import pytest
 
-from service.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
+from electra_serve.server.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
 from tests.integration.load import Load
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.conftest import Report

@@ -18,7 +18,7 @@ from typing import Final
 import httpx
 import pytest
 
-from service.presets.catalog import DEMO_ID
+from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape, wait_at_rest

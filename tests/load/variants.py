@@ -10,8 +10,8 @@ from typing import Final
 import h5py
 import numpy as np
 
-from service.presets.catalog import DEMO_ID
-from service.presets.sources import resolve_preset
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.sources import resolve_preset
 
 WEIGHTS: Final = "model.weights.h5"
 CONFIG: Final = "config.json"

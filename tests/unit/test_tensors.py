@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.tensors import Batch, BatchShape, ModelOutput, Output, RowOutput
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, RowOutput
 from tests.fakes import FakeEngine, encoding
 
 rows = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=6)

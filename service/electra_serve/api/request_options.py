@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.errors import MalformedRequest
-from service.inference import Priority
+from electra_serve.errors import MalformedRequest
+from electra_serve.serving.service import Priority
 
 PRIORITY_KEY: Final = "x-priority"
 _BY_NAME: Final = {priority.name.lower(): priority for priority in Priority}

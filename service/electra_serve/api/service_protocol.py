@@ -1,11 +1,11 @@
-"""What a transport needs of the service: `service.inference.InferenceService` fits, and so does a fake."""
+"""What a transport needs of the service: `electra_serve.serving.service.InferenceService` fits, and so does a fake."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from service.inference import EncodeRequest, EncodeResult
-from service.model_info import ModelInfo
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.service import EncodeRequest, EncodeResult
 
 
 class EncodeService(Protocol):
@@ -21,7 +21,7 @@ class EncodeService(Protocol):
         ...
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Validates, computes and answers; raises a `service.errors.ServiceError`. Cancelling it withdraws the rows."""
+        """Validates, computes and responds; raises a `ServiceError`. Cancelling it withdraws the rows."""
         ...
 
     def models(self) -> tuple[ModelInfo, ...]:
@@ -29,7 +29,7 @@ class EncodeService(Protocol):
         ...
 
     def model(self, name: str) -> ModelInfo:
-        """One configured model; raises `service.errors.ModelNotFound`."""
+        """One configured model; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
     def label(self, model: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from service.errors import StartupError
+from electra_serve.errors import StartupError
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:

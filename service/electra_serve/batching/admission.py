@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from service.errors import Overloaded, PayloadTooLarge
+from electra_serve.errors import Overloaded, PayloadTooLarge
 
 SHARE: Final = 4
 """α of dynamic thresholds: α / (1 + α) of the queue is the most that one client fills."""

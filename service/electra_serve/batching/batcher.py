@@ -24,22 +24,29 @@ from functools import partial
 
 import structlog
 
-from service.batching.clock import Clock
-from service.batching.cost import Correction, CostModel
-from service.batching.gathering import Gathering
-from service.batching.in_flight import Entries, InFlight, fail
-from service.batching.job import Job, Row
-from service.batching.landing import BatchObserver, Landing
-from service.batching.parts import Parts
-from service.batching.planner import Planner
-from service.batching.queue import Entry, RequestQueue
-from service.batching.record import BatchOutcome, BatchRecord, Flight, FlightRecorder, for_log
-from service.batching.runner import EngineRunner, Ran
-from service.batching.watchdog import Watchdog
-from service.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
-from service.metrics import BatchMetrics
-from service.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
-from service.tracing.base import RequestSpan
+from electra_serve.batching.clock import Clock
+from electra_serve.batching.coalescing import Gathering
+from electra_serve.batching.completion import BatchObserver, Landing
+from electra_serve.batching.cost_model import Correction, CostModel
+from electra_serve.batching.engine_worker import EngineRunner, Ran
+from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, Flight, FlightRecorder, for_log
+from electra_serve.batching.in_flight import Entries, InFlight, fail
+from electra_serve.batching.parts import Parts
+from electra_serve.batching.pending import Job, Row
+from electra_serve.batching.planner import Planner
+from electra_serve.batching.queue import Entry, RequestQueue
+from electra_serve.batching.watchdog import Watchdog
+from electra_serve.errors import (
+    DeadlineExceeded,
+    EngineFailure,
+    InternalError,
+    ModelNotReady,
+    ServiceError,
+    ShuttingDown,
+)
+from electra_serve.observability.metrics import BatchMetrics
+from electra_serve.observability.tracing import RequestSpan
+from electra_serve.tensors import Batch, BatchShape, Encoding, Outputs, RowOutput
 
 
 class Batcher:

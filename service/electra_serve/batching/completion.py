@@ -16,14 +16,14 @@ from typing import TypeAlias
 
 import structlog
 
-from service.batching.cost import Correction
-from service.batching.in_flight import Entries, InFlight
-from service.batching.parts import Parts
-from service.batching.planner import Planner
-from service.batching.record import BatchOutcome, BatchRecord, Flight
-from service.batching.runner import Ran
-from service.errors import EngineFailure, InternalError
-from service.metrics import BatchMetrics
+from electra_serve.batching.cost_model import Correction
+from electra_serve.batching.engine_worker import Ran
+from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, Flight
+from electra_serve.batching.in_flight import Entries, InFlight
+from electra_serve.batching.parts import Parts
+from electra_serve.batching.planner import Planner
+from electra_serve.errors import EngineFailure, InternalError
+from electra_serve.observability.metrics import BatchMetrics
 
 BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
 """Takes a batch that has ended, and its rows in order of turn."""

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.tensors import BatchShape
+from electra_serve.tensors import BatchShape
 
 FloatArray = NDArray[np.float64]
 

@@ -20,11 +20,11 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching.clock import Clock, Timer
-from service.batching.engine_thread import EngineThread
-from service.batching.patience import is_late
-from service.engine.base import Engine
-from service.tensors import Batch, ModelOutput, Output, Outputs
+from electra_serve.batching.clock import Clock, Timer
+from electra_serve.batching.engine_thread import EngineThread
+from electra_serve.batching.patience import is_late
+from electra_serve.engine.base import Engine
+from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 LEAD_S: Final = 0.002
 """How long before the running batch's expected end the next one is chosen: enough for a turn of a busy event

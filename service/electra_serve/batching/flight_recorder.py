@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from service.tensors import BatchShape, Outputs
+from electra_serve.tensors import BatchShape, Outputs
 
 
 class BatchOutcome(StrEnum):

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from service.batching.job import Row
-from service.batching.queue import Entry
-from service.batching.record import BatchOutcome, Flight
-from service.errors import ServiceError
+from electra_serve.batching.flight_recorder import BatchOutcome, Flight
+from electra_serve.batching.pending import Row
+from electra_serve.batching.queue import Entry
+from electra_serve.errors import ServiceError
 
 Entries: TypeAlias = Sequence[Entry[Row]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from service.batching.in_flight import Entries, InFlight
-from service.errors import ServiceError
+from electra_serve.batching.in_flight import Entries, InFlight
+from electra_serve.errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from service.errors import ServiceError
-from service.tensors import Encoding, Outputs, RowOutput
-from service.tracing.base import RequestSpan
+from electra_serve.errors import ServiceError
+from electra_serve.observability.tracing import RequestSpan
+from electra_serve.tensors import Encoding, Outputs, RowOutput
 
 
 class Job:

@@ -29,9 +29,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import add
 
-from service.batching.cost import CostModel
-from service.engine.base import ShapeGrid
-from service.tensors import BatchShape
+from electra_serve.batching.cost_model import CostModel
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.tensors import BatchShape
 
 
 @dataclass(frozen=True, slots=True)

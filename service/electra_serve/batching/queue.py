@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
-from service.batching.admission import Admission, QueueBounds
+from electra_serve.batching.admission import Admission, QueueBounds
 
 T = TypeVar("T")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.batching.job import Row
-from service.batching.queue import Entry
-from service.batching.record import BatchRecord
-from service.tracing.base import BatchTimes, Tracer, Waited
+from electra_serve.batching.flight_recorder import BatchRecord
+from electra_serve.batching.pending import Row
+from electra_serve.batching.queue import Entry
+from electra_serve.observability.tracing import BatchTimes, Tracer, Waited
 
 
 def trace_batch(tracer: Tracer, model: str, record: BatchRecord, entries: Sequence[Entry[Row]]) -> None:

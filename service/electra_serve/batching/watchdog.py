@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from service.batching.clock import Clock, Timer
-from service.batching.patience import Patience
-from service.batching.runner import EngineRunner
+from electra_serve.batching.clock import Clock, Timer
+from electra_serve.batching.engine_worker import EngineRunner
+from electra_serve.batching.patience import Patience
 
 LOOK_S: Final = 0.5
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from service.engine.choice import choose_engine
-from service.errors import PresetError, ServiceError
-from service.presets.artefact import ARTEFACT_FILE, DTYPES, read_artefact
-from service.presets.files import read_lines
-from service.presets.folder import PresetFolder
-from service.presets.sources import default_sources, resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.settings import ModelSettings
-from service.settings_sources import add_flags, read_settings
-from service.tensors import Encoding, IntArray, TokenInput
-from service.validation import InputLimits, validate
+from electra_serve.engine.selection import choose_engine
+from electra_serve.errors import PresetError, ServiceError
+from electra_serve.presets.artifact import ARTEFACT_FILE, DTYPES, read_artefact
+from electra_serve.presets.files import read_lines
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import default_sources, resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.serving.validation import InputLimits, validate
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import Encoding, IntArray, TokenInput
 
 if TYPE_CHECKING:
-    from service.engine.openvino.artefact import Compiled
+    from electra_serve.engine.openvino.artifact import Compiled
 
 MIN_TEXTS: Final = 16
 MAX_TEXTS: Final = 400
@@ -72,7 +72,7 @@ def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
     choose_engine(ModelSettings(preset=flags.preset, engine="openvino"))
     encodings = _encodings(preset, flags.texts)
     # Imported here: what cannot be compiled should say so at once.
-    from service.engine.openvino.artefact import compile_preset
+    from electra_serve.engine.openvino.artifact import compile_preset
 
     compiled = compile_preset(
         preset, flags.folder, dtype=flags.dtype, encodings=encodings, load_weights=not flags.random_weights
@@ -112,7 +112,7 @@ def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
 def _texts(file: Path | None) -> Sequence[str]:
     if file is not None:
         return read_lines(file, max_bytes=MAX_TEXT_BYTES)
-    return resources.files("service.engine.openvino").joinpath("calibration.txt").read_text("utf-8").splitlines()
+    return resources.files("electra_serve.engine.openvino").joinpath("calibration.txt").read_text("utf-8").splitlines()
 
 
 def _random_rows(vocab_size: int, longest: int) -> list[IntArray]:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from service.presets.sources import resolve_preset
+from electra_serve.presets.sources import resolve_preset
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def _convert(flags: argparse.Namespace) -> int:
     # Imported here: Keras takes seconds, and a source that cannot be read should say so at once.
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from service.model.conversion import convert
+    from electra_serve.model.conversion import convert
 
     written = convert(source, flags.destination, flags.to)
     rows = {

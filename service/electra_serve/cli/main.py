@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from service import __version__
-from service.api.listen import reachable
-from service.cli_compile import add_compile
-from service.cli_presets import add_presets
-from service.errors import StartupError
-from service.settings import Settings
-from service.settings_sources import add_flags, read_settings
+from electra_serve import __version__
+from electra_serve.api.sockets import reachable
+from electra_serve.cli.compile import add_compile
+from electra_serve.cli.presets import add_presets
+from electra_serve.errors import StartupError
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import Settings
 
 if TYPE_CHECKING:
-    from service.engine.factory import LoadedModel
-    from service.model_info import ModelInfo
-    from service.settings import BatchingSettings, ModelSettings
+    from electra_serve.engine.factory import LoadedModel
+    from electra_serve.serving.model_info import ModelInfo
+    from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
     Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
 
@@ -97,12 +97,12 @@ def serve(settings: Settings, *, load: Loader | None = None) -> int:
     # Imported here: the other commands need no server, and should not wait for one to be imported.
     import uvloop
 
-    from service.abandonable import abandoned
-    from service.bootstrap import build_process
-    from service.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
-    from service.logs import configure_logs
+    from electra_serve.observability.logs import configure_logs
+    from electra_serve.runtime.daemon_thread import abandoned
+    from electra_serve.runtime.file_limit import OTHER_DESCRIPTORS, raise_descriptor_limit
+    from electra_serve.server.bootstrap import build_process
 
-    log = configure_logs(settings.log)
+    log = configure_logs(settings.log.level, settings.log.format)
     descriptors = raise_descriptor_limit()
     if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
         log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)

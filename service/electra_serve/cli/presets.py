@@ -9,17 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from service.cli_convert import add_convert
-from service.errors import PresetError
-from service.presets.catalog import CATALOG, DEMO_ID, CatalogPreset, find
-from service.presets.folder import PresetFolder
-from service.presets.hubs.build import LOGGER, Hubs, build_hubs
-from service.presets.hubs.handle import HUBS, Handle, parse_handle
-from service.presets.hubs.manifest import Manifest, read_manifest, verify
-from service.presets.hubs.source import built_in_handles
-from service.presets.sources import default_sources, resolve_preset
-from service.settings import HubSettings
-from service.settings_sources import add_flags, read_settings
+from electra_serve.cli.convert import add_convert
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import CATALOG, DEMO_ID, CatalogPreset, find
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.hubs.build import LOGGER, Hubs, build_hubs
+from electra_serve.presets.hubs.handle import HUBS, Handle, parse_handle
+from electra_serve.presets.hubs.manifest import Manifest, read_manifest, verify
+from electra_serve.presets.hubs.source import built_in_handles
+from electra_serve.presets.sources import default_sources, resolve_preset
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import HubSettings
 
 Action = Callable[[argparse.Namespace, HubSettings], int]
 BYTES_PER_PARAMETER = 4

@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Self, TypeVar
 
-from service.client.answer import Encoded, ServedModel
-from service.client.query import Priority, Query, Rows, Texts
-from service.client.retry import RetryPolicy
-from service.errors import DeadlineExceeded, ElectraServeError
+from electra_serve.client.request import Priority, Query, Rows, Texts
+from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.retry import RetryPolicy
+from electra_serve.errors import DeadlineExceeded, ElectraServeError
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class SyncClient(ABC):
             priority: Which requests leave the server's queue first.
 
         Raises:
-            ServiceError: As raised by the service; see `service.errors`.
+            ServiceError: As raised by the service; see `electra_serve.errors`.
             TransportError: The server could not be reached.
         """
         query = Query.of(

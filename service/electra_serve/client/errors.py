@@ -1,6 +1,6 @@
 """What a client raises.
 
-The server's errors come back as the classes of `service.errors`, recognised by their slug: what `encode` raises
+The server's errors come back as the classes of `electra_serve.errors`, recognised by their slug: what `encode` raises
 is the same over both transports, and the same that the service itself raised. Where the server could not be
 reached, or something else answered in its place, it is a `TransportError`.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from service.errors import (
+from electra_serve.errors import (
     Cancelled,
     Conflict,
     DeadlineExceeded,

@@ -8,14 +8,14 @@ from typing import Final, cast
 
 import grpc
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.stubs.electra.v1 import encoder_pb2_grpc
-from service.client import grpc_wire
-from service.client.answer import Encoded, ServedModel
-from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from service.client.query import Query
-from service.client.retry import RetryPolicy
-from service.client.tls import Tls
+from electra_serve.client import grpc_codec
+from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
+from electra_serve.client.request import Query
+from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.retry import RetryPolicy
+from electra_serve.client.tls import Tls
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1 import encoder_pb2_grpc
 
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),  # how large an answer may be is the server's to say
@@ -47,7 +47,7 @@ class GrpcElectraClient(SyncClient):
         channel: grpc.Channel | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
-        self._key = grpc_wire.credentials(api_key)
+        self._key = grpc_codec.credentials(api_key)
         self._channel = channel or _channel(target, tls)
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
@@ -58,16 +58,16 @@ class GrpcElectraClient(SyncClient):
     def _encode(self, query: Query, timeout_s: float) -> Encoded:
         with _translated():
             response = self._stub.Encode(
-                grpc_wire.to_request(query),
+                grpc_codec.to_request(query),
                 timeout=timeout_s,
-                metadata=grpc_wire.to_metadata(query) + self._key,
+                metadata=grpc_codec.to_metadata(query) + self._key,
             )
-        return grpc_wire.to_encoded(response)
+        return grpc_codec.to_encoded(response)
 
     def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated():
             response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
-        return tuple(grpc_wire.to_model(info) for info in response.models)
+        return tuple(grpc_codec.to_model(info) for info in response.models)
 
 
 class AsyncGrpcElectraClient(AsyncClient):
@@ -93,7 +93,7 @@ class AsyncGrpcElectraClient(AsyncClient):
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         super().__init__(timeout_s, retry)
-        self._key = grpc_wire.credentials(api_key)
+        self._key = grpc_codec.credentials(api_key)
         self._channel = channel or _aio_channel(target, tls)
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
@@ -104,16 +104,16 @@ class AsyncGrpcElectraClient(AsyncClient):
     async def _encode(self, query: Query, timeout_s: float) -> Encoded:
         with _translated():
             response = await self._stub.Encode(
-                grpc_wire.to_request(query),
+                grpc_codec.to_request(query),
                 timeout=timeout_s,
-                metadata=grpc_wire.to_metadata(query) + self._key,
+                metadata=grpc_codec.to_metadata(query) + self._key,
             )
-        return grpc_wire.to_encoded(response)
+        return grpc_codec.to_encoded(response)
 
     async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated():
             response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
-        return tuple(grpc_wire.to_model(info) for info in response.models)
+        return tuple(grpc_codec.to_model(info) for info in response.models)
 
 
 def _channel(target: str, tls: Tls | None) -> grpc.Channel:
@@ -134,4 +134,4 @@ def _translated() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-        raise grpc_wire.to_error(error.code(), error.details(), dict(metadata)) from error
+        raise grpc_codec.to_error(error.code(), error.details(), dict(metadata)) from error

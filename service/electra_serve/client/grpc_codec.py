@@ -9,13 +9,13 @@ from typing import Final
 
 import grpc
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_integers, to_floats
-from service.client.answer import Encoded, RequestLimits, ServedModel
-from service.client.errors import TransportError, service_error
-from service.client.query import Query
-from service.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
-from service.tensors import IntArray, Output
+from electra_serve.api.grpc.tensor import from_integers, to_floats
+from electra_serve.client.errors import TransportError, service_error
+from electra_serve.client.request import Query
+from electra_serve.client.response import Encoded, RequestLimits, ServedModel
+from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import IntArray, Output
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
     {

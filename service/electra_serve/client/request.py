@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidInput
-from service.tensors import IntArray, Output
+from electra_serve.errors import InvalidInput
+from electra_serve.tensors import IntArray, Output
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 Row: TypeAlias = "Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]"

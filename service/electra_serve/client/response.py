@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.tensors import Float32Array
+from electra_serve.tensors import Float32Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

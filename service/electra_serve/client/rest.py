@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import httpx
 
-from service.client import rest_wire
-from service.client.answer import Encoded, ServedModel
-from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from service.client.errors import TransportError
-from service.client.query import Query
-from service.client.retry import RetryPolicy
-from service.client.tls import Tls
-from service.errors import DeadlineExceeded
+from electra_serve.client import rest_codec
+from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
+from electra_serve.client.errors import TransportError
+from electra_serve.client.request import Query
+from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.retry import RetryPolicy
+from electra_serve.client.tls import Tls
+from electra_serve.errors import DeadlineExceeded
 
 
 class ElectraClient(SyncClient):
@@ -41,7 +41,7 @@ class ElectraClient(SyncClient):
     ) -> None:
         super().__init__(timeout_s, retry)
         self._base_url = base_url.rstrip("/")
-        self._credentials = rest_wire.credentials(api_key)
+        self._credentials = rest_codec.credentials(api_key)
         self._http = http or httpx.Client(verify=True if tls is None else tls.context())
 
     def close(self) -> None:
@@ -49,17 +49,17 @@ class ElectraClient(SyncClient):
         self._http.close()
 
     def _encode(self, query: Query, timeout_s: float) -> Encoded:
-        headers, content = rest_wire.headers(query, timeout_s) | self._credentials, rest_wire.body(query)
+        headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
         with _translated(timeout_s):
             response = self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
             )
-        return rest_wire.to_encoded(response)
+        return rest_codec.to_encoded(response)
 
     def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated(timeout_s):
             response = self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
-        return rest_wire.to_models(response)
+        return rest_codec.to_models(response)
 
 
 class AsyncElectraClient(AsyncClient):
@@ -86,7 +86,7 @@ class AsyncElectraClient(AsyncClient):
     ) -> None:
         super().__init__(timeout_s, retry)
         self._base_url = base_url.rstrip("/")
-        self._credentials = rest_wire.credentials(api_key)
+        self._credentials = rest_codec.credentials(api_key)
         self._http = http or httpx.AsyncClient(verify=True if tls is None else tls.context())
 
     async def close(self) -> None:
@@ -94,17 +94,17 @@ class AsyncElectraClient(AsyncClient):
         await self._http.aclose()
 
     async def _encode(self, query: Query, timeout_s: float) -> Encoded:
-        headers, content = rest_wire.headers(query, timeout_s) | self._credentials, rest_wire.body(query)
+        headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
         with _translated(timeout_s):
             response = await self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
             )
-        return rest_wire.to_encoded(response)
+        return rest_codec.to_encoded(response)
 
     async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
         with _translated(timeout_s):
             response = await self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
-        return rest_wire.to_models(response)
+        return rest_codec.to_models(response)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from service.client.answer import Encoded, RequestLimits, ServedModel
-from service.client.errors import TransportError, service_error
-from service.client.query import Query
-from service.errors import ElectraServeError
-from service.tensors import Float32Array, IntArray, Output
+from electra_serve.client.errors import TransportError, service_error
+from electra_serve.client.request import Query
+from electra_serve.client.response import Encoded, RequestLimits, ServedModel
+from electra_serve.errors import ElectraServeError
+from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from service.client.errors import TransportError
-from service.errors import ElectraServeError, ModelNotReady, Overloaded, ServiceError, ShuttingDown
+from electra_serve.client.errors import TransportError
+from electra_serve.errors import ElectraServeError, ModelNotReady, Overloaded, ServiceError, ShuttingDown
 
 PASSING: Final = (Overloaded, ModelNotReady, ShuttingDown, TransportError)
 """Errors that may be gone a moment later."""

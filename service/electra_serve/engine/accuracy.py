@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine.base import Engine
-from service.tensors import Batch, BatchShape, Encoding, Float32Array, Output
+from electra_serve.engine.base import Engine
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output
 
 
 @dataclass(frozen=True, slots=True)

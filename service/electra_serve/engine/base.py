@@ -4,11 +4,11 @@ An engine is synchronous and is called from one thread at a time: that which loa
 keeps for it. It is built, warmed, run many times and closed. It never sees a request, a queue or an event loop.
 
 Only the outputs asked for are copied to the host. When none of them is in
-`service.tensors.TOKEN_OUTPUTS`, the last layer computes the [CLS] row alone.
+`electra_serve.tensors.TOKEN_OUTPUTS`, the last layer computes the [CLS] row alone.
 
 An engine answers for what it takes and refuses the rest: a batch whose shape is not in its grid, or whose ids
-are not in its vocabulary, raises (`service.engine.bounds`). Backends left to themselves differ: a CPU raises, XLA
-clamps the id, a GPU's gather returns zeros, and a new shape is quietly compiled.
+are not in its vocabulary, raises (`electra_serve.engine.input_checks`). Backends left to themselves differ: a CPU
+raises, XLA clamps the id, a GPU's gather returns zeros, and a new shape is quietly compiled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.tensors import Batch, BatchShape, ModelOutput, Outputs
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 
 @dataclass(frozen=True, slots=True)

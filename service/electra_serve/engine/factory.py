@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from service.engine.base import Engine, ShapeGrid
-from service.engine.calibration import Timing, calibrate
-from service.engine.choice import choose_dtype, choose_engine
-from service.engine.golden import check_golden
-from service.engine.keras_backend import use_keras_on
-from service.errors import PresetError
-from service.presets.folder import PresetFolder
-from service.presets.sources import PresetSource, resolve_preset
-from service.presets.tokenizer import Tokenizer, load_tokenizer
-from service.settings import BatchingSettings, ModelSettings
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.golden import check_golden
+from electra_serve.engine.keras.backend import use_keras_on
+from electra_serve.engine.profiling import Timing, calibrate
+from electra_serve.engine.selection import choose_dtype, choose_engine
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import PresetSource, resolve_preset
+from electra_serve.presets.tokenizers.loader import Tokenizer, load_tokenizer
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,13 +55,13 @@ class EngineBuilder(Protocol):
 def _tensorflow() -> EngineBuilder:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and worse
     use_keras_on("tensorflow")
-    from service.engine.tensorflow import build_engines
+    from electra_serve.engine.keras.tensorflow import build_engines
 
     return build_engines
 
 
 def _openvino() -> EngineBuilder:
-    from service.engine.openvino.build import build_engines
+    from electra_serve.engine.openvino.build import build_engines
 
     return build_engines
 
@@ -69,7 +69,7 @@ def _openvino() -> EngineBuilder:
 def _jax() -> EngineBuilder:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or a second process finds no GPU memory left
     use_keras_on("jax")
-    from service.engine.jax.build import build_engines
+    from electra_serve.engine.keras.jax.build import build_engines
 
     return build_engines
 
@@ -92,7 +92,7 @@ def load_model(
     Args:
         settings: Which model, on what.
         batching: The largest batches to prepare for.
-        sources: Where presets come from; default: `service.presets.sources.default_sources()`.
+        sources: Where presets come from; default: `electra_serve.presets.sources.default_sources()`.
 
     Raises:
         PresetError: The preset cannot be loaded, or is not the one that the settings pin.

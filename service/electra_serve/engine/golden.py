@@ -18,13 +18,13 @@ from typing import Final
 
 import numpy as np
 
-from service.engine.base import Engine
-from service.errors import PresetError
-from service.presets.config import BackboneConfig
-from service.presets.files import read_json
-from service.presets.folder import PresetFolder
-from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
-from service.tensors import Batch, Float32Array, Output
+from electra_serve.engine.base import Engine
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.files import read_json
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
+from electra_serve.tensors import Batch, Float32Array, Output
 
 LENGTH: Final = 16
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05, "int8": 0.1}

@@ -1,8 +1,8 @@
 """What an engine takes: shapes of its grid, and ids that its tables have.
 
-Requests are checked long before (`service.validation`), row by row and with words for their senders. This is the
-engine's own last line: a batch that slipped through, or that somebody else packed, must raise rather than be answered
-with another token's vector. It reads three small arrays once, some microseconds.
+Requests are checked long before (`electra_serve.serving.validation`), row by row and with words for their senders.
+This is the engine's own last line: a batch that slipped through, or that somebody else packed, must raise rather than
+be answered with another token's vector. It reads three small arrays once, some microseconds.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine.base import ShapeGrid
-from service.presets.config import BackboneConfig
-from service.tensors import Batch, Int32Array
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.tensors import Batch, Int32Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from service.engine.base import Engine, ShapeGrid
-from service.tensors import Batch, BatchShape, Output
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.tensors import Batch, BatchShape, Output
 
 Timing = tuple[BatchShape, float]
 """A batch shape, and the seconds that a batch of it took."""

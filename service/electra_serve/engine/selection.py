@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from service.errors import EngineUnavailable
-from service.presets.artefact import Artefact
-from service.settings import ModelSettings
+from electra_serve.errors import EngineUnavailable
+from electra_serve.presets.artifact import Artefact
+from electra_serve.settings.schema import ModelSettings
 
 _JAX_ON_GPUS: Final = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 Candidates = Sequence[tuple[str, Sequence[str]]]

@@ -1,5 +1,5 @@
 """`ElectraBackbone` in Keras 3, on any of its backends. Importing this imports Keras."""
 
-from service.model.backbone import Backbone, BackboneOutput, ElectraBackbone
+from electra_serve.model.backbone import Backbone, BackboneOutput, ElectraBackbone
 
 __all__ = ["Backbone", "BackboneOutput", "ElectraBackbone"]

@@ -18,7 +18,7 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-from service.model.initializers import KernelInitializer, truncated_normal
+from electra_serve.model.initializers import KernelInitializer, truncated_normal
 
 PACKAGE: Final = "electra_serve"
 """Under which this project's classes are registered with Keras."""

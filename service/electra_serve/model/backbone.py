@@ -9,16 +9,16 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import keras
 
-from service.errors import PresetError
-from service.model.attention import PACKAGE, Tensor, mask_to_bias
-from service.model.initializers import KernelInitializer, truncated_normal, zeros
-from service.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
-from service.model.saving import save_preset
-from service.model.weights import restore
-from service.presets.catalog import CATALOG
-from service.presets.config import BackboneConfig
-from service.presets.folder import BACKBONE_CLASSES, PresetFolder
-from service.presets.sources import resolve_preset
+from electra_serve.errors import PresetError
+from electra_serve.model.attention import PACKAGE, Tensor, mask_to_bias
+from electra_serve.model.initializers import KernelInitializer, truncated_normal, zeros
+from electra_serve.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
+from electra_serve.model.saving import save_preset
+from electra_serve.model.weights import restore
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import BACKBONE_CLASSES, PresetFolder
+from electra_serve.presets.sources import resolve_preset
 
 
 class BackboneOutput(NamedTuple):

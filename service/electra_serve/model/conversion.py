@@ -9,16 +9,16 @@ from typing import Final
 
 import numpy as np
 
-from service.errors import PresetError
-from service.model.backbone import ElectraBackbone
-from service.model.layout import weight_layout
-from service.model.loading import load_backbone
-from service.model.saving import save_checkpoint, save_preset
-from service.presets.files import read_json
-from service.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
-from service.presets.new_folder import new_folder
-from service.presets.tokenizer_conversion import convert_tokenizer
-from service.presets.weights import PresetFormat, open_weights
+from electra_serve.errors import PresetError
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.layout import weight_layout
+from electra_serve.model.loading import load_backbone
+from electra_serve.model.saving import save_checkpoint, save_preset
+from electra_serve.presets.atomic_folder import new_folder
+from electra_serve.presets.files import read_json
+from electra_serve.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
+from electra_serve.presets.tokenizers.conversion import convert_tokenizer
+from electra_serve.presets.weight_files.open import PresetFormat, open_weights
 
 SAVERS: Final[Mapping[PresetFormat, Callable[[ElectraBackbone, Path], None]]] = {
     "keras": save_preset,

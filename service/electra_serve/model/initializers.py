@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from service.model.layout import weight_layout
-from service.presets.fresh import INITIAL_STDDEV, draw
+from electra_serve.model.layout import weight_layout
+from electra_serve.presets.weights import INITIAL_STDDEV, draw
 
 if TYPE_CHECKING:
-    from service.model.backbone import ElectraBackbone
+    from electra_serve.model.backbone import ElectraBackbone
 
 KernelInitializer = Callable[[], keras.initializers.Initializer]
 """Makes a fresh initializer for each matrix: one that is shared would draw the same numbers again."""

@@ -1,6 +1,6 @@
 """The layers of an ELECTRA encoder that Keras does not have, on `keras.ops` alone.
 
-Class and attribute names are part of the file format, as in `service.model.attention`. Whatever the dtype
+Class and attribute names are part of the file format, as in `electra_serve.model.attention`. Whatever the dtype
 policy, softmax and layer normalisation are computed in float32.
 
 Shapes use B for sequences, T for their length, Q for positions computed (T, or fewer), E for the embedding width,
@@ -15,8 +15,8 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-from service.model.attention import PACKAGE, Attend, SelfAttention, Tensor, mask_to_bias
-from service.model.initializers import KernelInitializer, truncated_normal
+from electra_serve.model.attention import PACKAGE, Attend, SelfAttention, Tensor, mask_to_bias
+from electra_serve.model.initializers import KernelInitializer, truncated_normal
 
 LAYER_NORM_EPSILON: Final = 1e-12
 
@@ -24,7 +24,7 @@ ACTIVATIONS: Final = {
     "gelu_tanh": partial(keras.activations.gelu, approximate=True),
     "gelu": partial(keras.activations.gelu, approximate=False),
 }
-"""The functions behind `service.presets.config.HIDDEN_ACTIVATIONS`."""
+"""The functions behind `electra_serve.presets.config.HIDDEN_ACTIVATIONS`."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from service.model.backbone import ElectraBackbone
+    from electra_serve.model.backbone import ElectraBackbone
 
 ENCODER_PARTS: Final = (
     "_self_attention_layer.query_dense",

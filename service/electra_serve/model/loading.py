@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from service.model.backbone import BACKBONES, ElectraBackbone
-from service.model.initializers import zeros
-from service.model.weights import restore
-from service.presets.folder import PresetFolder
+from electra_serve.model.backbone import BACKBONES, ElectraBackbone
+from electra_serve.model.initializers import zeros
+from electra_serve.model.weights import restore
+from electra_serve.presets.folder import PresetFolder
 
 
 def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool) -> ElectraBackbone:
     """Builds the model of `preset`.
 
     Args:
-        preset: From `service.presets.sources.resolve_preset`.
+        preset: From `electra_serve.presets.sources.resolve_preset`.
         dtype: What to compute in: `float32`, `bfloat16`, `float16`, or a mixed policy's name.
         load_weights: False for random weights, the same on every engine.
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from keras import ops
 
-from service.model.attention import Attend, Tensor, mask_to_bias
-from service.tensors import TOKEN_OUTPUTS, Output, Outputs
+from electra_serve.model.attention import Attend, Tensor, mask_to_bias
+from electra_serve.tensors import TOKEN_OUTPUTS, Output, Outputs
 
 if TYPE_CHECKING:
-    from service.model.backbone import ElectraBackbone
+    from electra_serve.model.backbone import ElectraBackbone
 
 
 def compute_outputs(
@@ -85,7 +85,7 @@ def read_outputs(
         outputs: What to make; those in `TOKEN_OUTPUTS` need `hidden` at every position.
 
     Returns:
-        Each of `outputs` and nothing else, float32: shapes as in `service.tensors.ModelOutput`. At masked
+        Each of `outputs` and nothing else, float32: shapes as in `electra_serve.tensors.ModelOutput`. At masked
         positions `sequence_output` is 0, and `mean_output` leaves them out; `cls_output` and `pooled_output` are of
         position 0 even where that is masked.
     """

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
-from service.model.layout import weight_layout
-from service.presets.checkpoint import CHECKPOINT_FILE, checkpoint_config
-from service.presets.config import HIDDEN_ACTIVATIONS
-from service.presets.convert import counterparts
-from service.presets.folder import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
+from electra_serve.model.layout import weight_layout
+from electra_serve.presets.config import HIDDEN_ACTIVATIONS
+from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
+from electra_serve.presets.transformers_checkpoint import CHECKPOINT_FILE, checkpoint_config
+from electra_serve.presets.weight_files.names import counterparts
 
 if TYPE_CHECKING:
-    from service.model.backbone import ElectraBackbone
+    from electra_serve.model.backbone import ElectraBackbone
 
 KERAS_HUB_CLASS: Final = {
     "module": "keras_hub.src.models.electra.electra_backbone",
@@ -27,7 +27,7 @@ KERAS_HUB_CLASS: Final = {
     "registered_name": "keras_hub>ElectraBackbone",
 }
 OUR_CLASS: Final = {
-    "module": "service.model.backbone",
+    "module": "electra_serve.model.backbone",
     "class_name": "ElectraBackbone",
     "registered_name": "electra_serve>ElectraBackbone",
 }

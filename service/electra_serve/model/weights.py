@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.errors import PresetError
-from service.model.layout import weight_layout
-from service.presets.folder import PresetFolder
-from service.presets.fresh import read_weights
+from electra_serve.errors import PresetError
+from electra_serve.model.layout import weight_layout
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.weights import read_weights
 
 if TYPE_CHECKING:
-    from service.model.backbone import ElectraBackbone
+    from electra_serve.model.backbone import ElectraBackbone
 
 
 def restore(backbone: ElectraBackbone, folder: PresetFolder, *, load_weights: bool = True) -> None:

@@ -19,8 +19,6 @@ from typing import Final, TextIO, cast
 import orjson
 import structlog
 
-from service.settings import LogSettings
-
 LOGGER: Final = "electra_serve"
 
 _CONTROLS: Final = {
@@ -33,11 +31,14 @@ _CONTROLS_IN_TEXT: Final = {code: escaped for code, escaped in _CONTROLS.items()
 """The same for texts of several lines."""
 
 
-def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> structlog.typing.FilteringBoundLogger:
+def configure_logs(
+    level: str, output_format: str, stream: TextIO = sys.stderr
+) -> structlog.typing.FilteringBoundLogger:
     """Sets up structlog, and sends the standard library's records through it.
 
     Args:
-        settings: Level and format.
+        level: Least severe level that is written, as in `log.level`.
+        output_format: `json`, `console` or `auto`, as in `log.format`.
         stream: Where lines go.
 
     Returns:
@@ -47,7 +48,7 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     )
-    as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
+    as_json = output_format == "json" or (output_format == "auto" and not stream.isatty())
     last: Sequence[structlog.typing.Processor] = (
         (_tracebacks_without_locals(), structlog.processors.JSONRenderer(_json))
         if as_json
@@ -60,13 +61,13 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stderr) -> struct
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     # The libraries' own progress is no news; what goes wrong in them is.
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
-    logging.getLogger(LOGGER).setLevel(level)
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    logging.getLogger(LOGGER).setLevel(threshold)
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )

@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from service import errors
+from electra_serve import errors
 
 TRANSPORTS: Final = ("rest", "grpc")
 CODES: Final = ("ok", *(cls.code for cls in errors.ServiceError.__subclasses__()))

@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TraceFlags, se
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.trace.span import format_span_id, format_trace_id
 
-from service.tracing.base import NO_CARRIER, BatchTimes, Carrier, Outcome, RequestSpan, Waited
+from electra_serve.observability.tracing import NO_CARRIER, BatchTimes, Carrier, Outcome, RequestSpan, Waited
 
 TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,256})?")
 TRACESTATE: Final = re.compile(r"[a-z0-9@_*/-]{1,256}=[ -~]{1,256}(,[a-z0-9@_*/-]{1,256}=[!-~]{1,256}){0,31}")
@@ -30,7 +30,7 @@ MAX_LINKS: Final = 128
 
 
 class OtelRequestSpan:
-    """One request's span; `service.tracing.base.RequestSpan`."""
+    """One request's span; `electra_serve.observability.tracing.RequestSpan`."""
 
     __slots__ = ("span",)
 
@@ -63,7 +63,7 @@ class OtelRequestSpan:
 
 
 class OtelTracer:
-    """Makes spans; `service.tracing.base.Tracer`.
+    """Makes spans; `electra_serve.observability.tracing.Tracer`.
 
     Args:
         version: The service's, for the spans' resource.

@@ -16,9 +16,9 @@ from typing import Final
 
 import structlog
 
-from service.errors import Cancelled, EngineFailure, InternalError, ServiceError
-from service.metrics import Metrics
-from service.tracing.base import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
+from electra_serve.errors import Cancelled, EngineFailure, InternalError, ServiceError
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))

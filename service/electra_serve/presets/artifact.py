@@ -1,12 +1,12 @@
 """A compiled artefact: a preset folder with an engine's graph in the weights' place.
 
     electra-serve.artefact.json    what it was made of and by, and a SHA-256 of each file
-    electra-serve.golden.json      what it computed of a fixed input: see `service.engine.golden`
+    electra-serve.golden.json      what it computed of a fixed input: see `electra_serve.engine.golden`
     config.json                    the preset's own, of either format
     model.xml, model.bin           OpenVINO's graph and its weights
     the tokenizer's files          the preset's own
 
-`electra-serve compile` writes it (`service.engine.openvino.artefact`); a source reads it as any other folder. The
+`electra-serve compile` writes it (`electra_serve.engine.openvino.artifact`); a source reads it as any other folder. The
 folder must be what the manifest says, no file more or less, so the manifest's own digest stands for all of it.
 """
 
@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from service.errors import PresetError
-from service.presets.digest import sha256_of
-from service.presets.files import read_json
-from service.presets.weights import Weights
+from electra_serve.errors import PresetError
+from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.files import read_json
+from electra_serve.presets.weight_files.open import Weights
 
 ARTEFACT_FILE: Final = "electra-serve.artefact.json"
 GRAPH_FILE: Final = "model.xml"

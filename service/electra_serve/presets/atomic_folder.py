@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 
 @contextmanager

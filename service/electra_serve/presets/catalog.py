@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from service.presets.config import BackboneConfig
+from electra_serve.presets.config import BackboneConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 LIMITS = {
     "vocab_size": 1_000_000,

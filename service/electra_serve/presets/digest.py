@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 
 def sha256_of(path: Path) -> str:

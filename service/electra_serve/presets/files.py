@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 MAX_JSON_BYTES: Final = 4 * 2**20
 

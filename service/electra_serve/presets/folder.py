@@ -8,8 +8,8 @@ KerasHub's:
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
 
-Transformers', whose config.json has a `model_type`: see `service.presets.checkpoint`. Either may have been compiled,
-and then has an engine's graph in place of weights: see `service.presets.artefact`.
+Transformers', whose config.json has a `model_type`: see `electra_serve.presets.transformers_checkpoint`. Either may
+have been compiled, and then has an engine's graph in place of weights: see `electra_serve.presets.artifact`.
 
 A folder is input, not code: sizes are capped, class names come from an allow-list, and a file name found
 inside a file must stay inside the folder.
@@ -22,15 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from service.errors import PresetError
-from service.presets.artefact import (
+from electra_serve.errors import PresetError
+from electra_serve.presets.artifact import (
     ARTEFACT_FILE,
     GRAPH_FILE,
     GRAPH_WEIGHTS_FILE,
     Artefact,
     read_artefact,
 )
-from service.presets.checkpoint import (
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.digest import sha256_of_files
+from electra_serve.presets.files import read_json, shards
+from electra_serve.presets.transformers_checkpoint import (
     MODEL_TYPE,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -39,10 +42,7 @@ from service.presets.checkpoint import (
     read_checkpoint_config,
     unsafe_files,
 )
-from service.presets.config import BackboneConfig
-from service.presets.digest import sha256_of_files
-from service.presets.files import read_json, shards
-from service.presets.weights import PresetFormat, Weights, open_weights, pooler_worth
+from electra_serve.presets.weight_files.open import PresetFormat, Weights, open_weights, pooler_worth
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -75,7 +75,8 @@ class PresetFolder:
         path: The folder; None for `catalog`.
         config: The architecture.
         registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
-        sha256: Digest of the files that decide the numbers, as `service.presets.digest` makes it; None without files.
+        sha256: Digest of the files that decide the numbers, as `electra_serve.presets.digest` makes it; None without
+        files.
         weights: What the weights are worth: `pretrained`, or `random`.
         weight_files: The weight files, whole or in shards, or an artefact's graph; empty where weights are not to be
             loaded.

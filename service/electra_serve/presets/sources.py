@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from service.errors import PresetError
-from service.presets.catalog import CATALOG, DEMO_ID
-from service.presets.folder import PresetFolder, read_preset_folder
-from service.presets.hubs.build import build_hubs
-from service.presets.hubs.handle import FORMS
-from service.settings import HubSettings, hub_settings_from_environment
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import CATALOG, DEMO_ID
+from electra_serve.presets.folder import PresetFolder, read_preset_folder
+from electra_serve.presets.hubs.build import build_hubs
+from electra_serve.presets.hubs.handle import FORMS
+from electra_serve.settings.schema import HubSettings, hub_settings_from_environment
 
 
 class PresetSource(Protocol):

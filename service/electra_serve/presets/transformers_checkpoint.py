@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from service.errors import PresetError
-from service.presets.config import BackboneConfig
-from service.presets.files import shards
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.files import shards
 
 MODEL_TYPE: Final = "electra"
 CHECKPOINT_FILE: Final = "model.safetensors"

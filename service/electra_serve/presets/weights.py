@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.presets.config import BackboneConfig
-from service.presets.convert import counterparts
-from service.presets.folder import PresetFolder
-from service.presets.weights import open_weights
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.weight_files.names import counterparts
+from electra_serve.presets.weight_files.open import open_weights
 
 INITIAL_STDDEV: Final = 0.02
 """Deviation of fresh matrices, as in the original ELECTRA."""

@@ -1,0 +1,1 @@
+"""The generated gRPC stubs, for the server and the client."""

@@ -8,39 +8,40 @@ from pathlib import Path
 
 import structlog
 
-from service import __version__, memory
-from service.api.callers import Callers
-from service.api.grpc.server import GrpcServer
-from service.api.keys import KeyRing
-from service.api.observer import Observer
-from service.api.rest.admin import AdminEndpoints
-from service.api.rest.admin_app import create_admin_app
-from service.api.rest.app import create_app, create_metrics_app
-from service.api.rest.port import HttpPort
-from service.api.rest.server import HttpServer
-from service.api.tls import ServerTls, TlsFiles
-from service.batching.admission import QueueBounds
-from service.batching.batcher import Batcher
-from service.batching.clock import LoopClock
-from service.batching.cost import fit
-from service.batching.job import Row
-from service.batching.planner import Planner
-from service.batching.queue import RequestQueue
-from service.batching.record import FlightRecorder
-from service.batching.runner import EngineRunner
-from service.batching.traced import trace_batch
-from service.changes import ModelChanges
-from service.engine.factory import LoadedModel, load_model
-from service.errors import SettingsError
-from service.inference import InferenceService
-from service.lifecycle import OnReady, Process
-from service.loading import Loading, ModelLoader
-from service.metrics import Metrics
-from service.presets.sources import default_sources
-from service.registry import ModelRegistry
-from service.settings import BatchingSettings, SecuritySettings, Settings, TracingSettings
-from service.texts import TextEncoder
-from service.tracing.base import Tracer
+from electra_serve import __version__
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.admin.app import create_admin_app
+from electra_serve.api.rest.admin.endpoints import AdminEndpoints
+from electra_serve.api.rest.app import create_app, create_metrics_app
+from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.tls import ServerTls, TlsFiles
+from electra_serve.batching.admission import QueueBounds
+from electra_serve.batching.batcher import Batcher
+from electra_serve.batching.clock import LoopClock
+from electra_serve.batching.cost_model import fit
+from electra_serve.batching.engine_worker import EngineRunner
+from electra_serve.batching.flight_recorder import FlightRecorder
+from electra_serve.batching.pending import Row
+from electra_serve.batching.planner import Planner
+from electra_serve.batching.queue import RequestQueue
+from electra_serve.batching.tracing import trace_batch
+from electra_serve.engine.factory import LoadedModel, load_model
+from electra_serve.errors import SettingsError
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.observability.tracing import Tracer
+from electra_serve.presets.sources import default_sources
+from electra_serve.runtime import memory
+from electra_serve.server.lifecycle import OnReady, Process
+from electra_serve.serving.loader import Loading, ModelLoader
+from electra_serve.serving.manager import ModelChanges
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.service import InferenceService
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.settings.schema import BatchingSettings, SecuritySettings, Settings, TracingSettings
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
 """Makes the planner of a loaded model."""
@@ -101,7 +102,7 @@ def build_tracer(settings: TracingSettings) -> Tracer | None:
     if not settings.enabled:
         return None
     try:
-        from service.tracing.otel import otlp_tracer
+        from electra_serve.observability.opentelemetry import otlp_tracer
     except ModuleNotFoundError as error:
         raise SettingsError(
             "tracing.enabled needs the extra `tracing`: pip install 'electra-serve[tracing]'"

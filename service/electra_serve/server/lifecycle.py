@@ -20,16 +20,16 @@ from typing import Final
 
 import structlog
 
-from service import memory
-from service.abandonable import run_abandonable
-from service.api.grpc.server import GrpcServer
-from service.api.rest.port import HttpPort
-from service.batching.record import for_log
-from service.changes import ModelChanges
-from service.model_info import ModelInfo
-from service.registry import ModelRegistry
-from service.settings import LifecycleSettings
-from service.tracing.base import Tracer
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.port import HttpPort
+from electra_serve.batching.flight_recorder import for_log
+from electra_serve.observability.tracing import Tracer
+from electra_serve.runtime import memory
+from electra_serve.runtime.daemon_thread import run_abandonable
+from electra_serve.serving.manager import ModelChanges
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.settings.schema import LifecycleSettings
 
 EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
-from service.served import ServedModel
-from service.settings import ModelSettings
+from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.settings.schema import ModelSettings
 
 
 @dataclass(slots=True)

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import structlog
 
-from service.abandonable import run_abandonable
-from service.batching.batcher import Batcher
-from service.engine.factory import LoadedModel
-from service.served import ServedModel
-from service.settings import BatchingSettings, LimitSettings, ModelSettings
-from service.texts import TextLimits
-from service.validation import InputLimits
+from electra_serve.batching.batcher import Batcher
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.runtime.daemon_thread import run_abandonable
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.serving.tokenization import TextLimits
+from electra_serve.serving.validation import InputLimits
+from electra_serve.settings.schema import BatchingSettings, LimitSettings, ModelSettings
 
 ModelLoader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
 """Loads and warms a model; blocks. Raises `StartupError`."""

@@ -19,8 +19,8 @@ from functools import partial
 
 import structlog
 
-from service.batching.record import BatchRecord
-from service.errors import (
+from electra_serve.batching.flight_recorder import BatchRecord
+from electra_serve.errors import (
     Conflict,
     InvalidInput,
     ModelLoadFailed,
@@ -29,11 +29,11 @@ from service.errors import (
     ShuttingDown,
     StartupError,
 )
-from service.loading import Loading
-from service.model_info import Change, ModelState, ModelStatus
-from service.registry import ModelRegistry, one_line
-from service.settings import ModelSettings, check_admissible
-from service.slot import Slot
+from electra_serve.serving.entry import Slot
+from electra_serve.serving.loader import Loading
+from electra_serve.serving.model_info import Change, ModelState, ModelStatus
+from electra_serve.serving.registry import ModelRegistry, one_line
+from electra_serve.settings.schema import ModelSettings, check_admissible
 
 
 class Underway:

@@ -1,4 +1,4 @@
-"""What may be told of a model: values for every transport, made by `service.slot`."""
+"""What may be told of a model: values for every transport, made by `electra_serve.serving.entry`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Self
 
-from service.presets.config import BackboneConfig
+from electra_serve.presets.config import BackboneConfig
 
 
 class ModelState(StrEnum):

@@ -8,8 +8,8 @@ put in place on the loop. A model is READY only once its engines are warm. A rel
 of one that is READY all the while: a request has the one it found, whole, and the one that was replaced
 is closed when its last request is answered.
 
-At start all models must load. What is done at run time is `service.changes`' business; it changes nothing of
-whether the process is ready.
+At start all models must load. What is done at run time is the business of `electra_serve.serving.manager`; it changes
+nothing of whether the process is ready.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from service.batching.batcher import Batcher
-from service.batching.record import BatchRecord
-from service.errors import Conflict, ModelNotFound, ModelNotReady
-from service.loading import Loading
-from service.metrics import Metrics
-from service.model_info import ModelInfo, ModelState
-from service.served import ServedModel
-from service.settings import ModelSettings
-from service.slot import Slot
+from electra_serve.batching.batcher import Batcher
+from electra_serve.batching.flight_recorder import BatchRecord
+from electra_serve.errors import Conflict, ModelNotFound, ModelNotReady
+from electra_serve.observability.metrics import Metrics
+from electra_serve.serving.entry import Slot
+from electra_serve.serving.loader import Loading
+from electra_serve.serving.model_info import ModelInfo, ModelState
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.settings.schema import ModelSettings
 
 MAX_REASON_CHARACTERS: Final = 500
 

@@ -11,12 +11,12 @@ import asyncio
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from service.batching.batcher import Batcher
-from service.engine.factory import LoadedModel
-from service.presets.tokenizer import Tokenizer
-from service.settings import ModelSettings
-from service.texts import TextLimits
-from service.validation import InputLimits
+from electra_serve.batching.batcher import Batcher
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.serving.tokenization import TextLimits
+from electra_serve.serving.validation import InputLimits
+from electra_serve.settings.schema import ModelSettings
 
 
 class Users:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from service.errors import (
+from electra_serve.errors import (
     DeadlineExceeded,
     InvalidInput,
     ModelNotReady,
@@ -20,13 +20,13 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.model_info import ModelInfo
-from service.registry import ModelRegistry
-from service.served import ServedModel
-from service.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
-from service.texts import TextEncoder
-from service.tracing.base import RequestSpan
-from service.validation import Validated, check_count, validate
+from electra_serve.observability.tracing import RequestSpan
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.validation import Validated, check_count, validate
+from electra_serve.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 
 
 class Priority(IntEnum):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from service.errors import InvalidInput, PayloadTooLarge
-from service.presets.tokenizer import Tokenizer
-from service.tensors import IntArray, TextInput, TokenInput
-from service.validation import InputLimits, Validated, validate
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.serving.validation import InputLimits, Validated, validate
+from electra_serve.tensors import IntArray, TextInput, TokenInput
 
 INLINE_CHARACTERS: Final = 2048
 """Texts up to this many characters together are tokenized on the event loop, in a millisecond or two."""

@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from service.errors import InvalidInput, PayloadTooLarge
-from service.tensors import Encoding, Int32Array, IntArray, TokenInput
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.tensors import Encoding, Int32Array, IntArray, TokenInput
 
 _FIELDS: Final = ("token_ids", "segment_ids", "padding_mask")
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliSettingsSource, InitSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
-from service.errors import SettingsError
-from service.settings import ENV_PREFIX, Settings
+from electra_serve.errors import SettingsError
+from electra_serve.settings.schema import ENV_PREFIX, Settings
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _SERVICE_LINK: Final = re.compile(

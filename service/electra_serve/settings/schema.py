@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.errors import SettingsError
+from electra_serve.errors import SettingsError
 
 ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from service.settings import Settings
-from tests.unit.deploy.deployment import ROOT, container_environment
+from electra_serve.settings.schema import Settings
+from tests.integration.deploy.deployment import ROOT, container_environment
 
 PRINT_SETTINGS = """
 import argparse, os
-from service.settings_sources import add_flags, read_settings
+from electra_serve.settings.loader import add_flags, read_settings
 parser = argparse.ArgumentParser()
 source = add_flags(parser)
 print(read_settings(parser.parse_args([]), source, os.environ).model_dump_json())

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.unit.deploy.deployment import ROOT
+from tests.integration.deploy.deployment import ROOT
 
 KUBERNETES: Final = ROOT / "deploy/kubernetes"
 OVERLAYS: Final = ("base", *sorted(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir()))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import kubernetes_validate
 from jsonschema import Draft202012Validator
 
-from tests.unit.deploy.manifests import Manifest
+from tests.integration.deploy.manifests import Manifest
 
 VERSIONS: Final = ("1.31", "1.37")
 """The oldest Kubernetes that the manifests are for, and the newest that was known."""

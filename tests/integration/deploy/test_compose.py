@@ -11,9 +11,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from service.settings import Settings
-from service.settings_sources import variable_names
-from tests.unit.deploy.deployment import COMPOSE_FILE, ROOT, SERVICE, Service, compose, last_stage, only
+from electra_serve.settings.loader import variable_names
+from electra_serve.settings.schema import Settings
+from tests.integration.deploy.deployment import COMPOSE_FILE, ROOT, SERVICE, Service, compose, last_stage, only
 
 SCHEMA = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
 SERVICES = sorted(compose().services.items())

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from service import __version__, cli
-from service.settings import Settings
-from service.settings_sources import variable_names
-from tests.unit.deploy.deployment import (
+from electra_serve import __version__
+from electra_serve.cli import main as cli
+from electra_serve.settings.loader import variable_names
+from electra_serve.settings.schema import Settings
+from tests.integration.deploy.deployment import (
     DOCKERFILE,
     ROOT,
     container_environment,

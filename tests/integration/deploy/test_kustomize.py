@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.deploy.manifests import DEPLOYING, OVERLAYS, Manifest, manifests, of_kind, one, pod
-from tests.unit.deploy.schemas import complaints
+from tests.integration.deploy.manifests import DEPLOYING, OVERLAYS, Manifest, manifests, of_kind, one, pod
+from tests.integration.deploy.schemas import complaints
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 

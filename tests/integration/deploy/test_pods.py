@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics
-from service.settings import Settings
-from tests.unit.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, config, one, pod, serving
+from electra_serve.observability.metrics import Metrics
+from electra_serve.settings.schema import Settings
+from tests.integration.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, config, one, pod, serving
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_deployment = pytest.mark.parametrize("overlay", DEPLOYING)

@@ -9,12 +9,12 @@ import structlog
 import yaml
 from pydantic import BaseModel, Field
 
-from service.api.observer import Observer
-from service.api.rest.app import create_app
-from service.metrics import Metrics
-from service.settings import RestSettings, Settings
+from electra_serve.api.rest.app import create_app
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.settings.schema import RestSettings, Settings
+from tests.integration.deploy.deployment import PROMETHEUS_FILE, SERVICE, compose
 from tests.unit.api.rest.fake_service import FakeEncodeService
-from tests.unit.deploy.deployment import PROMETHEUS_FILE, SERVICE, compose
 
 
 class StaticConfig(BaseModel, extra="forbid"):

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from service.presets.hubs.build import LOGGER
-from service.presets.hubs.cache import PresetCache
-from service.presets.hubs.fetcher import Fetcher, RetryLimits
-from service.presets.hubs.process import FetchLimits, FetchProcess
-from service.presets.hubs.progress import ProgressLog
-from service.presets.hubs.source import HubSource
-from tests.golden.reader import GOLDEN
-from tests.hubs.huggingface import FakeHuggingFace
-from tests.hubs.kaggle import FakeKaggle
-from tests.hubs.server import FakeHub
+from electra_serve.presets.hubs.build import LOGGER
+from electra_serve.presets.hubs.cache import PresetCache
+from electra_serve.presets.hubs.fetcher import Fetcher, RetryLimits
+from electra_serve.presets.hubs.process import FetchLimits, FetchProcess
+from electra_serve.presets.hubs.progress import ProgressLog
+from electra_serve.presets.hubs.source import HubSource
+from tests.data.reader import GOLDEN
+from tests.integration.hubs.huggingface import FakeHuggingFace
+from tests.integration.hubs.kaggle import FakeKaggle
+from tests.integration.hubs.server import FakeHub
+from tests.integration.process import ROOT
 
 KAGGLE_REPO = "keras/electra/keras/tiny_en"
 HF_REPO = "keras/tiny_en"
@@ -111,7 +112,8 @@ def stack(tmp_path: Path) -> Stack:
 
 def environment_of(home: Path, *hubs: FakeHub) -> dict[str, str]:
     """What a process needs to reach these hubs; nothing of this machine's own tokens and proxies."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    sources = os.pathsep.join((str(ROOT), str(ROOT / "service")))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": sources}
     for hub in hubs:
         environment |= hub.environment  # type: ignore[attr-defined]  # both fakes have one
     return environment

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from tests.hubs.server import Answer, FakeHub, Request
+from tests.integration.hubs.server import Answer, FakeHub, Request
 
 API = "/api/models/"
 RESOLVE = "/resolve/"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
-from tests.hubs.server import Answer, FakeHub, Request
+from tests.integration.hubs.server import Answer, FakeHub, Request
 
 API = "/api/v1/models.ModelApiService/"
 BLOBS = "/blobs/"

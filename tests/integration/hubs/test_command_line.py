@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.presets.catalog import CATALOG
-from service.presets.hubs.manifest import MANIFEST_FILE
-from tests.hubs.conftest import HF_REPO, Case, environment_of
-from tests.hubs.huggingface import FakeHuggingFace
-from tests.hubs.server import FakeHub, status
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.hubs.manifest import MANIFEST_FILE
+from tests.integration.hubs.conftest import HF_REPO, Case, environment_of
+from tests.integration.hubs.huggingface import FakeHuggingFace
+from tests.integration.hubs.server import FakeHub, status
 from tests.integration.process import start, wait_until
 
 
@@ -28,7 +28,7 @@ class CommandLine:
         self.environment = environment_of(home, *hubs) | {"ELECTRA_HUB__CACHE_DIR": str(home / "cache")}
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "service", "presets", *arguments]
+        command = [sys.executable, "-m", "electra_serve", "presets", *arguments]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
         )

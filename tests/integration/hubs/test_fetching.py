@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import PresetError
-from service.presets.hubs.fetch import EXIT_ORPHANED
-from service.presets.hubs.manifest import read_manifest
-from service.presets.hubs.process import COMMAND
-from tests.hubs.conftest import PRESET, Case, Stack, environment_of
-from tests.hubs.server import Fault, body, cut, flip, status
+from electra_serve.errors import PresetError
+from electra_serve.presets.hubs.fetch import EXIT_ORPHANED
+from electra_serve.presets.hubs.manifest import read_manifest
+from electra_serve.presets.hubs.process import COMMAND
+from tests.integration.hubs.conftest import PRESET, Case, Stack, environment_of
+from tests.integration.hubs.server import Fault, body, cut, flip, status
 from tests.integration.process import wait_until
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings
-from tests.hubs.conftest import Case, environment_of
+from electra_serve.settings.schema import Settings
 from tests.integration.container import Volumes, run, running
-from tests.unit.deploy.manifests import config, pod, serving
+from tests.integration.deploy.manifests import config, pod, serving
+from tests.integration.hubs.conftest import Case, environment_of
 
 
 def test_what_the_init_container_pulled_is_served_without_the_hub(case: Case, tmp_path: Path) -> None:

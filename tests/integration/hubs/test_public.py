@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.model import ElectraBackbone
-from service.presets.hubs.build import build_hubs
-from service.presets.hubs.handle import Hub
-from service.settings import HubSettings
+from electra_serve.model import ElectraBackbone
+from electra_serve.presets.hubs.build import build_hubs
+from electra_serve.presets.hubs.handle import Hub
+from electra_serve.settings.schema import HubSettings
 
 PRESET = "electra_small_discriminator_uncased_en"
 TOKEN_IDS = [[101, 1996, 4248, 102]]

@@ -10,15 +10,15 @@ import h5py
 import numpy as np
 import pytest
 
-from service.errors import PresetError
-from service.presets.catalog import CATALOG
-from service.presets.hubs.manifest import read_manifest
-from service.presets.hubs.source import BuiltInSource
-from tests.golden.reader import GOLDEN
-from tests.hubs.conftest import HF_REPO, KAGGLE_REPO, PRESET, SHARDED, Case, Stack, files
-from tests.hubs.huggingface import FakeHuggingFace
-from tests.hubs.kaggle import FakeKaggle
-from tests.hubs.server import Fault, cut, flip, status
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.hubs.manifest import read_manifest
+from electra_serve.presets.hubs.source import BuiltInSource
+from tests.data.reader import GOLDEN
+from tests.integration.hubs.conftest import HF_REPO, KAGGLE_REPO, PRESET, SHARDED, Case, Stack, files
+from tests.integration.hubs.huggingface import FakeHuggingFace
+from tests.integration.hubs.kaggle import FakeKaggle
+from tests.integration.hubs.server import Fault, cut, flip, status
 
 OTHER = {**PRESET, "metadata.json": b'{"parameter_count": 5504, "tasks": [], "date_saved": "later"}'}
 ELECTRA_SMALL = CATALOG["electra_small_discriminator_uncased_en"]

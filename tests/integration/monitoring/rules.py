@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, Field
 
-from tests.monitoring.prometheus import ALERTS_FILE, RECORDING_FILE, RULES_TEST_FILE
+from tests.integration.monitoring.prometheus import ALERTS_FILE, RECORDING_FILE, RULES_TEST_FILE
 
 
 class Rule(BaseModel, extra="forbid"):

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.integration.load import Load
+from tests.integration.monitoring.prometheus import ALERTS_FILE, Prometheus, needs_prometheus, prometheus
+from tests.integration.monitoring.rules import read_rules
 from tests.integration.process import start, wait_until
-from tests.monitoring.prometheus import ALERTS_FILE, Prometheus, needs_prometheus, prometheus
-from tests.monitoring.rules import read_rules
 from tools.dashboard.rows import queries
 
 pytestmark = needs_prometheus

@@ -8,9 +8,8 @@ from typing import Final
 
 import pytest
 
-from service.metrics import Metrics
-from tests.integration.process import ROOT
-from tests.monitoring.prometheus import (
+from electra_serve.observability.metrics import Metrics
+from tests.integration.monitoring.prometheus import (
     ALERTS_FILE,
     PROMETHEUS_FOLDER,
     RECORDING_FILE,
@@ -18,7 +17,8 @@ from tests.monitoring.prometheus import (
     needs_prometheus,
     promtool,
 )
-from tests.monitoring.rules import Rule, read_cases, read_rules
+from tests.integration.monitoring.rules import Rule, read_cases, read_rules
+from tests.integration.process import ROOT
 from tools.dashboard.__main__ import DASHBOARD_FILE
 from tools.dashboard.grafana import dashboard
 from tools.dashboard.rows import queries

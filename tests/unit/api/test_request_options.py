@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.priority import PRIORITY_NAMES, parse_priority
-from service.errors import MalformedRequest
-from service.inference import Priority
+from electra_serve.api.request_options import PRIORITY_NAMES, parse_priority
+from electra_serve.errors import MalformedRequest
+from electra_serve.serving.service import Priority
 
 
 def test_nothing_said_means_normal() -> None:

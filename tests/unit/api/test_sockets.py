@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from service.api.listen import listen
-from service.errors import StartupError
+from electra_serve.api.sockets import listen
+from electra_serve.errors import StartupError
 
 
 async def test_connections_wait_for_no_acknowledgement() -> None:

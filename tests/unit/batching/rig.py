@@ -9,16 +9,16 @@ from typing import Any, Final
 
 import structlog
 
-from service.batching.admission import QueueBounds
-from service.batching.batcher import Batcher
-from service.batching.cost import CostModel
-from service.batching.job import Row
-from service.batching.planner import Planner
-from service.batching.queue import RequestQueue
-from service.batching.record import FlightRecorder
-from service.batching.runner import EngineRunner
-from service.metrics import Metrics
-from service.tensors import Output, Outputs, RowOutput
+from electra_serve.batching.admission import QueueBounds
+from electra_serve.batching.batcher import Batcher
+from electra_serve.batching.cost_model import CostModel
+from electra_serve.batching.engine_worker import EngineRunner
+from electra_serve.batching.flight_recorder import FlightRecorder
+from electra_serve.batching.pending import Row
+from electra_serve.batching.planner import Planner
+from electra_serve.batching.queue import RequestQueue
+from electra_serve.observability.metrics import Metrics
+from electra_serve.tensors import Output, Outputs, RowOutput
 from tests.fakes import FakeClock, FakeEngine, encoding
 
 SEQUENCE: Final[Outputs] = frozenset({Output.SEQUENCE})

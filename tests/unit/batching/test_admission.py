@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.admission import MIN_WAIT_S, SHARE, SPREAD, Admission, QueueBounds
-from service.errors import Overloaded, PayloadTooLarge
+from electra_serve.batching.admission import MIN_WAIT_S, SHARE, SPREAD, Admission, QueueBounds
+from electra_serve.errors import Overloaded, PayloadTooLarge
 
 
 def admission(max_sequences: int = 100, max_tokens: int = 10_000, *, engines: int = 1) -> Admission:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching.admission import MIN_WAIT_S
-from service.batching.cost import CostModel
-from service.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
-from service.tensors import Batch, ModelOutput, Output, Outputs, RowOutput
+from electra_serve.batching.admission import MIN_WAIT_S
+from electra_serve.batching.cost_model import CostModel
+from electra_serve.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
+from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, RowOutput
 from tests.fakes import FakeEngine, encoding
 from tests.unit.batching.rig import SEQUENCE, Rig, close, hold, make_rig, turns
 

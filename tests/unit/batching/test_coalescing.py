@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.batching.gathering import MAX_GATHER_S, QUIET_TURNS, Gathering
+from electra_serve.batching.coalescing import MAX_GATHER_S, QUIET_TURNS, Gathering
 
 
 def turns_until_over(gathering: Gathering, waiting: int, now: float = 0.0) -> int:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import MOST_STEP, Correction, CostModel, fit
-from service.tensors import BatchShape
+from electra_serve.batching.cost_model import MOST_STEP, Correction, CostModel, fit
+from electra_serve.tensors import BatchShape
 
 SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
 

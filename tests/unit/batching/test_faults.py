@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from service.batching.patience import FACTOR, SLACK_S
-from service.batching.record import BatchOutcome, BatchRecord
-from service.batching.watchdog import LOOK_S
-from service.errors import EngineFailure, ModelNotReady
-from service.tensors import Batch, RowOutput
+from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord
+from electra_serve.batching.patience import FACTOR, SLACK_S
+from electra_serve.batching.watchdog import LOOK_S
+from electra_serve.errors import EngineFailure, ModelNotReady
+from electra_serve.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
 from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel
-from service.batching.planner import MicroBatch, Planner
-from service.engine.base import ShapeGrid
+from electra_serve.batching.cost_model import CostModel
+from electra_serve.batching.planner import MicroBatch, Planner
+from electra_serve.engine.base import ShapeGrid
 
 ANY_SHAPE = ShapeGrid(max_rows=16, max_length=512)
 FIXED_SHAPES = ShapeGrid(max_rows=16, max_length=512, rows=(1, 2, 4, 8, 16), lengths=(16, 64, 128, 512))

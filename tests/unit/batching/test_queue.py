@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.batching.admission import SHARE, QueueBounds
-from service.batching.queue import Entry, RequestQueue
-from service.errors import Overloaded, PayloadTooLarge
+from electra_serve.batching.admission import SHARE, QueueBounds
+from electra_serve.batching.queue import Entry, RequestQueue
+from electra_serve.errors import Overloaded, PayloadTooLarge
 
 
 def entry(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.agreement import Agreement, Disagreement, compare, require_agreement
-from service.tensors import ModelOutput
+from electra_serve.tensors import ModelOutput
 
 
 def output(length: int = 3, *, noise: float = 0.0, padding: float = 0.0) -> ModelOutput:

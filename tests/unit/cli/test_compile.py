@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.cli import main
-from service.engine.calibration import full_batch
-from service.engine.factory import LoadedModel, load_model
-from service.errors import EngineUnavailable, PresetError
-from service.presets.artefact import ARTEFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtefactDtype
-from service.presets.digest import sha256_of
-from service.settings import BatchingSettings, ModelSettings
-from service.tensors import BatchShape, Output
+from electra_serve.cli.main import main
+from electra_serve.engine.factory import LoadedModel, load_model
+from electra_serve.engine.profiling import full_batch
+from electra_serve.errors import EngineUnavailable, PresetError
+from electra_serve.presets.artifact import ARTEFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtefactDtype
+from electra_serve.presets.digest import sha256_of
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
+from electra_serve.tensors import BatchShape, Output
 
 
 def load(preset: Path | str, **settings: object) -> LoadedModel:

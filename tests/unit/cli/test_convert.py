@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import main
-from service.cli_convert import add_convert
-from service.errors import PresetError
-from service.presets.sources import resolve_preset
-from tests.golden.reader import TRANSFORMERS
+from electra_serve.cli.convert import add_convert
+from electra_serve.cli.main import main
+from electra_serve.errors import PresetError
+from electra_serve.presets.sources import resolve_preset
+from tests.data.reader import TRANSFORMERS
 
 
 def run(*arguments: str) -> int:

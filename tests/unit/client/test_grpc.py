@@ -10,13 +10,13 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from service import errors
-from service.api.callers import Callers
-from service.api.grpc.server import GrpcServer
-from service.api.keys import KeyRing
-from service.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
-from service.inference import EncodeRequest, Priority
-from service.tensors import Output, TextInput
+from electra_serve import errors
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Callers
+from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
+from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.tensors import Output, TextInput
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
 
 KEY = "shop-0123456789abcdef"

@@ -6,24 +6,24 @@ import grpc
 import numpy as np
 import pytest
 
-from service import errors
-from service.api.grpc.answer import from_result, join
-from service.api.grpc.codec import OUTPUTS, to_input
-from service.api.grpc.model_info import from_model_info
-from service.api.grpc.status import code_of, details, trailing_metadata
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.client import grpc_wire
-from service.client.answer import RequestLimits
-from service.client.errors import TransportError
-from service.inference import EncodeResult
-from service.tensors import Output, TextInput, TokenInput
+from electra_serve import errors
+from electra_serve.api.grpc.decode import OUTPUTS, to_input
+from electra_serve.api.grpc.model_info import from_model_info
+from electra_serve.api.grpc.render import from_result, join
+from electra_serve.api.grpc.status import code_of, details, trailing_metadata
+from electra_serve.client import grpc_codec
+from electra_serve.client.errors import TransportError
+from electra_serve.client.response import RequestLimits
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.service import EncodeResult
+from electra_serve.tensors import Output, TextInput, TokenInput
 from tests.unit.api.grpc.fake_service import LOADING, READY, answer
-from tests.unit.client.test_query import query
+from tests.unit.client.test_request import query
 
 
 def test_ids_reach_the_server() -> None:
     asked = query(token_ids=[[1, 2], [3]], segment_ids=[[0, 1], [0]], padding_mask=[[1, 1], [1]])
-    received = to_input(grpc_wire.to_request(asked), 8)
+    received = to_input(grpc_codec.to_request(asked), 8)
     assert isinstance(received, TokenInput)
     for sent, got in ((asked.token_ids, received.token_ids), (asked.segment_ids, received.segment_ids)):
         assert sent is not None
@@ -33,26 +33,26 @@ def test_ids_reach_the_server() -> None:
 
 
 def test_ids_beyond_32_bits_reach_the_server_as_they_are() -> None:
-    received = to_input(grpc_wire.to_request(query(token_ids=[[2**40]])), 8)
+    received = to_input(grpc_codec.to_request(query(token_ids=[[2**40]])), 8)
     assert isinstance(received, TokenInput)
     assert received.token_ids[0].tolist() == [2**40]
 
 
 def test_texts_reach_the_server() -> None:
-    assert to_input(grpc_wire.to_request(query(text=["a", ("b", "")])), 8) == TextInput(("a", ("b", "")))
-    assert to_input(grpc_wire.to_request(query(text=[])), 8) == TextInput(())
+    assert to_input(grpc_codec.to_request(query(text=["a", ("b", "")])), 8) == TextInput(("a", ("b", "")))
+    assert to_input(grpc_codec.to_request(query(text=[])), 8) == TextInput(())
 
 
 def test_options_reach_the_server() -> None:
-    request = grpc_wire.to_request(query(text="a", model="m", outputs=["cls_output"], truncate=True))
+    request = grpc_codec.to_request(query(text="a", model="m", outputs=["cls_output"], truncate=True))
     assert (request.model, list(request.outputs), request.truncate) == ("m", [pb.OUTPUT_CLS], True)
-    assert {OUTPUTS[value]: value for value in OUTPUTS} == grpc_wire.OUTPUTS
+    assert {OUTPUTS[value]: value for value in OUTPUTS} == grpc_codec.OUTPUTS
 
 
 def test_an_answer_becomes_arrays() -> None:
     outputs = frozenset(Output)
     result = EncodeResult("tiny", outputs, (answer([1, 2], outputs), answer([3], outputs)), 3, (False, True))
-    encoded = grpc_wire.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
+    encoded = grpc_codec.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
     for stacked in (encoded.pooled_output, encoded.cls_output, encoded.mean_output):
@@ -64,25 +64,25 @@ def test_an_answer_becomes_arrays() -> None:
 def test_what_was_not_asked_for_is_none() -> None:
     outputs = frozenset({Output.MEAN})
     result = EncodeResult("m", outputs, (answer([1], outputs),), 1, (False,))
-    encoded = grpc_wire.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
+    encoded = grpc_codec.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
 
 
 def test_a_broken_answer_is_a_transport_error() -> None:
     broken = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2], data=b"1234")
     with pytest.raises(TransportError):
-        grpc_wire.to_encoded(pb.EncodeResponse(mean_output=broken))
+        grpc_codec.to_encoded(pb.EncodeResponse(mean_output=broken))
 
 
 def test_models_are_read() -> None:
-    model = grpc_wire.to_model(from_model_info(READY))
+    model = grpc_codec.to_model(from_model_info(READY))
     assert (model.name, model.preset, model.state) == ("tiny", "presets/tiny", "ready")
     assert (model.weights, model.pooler) == ("random", "random")
     assert model.config is not None
     assert (model.config["dropout"], model.config["hidden_dim"]) == (0.0, 4)
     assert (model.limits, model.cost, model.text) == (RequestLimits(8, 512), READY.cost, False)
     assert model.batch_tokens == 4096
-    loading = grpc_wire.to_model(from_model_info(LOADING))
+    loading = grpc_codec.to_model(from_model_info(LOADING))
     assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)
     assert (loading.config, loading.text, loading.batch_tokens) == (None, None, None)
 
@@ -90,7 +90,7 @@ def test_models_are_read() -> None:
 @pytest.mark.parametrize("kind", [c for c in errors.ServiceError.__subclasses__() if c.__module__ == errors.__name__])
 def test_the_server_s_errors_come_back(kind: type[errors.ServiceError]) -> None:
     raised = kind("told", field="token_ids[3]", retry_after_s=0.25)
-    error = grpc_wire.to_error(code_of(raised), details(raised, "r1"), dict(trailing_metadata(raised, "r1")))
+    error = grpc_codec.to_error(code_of(raised), details(raised, "r1"), dict(trailing_metadata(raised, "r1")))
     assert isinstance(error, kind)
     assert (error.field, error.retry_after_s) == ("token_ids[3]", 0.25)
 
@@ -106,4 +106,4 @@ def test_the_server_s_errors_come_back(kind: type[errors.ServiceError]) -> None:
     ],
 )
 def test_grpc_s_own_errors_are_told_by_their_status(status: grpc.StatusCode, kind: type[Exception]) -> None:
-    assert isinstance(grpc_wire.to_error(status, None, {"electra-error-code": b"binary"}), kind)
+    assert isinstance(grpc_codec.to_error(status, None, {"electra-error-code": b"binary"}), kind)

@@ -29,13 +29,14 @@ class Refuse:
         if name.partition(".")[0] in set(json.loads(sys.argv[1])):
             raise ImportError(f"{name} is not there")
 sys.meta_path.insert(0, Refuse())
-from service.client import AsyncElectraClient, AsyncGrpcElectraClient, ElectraClient, GrpcElectraClient
-print(json.dumps(sorted(name for name in sys.modules if name.startswith("service."))))
+from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, ElectraClient, GrpcElectraClient
+print(json.dumps(sorted(name for name in sys.modules if name.startswith("electra_serve."))))
 """
 
 
 def test_the_client_needs_nothing_of_the_server() -> None:
     program = [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(sorted(SERVER_PACKAGES))]
     modules = json.loads(subprocess.run(program, check=True, capture_output=True, timeout=60).stdout)
-    assert "service.client.grpc" in modules
-    assert not {name for name in modules if name.startswith(("service.inference", "service.settings", "service.model"))}
+    assert "electra_serve.client.grpc" in modules
+    server = ("electra_serve.serving", "electra_serve.settings", "electra_serve.model")
+    assert not {name for name in modules if name.startswith(server)}

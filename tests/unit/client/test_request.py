@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.client.query import Query
-from service.errors import InvalidInput
-from service.tensors import Output
+from electra_serve.client.request import Query
+from electra_serve.errors import InvalidInput
+from electra_serve.tensors import Output
 
 DEFAULTS: dict[str, Any] = {
     "token_ids": None,

@@ -9,16 +9,16 @@ import httpx
 import numpy as np
 import pytest
 
-from service import errors
-from service.api.rest.app import create_app
-from service.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
-from service.inference import EncodeRequest, Priority
-from service.metrics import Metrics
-from service.settings import RestSettings
-from service.tensors import Output, TextInput
+from electra_serve import errors
+from electra_serve.api.rest.app import create_app
+from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
+from electra_serve.observability.metrics import Metrics
+from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.settings.schema import RestSettings
+from electra_serve.tensors import Output, TextInput
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
-from tests.unit.client.test_rest_wire import ANSWER
+from tests.unit.client.test_rest_codec import ANSWER
 
 URL = "http://electra.test"
 ONCE = RetryPolicy(max_attempts=1)

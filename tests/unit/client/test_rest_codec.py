@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
-from service import errors
-from service.client import rest_wire
-from service.client.answer import RequestLimits
-from service.client.errors import TransportError
-from tests.unit.client.test_query import query
+from electra_serve import errors
+from electra_serve.client import rest_codec
+from electra_serve.client.errors import TransportError
+from electra_serve.client.response import RequestLimits
+from tests.unit.client.test_request import query
 
 
 def packed(values: object) -> dict[str, object]:
@@ -32,7 +32,7 @@ ANSWER = {
 
 
 def test_a_body_holds_what_was_said_and_nothing_else() -> None:
-    assert json.loads(rest_wire.body(query(token_ids=[[1, 2]]))) == {
+    assert json.loads(rest_codec.body(query(token_ids=[[1, 2]]))) == {
         "encoding_format": "base64",
         "truncate": False,
         "token_ids": [[1, 2]],
@@ -40,7 +40,7 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
     everything = query(
         token_ids=[[1]], segment_ids=[[0]], padding_mask=[[1]], model="m", outputs=["mean_output"], truncate=True
     )
-    assert json.loads(rest_wire.body(everything)) == {
+    assert json.loads(rest_codec.body(everything)) == {
         "encoding_format": "base64",
         "truncate": True,
         "token_ids": [[1]],
@@ -49,12 +49,12 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
         "model": "m",
         "outputs": ["mean_output"],
     }
-    assert json.loads(rest_wire.body(query(text=["a", ("b", "c")])))["text"] == ["a", ["b", "c"]]
+    assert json.loads(rest_codec.body(query(text=["a", ("b", "c")])))["text"] == ["a", ["b", "c"]]
 
 
 @pytest.mark.parametrize(("timeout_s", "header"), [(0.25, "250"), (1e-9, "1"), (1e9, "999999999")])
 def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
-    assert rest_wire.headers(query(text="a", priority="low"), timeout_s) == {
+    assert rest_codec.headers(query(text="a", priority="low"), timeout_s) == {
         "content-type": "application/json",
         "x-priority": "low",
         "x-request-timeout-ms": header,
@@ -62,7 +62,7 @@ def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
 
 
 def test_an_answer_becomes_arrays() -> None:
-    encoded = rest_wire.to_encoded(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
+    encoded = rest_codec.to_encoded(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
     assert encoded.sequence_output is not None
     assert [row.tolist() for row in encoded.sequence_output] == [[[1, 2], [3, 4]], [[5, 6]]]
     assert encoded.mean_output is not None
@@ -73,7 +73,7 @@ def test_an_answer_becomes_arrays() -> None:
 
 
 def test_arrays_are_read_only_over_rest_as_over_grpc() -> None:
-    encoded = rest_wire.to_encoded(httpx.Response(200, json=ANSWER))
+    encoded = rest_codec.to_encoded(httpx.Response(200, json=ANSWER))
     assert encoded.sequence_output is not None
     assert encoded.mean_output is not None
     assert not encoded.sequence_output[0].flags.writeable
@@ -96,12 +96,12 @@ BROKEN = {
 @pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
 def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
     with pytest.raises(TransportError, match=f"received status {response.status_code}"):
-        rest_wire.to_encoded(response)
+        rest_codec.to_encoded(response)
 
 
 def test_a_problem_becomes_the_error_it_stands_for() -> None:
     problem = {"code": "overloaded", "detail": "full", "status": 429, "field": "token_ids", "retry_after_s": 0.25}
-    error = rest_wire.to_error(httpx.Response(429, json=problem))
+    error = rest_codec.to_error(httpx.Response(429, json=problem))
     assert isinstance(error, errors.Overloaded)
     assert (error.message, error.field, error.retry_after_s) == ("full", "token_ids", 0.25)
 
@@ -118,9 +118,9 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
         "newer": True,
     }
     loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "cost": None}
-    tiny, big = rest_wire.to_models(httpx.Response(200, json={"models": [full, loading]}))
+    tiny, big = rest_codec.to_models(httpx.Response(200, json={"models": [full, loading]}))
     assert (tiny.name, tiny.state, tiny.config) == ("tiny", "ready", {"hidden_dim": 4})
     assert (tiny.limits, tiny.cost, tiny.batch_tokens) == (RequestLimits(8, 512), (1.0, 2.0, 3.0), 4096)
     assert (big.state, big.limits, big.cost, big.parameters) == ("loading", None, None, None)
     with pytest.raises(TransportError):
-        rest_wire.to_models(httpx.Response(200, json={"models": [{}]}))
+        rest_codec.to_models(httpx.Response(200, json={"models": [{}]}))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service import errors
-from service.client.base import Attempts
-from service.client.errors import BY_CODE, TransportError, service_error
-from service.client.retry import PASSING, RetryPolicy
+from electra_serve import errors
+from electra_serve.client.base import Attempts
+from electra_serve.client.errors import BY_CODE, TransportError, service_error
+from electra_serve.client.retry import PASSING, RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, first_wait_s=0.5, max_wait_s=2.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.engine.agreement import agreement
-from service.tensors import Batch, Encoding, ModelOutput, Outputs
+from electra_serve.engine.accuracy import agreement
+from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
 from tests.fakes import FakeEngine
 
 

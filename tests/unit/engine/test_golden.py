@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine.base import ShapeGrid
-from service.engine.golden import LENGTH, check_golden, distance, golden_batch
-from service.errors import PresetError
-from service.presets.folder import PresetFolder
-from service.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
-from service.tensors import BatchShape
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.golden import LENGTH, check_golden, distance, golden_batch
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
+from electra_serve.tensors import BatchShape
 from tests.fakes import FakeEngine, loaded_model
 
 

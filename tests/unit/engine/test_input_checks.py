@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.engine.base import ShapeGrid
-from service.engine.bounds import InputBounds
-from service.engine.calibration import full_batch
-from service.tensors import Batch, BatchShape
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.input_checks import InputBounds
+from electra_serve.engine.profiling import full_batch
+from electra_serve.tensors import Batch, BatchShape
 from tests.fakes import FAKE_CONFIG
 
 GRID = ShapeGrid(max_rows=4, max_length=16, rows=(1, 4), lengths=(8, 16), max_tokens=32)

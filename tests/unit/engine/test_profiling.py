@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel, fit
-from service.engine.base import ShapeGrid
-from service.engine.calibration import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, calibration_shapes
-from service.engine.fixed_grid import fixed_grid
-from service.tensors import Batch, ModelOutput, Outputs
+from electra_serve.batching.cost_model import CostModel, fit
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.keras.buckets import fixed_grid
+from electra_serve.engine.profiling import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, calibration_shapes
+from electra_serve.tensors import Batch, ModelOutput, Outputs
 from tests.fakes import FakeEngine
 
 FACTORS = st.tuples(st.floats(1e-4, 5e-2), st.floats(1e-7, 1e-3), st.floats(1e-10, 1e-6))

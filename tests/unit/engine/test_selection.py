@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from service.engine.choice import choose_dtype, choose_engine
-from service.errors import EngineUnavailable
-from service.presets.artefact import Artefact, ArtefactDtype
-from service.settings import ModelSettings
+from electra_serve.engine.selection import choose_dtype, choose_engine
+from electra_serve.errors import EngineUnavailable
+from electra_serve.presets.artifact import Artefact, ArtefactDtype
+from electra_serve.settings.schema import ModelSettings
 
 
 def artefact(dtype: ArtefactDtype = "bfloat16") -> Artefact:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.cores import engine_threads, usable_cores
+from electra_serve.engine.threads import engine_threads, usable_cores
 
 
 @pytest.mark.parametrize(

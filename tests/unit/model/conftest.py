@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.model import ElectraBackbone
-from service.model.loading import load_backbone
-from service.presets.sources import resolve_preset
-from tests.golden.reader import GOLDEN
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.sources import resolve_preset
+from tests.data.reader import GOLDEN
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from service.errors import PresetError
-from service.model import ElectraBackbone
-from service.model.layout import weight_layout
-from service.presets.convert import counterparts
-from tests.golden.reader import CASES, STYLES, TRANSFORMERS, read_case, read_hidden
+from electra_serve.errors import PresetError
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.layout import weight_layout
+from electra_serve.presets.weight_files.names import counterparts
+from tests.data.reader import CASES, STYLES, TRANSFORMERS, read_case, read_hidden
 
 TOLERANCE = 1e-5
 """In float32. A checkpoint of 16-bit numbers is computed in float32 on both sides."""

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import PresetError
-from service.model import ElectraBackbone
-from service.model.conversion import convert
-from service.presets.folder import PresetFolder
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.presets.tokenizer_conversion import TOKENIZER_FILES
-from service.presets.weights import PresetFormat
-from tests.golden.reader import GOLDEN, PRESETS, STYLES, TRANSFORMERS
+from electra_serve.errors import PresetError
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.conversion import convert
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.conversion import TOKENIZER_FILES
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.weight_files.open import PresetFormat
+from tests.data.reader import GOLDEN, PRESETS, STYLES, TRANSFORMERS
 
 TEXTS = ["The White Rabbit was late, very late!", "Isn't it? (Yes!) 1,000", ""]
 

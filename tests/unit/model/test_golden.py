@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from service.model import ElectraBackbone
-from tests.golden.reader import CASES, GOLDEN, OUTPUTS, PRESETS, read_case
+from electra_serve.model import ElectraBackbone
+from tests.data.reader import CASES, GOLDEN, OUTPUTS, PRESETS, read_case
 
 TOLERANCE = 1e-5
 

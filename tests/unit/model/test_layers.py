@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from service.model.attention import HeadsDense, SelfAttention, mask_to_bias
-from service.model.layers import PositionEmbedding, TransformerEncoder, layer_norm
+from electra_serve.model.attention import HeadsDense, SelfAttention, mask_to_bias
+from electra_serve.model.layers import PositionEmbedding, TransformerEncoder, layer_norm
 
 MASK = np.array([[1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 1, 1]])
 

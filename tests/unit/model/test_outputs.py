@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.model import ElectraBackbone
-from service.model.attention import Attend
-from service.model.outputs import compute_outputs
-from service.tensors import TOKEN_OUTPUTS, Output, Outputs
-from tests.golden.reader import INPUTS, read_case
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.attention import Attend
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.tensors import TOKEN_OUTPUTS, Output, Outputs
+from tests.data.reader import INPUTS, read_case
 
 SUBSETS = [
     frozenset(subset)

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from service import model as models
-from service.errors import PresetError
-from service.model import Backbone, BackboneOutput, ElectraBackbone
-from service.model.initializers import zeros
-from service.presets.catalog import CATALOG
-from tests.golden.reader import GOLDEN
+from electra_serve import model as models
+from electra_serve.errors import PresetError
+from electra_serve.model import Backbone, BackboneOutput, ElectraBackbone
+from electra_serve.model.initializers import zeros
+from electra_serve.presets.catalog import CATALOG
+from tests.data.reader import GOLDEN
 
 PARAMETERS = {
     "electra_small_discriminator_uncased_en": 13_548_800,

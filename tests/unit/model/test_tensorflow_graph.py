@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from service.model import ElectraBackbone
-from service.model.outputs import compute_outputs
-from service.tensors import Output, Outputs
-from tests.golden.reader import CASES, INPUTS, read_case
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.tensors import Output, Outputs
+from tests.data.reader import CASES, INPUTS, read_case
 
 SIGNATURE = [tf.TensorSpec((None, None), tf.int32)] * 3
 

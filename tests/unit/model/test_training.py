@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from service.model import ElectraBackbone
+from electra_serve.model import ElectraBackbone
 
 INPUTS = {
     "token_ids": np.arange(12, dtype=np.int32).reshape(2, 6),

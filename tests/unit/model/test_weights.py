@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
-from service.errors import PresetError
-from service.model import ElectraBackbone
-from service.model.initializers import randomise
-from service.model.layout import weight_layout
-from service.model.loading import load_backbone
-from service.presets.sources import resolve_preset
-from tests.golden.reader import GOLDEN, read_case
+from electra_serve.errors import PresetError
+from electra_serve.model import ElectraBackbone
+from electra_serve.model.initializers import randomise
+from electra_serve.model.layout import weight_layout
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.sources import resolve_preset
+from tests.data.reader import GOLDEN, read_case
 
 KERNEL = "layers/transformer_encoder_1/_feedforward_output_dense/vars/0"
 WEIGHTS = "model.weights.h5"

@@ -11,8 +11,7 @@ from typing import Literal
 import pytest
 import structlog
 
-from service.logs import configure_logs
-from service.settings import LogSettings
+from electra_serve.observability.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +36,14 @@ class BrokenPipe(io.StringIO):
 
 def test_an_event_is_a_line_of_json() -> None:
     stream = io.StringIO()
-    configure_logs(LogSettings(format="json"), stream).info("request", model="m", ms=1.5)
+    configure_logs("info", "json", stream).info("request", model="m", ms=1.5)
     [line] = stream.getvalue().splitlines()
     assert {"event": "request", "model": "m", "ms": 1.5, "level": "info"}.items() <= json.loads(line).items()
 
 
 def test_what_is_below_the_level_is_not_written() -> None:
     stream = io.StringIO()
-    log = configure_logs(LogSettings(format="json", level="warning"), stream)
+    log = configure_logs("warning", "json", stream)
     log.info("request")
     log.warning("draining")
     assert stream.getvalue().count("\n") == 1
@@ -56,7 +55,7 @@ def fail(text: str) -> None:
 
 def test_a_traceback_is_told_without_local_variables() -> None:
     stream = io.StringIO()
-    log = configure_logs(LogSettings(format="json"), stream)
+    log = configure_logs("info", "json", stream)
     try:
         fail("a caller's words")
     except ValueError:
@@ -67,14 +66,14 @@ def test_a_traceback_is_told_without_local_variables() -> None:
 
 def test_the_libraries_warnings_come_in_the_same_form() -> None:
     stream = io.StringIO()
-    configure_logs(LogSettings(format="json"), stream)
+    configure_logs("info", "json", stream)
     logging.getLogger("some.library").warning("careful")
     assert json.loads(stream.getvalue())["event"] == "careful"
 
 
 def test_for_people_it_is_plain() -> None:
     stream = io.StringIO()
-    configure_logs(LogSettings(format="console"), stream).info("ready", rest_port=8080)
+    configure_logs("info", "console", stream).info("ready", rest_port=8080)
     assert "ready" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
 
@@ -90,7 +89,7 @@ OBEYED = set("\x1b\r\n\x9b\u202e\u2028\x7f\x00")
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_what_a_client_wrote_forges_no_line_and_no_escape_sequence(form: Literal["json", "console"]) -> None:
     stream = io.StringIO()
-    log = configure_logs(LogSettings(format=form), stream)
+    log = configure_logs("info", form, stream)
     log.info("request", request_id=EVIL, inside={"value": EVIL}, items=[EVIL])
     log.info(EVIL)
     logging.getLogger("uvicorn.error").warning("odd path %s", EVIL)
@@ -103,7 +102,7 @@ def test_what_a_client_wrote_forges_no_line_and_no_escape_sequence(form: Literal
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_nor_does_it_in_a_traceback(form: Literal["json", "console"]) -> None:
     stream = io.StringIO()
-    log = configure_logs(LogSettings(format=form), stream)
+    log = configure_logs("info", form, stream)
     try:
         fail_with(EVIL)
     except ValueError:
@@ -119,7 +118,7 @@ def test_nor_does_it_in_a_traceback(form: Literal["json", "console"]) -> None:
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_stream_that_fails_fails_nobody(closed: bool) -> None:
     stream = io.StringIO() if closed else BrokenPipe()
-    log = configure_logs(LogSettings(format="json"), stream)
+    log = configure_logs("info", "json", stream)
     if closed:
         stream.close()
     log.info("request")

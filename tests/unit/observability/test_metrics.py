@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.metrics import Metrics
+from electra_serve.observability.metrics import Metrics
 
 
 def models_seen(metrics: Metrics) -> dict[str, set[str]]:

@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from opentelemetry.trace.span import format_span_id, format_trace_id
 
-from service.tracing.base import BatchTimes, Outcome, Waited
-from service.tracing.otel import OtelTracer
+from electra_serve.observability.opentelemetry import OtelTracer
+from electra_serve.observability.tracing import BatchTimes, Outcome, Waited
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

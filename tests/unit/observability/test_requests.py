@@ -8,9 +8,9 @@ import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
-from service.api.observer import Observer
-from service.errors import InternalError, InvalidInput
-from service.metrics import CODES, TRANSPORTS, Metrics
+from electra_serve.errors import InternalError, InvalidInput
+from electra_serve.observability.metrics import CODES, TRANSPORTS, Metrics
+from electra_serve.observability.requests import Observer
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import PresetError
-from service.presets.catalog import ALIASES, CATALOG
-from service.presets.config import HIDDEN_ACTIVATIONS, LIMITS, BackboneConfig
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import ALIASES, CATALOG
+from electra_serve.presets.config import HIDDEN_ACTIVATIONS, LIMITS, BackboneConfig
 
 VALID = BackboneConfig(
     vocab_size=100, num_layers=2, num_heads=4, hidden_dim=8, embedding_dim=4, intermediate_dim=16, dropout=0.0

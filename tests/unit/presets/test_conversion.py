@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.errors import PresetError
-from service.presets.config import BackboneConfig
-from service.presets.convert import HEADS, canonical_names, counterparts, pooler_paths
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.weight_files.names import HEADS, canonical_names, counterparts, pooler_paths
 
 CONFIG = BackboneConfig(100, 2, 4, hidden_dim=16, embedding_dim=8, intermediate_dim=32)
 EQUAL = BackboneConfig(100, 2, 4, hidden_dim=16, embedding_dim=16, intermediate_dim=32)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.model.loading import load_backbone
-from service.presets.catalog import DEMO_ID
-from service.presets.folder import VOCABULARY_FILE
-from service.presets.sources import resolve_preset
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.folder import VOCABULARY_FILE
+from electra_serve.presets.sources import resolve_preset
 from tools import build_demo_preset
 
 

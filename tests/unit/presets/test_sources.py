@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from service.errors import PresetError
-from service.presets.catalog import CATALOG
-from service.presets.files import MAX_JSON_BYTES
-from service.presets.sources import EmbeddedSource, LocalSource, resolve_preset
-from tests.golden.reader import GOLDEN
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.files import MAX_JSON_BYTES
+from electra_serve.presets.sources import EmbeddedSource, LocalSource, resolve_preset
+from tests.data.reader import GOLDEN
 
 
 @pytest.fixture

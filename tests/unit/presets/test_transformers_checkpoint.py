@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from safetensors.numpy import load_file, save_file
 
-from service.errors import PresetError
-from service.presets.checkpoint import ACTIVATIONS, checkpoint_config, read_checkpoint_config
-from service.presets.config import BackboneConfig
-from service.presets.folder import PresetFolder
-from service.presets.sources import resolve_preset
-from tests.golden.reader import STYLES, TRANSFORMERS
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.transformers_checkpoint import ACTIVATIONS, checkpoint_config, read_checkpoint_config
+from tests.data.reader import STYLES, TRANSFORMERS
 from tests.unit.presets.test_config import configs
 
 WEIGHTS = "model.safetensors"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.model.layout import weight_layout
-from service.model.loading import load_backbone
-from service.presets.catalog import CATALOG
-from service.presets.fresh import read_weights, weight_shapes
-from service.presets.sources import resolve_preset
+from electra_serve.model.layout import weight_layout
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.weights import read_weights, weight_shapes
 
 
 @pytest.mark.parametrize("load_weights", [True, False])

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from service.abandonable import abandoned, run_abandonable
+from electra_serve.runtime.daemon_thread import abandoned, run_abandonable
 
 
 async def test_the_result_comes_back_from_another_thread() -> None:

@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import resource
-from service.descriptors import raise_descriptor_limit
+from electra_serve.runtime.file_limit import raise_descriptor_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 print(raise_descriptor_limit(), raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from service import memory
+from electra_serve.runtime import memory
 from tests.load.growth import Sample
 
 PIECE_BYTES: Final = 100_000

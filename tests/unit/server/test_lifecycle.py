@@ -12,15 +12,15 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from service.api.grpc.server import GrpcServer
-from service.api.rest.port import HttpPort
-from service.bootstrap import build_changes, build_loading
-from service.engine.factory import LoadedModel
-from service.errors import PresetError, StartupError
-from service.lifecycle import EXIT_FAULT, Process
-from service.metrics import Metrics
-from service.registry import ModelRegistry
-from service.settings import BatchingSettings, ModelSettings, Settings
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.port import HttpPort
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.errors import PresetError, StartupError
+from electra_serve.observability.metrics import Metrics
+from electra_serve.server.bootstrap import build_changes, build_loading
+from electra_serve.server.lifecycle import EXIT_FAULT, Process
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from tests.fakes import loaded_model
 
 SOON_S = 30.0

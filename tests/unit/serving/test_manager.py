@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import structlog
 
-from service.bootstrap import build_loading
-from service.changes import ModelChanges
-from service.engine.factory import LoadedModel
-from service.errors import (
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.errors import (
     Conflict,
     InvalidInput,
     ModelLoadFailed,
@@ -25,13 +23,15 @@ from service.errors import (
     PresetError,
     ShuttingDown,
 )
-from service.inference import EncodeRequest, InferenceService
-from service.metrics import Metrics
-from service.model_info import Change, ModelState
-from service.registry import ModelRegistry
-from service.settings import BatchingSettings, ModelSettings, Settings
-from service.tensors import Output, TokenInput
-from service.texts import TextEncoder
+from electra_serve.observability.metrics import Metrics
+from electra_serve.server.bootstrap import build_loading
+from electra_serve.serving.manager import ModelChanges
+from electra_serve.serving.model_info import Change, ModelState
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
+from electra_serve.tensors import Output, TokenInput
 from tests.fakes import FakeEngine, encoding, loaded_model
 
 SOON_S = 30.0

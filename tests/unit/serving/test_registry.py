@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from service.bootstrap import build_registry
-from service.engine.factory import LoadedModel
-from service.errors import ModelNotFound, ModelNotReady, PresetError
-from service.metrics import Metrics
-from service.model_info import ModelState
-from service.registry import ModelRegistry
-from service.settings import BatchingSettings, ModelSettings, Settings
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.errors import ModelNotFound, ModelNotReady, PresetError
+from electra_serve.observability.metrics import Metrics
+from electra_serve.server.bootstrap import build_registry
+from electra_serve.serving.model_info import ModelState
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from tests.fakes import FakeEngine, loaded_model
 
 Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]

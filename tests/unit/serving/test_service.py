@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import structlog
 
-from service.bootstrap import build_registry
-from service.errors import DeadlineExceeded, InvalidInput, ModelNotFound, PayloadTooLarge
-from service.inference import EncodeRequest, InferenceService
-from service.metrics import Metrics
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import load_tokenizer
-from service.settings import LimitSettings, ModelSettings, Settings
-from service.tensors import Output, TextInput, TokenInput
-from service.texts import TextEncoder
+from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, PayloadTooLarge
+from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.server.bootstrap import build_registry
+from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
+from electra_serve.tensors import Output, TextInput, TokenInput
 from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)

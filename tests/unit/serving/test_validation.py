@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import InvalidInput, PayloadTooLarge
-from service.tensors import IntArray, TokenInput
-from service.validation import InputLimits, validate
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.serving.validation import InputLimits, validate
+from electra_serve.tensors import IntArray, TokenInput
 
 LIMITS = InputLimits(vocab_size=100, num_segments=2, max_sequence_length=6, max_sequences=3)
 

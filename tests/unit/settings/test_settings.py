@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import SettingsError
-from service.settings import Settings
-from service.settings_sources import add_flags, read_settings
+from electra_serve.errors import SettingsError
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import Settings
 
 
 def read(

@@ -11,12 +11,12 @@ from urllib.parse import unquote
 
 import grpc
 
-from service.api.callers import Callers
-from service.api.grpc.status import REQUEST_ID_KEY
-from service.api.priority import PRIORITY_KEY, parse_priority
-from service.api.proxy_timeout import lesser, proxy_timeout_s
-from service.errors import DeadlineExceeded
-from service.inference import Priority
+from electra_serve.api.grpc.status import REQUEST_ID_KEY
+from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
+from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
+from electra_serve.api.security.authentication import Callers
+from electra_serve.errors import DeadlineExceeded
+from electra_serve.serving.service import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Metadata: TypeAlias = Mapping[str, str | bytes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from service.api.tls import Credentials, ServerTls
+from electra_serve.api.security.tls import Credentials, ServerTls
 
 
 def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:

@@ -1,7 +1,7 @@
 """What a request's message asks for, in the service's own types. Pure: no call, no clock, no log.
 
-What a request means is checked by `service.inference`, for all transports alike; here only what a message can
-get wrong by itself.
+What a request means is checked by `electra_serve.serving.service`, for all transports alike; here only what a message
+can get wrong by itself.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from service.api.grpc.strict import refuse_unknown_fields
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import refuse_too_many, to_rows
-from service.errors import InvalidInput, MalformedRequest
-from service.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
+from electra_serve.api.grpc.parsing import refuse_unknown_fields
+from electra_serve.api.grpc.tensor import refuse_too_many, to_rows
+from electra_serve.errors import InvalidInput, MalformedRequest
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
     {

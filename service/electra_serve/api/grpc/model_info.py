@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.model_info import ModelInfo, ModelLimits, ModelState
-from service.presets.config import BackboneConfig
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
 
 STATES: Final[Mapping[ModelState, pb.ModelState.ValueType]] = MappingProxyType(
     {

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from service.api.grpc.wire import refuse_bulk
-from service.errors import MalformedRequest
+from electra_serve.api.grpc.wire import refuse_bulk
+from electra_serve.errors import MalformedRequest
 
 M = TypeVar("M", bound=Message)
 

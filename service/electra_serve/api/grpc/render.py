@@ -14,11 +14,11 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import FLOAT32, from_floats
-from service.errors import PayloadTooLarge
-from service.inference import EncodeResult
-from service.tensors import Float32Array, Output
+from electra_serve.api.grpc.tensor import FLOAT32, from_floats
+from electra_serve.errors import PayloadTooLarge
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.service import EncodeResult
+from electra_serve.tensors import Float32Array, Output
 
 Parts: TypeAlias = "list[bytes | memoryview]"
 """A message in pieces. The views are of the result's own arrays: nothing is copied before `join`."""

@@ -8,17 +8,17 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.api.callers import ANYONE, Callers
-from service.api.grpc.credentials import server_credentials
-from service.api.grpc.health import NAME as HEALTH_NAME
-from service.api.grpc.health import Health
-from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
-from service.api.listen import listen
-from service.api.observer import Observer
-from service.api.ports import EncodeService
-from service.api.tls import ServerTls
-from service.errors import StartupError
-from service.settings import GrpcSettings
+from electra_serve.api.grpc.credentials import server_credentials
+from electra_serve.api.grpc.health import NAME as HEALTH_NAME
+from electra_serve.api.grpc.health import Health
+from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.tls import ServerTls
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.api.sockets import listen
+from electra_serve.errors import StartupError
+from electra_serve.observability.requests import Observer
+from electra_serve.settings.schema import GrpcSettings
 
 MAX_CONNECTION_AGE_S: Final = 600
 """After this, a connection takes no new calls and its client opens another one, which a load balancer may send

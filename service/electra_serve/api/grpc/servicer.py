@@ -13,19 +13,19 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from service.api.callers import ANYONE, Callers
-from service.api.grpc import codec, status
-from service.api.grpc.answer import Parts, from_result, join
-from service.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
-from service.api.grpc.model_info import from_model_info
-from service.api.grpc.stream import EncodeStream
-from service.api.grpc.strict import SMALL_MESSAGE_FIELDS, parse
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
-from service.api.ports import EncodeService
-from service.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
-from service.inference import EncodeRequest
-from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.api.grpc import decode, status
+from electra_serve.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
+from electra_serve.api.grpc.model_info import from_model_info
+from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, parse
+from electra_serve.api.grpc.render import Parts, from_result, join
+from electra_serve.api.grpc.stream import EncodeStream
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
+from electra_serve.observability.requests import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.service import EncodeRequest
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
@@ -112,16 +112,16 @@ class EncoderServicer:
     async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> Parts:
         seen.model = self._service.label(message.model or None)
         request = self._to_request(message, call, seen.span)
-        seen.sequences = codec.count(request.input)
+        seen.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         seen.tokens = result.tokens
         return from_result(result, seen.request_id)
 
     def _to_request(self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None) -> EncodeRequest:
         return EncodeRequest(
-            input=codec.to_input(message, self._max_sequences),
+            input=decode.to_input(message, self._max_sequences),
             model=message.model or None,
-            outputs=codec.to_outputs(message.outputs),
+            outputs=decode.to_outputs(message.outputs),
             truncate=message.truncate,
             client=call.client,
             priority=call.priority,

@@ -13,8 +13,8 @@ from typing import Final
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from service import errors
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+from electra_serve import errors
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 
 STATUS: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = MappingProxyType(
     {

@@ -14,13 +14,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
-from service.api.grpc import status
-from service.api.grpc.answer import Parts, in_stream, join
-from service.api.grpc.strict import parse, refuse_unknown_fields
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.observer import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
-from service.errors import Cancelled, MalformedRequest, ServiceError
-from service.tracing.base import NO_CARRIER, Carrier
+from electra_serve.api.grpc import status
+from electra_serve.api.grpc.parsing import parse, refuse_unknown_fields
+from electra_serve.api.grpc.render import Parts, in_stream, join
+from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
+from electra_serve.observability.requests import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from electra_serve.observability.tracing import NO_CARRIER, Carrier
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 
 MEGABYTE: Final = 2**20
 

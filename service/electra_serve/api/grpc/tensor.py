@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.api.grpc.strict import refuse_unknown_fields
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.errors import InvalidInput, PayloadTooLarge
-from service.tensors import Float32Array, IntArray
+from electra_serve.api.grpc.parsing import refuse_unknown_fields
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import Float32Array, IntArray
 
 INTEGER_TYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
     {pb.DATA_TYPE_INT32: np.dtype("<i4"), pb.DATA_TYPE_INT64: np.dtype("<i8")}

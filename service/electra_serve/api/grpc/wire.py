@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from service.errors import PayloadTooLarge
+from electra_serve.errors import PayloadTooLarge
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
@@ -30,7 +30,7 @@ def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
         PayloadTooLarge: There are more than `max_fields`.
 
     Example:
-        >>> from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
+        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
         >>> refuse_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
     """
     if len(data) < max_fields * _MIN_FIELD_BYTES:

@@ -11,22 +11,22 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import errors
-from service.api.callers import ANYONE, Callers
-from service.api.observer import Observer
-from service.api.ports import EncodeService
-from service.api.rest import examples
-from service.api.rest.bare import bare_app
-from service.api.rest.body import SlowBody
-from service.api.rest.encode import EncodeEndpoint
-from service.api.rest.models import ModelEndpoints
-from service.api.rest.openapi import encode_request, json_answer, problems
-from service.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
-from service.api.rest.protocol import ConnectionsFull
-from service.api.rest.schemas import EncodeAnswer, ModelsAnswer
-from service.metrics import Metrics
-from service.model_info import ModelInfo
-from service.settings import RestSettings
+from electra_serve import errors
+from electra_serve.api.rest import examples
+from electra_serve.api.rest.base_app import bare_app
+from electra_serve.api.rest.body import SlowBody
+from electra_serve.api.rest.encode import EncodeEndpoint
+from electra_serve.api.rest.models import ModelEndpoints
+from electra_serve.api.rest.openapi import encode_request, json_answer, problems
+from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
+from electra_serve.api.rest.protocol import ConnectionsFull
+from electra_serve.api.rest.schemas import EncodeAnswer, ModelsAnswer
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.settings.schema import RestSettings
 
 _ENCODE_ERRORS: Final = (
     errors.MalformedRequest,

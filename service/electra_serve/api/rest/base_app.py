@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from service import __version__
-from service.api.rest.boundary import Boundary
-from service.api.rest.failures import add_problem_handlers
-from service.api.rest.openapi import SCHEMAS, DocumentedFastAPI
+from electra_serve import __version__
+from electra_serve.api.rest.error_handlers import add_problem_handlers
+from electra_serve.api.rest.middleware import Boundary
+from electra_serve.api.rest.openapi import SCHEMAS, DocumentedFastAPI
 
 
 def bare_app(summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCHEMAS) -> FastAPI:

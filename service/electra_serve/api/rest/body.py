@@ -14,8 +14,8 @@ from typing import Final
 import orjson
 from starlette.types import Receive
 
-from service.errors import Cancelled, MalformedRequest, PayloadTooLarge
-from service.settings import RestSettings
+from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
 

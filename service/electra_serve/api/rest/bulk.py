@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from service.errors import MalformedRequest, PayloadTooLarge
+from electra_serve.errors import MalformedRequest, PayloadTooLarge
 
 MAX_KEYS: Final = 64
 """Most braces and colons: a request has one and eight, and what is unknown is refused by name later on."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from service.api.callers import Callers
-from service.api.rest.protocol import CERTIFIED
+from electra_serve.api.rest.protocol import CERTIFIED
+from electra_serve.api.security.authentication import Callers
 
 
 def caller_of(request: Request, callers: Callers, headers: Mapping[str, str] | None = None) -> str:

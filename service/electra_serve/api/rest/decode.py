@@ -7,12 +7,12 @@ from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
-from service.api.rest.rows import id_rows, text_rows
-from service.api.rest.schemas import EncodeBody, EncodingFormat
-from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
-from service.inference import EncodeRequest, Priority
-from service.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
-from service.tracing.base import RequestSpan
+from electra_serve.api.rest.rows import id_rows, text_rows
+from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
+from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.observability.tracing import RequestSpan
+from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
 
 _FIELDS: Final = frozenset(EncodeBody.model_fields)
 _FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from service.errors import Cancelled
+from electra_serve.errors import Cancelled
 
 T = TypeVar("T")
 

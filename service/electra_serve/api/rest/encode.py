@@ -9,23 +9,23 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.callers import ANYONE, Callers
-from service.api.observer import Observer
-from service.api.ports import EncodeService
-from service.api.priority import PRIORITY_KEY, parse_priority
-from service.api.rest.body import parse_json, read_body
-from service.api.rest.boundary import name_span, request_id
-from service.api.rest.bulk import refuse_bulk
-from service.api.rest.caller import caller_of
-from service.api.rest.decode import Decoded, Sender, decode
-from service.api.rest.disconnect import unless_disconnected
-from service.api.rest.render import render
-from service.api.rest.request_headers import headers_of, timeout_s
-from service.api.rest.respond import JsonChunks
-from service.inference import EncodeRequest
-from service.settings import RestSettings
-from service.tensors import TokenInput
-from service.tracing.base import RequestSpan
+from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
+from electra_serve.api.rest.body import parse_json, read_body
+from electra_serve.api.rest.bulk import refuse_bulk
+from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.decode import Decoded, Sender, decode
+from electra_serve.api.rest.disconnect import unless_disconnected
+from electra_serve.api.rest.headers import headers_of, timeout_s
+from electra_serve.api.rest.middleware import name_span, request_id
+from electra_serve.api.rest.render import render
+from electra_serve.api.rest.respond import JsonChunks
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.observability.requests import Observer
+from electra_serve.observability.tracing import RequestSpan
+from electra_serve.serving.service import EncodeRequest
+from electra_serve.settings.schema import RestSettings
+from electra_serve.tensors import TokenInput
 
 LARGE_BODY_BYTES: Final = 65_536
 """Larger bodies are decoded on a worker thread: that takes a millisecond and more."""

@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.rest.boundary import request_id
-from service.api.rest.problem import PROBLEM_MEDIA_TYPE, problem_members, problem_response
-from service.errors import MalformedRequest, ServiceError
+from electra_serve.api.rest.middleware import request_id
+from electra_serve.api.rest.problems import PROBLEM_MEDIA_TYPE, problem_members, problem_response
+from electra_serve.errors import MalformedRequest, ServiceError
 
 _HTTP_ERRORS: Final = {
     404: ("Not found", "not_found", "no such path; /openapi.json lists them"),

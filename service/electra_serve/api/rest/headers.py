@@ -8,8 +8,8 @@ from typing import Final
 
 from starlette.types import Scope
 
-from service.api.proxy_timeout import lesser, proxy_timeout_s
-from service.errors import MalformedRequest
+from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
+from electra_serve.errors import MalformedRequest
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 

@@ -13,11 +13,11 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.observer import choose_request_id
-from service.api.rest.problem import problem_response
-from service.api.rest.protocol import SURPLUS, ConnectionsFull
-from service.errors import InternalError
-from service.tracing.base import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.api.rest.problems import problem_response
+from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
+from electra_serve.errors import InternalError
+from electra_serve.observability.requests import choose_request_id
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 

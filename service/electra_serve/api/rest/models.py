@@ -5,12 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.callers import ANYONE, Callers
-from service.api.observer import Observer
-from service.api.ports import EncodeService
-from service.api.rest.boundary import name_span, request_id
-from service.api.rest.caller import caller_of
-from service.api.rest.respond import json_response
+from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.middleware import name_span, request_id
+from electra_serve.api.rest.respond import json_response
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.observability.requests import Observer
 
 
 class ModelEndpoints:

@@ -8,17 +8,17 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from service.api.callers import API_KEY
-from service.api.priority import PRIORITY_KEY, PRIORITY_NAMES
-from service.api.proxy_timeout import PROXY_TIMEOUT_KEY
-from service.api.rest import examples
-from service.api.rest.body import JSON_MEDIA_TYPE
-from service.api.rest.boundary import REQUEST_ID_HEADER
-from service.api.rest.problem import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
-from service.api.rest.request_headers import TIMEOUT_HEADER
-from service.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
-from service.errors import ServiceError, Unauthenticated
-from service.model_info import ModelInfo
+from electra_serve.api.proxy_timeout import PROXY_TIMEOUT_KEY
+from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES
+from electra_serve.api.rest import examples
+from electra_serve.api.rest.body import JSON_MEDIA_TYPE
+from electra_serve.api.rest.headers import TIMEOUT_HEADER
+from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
+from electra_serve.api.rest.problems import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
+from electra_serve.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
+from electra_serve.api.security.authentication import API_KEY
+from electra_serve.errors import ServiceError, Unauthenticated
+from electra_serve.serving.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
 """A piece of an OpenAPI document, as FastAPI takes it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from service.api.listen import listen
-from service.api.rest.server import HttpServer
+from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.sockets import listen
 
 
 class HttpPort:

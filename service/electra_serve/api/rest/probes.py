@@ -7,12 +7,12 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from service.api.ports import EncodeService
-from service.api.rest.openapi import json_answer, problems, text_answer
-from service.api.rest.respond import json_response
-from service.api.rest.schemas import Probe
-from service.errors import ModelNotReady
-from service.metrics import Metrics
+from electra_serve.api.rest.openapi import json_answer, problems, text_answer
+from electra_serve.api.rest.respond import json_response
+from electra_serve.api.rest.schemas import Probe
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.errors import ModelNotReady
+from electra_serve.observability.metrics import Metrics
 
 
 class ProbeEndpoints:

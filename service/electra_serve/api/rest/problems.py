@@ -13,9 +13,9 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from service import errors
-from service.api.rest.body import SlowBody
-from service.api.rest.protocol import ConnectionsFull
+from electra_serve import errors
+from electra_serve.api.rest.body import SlowBody
+from electra_serve.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -93,7 +93,7 @@ def problem_members(
     field: str | None = None,
     retry_after_s: float | None = None,
 ) -> dict[str, str | int | float]:
-    """The members of one problem, as `service.api.rest.schemas.Problem` lists them; without those that are None.
+    """The members of one problem, as `electra_serve.api.rest.schemas.Problem` lists them; without those that are None.
 
     Example:
         >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Overloaded
-from service.settings import RestSettings
+from electra_serve.errors import Overloaded
+from electra_serve.settings.schema import RestSettings
 
 SURPLUS: Final = "electra_surplus"
 """In a request's state: its connection is one too many."""

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import orjson
 
-from service.api.rest.schemas import EncodingFormat
-from service.inference import EncodeResult
-from service.tensors import Float32Array, Output
+from electra_serve.api.rest.schemas import EncodingFormat
+from electra_serve.serving.service import EncodeResult
+from electra_serve.tensors import Float32Array, Output
 
 PIECE_FLOATS: Final = 65_536
 """Most numbers written under one hold of the interpreter's lock; answers with no more are written inline."""

@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.rest.body import JSON_MEDIA_TYPE
+from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 
 
 def json_response(content: object) -> Response:

@@ -14,8 +14,8 @@ from typing import Final, cast
 
 import numpy as np
 
-from service.errors import InvalidInput, MalformedRequest
-from service.tensors import IntArray
+from electra_serve.errors import InvalidInput, MalformedRequest
+from electra_serve.tensors import IntArray
 
 _JSON_NAMES: Final = {
     bool: "a boolean",

@@ -1,7 +1,7 @@
 """The bodies of requests and answers: what the OpenAPI document shows, and the strict check of a request's fields.
 
 Ids and texts are typed `object` here, with the schema written out: checking them one by one would cost more
-than computing with them. `service.api.rest.rows` does it at C speed.
+than computing with them. `electra_serve.api.rest.rows` does it at C speed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
-from service.model_info import ModelInfo
-from service.tensors import Output
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.tensors import Output
 
 EncodingFormat = Literal["float", "base64"]
 

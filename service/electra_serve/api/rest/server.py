@@ -11,9 +11,9 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.rest.protocol import bounded_protocol
-from service.api.tls import ServerTls
-from service.settings import RestSettings
+from electra_serve.api.rest.protocol import bounded_protocol
+from electra_serve.api.security.tls import ServerTls
+from electra_serve.settings.schema import RestSettings
 
 TLS_SHUTDOWN_S: Final = 2.0
 """How long a closing connection waits for its client to close TLS too. A drain waits as long."""

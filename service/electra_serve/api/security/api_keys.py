@@ -26,8 +26,8 @@ from typing import Final
 
 import structlog
 
-from service.api.renewed import Renewed
-from service.errors import SettingsError, Unauthenticated
+from electra_serve.api.security.reloading import Renewed
+from electra_serve.errors import SettingsError, Unauthenticated
 
 MIN_KEY_CHARACTERS: Final = 16
 """Shorter keys can be guessed."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from service.api.keys import KeyRing
-from service.errors import Unauthenticated
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.errors import Unauthenticated
 
 API_KEY: Final = "x-api-key"
 AUTHORIZATION: Final = "authorization"

@@ -18,7 +18,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import structlog
 
-from service.errors import SettingsError
+from electra_serve.errors import SettingsError
 
 T = TypeVar("T")
 

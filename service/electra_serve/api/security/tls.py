@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from service.api.renewed import Renewed
-from service.errors import SettingsError
+from electra_serve.api.security.reloading import Renewed
+from electra_serve.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)

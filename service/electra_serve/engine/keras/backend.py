@@ -9,7 +9,7 @@ import os
 from importlib.util import find_spec
 from typing import Final
 
-from service.errors import EngineUnavailable
+from electra_serve.errors import EngineUnavailable
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
@@ -39,10 +39,10 @@ def require_dtype(dtype: str, engine: str) -> None:
         EngineUnavailable: It does not.
 
     Example:
-        >>> require_dtype("int8", "jax")
+        >>> require_dtype("int8", "jax")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        service.errors.EngineUnavailable: dtype must be float32, bfloat16 or float16 for the jax engine; received int8
+        electra_serve.errors.EngineUnavailable: dtype must be float32, bfloat16 or float16 for the jax engine; ...
     """
     if dtype not in DTYPES:
         raise EngineUnavailable(

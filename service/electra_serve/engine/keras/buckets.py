@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from service.engine.base import ShapeGrid
+from electra_serve.engine.base import ShapeGrid
 
 LENGTH_STEP: Final = 8
 GROWTH: Final = 1.25

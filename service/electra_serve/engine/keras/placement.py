@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.errors import EngineUnavailable
+from electra_serve.errors import EngineUnavailable
 
 
 def choose_devices(device: str, replicas: int, gpus: int, backend: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.tensors import TOKEN_OUTPUTS, Batch, Int32Array, ModelOutput, Output, Outputs
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Int32Array, ModelOutput, Output, Outputs
 
 EVERY_POSITION: Final[Outputs] = frozenset(Output)
 CLS_ALONE: Final[Outputs] = EVERY_POSITION - TOKEN_OUTPUTS

@@ -1,9 +1,9 @@
 """The TensorFlow engine, on CPU or GPU: as graphs that take any shape, or compiled by XLA for each of a grid.
 
-The encoder is traced twice, with dynamic (B, S): see `service.engine.programs`. A run is one call of one traced
-function, with one array going in; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both programs
-for every shape of a fixed grid while warming up, and takes no other. `COMPILERS` says which is chosen where nobody
-says, docs/decisions/0003 why.
+The encoder is traced twice, with dynamic (B, S): see `electra_serve.engine.keras.programs`. A run is one call of one
+traced function, with one array going in; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both
+programs for every shape of a fixed grid while warming up, and takes no other. `COMPILERS` says which is chosen where
+nobody says, docs/decisions/0003 why.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, Final, Literal
 
 import tensorflow as tf
 
-from service.engine.base import Engine, EngineSignature, ShapeGrid
-from service.engine.bounds import InputBounds
-from service.engine.calibration import full_batch
-from service.engine.cores import engine_threads, usable_cores
-from service.engine.fixed_grid import fixed_grid
-from service.engine.keras_backend import require_dtype
-from service.engine.placement import choose_devices
-from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
-from service.model.backbone import ElectraBackbone
-from service.model.loading import load_backbone
-from service.model.outputs import compute_outputs
-from service.presets.folder import PresetFolder
-from service.settings import ModelSettings
-from service.tensors import Batch, BatchShape, ModelOutput, Outputs
+from electra_serve.engine.base import Engine, EngineSignature, ShapeGrid
+from electra_serve.engine.input_checks import InputBounds
+from electra_serve.engine.keras.backend import require_dtype
+from electra_serve.engine.keras.buckets import fixed_grid
+from electra_serve.engine.keras.placement import choose_devices
+from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
+from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.threads import engine_threads, usable_cores
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.loading import load_backbone
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 Compiler = Literal["graph", "xla"]
 Program = Callable[[Any], Mapping[str, tf.Tensor]]

@@ -3,7 +3,7 @@
 graph       draws `ElectraBackbone` from a preset's weights, in operations that OpenVINO fuses
 layers      the layers it is drawn with
 compile     graph → compiled for this machine's CPU, in a precision
-engine      runs it: `service.engine.base.Engine`
+engine      runs it: `electra_serve.engine.base.Engine`
 quantise    graph → the same in int8, calibrated
 artefact    graph → a folder that `serve` starts from, and back
 

@@ -10,23 +10,36 @@ from pathlib import Path
 
 import openvino as ov
 
-from service import __version__
-from service.engine.agreement import Agreement, agreement
-from service.engine.base import ShapeGrid
-from service.engine.cores import engine_threads, usable_cores
-from service.engine.golden import note_golden
-from service.engine.openvino.compile import compile_graph, computes_in
-from service.engine.openvino.engine import OpenVINOEngine
-from service.engine.openvino.graph import draw_graph
-from service.engine.openvino.quantise import quantise
-from service.errors import PresetError
-from service.presets.artefact import ENGINE, GRAPH_FILE, GRAPH_WEIGHTS_FILE, Artefact, ArtefactDtype, write_artefact
-from service.presets.config import BackboneConfig
-from service.presets.digest import sha256_of
-from service.presets.folder import BACKBONE_CLASS_NAME, BACKBONE_CLASSES, CONFIG_FILE, PresetFolder, read_preset_folder
-from service.presets.new_folder import new_folder, require_free
-from service.presets.tokenizer_conversion import convert_tokenizer
-from service.tensors import Encoding
+from electra_serve import __version__
+from electra_serve.engine.accuracy import Agreement, agreement
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.golden import note_golden
+from electra_serve.engine.openvino.compile import compile_graph, computes_in
+from electra_serve.engine.openvino.engine import OpenVINOEngine
+from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.openvino.quantize import quantise
+from electra_serve.engine.threads import engine_threads, usable_cores
+from electra_serve.errors import PresetError
+from electra_serve.presets.artifact import (
+    ENGINE,
+    GRAPH_FILE,
+    GRAPH_WEIGHTS_FILE,
+    Artefact,
+    ArtefactDtype,
+    write_artefact,
+)
+from electra_serve.presets.atomic_folder import new_folder, require_free
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.folder import (
+    BACKBONE_CLASS_NAME,
+    BACKBONE_CLASSES,
+    CONFIG_FILE,
+    PresetFolder,
+    read_preset_folder,
+)
+from electra_serve.presets.tokenizers.conversion import convert_tokenizer
+from electra_serve.tensors import Encoding
 
 HELD_OUT = 4
 """Every fourth text is kept from calibration, and the accuracy measured on it."""

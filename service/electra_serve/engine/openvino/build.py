@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from service.engine.base import Engine, ShapeGrid
-from service.engine.cores import engine_threads, usable_cores
-from service.engine.openvino.artefact import read_graph
-from service.engine.openvino.compile import compile_graph
-from service.engine.openvino.engine import OpenVINOEngine
-from service.engine.openvino.graph import draw_graph
-from service.errors import EngineUnavailable
-from service.presets.folder import PresetFolder
-from service.settings import ModelSettings
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.openvino.artifact import read_graph
+from electra_serve.engine.openvino.compile import compile_graph
+from electra_serve.engine.openvino.engine import OpenVINOEngine
+from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.threads import engine_threads, usable_cores
+from electra_serve.errors import EngineUnavailable
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.settings.schema import ModelSettings
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:

@@ -6,7 +6,7 @@ from typing import Final
 
 import openvino as ov
 
-from service.errors import EngineUnavailable
+from electra_serve.errors import EngineUnavailable
 
 PRECISIONS: Final = {"float32": "f32", "bfloat16": "bf16"}
 """Our dtypes: OpenVINO's precision hints."""

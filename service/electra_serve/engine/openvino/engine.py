@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 import openvino as ov
 
-from service.engine.base import EngineSignature, ShapeGrid
-from service.engine.bounds import InputBounds
-from service.engine.calibration import full_batch
-from service.engine.openvino.graph import IDS, POSITIONS
-from service.presets.config import BackboneConfig
-from service.tensors import TOKEN_OUTPUTS, Batch, BatchShape, IntArray, ModelOutput, Output, Outputs
+from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.engine.input_checks import InputBounds
+from electra_serve.engine.openvino.graph import IDS, POSITIONS
+from electra_serve.engine.profiling import full_batch
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, BatchShape, IntArray, ModelOutput, Output, Outputs
 
 ONE_POSITION: Final = np.ones(1, np.int32)
 NO_MEMORY: Final = "std::bad_alloc"

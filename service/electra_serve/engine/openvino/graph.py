@@ -1,7 +1,8 @@
 """`ElectraBackbone` as an OpenVINO graph, drawn from a preset's weights.
 
-It is the model of `service.model.backbone` a second time, on purpose: drawn by hand, the graph is what OpenVINO runs
-fastest, a start from it needs neither Keras nor TensorFlow, and the contract suite holds the two to the same numbers.
+It is the model of `electra_serve.model.backbone` a second time, on purpose: drawn by hand, the graph is what OpenVINO
+runs fastest, a start from it needs neither Keras nor TensorFlow, and the contract suite holds the two to the same
+numbers.
 
     token_ids, segment_ids, padding_mask  (B, S) int32     positions  (1,) int32
       └ embeddings ─ norm ─ projection ─ layer ×(L-1) ─ last layer ┬ sequence_output  (B, Q, D), zeros where masked
@@ -22,7 +23,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset15 as ops
 
-from service.engine.openvino.layers import (
+from electra_serve.engine.openvino.layers import (
     GELU,
     Tensor,
     attend,
@@ -35,11 +36,11 @@ from service.engine.openvino.layers import (
     split_heads,
     weight,
 )
-from service.presets.config import BackboneConfig
-from service.presets.convert import pooler_paths
-from service.presets.folder import PresetFolder
-from service.presets.fresh import read_weights
-from service.tensors import Output
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.weight_files.names import pooler_paths
+from electra_serve.presets.weights import read_weights
+from electra_serve.tensors import Output
 
 IDS = ("token_ids", "segment_ids", "padding_mask")
 POSITIONS = "positions"
@@ -128,7 +129,7 @@ class _Encoder:
         return layer_norm(ops.add(x, outer), *self._pair(f"{group}/_feedforward_layer_norm"))
 
     def _outputs(self, hidden: Tensor) -> dict[Output, Tensor]:
-        """See `service.model.outputs.read_outputs`."""
+        """See `electra_serve.model.outputs.read_outputs`."""
         mask = first(self._inputs["padding_mask"], self._positions, axis=1)  # (B, Q)
         weights = ops.unsqueeze(ops.convert(mask, "f32"), integers([2]))  # (B, Q, 1)
         masked = ops.multiply(hidden, weights)  # (B, Q, D)

@@ -21,9 +21,9 @@ from openvino import opset15 as ops
 
 LAYER_NORM_EPSILON: Final = 1e-12
 MASKED_SCORE: Final = -1e9
-"""What is added to the score of a masked position, as in `service.model.attention`."""
+"""What is added to the score of a masked position, as in `electra_serve.model.attention`."""
 GELU: Final = {"gelu_tanh": "tanh", "gelu": "erf"}
-"""OpenVINO's names of `service.presets.config.HIDDEN_ACTIVATIONS`."""
+"""OpenVINO's names of `electra_serve.presets.config.HIDDEN_ACTIVATIONS`."""
 
 Tensor = Any
 """A node of the graph, or one of its outputs: OpenVINO has no types of its own."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import openvino as ov
 
-from service.engine.openvino.graph import IDS, POSITIONS
-from service.errors import EngineUnavailable
-from service.tensors import Batch, BatchShape, Encoding
+from electra_serve.engine.openvino.graph import IDS, POSITIONS
+from electra_serve.errors import EngineUnavailable
+from electra_serve.tensors import Batch, BatchShape, Encoding
 
 
 def quantise(graph: ov.Model, encodings: Sequence[Encoding]) -> ov.Model:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
-from service.presets.hubs.cache import PresetCache, default_cache_dir
-from service.presets.hubs.fetcher import Fetcher, RetryLimits
-from service.presets.hubs.handle import HUBS
-from service.presets.hubs.process import FetchLimits, FetchProcess
-from service.presets.hubs.progress import ProgressBar, ProgressLog
-from service.presets.hubs.source import BuiltInSource, HubSource
-from service.settings import HubSettings
+from electra_serve.presets.hubs.cache import PresetCache, default_cache_dir
+from electra_serve.presets.hubs.fetcher import Fetcher, RetryLimits
+from electra_serve.presets.hubs.handle import HUBS
+from electra_serve.presets.hubs.process import FetchLimits, FetchProcess
+from electra_serve.presets.hubs.progress import ProgressBar, ProgressLog
+from electra_serve.presets.hubs.source import BuiltInSource, HubSource
+from electra_serve.settings.schema import HubSettings
 
 LOGGER: Final = "electra_serve.presets"
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from service.errors import PresetError
-from service.presets.files import read_json
-from service.presets.hubs.handle import HUBS, Handle
-from service.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
+from electra_serve.errors import PresetError
+from electra_serve.presets.files import read_json
+from electra_serve.presets.hubs.handle import HUBS, Handle
+from electra_serve.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
 
 
 def default_cache_dir(environment: Mapping[str, str]) -> Path:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from service.errors import PresetError
-from service.presets.files import MAX_JSON_BYTES
+from electra_serve.errors import PresetError
+from electra_serve.presets.files import MAX_JSON_BYTES
 
 MAX_TEXT_BYTES: Final = 64 * 2**20
 MAX_HEADER_BYTES: Final = 100 * 2**20

@@ -1,4 +1,4 @@
-"""The fetching process: `python -m service.presets.hubs.fetch HANDLE STAGING [HAVE]`.
+"""The fetching process: `python -m electra_serve.presets.hubs.fetch HANDLE STAGING [HAVE]`.
 
 It tells its parent what it does in lines of JSON on standard output:
 
@@ -22,10 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from service.presets.hubs.client import HubClient
-from service.presets.hubs.failure import Failure, FailureKind, FetchError
-from service.presets.hubs.files import STAGED, fetch_files
-from service.presets.hubs.handle import Handle, Hub, parse_handle
+from electra_serve.presets.hubs.client import HubClient
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.presets.hubs.files import STAGED, fetch_files
+from electra_serve.presets.hubs.handle import Handle, Hub, parse_handle
 
 EXIT_ORPHANED: Final = 3
 
@@ -91,13 +91,13 @@ def make_client(handle: Handle, staging: Path) -> HubClient:
 
 
 def _kaggle(handle: Handle, staging: Path) -> HubClient:
-    from service.presets.hubs.kaggle import KaggleClient
+    from electra_serve.presets.hubs.kaggle import KaggleClient
 
     return KaggleClient(handle, staging)
 
 
 def _hugging_face(handle: Handle, staging: Path) -> HubClient:
-    from service.presets.hubs.huggingface import HuggingFaceClient
+    from electra_serve.presets.hubs.huggingface import HuggingFaceClient
 
     return HuggingFaceClient(handle, staging)
 

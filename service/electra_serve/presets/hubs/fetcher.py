@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from service.errors import PresetError
-from service.presets.folder import read_preset_folder
-from service.presets.hubs.cache import PresetCache
-from service.presets.hubs.contents import check_content
-from service.presets.hubs.failure import OUTAGES, Failure, FailureKind, FetchError
-from service.presets.hubs.handle import Handle, Hub
-from service.presets.hubs.manifest import Manifest, record_files
-from service.presets.hubs.process import Fetched
-from service.presets.hubs.retry import delay_s
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import read_preset_folder
+from electra_serve.presets.hubs.cache import PresetCache
+from electra_serve.presets.hubs.contents import check_content
+from electra_serve.presets.hubs.failure import OUTAGES, Failure, FailureKind, FetchError
+from electra_serve.presets.hubs.handle import Handle, Hub
+from electra_serve.presets.hubs.manifest import Manifest, record_files
+from electra_serve.presets.hubs.process import Fetched
+from electra_serve.presets.hubs.retry import delay_s
 
 TOKENS: Final[Mapping[Hub, str]] = {
     "kaggle": "KAGGLE_API_TOKEN, or ~/.kaggle/access_token",
@@ -164,7 +164,7 @@ def explain(handle: Handle, failure: Failure) -> str:
     """One line for a person.
 
     Example:
-        >>> from service.presets.hubs.handle import parse_handle
+        >>> from electra_serve.presets.hubs.handle import parse_handle
         >>> explain(parse_handle("hf://org/repo"), Failure(FailureKind.NOT_FOUND, "HTTP 404"))
         'hf://org/repo: the Hugging Face hub must have it; HTTP 404'
     """

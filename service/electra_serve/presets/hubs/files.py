@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.errors import PresetError
-from service.presets.files import read_json
-from service.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
-from service.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.errors import PresetError
+from electra_serve.presets.files import read_json
+from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
 
 STAGED: Final = "files"
 """The folder in a staging folder that holds all of a preset and nothing else, once a fetch has ended well."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 Hub = Literal["kaggle", "hf"]
 

@@ -17,10 +17,10 @@ from huggingface_hub import HfApi, __version__, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
-from service.presets.digest import sha256_of
-from service.presets.hubs.failure import Failure, FailureKind, FetchError, failure_of_status, one_line
-from service.presets.hubs.files import SIDE_FILES, WEIGHT_FORMATS
-from service.presets.hubs.handle import Handle
+from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError, failure_of_status, one_line
+from electra_serve.presets.hubs.files import SIDE_FILES, WEIGHT_FORMATS
+from electra_serve.presets.hubs.handle import Handle
 
 LISTING_TIMEOUT_S: Final = 30.0
 

@@ -14,9 +14,9 @@ import kagglehub
 import requests
 from kagglehub.exceptions import DataCorruptionError
 
-from service.presets.folder import CONFIG_FILE
-from service.presets.hubs.failure import Failure, FailureKind, FetchError, failure_of_status, one_line
-from service.presets.hubs.handle import Handle
+from electra_serve.presets.folder import CONFIG_FILE
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError, failure_of_status, one_line
+from electra_serve.presets.hubs.handle import Handle
 
 
 class KaggleClient:

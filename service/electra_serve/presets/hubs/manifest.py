@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from service.errors import PresetError
-from service.presets.digest import sha256_of
-from service.presets.files import read_json
+from electra_serve.errors import PresetError
+from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.files import read_json
 
 MANIFEST_FILE: Final = "electra-serve.manifest.json"
 GOLDEN_FILE: Final = "electra-serve.golden.json"
-"""What the model computed of a fixed input when it was first loaded; `service.engine.golden` writes it."""
+"""What the model computed of a fixed input when it was first loaded; `electra_serve.engine.golden` writes it."""
 OURS: Final = frozenset({MANIFEST_FILE, GOLDEN_FILE})
 FORMAT: Final = 1
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from service.presets.hubs.failure import Failure, FailureKind, FetchError, one_line
-from service.presets.hubs.files import STAGED
-from service.presets.hubs.handle import Handle
-from service.presets.hubs.progress import Progress
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError, one_line
+from electra_serve.presets.hubs.files import STAGED
+from electra_serve.presets.hubs.handle import Handle
+from electra_serve.presets.hubs.progress import Progress
 
-COMMAND: Final = (sys.executable, "-m", "service.presets.hubs.fetch")
+COMMAND: Final = (sys.executable, "-m", "electra_serve.presets.hubs.fetch")
 POLL_S: Final = 0.1
 END_S: Final = 5.0
 """How long an ended process may take to be gone."""
@@ -55,7 +55,7 @@ class FetchLimits:
 
 
 class FetchProcess:
-    """Runs `service.presets.hubs.fetch` and watches it.
+    """Runs `electra_serve.presets.hubs.fetch` and watches it.
 
     Args:
         limits: When to end it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.presets.hubs.failure import TRANSIENT, Failure
+from electra_serve.presets.hubs.failure import TRANSIENT, Failure
 
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 30.0
@@ -22,7 +22,7 @@ def delay_s(failure: Failure, attempt: int, attempts: int) -> float | None:
         attempts: Most attempts in all.
 
     Example:
-        >>> from service.presets.hubs.failure import FailureKind
+        >>> from electra_serve.presets.hubs.failure import FailureKind
         >>> outage = Failure(FailureKind.UNAVAILABLE, "HTTP 503")
         >>> [delay_s(outage, attempt, attempts=3) for attempt in (1, 2, 3)]
         [1.0, 2.0, None]

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.errors import PresetError
-from service.presets.catalog import CatalogPreset, find
-from service.presets.folder import BACKBONE_CLASSES, PresetFolder, read_preset_folder
-from service.presets.hubs.cache import PresetCache
-from service.presets.hubs.fetcher import Fetcher, HubError
-from service.presets.hubs.handle import Handle, Hub, parse_handle
-from service.presets.hubs.manifest import verify
+from electra_serve.errors import PresetError
+from electra_serve.presets.catalog import CatalogPreset, find
+from electra_serve.presets.folder import BACKBONE_CLASSES, PresetFolder, read_preset_folder
+from electra_serve.presets.hubs.cache import PresetCache
+from electra_serve.presets.hubs.fetcher import Fetcher, HubError
+from electra_serve.presets.hubs.handle import Handle, Hub, parse_handle
+from electra_serve.presets.hubs.manifest import verify
 
 
 class HubSource:

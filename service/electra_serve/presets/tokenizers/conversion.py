@@ -12,17 +12,17 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from service.errors import PresetError
-from service.presets.checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
-from service.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE, PresetFolder
-from service.presets.keras_tokenizer import KerasTokenizerFiles, TokenizerConfig, read_keras_tokenizer
-from service.presets.transformers_files import (
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE, PresetFolder
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizerFiles, TokenizerConfig, read_keras_tokenizer
+from electra_serve.presets.tokenizers.transformers import AddedPiece, TransformersTokenizerConfig
+from electra_serve.presets.tokenizers.transformers_files import (
     SPECIAL_TOKENS,
     read_transformers_tokenizer,
     write_transformers_tokenizer,
 )
-from service.presets.transformers_tokenizer import AddedPiece, TransformersTokenizerConfig
-from service.presets.weights import PresetFormat
+from electra_serve.presets.transformers_checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
+from electra_serve.presets.weight_files.open import PresetFormat
 
 TOKENIZER_FILES: Final[dict[PresetFormat, tuple[str, ...]]] = {
     "keras": (TOKENIZER_FILE, VOCABULARY_FILE),

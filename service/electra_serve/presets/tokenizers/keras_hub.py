@@ -22,11 +22,11 @@ from typing import Final
 from tokenizers import Tokenizer as PieceTokenizer
 from tokenizers.models import WordPiece
 
-from service.errors import PresetError
-from service.presets.files import read_json, read_lines
-from service.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
-from service.presets.packing import Packer, TextOrPair, TokenizedText, cut_as_keras_hub
-from service.presets.words import WordSplitter, fold_case, strip_accents
+from electra_serve.errors import PresetError
+from electra_serve.presets.files import read_json, read_lines
+from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
+from electra_serve.presets.tokenizers.pairs import Packer, TextOrPair, TokenizedText, cut_as_keras_hub
+from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case, strip_accents
 
 TOKENIZER_CLASSES: Final = frozenset({"keras_hub>ElectraTokenizer", "keras_nlp>ElectraTokenizer"})
 MAX_VOCABULARY_BYTES: Final = 64 * 2**20
@@ -97,7 +97,7 @@ class KerasTokenizer:
         )
 
     def encode(self, texts: Sequence[TextOrPair], *, max_length: int, truncate: bool) -> TokenizedText:
-        """See `service.presets.tokenizer.Tokenizer.encode`."""
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
         limit = max_length if truncate else None
         rows = ([self._ids(part, limit) for part in ((text,) if isinstance(text, str) else text)] for text in texts)
         return self._packer.pack(rows, limit)

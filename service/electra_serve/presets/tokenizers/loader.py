@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from service.errors import PresetError
-from service.presets.folder import PresetFolder
-from service.presets.keras_tokenizer import KerasTokenizer, read_keras_tokenizer
-from service.presets.packing import TextOrPair, TokenizedText
-from service.presets.transformers_files import read_transformers_tokenizer
-from service.presets.transformers_tokenizer import TransformersTokenizer
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, read_keras_tokenizer
+from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
+from electra_serve.presets.tokenizers.transformers import TransformersTokenizer
+from electra_serve.presets.tokenizers.transformers_files import read_transformers_tokenizer
 
 
 class Tokenizer(Protocol):

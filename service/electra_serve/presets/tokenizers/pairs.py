@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.tensors import Int32Array
+from electra_serve.tensors import Int32Array
 
 TextOrPair = str | tuple[str, str]
 Ids = Sequence[int]

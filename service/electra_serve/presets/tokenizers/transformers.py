@@ -18,8 +18,8 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from service.errors import PresetError
-from service.presets.packing import Ids, Packer, TextOrPair, TokenizedText, cut_as_transformers
+from electra_serve.errors import PresetError
+from electra_serve.presets.tokenizers.pairs import Ids, Packer, TextOrPair, TokenizedText, cut_as_transformers
 
 WINDOW_CHARACTERS_PER_ID: Final = 16
 """How much of a long text is looked at first for each id that can stay. English has about four."""
@@ -100,7 +100,7 @@ class TransformersTokenizer:
         self._spaced = any(" " in piece.content for piece in config.added.values())
 
     def encode(self, texts: Sequence[TextOrPair], *, max_length: int, truncate: bool) -> TokenizedText:
-        """See `service.presets.tokenizer.Tokenizer.encode`."""
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
         limit = max_length if truncate else None
         return self._packer.pack((self._parts(text, limit) for text in texts), limit)
 

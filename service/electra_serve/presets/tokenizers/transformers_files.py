@@ -16,12 +16,12 @@ from typing import Any, Final
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.processors import TemplateProcessing
 
-from service.errors import PresetError
-from service.presets.checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
-from service.presets.config import LIMITS
-from service.presets.files import read_json, read_lines
-from service.presets.folder import TOKENIZER_FILE
-from service.presets.transformers_tokenizer import AddedPiece, TransformersTokenizerConfig, build_pipeline
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import LIMITS
+from electra_serve.presets.files import read_json, read_lines
+from electra_serve.presets.folder import TOKENIZER_FILE
+from electra_serve.presets.tokenizers.transformers import AddedPiece, TransformersTokenizerConfig, build_pipeline
+from electra_serve.presets.transformers_checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
 
 MAX_TOKENIZER_BYTES: Final = 64 * 2**20
 SPECIAL_TOKENS: Final[Mapping[str, str]] = {

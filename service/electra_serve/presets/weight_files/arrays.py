@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import PresetError
+from electra_serve.errors import PresetError
 
 
 class WeightArrays(Protocol):

@@ -15,9 +15,9 @@ import h5py
 import ml_dtypes
 from numpy.typing import NDArray
 
-from service.errors import PresetError
-from service.presets.arrays import require_finite
-from service.presets.config import BackboneConfig
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.weight_files.arrays import require_finite
 
 LAYER_PREFIX: Final = "layers/transformer_encoder"
 

@@ -6,7 +6,8 @@
 A dense layer's kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch; attention kernels have their
 heads as an axis of their own in Keras. Everything else differs in its name alone.
 
-Knows no file: `service.presets.safetensors_file` reads by this table, `service.model.saving` writes by it.
+Knows no file: `electra_serve.presets.weight_files.safetensors` reads by this table, `electra_serve.model.saving`
+writes by it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
-from service.errors import PresetError
-from service.presets.config import BackboneConfig
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
 
 PREFIX: Final = "electra."
 """What a checkpoint with a head puts before the encoder's names."""

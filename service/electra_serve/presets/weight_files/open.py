@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from service.presets.arrays import WeightArrays
-from service.presets.config import BackboneConfig
-from service.presets.convert import pooler_paths
-from service.presets.hdf5_file import open_hdf5
-from service.presets.safetensors_file import open_safetensors
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.weight_files.arrays import WeightArrays
+from electra_serve.presets.weight_files.hdf5 import open_hdf5
+from electra_serve.presets.weight_files.names import pooler_paths
+from electra_serve.presets.weight_files.safetensors import open_safetensors
 
 PresetFormat = Literal["keras", "transformers"]
 Weights = Literal["pretrained", "random"]

@@ -14,10 +14,10 @@ from typing import Any, Final
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from service.errors import PresetError
-from service.presets.arrays import require_finite
-from service.presets.config import BackboneConfig
-from service.presets.convert import Counterpart, canonical_names, counterparts, pooler_paths
+from electra_serve.errors import PresetError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.weight_files.arrays import require_finite
+from electra_serve.presets.weight_files.names import Counterpart, canonical_names, counterparts, pooler_paths
 
 FLOAT_TYPES: Final = ("F64", "F32", "F16", "BF16")
 

@@ -10,15 +10,15 @@ import grpc
 import pytest
 import structlog
 
-from service.api.grpc.server import GrpcServer
-from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from service.api.observer import Observer
-from service.metrics import Metrics
-from service.settings import GrpcSettings
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.settings.schema import GrpcSettings
 from tests.unit.api.grpc.fake_service import FakeService
 
 if TYPE_CHECKING:
-    from service.api.grpc.stubs.electra.v1.encoder_pb2_grpc import EncoderServiceAsyncStub
+    from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceAsyncStub
 
 SETTINGS = GrpcSettings(port=0, max_stream_requests=2, max_request_bytes=4096, max_message_bytes=8192)
 MAX_SEQUENCES = 8

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from service.errors import ModelNotFound, ServiceError
-from service.inference import EncodeRequest, EncodeResult
-from service.model_info import ModelInfo, ModelLimits, ModelState
-from service.presets.config import BackboneConfig
-from service.tensors import Output, Outputs, RowOutput, TokenInput
+from electra_serve.errors import ModelNotFound, ServiceError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
+from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput
 
 HIDDEN_DIM = 4
 CONFIG = BackboneConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.grpc.call import host_of
+from electra_serve.api.grpc.call import host_of
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.grpc.codec import OUTPUTS, count, to_input, to_outputs
-from service.api.grpc.strict import parse
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
-from service.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
+from electra_serve.api.grpc.decode import OUTPUTS, count, to_input, to_outputs
+from electra_serve.api.grpc.parsing import parse
+from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request, tensor, tokens
 
 

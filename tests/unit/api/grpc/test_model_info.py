@@ -6,10 +6,10 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from service.api.grpc.model_info import STATES, from_model_info
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.model_info import ModelInfo, ModelLimits, ModelState
-from service.presets.config import BackboneConfig
+from electra_serve.api.grpc.model_info import STATES, from_model_info
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
 from tests.unit.api.grpc.fake_service import CONFIG, LOADING, READY
 
 

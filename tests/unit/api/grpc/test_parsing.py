@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.grpc.strict import parse, refuse_unknown_fields
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.errors import MalformedRequest
+from electra_serve.api.grpc.parsing import parse, refuse_unknown_fields
+from electra_serve.errors import MalformedRequest
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
 
 

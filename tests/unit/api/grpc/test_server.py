@@ -11,10 +11,10 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.errors import Overloaded, StartupError
-from service.settings import GrpcSettings
+from electra_serve.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
+from electra_serve.errors import Overloaded, StartupError
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.settings.schema import GrpcSettings
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import request

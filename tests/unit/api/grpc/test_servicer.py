@@ -9,12 +9,12 @@ import grpc
 import numpy as np
 import pytest
 
-from service import errors
-from service.api.grpc.servicer import SERVICE_NAME, EncoderServicer
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import to_floats
-from service.inference import EncodeRequest, Priority
-from service.tensors import DEFAULT_OUTPUTS, Output, TextInput
+from electra_serve import errors
+from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from electra_serve.api.grpc.tensor import to_floats
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput
 from tests.unit.api.grpc.conftest import Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request

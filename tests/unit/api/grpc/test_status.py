@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from service import errors
-from service.api.grpc.status import STATUS, code_of, details, from_error, trailing_metadata
+from electra_serve import errors
+from electra_serve.api.grpc.status import STATUS, code_of, details, from_error, trailing_metadata
 
 NAMES = {
     "MalformedRequest": "INVALID_ARGUMENT",

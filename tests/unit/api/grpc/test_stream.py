@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from service.api.grpc.answer import Parts
-from service.api.grpc.servicer import SERVICE_NAME
-from service.api.grpc.stream import EncodeStream
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.observer import Observation
-from service.errors import Cancelled, Overloaded
-from service.inference import EncodeRequest, Priority
+from electra_serve.api.grpc.render import Parts
+from electra_serve.api.grpc.servicer import SERVICE_NAME
+from electra_serve.api.grpc.stream import EncodeStream
+from electra_serve.errors import Cancelled, Overloaded
+from electra_serve.observability.requests import Observation
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.service import EncodeRequest, Priority
 from tests.unit.api.grpc.conftest import Running, observer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item

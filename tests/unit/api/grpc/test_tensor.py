@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.tensor import from_floats, from_integers, to_floats, to_rows
-from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.api.grpc.tensor import from_floats, from_integers, to_floats, to_rows
+from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, tensor
 
 INT32, INT64, FLOAT32 = pb.DATA_TYPE_INT32, pb.DATA_TYPE_INT64, pb.DATA_TYPE_FLOAT32

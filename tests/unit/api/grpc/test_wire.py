@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as pb
-from service.api.grpc.wire import refuse_bulk
-from service.errors import PayloadTooLarge
+from electra_serve.api.grpc.wire import refuse_bulk
+from electra_serve.errors import PayloadTooLarge
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 
 
 def tensors(count: int) -> bytes:

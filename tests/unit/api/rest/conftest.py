@@ -11,11 +11,11 @@ import structlog
 from fastapi import FastAPI
 from structlog.testing import CapturingLogger
 
-from service.api.callers import ANYONE, Callers
-from service.api.observer import Observer
-from service.api.rest.app import create_app
-from service.metrics import Metrics
-from service.settings import RestSettings
+from electra_serve.api.rest.app import create_app
+from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
 SETTINGS = RestSettings(max_body_bytes=4096)

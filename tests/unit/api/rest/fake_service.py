@@ -6,11 +6,11 @@ import asyncio
 
 import numpy as np
 
-from service.errors import ModelNotFound, ServiceError
-from service.inference import EncodeRequest, EncodeResult
-from service.model_info import ModelInfo, ModelLimits, ModelState
-from service.presets.config import BackboneConfig
-from service.tensors import Float32Array, Output, RowOutput, TokenInput
+from electra_serve.errors import ModelNotFound, ServiceError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
+from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.tensors import Float32Array, Output, RowOutput, TokenInput
 
 CONFIG = BackboneConfig(
     vocab_size=100, num_layers=1, num_heads=1, hidden_dim=2, embedding_dim=2, intermediate_dim=4, max_sequence_length=16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.errors import ServiceError
+from electra_serve.errors import ServiceError
 
 
 def refusal(work: Callable[[], object]) -> ServiceError | None:

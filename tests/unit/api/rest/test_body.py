@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.api.rest.body import SlowBody, parse_json, read_body
-from service.errors import Cancelled, MalformedRequest, PayloadTooLarge
-from service.settings import RestSettings
+from electra_serve.api.rest.body import SlowBody, parse_json, read_body
+from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
 from tests.unit.api.rest.refusals import refusal
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.rest.bulk import MAX_KEYS, refuse_bulk
-from service.errors import MalformedRequest, PayloadTooLarge
+from electra_serve.api.rest.bulk import MAX_KEYS, refuse_bulk
+from electra_serve.errors import MalformedRequest, PayloadTooLarge
 
 MAX_SEQUENCES = 4
 MAX_LISTS = 3 * (MAX_SEQUENCES + 1) + 1

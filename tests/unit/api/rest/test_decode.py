@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.rest.decode import Sender, decode
-from service.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
-from service.inference import Priority
-from service.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
+from electra_serve.api.rest.decode import Sender, decode
+from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
+from electra_serve.serving.service import Priority
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
 from tests.unit.api.rest.refusals import refusal
 from tests.unit.api.rest.strategies import json_values
 

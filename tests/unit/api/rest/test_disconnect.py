@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from service.api.rest.disconnect import unless_disconnected
-from service.errors import Cancelled, Overloaded
+from electra_serve.api.rest.disconnect import unless_disconnected
+from electra_serve.errors import Cancelled, Overloaded
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, settle
 
 PATIENCE_S = 10

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import errors
-from service.api.rest.encode import LARGE_BODY_BYTES
-from service.inference import Priority
-from service.settings import RestSettings
-from service.tensors import TextInput, TokenInput
+from electra_serve import errors
+from electra_serve.api.rest.encode import LARGE_BODY_BYTES
+from electra_serve.serving.service import Priority
+from electra_serve.settings.schema import RestSettings
+from electra_serve.tensors import TextInput, TokenInput
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, http_scope, settle
 from tests.unit.api.rest.conftest import SETTINGS, Rest, connect
 from tests.unit.api.rest.strategies import json_values

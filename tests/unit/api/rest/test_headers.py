@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from service.api.rest.request_headers import timeout_s
-from service.errors import MalformedRequest
+from electra_serve.api.rest.headers import timeout_s
+from electra_serve.errors import MalformedRequest
 
 
 def test_nothing_said_means_no_deadline() -> None:

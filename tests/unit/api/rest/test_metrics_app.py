@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import structlog
 
-from service.api.observer import Observer
-from service.api.rest.app import create_app, create_metrics_app
-from service.metrics import Metrics
-from service.settings import RestSettings
+from electra_serve.api.rest.app import create_app, create_metrics_app
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import Observer
+from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.conftest import connect
 from tests.unit.api.rest.fake_service import FakeEncodeService
 

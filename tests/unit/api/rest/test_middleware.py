@@ -4,7 +4,7 @@ import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.api.rest.boundary import Boundary, request_id
+from electra_serve.api.rest.middleware import Boundary, request_id
 from tests.unit.api.rest.asgi import Wire, http_scope
 
 

@@ -11,12 +11,12 @@ from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
 from structlog.testing import LogCapture
 
-from service import __version__
-from service.api.callers import Callers
-from service.api.keys import KeyRing
-from service.api.rest import examples
-from service.api.rest.problem import KINDS
-from service.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
+from electra_serve import __version__
+from electra_serve.api.rest import examples
+from electra_serve.api.rest.problems import KINDS
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Callers
+from electra_serve.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
 from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]

@@ -8,11 +8,11 @@ import socket
 import httpx
 import pytest
 
-from service.api.rest.bare import bare_app
-from service.api.rest.port import HttpPort
-from service.api.rest.server import HttpServer
-from service.errors import StartupError
-from service.settings import RestSettings
+from electra_serve.api.rest.base_app import bare_app
+from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.server import HttpServer
+from electra_serve.errors import StartupError
+from electra_serve.settings.schema import RestSettings
 
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 

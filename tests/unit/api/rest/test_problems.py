@@ -6,10 +6,10 @@ import math
 import orjson
 import pytest
 
-from service import errors
-from service.api.rest.body import SlowBody
-from service.api.rest.problem import KINDS, problem_response
-from service.api.rest.protocol import ConnectionsFull
+from electra_serve import errors
+from electra_serve.api.rest.body import SlowBody
+from electra_serve.api.rest.problems import KINDS, problem_response
+from electra_serve.api.rest.protocol import ConnectionsFull
 
 # As the design has it, written out again: the table must not be checked against itself.
 STATUSES = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
-from service.api.rest.protocol import MAX_PIPELINED, MAX_SURPLUS
-from service.api.rest.server import HttpServer
-from service.errors import Overloaded
-from service.settings import RestSettings
+from electra_serve.api.rest.protocol import MAX_PIPELINED, MAX_SURPLUS
+from electra_serve.api.rest.server import HttpServer
+from electra_serve.errors import Overloaded
+from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.conftest import Rest
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, pieces, render
-from service.inference import EncodeResult
-from service.tensors import Float32Array, Output, Outputs, RowOutput
+from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, pieces, render
+from electra_serve.serving.service import EncodeResult
+from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = hnp.arrays(np.float32, 3, elements=finite)

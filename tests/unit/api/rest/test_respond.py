@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.rest.respond import JsonChunks, json_response
+from electra_serve.api.rest.respond import JsonChunks, json_response
 from tests.unit.api.rest.asgi import Wire, http_scope
 from tests.unit.api.rest.fake_service import READY_MODEL
 

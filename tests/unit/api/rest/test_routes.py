@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.exceptions import HTTPException
 
-from service.metrics import Metrics
+from electra_serve.observability.metrics import Metrics
 from tests.unit.api.rest.asgi import Wire, http_scope
 from tests.unit.api.rest.conftest import Rest, connect
 

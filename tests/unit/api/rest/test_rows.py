@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.rest.rows import id_rows, text_rows
-from service.errors import InvalidInput, MalformedRequest
+from electra_serve.api.rest.rows import id_rows, text_rows
+from electra_serve.errors import InvalidInput, MalformedRequest
 from tests.unit.api.rest.refusals import refusal
 from tests.unit.api.rest.strategies import json_values
 

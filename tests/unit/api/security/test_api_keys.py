@@ -11,10 +11,10 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from service.api.callers import Callers, credential
-from service.api.keys import MIN_KEY_CHARACTERS, KeyRing
-from service.api.renewed import LOOK_S, SETTLE_S
-from service.errors import SettingsError, Unauthenticated
+from electra_serve.api.security.api_keys import MIN_KEY_CHARACTERS, KeyRing
+from electra_serve.api.security.authentication import Callers, credential
+from electra_serve.api.security.reloading import LOOK_S, SETTLE_S
+from electra_serve.errors import SettingsError, Unauthenticated
 
 SHOP, DESK = "shop-0123456789abcdef", "desk+/~._-0123456789=="
 NOW = 1_700_000_000.0

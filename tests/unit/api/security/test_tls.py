@@ -16,13 +16,13 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from service.api.callers import Callers
-from service.api.grpc.server import GrpcServer
-from service.api.rest.server import HttpServer
-from service.api.tls import ServerTls, TlsFiles
-from service.client import AsyncElectraClient, AsyncGrpcElectraClient, RetryPolicy, Tls, TransportError
-from service.errors import SettingsError, Unauthenticated
-from service.settings import GrpcSettings, RestSettings
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.tls import ServerTls, TlsFiles
+from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, RetryPolicy, Tls, TransportError
+from electra_serve.errors import SettingsError, Unauthenticated
+from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.base import ShapeGrid
-from service.engine.fixed_grid import GROWTH, LENGTH_STEP, fixed_grid
-from service.tensors import BatchShape
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.engine.keras.buckets import GROWTH, LENGTH_STEP, fixed_grid
+from electra_serve.tensors import BatchShape
 
 grids = st.builds(ShapeGrid, st.integers(1, 64), st.integers(1, 1024), max_tokens=st.none() | st.integers(1, 9000))
 

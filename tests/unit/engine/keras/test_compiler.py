@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from service.engine.keras_backend import DTYPES
-from service.engine.tensorflow import COMPILERS, choose_compiler
-from service.settings import ModelSettings
+from electra_serve.engine.keras.backend import DTYPES
+from electra_serve.engine.keras.tensorflow import COMPILERS, choose_compiler
+from electra_serve.settings.schema import ModelSettings
 
 
 def test_the_table_is_complete() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.placement import choose_devices
-from service.errors import EngineUnavailable
+from electra_serve.engine.keras.placement import choose_devices
+from electra_serve.errors import EngineUnavailable
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
-from service.tensors import TOKEN_OUTPUTS, Batch, Output, Outputs
+from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Output, Outputs
 
 SUBSETS = [frozenset(chosen) for chosen in chain.from_iterable(combinations(Output, size) for size in range(1, 5))]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine.base import Engine, ShapeGrid
-from service.engine.openvino.build import build_engines
-from service.errors import EngineUnavailable
-from service.model.backbone import ElectraBackbone
-from service.model.initializers import randomise
-from service.model.outputs import compute_outputs
-from service.presets.config import BackboneConfig
-from service.presets.folder import PresetFolder, read_preset_folder
-from service.settings import ModelSettings
-from service.tensors import Batch, Float32Array, Output, Outputs
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.openvino.build import build_engines
+from electra_serve.errors import EngineUnavailable
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.initializers import randomise
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.folder import PresetFolder, read_preset_folder
+from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import Batch, Float32Array, Output, Outputs
 
 SMALL = BackboneConfig(
     vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import main
+from electra_serve.cli.main import main
 
 SERVES = """
 import sys
-from service.engine.factory import load_model
-from service.settings import BatchingSettings, ModelSettings
+from electra_serve.engine.factory import load_model
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
 forks = []
 sys.addaudithook(lambda event, _: forks.append(event) if event == "os.fork" else None)

@@ -13,10 +13,10 @@ import pytest
 MEASURES: Final = """
 import ctypes, gc, json, sys
 import numpy as np
-from service.engine.factory import load_model
-from service.engine.openvino import compile
-from service.settings import BatchingSettings, ModelSettings
-from service.tensors import Batch, Output
+from electra_serve.engine.factory import load_model
+from electra_serve.engine.openvino import compile
+from electra_serve.settings.schema import BatchingSettings, ModelSettings
+from electra_serve.tensors import Batch, Output
 
 class Counts(ctypes.Structure):  # mallinfo2(3)
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"

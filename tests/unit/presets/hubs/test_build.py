@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import PresetError, SettingsError
-from service.presets.catalog import CATALOG
-from service.presets.hubs.build import build_hubs
-from service.presets.hubs.cache import default_cache_dir
-from service.settings import HubSettings, hub_settings_from_environment
+from electra_serve.errors import PresetError, SettingsError
+from electra_serve.presets.catalog import CATALOG
+from electra_serve.presets.hubs.build import build_hubs
+from electra_serve.presets.hubs.cache import default_cache_dir
+from electra_serve.settings.schema import HubSettings, hub_settings_from_environment
 
 PROGRAM = """
 import sys
-import service.bootstrap, service.cli
-from service.presets.sources import resolve_preset
+import electra_serve.server.bootstrap, electra_serve.cli.main
+from electra_serve.presets.sources import resolve_preset
 resolve_preset("electra_demo")
 print(*sorted({"huggingface_hub", "kagglehub", "requests", "httpx2"} & set(sys.modules)))
 """

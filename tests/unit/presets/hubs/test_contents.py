@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import PresetError
-from service.presets.hubs.contents import check_content
-from tests.golden.reader import GOLDEN
+from electra_serve.errors import PresetError
+from electra_serve.presets.hubs.contents import check_content
+from tests.data.reader import GOLDEN
 
 HDF5 = (GOLDEN / "below" / "model.weights.h5").read_bytes()
 

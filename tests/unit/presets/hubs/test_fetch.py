@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from service.presets.hubs.fetch import fetch, make_client
-from service.presets.hubs.files import STAGED
-from service.presets.hubs.handle import Handle
-from tests.golden.reader import GOLDEN
+from electra_serve.presets.hubs.fetch import fetch, make_client
+from electra_serve.presets.hubs.files import STAGED
+from electra_serve.presets.hubs.handle import Handle
+from tests.data.reader import GOLDEN
 
 NAMES = ["config.json", "metadata.json", "model.weights.h5"]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import PresetError
-from service.presets.hubs.cache import PresetCache
-from service.presets.hubs.failure import Failure, FailureKind, FetchError
-from service.presets.hubs.fetcher import Fetcher, HubError, RetryLimits
-from service.presets.hubs.files import STAGED
-from service.presets.hubs.handle import Handle
-from service.presets.hubs.manifest import MANIFEST_FILE
-from service.presets.hubs.process import Fetched
+from electra_serve.errors import PresetError
+from electra_serve.presets.hubs.cache import PresetCache
+from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.presets.hubs.fetcher import Fetcher, HubError, RetryLimits
+from electra_serve.presets.hubs.files import STAGED
+from electra_serve.presets.hubs.handle import Handle
+from electra_serve.presets.hubs.manifest import MANIFEST_FILE
+from electra_serve.presets.hubs.process import Fetched
+from tests.data.reader import GOLDEN
 from tests.fakes import FakeClock
-from tests.golden.reader import GOLDEN
 
 HANDLE = Handle("kaggle", "org/electra/keras/tiny", "2")
 MOVING = Handle("kaggle", "org/electra/keras/tiny")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.presets.hubs.failure import FailureKind, FetchError
-from service.presets.hubs.files import MAX_SHARDS, fetch_files, shards
+from electra_serve.presets.hubs.failure import FailureKind, FetchError
+from electra_serve.presets.hubs.files import MAX_SHARDS, fetch_files, shards
 
 
 class FakeRepository:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import PresetError
-from service.presets.hubs.cache import PresetCache
-from service.presets.hubs.handle import Handle, parse_handle
+from electra_serve.errors import PresetError
+from electra_serve.presets.hubs.cache import PresetCache
+from electra_serve.presets.hubs.handle import Handle, parse_handle
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

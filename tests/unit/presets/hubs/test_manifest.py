@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import PresetError
-from service.presets.digest import sha256_of, sha256_of_files
-from service.presets.hubs.manifest import (
+from electra_serve.errors import PresetError
+from electra_serve.presets.digest import sha256_of, sha256_of_files
+from electra_serve.presets.hubs.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     Manifest,
@@ -20,7 +20,7 @@ from service.presets.hubs.manifest import (
     verify,
     write_manifest,
 )
-from tests.golden.reader import GOLDEN
+from tests.data.reader import GOLDEN
 
 NAMES = ("config.json", "metadata.json", "model.weights.h5")
 

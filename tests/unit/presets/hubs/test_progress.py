@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from service.presets.hubs.progress import EVERY_S, ProgressBar, ProgressLog
+from electra_serve.presets.hubs.progress import EVERY_S, ProgressBar, ProgressLog
 from tests.fakes import FakeClock
 
 

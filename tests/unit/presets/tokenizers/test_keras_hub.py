@@ -13,13 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import PresetError
-from service.presets.folder import VOCABULARY_FILE
-from service.presets.keras_tokenizer import MAX_VOCABULARY_BYTES, MAX_WORD_CHARACTERS, KerasTokenizer, TokenizerConfig
-from service.presets.packing import cut_as_keras_hub
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import Tokenizer, load_tokenizer
-from tests.golden.reader import GOLDEN
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import VOCABULARY_FILE
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.keras_hub import (
+    MAX_VOCABULARY_BYTES,
+    MAX_WORD_CHARACTERS,
+    KerasTokenizer,
+    TokenizerConfig,
+)
+from electra_serve.presets.tokenizers.loader import Tokenizer, load_tokenizer
+from electra_serve.presets.tokenizers.pairs import cut_as_keras_hub
+from tests.data.reader import GOLDEN
 
 CLS, SEP = 101, 102
 NO_LIMIT = 10**6

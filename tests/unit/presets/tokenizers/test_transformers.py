@@ -13,23 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import PresetError
-from service.presets.folder import VOCABULARY_FILE
-from service.presets.sources import resolve_preset
-from service.presets.tokenizer import Tokenizer, load_tokenizer
-from service.presets.transformers_files import (
-    SETTINGS,
-    SPECIAL_TOKENS,
-    read_transformers_tokenizer,
-    write_transformers_tokenizer,
-)
-from service.presets.transformers_tokenizer import (
+from electra_serve.errors import PresetError
+from electra_serve.presets.folder import VOCABULARY_FILE
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.loader import Tokenizer, load_tokenizer
+from electra_serve.presets.tokenizers.transformers import (
     WINDOW_CHARACTERS_PER_ID,
     AddedPiece,
     TransformersTokenizer,
     TransformersTokenizerConfig,
 )
-from tests.golden.reader import GOLDEN, TRANSFORMERS
+from electra_serve.presets.tokenizers.transformers_files import (
+    SETTINGS,
+    SPECIAL_TOKENS,
+    read_transformers_tokenizer,
+    write_transformers_tokenizer,
+)
+from tests.data.reader import GOLDEN, TRANSFORMERS
 
 CLS, SEP, MASK = 101, 102, 103
 NO_LIMIT = 10**6

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.presets.words import WordSplitter, fold_case, strip_accents
+from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case, strip_accents
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from typing import Final
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
-from service import errors
-from service.api.rest.admin import BATCHES_PATH, MODELS_PATH, AdminEndpoints
-from service.api.rest.bare import bare_app
-from service.api.rest.body import JSON_MEDIA_TYPE, SlowBody
-from service.api.rest.openapi import JsonObject, Responses, json_answer, problems, schema_of
-from service.api.rest.schemas import Problem
-from service.batching.record import BatchRecord
-from service.model_info import ModelStatus
-from service.settings import ModelSettings
+from electra_serve import errors
+from electra_serve.api.rest.admin.endpoints import BATCHES_PATH, MODELS_PATH, AdminEndpoints
+from electra_serve.api.rest.base_app import bare_app
+from electra_serve.api.rest.body import JSON_MEDIA_TYPE, SlowBody
+from electra_serve.api.rest.openapi import JsonObject, Responses, json_answer, problems, schema_of
+from electra_serve.api.rest.schemas import Problem
+from electra_serve.batching.flight_recorder import BatchRecord
+from electra_serve.serving.model_info import ModelStatus
+from electra_serve.settings.schema import ModelSettings
 
 _ALWAYS: Final = (errors.InternalError,)
 _BEGINNING: Final = (*_ALWAYS, errors.ModelNotReady, errors.ShuttingDown, errors.Conflict)

@@ -19,17 +19,17 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.callers import Callers
-from service.api.rest.body import parse_json, read_body
-from service.api.rest.boundary import request_id
-from service.api.rest.caller import caller_of
-from service.api.rest.model_settings import changed_model, new_model
-from service.api.rest.respond import json_response
-from service.batching.record import BatchRecord
-from service.changes import Underway
-from service.errors import InternalError, ServiceError
-from service.model_info import ModelStatus
-from service.settings import ModelSettings, RestSettings
+from electra_serve.api.rest.admin.model_settings import changed_model, new_model
+from electra_serve.api.rest.body import parse_json, read_body
+from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.middleware import request_id
+from electra_serve.api.rest.respond import json_response
+from electra_serve.api.security.authentication import Callers
+from electra_serve.batching.flight_recorder import BatchRecord
+from electra_serve.errors import InternalError, ServiceError
+from electra_serve.serving.manager import Underway
+from electra_serve.serving.model_info import ModelStatus
+from electra_serve.settings.schema import ModelSettings, RestSettings
 
 MODELS_PATH: Final = "/admin/v1/models"
 BATCHES_PATH: Final = "/admin/v1/flight-recorder"
@@ -45,14 +45,14 @@ WaitSeconds = Annotated[
 
 
 class Administration(Protocol):
-    """What the endpoints need: `service.changes.ModelChanges` fits, and so does a fake."""
+    """What the endpoints need: `electra_serve.serving.manager.ModelChanges` fits, and so does a fake."""
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model."""
         ...
 
     def status(self, name: str) -> ModelStatus:
-        """One model; raises `service.errors.ModelNotFound`."""
+        """One model; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
     def batches(self) -> Mapping[str, Sequence[BatchRecord]]:
@@ -60,11 +60,11 @@ class Administration(Protocol):
         ...
 
     def settings(self, name: str) -> ModelSettings:
-        """What one model is loaded by; raises `service.errors.ModelNotFound`."""
+        """What one model is loaded by; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
     def load(self, settings: ModelSettings) -> Underway:
-        """Begins to load a model under a new name; raises a `service.errors.ServiceError` where it cannot begin."""
+        """Begins to load a model under a new name; raises a `ServiceError` where it cannot begin."""
         ...
 
     def reload(self, settings: ModelSettings) -> Underway:

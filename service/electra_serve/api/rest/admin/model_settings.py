@@ -7,8 +7,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from service.errors import InvalidInput, MalformedRequest
-from service.settings import ModelSettings
+from electra_serve.errors import InvalidInput, MalformedRequest
+from electra_serve.settings.schema import ModelSettings
 
 _UNKNOWN: Final = "extra_forbidden"
 _OURS: Final = "Value error, "

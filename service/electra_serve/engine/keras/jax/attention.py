@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from service.engine.base import ShapeGrid
-from service.model.attention import MASKED_SCORE, Attend
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.model.attention import MASKED_SCORE, Attend
 
 TOLERANCE: Final = 0.05
 """Largest difference of one number from plain attention's; both are means of standard normal values. Either type rounds
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def cudnn_attention(query: Any, key: Any, value: Any, bias: Any | None) -> Any:
-    """cuDNN's: see `service.model.attention.Attend`."""
+    """cuDNN's: see `electra_serve.model.attention.Attend`."""
     batch, length = query.shape[:2]
     mask = None if bias is None else jnp.broadcast_to(bias > MASKED_SCORE, (batch, 1, length, length))
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")

@@ -6,15 +6,15 @@ from typing import Any
 
 import jax
 
-from service.engine.base import Engine, ShapeGrid
-from service.engine.fixed_grid import fixed_grid
-from service.engine.jax.engine import JaxEngine
-from service.engine.keras_backend import require_dtype
-from service.engine.placement import choose_devices, device_index
-from service.errors import EngineUnavailable
-from service.model.loading import load_backbone
-from service.presets.folder import PresetFolder
-from service.settings import ModelSettings
+from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.keras.backend import require_dtype
+from electra_serve.engine.keras.buckets import fixed_grid
+from electra_serve.engine.keras.jax.engine import JaxEngine
+from electra_serve.engine.keras.placement import choose_devices, device_index
+from electra_serve.errors import EngineUnavailable
+from electra_serve.model.loading import load_backbone
+from electra_serve.presets.folder import PresetFolder
+from electra_serve.settings.schema import ModelSettings
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:

@@ -1,9 +1,9 @@
 """Runs a backbone that Keras has on JAX, compiled by XLA before the first request.
 
-Both programs (`service.engine.programs`) are compiled ahead of time for every shape of the grid, and a run only looks
-one up: there is nothing left in it that could trace or compile. Weights lie on the device and are passed as arguments;
-baked into programs they would be there once for each. One array goes to the device, and just the outputs asked for
-come back.
+Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape of the grid, and a
+run only looks one up: there is nothing left in it that could trace or compile. Weights lie on the device and are
+passed as arguments; baked into programs they would be there once for each. One array goes to the device, and just the
+outputs asked for come back.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import jax
 import keras
 import numpy as np
 
-from service.engine.base import EngineSignature, ShapeGrid
-from service.engine.bounds import InputBounds
-from service.engine.calibration import full_batch
-from service.engine.cores import usable_cores
-from service.engine.jax.attention import choose_attention
-from service.engine.programs import PROGRAMS, program_of, stack_inputs, to_model_output
-from service.model.attention import Attend
-from service.model.backbone import ElectraBackbone
-from service.model.outputs import compute_outputs
-from service.tensors import Batch, BatchShape, ModelOutput, Outputs
+from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.engine.input_checks import InputBounds
+from electra_serve.engine.keras.jax.attention import choose_attention
+from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
+from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.threads import usable_cores
+from electra_serve.model.attention import Attend
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.outputs import compute_outputs
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 NO_MEMORY: Final = "RESOURCE_EXHAUSTED"
 """The status that XLA's errors begin with where memory is short: JAX has one type for all of them."""

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2
+from electra_serve.proto.electra.v1 import encoder_pb2 as electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in service/api/grpc/stubs/electra/v1/encoder_pb2_grpc.py depends on'
+        + ' but the generated code in electra_serve/proto/electra/v1/encoder_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,23 +37,23 @@ class EncoderServiceStub:
         """
         self.Encode = channel.unary_unary(
                 '/electra.v1.EncoderService/Encode',
-                request_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.SerializeToString,
-                response_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.FromString,
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.FromString,
                 _registered_method=True)
         self.EncodeStream = channel.stream_stream(
                 '/electra.v1.EncoderService/EncodeStream',
-                request_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
-                response_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/electra.v1.EncoderService/ListModels',
-                request_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/electra.v1.EncoderService/GetModel',
-                request_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.FromString,
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.FromString,
                 _registered_method=True)
 
 
@@ -97,23 +97,23 @@ def add_EncoderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Encode': grpc.unary_unary_rpc_method_handler(
                     servicer.Encode,
-                    request_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.FromString,
-                    response_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.SerializeToString,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.SerializeToString,
             ),
             'EncodeStream': grpc.stream_stream_rpc_method_handler(
                     servicer.EncodeStream,
-                    request_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.FromString,
-                    response_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.SerializeToString,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.FromString,
-                    response_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.SerializeToString,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
-                    request_deserializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.FromString,
-                    response_serializer=service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.SerializeToString,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -142,8 +142,8 @@ class EncoderService:
             request,
             target,
             '/electra.v1.EncoderService/Encode',
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.SerializeToString,
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.FromString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -169,8 +169,8 @@ class EncoderService:
             request_iterator,
             target,
             '/electra.v1.EncoderService/EncodeStream',
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -196,8 +196,8 @@ class EncoderService:
             request,
             target,
             '/electra.v1.EncoderService/ListModels',
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -223,8 +223,8 @@ class EncoderService:
             request,
             target,
             '/electra.v1.EncoderService/GetModel',
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.SerializeToString,
-            service_dot_api_dot_grpc_dot_stubs_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.FromString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.GetModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,8 +18,8 @@ The server refuses fields that it does not know: a misspelt or newer option is n
 """
 
 from collections import abc as _abc
+from electra_serve.proto.electra.v1 import encoder_pb2 as _encoder_pb2
 from grpc import aio as _aio
-from service.api.grpc.stubs.electra.v1 import encoder_pb2 as _encoder_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

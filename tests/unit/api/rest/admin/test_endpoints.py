@@ -16,16 +16,16 @@ from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
 from structlog.testing import CapturingLogger
 
-from service.api.callers import Callers
-from service.api.keys import KeyRing
-from service.api.rest.admin import AdminEndpoints
-from service.api.rest.admin_app import create_admin_app
-from service.batching.record import BatchRecord, Flight, FlightRecorder
-from service.changes import Underway
-from service.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
-from service.model_info import Change, ModelState, ModelStatus
-from service.settings import ModelSettings, RestSettings
-from service.tensors import BatchShape, Output
+from electra_serve.api.rest.admin.app import create_admin_app
+from electra_serve.api.rest.admin.endpoints import AdminEndpoints
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Callers
+from electra_serve.batching.flight_recorder import BatchRecord, Flight, FlightRecorder
+from electra_serve.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
+from electra_serve.serving.manager import Underway
+from electra_serve.serving.model_info import Change, ModelState, ModelStatus
+from electra_serve.settings.schema import ModelSettings, RestSettings
+from electra_serve.tensors import BatchShape, Output
 from tests.unit.api.rest.conftest import connect
 
 KEY = "0123456789abcdef"

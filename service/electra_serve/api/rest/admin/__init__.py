@@ -1,0 +1,1 @@
+"""The admin API: loads, reloads and unloads models at run time."""

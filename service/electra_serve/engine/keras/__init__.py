@@ -1,0 +1,1 @@
+"""Engines that run the Keras model: TensorFlow and JAX."""

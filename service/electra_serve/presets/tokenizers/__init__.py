@@ -1,0 +1,1 @@
+"""Tokenizers: KerasHub presets and transformers checkpoints, each by its own files."""

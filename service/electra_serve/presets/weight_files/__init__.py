@@ -1,0 +1,1 @@
+"""Weight files: HDF5 and safetensors, read as arrays named by KerasHub paths."""

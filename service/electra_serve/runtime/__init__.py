@@ -1,0 +1,1 @@
+"""Facilities of the operating system and the interpreter: threads, memory, file limits."""

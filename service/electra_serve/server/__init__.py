@@ -1,0 +1,1 @@
+"""The process: wires all parts together, starts them and stops them."""
