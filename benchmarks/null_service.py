@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log=LogSettings(format="json", requests=flags.log_requests),
     )
     load = null_loader(flags.hidden_dim, flags.seconds_per_batch)
-    log = configure_logs(settings.log)
+    log = configure_logs(settings.log.level, settings.log.format)
 
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce, load=load).run()

@@ -62,7 +62,7 @@ def make_planner(loaded: LoadedModel, _: BatchingSettings) -> Planner:
 
 def serve(settings: Settings) -> int:
     """Serves until a signal comes."""
-    log = configure_logs(settings.log)
+    log = configure_logs(settings.log.level, settings.log.format)
 
     async def run() -> int:
         return await build_process(settings, log, on_ready=lambda *_: None, make_planner=make_planner).run()
