@@ -12,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks.measurements import Measurement
-from benchmarks.services import ARTEFACT, CONTENDERS
+from benchmarks.services import ARTIFACT, CONTENDERS
 from benchmarks.targets import Results, dtype_of, matrix_peak, select
 
 WIDTH: Final = 9.0
@@ -233,7 +233,7 @@ def _names(found: list[Measurement], label: str) -> list[str]:
 
 
 def _colour(service: str, services: list[str]) -> str:
-    ours = service.replace(f"{ARTEFACT}/", "openvino/")
+    ours = service.replace(f"{ARTIFACT}/", "openvino/")
     if ours in COLOURS:
         return COLOURS[ours]
     known = [*CONTENDERS, *(name for name in services if name not in CONTENDERS)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from subprocess import CalledProcessError
 
 from benchmarks.encoders.onnx_files import onnx_file
-from benchmarks.weights import artefact_folder, checkpoint_folder, preset_folder
+from benchmarks.weights import artifact_folder, checkpoint_folder, preset_folder
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +18,13 @@ def prepare(sizes: Sequence[str]) -> None:
         preset_folder(size)
         checkpoint_folder(size)
         onnx_file(size, "float32")
-        _try_artefacts(size)
+        _try_artifacts(size)
 
 
-def _try_artefacts(size: str) -> None:
+def _try_artifacts(size: str) -> None:
     """Where the openvino engine is not installed, who needs them says so."""
     for dtype in ("float32", "bfloat16", "int8"):
         try:
-            artefact_folder(size, dtype)
+            artifact_folder(size, dtype)
         except CalledProcessError as error:
-            log.warning("%s: no %s artefact: electra-serve compile ended with %d", size, dtype, error.returncode)
+            log.warning("%s: no %s artifact: electra-serve compile ended with %d", size, dtype, error.returncode)

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Final
 
 from benchmarks.fleet import ServiceSpec
-from benchmarks.weights import artefact_folder, served_folder
+from benchmarks.weights import artifact_folder, served_folder
 
 SIZE: Final = "small"
 """Services are compared on one architecture: on a larger one the service itself matters less."""
 LITSERVE: Final = "KerasHub + LitServe"
 ONNX_BATCHING: Final = "onnxruntime, dynamic batching"
 ONNX_ROWS: Final = "onnxruntime, row by row"
-ARTEFACT: Final = "openvino artefact"
+ARTIFACT: Final = "openvino artifact"
 REPLICAS: Final = "openvino, a replica per core"
 JAX_IS_SLOW_TO_START: Final = "compiles its grid of shapes for minutes at each start on a CPU; it is for GPUs"
 CONTENDERS: Final = {
@@ -50,10 +50,10 @@ def replicas_service(dtype: str) -> ServiceSpec:
     return _our_service({**model, "replicas": cores, "threads": 1}, f"{REPLICAS}/{dtype}", MODULE)
 
 
-def artefact_service(dtype: str) -> ServiceSpec:
+def artifact_service(dtype: str) -> ServiceSpec:
     """This service on what `electra-serve compile` made."""
-    model = {"preset": str(artefact_folder(SIZE, dtype)), "name": "electra"}
-    return _our_service(model, f"{ARTEFACT}/{dtype}", MODULE)
+    model = {"preset": str(artifact_folder(SIZE, dtype)), "name": "electra"}
+    return _our_service(model, f"{ARTIFACT}/{dtype}", MODULE)
 
 
 def contender(name: str) -> ServiceSpec:

@@ -18,7 +18,7 @@ from benchmarks.fleet import RunningService, ServiceFailed, ServiceSpec
 from benchmarks.measurements import Findings
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
-from benchmarks.services import CONTENDERS, JAX_IS_SLOW_TO_START, SIZE, artefact_service, contender, our_service
+from benchmarks.services import CONTENDERS, JAX_IS_SLOW_TO_START, SIZE, artifact_service, contender, our_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable
 from electra_serve.presets.artifact import DTYPES
@@ -64,7 +64,7 @@ def measure_start(effort: Effort) -> Findings:
 def _specs() -> list[ServiceSpec]:
     return [
         *(our_service(engine, dtype) for engine, dtype in ENGINES),
-        *(artefact_service(dtype) for dtype in DTYPES),
+        *(artifact_service(dtype) for dtype in DTYPES),
         *(contender(name) for name in CONTENDERS),
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.measurements import Findings, Measurement
-from benchmarks.services import ARTEFACT, LITSERVE, ONNX_ROWS
+from benchmarks.services import ARTIFACT, LITSERVE, ONNX_ROWS
 
 Results = Mapping[str, Findings]
 """Findings by part; parts that have not run are missing."""
@@ -137,8 +137,8 @@ def _front_end(scenario: str) -> Callable[[Results], float | None]:
     return lambda results: median(results, "overheads", "requests_per_s", server="service", scenario=scenario)
 
 
-def _artefact_start(results: Results) -> float | None:
-    starts = [median(results, "start", "start_s", service=f"{ARTEFACT}/{dtype}") for dtype in ("float32", "bfloat16")]
+def _artifact_start(results: Results) -> float | None:
+    starts = [median(results, "start", "start_s", service=f"{ARTIFACT}/{dtype}") for dtype in ("float32", "bfloat16")]
     return max((start for start in starts if start is not None), default=None)
 
 
@@ -176,7 +176,7 @@ TARGETS: Final[Sequence[Target]] = (
     Target("the same, REST", 1.5, _added("rest"), at_most=True, unit=" ms"),
     Target("front end alone on one core, gRPC", 3000, _front_end("grpc 64"), unit=" requests/s"),
     Target("the same, REST", 2500, _front_end("rest float 64"), unit=" requests/s"),
-    Target("READY after start, openvino artefact, small", 2.0, _artefact_start, at_most=True, unit=" s"),
+    Target("READY after start, openvino artifact, small", 2.0, _artifact_start, at_most=True, unit=" s"),
     Target("compilations after warm-up", 0, _compilations, at_most=True),
 )
 

@@ -2,7 +2,7 @@
 
     keras          a KerasHub preset: ours, KerasHub
     transformers   a checkpoint: torch, and what ONNX is made from
-    artefact       what `electra-serve compile` makes of the preset
+    artifact       what `electra-serve compile` makes of the preset
     onnx           see `benchmarks.encoders.onnx_files`
 
 Random, so that nothing is downloaded; the arithmetic does not depend on the numbers. They are wider than training
@@ -43,9 +43,9 @@ def checkpoint_folder(size: str) -> Path:
     return folder
 
 
-def artefact_folder(size: str, dtype: str) -> Path:
+def artifact_folder(size: str, dtype: str) -> Path:
     """The same weights, compiled for the openvino engine."""
-    folder = CACHE / size / f"artefact-{dtype}"
+    folder = CACHE / size / f"artifact-{dtype}"
     if not folder.is_dir():
         arguments = (str(preset_folder(size)), str(folder), "--dtype", dtype)
         command = (sys.executable, "-m", "electra_serve", "compile", *arguments)
@@ -54,8 +54,8 @@ def artefact_folder(size: str, dtype: str) -> Path:
 
 
 def served_folder(size: str, dtype: str) -> Path:
-    """What our engines are given: the preset, but for int8, which is made when an artefact is compiled."""
-    return artefact_folder(size, dtype) if dtype == "int8" else preset_folder(size)
+    """What our engines are given: the preset, but for int8, which is made when an artifact is compiled."""
+    return artifact_folder(size, dtype) if dtype == "int8" else preset_folder(size)
 
 
 def _write_preset(size: str, folder: Path) -> None:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.app import create_app
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
@@ -168,17 +168,19 @@ def application(stack: Stack) -> FastAPI:
         stack.service,
         stack.settings.rest,
         stack.metrics,
-        Observer("rest", stack.metrics, stack.log),
+        RequestObserver("rest", stack.metrics, stack.log),
         max_sequences=stack.settings.max_sequences,
-        callers=stack.callers,
+        authenticator=stack.authenticator,
     )
 
 
 @asynccontextmanager
 async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
-    observer = Observer("grpc", stack.metrics, stack.log)
+    observer = RequestObserver("grpc", stack.metrics, stack.log)
     most = stack.settings.max_sequences
-    server = GrpcServer(stack.service, stack.settings.grpc, observer, max_sequences=most, callers=stack.callers)
+    server = GrpcServer(
+        stack.service, stack.settings.grpc, observer, max_sequences=most, authenticator=stack.authenticator
+    )
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 from structlog.testing import CapturingLogger
 
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.catalog import DEMO_ID
@@ -84,17 +84,19 @@ class Stack:
     metrics: Metrics
     log: structlog.typing.FilteringBoundLogger
     lines: CapturingLogger = field(repr=False)
-    callers: Callers = ANYONE
+    authenticator: Authenticator = ALLOW_ALL
 
     @classmethod
-    def build(cls, settings: Settings, engine: type[FakeEngine] = FakeEngine, callers: Callers = ANYONE) -> Stack:
+    def build(
+        cls, settings: Settings, engine: type[FakeEngine] = FakeEngine, authenticator: Authenticator = ALLOW_ALL
+    ) -> Stack:
         """Wires it; no model is loaded yet."""
         engines = {TINY: engine(max_length=MAX_LENGTH), DEMO_ID: engine()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
         service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
-        return cls(settings, engines, registry, service, metrics, log, lines, callers)
+        return cls(settings, engines, registry, service, metrics, log, lines, authenticator)
 
     @property
     def engine(self) -> FakeEngine:

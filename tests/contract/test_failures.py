@@ -180,7 +180,7 @@ async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side,
     admitted = asyncio.create_task(side.send(side.render(GOOD)))
     await until(lambda: loaded.gauge("electra_running_sequences") == 1)
 
-    loaded.registry.refuse()
+    loaded.registry.reject()
     refusal = refused(await side.send(side.render(GOOD)))
     assert_told(refusal, side, "shutting_down", loaded)
     assert refusal.retry_after_s == 1.0

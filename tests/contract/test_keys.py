@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from electra_serve.api.security.api_keys import KeyRing
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from tests.contract.outcome import Outcome, answered, refused
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
@@ -30,7 +30,9 @@ BROKEN: Final = Wire(b"\xff\xff")
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     file = tmp_path / "keys"
     file.write_text(f"shop:{KEY}\ndesk:{OTHER}\n")
-    stack = Stack.build(make_settings(), callers=Callers(KeyRing(file, structlog.wrap_logger(None, [LogCapture()]))))
+    stack = Stack.build(
+        make_settings(), authenticator=Authenticator(KeyRing(file, structlog.wrap_logger(None, [LogCapture()])))
+    )
     await stack.registry.load_all()
     yield stack
     await stack.registry.close()

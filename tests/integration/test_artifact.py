@@ -1,4 +1,4 @@
-"""An artefact, made by the command and served by the real process beside the preset it was made of."""
+"""An artifact, made by the command and served by the real process beside the preset it was made of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS: Final = ["Hello, world!", "Is it safe to eat the skin of a kiwi?"]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    folder = tmp_path_factory.mktemp("artefact")
+    folder = tmp_path_factory.mktemp("artifact")
     made = folder / "compiled"
     command = [sys.executable, "-m", "electra_serve", "compile", "electra_demo", str(made)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -16,7 +16,7 @@ from typing import Final
 from electra_serve.cli.main import main
 from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.factory import LoadedModel
-from electra_serve.engine.profiling import calibration_shapes
+from electra_serve.engine.profiling import profiling_shapes
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
@@ -38,8 +38,7 @@ def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> Loaded
     )
     engines = tuple(ScriptedEngine(script, preset.config.hidden_dim, grid) for _ in range(settings.replicas))
     timings = [
-        (shape, script.seconds(shape.rows, shape.length))
-        for shape in calibration_shapes(grid, batching.max_batch_tokens)
+        (shape, script.seconds(shape.rows, shape.length)) for shape in profiling_shapes(grid, batching.max_batch_tokens)
     ]
     return LoadedModel(preset, load_tokenizer(preset), engines, timings)
 

@@ -17,7 +17,7 @@ from tests.load.growth import SPARE_DESCRIPTORS, SPARE_THREADS, Growth, Sample
 from tests.load.probes import Probes
 from tests.load.reload_stage import MODEL, VERSIONS, Stage, set_up
 from tests.load.variants import CORRUPTIONS
-from tests.load.versions import Callers
+from tests.load.versions import Authenticator
 
 EXTRA: Final = "extra"
 BROKEN: Final = "broken"
@@ -45,7 +45,7 @@ def run(stage: Stage, *, rounds: int, report: Report) -> list[Sample]:
     """Makes the changes, and looks at the process whenever it serves what it did at first."""
     changes, process = Changes(stage), stage.process
     probing = Probes(process)
-    calling = Callers(process.url, process.target, model=MODEL, expected=stage.expected)
+    calling = Authenticator(process.url, process.target, model=MODEL, expected=stage.expected)
     samples: list[Sample] = []
     with probing as probes, calling as callers:
         for change in ROUND * rounds:
@@ -64,7 +64,7 @@ def run(stage: Stage, *, rounds: int, report: Report) -> list[Sample]:
     return samples
 
 
-def figure(changes: Changes, callers: Callers, probes: Probes, samples: list[Sample]) -> str:
+def figure(changes: Changes, callers: Authenticator, probes: Probes, samples: list[Sample]) -> str:
     """What came of it, in a line."""
     made = ", ".join(f"{count} {change}" for change, count in changes.made.items())
     answers = ", ".join(f"{count} {version} {transport}" for (transport, version), count in callers.answers.items())

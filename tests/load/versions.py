@@ -84,7 +84,7 @@ def version_of(answer: Float32Array, query: int, expected: Expected) -> str:
     return "neither"
 
 
-class Callers(CallerThreads):
+class Authenticator(CallerThreads):
     """Ask again as soon as they are answered, on both transports, until they are left.
 
     Args:

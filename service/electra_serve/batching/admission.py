@@ -30,7 +30,7 @@ _GOLDEN: Final = 0.6180339887498949
 
 
 @dataclass(frozen=True, slots=True)
-class QueueBounds:
+class QueueLimits:
     """How much may wait.
 
     Attributes:
@@ -43,7 +43,7 @@ class QueueBounds:
 
 
 @dataclass(slots=True)
-class Held:
+class QueueUsage:
     """What waits, of all or of one client.
 
     Attributes:
@@ -79,12 +79,12 @@ class Admission:
         engines: How many engines share the work.
     """
 
-    def __init__(self, bounds: QueueBounds, *, engines: int) -> None:
+    def __init__(self, bounds: QueueLimits, *, engines: int) -> None:
         self._bounds = bounds
         self._engines = engines
-        self._refused = 0
-        self._clients: dict[str, Held] = {}
-        self.total = Held()
+        self._rejected = 0
+        self._clients: dict[str, QueueUsage] = {}
+        self.total = QueueUsage()
 
     @property
     def clients(self) -> int:
@@ -94,7 +94,7 @@ class Admission:
     def add(self, client: str, length: int, work_s: float) -> None:
         """A sequence was let in."""
         self.total.add(length, work_s)
-        self._clients.setdefault(client, Held()).add(length, work_s)
+        self._clients.setdefault(client, QueueUsage()).add(length, work_s)
 
     def remove(self, client: str, length: int, work_s: float) -> None:
         """A sequence has left."""
@@ -142,6 +142,6 @@ class Admission:
             message: What is valid, then what came.
             wait_s: Seconds after which there should be room; at least `MIN_WAIT_S` is told.
         """
-        stretch = 1.0 + SPREAD * (self._refused * _GOLDEN % 1.0)
-        self._refused += 1
+        stretch = 1.0 + SPREAD * (self._rejected * _GOLDEN % 1.0)
+        self._rejected += 1
         return Overloaded(message, retry_after_s=max(wait_s, MIN_WAIT_S) * stretch)

@@ -1,16 +1,15 @@
 """Awaits requests, runs batches, answers rows.
 
-Everything here runs on the event loop; only `EngineRunner` touches the engine's thread. Decisions are
+Everything here runs on the event loop; only `EngineWorker` touches the engine's thread. Decisions are
 made by pure parts: `RequestQueue` says whose turn it is, `Planner` who shares a batch.
 
 There is no timer that holds a sequence back for company. While one batch runs, arrivals wait; when it is about
 to end, the planner partitions all that wait and the micro-batch with the most urgent sequence goes next.
 So batches grow with load by themselves, and an idle engine starts as soon as the event loop has taken in what is there
-(`Gathering`).
+(`CoalescingWindow`).
 
-Each admitted row is answered exactly once: with its output, or with an error of its own. What becomes of a batch that
-an engine hands back is `Landing`'s business: it answers the rows, or leaves parts of the batch to be run again, which
-are run before anything that waits.
+Each admitted row gets exactly one result: its output or an error. `BatchCompletion` takes batches back from the
+engines: it delivers the rows, or queues parts of the batch for a retry, which runs before anything that waits.
 
 An engine that is late makes the model not alive until it is back. One that does not come back is a failure: what is in
 its hands may have done it, and fails; what waits is told to try again elsewhere; and the process has to end.
@@ -25,14 +24,13 @@ from functools import partial
 import structlog
 
 from electra_serve.batching.clock import Clock
-from electra_serve.batching.coalescing import Gathering
-from electra_serve.batching.completion import BatchObserver, Landing
-from electra_serve.batching.cost_model import Correction, CostModel
-from electra_serve.batching.engine_worker import EngineRunner, Ran
-from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, Flight, FlightRecorder, for_log
-from electra_serve.batching.in_flight import Entries, InFlight, fail
-from electra_serve.batching.parts import Parts
-from electra_serve.batching.pending import Job, Row
+from electra_serve.batching.coalescing import CoalescingWindow
+from electra_serve.batching.completion import BatchCompletion, BatchObserver
+from electra_serve.batching.cost_model import CostModel, DriftCorrection
+from electra_serve.batching.engine_worker import BatchResult, EngineWorker
+from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, FlightRecorder, InFlightBatch, for_log
+from electra_serve.batching.in_flight import Entries, InFlight, RetryQueue, fail
+from electra_serve.batching.pending import PendingRequest, Row
 from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import Entry, RequestQueue
 from electra_serve.batching.watchdog import Watchdog
@@ -55,7 +53,7 @@ class Batcher:
     Args:
         queue: Where they wait.
         planner: Cuts the batches.
-        runners: The engines, at least one; all share the queue.
+        workers: One per engine, at least one; all share the queue.
         clock: Tells the time.
         metrics: Where batches are counted.
         log: Where engine failures are written.
@@ -70,7 +68,7 @@ class Batcher:
         *,
         queue: RequestQueue[Row],
         planner: Planner,
-        runners: Sequence[EngineRunner],
+        workers: Sequence[EngineWorker],
         clock: Clock,
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
@@ -81,26 +79,26 @@ class Batcher:
     ) -> None:
         self._queue = queue
         self._planner = planner
-        self._runners = runners
+        self._workers = workers
         self._clock = clock
         self._metrics = metrics
         self._log = log
         self._max_window_sequences = max_window_sequences
         self._recorder = recorder
-        self._watchdog = Watchdog(runners, hang_timeout_s, clock, late=self._set_late, lost=self._lose)
-        self._correction = Correction()
-        self._refusing = False
-        self._late = False
+        self._watchdog = Watchdog(workers, hang_timeout_s, clock, stalled=self._set_stalled, failed=self._fail_engine)
+        self._correction = DriftCorrection()
+        self._rejecting = False
+        self._stalled = False
         self._feeding = False
-        self._gathering: Gathering | None = None
+        self._coalescing: CoalescingWindow | None = None
         self._in_flight = InFlight()
-        self._parts = Parts(self._in_flight)
-        self._landing = Landing(
+        self._retries = RetryQueue(self._in_flight)
+        self._completion = BatchCompletion(
             in_flight=self._in_flight,
-            parts=self._parts,
+            retries=self._retries,
             planner=planner,
             correction=self._correction,
-            longest=runners[0].engine.signature.grid.max_length,
+            longest=workers[0].engine.signature.grid.max_length,
             metrics=metrics,
             log=log,
             observe=observe,
@@ -131,7 +129,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether every engine is being fed, and none is late."""
-        return self._feeding and not self._late
+        return self._feeding and not self._stalled
 
     def records(self) -> tuple[BatchRecord, ...]:
         """What became of the last batches, oldest first."""
@@ -140,8 +138,8 @@ class Batcher:
     def start(self) -> None:
         """Begins to feed the engines."""
         self._feeding = True
-        for runner in self._runners:
-            runner.notify(self._feed_next)
+        for worker in self._workers:
+            worker.notify(self._feed_next)
         self._watchdog.start()
         self._feed_soon()
 
@@ -176,14 +174,14 @@ class Batcher:
         """
         self._check_open()
         if timeout_s is not None and timeout_s <= 0:
-            raise _too_late()
+            raise _deadline_exceeded()
         now = self._clock.now()
-        job = Job(len(encodings), outputs, span)
+        job = PendingRequest(len(encodings), outputs, span)
         deadline = None if timeout_s is None else now + timeout_s
         entries = [self._entry(job, index, row, client, priority, deadline) for index, row in enumerate(encodings)]
-        self._queue.admit(entries, now, busy_s=min(runner.remaining_s for runner in self._runners))
+        self._queue.admit(entries, now, busy_s=min(worker.remaining_s for worker in self._workers))
         self._feed_soon()
-        timer = None if timeout_s is None else self._clock.call_later(timeout_s, lambda: job.fail(_too_late()))
+        timer = None if timeout_s is None else self._clock.call_later(timeout_s, lambda: job.fail(_deadline_exceeded()))
         try:
             return await job.answer
         finally:
@@ -205,9 +203,9 @@ class Batcher:
         self._check_open()
         self._queue.check_room(client, sequences, tokens=sequences)
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Admits nothing new from now on; what was admitted is answered."""
-        self._refusing = True
+        self._rejecting = True
 
     async def close(self, within_s: float | None = None) -> bool:
         """Stops feeding, fails what still waits, and closes the engines when they are done.
@@ -218,32 +216,32 @@ class Batcher:
         Returns:
             Whether they were closed.
         """
-        self.refuse()
+        self.reject()
         self._feeding = False
         self._fail_waiting(_stopped())
         try:
             await asyncio.wait_for(self._in_flight.idle.wait(), within_s)
         except TimeoutError:
-            self._lose("an engine has not ended in time")
+            self._fail_engine("an engine has not ended in time")
         self._watchdog.stop()
         if not self.failure:
             try:
-                await asyncio.wait_for(asyncio.gather(*(runner.close() for runner in self._runners)), within_s)
+                await asyncio.wait_for(asyncio.gather(*(worker.close() for worker in self._workers)), within_s)
             except TimeoutError:
-                self._lose("an engine could not be closed in time")
+                self._fail_engine("an engine could not be closed in time")
         if self.failure:
-            for runner in self._runners:
-                runner.leave()
+            for worker in self._workers:
+                worker.leave()
         return not self.failure
 
     def _check_open(self) -> None:
         if self.failure:
             raise ModelNotReady("the model's engine has failed, and the service is about to start anew")
-        if self._refusing:
+        if self._rejecting:
             raise ShuttingDown("the service is shutting down and admits nothing new")
 
     def _entry(
-        self, job: Job, index: int, encoding: Encoding, client: str, priority: int, deadline: float | None
+        self, job: PendingRequest, index: int, encoding: Encoding, client: str, priority: int, deadline: float | None
     ) -> Entry[Row]:
         return Entry(
             item=Row(job, index, encoding),
@@ -256,49 +254,49 @@ class Batcher:
 
     def _feed_soon(self) -> None:
         """Feeds the engines as soon as what is coming in is there, if one is free and there is something for it."""
-        if self._gathering is None and self._queue.sequences and self._free_runner() is not None:
-            self._gathering = Gathering(self._clock.now(), self._queue.sequences)
-            asyncio.get_running_loop().call_soon(self._gather)
+        if self._coalescing is None and self._queue.sequences and self._free_worker() is not None:
+            self._coalescing = CoalescingWindow(self._clock.now(), self._queue.sequences)
+            asyncio.get_running_loop().call_soon(self._coalesce)
 
     def _feed_next(self) -> None:
         """Feeds an engine that has become free with what waits: nobody else need be waited for."""
-        if self._gathering is None and (self._parts or self._queue.sequences):
+        if self._coalescing is None and (self._retries or self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._feed)
 
-    def _gather(self) -> None:
-        if self._gathering is not None and self._gathering.goes_on(self._clock.now(), self._queue.sequences):
-            asyncio.get_running_loop().call_soon(self._gather)
+    def _coalesce(self) -> None:
+        if self._coalescing is not None and self._coalescing.goes_on(self._clock.now(), self._queue.sequences):
+            asyncio.get_running_loop().call_soon(self._coalesce)
         else:
-            self._gathering = None
+            self._coalescing = None
             self._feed()
 
     def _feed(self) -> None:
         """Gives every engine that is free what there is for it."""
         try:
-            while self._feeding and (runner := self._free_runner()) is not None:
-                if (part := self._parts.next()) is not None:
-                    self._start(runner, part.entries, budget=part.budget)
+            while self._feeding and (worker := self._free_worker()) is not None:
+                if (part := self._retries.next()) is not None:
+                    self._start(worker, part.entries, budget=part.budget)
                 elif self._queue.sequences:
-                    self._start_next(runner)
+                    self._start_next(worker)
                 else:
                     break
         except Exception as error:  # noqa: BLE001  # a fault of ours: told, and seen by probes
             reason = f"{type(error).__name__} while a batch was chosen"
             self._fail_for_good(reason, InternalError("internal error while choosing a batch"), cause=error)
 
-    def _start_next(self, runner: EngineRunner) -> None:
+    def _start_next(self, worker: EngineWorker) -> None:
         entries, shape = self._choose()
         if entries:
-            self._start(runner, entries, shape, budget=self._planner.max_tokens)
+            self._start(worker, entries, shape, budget=self._planner.max_tokens)
 
-    def _set_late(self, late: bool) -> None:
-        self._late = late
-        if late:
+    def _set_stalled(self, stalled: bool) -> None:
+        self._stalled = stalled
+        if stalled:
             self._log.error("an engine is late", batches=for_log(self.records()))
         else:
             self._log.warning("the engine that was late is back")
 
-    def _lose(self, reason: str) -> None:
+    def _fail_engine(self, reason: str) -> None:
         """Nothing will come of the engines any more: nobody waits for it."""
         self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
 
@@ -308,10 +306,10 @@ class Batcher:
             return
         self.failure = reason
         self._feeding = False
-        self.refuse()
+        self.reject()
         blamed: set[int] = set()
         for flight, entries in self._in_flight.empty():
-            flight.outcome = BatchOutcome.GIVEN_UP
+            flight.outcome = BatchOutcome.ABORTED
             # The first of each engine runs. What is packed behind it waits like the rest.
             runs = flight.engine not in blamed
             blamed.add(flight.engine)
@@ -324,21 +322,21 @@ class Batcher:
         waiting = self._queue.window(self._queue.sequences)
         fail(waiting, error)
         self._queue.cancel(waiting)
-        self._parts.fail(error)
+        self._retries.fail(error)
 
-    def _free_runner(self) -> EngineRunner | None:
+    def _free_worker(self) -> EngineWorker | None:
         """The one with the least to do."""
-        free = [runner for runner in self._runners if runner.free]
-        return min(free, key=lambda runner: runner.in_flight, default=None)
+        free = [worker for worker in self._workers if worker.free]
+        return min(free, key=lambda worker: worker.in_flight, default=None)
 
     def _choose(self) -> tuple[Entries, BatchShape]:
         """Takes the next micro-batch out of the queue; no entries where nothing is wanted any more."""
         now = self._clock.now()
-        self._fail_late(now)
+        self._fail_expired(now)
         window = self._queue.window(self._max_window_sequences)
         if not window:
             return [], BatchShape(0, 0)
-        chosen = self._planner.urgent([entry.length for entry in window])
+        chosen = self._planner.plan_next([entry.length for entry in window])
         # In order of turn, so that the most urgent comes first.
         entries = [window[row] for row in sorted(chosen.rows)]
         for entry in entries:
@@ -347,16 +345,16 @@ class Batcher:
         self._in_flight.take(entries)
         return entries, chosen.shape
 
-    def _start(self, runner: EngineRunner, entries: Entries, shape: BatchShape | None = None, *, budget: int) -> None:
+    def _start(self, worker: EngineWorker, entries: Entries, shape: BatchShape | None = None, *, budget: int) -> None:
         """Hands one batch to an engine; in the smallest shape that holds it, where none was chosen."""
         try:
             if shape is None:
-                grid = runner.engine.signature.grid
+                grid = worker.engine.signature.grid
                 shape = grid.fit(len(entries), max(entry.length for entry in entries))
             outputs = frozenset(output for entry in entries for output in entry.item.job.outputs)
             batch = Batch.pack([entry.item.encoding for entry in entries], shape)
-            flight = Flight(
-                engine=self._runners.index(runner),
+            flight = InFlightBatch(
+                engine=self._workers.index(worker),
                 budget=budget,
                 shape=shape,
                 admitted_at=min(entry.admitted_at for entry in entries),
@@ -367,25 +365,25 @@ class Batcher:
             )
             self._in_flight.begin(flight, entries)
             self._recorder.add(flight)
-            runner.run(batch, outputs, flight.expected_s, partial(self._finish, flight))
+            worker.run(batch, outputs, flight.expected_s, partial(self._finish, flight))
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
-            self._landing.give_up(entries)
+            self._completion.abort(entries)
 
-    def _finish(self, flight: Flight, came: Ran | BaseException) -> None:
+    def _finish(self, flight: InFlightBatch, came: BatchResult | BaseException) -> None:
         """Takes one batch back, and has what must be run again run next."""
-        self._landing.land(flight, came, self._clock.now())
-        if self._parts and not self._feeding:
+        self._completion.complete(flight, came, self._clock.now())
+        if self._retries and not self._feeding:
             self._fail_waiting(_stopped())
-        elif self._parts:
+        elif self._retries:
             self._feed_next()
 
-    def _fail_late(self, now: float) -> None:
-        late = self._queue.expire(now)
-        if late:
-            fail(late, _too_late())
+    def _fail_expired(self, now: float) -> None:
+        stalled = self._queue.expire(now)
+        if stalled:
+            fail(stalled, _deadline_exceeded())
 
 
-def _too_late() -> DeadlineExceeded:
+def _deadline_exceeded() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed before the answer was there")
 
 

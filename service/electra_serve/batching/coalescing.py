@@ -14,11 +14,11 @@ from typing import Final
 
 QUIET_TURNS: Final = 8
 """So many turns without a newcomer, and nobody else is on the way."""
-MAX_GATHER_S: Final = 0.001
+MAX_COALESCE_S: Final = 0.001
 """An event loop that is never quiet holds nothing back for longer."""
 
 
-class Gathering:
+class CoalescingWindow:
     """One time of waiting for company.
 
     Args:
@@ -26,15 +26,15 @@ class Gathering:
         waiting: How many sequences wait.
 
     Example:
-        >>> gathering = Gathering(now=0.0, waiting=1)
-        >>> [gathering.goes_on(now=0.0, waiting=waiting) for waiting in (1, 2, 2)]
+        >>> window = CoalescingWindow(now=0.0, waiting=1)
+        >>> [window.goes_on(now=0.0, waiting=waiting) for waiting in (1, 2, 2)]
         [True, True, True]
-        >>> gathering.goes_on(now=0.001, waiting=2)
+        >>> window.goes_on(now=0.001, waiting=2)
         False
     """
 
     def __init__(self, now: float, waiting: int) -> None:
-        self._until = now + MAX_GATHER_S
+        self._until = now + MAX_COALESCE_S
         self._waiting = waiting
         self._quiet_turns = 0
 

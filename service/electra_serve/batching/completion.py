@@ -16,11 +16,10 @@ from typing import TypeAlias
 
 import structlog
 
-from electra_serve.batching.cost_model import Correction
-from electra_serve.batching.engine_worker import Ran
-from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, Flight
-from electra_serve.batching.in_flight import Entries, InFlight
-from electra_serve.batching.parts import Parts
+from electra_serve.batching.cost_model import DriftCorrection
+from electra_serve.batching.engine_worker import BatchResult
+from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, InFlightBatch
+from electra_serve.batching.in_flight import Entries, InFlight, RetryQueue
 from electra_serve.batching.planner import Planner
 from electra_serve.errors import EngineFailure, InternalError
 from electra_serve.observability.metrics import BatchMetrics
@@ -29,12 +28,12 @@ BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
 """Takes a batch that has ended, and its rows in order of turn."""
 
 
-class Landing:
+class BatchCompletion:
     """Takes batches back.
 
     Args:
         in_flight: Who is under way.
-        parts: Where halves wait to be run again.
+        retries: Halves of failed batches that wait to be run again.
         planner: Cuts smaller batches where memory was short.
         correction: Told how long batches really take.
         longest: Positions of the longest row, for which there must always be room.
@@ -47,16 +46,16 @@ class Landing:
         self,
         *,
         in_flight: InFlight,
-        parts: Parts,
+        retries: RetryQueue,
         planner: Planner,
-        correction: Correction,
+        correction: DriftCorrection,
         longest: int,
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
         observe: BatchObserver | None,
     ) -> None:
         self._in_flight = in_flight
-        self._parts = parts
+        self._retries = retries
         self._planner = planner
         self._correction = correction
         self._longest = longest
@@ -64,7 +63,7 @@ class Landing:
         self._log = log
         self._observe_batch = observe
 
-    def land(self, flight: Flight, came: Ran | BaseException, ended_at: float) -> None:
+    def complete(self, flight: InFlightBatch, came: BatchResult | BaseException, ended_at: float) -> None:
         """Takes one batch back: answers its rows, or has them run again.
 
         Args:
@@ -77,23 +76,23 @@ class Landing:
             return
         flight.ended_at = ended_at
         try:
-            if isinstance(came, Ran):
+            if isinstance(came, BatchResult):
                 self._measure(came, flight, len(entries))
                 self._answer(came, entries)
                 self._in_flight.settle(entries)
             else:
                 self._fall_back(flight, entries, came)
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
-            self.give_up(entries)
-        self._tell(flight, entries)
+            self.abort(entries)
+        self._notify(flight, entries)
 
-    def give_up(self, entries: Entries) -> None:
+    def abort(self, entries: Entries) -> None:
         """Fails rows because of what is being raised, which is a fault of ours."""
         self._in_flight.forget(entries)
         self._in_flight.fail(entries, InternalError("internal error while batching"))
         self._log.exception("batch failed outside the engine", rows=len(entries))
 
-    def _measure(self, ran: Ran, flight: Flight, rows: int) -> None:
+    def _measure(self, ran: BatchResult, flight: InFlightBatch, rows: int) -> None:
         flight.seconds = ran.seconds
         flight.started_at = (flight.ended_at or 0.0) - ran.seconds
         flight.non_finite_rows = rows - int(ran.finite[:rows].sum())
@@ -106,7 +105,7 @@ class Landing:
         self._metrics.real_tokens.inc(flight.real_tokens)
         self._metrics.padded_tokens.inc(shape.tokens)
 
-    def _answer(self, ran: Ran, entries: Entries) -> None:
+    def _answer(self, ran: BatchResult, entries: Entries) -> None:
         for index, entry in enumerate(entries):
             row = entry.item
             if ran.finite[index]:
@@ -115,7 +114,7 @@ class Landing:
                 self._metrics.non_finite_rows.inc()
                 row.job.fail(EngineFailure("the model's output for this sequence is not finite"))
 
-    def _fall_back(self, flight: Flight, entries: Entries, error: BaseException) -> None:
+    def _fall_back(self, flight: InFlightBatch, entries: Entries, error: BaseException) -> None:
         """What to do with a batch on which the engine raised."""
         memory = isinstance(error, MemoryError)
         flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
@@ -129,22 +128,22 @@ class Landing:
             return
         if memory:
             self._make_smaller(flight)
-        self._parts.split(entries, flight.budget)
+        self._retries.split(entries, flight.budget)
 
     def _blame(self, entries: Entries, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")
         failure.__cause__ = error
         self._in_flight.fail(entries, failure)
 
-    def _make_smaller(self, flight: Flight) -> None:
+    def _make_smaller(self, flight: InFlightBatch) -> None:
         """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""
         budget = self._planner.max_tokens
         if flight.budget != budget:
             return
-        self._planner.limit(min(budget, max(self._planner.batch_tokens // 2, self._longest)))
+        self._planner.reduce_max_tokens(min(budget, max(self._planner.batch_tokens // 2, self._longest)))
         self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
-    def _tell(self, flight: Flight, entries: Entries) -> None:
+    def _notify(self, flight: InFlightBatch, entries: Entries) -> None:
         if self._observe_batch is not None:
             try:
                 self._observe_batch(flight.record(), entries)

@@ -3,7 +3,7 @@
 `a` is what any batch costs (dispatch, weights read from memory), `b` what a position costs (the dense
 layers), `c` what a pair of positions costs (attention). Three numbers per model and device, fitted to
 timings taken at warm-up. They only choose between partitions and predict waits, so a fit within some ten
-per cent does. How the machine has changed since is one more number, `Correction`. Nothing here knows of clocks:
+per cent does. How the machine has changed since is one more number, `DriftCorrection`. Nothing here knows of clocks:
 timings come in, seconds go out.
 """
 
@@ -54,7 +54,7 @@ class CostModel:
         return length * (self.position_s + self.pair_s * length)
 
 
-class Correction:
+class DriftCorrection:
     """How much longer batches take of late than the cost model says.
 
     The model is fitted once, and the machine does not stay as it was: it may have been busy during the start, or be
@@ -65,7 +65,7 @@ class Correction:
     it by `MOST_STEP` at the most.
 
     Example:
-        >>> correction = Correction()
+        >>> correction = DriftCorrection()
         >>> for _ in range(50):
         ...     correction.observe(predicted_s=0.1, measured_s=0.2)
         >>> round(correction.factor, 2)

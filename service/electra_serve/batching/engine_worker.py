@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from electra_serve.batching.clock import Clock, Timer
-from electra_serve.batching.engine_thread import EngineThread
-from electra_serve.batching.patience import is_late
 from electra_serve.engine.base import Engine
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
@@ -34,10 +34,15 @@ EARLY: Final = 0.8
 late idles the engine, while being early costs the next batch next to nothing: most of those that it could be cut from
 came when the one before was answered."""
 MAX_IN_FLIGHT: Final = 2
+STALL_FACTOR: Final = 10.0
+MAX_STALL_S: Final = 1.5
+STALL_SLACK_S: Final = 2.5
+"""A batch may take ten times its expected seconds, at most 1.5 s longer, and 2.5 s: a throttled CPU, a busy neighbor.
+With the watchdog's half second, a hanging engine is noticed within 5 s."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ran:
+class BatchResult:
     """A batch that ran.
 
     Attributes:
@@ -51,11 +56,45 @@ class Ran:
     seconds: float
 
 
-Done: TypeAlias = Callable[[Ran | BaseException], None]
+Done: TypeAlias = Callable[[BatchResult | BaseException], None]
 """Takes what became of a batch: what it computed, or what the engine raised."""
+Work: TypeAlias = Callable[[], None]
 
 
-class EngineRunner:
+class EngineThread:
+    """Runs work in order on one daemon thread.
+
+    Unlike the standard library's executor it shows whether its thread has ended, and a hanging thread does not
+    block the exit of the interpreter.
+
+    Args:
+        name: The thread's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs what it is given; False too once it was closed and is done."""
+        return self._thread.is_alive()
+
+    def submit(self, work: Work) -> None:
+        """Runs `work`, which must not raise, after what was submitted before."""
+        self._work.put(work)
+
+    def close(self) -> None:
+        """Ends the thread after what was submitted."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
+class EngineWorker:
     """Runs one engine's batches, in order, on one thread.
 
     Plain callbacks, not coroutines: a batch passes through here in two turns of the event loop, one when it is
@@ -94,9 +133,9 @@ class EngineRunner:
         return self._thread.alive
 
     @property
-    def late(self) -> bool:
+    def stalled(self) -> bool:
         """Whether the running batch should have ended long ago."""
-        return bool(self._expected_s) and is_late(self._clock.now() - self._began, self._expected_s[0])
+        return bool(self._expected_s) and is_stalled(self._clock.now() - self._began, self._expected_s[0])
 
     @property
     def remaining_s(self) -> float:
@@ -146,12 +185,12 @@ class EngineRunner:
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch, outputs: Outputs, done: Done) -> None:
         """On the engine's thread. `run_in_executor` would take two futures and a turn of the loop more to say so."""
-        came: Ran | BaseException
+        came: BatchResult | BaseException
         try:
             started = time.perf_counter()
             output = self._engine.run(batch, outputs)
             seconds = time.perf_counter() - started
-            came = Ran(output, finite_rows(output, batch.shape.rows), seconds)
+            came = BatchResult(output, finite_rows(output, batch.shape.rows), seconds)
         except BaseException as error:  # noqa: BLE001  # an engine may raise anything, and its batch waits to hear of it
             came = error
         with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
@@ -167,7 +206,7 @@ class EngineRunner:
         with contextlib.suppress(RuntimeError):  # as above
             loop.call_soon_threadsafe(_settle, closed, failure)
 
-    def _finish(self, done: Done, came: Ran | BaseException) -> None:
+    def _finish(self, done: Done, came: BatchResult | BaseException) -> None:
         self._expected_s.popleft()
         self._began = self._clock.now()
         try:
@@ -216,3 +255,15 @@ def finite_rows(output: ModelOutput, rows: int) -> NDArray[np.bool_]:
             with np.errstate(invalid="ignore", over="ignore"):
                 finite &= np.isfinite(array.reshape(rows, -1).sum(axis=1))
     return finite
+
+
+def is_stalled(running_s: float, expected_s: float) -> bool:
+    """Whether a batch that should take `expected_s` and has run for `running_s` is stalled.
+
+    Example:
+        >>> is_stalled(2.7, expected_s=0.02), is_stalled(2.71, expected_s=0.02)
+        (False, True)
+        >>> is_stalled(5.0, expected_s=1.0), is_stalled(5.1, expected_s=1.0)
+        (False, True)
+    """
+    return running_s > min(STALL_FACTOR * expected_s, expected_s + MAX_STALL_S) + STALL_SLACK_S

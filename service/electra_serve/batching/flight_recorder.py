@@ -1,7 +1,7 @@
 """The flight recorder: what became of the last batches, without a word of what was in them.
 
-A `Flight` is written to while its batch is on its way; a `BatchRecord` is what may be told of it. The recorder keeps
-the last so many flights, those that have not ended included: after a fault they are what one wants to see.
+An `InFlightBatch` is written to while its batch runs; a `BatchRecord` is its immutable copy for logs and the admin
+API. The recorder keeps the last batches, running ones included: after a fault they show what happened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BatchOutcome(StrEnum):
     NON_FINITE = "non_finite"
     OUT_OF_MEMORY = "out_of_memory"
     FAILED = "failed"
-    GIVEN_UP = "given_up"
+    ABORTED = "given_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class BatchRecord:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class InFlightBatch:
     """One batch on its way; attributes as of `BatchRecord`.
 
     Attributes:
@@ -119,9 +119,9 @@ class FlightRecorder:
     """
 
     def __init__(self, size: int) -> None:
-        self._flights: deque[Flight] = deque(maxlen=size)
+        self._flights: deque[InFlightBatch] = deque(maxlen=size)
 
-    def add(self, flight: Flight) -> None:
+    def add(self, flight: InFlightBatch) -> None:
         """Keeps one more; the oldest goes when there are too many."""
         self._flights.append(flight)
 

@@ -1,12 +1,14 @@
-"""The rows that have left the queue and have no answer yet, and the batches that they are in."""
+"""Rows that have left the queue and have no result yet: in a batch that runs, or in the retry queue."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from electra_serve.batching.flight_recorder import BatchOutcome, Flight
+from electra_serve.batching.flight_recorder import BatchOutcome, InFlightBatch
 from electra_serve.batching.pending import Row
 from electra_serve.batching.queue import Entry
 from electra_serve.errors import ServiceError
@@ -29,7 +31,7 @@ class InFlight:
     """
 
     def __init__(self) -> None:
-        self._batches: dict[Flight, Entries] = {}
+        self._batches: dict[InFlightBatch, Entries] = {}
         self.sequences = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -39,11 +41,11 @@ class InFlight:
         self.sequences += len(entries)
         self.idle.clear()
 
-    def begin(self, flight: Flight, entries: Entries) -> None:
+    def begin(self, flight: InFlightBatch, entries: Entries) -> None:
         """These are with an engine now."""
         self._batches[flight] = entries
 
-    def end(self, flight: Flight) -> Entries | None:
+    def end(self, flight: InFlightBatch) -> Entries | None:
         """A batch is back: its rows, or None where they were given up meanwhile."""
         return self._batches.pop(flight, None)
 
@@ -64,8 +66,56 @@ class InFlight:
         fail(entries, error)
         self.settle(entries)
 
-    def empty(self) -> Sequence[tuple[Flight, Entries]]:
+    def empty(self) -> Sequence[tuple[InFlightBatch, Entries]]:
         """Every batch that is with an engine; none is from now on."""
         batches = list(self._batches.items())
         self._batches.clear()
         return batches
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBatch:
+    """A part of a batch.
+
+    Attributes:
+        entries: Its rows.
+        budget: Most positions that a batch might have when the whole one was cut.
+    """
+
+    entries: Entries
+    budget: int
+
+
+class RetryQueue:
+    """Keeps them in order.
+
+    Args:
+        in_flight: Who is under way: the rows of parts are, until they are answered.
+    """
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._retries: deque[RetryBatch] = deque()
+
+    def __len__(self) -> int:
+        return len(self._retries)
+
+    def split(self, entries: Entries, budget: int) -> None:
+        """Adds both halves of a batch of several rows."""
+        middle = len(entries) // 2
+        self._retries.extend((RetryBatch(entries[:middle], budget), RetryBatch(entries[middle:], budget)))
+
+    def next(self) -> RetryBatch | None:
+        """The first that somebody still wants something of, without the rows that nobody does; None: there is none."""
+        while self._retries:
+            part = self._retries.popleft()
+            wanted = [entry for entry in part.entries if not entry.item.job.answer.done()]
+            self._in_flight.settle([entry for entry in part.entries if entry.item.job.answer.done()])
+            if wanted:
+                return RetryBatch(wanted, part.budget)
+        return None
+
+    def fail(self, error: ServiceError) -> None:
+        """Answers all with `error`."""
+        while (part := self.next()) is not None:
+            self._in_flight.fail(part.entries, error)

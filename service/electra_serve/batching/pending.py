@@ -10,7 +10,7 @@ from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
 
 
-class Job:
+class PendingRequest:
     """Collects the rows of one request; its answer comes when all are there, or with the first failure.
 
     Args:
@@ -51,6 +51,6 @@ class Row:
         encoding: The sequence.
     """
 
-    job: Job
+    job: PendingRequest
     index: int
     encoding: Encoding

@@ -75,7 +75,7 @@ class Planner:
         """Most positions in a micro-batch of several rows, whatever its cost."""
         return self._max_tokens
 
-    def limit(self, max_tokens: int) -> None:
+    def reduce_max_tokens(self, max_tokens: int) -> None:
         """Allows fewer positions from now on."""
         self._max_tokens = max_tokens
         self._batch_s = {length: self._seconds_by_rows(length) for length in self._batch_s}
@@ -109,7 +109,7 @@ class Planner:
         order, padded = self._sorted(lengths)
         return [self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded)][::-1]
 
-    def urgent(self, lengths: Sequence[int]) -> MicroBatch:
+    def plan_next(self, lengths: Sequence[int]) -> MicroBatch:
         """The micro-batch of the plan that holds row 0, the one whose turn it is.
 
         Args:

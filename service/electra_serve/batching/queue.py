@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
-from electra_serve.batching.admission import Admission, QueueBounds
+from electra_serve.batching.admission import Admission, QueueLimits
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class RequestQueue(Generic[T]):
         engines: How many engines share the work.
     """
 
-    def __init__(self, bounds: QueueBounds, *, engines: int = 1) -> None:
+    def __init__(self, bounds: QueueLimits, *, engines: int = 1) -> None:
         self._admission = Admission(bounds, engines=engines)
         self._engines = engines
         self._waiting: list[Entry[T]] = []  # ascending by turn

@@ -14,7 +14,7 @@ import numpy as np
 
 from electra_serve.engine.selection import choose_engine
 from electra_serve.errors import PresetError, ServiceError
-from electra_serve.presets.artifact import ARTEFACT_FILE, DTYPES, read_artefact
+from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, read_artifact
 from electra_serve.presets.files import read_lines
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import default_sources, resolve_preset
@@ -39,7 +39,7 @@ RANDOM_LENGTHS: Final = (8, 128)
 def add_compile(parser: argparse.ArgumentParser) -> None:
     """Gives `parser` the flags of the command, and the command. The settings' flags are there for those of the hubs."""
     parser.add_argument("preset", metavar="PRESET", help="a preset, as for serve")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the artefact to write; new or empty")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the artifact to write; new or empty")
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="what it is to compute in (default: %(default)s)"
     )
@@ -51,7 +51,7 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--random-weights", action="store_true", help="of the architecture, for load tests")
     parser.add_argument(
-        "--keep", action="store_true", help="leave an artefact of this preset in this dtype that is there already"
+        "--keep", action="store_true", help="leave an artifact of this preset in this dtype that is there already"
     )
     source = add_flags(parser)
 
@@ -64,8 +64,8 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
-    if preset.artefact is not None:
-        raise PresetError(f"{preset.id} is an artefact already: compile what it was made of, {preset.artefact.preset}")
+    if preset.artifact is not None:
+        raise PresetError(f"{preset.id} is an artifact already: compile what it was made of, {preset.artifact.preset}")
     if flags.keep and _made_already(preset, flags):
         sys.stdout.write(f"{flags.folder} is there already\n")
         return 0
@@ -85,11 +85,11 @@ def _made_already(preset: PresetFolder, flags: argparse.Namespace) -> bool:
     """Whether the folder holds what would be made: a pod's init container runs again, and finds its volume filled.
 
     Raises:
-        PresetError: It holds an artefact that is not whole any more.
+        PresetError: It holds an artifact that is not whole any more.
     """
-    if not (flags.folder / ARTEFACT_FILE).exists():
+    if not (flags.folder / ARTIFACT_FILE).exists():
         return False
-    there = read_artefact(flags.folder)
+    there = read_artifact(flags.folder)
     return (there.preset, there.preset_sha256, there.dtype) == (preset.id, preset.sha256, flags.dtype)
 
 
@@ -135,8 +135,8 @@ def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
     preset, agrees = compiled.preset, compiled.agreement
     report: dict[str, object] = {
         "written": folder,
-        "preset": preset.artefact.preset if preset.artefact else preset.id,
-        "dtype": preset.artefact.dtype if preset.artefact else "",
+        "preset": preset.artifact.preset if preset.artifact else preset.id,
+        "dtype": preset.artifact.dtype if preset.artifact else "",
         "weights": preset.weights,
         "megabytes": f"{sum(file.stat().st_size for file in preset.weight_files) / 1e6:,.1f}",
         "sha256": preset.sha256,

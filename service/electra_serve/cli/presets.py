@@ -172,13 +172,13 @@ def _facts(preset: PresetFolder) -> dict[str, object]:
 
 
 def _compilation(preset: PresetFolder) -> Mapping[str, object]:
-    artefact = preset.artefact
-    if artefact is None:
+    artifact = preset.artifact
+    if artifact is None:
         return {}
-    made_by = ", ".join(f"{name} {version}" for name, version in artefact.made_by.items())
+    made_by = ", ".join(f"{name} {version}" for name, version in artifact.made_by.items())
     return {
-        "compiled": f"for {artefact.engine} in {artefact.dtype}, by {made_by}",
-        "of": f"{artefact.preset}, sha256 {artefact.preset_sha256}",
+        "compiled": f"for {artifact.engine} in {artifact.dtype}, by {made_by}",
+        "of": f"{artifact.preset}, sha256 {artifact.preset_sha256}",
     }
 
 

@@ -12,7 +12,7 @@ Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 from electra_serve.client.errors import TransportError
 from electra_serve.client.grpc import AsyncGrpcElectraClient, GrpcElectraClient
 from electra_serve.client.request import Priority
-from electra_serve.client.response import Encoded, RequestLimits, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.client.rest import AsyncElectraClient, ElectraClient
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
@@ -21,12 +21,12 @@ __all__ = [
     "AsyncElectraClient",
     "AsyncGrpcElectraClient",
     "ElectraClient",
-    "Encoded",
+    "EncodeResponse",
     "GrpcElectraClient",
+    "ModelInfo",
     "Priority",
     "RequestLimits",
     "RetryPolicy",
-    "ServedModel",
     "Tls",
     "TransportError",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Self, TypeVar
 
 from electra_serve.client.request import Priority, Query, Rows, Texts
-from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.errors import DeadlineExceeded, ElectraServeError
 
@@ -91,7 +91,7 @@ class SyncClient(ABC):
         truncate: bool = False,
         timeout_s: float | None = None,
         priority: Priority = "normal",
-    ) -> Encoded:
+    ) -> EncodeResponse:
         """Encodes sequences of ids, or texts.
 
         Args:
@@ -121,7 +121,7 @@ class SyncClient(ABC):
         )
         return self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
-    def models(self, *, timeout_s: float | None = None) -> tuple[ServedModel, ...]:
+    def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """The models of the server, in any state.
 
         Raises:
@@ -141,10 +141,10 @@ class SyncClient(ABC):
         """Closes the connections."""
 
     @abstractmethod
-    def _encode(self, query: Query, timeout_s: float) -> Encoded: ...
+    def _encode(self, query: Query, timeout_s: float) -> EncodeResponse: ...
 
     @abstractmethod
-    def _models(self, timeout_s: float) -> tuple[ServedModel, ...]: ...
+    def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...
 
     def _attempt(self, send: Callable[[float], T], timeout_s: float | None) -> T:
         attempts = Attempts(self._retry, self._timeout_s if timeout_s is None else timeout_s)
@@ -180,7 +180,7 @@ class AsyncClient(ABC):
         truncate: bool = False,
         timeout_s: float | None = None,
         priority: Priority = "normal",
-    ) -> Encoded:
+    ) -> EncodeResponse:
         """Encodes sequences of ids, or texts: arguments, answer and errors as of `SyncClient.encode`."""
         query = Query.of(
             token_ids=token_ids,
@@ -194,7 +194,7 @@ class AsyncClient(ABC):
         )
         return await self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
-    async def models(self, *, timeout_s: float | None = None) -> tuple[ServedModel, ...]:
+    async def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """The models of the server, in any state; errors as of `SyncClient.models`."""
         return await self._attempt(self._models, timeout_s)
 
@@ -209,10 +209,10 @@ class AsyncClient(ABC):
         """Closes the connections."""
 
     @abstractmethod
-    async def _encode(self, query: Query, timeout_s: float) -> Encoded: ...
+    async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse: ...
 
     @abstractmethod
-    async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]: ...
+    async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...
 
     async def _attempt(self, send: Callable[[float], Awaitable[T]], timeout_s: float | None) -> T:
         attempts = Attempts(self._retry, self._timeout_s if timeout_s is None else timeout_s)

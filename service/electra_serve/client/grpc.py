@@ -11,7 +11,7 @@ import grpc
 from electra_serve.client import grpc_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
 from electra_serve.client.request import Query
-from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -55,16 +55,16 @@ class GrpcElectraClient(SyncClient):
         """Closes the channel."""
         self._channel.close()
 
-    def _encode(self, query: Query, timeout_s: float) -> Encoded:
+    def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         with _translated():
             response = self._stub.Encode(
                 grpc_codec.to_request(query),
                 timeout=timeout_s,
                 metadata=grpc_codec.to_metadata(query) + self._key,
             )
-        return grpc_codec.to_encoded(response)
+        return grpc_codec.to_response(response)
 
-    def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+    def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():
             response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
         return tuple(grpc_codec.to_model(info) for info in response.models)
@@ -101,16 +101,16 @@ class AsyncGrpcElectraClient(AsyncClient):
         """Closes the channel."""
         await self._channel.close()
 
-    async def _encode(self, query: Query, timeout_s: float) -> Encoded:
+    async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         with _translated():
             response = await self._stub.Encode(
                 grpc_codec.to_request(query),
                 timeout=timeout_s,
                 metadata=grpc_codec.to_metadata(query) + self._key,
             )
-        return grpc_codec.to_encoded(response)
+        return grpc_codec.to_response(response)
 
-    async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+    async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():
             response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
         return tuple(grpc_codec.to_model(info) for info in response.models)

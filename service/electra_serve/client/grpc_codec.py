@@ -12,7 +12,7 @@ import grpc
 from electra_serve.api.grpc.tensor import from_integers, to_floats
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query
-from electra_serve.client.response import Encoded, RequestLimits, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import IntArray, Output
@@ -38,7 +38,7 @@ BY_STATUS: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyTyp
 it tells of a server that closed its connections."""
 
 
-SCALARS: Final = frozenset(field.name for field in fields(ServedModel)) - {
+SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "state",
     "weights",
     "config",
@@ -77,14 +77,14 @@ def credentials(api_key: str | None) -> tuple[tuple[str, str], ...]:
     return () if api_key is None else (("authorization", f"Bearer {api_key}"),)
 
 
-def to_encoded(response: pb.EncodeResponse) -> Encoded:
+def to_response(response: pb.EncodeResponse) -> EncodeResponse:
     """The answer.
 
     Raises:
         TransportError: Its tensors do not match their shapes.
     """
     try:
-        return Encoded(
+        return EncodeResponse(
             model=response.model,
             tokens=response.usage.tokens,
             truncated=tuple(response.truncated),
@@ -98,10 +98,10 @@ def to_encoded(response: pb.EncodeResponse) -> Encoded:
         raise TransportError(f"the server must answer with float32 tensors; {error}") from error
 
 
-def to_model(info: pb.ModelInfo) -> ServedModel:
+def to_model(info: pb.ModelInfo) -> ModelInfo:
     """What a message tells of a model."""
     scalars = {field.name: value for field, value in info.ListFields() if field.name in SCALARS}
-    return ServedModel(
+    return ModelInfo(
         **scalars,
         state=_slug(pb.ModelState.Name(info.state), "MODEL_STATE_"),
         weights=_worth(info.weights),

@@ -9,7 +9,7 @@ from electra_serve.tensors import Float32Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class EncodeResponse:
     """The answer to one request. Arrays are float32 and read-only; what was not asked for is None.
 
     B is the number of sequences, T one sequence's length, H the model's hidden width.
@@ -49,7 +49,7 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class ModelInfo:
     """What the server tells of a model. What only loading can tell is None before its state is `ready`.
 
     Attributes:

@@ -11,7 +11,7 @@ from electra_serve.client import rest_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
 from electra_serve.client.errors import TransportError
 from electra_serve.client.request import Query
-from electra_serve.client.response import Encoded, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
 from electra_serve.errors import DeadlineExceeded
@@ -48,15 +48,15 @@ class ElectraClient(SyncClient):
         """Closes the connections."""
         self._http.close()
 
-    def _encode(self, query: Query, timeout_s: float) -> Encoded:
+    def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
         with _translated(timeout_s):
             response = self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
             )
-        return rest_codec.to_encoded(response)
+        return rest_codec.to_response(response)
 
-    def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+    def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated(timeout_s):
             response = self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
         return rest_codec.to_models(response)
@@ -93,15 +93,15 @@ class AsyncElectraClient(AsyncClient):
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _encode(self, query: Query, timeout_s: float) -> Encoded:
+    async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
         with _translated(timeout_s):
             response = await self._http.post(
                 f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
             )
-        return rest_codec.to_encoded(response)
+        return rest_codec.to_response(response)
 
-    async def _models(self, timeout_s: float) -> tuple[ServedModel, ...]:
+    async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated(timeout_s):
             response = await self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
         return rest_codec.to_models(response)

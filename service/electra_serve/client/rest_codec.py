@@ -14,13 +14,13 @@ import numpy as np
 
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query
-from electra_serve.client.response import Encoded, RequestLimits, ServedModel
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import ElectraServeError
 from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ServedModel)) - {"limits", "cost"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"limits", "cost"}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
@@ -52,7 +52,7 @@ def body(query: Query) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def to_encoded(response: httpx.Response) -> Encoded:
+def to_response(response: httpx.Response) -> EncodeResponse:
     """The answer of `POST /v1/encode`.
 
     Raises:
@@ -62,7 +62,7 @@ def to_encoded(response: httpx.Response) -> Encoded:
     answer = _json(response)
     try:
         rows = {output: _arrays(answer[output.value]) for output in Output if output.value in answer}
-        return Encoded(
+        return EncodeResponse(
             model=answer["model"],
             tokens=answer["usage"]["tokens"],
             truncated=tuple(answer["truncated"]),
@@ -76,7 +76,7 @@ def to_encoded(response: httpx.Response) -> Encoded:
         raise _foreign(response) from error
 
 
-def to_models(response: httpx.Response) -> tuple[ServedModel, ...]:
+def to_models(response: httpx.Response) -> tuple[ModelInfo, ...]:
     """The answer of `GET /v1/models`; fields that this client does not know are left out.
 
     Raises:
@@ -142,10 +142,10 @@ def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
     return stacked
 
 
-def _to_model(model: Mapping[str, Any]) -> ServedModel:
+def _to_model(model: Mapping[str, Any]) -> ModelInfo:
     known = {name: value for name, value in model.items() if name in KNOWN}
     limits, cost = model.get("limits"), model.get("cost")
-    return ServedModel(
+    return ModelInfo(
         **known,
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
         cost=(cost[0], cost[1], cost[2]) if cost else None,

@@ -100,8 +100,8 @@ def load_model(
     """
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
     _require_pinned(preset, settings.sha256)
-    engine = choose_engine(settings, preset.artefact)
-    settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artefact)})
+    engine = choose_engine(settings, preset.artifact)
+    settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artifact)})
     tokenizer = load_tokenizer(preset)
     grid = ShapeGrid(
         max_rows=batching.max_batch_sequences,

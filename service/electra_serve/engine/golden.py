@@ -29,7 +29,7 @@ from electra_serve.tensors import Batch, Float32Array, Output
 LENGTH: Final = 16
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05, "int8": 0.1}
 """Largest relative distance, by what is computed in. float32 leaves room for the TF32 of GPUs, which has 10 bits; a
-bfloat16 has 7, and measures 0.01. An int8 artefact is compared with itself; what other CPUs round otherwise adds up."""
+bfloat16 has 7, and measures 0.01. An int8 artifact is compared with itself; what other CPUs round otherwise adds up."""
 WIDEST: Final = max(TOLERANCE.values())
 """For a dtype that is not listed."""
 DECIMALS: Final = 5
@@ -45,9 +45,9 @@ def check_golden(engine: Engine, preset: PresetFolder) -> None:
     Raises:
         PresetError: It computes something else.
     """
-    if preset.path is None or not (preset.artefact or (preset.path / MANIFEST_FILE).is_file()):
+    if preset.path is None or not (preset.artifact or (preset.path / MANIFEST_FILE).is_file()):
         return
-    if preset.weights == "random" and not preset.artefact:
+    if preset.weights == "random" and not preset.artifact:
         return  # drawn weights are not in its files
     path = preset.path / GOLDEN_FILE
     if path.is_file():

@@ -34,14 +34,14 @@ SHAPES: Final = ((1, 16), (1, 64), (1, 256), (8, 16), (8, 32), (16, 32))
 LARGE_SHAPES: Final = ((32, 64), (8, 512), (32, 256))
 
 
-def calibration_shapes(
+def profiling_shapes(
     grid: ShapeGrid, max_tokens: int, shapes: Sequence[tuple[int, int]] = SHAPES
 ) -> tuple[BatchShape, ...]:
     """Those of `shapes` that an engine takes, fitted to its grid, none above `max_tokens` but single rows.
 
     Example:
         >>> grid = ShapeGrid(max_rows=8, max_length=64)
-        >>> [(shape.rows, shape.length) for shape in calibration_shapes(grid, max_tokens=128)]
+        >>> [(shape.rows, shape.length) for shape in profiling_shapes(grid, max_tokens=128)]
         [(1, 16), (1, 64), (8, 16)]
     """
     fitted = {grid.fit(rows, min(length, grid.max_length)) for rows, length in shapes if rows <= grid.max_rows}
@@ -64,11 +64,11 @@ def calibrate(
         Each shape with the least of its timings in seconds.
     """
     grid = engine.signature.grid
-    shapes = calibration_shapes(grid, max_tokens)
+    shapes = profiling_shapes(grid, max_tokens)
     engine.warm_up(shapes)
     end = now() + budget_s
     least = {shape: _seconds(engine, shape, now) for shape in shapes}
-    for shape in calibration_shapes(grid, max_tokens, LARGE_SHAPES):
+    for shape in profiling_shapes(grid, max_tokens, LARGE_SHAPES):
         if _expected_s(shape, least) <= QUICK_S:
             least[shape] = _seconds(engine, shape, now)
     for _ in range(ROUNDS - 1):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from electra_serve.errors import EngineUnavailable
-from electra_serve.presets.artifact import Artefact
+from electra_serve.presets.artifact import Artifact
 from electra_serve.settings.schema import ModelSettings
 
 _JAX_ON_GPUS: Final = ("jax_cuda12_plugin", "jax_cuda13_plugin")
@@ -31,7 +31,7 @@ DEVICES: Final = Path("/dev")
 
 def choose_engine(
     settings: ModelSettings,
-    artefact: Artefact | None = None,
+    artifact: Artifact | None = None,
     *,
     installed: Callable[[str], bool] = lambda name: find_spec(name) is not None,
     has_gpu: Callable[[], bool] = lambda: any(DEVICES.glob("nvidia[0-9]*")),
@@ -40,18 +40,18 @@ def choose_engine(
 
     Args:
         settings: Which engine, device, dtype and compiler are asked for.
-        artefact: What the preset was compiled to, if it was.
+        artifact: What the preset was compiled to, if it was.
         installed: Whether a package is.
         has_gpu: Whether this machine shows one.
 
     Raises:
-        EngineUnavailable: None that would do is installed, or another is asked for than the artefact is for.
+        EngineUnavailable: None that would do is installed, or another is asked for than the artifact is for.
 
     Example:
         >>> choose_engine(ModelSettings(preset="p", device="cpu"), installed=lambda name: name == "tensorflow")
         'tensorflow'
     """
-    engine = settings.engine if artefact is None else _engine_of(artefact, settings.engine)
+    engine = settings.engine if artifact is None else _engine_of(artifact, settings.engine)
     if engine != "auto":
         if not installed(engine):
             raise EngineUnavailable(f"engine {engine} needs the package {engine}; it is not installed")
@@ -64,12 +64,12 @@ def choose_engine(
     raise EngineUnavailable(f"device {settings.device} needs one of the packages {valid}; none is installed")
 
 
-def _engine_of(artefact: Artefact, asked: str) -> str:
-    if asked not in {"auto", artefact.engine}:
+def _engine_of(artifact: Artifact, asked: str) -> str:
+    if asked not in {"auto", artifact.engine}:
         raise EngineUnavailable(
-            f"engine must be auto or {artefact.engine}, which the preset was compiled for; received {asked}"
+            f"engine must be auto or {artifact.engine}, which the preset was compiled for; received {asked}"
         )
-    return artefact.engine
+    return artifact.engine
 
 
 def _candidates(settings: ModelSettings, has_gpu: Callable[[], bool]) -> Candidates:
@@ -87,8 +87,8 @@ def _does(engine: str, settings: ModelSettings) -> bool:
     return engine != "openvino" or settings.dtype in OPENVINO_DTYPES
 
 
-def choose_dtype(dtype: str, artefact: Artefact | None) -> str:
-    """What to compute in: as the settings say; `auto` is what the artefact was compiled for, else float32.
+def choose_dtype(dtype: str, artifact: Artifact | None) -> str:
+    """What to compute in: as the settings say; `auto` is what the artifact was compiled for, else float32.
 
     Raises:
         EngineUnavailable: int8 is asked for of what is not quantised, or another dtype of what is.
@@ -97,12 +97,12 @@ def choose_dtype(dtype: str, artefact: Artefact | None) -> str:
         >>> choose_dtype("auto", None)
         'float32'
     """
-    made_for = "float32" if artefact is None else artefact.dtype
+    made_for = "float32" if artifact is None else artifact.dtype
     if dtype == "auto":
         return made_for
     if dtype == "int8" and made_for != "int8":
         raise EngineUnavailable(
-            "dtype int8 is served from an artefact: electra-serve compile PRESET FOLDER --dtype int8; "
+            "dtype int8 is served from an artifact: electra-serve compile PRESET FOLDER --dtype int8; "
             "the preset is not one"
         )
     if dtype != "int8" and made_for == "int8":

@@ -19,8 +19,8 @@ def restore(backbone: ElectraBackbone, folder: PresetFolder, *, load_weights: bo
     Raises:
         PresetError: A file is missing, truncated, of another kind, not shaped like the model, or holds NaN or infinity.
     """
-    if folder.artefact is not None:
-        raise PresetError(f"{folder.id} is a compiled artefact, without weights: use {folder.artefact.preset}")
+    if folder.artifact is not None:
+        raise PresetError(f"{folder.id} is a compiled artifact, without weights: use {folder.artifact.preset}")
     variables = weight_layout(backbone)
     for path, values in read_weights(folder, backbone.config, load_weights=load_weights):
         variables[path].assign(values)

@@ -81,14 +81,14 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer(INSTRUMENTATION, version)
         self._loop_time = loop_time
         # W3C's own and no other: those for baggage write what is wrong with a header into the log, with its text.
-        self._callers = TraceContextTextMapPropagator()
+        self._authenticator = TraceContextTextMapPropagator()
 
     def request(self, transport: str, method: str, carrier: Carrier) -> OtelRequestSpan:
         """Begins a request's span, as a child of the one that `carrier` names, if it names one."""
         return OtelRequestSpan(
             self._tracer.start_span(
                 method,
-                self._callers.extract(_sound(carrier)),
+                self._authenticator.extract(_sound(carrier)),
                 kind=SpanKind.SERVER,
                 attributes={"electra.transport": transport},
             )

@@ -1,6 +1,6 @@
 """What both transports do around a request: name it, count it, log it, and turn a surprise into an error.
 
-Every request passes through `Observer.request` once, so a transport's own code only converts.
+Every request passes through `RequestObserver.request` once, so a transport's own code only converts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def choose_request_id(candidate: str | None) -> str:
 
 
 @dataclass(slots=True)
-class Observation:
+class RequestRecord:
     """What becomes known of a request while it is worked on; the transport fills it in.
 
     Attributes:
@@ -57,7 +57,7 @@ class Observation:
     span: RequestSpan | None = None
 
 
-class Observer:
+class RequestObserver:
     """Counts and logs the requests of one transport.
 
     Args:
@@ -85,7 +85,7 @@ class Observer:
         self._log_requests = log_requests
 
     @contextmanager
-    def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[Observation]:
+    def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[RequestRecord]:
         """Watches one request from its arrival to its answer.
 
         Args:
@@ -97,14 +97,14 @@ class Observer:
             ServiceError: As raised inside; any other exception becomes an `InternalError` whose text holds
                 the request id and nothing else, while the log holds the traceback.
         """
-        seen = Observation(request_id)
+        record = RequestRecord(request_id)
         if self._tracer is not None:
-            seen.span = self._tracer.request(self._transport, method, carrier)
+            record.span = self._tracer.request(self._transport, method, carrier)
         started = time.perf_counter()
         self._in_flight.inc()
         code = "ok"
         try:
-            yield seen
+            yield record
         except ServiceError as error:
             code = error.code
             raise
@@ -113,26 +113,26 @@ class Observer:
             raise
         except Exception as error:
             code = InternalError.code
-            self._log.exception("request failed unexpectedly", request_id=seen.request_id)
-            raise InternalError(f"internal error; the log has the rest under request id {seen.request_id}") from error
+            self._log.exception("request failed unexpectedly", request_id=record.request_id)
+            raise InternalError(f"internal error; the log has the rest under request id {record.request_id}") from error
         finally:
             self._in_flight.dec()
-            self._finish(method, seen, code, time.perf_counter() - started)
+            self._finish(method, record, code, time.perf_counter() - started)
 
-    def _finish(self, method: str, seen: Observation, code: str, seconds: float) -> None:
-        self._metrics.observe_request(transport=self._transport, model=seen.model, code=code, seconds=seconds)
-        if seen.span is not None:
-            seen.span.end(Outcome(seen.model, code, code in _FAULTS, seen.sequences, seen.tokens))
+    def _finish(self, method: str, record: RequestRecord, code: str, seconds: float) -> None:
+        self._metrics.observe_request(transport=self._transport, model=record.model, code=code, seconds=seconds)
+        if record.span is not None:
+            record.span.end(Outcome(record.model, code, code in _FAULTS, record.sequences, record.tokens))
         if not self._log_requests:
             return
         self._log.info(
             "request",
             transport=self._transport,
             method=method,
-            request_id=seen.request_id,
-            model=seen.model,
+            request_id=record.request_id,
+            model=record.model,
             code=code,
-            sequences=seen.sequences,
-            tokens=seen.tokens,
+            sequences=record.sequences,
+            tokens=record.tokens,
             ms=round(seconds * 1e3, 3),
         )

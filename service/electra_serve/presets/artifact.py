@@ -1,4 +1,4 @@
-"""A compiled artefact: a preset folder with an engine's graph in the weights' place.
+"""A compiled artifact: a preset folder with an engine's graph in the weights' place.
 
     electra-serve.artefact.json    what it was made of and by, and a SHA-256 of each file
     electra-serve.golden.json      what it computed of a fixed input: see `electra_serve.engine.golden`
@@ -21,22 +21,22 @@ from typing import Final, Literal
 from electra_serve.errors import PresetError
 from electra_serve.presets.digest import sha256_of
 from electra_serve.presets.files import read_json
-from electra_serve.presets.weight_files.open import Weights
+from electra_serve.presets.weight_files.open import WeightsOrigin
 
-ARTEFACT_FILE: Final = "electra-serve.artefact.json"
+ARTIFACT_FILE: Final = "electra-serve.artefact.json"
 GRAPH_FILE: Final = "model.xml"
 GRAPH_WEIGHTS_FILE: Final = "model.bin"
 FORMAT: Final = 1
 
-ArtefactDtype = Literal["float32", "bfloat16", "int8"]
-DTYPES: Final[tuple[ArtefactDtype, ...]] = ("float32", "bfloat16", "int8")
+ArtifactDtype = Literal["float32", "bfloat16", "int8"]
+DTYPES: Final[tuple[ArtifactDtype, ...]] = ("float32", "bfloat16", "int8")
 ENGINE: Final = "openvino"
 _WORTHS: Final = ("pretrained", "random")
 
 
 @dataclass(frozen=True, slots=True)
-class Artefact:
-    """What is known of one artefact.
+class Artifact:
+    """What is known of one artifact.
 
     Attributes:
         engine: Which engine runs it: `openvino`.
@@ -50,69 +50,69 @@ class Artefact:
     """
 
     engine: str
-    dtype: ArtefactDtype
+    dtype: ArtifactDtype
     preset: str
     preset_sha256: str | None
-    weights: Weights
-    pooler: Weights
+    weights: WeightsOrigin
+    pooler: WeightsOrigin
     made_by: Mapping[str, str]
     files: Mapping[str, str]
 
 
-def write_artefact(folder: Path, artefact: Artefact) -> None:
+def write_artifact(folder: Path, artifact: Artifact) -> None:
     """Writes the manifest into `folder`."""
-    content = {"format": FORMAT, **asdict(artefact)}
-    (folder / ARTEFACT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = {"format": FORMAT, **asdict(artifact)}
+    (folder / ARTIFACT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_artefact(folder: Path) -> Artefact:
+def read_artifact(folder: Path) -> Artifact:
     """Reads the manifest in `folder`, and compares every file with it.
 
     Raises:
-        PresetError: It is malformed, of another format, or a file is not what it was when the artefact was made.
+        PresetError: It is malformed, of another format, or a file is not what it was when the artifact was made.
     """
-    path = folder / ARTEFACT_FILE
-    artefact = _parse(path, read_json(path))
-    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {ARTEFACT_FILE}
-    for name in sorted(found ^ set(artefact.files)):
+    path = folder / ARTIFACT_FILE
+    artifact = _parse(path, read_json(path))
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {ARTIFACT_FILE}
+    for name in sorted(found ^ set(artifact.files)):
         state = "was added" if name in found else "is missing"
-        raise PresetError(f"{folder}: must be as it was compiled; {name!r:.80} {state}: {_anew(artefact)}")
-    for name, sha256 in artefact.files.items():
+        raise PresetError(f"{folder}: must be as it was compiled; {name!r:.80} {state}: {_anew(artifact)}")
+    for name, sha256 in artifact.files.items():
         if sha256_of(folder / name) != sha256:
-            raise PresetError(f"{folder / name}: must be as it was compiled; it has another SHA-256: {_anew(artefact)}")
+            raise PresetError(f"{folder / name}: must be as it was compiled; it has another SHA-256: {_anew(artifact)}")
     for name in (GRAPH_FILE, GRAPH_WEIGHTS_FILE):
-        if name not in artefact.files:
+        if name not in artifact.files:
             raise PresetError(f"{path}: files must name {name}; it does not")
-    return artefact
+    return artifact
 
 
-def _anew(artefact: Artefact) -> str:
-    return f"compile {artefact.preset:.80} anew"
+def _anew(artifact: Artifact) -> str:
+    return f"compile {artifact.preset:.80} anew"
 
 
-def _parse(path: Path, content: Mapping[str, object]) -> Artefact:
+def _parse(path: Path, content: Mapping[str, object]) -> Artifact:
     known = {key: value for key, value in content.items() if key != "format"}
     if content.get("format") != FORMAT:
         raise PresetError(
             f"{path}: format must be {FORMAT}; it is {content.get('format')!r:.20}: compile the preset anew"
         )
     try:
-        artefact = Artefact(**known)  # type: ignore[arg-type]  # checked below
+        artifact = Artifact(**known)  # type: ignore[arg-type]  # checked below
     except TypeError as error:
         raise PresetError(f"{path}: must be as `electra-serve compile` writes it; it is not") from error
     well_formed = (
-        artefact.engine == ENGINE
-        and artefact.dtype in DTYPES
-        and isinstance(artefact.preset, str)
-        and isinstance(artefact.preset_sha256, str | None)
-        and artefact.weights in _WORTHS
-        and artefact.pooler in _WORTHS
-        and _maps_to_strings(artefact.made_by)
-        and _maps_to_strings(artefact.files)
+        artifact.engine == ENGINE
+        and artifact.dtype in DTYPES
+        and isinstance(artifact.preset, str)
+        and isinstance(artifact.preset_sha256, str | None)
+        and artifact.weights in _WORTHS
+        and artifact.pooler in _WORTHS
+        and _maps_to_strings(artifact.made_by)
+        and _maps_to_strings(artifact.files)
     )
     if not well_formed:
         raise PresetError(f"{path}: must be as `electra-serve compile` writes it; a value is malformed")
-    return artefact
+    return artifact
 
 
 def _maps_to_strings(value: object) -> bool:

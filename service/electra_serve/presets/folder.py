@@ -24,11 +24,11 @@ from typing import Final, Literal, NamedTuple
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.artifact import (
-    ARTEFACT_FILE,
+    ARTIFACT_FILE,
     GRAPH_FILE,
     GRAPH_WEIGHTS_FILE,
-    Artefact,
-    read_artefact,
+    Artifact,
+    read_artifact,
 )
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
@@ -42,7 +42,7 @@ from electra_serve.presets.transformers_checkpoint import (
     read_checkpoint_config,
     unsafe_files,
 )
-from electra_serve.presets.weight_files.open import PresetFormat, Weights, open_weights, pooler_worth
+from electra_serve.presets.weight_files.open import PresetFormat, WeightsOrigin, detect_pooler, open_weights
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -78,12 +78,12 @@ class PresetFolder:
         sha256: Digest of the files that decide the numbers, as `electra_serve.presets.digest` makes it; None without
         files.
         weights: What the weights are worth: `pretrained`, or `random`.
-        weight_files: The weight files, whole or in shards, or an artefact's graph; empty where weights are not to be
+        weight_files: The weight files, whole or in shards, or an artifact's graph; empty where weights are not to be
             loaded.
         has_tokenizer: Whether it can take text.
         format: Who defined the files: `keras` or `transformers`.
-        pooler: What the layer behind `pooled_output` is worth: see `pooler_worth`.
-        artefact: What it was compiled to; None for a preset that an engine has yet to build from.
+        pooler: What the layer behind `pooled_output` is worth: see `detect_pooler`.
+        artifact: What it was compiled to; None for a preset that an engine has yet to build from.
     """
 
     id: str
@@ -92,12 +92,12 @@ class PresetFolder:
     config: BackboneConfig
     registered_name: str
     sha256: str | None
-    weights: Weights
+    weights: WeightsOrigin
     weight_files: tuple[Path, ...]
     has_tokenizer: bool
     format: PresetFormat = "keras"
-    pooler: Weights = "random"
-    artefact: Artefact | None = None
+    pooler: WeightsOrigin = "random"
+    artifact: Artifact | None = None
 
     @property
     def revision(self) -> str | None:
@@ -121,12 +121,12 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
     Raises:
         PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
     """
-    if (path / ARTEFACT_FILE).is_file():
+    if (path / ARTIFACT_FILE).is_file():
         if not load_weights:
-            raise PresetError(f"{path}: load_weights must be true for a compiled artefact, which has its weights")
+            raise PresetError(f"{path}: load_weights must be true for a compiled artifact, which has its weights")
         return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
-    weights: Weights = "random" if not load_weights or _says_random(path) else "pretrained"
+    weights: WeightsOrigin = "random" if not load_weights or _says_random(path) else "pretrained"
     decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
     return PresetFolder(
         id=id_,
@@ -144,8 +144,8 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
 
 
 def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
-    """An artefact: its files are compared with its manifest, which also says what its weights are worth."""
-    artefact = read_artefact(path)
+    """An artifact: its files are compared with its manifest, which also says what its weights are worth."""
+    artifact = read_artifact(path)
     contents = _read_contents(path, load_weights=False)
     return PresetFolder(
         id=id_,
@@ -153,13 +153,13 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         path=path,
         config=contents.config,
         registered_name=contents.registered_name,
-        sha256=sha256_of_files(path, [path / ARTEFACT_FILE]),  # which has the digests of all others
-        weights=artefact.weights,
+        sha256=sha256_of_files(path, [path / ARTIFACT_FILE]),  # which has the digests of all others
+        weights=artifact.weights,
         weight_files=(path / GRAPH_FILE, path / GRAPH_WEIGHTS_FILE),
         has_tokenizer=bool(contents.tokenizer_files),
         format=contents.format,
-        pooler=artefact.pooler,
-        artefact=artefact,
+        pooler=artifact.pooler,
+        artifact=artifact,
     )
 
 
@@ -238,6 +238,6 @@ def _says_random(path: Path) -> bool:
     return metadata.is_file() and read_json(metadata).get("weights") == "random"
 
 
-def _pooler(contents: _Contents, label: str) -> Weights:
+def _pooler(contents: _Contents, label: str) -> WeightsOrigin:
     with open_weights(contents.format, contents.weight_files, contents.config, label) as arrays:
-        return pooler_worth(arrays, contents.config)
+        return detect_pooler(arrays, contents.config)

@@ -3,7 +3,7 @@
 electra_demo                             EmbeddedSource, inside this package
 electra_base_discriminator_uncased_en    BuiltInSource, the published six, from either hub
 kaggle://…, hf://…                       HubSource, through the hubs' own clients
-./my_preset                              LocalSource, any folder of either format, or a compiled artefact
+./my_preset                              LocalSource, any folder of either format, or a compiled artifact
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EmbeddedSource:
 
 
 class LocalSource:
-    """Any folder: a KerasHub preset, a transformers checkpoint, or an artefact compiled of either."""
+    """Any folder: a KerasHub preset, a transformers checkpoint, or an artifact compiled of either."""
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
         """See `PresetSource.find`."""

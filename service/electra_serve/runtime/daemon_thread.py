@@ -17,7 +17,7 @@ T = TypeVar("T")
 THREAD_NAME: Final = "abandonable"
 
 
-async def run_abandonable(work: Callable[[], T]) -> T:
+async def run_in_daemon_thread(work: Callable[[], T]) -> T:
     """Runs `work` on a daemon thread of its own.
 
     Cancelling the call leaves the thread to itself; its result is dropped.

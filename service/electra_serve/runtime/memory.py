@@ -19,15 +19,15 @@ _C: Final = ctypes.CDLL(None)
 """The process itself, and with it the C library it runs on."""
 
 
-def keep() -> None:
+def freeze_startup_objects() -> None:
     """Has the collector pass over all there is now."""
     gc.collect()
     gc.freeze()
 
 
-def reclaim() -> None:
+def collect_and_trim() -> None:
     """Frees what nobody refers to any more, wherever it came from, and gives the machine what is then unused."""
     gc.unfreeze()
-    keep()
+    freeze_startup_objects()
     if hasattr(_C, "malloc_trim"):  # glibc
         _C.malloc_trim(0)

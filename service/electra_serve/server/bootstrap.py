@@ -13,16 +13,16 @@ from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
 from electra_serve.api.rest.app import create_app, create_metrics_app
-from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.port import HttpListener
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.security.api_keys import KeyRing
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles
-from electra_serve.batching.admission import QueueBounds
+from electra_serve.batching.admission import QueueLimits
 from electra_serve.batching.batcher import Batcher
 from electra_serve.batching.clock import LoopClock
 from electra_serve.batching.cost_model import fit
-from electra_serve.batching.engine_worker import EngineRunner
+from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
 from electra_serve.batching.pending import Row
 from electra_serve.batching.planner import Planner
@@ -31,13 +31,13 @@ from electra_serve.batching.tracing import trace_batch
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.errors import SettingsError
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
-from electra_serve.server.lifecycle import OnReady, Process
+from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
-from electra_serve.serving.manager import ModelChanges
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextEncoder
@@ -54,7 +54,7 @@ def build_process(
     on_ready: OnReady,
     load: ModelLoader | None = None,
     make_planner: PlannerFactory | None = None,
-) -> Process:
+) -> ServiceProcess:
     """Builds the whole service; nothing listens or loads until it runs.
 
     Call it on the event loop that will run it.
@@ -70,22 +70,24 @@ def build_process(
     tracer = build_tracer(settings.tracing)
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
-    changes = build_changes(settings, registry, loading, log)
+    manager = build_manager(settings, registry, loading, log)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
-    rest_observer = Observer("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
-    grpc_observer = Observer("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
+    rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
+    grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     tls = build_tls(settings.security, log)
-    callers = build_callers(settings.security.api_keys_file, settings.security, log)
+    authenticator = build_authenticator(settings.security.api_keys_file, settings.security, log)
     most = settings.max_sequences
     shown = metrics if settings.metrics.port is None else None
-    app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, callers=callers)
+    app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, authenticator=authenticator)
     rest_server = HttpServer(app, settings.rest, tls)
-    return Process(
-        rest=HttpPort("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
-        grpc=GrpcServer(service, settings.grpc, grpc_observer, max_sequences=most, callers=callers, tls=tls),
-        sides=build_sides(settings, service, metrics, changes, log, tls),
+    return ServiceProcess(
+        rest=HttpListener("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
+        grpc=GrpcServer(
+            service, settings.grpc, grpc_observer, max_sequences=most, authenticator=authenticator, tls=tls
+        ),
+        auxiliary_servers=build_auxiliary_servers(settings, service, metrics, manager, log, tls),
         registry=registry,
-        changes=changes,
+        manager=manager,
         settings=settings.lifecycle,
         log=log,
         on_ready=on_ready,
@@ -110,14 +112,16 @@ def build_tracer(settings: TracingSettings) -> Tracer | None:
     return otlp_tracer(__version__, LoopClock().now)
 
 
-def build_callers(keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> Callers:
+def build_authenticator(
+    keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger
+) -> Authenticator:
     """Who may ask: who has a key of the file, if there is one, and a certificate, if clients must have one.
 
     Raises:
         SettingsError: The key file cannot be used.
     """
     keys = KeyRing(Path(keys_file), log) if keys_file else None
-    return Callers(keys, certified=bool(security.tls_client_ca))
+    return Authenticator(keys, certified=bool(security.tls_client_ca))
 
 
 def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
@@ -169,39 +173,47 @@ def build_loading(
     )
 
 
-def build_changes(
+def build_manager(
     settings: Settings, registry: ModelRegistry, loading: Loading, log: structlog.typing.FilteringBoundLogger
-) -> ModelChanges:
+) -> ModelManager:
     """What can be done to the models at run time."""
-    return ModelChanges(
-        registry, loading=loading, max_sequences=settings.max_sequences, reclaim=memory.reclaim, log=log
+    return ModelManager(
+        registry,
+        loading=loading,
+        max_sequences=settings.max_sequences,
+        collect_and_trim=memory.collect_and_trim,
+        log=log,
     )
 
 
-def build_sides(
+def build_auxiliary_servers(
     settings: Settings,
     service: InferenceService,
     metrics: Metrics,
-    changes: ModelChanges,
+    manager: ModelManager,
     log: structlog.typing.FilteringBoundLogger,
     tls: ServerTls | None,
-) -> Sequence[HttpPort]:
+) -> Sequence[HttpListener]:
     """Metrics and admin, as far as they are given ports of their own.
 
     Raises:
         SettingsError: The file of admin keys cannot be used.
     """
-    sides = []
+    auxiliary_servers = []
     where = settings.metrics
     if where.port is not None:
         app = create_metrics_app(service, metrics)
-        sides.append(HttpPort("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port))
+        auxiliary_servers.append(
+            HttpListener("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port)
+        )
     admin = settings.admin
     if admin.port is not None:
-        callers = build_callers(admin.keys_file, settings.security, log)
-        app = create_admin_app(AdminEndpoints(changes, settings.rest, callers, log), keyed=callers.keyed)
-        sides.append(HttpPort("admin", HttpServer(app, settings.rest, tls), host=admin.host, port=admin.port))
-    return sides
+        authenticator = build_authenticator(admin.keys_file, settings.security, log)
+        app = create_admin_app(AdminEndpoints(manager, settings.rest, authenticator, log), keyed=authenticator.keyed)
+        auxiliary_servers.append(
+            HttpListener("admin", HttpServer(app, settings.rest, tls), host=admin.host, port=admin.port)
+        )
+    return auxiliary_servers
 
 
 def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:
@@ -228,12 +240,12 @@ def build_batcher(
     """Queue, planner and threads of one model, and its gauges."""
     clock = LoopClock()
     queue = RequestQueue[Row](
-        QueueBounds(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
+        QueueLimits(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
     )
     batcher = Batcher(
         queue=queue,
         planner=make_planner(loaded, batching),
-        runners=[EngineRunner(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
+        workers=[EngineWorker(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
         clock=clock,
         metrics=metrics.batches(name),
         log=log.bind(model=name),

@@ -21,12 +21,12 @@ from typing import Final
 import structlog
 
 from electra_serve.api.grpc.server import GrpcServer
-from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.port import HttpListener
 from electra_serve.batching.flight_recorder import for_log
 from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
-from electra_serve.runtime.daemon_thread import run_abandonable
-from electra_serve.serving.manager import ModelChanges
+from electra_serve.runtime.daemon_thread import run_in_daemon_thread
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import LifecycleSettings
@@ -55,15 +55,15 @@ OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
 """Takes the REST port, the gRPC port, and what is served."""
 
 
-class Process:
+class ServiceProcess:
     """The servers and the models behind them, from start to exit.
 
     Args:
         rest: Where REST is served.
         grpc: The gRPC server.
-        sides: Where admin and metrics are, if they have ports of their own.
+        auxiliary_servers: Where admin and metrics are, if they have ports of their own.
         registry: The models to load.
-        changes: What is done to them at run time.
+        manager: What is done to them at run time.
         settings: How long to drain.
         log: Where each step is told.
         on_ready: Called once, when requests can come.
@@ -73,11 +73,11 @@ class Process:
     def __init__(
         self,
         *,
-        rest: HttpPort,
+        rest: HttpListener,
         grpc: GrpcServer,
-        sides: Sequence[HttpPort],
+        auxiliary_servers: Sequence[HttpListener],
         registry: ModelRegistry,
-        changes: ModelChanges,
+        manager: ModelManager,
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
         on_ready: OnReady,
@@ -86,9 +86,9 @@ class Process:
         self._tracer = tracer
         self._rest = rest
         self._grpc = grpc
-        self._sides = sides
+        self._auxiliary_servers = auxiliary_servers
         self._registry = registry
-        self._changes = changes
+        self._manager = manager
         self._settings = settings
         self._log = log
         self._on_ready = on_ready
@@ -110,11 +110,11 @@ class Process:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGUSR1, self._tell_batches)
         rest_port = self._rest.listen()
-        for side in self._sides:
+        for side in self._auxiliary_servers:
             port = side.listen()
             self._log.info("listening", server=side.label, port=port)
         grpc_port = await self._grpc.start()
-        for side in self._sides:
+        for side in self._auxiliary_servers:
             side.serve()
         rest = self._rest.serve()
         try:
@@ -145,7 +145,7 @@ class Process:
             await asyncio.gather(stopped, tending, loading, return_exceptions=True)
 
     def _tell_ready(self, rest_port: int, grpc_port: int) -> None:
-        memory.keep()
+        memory.freeze_startup_objects()
         self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
@@ -171,8 +171,8 @@ class Process:
         delay_s, grace_s = self._patience()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._force.wait(), delay_s)
-        self._changes.stop()
-        self._registry.refuse()
+        self._manager.stop()
+        self._registry.reject()
         if self._force.is_set():
             grace_s = 0.0
         stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s), return_exceptions=True)
@@ -181,7 +181,7 @@ class Process:
         in_time = stopping.done()
         if not in_time:
             self._log.warning("gave up requests in flight")
-            self._rest.give_up()
+            self._rest.abort()
             await asyncio.gather(self._grpc.stop(0.0), stopping, return_exceptions=True)
         forced.cancel()
         broken = [error for error in await stopping if error is not None]
@@ -205,7 +205,7 @@ class Process:
 
     async def _close(self) -> bool:
         closed = await self._registry.close(ENGINE_GRACE_S)
-        await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._sides))
+        await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._auxiliary_servers))
         await self._send_spans()
         return closed
 
@@ -222,7 +222,7 @@ class Process:
     async def _send_spans(self) -> None:
         if self._tracer is not None:
             with contextlib.suppress(TimeoutError):  # nobody takes them
-                await asyncio.wait_for(run_abandonable(self._tracer.close), SPANS_GRACE_S)
+                await asyncio.wait_for(run_in_daemon_thread(self._tracer.close), SPANS_GRACE_S)
 
     def _signalled(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ from electra_serve.settings.schema import ModelSettings
 
 
 @dataclass(slots=True)
-class Slot:
+class ModelEntry:
     """One model by its name.
 
     Attributes:

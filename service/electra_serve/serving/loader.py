@@ -10,7 +10,7 @@ import structlog
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
-from electra_serve.runtime.daemon_thread import run_abandonable
+from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
@@ -72,7 +72,7 @@ class Loading:
         self._log.info("loading model", model=settings.name, preset=settings.preset)
         started = time.perf_counter()
         batching, limits = self.batching_of(settings), self.limits_of(settings)
-        loaded = await run_abandonable(lambda: self._load(settings, batching))
+        loaded = await run_in_daemon_thread(lambda: self._load(settings, batching))
         if instead_of is not None:
             loaded = with_quiet_timings(loaded, settings, instead_of)
         batcher = self._make_batcher(settings.name, loaded, batching)

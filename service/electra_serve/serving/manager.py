@@ -29,14 +29,14 @@ from electra_serve.errors import (
     ShuttingDown,
     StartupError,
 )
-from electra_serve.serving.entry import Slot
+from electra_serve.serving.entry import ModelEntry
 from electra_serve.serving.loader import Loading
 from electra_serve.serving.model_info import Change, ModelState, ModelStatus
 from electra_serve.serving.registry import ModelRegistry, one_line
 from electra_serve.settings.schema import ModelSettings, check_admissible
 
 
-class Underway:
+class Operation:
     """A change that has begun.
 
     Args:
@@ -67,14 +67,14 @@ class Underway:
         return True
 
 
-class ModelChanges:
+class ModelManager:
     """What can be done to models at run time. On the event loop only.
 
     Args:
         registry: The models.
         loading: What they are loaded with: says whose limits hold.
         max_sequences: Most sequences of one request that the transports take.
-        reclaim: Gives memory back when a model has gone.
+        collect_and_trim: Gives memory back when a model has gone.
         log: Where each change is told.
     """
 
@@ -84,13 +84,13 @@ class ModelChanges:
         *,
         loading: Loading,
         max_sequences: int,
-        reclaim: Callable[[], None],
+        collect_and_trim: Callable[[], None],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._registry = registry
         self._loading = loading
         self._max_sequences = max_sequences
-        self._reclaim = reclaim
+        self._collect_and_trim = collect_and_trim
         self._log = log
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[ServiceError | None]] = set()
@@ -98,11 +98,11 @@ class ModelChanges:
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model."""
-        return tuple(slot.status() for slot in self._registry.slots())
+        return tuple(entry.status() for entry in self._registry.slots())
 
     def status(self, name: str) -> ModelStatus:
         """One model; raises `ModelNotFound`."""
-        return self._registry.slot(name).status()
+        return self._registry.entry(name).status()
 
     def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
         """What became of the last batches of every model that answers, by its name."""
@@ -110,9 +110,9 @@ class ModelChanges:
 
     def settings(self, name: str) -> ModelSettings:
         """What a model is loaded by; raises `ModelNotFound`."""
-        return self._registry.slot(name).settings
+        return self._registry.entry(name).settings
 
-    def load(self, settings: ModelSettings) -> Underway:
+    def load(self, settings: ModelSettings) -> Operation:
         """Begins to load a model under a name that is free, or that of one which could not be loaded.
 
         Raises:
@@ -125,7 +125,7 @@ class ModelChanges:
         self._check_limits(settings)
         return self._begin(self._registry.add(settings), Change.LOAD, settings)
 
-    def reload(self, settings: ModelSettings) -> Underway:
+    def reload(self, settings: ModelSettings) -> Operation:
         """Begins to load a model anew, in the place of the one of its name.
 
         Raises:
@@ -136,13 +136,13 @@ class ModelChanges:
             ShuttingDown: It is ending.
         """
         self._check_open()
-        slot = self._free(settings.name)
+        entry = self._free(settings.name)
         self._check_limits(settings)
-        if slot.served is None:
-            slot.state = ModelState.LOADING
-        return self._begin(slot, Change.RELOAD, settings)
+        if entry.served is None:
+            entry.state = ModelState.LOADING
+        return self._begin(entry, Change.RELOAD, settings)
 
-    def unload(self, name: str) -> Underway:
+    def unload(self, name: str) -> Operation:
         """Begins to take a model out of service.
 
         It is not READY from now on, and gone when the last request to it is answered.
@@ -154,12 +154,12 @@ class ModelChanges:
             ShuttingDown: It is ending.
         """
         self._check_open()
-        slot = self._free(name)
-        if slot.served is not None:
-            if all(served is slot.served for served in self._registry.ready_models()):
+        entry = self._free(name)
+        if entry.served is not None:
+            if all(served is entry.served for served in self._registry.ready_models()):
                 raise Conflict(f"model {name} is the only one that is ready: load another first, or reload this one")
-            slot.state = ModelState.UNLOADING
-        return self._begin(slot, Change.UNLOAD, slot.settings)
+            entry.state = ModelState.UNLOADING
+        return self._begin(entry, Change.UNLOAD, entry.settings)
 
     def stop(self) -> None:
         """Takes no changes any more, and gives up those under way."""
@@ -186,45 +186,47 @@ class ModelChanges:
                 field="limits",
             )
 
-    def _free(self, name: str) -> Slot:
-        slot = self._registry.slot(name)
-        if slot.change is not None:
-            raise Conflict(f"model {name} has another change under way: {slot.change.value}")
-        return slot
+    def _free(self, name: str) -> ModelEntry:
+        entry = self._registry.entry(name)
+        if entry.change is not None:
+            raise Conflict(f"model {name} has another change under way: {entry.change.value}")
+        return entry
 
-    def _begin(self, slot: Slot, change: Change, settings: ModelSettings) -> Underway:
-        slot.change = change
-        work = partial(self._unload, slot) if change is Change.UNLOAD else partial(self._load, slot, settings)
-        task = asyncio.create_task(self._outcome(slot, change, work))
+    def _begin(self, entry: ModelEntry, change: Change, settings: ModelSettings) -> Operation:
+        entry.change = change
+        work = partial(self._unload, entry) if change is Change.UNLOAD else partial(self._load, entry, settings)
+        task = asyncio.create_task(self._outcome(entry, change, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return Underway(task)
+        return Operation(task)
 
-    async def _outcome(self, slot: Slot, change: Change, work: Callable[[], Awaitable[None]]) -> ServiceError | None:
-        name, reason = slot.settings.name, ""
+    async def _outcome(
+        self, entry: ModelEntry, change: Change, work: Callable[[], Awaitable[None]]
+    ) -> ServiceError | None:
+        name, reason = entry.settings.name, ""
         try:
             await work()
         except StartupError:
-            reason = slot.reason
+            reason = entry.reason
         except Exception as error:  # noqa: BLE001  # whatever a backend raises, the process and its models go on
-            reason = slot.reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = entry.reason = f"{type(error).__name__}: {one_line(error)}"
             self._log.exception("a change of models failed unexpectedly", model=name, change=change.value)
         finally:
-            slot.change = None
-        self._reclaim()
+            entry.change = None
+        self._collect_and_trim()
         if not reason:
             self._log.info("model changed", model=name, change=change.value)
             return None
         self._log.error("model not changed", model=name, change=change.value, reason=reason)
         return ModelLoadFailed(reason)
 
-    async def _load(self, slot: Slot, settings: ModelSettings) -> None:
+    async def _load(self, entry: ModelEntry, settings: ModelSettings) -> None:
         async with self._turn:
-            before = await self._registry.put(slot, settings)
+            before = await self._registry.put(entry, settings)
             if before is not None:
                 await self._registry.dismiss(before)
 
-    async def _unload(self, slot: Slot) -> None:
-        if slot.served is not None:
-            await self._registry.dismiss(slot.served)
-        self._registry.remove(slot.settings.name)
+    async def _unload(self, entry: ModelEntry) -> None:
+        if entry.served is not None:
+            await self._registry.dismiss(entry.served)
+        self._registry.remove(entry.settings.name)

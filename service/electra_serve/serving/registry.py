@@ -22,7 +22,7 @@ from electra_serve.batching.batcher import Batcher
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.errors import Conflict, ModelNotFound, ModelNotReady
 from electra_serve.observability.metrics import Metrics
-from electra_serve.serving.entry import Slot
+from electra_serve.serving.entry import ModelEntry
 from electra_serve.serving.loader import Loading
 from electra_serve.serving.model_info import ModelInfo, ModelState
 from electra_serve.serving.served_model import ServedModel
@@ -41,14 +41,14 @@ class ModelRegistry:
     """
 
     def __init__(self, models: Sequence[ModelSettings], *, loading: Loading, metrics: Metrics) -> None:
-        self._slots = {model.name: Slot(model) for model in models}
+        self._entries = {model.name: ModelEntry(model) for model in models}
         self._only = models[0].name if len(models) == 1 else None
         self._loading = loading
         self._metrics = metrics
         self._leaving: set[ServedModel] = set()
         self._retired = False
         self.started = False
-        for name in self._slots:
+        for name in self._entries:
             metrics.create_model_series(name)
 
     @property
@@ -69,10 +69,10 @@ class ModelRegistry:
     def label(self, model: str | None) -> str:
         """A model's name for metrics, "" for any other; None means the one that need not be named."""
         name = self._implied() if model is None else model
-        return name if name is not None and name in self._slots else ""
+        return name if name is not None and name in self._entries else ""
 
     def ready_model(self, name: str | None) -> ServedModel:
-        """The model to use for a request, which is to enter its `users` at once.
+        """The model to use for a request, which is to enter its `requests` at once.
 
         Args:
             name: As the request has it; None for the one that was configured alone, or is alone by now.
@@ -85,14 +85,14 @@ class ModelRegistry:
             name = self._implied()
             if name is None:
                 raise ModelNotFound(f"several models are served: model must be one of {self._names()}", field="model")
-        slot = self.slot(name)
-        if slot.ready_model is None:
-            raise ModelNotReady(f"model {slot.settings.name} is {slot.state.value}", field="model", retry_after_s=1.0)
-        return slot.ready_model
+        entry = self.entry(name)
+        if entry.ready_model is None:
+            raise ModelNotReady(f"model {entry.settings.name} is {entry.state.value}", field="model", retry_after_s=1.0)
+        return entry.ready_model
 
     def ready_models(self) -> Iterator[ServedModel]:
         """Every model that answers requests."""
-        return (slot.ready_model for slot in self._slots.values() if slot.ready_model is not None)
+        return (entry.ready_model for entry in self._entries.values() if entry.ready_model is not None)
 
     def info(self, name: str) -> ModelInfo:
         """What may be told of a model, whatever its state.
@@ -100,41 +100,41 @@ class ModelRegistry:
         Raises:
             ModelNotFound: No model has that name.
         """
-        return self.slot(name).info()
+        return self.entry(name).info()
 
     def infos(self) -> tuple[ModelInfo, ...]:
         """What may be told of every model: those of the settings in their order, then those that came later."""
-        return tuple(slot.info() for slot in self._slots.values())
+        return tuple(entry.info() for entry in self._entries.values())
 
-    def slot(self, name: str) -> Slot:
+    def entry(self, name: str) -> ModelEntry:
         """What stands under a name.
 
         Raises:
             ModelNotFound: Nothing does.
         """
-        slot = self._slots.get(name)
-        if slot is None:
+        entry = self._entries.get(name)
+        if entry is None:
             raise ModelNotFound(f"model must be one of {self._names()}", field="model")
-        return slot
+        return entry
 
-    def slots(self) -> tuple[Slot, ...]:
+    def slots(self) -> tuple[ModelEntry, ...]:
         """What stands under every name."""
-        return tuple(self._slots.values())
+        return tuple(self._entries.values())
 
-    def add(self, settings: ModelSettings) -> Slot:
+    def add(self, settings: ModelSettings) -> ModelEntry:
         """Takes a name for a model that is to be loaded.
 
         Raises:
             Conflict: It is taken, by another than a model that could not be loaded.
         """
-        there = self._slots.get(settings.name)
+        there = self._entries.get(settings.name)
         if there is not None and (there.state is not ModelState.FAILED or there.change is not None):
             raise Conflict(f"model {settings.name} is {there.state.value}: reload it, or take another name")
         self._metrics.create_model_series(settings.name)
-        slot = self._slots[settings.name] = Slot(settings)
-        return slot
+        entry = self._entries[settings.name] = ModelEntry(settings)
+        return entry
 
-    async def put(self, slot: Slot, settings: ModelSettings) -> ServedModel | None:
+    async def put(self, entry: ModelEntry, settings: ModelSettings) -> ServedModel | None:
         """Loads a model and puts it in place, READY.
 
         Returns:
@@ -144,15 +144,15 @@ class ModelRegistry:
             Exception: It cannot be loaded. What was there before still answers; where nothing did, it is FAILED.
         """
         try:
-            served = await self._loading.load(settings, instead_of=slot.served)
+            served = await self._loading.load(settings, instead_of=entry.served)
         except Exception as error:
             self._metrics.model_loads.labels(settings.name, "failed").inc()
-            slot.reason = one_line(error)
-            if slot.served is None:
-                slot.state = ModelState.FAILED
+            entry.reason = one_line(error)
+            if entry.served is None:
+                entry.state = ModelState.FAILED
             raise
-        before, slot.served = slot.served, served
-        slot.settings, slot.state, slot.reason = settings, ModelState.READY, ""
+        before, entry.served = entry.served, served
+        entry.settings, entry.state, entry.reason = settings, ModelState.READY, ""
         self._metrics.model_loads.labels(settings.name, "ok").inc()
         self._metrics.model_ready.labels(settings.name).set(1)
         self._metrics.model_load_seconds.labels(settings.name).set(served.load_seconds)
@@ -162,14 +162,14 @@ class ModelRegistry:
     async def dismiss(self, served: ServedModel) -> None:
         """Closes a model that can no longer be found, when its last request is answered."""
         self._leaving.add(served)
-        await served.users.gone()
+        await served.requests.gone()
         if served in self._leaving:  # else the process is ending, and closes it
             await served.batcher.close()
             self._leaving.discard(served)  # not before: where this is cancelled, the process closes it
 
     def remove(self, name: str) -> None:
         """Gives a name back."""
-        del self._slots[name]
+        del self._entries[name]
         self._metrics.remove_model_series(name)
 
     async def load_all(self) -> None:
@@ -178,8 +178,8 @@ class ModelRegistry:
         Raises:
             StartupError: One of them cannot be loaded; it is FAILED then, and those after it are not tried.
         """
-        for slot in self.slots():
-            await self.put(slot, slot.settings)
+        for entry in self.slots():
+            await self.put(entry, entry.settings)
         self.started = True
 
     @property
@@ -191,10 +191,10 @@ class ModelRegistry:
         """Says not ready from now on, while requests are still answered."""
         self._retired = True
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Admits nothing new from now on, and answers what was admitted."""
         for served in self._open():
-            served.batcher.refuse()
+            served.batcher.reject()
 
     async def close(self, within_s: float | None = None) -> bool:
         """Fails what still waits and frees the engines.
@@ -207,24 +207,24 @@ class ModelRegistry:
         """
         closing = self._open()
         self._leaving.clear()
-        for slot in self._slots.values():
-            slot.state = ModelState.UNLOADING
-            self._metrics.model_ready.labels(slot.settings.name).set(0)
+        for entry in self._entries.values():
+            entry.state = ModelState.UNLOADING
+            self._metrics.model_ready.labels(entry.settings.name).set(0)
         return all(await asyncio.gather(*(served.batcher.close(within_s) for served in closing)))
 
     def _open(self) -> list[ServedModel]:
         """Each once: one that is being unloaded is still in its slot, and leaving."""
-        placed = (slot.served for slot in self._slots.values())
+        placed = (entry.served for entry in self._entries.values())
         return [served for served in dict.fromkeys((*placed, *self._leaving)) if served is not None]
 
     def _implied(self) -> str | None:
         """The model that a request means which names none."""
-        if self._only in self._slots:
+        if self._only in self._entries:
             return self._only
-        return next(iter(self._slots)) if len(self._slots) == 1 else None
+        return next(iter(self._entries)) if len(self._entries) == 1 else None
 
     def _names(self) -> str:
-        return ", ".join(self._slots)
+        return ", ".join(self._entries)
 
 
 def one_line(error: Exception) -> str:

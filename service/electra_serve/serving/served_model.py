@@ -1,7 +1,7 @@
 """A model that answers requests, and who is using it.
 
 A model may be taken out of service while requests work with it: some wait in its queue, and some have only had their
-text tokenized by it. So each request enters `users` in the turn of the event loop in which it finds the model, and
+text tokenized by it. So each request enters `requests` in the turn of the event loop in which it finds the model, and
 leaves when it has its answer. A model is closed once it can no longer be found and nobody is left.
 """
 
@@ -19,11 +19,11 @@ from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
 
 
-class Users:
+class RequestTracker:
     """Counts who is using something. On the event loop only.
 
     Example:
-        >>> users = Users()
+        >>> users = RequestTracker()
         >>> with users:
         ...     users.count
         1
@@ -63,7 +63,7 @@ class ServedModel:
         input_limits: What one request may hold.
         text_limits: How much text one request may hold.
         load_seconds: From the start of loading to READY.
-        users: The requests that work with it. Enter without awaiting anything after finding it.
+        requests: The requests that work with it. Enter without awaiting anything after finding it.
     """
 
     settings: ModelSettings
@@ -72,7 +72,7 @@ class ServedModel:
     input_limits: InputLimits
     text_limits: TextLimits
     load_seconds: float
-    users: Users = field(default_factory=Users)
+    requests: RequestTracker = field(default_factory=RequestTracker)
 
     @property
     def name(self) -> str:

@@ -153,7 +153,7 @@ class InferenceService:
             EngineFailure: The engine fails on one of the sequences.
         """
         model = self._registry.ready_model(request.model)
-        with model.users:
+        with model.requests:
             return await self._encode(model, request)
 
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:

@@ -179,7 +179,7 @@ class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: str
-    """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artefact),
+    """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artifact),
     `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
     name: str = ""
     """The name requests use; default: the last part of `preset`, without a version or revision."""
@@ -194,7 +194,7 @@ class ModelSettings(_Section):
     15 % less CPU time, bfloat16 more. `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """What to compute in. The 16-bit types are faster where the hardware has them, and less exact; int8 is served from
-    an artefact that was compiled for it. `auto` is what an artefact was compiled for, and float32 for other presets."""
+    an artifact that was compiled for it. `auto` is what an artifact was compiled for, and float32 for other presets."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Count = 1

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings, Settings
 from tests.integration.deploy.deployment import PROMETHEUS_FILE, SERVICE, compose
 from tests.unit.api.rest.fake_service import FakeEncodeService
@@ -47,7 +47,11 @@ def test_it_scrapes_the_service_at_its_rest_port(container_settings: Settings) -
 async def test_the_metrics_are_where_it_looks() -> None:
     metrics = Metrics("1.2.3")
     app = create_app(
-        FakeEncodeService(), RestSettings(), metrics, Observer("rest", metrics, structlog.get_logger()), max_sequences=8
+        FakeEncodeService(),
+        RestSettings(),
+        metrics,
+        RequestObserver("rest", metrics, structlog.get_logger()),
+        max_sequences=8,
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rest.test") as client:
         answer = await client.get(scrape_config().metrics_path)

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import structlog
 
-from electra_serve.batching.admission import QueueBounds
+from electra_serve.batching.admission import QueueLimits
 from electra_serve.batching.batcher import Batcher
 from electra_serve.batching.cost_model import CostModel
-from electra_serve.batching.engine_worker import EngineRunner
+from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
 from electra_serve.batching.pending import Row
 from electra_serve.batching.planner import Planner
@@ -57,11 +57,11 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> 
     clock = FakeClock()
     metrics = Metrics("test")
     fakes = engines or (FakeEngine(max_rows=8),)
-    queue: RequestQueue[Row] = RequestQueue(QueueBounds(max_sequences, 100_000))
+    queue: RequestQueue[Row] = RequestQueue(QueueLimits(max_sequences, 100_000))
     batcher = Batcher(
         queue=queue,
         planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),
-        runners=[EngineRunner(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
+        workers=[EngineWorker(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
         clock=clock,
         metrics=metrics.batches("m"),
         log=log or structlog.get_logger(),

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.admission import MIN_WAIT_S, SHARE, SPREAD, Admission, QueueBounds
+from electra_serve.batching.admission import MIN_WAIT_S, SHARE, SPREAD, Admission, QueueLimits
 from electra_serve.errors import Overloaded, PayloadTooLarge
 
 
 def admission(max_sequences: int = 100, max_tokens: int = 10_000, *, engines: int = 1) -> Admission:
-    return Admission(QueueBounds(max_sequences, max_tokens), engines=engines)
+    return Admission(QueueLimits(max_sequences, max_tokens), engines=engines)
 
 
 def let_in(room: Admission, client: str, *, length: int = 1, work_s: float = 0.01) -> bool:

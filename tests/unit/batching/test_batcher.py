@@ -122,10 +122,10 @@ async def test_a_batch_computes_what_its_rows_ask_for_and_each_gets_its_own(rig:
 
 async def test_priority_overtakes(rig: Rig) -> None:
     first = await hold(rig)
-    late = [rig.submit([2] * 300, priority=2), rig.submit([3] * 10, priority=0)]
+    stalled = [rig.submit([2] * 300, priority=2), rig.submit([3] * 10, priority=0)]
     await turns()
     rig.engine.gate.set()
-    await asyncio.gather(first, *late)
+    await asyncio.gather(first, *stalled)
     assert [int(batch.token_ids[0, 0]) for batch in rig.engine.batches] == [1, 3, 2]
 
 
@@ -263,7 +263,7 @@ async def test_refusing_answers_what_was_admitted(rig: Rig) -> None:
     first = await hold(rig)
     admitted = rig.submit([2])
     await turns()
-    rig.batcher.refuse()
+    rig.batcher.reject()
     with pytest.raises(ShuttingDown):
         await rig.submit([3])
     rig.engine.gate.set()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from electra_serve.batching.coalescing import MAX_GATHER_S, QUIET_TURNS, Gathering
+from electra_serve.batching.coalescing import MAX_COALESCE_S, QUIET_TURNS, CoalescingWindow
 
 
-def turns_until_over(gathering: Gathering, waiting: int, now: float = 0.0) -> int:
+def turns_until_over(gathering: CoalescingWindow, waiting: int, now: float = 0.0) -> int:
     turns = 1
     while gathering.goes_on(now, waiting):
         turns += 1
@@ -13,11 +13,11 @@ def turns_until_over(gathering: Gathering, waiting: int, now: float = 0.0) -> in
 
 
 def test_quiet_ends_it() -> None:
-    assert turns_until_over(Gathering(0.0, 1), waiting=1) == QUIET_TURNS
+    assert turns_until_over(CoalescingWindow(0.0, 1), waiting=1) == QUIET_TURNS
 
 
 def test_a_newcomer_starts_the_count_over() -> None:
-    gathering = Gathering(0.0, 1)
+    gathering = CoalescingWindow(0.0, 1)
     for _ in range(QUIET_TURNS - 1):
         assert gathering.goes_on(0.0, 1)
     assert gathering.goes_on(0.0, 2)
@@ -25,6 +25,6 @@ def test_a_newcomer_starts_the_count_over() -> None:
 
 
 def test_time_ends_it_however_many_come() -> None:
-    gathering = Gathering(5.0, 1)
-    assert gathering.goes_on(5.0 + 0.99 * MAX_GATHER_S, 2)
-    assert not gathering.goes_on(5.0 + MAX_GATHER_S, 3)
+    gathering = CoalescingWindow(5.0, 1)
+    assert gathering.goes_on(5.0 + 0.99 * MAX_COALESCE_S, 2)
+    assert not gathering.goes_on(5.0 + MAX_COALESCE_S, 3)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.cost_model import MOST_STEP, Correction, CostModel, fit
+from electra_serve.batching.cost_model import MOST_STEP, CostModel, DriftCorrection, fit
 from electra_serve.tensors import BatchShape
 
 SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
@@ -43,7 +43,7 @@ def test_timings_must_be_positive(timings: list[tuple[BatchShape, float]]) -> No
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-4, 10))
 def test_correction_finds_a_lasting_factor_and_stays_there(slower: float, predicted_s: float) -> None:
-    correction = Correction()
+    correction = DriftCorrection()
     for _ in range(200):
         correction.observe(predicted_s, predicted_s * slower)
     assert correction.factor == pytest.approx(slower, rel=1e-3)
@@ -51,7 +51,7 @@ def test_correction_finds_a_lasting_factor_and_stays_there(slower: float, predic
 
 @given(st.lists(st.tuples(st.floats(1e-4, 10), st.floats(0.25, 4)), min_size=1, max_size=50))
 def test_correction_stays_within_what_was_seen(batches: list[tuple[float, float]]) -> None:
-    correction = Correction()
+    correction = DriftCorrection()
     for predicted_s, ratio in batches:
         correction.observe(predicted_s, predicted_s * ratio)
     seen = [1.0, *(ratio for _, ratio in batches)]
@@ -60,12 +60,12 @@ def test_correction_stays_within_what_was_seen(batches: list[tuple[float, float]
 
 @given(st.floats(0, 1e9))
 def test_one_batch_moves_the_correction_a_little(measured_s: float) -> None:
-    correction = Correction()
+    correction = DriftCorrection()
     correction.observe(1.0, measured_s)
     assert 1 / MOST_STEP <= correction.factor <= MOST_STEP
 
 
 def test_no_prediction_corrects_nothing() -> None:
-    correction = Correction()
+    correction = DriftCorrection()
     correction.observe(0.0, 1.0)
     assert correction.factor == 1.0

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from electra_serve.batching.engine_worker import STALL_FACTOR, STALL_SLACK_S
 from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord
-from electra_serve.batching.patience import FACTOR, SLACK_S
-from electra_serve.batching.watchdog import LOOK_S
+from electra_serve.batching.watchdog import CHECK_S
 from electra_serve.errors import EngineFailure, ModelNotReady
 from electra_serve.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
@@ -19,13 +19,13 @@ from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
 
 EXPECTED_S = 0.011
 """Of a lone row of one id, by the rig's cost model; nearly."""
-LATE_S = FACTOR * EXPECTED_S + SLACK_S + LOOK_S
+LATE_S = STALL_FACTOR * EXPECTED_S + STALL_SLACK_S + CHECK_S
 
 
 def pass_time(rig: Rig, seconds: float) -> None:
     """Moves the clock as time passes: in small steps."""
-    for _ in range(int(seconds / LOOK_S) + 1):
-        rig.clock.advance(LOOK_S)
+    for _ in range(int(seconds / CHECK_S) + 1):
+        rig.clock.advance(CHECK_S)
 
 
 async def queue_up(rig: Rig, rows: int) -> tuple[asyncio.Task[list[RowOutput]], list[asyncio.Task[list[RowOutput]]]]:
@@ -42,7 +42,7 @@ def outcomes(rig: Rig) -> list[BatchOutcome]:
 
 async def test_an_engine_in_time_is_not_late(rig: Rig) -> None:
     first = await hold(rig)
-    pass_time(rig, SLACK_S - LOOK_S)
+    pass_time(rig, STALL_SLACK_S - CHECK_S)
     assert rig.batcher.alive
     rig.engine.gate.set()
     await first
@@ -54,7 +54,7 @@ async def test_a_late_engine_is_not_alive_until_it_is_back(rig: Rig) -> None:
     assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
     rig.engine.gate.set()
     await first
-    pass_time(rig, LOOK_S)
+    pass_time(rig, CHECK_S)
     assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
     await rig.submit([2])
 
@@ -85,21 +85,21 @@ async def test_a_batch_that_was_given_up_may_end_after_all(rig: Rig) -> None:
         await turns()
     await turns()
     assert rig.batcher.running_sequences == 0
-    assert outcomes(rig) == [BatchOutcome.GIVEN_UP]
+    assert outcomes(rig) == [BatchOutcome.ABORTED]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_thread_that_ends_is_noticed_while_it_is_idle(rig: Rig) -> None:
     await rig.submit([1])
     end_thread(rig)
-    rig.clock.advance(LOOK_S)
+    rig.clock.advance(CHECK_S)
     assert rig.batcher.failure == "an engine's thread has ended"
     assert not rig.batcher.alive
 
 
 def end_thread(rig: Rig) -> None:
     """Ends the engine's thread, which waits for work, as a fault in native code or an exit from it would."""
-    engine_thread = rig.batcher._runners[0]._thread
+    engine_thread = rig.batcher._workers[0]._thread
     thread = engine_thread._thread
     engine_thread.submit(sys.exit)
     thread.join(10)
@@ -217,7 +217,7 @@ async def test_a_process_that_was_stopped_is_not_one_that_hangs(rig: Rig) -> Non
     assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
     rig.engine.gate.set()
     await first
-    rig.clock.advance(LOOK_S)
+    rig.clock.advance(CHECK_S)
     assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
 
 

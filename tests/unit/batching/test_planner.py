@@ -107,7 +107,7 @@ def test_no_row_starves_however_many_come_after_it(rows: list[int], newcomers: l
     planner = Planner(cost, ANY_SHAPE, max_tokens=4096, target_batch_s=0.2)
     waiting = [(length, True) for length in rows]
     for _ in rows:  # a batch for each of them at the most: the first of those that are left is always in it
-        chosen = set(planner.urgent([length for length, _ in waiting]).rows)
+        chosen = set(planner.plan_next([length for length, _ in waiting]).rows)
         waiting = [entry for row, entry in enumerate(waiting) if row not in chosen]
         waiting += [(length, False) for length in newcomers]
         if not waiting:
@@ -118,9 +118,9 @@ def test_no_row_starves_however_many_come_after_it(rows: list[int], newcomers: l
 @given(lengths, costs)
 def test_urgent_holds_the_first_row_and_is_part_of_the_plan(rows: list[int], cost: CostModel) -> None:
     planner = Planner(cost, ANY_SHAPE, max_tokens=4096)
-    urgent = planner.urgent(rows)
-    assert 0 in urgent.rows
-    assert urgent in planner.plan(rows)
+    plan_next = planner.plan_next(rows)
+    assert 0 in plan_next.rows
+    assert plan_next in planner.plan(rows)
 
 
 def test_like_lengths_share_a_batch_and_odd_ones_do_not() -> None:
@@ -177,4 +177,4 @@ def test_a_length_outside_the_grid_is_refused() -> None:
 
 def test_of_equal_lengths_the_most_urgent_share_a_full_batch() -> None:
     planner = Planner(CostModel(0.1, 0.0, 0.0), ShapeGrid(max_rows=16, max_length=64), max_tokens=4096)
-    assert sorted(planner.urgent([32] * 24).rows) == list(range(16))
+    assert sorted(planner.plan_next([32] * 24).rows) == list(range(16))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from electra_serve.batching.admission import SHARE, QueueBounds
+from electra_serve.batching.admission import SHARE, QueueLimits
 from electra_serve.batching.queue import Entry, RequestQueue
 from electra_serve.errors import Overloaded, PayloadTooLarge
 
@@ -21,7 +21,7 @@ def entry(
 
 
 def queue(max_sequences: int = 100, max_tokens: int = 10_000) -> RequestQueue[str]:
-    return RequestQueue(QueueBounds(max_sequences, max_tokens))
+    return RequestQueue(QueueLimits(max_sequences, max_tokens))
 
 
 def order(waiting: RequestQueue[str]) -> list[str]:
@@ -85,9 +85,12 @@ def test_only_what_goes_before_counts_against_a_deadline() -> None:
     waiting.admit([entry(f"heavy {i}", length=100, client="heavy") for i in range(5)], now=0)
     waiting.admit([entry("newcomer", client="new", deadline=1.1)], now=0)  # behind one of the five
     waiting.admit([entry("urgent", client="heavy", priority=0, deadline=0.01)], now=0)
-    for late in (entry("heavy 6", client="heavy", deadline=5.0), entry("low", client="new", priority=2, deadline=5.0)):
+    for stalled in (
+        entry("heavy 6", client="heavy", deadline=5.0),
+        entry("low", client="new", priority=2, deadline=5.0),
+    ):
         with pytest.raises(Overloaded):
-            waiting.admit([late], now=0)
+            waiting.admit([stalled], now=0)
 
 
 def test_the_last_sequence_of_a_request_must_have_its_turn_in_time() -> None:
@@ -114,11 +117,11 @@ def test_work_ahead_is_summed_anew_after_each_change() -> None:
     waiting = queue()
     first = [entry("1", length=100, client="a")]
     waiting.admit(first, now=0)
-    late = entry("2", client="a", deadline=0.5)
+    stalled = entry("2", client="a", deadline=0.5)
     with pytest.raises(Overloaded):
-        waiting.admit([late], now=0)
+        waiting.admit([stalled], now=0)
     waiting.take(first)
-    waiting.admit([late], now=0)
+    waiting.admit([stalled], now=0)
 
 
 def test_priority_goes_first_then_arrival() -> None:
@@ -212,15 +215,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: RequestQueue[int] = RequestQueue(QueueBounds(20, 500))
+        self.queue: RequestQueue[int] = RequestQueue(QueueLimits(20, 500))
         self.waiting: list[Entry[int]] = []
         self.taken: list[Entry[int]] = []
         self.count = 0
         self.now = 0.0
 
-    @rule(plan=plans, patience=st.none() | st.integers(6, 9))  # all work that there can be takes 5 s
-    def admit(self, plan: Plan, patience: int | None) -> None:
-        deadline = None if patience is None else self.now + patience
+    @rule(plan=plans, patience_s=st.none() | st.integers(6, 9))  # all work that there can be takes 5 s
+    def admit(self, plan: Plan, patience_s: int | None) -> None:
+        deadline = None if patience_s is None else self.now + patience_s
         entries = [
             Entry(self.count + i, length, length / 100, plan.client, plan.priority, deadline)
             for i, length in enumerate(plan.lengths)
@@ -252,10 +255,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.cancel(gone + self.taken[:1])
         self.waiting = [e for e in self.waiting if e not in gone]
 
-    @rule(plan=plans, patience=st.floats(0.01, 5), busy_s=st.floats(0, 1))
-    def admit_if_in_time(self, plan: Plan, patience: float, busy_s: float) -> None:
+    @rule(plan=plans, patience_s=st.floats(0.01, 5), busy_s=st.floats(0, 1))
+    def admit_if_in_time(self, plan: Plan, patience_s: float, busy_s: float) -> None:
         """Whoever is refused for its deadline alone would have waited longer, were nothing to come later."""
-        entries = [Entry(self.count, plan.lengths[0], 0.01, plan.client, plan.priority, self.now + patience)]
+        entries = [Entry(self.count, plan.lengths[0], 0.01, plan.client, plan.priority, self.now + patience_s)]
         try:
             self.queue.admit(entries, self.now, busy_s=busy_s)
         except Overloaded:
@@ -264,7 +267,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting += entries
         ahead = list(self.queue.window(1000)).index(entries[0])
         wait_s = busy_s + sum(e.work_s for e in self.queue.window(ahead))
-        assert wait_s <= patience + 1e-6
+        assert wait_s <= patience_s + 1e-6
 
     @rule(seconds=st.integers(0, 3))
     def pass_time(self, seconds: int) -> None:
@@ -296,7 +299,7 @@ TestQueueMachine = QueueMachine.TestCase
 
 @given(st.lists(plans, max_size=10))
 def test_a_full_window_is_everything_in_order_of_turn(requests: list[Plan]) -> None:
-    waiting: RequestQueue[int] = RequestQueue(QueueBounds(10_000, 10_000))
+    waiting: RequestQueue[int] = RequestQueue(QueueLimits(10_000, 10_000))
     for number, plan in enumerate(requests):
         waiting.admit([Entry(number, n, 0.0, plan.client, plan.priority, None) for n in plan.lengths], now=0)
     whole = waiting.window(10_000)

@@ -13,7 +13,7 @@ from electra_serve.cli.main import main
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.engine.profiling import full_batch
 from electra_serve.errors import EngineUnavailable, PresetError
-from electra_serve.presets.artifact import ARTEFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtefactDtype
+from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtifactDtype
 from electra_serve.presets.digest import sha256_of
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from electra_serve.tensors import BatchShape, Output
@@ -32,20 +32,20 @@ def mean(loaded: LoadedModel) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compiled") / "artefact"
+    folder = tmp_path_factory.mktemp("compiled") / "artifact"
     assert main(["compile", "electra_demo", str(folder)]) == 0
     return folder
 
 
 @pytest.fixture
-def artefact(compiled: Path, tmp_path: Path) -> Path:
+def artifact(compiled: Path, tmp_path: Path) -> Path:
     """One to spoil."""
-    return Path(shutil.copytree(compiled, tmp_path / "artefact"))
+    return Path(shutil.copytree(compiled, tmp_path / "artifact"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_is_served_in_its_dtype_and_agrees(
-    dtype: ArtefactDtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dtype: ArtifactDtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "made"
     assert main(["compile", "electra_demo", str(folder), "--dtype", dtype]) == 0
@@ -66,8 +66,8 @@ def test_is_served_in_its_dtype_and_agrees(
 def test_tells_what_its_weights_are_worth(compiled: Path) -> None:
     preset = load(compiled).preset
     assert (preset.weights, preset.pooler, preset.source) == ("random", "random", "local")
-    assert preset.artefact is not None
-    assert preset.artefact.preset == "electra_demo"
+    assert preset.artifact is not None
+    assert preset.artifact.preset == "electra_demo"
 
 
 def test_texts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,64 +95,64 @@ def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pyt
         (["electra_demo", "taken"], "does not exist yet, or is empty"),
         (["electra_demo", "made", "--texts", "few"], "at least 16 texts"),
         (["electra_demo", "made", "--texts", "missing"], "readable UTF-8"),
-        (["artefact", "made"], "is an artefact already"),
+        (["artifact", "made"], "is an artifact already"),
         (["electra_small_discriminator_uncased_en", "made", "--random-weights", "--texts", "few"], "no tokenizer"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_in_a_line(
     arguments: list[str],
     message: str,
-    artefact: Path,
+    artifact: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(artefact.parent)
-    (artefact.parent / "taken").mkdir()
-    (artefact.parent / "taken/file").touch()
-    (artefact.parent / "few").write_text("one\ntwo\n")
+    monkeypatch.chdir(artifact.parent)
+    (artifact.parent / "taken").mkdir()
+    (artifact.parent / "taken/file").touch()
+    (artifact.parent / "few").write_text("one\ntwo\n")
     preset, folder, *rest = arguments
-    assert main(["compile", f"./{preset}" if preset == "artefact" else preset, folder, *rest]) == 1
+    assert main(["compile", f"./{preset}" if preset == "artifact" else preset, folder, *rest]) == 1
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
-    assert not (artefact.parent / "made").exists()
+    assert not (artifact.parent / "made").exists()
 
 
 GOLDEN_FILE = "electra-serve.golden.json"
 FILES = [GRAPH_FILE, GRAPH_WEIGHTS_FILE, GOLDEN_FILE, "config.json", "assets/tokenizer/vocabulary.txt"]
 
 
-def rewrite(artefact: Path, **change: object) -> None:
+def rewrite(artifact: Path, **change: object) -> None:
     """Changes fields of the manifest."""
-    path = artefact / ARTEFACT_FILE
+    path = artifact / ARTIFACT_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
-def digests(artefact: Path) -> dict[str, str]:
-    files: dict[str, str] = json.loads((artefact / ARTEFACT_FILE).read_text())["files"]
+def digests(artifact: Path) -> dict[str, str]:
+    files: dict[str, str] = json.loads((artifact / ARTIFACT_FILE).read_text())["files"]
     return files
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_was_changed_is_refused(artefact: Path, name: str) -> None:
-    content = bytearray((artefact / name).read_bytes())
+def test_a_file_that_was_changed_is_refused(artifact: Path, name: str) -> None:
+    content = bytearray((artifact / name).read_bytes())
     content[len(content) // 2] ^= 1
-    (artefact / name).write_bytes(content)
+    (artifact / name).write_bytes(content)
     with pytest.raises(PresetError, match="another SHA-256"):
-        load(artefact)
+        load(artifact)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_gone_is_refused(artefact: Path, name: str) -> None:
-    (artefact / name).unlink()
+def test_a_file_that_is_gone_is_refused(artifact: Path, name: str) -> None:
+    (artifact / name).unlink()
     with pytest.raises(PresetError, match="is missing"):
-        load(artefact)
+        load(artifact)
 
 
-def test_a_file_that_was_added_is_refused(artefact: Path) -> None:
-    (artefact / "special_tokens_map.json").write_text("{}")
+def test_a_file_that_was_added_is_refused(artifact: Path) -> None:
+    (artifact / "special_tokens_map.json").write_text("{}")
     with pytest.raises(PresetError, match="tokens_map\\.json' was added"):
-        load(artefact)
+        load(artifact)
 
 
 @pytest.mark.parametrize(
@@ -172,33 +172,33 @@ def test_a_file_that_was_added_is_refused(artefact: Path) -> None:
         ({"extra": 1}, "as `electra-serve compile` writes it"),
     ],
 )
-def test_a_manifest_that_was_changed_is_refused(artefact: Path, change: dict[str, object], message: str) -> None:
-    rewrite(artefact, **change)
+def test_a_manifest_that_was_changed_is_refused(artifact: Path, change: dict[str, object], message: str) -> None:
+    rewrite(artifact, **change)
     with pytest.raises(PresetError, match=message):
-        load(artefact)
+        load(artifact)
 
 
-def test_a_pin_holds_what_the_manifest_says_too(artefact: Path) -> None:
-    sha256 = load(artefact).preset.sha256
-    rewrite(artefact, weights="pretrained")
+def test_a_pin_holds_what_the_manifest_says_too(artifact: Path) -> None:
+    sha256 = load(artifact).preset.sha256
+    rewrite(artifact, weights="pretrained")
     with pytest.raises(PresetError, match="its sha256 must be"):
-        load(artefact, sha256=sha256)
+        load(artifact, sha256=sha256)
 
 
-def test_a_graph_that_computes_something_else_is_refused(artefact: Path) -> None:
-    golden = artefact / GOLDEN_FILE
+def test_a_graph_that_computes_something_else_is_refused(artifact: Path) -> None:
+    golden = artifact / GOLDEN_FILE
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
-    rewrite(artefact, files={**digests(artefact), GOLDEN_FILE: sha256_of(golden)})
+    rewrite(artifact, files={**digests(artifact), GOLDEN_FILE: sha256_of(golden)})
     with pytest.raises(PresetError, match="must compute what it did"):
-        load(artefact)
+        load(artifact)
 
 
-def test_a_graph_that_cannot_be_read_is_refused(artefact: Path) -> None:
-    (artefact / GRAPH_FILE).write_text("<net/>")
-    rewrite(artefact, files={**digests(artefact), GRAPH_FILE: sha256_of(artefact / GRAPH_FILE)})
+def test_a_graph_that_cannot_be_read_is_refused(artifact: Path) -> None:
+    (artifact / GRAPH_FILE).write_text("<net/>")
+    rewrite(artifact, files={**digests(artifact), GRAPH_FILE: sha256_of(artifact / GRAPH_FILE)})
     with pytest.raises(PresetError, match="cannot be read by OpenVINO"):
-        load(artefact)
+        load(artifact)
 
 
 def test_another_engine_refuses_it(compiled: Path) -> None:
@@ -211,20 +211,20 @@ def test_it_has_its_weights(compiled: Path) -> None:
         load(compiled, load_weights=False)
 
 
-def test_what_was_made_is_kept_where_that_is_asked(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (artefact / ARTEFACT_FILE).stat().st_mtime_ns
-    assert main(["compile", "electra_demo", str(artefact), "--keep"]) == 0
+def test_what_was_made_is_kept_where_that_is_asked(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (artifact / ARTIFACT_FILE).stat().st_mtime_ns
+    assert main(["compile", "electra_demo", str(artifact), "--keep"]) == 0
     assert "is there already" in capsys.readouterr().out
-    assert (artefact / ARTEFACT_FILE).stat().st_mtime_ns == before
-    assert main(["compile", "electra_demo", str(artefact)]) == 1
+    assert (artifact / ARTIFACT_FILE).stat().st_mtime_ns == before
+    assert main(["compile", "electra_demo", str(artifact)]) == 1
 
 
-def test_another_dtype_is_not_what_was_made(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "electra_demo", str(artefact), "--keep", "--dtype", "bfloat16"]) == 1
-    assert str(artefact) in capsys.readouterr().err
+def test_another_dtype_is_not_what_was_made(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "electra_demo", str(artifact), "--keep", "--dtype", "bfloat16"]) == 1
+    assert str(artifact) in capsys.readouterr().err
 
 
-def test_what_was_made_and_then_damaged_is_told(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (artefact / GRAPH_FILE).write_text("")
-    assert main(["compile", "electra_demo", str(artefact), "--keep"]) == 1
+def test_what_was_made_and_then_damaged_is_told(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (artifact / GRAPH_FILE).write_text("")
+    assert main(["compile", "electra_demo", str(artifact), "--keep"]) == 1
     assert GRAPH_FILE in capsys.readouterr().err

@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 from electra_serve import errors
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.security.api_keys import KeyRing
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import Output, TextInput
@@ -117,7 +117,9 @@ async def test_no_server_is_a_transport_error(running: Running) -> None:
 async def test_a_key_goes_with_every_call_and_none_by_itself(running: Running, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(KEY)
     keys = KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()]))
-    server = GrpcServer(running.service, SETTINGS, observer(), max_sequences=MAX_SEQUENCES, callers=Callers(keys))
+    server = GrpcServer(
+        running.service, SETTINGS, observer(), max_sequences=MAX_SEQUENCES, authenticator=Authenticator(keys)
+    )
     target = f"127.0.0.1:{await server.start()}"
     async with AsyncGrpcElectraClient(target, retry=ONCE, api_key=KEY) as client:
         assert (await client.encode(token_ids=[[1]])).tokens == 1

@@ -52,7 +52,7 @@ def test_options_reach_the_server() -> None:
 def test_an_answer_becomes_arrays() -> None:
     outputs = frozenset(Output)
     result = EncodeResult("tiny", outputs, (answer([1, 2], outputs), answer([3], outputs)), 3, (False, True))
-    encoded = grpc_codec.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
+    encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
     for stacked in (encoded.pooled_output, encoded.cls_output, encoded.mean_output):
@@ -64,14 +64,14 @@ def test_an_answer_becomes_arrays() -> None:
 def test_what_was_not_asked_for_is_none() -> None:
     outputs = frozenset({Output.MEAN})
     result = EncodeResult("m", outputs, (answer([1], outputs),), 1, (False,))
-    encoded = grpc_codec.to_encoded(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
+    encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
 
 
 def test_a_broken_answer_is_a_transport_error() -> None:
     broken = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2], data=b"1234")
     with pytest.raises(TransportError):
-        grpc_codec.to_encoded(pb.EncodeResponse(mean_output=broken))
+        grpc_codec.to_response(pb.EncodeResponse(mean_output=broken))
 
 
 def test_models_are_read() -> None:

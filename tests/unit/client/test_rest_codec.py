@@ -62,7 +62,7 @@ def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
 
 
 def test_an_answer_becomes_arrays() -> None:
-    encoded = rest_codec.to_encoded(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
+    encoded = rest_codec.to_response(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
     assert encoded.sequence_output is not None
     assert [row.tolist() for row in encoded.sequence_output] == [[[1, 2], [3, 4]], [[5, 6]]]
     assert encoded.mean_output is not None
@@ -73,7 +73,7 @@ def test_an_answer_becomes_arrays() -> None:
 
 
 def test_arrays_are_read_only_over_rest_as_over_grpc() -> None:
-    encoded = rest_codec.to_encoded(httpx.Response(200, json=ANSWER))
+    encoded = rest_codec.to_response(httpx.Response(200, json=ANSWER))
     assert encoded.sequence_output is not None
     assert encoded.mean_output is not None
     assert not encoded.sequence_output[0].flags.writeable
@@ -96,7 +96,7 @@ BROKEN = {
 @pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
 def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
     with pytest.raises(TransportError, match=f"received status {response.status_code}"):
-        rest_codec.to_encoded(response)
+        rest_codec.to_response(response)
 
 
 def test_a_problem_becomes_the_error_it_stands_for() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from electra_serve.batching.cost_model import CostModel, fit
 from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.keras.buckets import fixed_grid
-from electra_serve.engine.profiling import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, calibration_shapes
+from electra_serve.engine.profiling import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, profiling_shapes
 from electra_serve.tensors import Batch, ModelOutput, Outputs
 from tests.fakes import FakeEngine
 
@@ -39,7 +39,7 @@ class TimedEngine(FakeEngine):
 @given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
 def test_shapes_fit_the_engine_and_the_budget(max_rows: int, max_length: int, max_tokens: int) -> None:
     grid = ShapeGrid(max_rows=max_rows, max_length=max_length)
-    shapes = calibration_shapes(grid, max_tokens)
+    shapes = profiling_shapes(grid, max_tokens)
     assert shapes
     for shape in shapes:
         assert grid.fit(shape.rows, shape.length) == shape
@@ -106,6 +106,6 @@ def test_a_disturbance_of_a_round_is_forgotten(first: int, slower: float) -> Non
 @given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
 def test_shapes_of_a_fixed_grid_are_in_it(max_rows: int, max_length: int, max_tokens: int) -> None:
     grid = fixed_grid(ShapeGrid(max_rows, max_length, max_tokens=max_tokens))
-    shapes = calibration_shapes(grid, max_tokens)
+    shapes = profiling_shapes(grid, max_tokens)
     assert shapes
     assert all(grid.holds(shape) for shape in shapes)

@@ -1,4 +1,4 @@
-"""`auto`, and what contradicts an artefact."""
+"""`auto`, and what contradicts an artifact."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from electra_serve.engine.selection import choose_dtype, choose_engine
 from electra_serve.errors import EngineUnavailable
-from electra_serve.presets.artifact import Artefact, ArtefactDtype
+from electra_serve.presets.artifact import Artifact, ArtifactDtype
 from electra_serve.settings.schema import ModelSettings
 
 
-def artefact(dtype: ArtefactDtype = "bfloat16") -> Artefact:
-    return Artefact("openvino", dtype, "electra_demo", None, "random", "random", {}, {})
+def artifact(dtype: ArtifactDtype = "bfloat16") -> Artifact:
+    return Artifact("openvino", dtype, "electra_demo", None, "random", "random", {}, {})
 
 
 def asked(**settings: str) -> ModelSettings:
@@ -68,10 +68,10 @@ def test_a_named_engine_that_is_not_installed_is_said() -> None:
         choose_engine(asked(engine="openvino"), installed=only("tensorflow"))
 
 
-def test_an_artefact_decides_even_where_there_is_a_gpu() -> None:
-    assert choose_engine(asked(), artefact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
+def test_an_artifact_decides_even_where_there_is_a_gpu() -> None:
+    assert choose_engine(asked(), artifact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
     with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
-        choose_engine(asked(engine="tensorflow"), artefact(), installed=EVERYTHING)
+        choose_engine(asked(engine="tensorflow"), artifact(), installed=EVERYTHING)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def test_an_artefact_decides_even_where_there_is_a_gpu() -> None:
         ("int8", "int8", "int8"),
     ],
 )
-def test_dtypes(setting: str, made_for: ArtefactDtype | None, expected: str) -> None:
-    assert choose_dtype(setting, None if made_for is None else artefact(made_for)) == expected
+def test_dtypes(setting: str, made_for: ArtifactDtype | None, expected: str) -> None:
+    assert choose_dtype(setting, None if made_for is None else artifact(made_for)) == expected
 
 
-@pytest.mark.parametrize("made_for", [None, artefact("float32"), artefact("bfloat16")])
-def test_int8_of_what_is_not_quantised_is_refused(made_for: Artefact | None) -> None:
+@pytest.mark.parametrize("made_for", [None, artifact("float32"), artifact("bfloat16")])
+def test_int8_of_what_is_not_quantised_is_refused(made_for: Artifact | None) -> None:
     with pytest.raises(EngineUnavailable, match="electra-serve compile"):
         choose_dtype("int8", made_for)
 
 
 def test_another_dtype_of_what_is_quantised_is_refused() -> None:
     with pytest.raises(EngineUnavailable, match="received float32"):
-        choose_dtype("float32", artefact("int8"))
+        choose_dtype("float32", artifact("int8"))

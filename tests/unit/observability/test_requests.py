@@ -10,7 +10,7 @@ from structlog.testing import CapturingLogger
 
 from electra_serve.errors import InternalError, InvalidInput
 from electra_serve.observability.metrics import CODES, TRANSPORTS, Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def written() -> CapturingLogger:
 
 
 @pytest.fixture
-def observer(metrics: Metrics, written: CapturingLogger) -> Observer:
+def observer(metrics: Metrics, written: CapturingLogger) -> RequestObserver:
     log = structlog.wrap_logger(written, processors=[lambda _, __, event: event])
-    return Observer("rest", metrics, log)
+    return RequestObserver("rest", metrics, log)
 
 
 def count(metrics: Metrics, code: str, model: str = "m") -> float | None:
@@ -45,7 +45,7 @@ def test_every_series_exists_before_the_first_request(metrics: Metrics) -> None:
                 assert metrics.registry.get_sample_value("electra_requests_total", labels) == 0
 
 
-def test_success(observer: Observer, metrics: Metrics, written: CapturingLogger) -> None:
+def test_success(observer: RequestObserver, metrics: Metrics, written: CapturingLogger) -> None:
     with observer.request("encode", "id-1") as seen:
         seen.model, seen.sequences, seen.tokens = "m", 2, 30
         assert metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "rest"}) == 1
@@ -55,21 +55,21 @@ def test_success(observer: Observer, metrics: Metrics, written: CapturingLogger)
     assert {"request_id": "id-1", "code": "ok", "sequences": 2, "tokens": 30}.items() <= line.kwargs.items()
 
 
-def test_a_service_error_passes_and_is_counted_by_its_code(observer: Observer, metrics: Metrics) -> None:
+def test_a_service_error_passes_and_is_counted_by_its_code(observer: RequestObserver, metrics: Metrics) -> None:
     with pytest.raises(InvalidInput), observer.request("encode", "id-1"):
         raise InvalidInput("no")
     assert count(metrics, "invalid_input", model="") == 1
     assert count(metrics, "ok", model="") == 0
 
 
-def test_a_cancelled_request_is_counted_and_stays_cancelled(observer: Observer, metrics: Metrics) -> None:
+def test_a_cancelled_request_is_counted_and_stays_cancelled(observer: RequestObserver, metrics: Metrics) -> None:
     with pytest.raises(asyncio.CancelledError), observer.request("encode", "id-1"):
         raise asyncio.CancelledError
     assert count(metrics, "cancelled", model="") == 1
 
 
 def test_a_surprise_becomes_an_internal_error_without_its_text(
-    observer: Observer, metrics: Metrics, written: CapturingLogger
+    observer: RequestObserver, metrics: Metrics, written: CapturingLogger
 ) -> None:
     with pytest.raises(InternalError) as failure, observer.request("encode", "id-1"):
         raise KeyError("secret")
@@ -80,7 +80,7 @@ def test_a_surprise_becomes_an_internal_error_without_its_text(
 
 
 def test_request_lines_can_be_turned_off(metrics: Metrics, written: CapturingLogger) -> None:
-    quiet = Observer("rest", metrics, structlog.wrap_logger(written), log_requests=False)
+    quiet = RequestObserver("rest", metrics, structlog.wrap_logger(written), log_requests=False)
     with quiet.request("encode", "id-1"):
         pass
     assert written.calls == []

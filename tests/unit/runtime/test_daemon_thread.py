@@ -7,16 +7,16 @@ import threading
 
 import pytest
 
-from electra_serve.runtime.daemon_thread import abandoned, run_abandonable
+from electra_serve.runtime.daemon_thread import abandoned, run_in_daemon_thread
 
 
 async def test_the_result_comes_back_from_another_thread() -> None:
-    assert await run_abandonable(threading.get_ident) != threading.get_ident()
+    assert await run_in_daemon_thread(threading.get_ident) != threading.get_ident()
 
 
 async def test_an_error_comes_back() -> None:
     with pytest.raises(ZeroDivisionError):
-        await run_abandonable(lambda: 1 / 0)
+        await run_in_daemon_thread(lambda: 1 / 0)
 
 
 async def test_cancelling_does_not_wait_and_the_late_result_is_dropped() -> None:
@@ -26,7 +26,7 @@ async def test_cancelling_does_not_wait_and_the_late_result_is_dropped() -> None
         release.wait()
         finished.set()
 
-    task = asyncio.create_task(run_abandonable(work))
+    task = asyncio.create_task(run_in_daemon_thread(work))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -44,7 +44,7 @@ def test_a_result_that_comes_after_the_loop_has_gone_is_dropped() -> None:
         finished.set()
 
     async def start() -> None:
-        asyncio.create_task(run_abandonable(work))  # noqa: RUF006  # dropped on purpose
+        asyncio.create_task(run_in_daemon_thread(work))  # noqa: RUF006  # dropped on purpose
         await asyncio.sleep(0)
 
     asyncio.run(start())

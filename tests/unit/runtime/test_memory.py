@@ -36,12 +36,12 @@ def resident_bytes() -> float:
 
 def test_what_is_kept_is_freed_only_when_memory_is_reclaimed() -> None:
     node = Node()
-    memory.keep()
+    memory.freeze_startup_objects()
     gone = weakref.ref(node)
     del node
     gc.collect()
     assert gone() is not None
-    memory.reclaim()
+    memory.collect_and_trim()
     assert gone() is None
 
 
@@ -51,6 +51,6 @@ def test_what_is_freed_goes_back_to_the_machine() -> None:
     above = b"\1" * PIECE_BYTES  # without which glibc would give back the top of the heap by itself
     del pieces
     before = resident_bytes()
-    memory.reclaim()
+    memory.collect_and_trim()
     assert before - resident_bytes() > PIECES * PIECE_BYTES / 2
     assert len(above) == PIECE_BYTES

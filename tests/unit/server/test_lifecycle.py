@@ -13,12 +13,12 @@ import structlog
 from structlog.testing import capture_logs
 
 from electra_serve.api.grpc.server import GrpcServer
-from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.port import HttpListener
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics
-from electra_serve.server.bootstrap import build_changes, build_loading
-from electra_serve.server.lifecycle import EXIT_FAULT, Process
+from electra_serve.server.bootstrap import build_loading, build_manager
+from electra_serve.server.lifecycle import EXIT_FAULT, ServiceProcess
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from tests.fakes import loaded_model
@@ -27,7 +27,7 @@ SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
 
 
-class FakeRest(HttpPort):
+class FakeRest(HttpListener):
     """Serves until it is stopped, or told to break."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FakeRest(HttpPort):
             self.ended.set_result(None)
         await self._task
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Nothing is in flight."""
 
 
@@ -96,12 +96,12 @@ class Stage:
         log, metrics = structlog.get_logger(), Metrics("test")
         loading = build_loading(settings, metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
-        self.process = Process(
+        self.process = ServiceProcess(
             rest=self.rest,
             grpc=self.grpc,
-            sides=(),
+            auxiliary_servers=(),
             registry=self.registry,
-            changes=build_changes(settings, self.registry, loading, log),
+            manager=build_manager(settings, self.registry, loading, log),
             settings=settings.lifecycle,
             log=log,
             on_ready=lambda *_: self.announced.set(),

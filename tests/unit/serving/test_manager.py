@@ -25,7 +25,7 @@ from electra_serve.errors import (
 )
 from electra_serve.observability.metrics import Metrics
 from electra_serve.server.bootstrap import build_loading
-from electra_serve.serving.manager import ModelChanges
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, InferenceService
@@ -66,8 +66,12 @@ class Stage:
         log = structlog.get_logger()
         loading = build_loading(settings, self.metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=self.metrics)
-        self.changes = ModelChanges(
-            self.registry, loading=loading, max_sequences=settings.max_sequences, reclaim=self.reclaim, log=log
+        self.changes = ModelManager(
+            self.registry,
+            loading=loading,
+            max_sequences=settings.max_sequences,
+            collect_and_trim=self.collect_and_trim,
+            log=log,
         )
         self.service = InferenceService(self.registry, TextEncoder(), max_timeout_s=SOON_S)
 
@@ -79,7 +83,7 @@ class Stage:
         self.engines.append(engine)
         return loaded_model(engine)
 
-    def reclaim(self) -> None:
+    def collect_and_trim(self) -> None:
         self.reclaimed += 1
 
     async def encode(self, name: str | None = "one") -> None:
@@ -148,7 +152,7 @@ async def test_the_old_model_serves_and_the_process_stays_ready_while_the_new_on
 async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
-    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    await until(lambda: stage.registry.ready_model("one").requests.count == 1)
     reload = stage.changes.reload(model("next"))
     await until(stage.replaced)
     await stage.encode()  # the next one has the new model, and does not wait for the old one
@@ -164,7 +168,7 @@ async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) ->
 
 async def test_a_request_that_has_found_its_model_and_not_yet_been_queued_is_answered(stage: Stage) -> None:
     found = stage.registry.ready_model("one")
-    with found.users:  # as while its text is tokenized
+    with found.requests:  # as while its text is tokenized
         reload = stage.changes.reload(model("next"))
         await until(lambda: stage.registry.ready_model("one") is not found)
         assert not await reload.finished(0)
@@ -244,7 +248,7 @@ async def test_a_model_that_failed_can_be_reloaded_and_unloaded(stage: Stage) ->
 async def test_an_unloaded_model_answers_what_it_admitted_and_is_gone(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
-    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    await until(lambda: stage.registry.ready_model("one").requests.count == 1)
     unload = stage.changes.unload("one")
     assert stage.changes.status("one").state is ModelState.UNLOADING
     with pytest.raises(ModelNotReady, match="one is unloading"):
@@ -295,7 +299,7 @@ async def test_a_model_takes_one_change_at_a_time(stage: Stage) -> None:
 async def test_loads_are_one_after_the_other(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
-    await until(lambda: stage.registry.ready_model("one").users.count == 1)
+    await until(lambda: stage.registry.ready_model("one").requests.count == 1)
     first, second = stage.changes.reload(model("next")), stage.changes.reload(model("next", "two"))
     await until(stage.replaced)
     assert not await second.finished(0)
@@ -337,12 +341,12 @@ async def test_an_end_gives_up_the_changes_under_way_and_loses_no_request() -> N
     await stage.registry.load_all()
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
-    await until(lambda: bool(stage.registry.ready_model("one").users.count))
+    await until(lambda: bool(stage.registry.ready_model("one").requests.count))
     replaced = stage.changes.reload(model("next"))
     await until(stage.replaced)
     waiting = stage.changes.reload(model("next", "two"))
     stage.changes.stop()
-    stage.registry.refuse()
+    stage.registry.reject()
     for change in (replaced, waiting):
         with pytest.raises(ShuttingDown):
             await change.finished(SOON_S)

@@ -14,7 +14,7 @@ import grpc
 from electra_serve.api.grpc.status import REQUEST_ID_KEY
 from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import DeadlineExceeded
 from electra_serve.serving.service import Priority
 
@@ -38,13 +38,13 @@ class Call:
     client: str
 
     @classmethod
-    def of(cls, context: Context, metadata: Metadata, callers: Callers) -> Call:
+    def of(cls, context: Context, metadata: Metadata, authenticator: Authenticator) -> Call:
         """A call whose caller is known.
 
         Raises:
             Unauthenticated: The caller may not ask.
         """
-        return cls(context, metadata, callers.name_of(metadata, host_of(context.peer())))
+        return cls(context, metadata, authenticator.name_of(metadata, host_of(context.peer())))
 
     @property
     def priority(self) -> Priority:

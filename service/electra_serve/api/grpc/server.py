@@ -12,12 +12,12 @@ from electra_serve.api.grpc.credentials import server_credentials
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.security.tls import ServerTls
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.api.sockets import listen
 from electra_serve.errors import StartupError
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import GrpcSettings
 
 MAX_CONNECTION_AGE_S: Final = 600
@@ -54,7 +54,7 @@ class GrpcServer:
         settings: Where to listen, and the size of messages.
         observer: Where requests are counted and logged.
         max_sequences: Most sequences of one request that any model takes.
-        callers: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
+        authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
         tls: What to serve TLS with; None: no TLS.
     """
 
@@ -62,10 +62,10 @@ class GrpcServer:
         self,
         service: EncodeService,
         settings: GrpcSettings,
-        observer: Observer,
+        observer: RequestObserver,
         *,
         max_sequences: int,
-        callers: Callers = ANYONE,
+        authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
     ) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class GrpcServer:
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
             send_timeout_s=settings.send_timeout_s,
-            callers=callers,
+            authenticator=authenticator,
         )
         self._health = Health([SERVICE_NAME])
         self._server: grpc.aio.Server | None = None

@@ -19,10 +19,10 @@ from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, parse
 from electra_serve.api.grpc.render import Parts, from_result, join
 from electra_serve.api.grpc.stream import EncodeStream
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
-from electra_serve.observability.requests import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest
@@ -32,7 +32,7 @@ SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 FIELDS_PER_SEQUENCE: Final = 3 * 8
 """For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
 
-Answer: TypeAlias = Callable[[bytes, Call, Observation], Awaitable[Parts]]
+Answer: TypeAlias = Callable[[bytes, Call, RequestRecord], Awaitable[Parts]]
 
 
 class EncoderServicer:
@@ -45,19 +45,19 @@ class EncoderServicer:
         max_stream_requests: Requests of one EncodeStream worked on at a time.
         max_answer_bytes: Largest answer.
         send_timeout_s: Seconds that the caller of EncodeStream has to take each megabyte of an answer.
-        callers: Who may ask.
+        authenticator: Who may ask.
     """
 
     def __init__(
         self,
         service: EncodeService,
-        observer: Observer,
+        observer: RequestObserver,
         *,
         max_sequences: int,
         max_stream_requests: int,
         max_answer_bytes: int,
         send_timeout_s: float,
-        callers: Callers = ANYONE,
+        authenticator: Authenticator = ALLOW_ALL,
     ) -> None:
         self._service = service
         self._observer = observer
@@ -66,7 +66,7 @@ class EncoderServicer:
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
         self._send_timeout_s = send_timeout_s
-        self._callers = callers
+        self._authenticator = authenticator
         self._streams: set[EncodeStream] = set()
         self._draining = False
 
@@ -89,33 +89,33 @@ class EncoderServicer:
         async def handle(data: bytes, context: Context) -> bytes:
             metadata = metadata_of(context)
             try:
-                with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as seen:
-                    call = Call.of(context, metadata, self._callers)
+                with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as record:
+                    call = Call.of(context, metadata, self._authenticator)
                     self._refuse_when_draining()
                     with call.deadline():
-                        rendered = join(await answer(data, call, seen), self._max_answer_bytes)
+                        rendered = join(await answer(data, call, record), self._max_answer_bytes)
             except ServiceError as error:
-                await _abort(context, error, seen.request_id, seen.span)
-            context.set_trailing_metadata(((status.REQUEST_ID_KEY, seen.request_id), *_naming(seen.span)))
+                await _abort(context, error, record.request_id, record.span)
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
             return rendered
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    async def _encode(self, data: bytes, call: Call, seen: Observation) -> Parts:
-        seen.model = self._service.label(None)  # until the request names another
+    async def _encode(self, data: bytes, call: Call, record: RequestRecord) -> Parts:
+        record.model = self._service.label(None)  # until the request names another
         self._service.check_room(call.client)
         message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
-            seen.request_id = message.request_id
-        return await self._answer(message, call, seen)
+            record.request_id = message.request_id
+        return await self._answer(message, call, record)
 
-    async def _answer(self, message: pb.EncodeRequest, call: Call, seen: Observation) -> Parts:
-        seen.model = self._service.label(message.model or None)
-        request = self._to_request(message, call, seen.span)
-        seen.sequences = decode.count(request.input)
+    async def _answer(self, message: pb.EncodeRequest, call: Call, record: RequestRecord) -> Parts:
+        record.model = self._service.label(message.model or None)
+        request = self._to_request(message, call, record.span)
+        record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
-        seen.tokens = result.tokens
-        return from_result(result, seen.request_id)
+        record.tokens = result.tokens
+        return from_result(result, record.request_id)
 
     def _to_request(self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None) -> EncodeRequest:
         return EncodeRequest(
@@ -144,8 +144,8 @@ class EncoderServicer:
             raise asyncio.CancelledError from group
 
     async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
-        def encode(message: pb.EncodeRequest, seen: Observation) -> Awaitable[Parts]:
-            return self._answer(message, call, seen)
+        def encode(message: pb.EncodeRequest, record: RequestRecord) -> Awaitable[Parts]:
+            return self._answer(message, call, record)
 
         self._refuse_when_draining()
         stream = EncodeStream(
@@ -168,7 +168,7 @@ class EncoderServicer:
     def _stream_call(self, context: Context, metadata: Metadata, request_id: str) -> Call:
         """The call around a stream; only one that is refused is counted, like a request of its own."""
         try:
-            return Call.of(context, metadata, self._callers)
+            return Call.of(context, metadata, self._authenticator)
         except Unauthenticated:
             with self._observer.request("EncodeStream", request_id):
                 raise
@@ -177,14 +177,14 @@ class EncoderServicer:
         if self._draining:
             raise _shutting_down()
 
-    async def _list_models(self, data: bytes, _: Call, __: Observation) -> Parts:
+    async def _list_models(self, data: bytes, _: Call, __: RequestRecord) -> Parts:
         parse(pb.ListModelsRequest, data)
         models = [from_model_info(info) for info in self._service.models()]
         return [pb.ListModelsResponse(models=models).SerializeToString()]
 
-    async def _get_model(self, data: bytes, _: Call, seen: Observation) -> Parts:
+    async def _get_model(self, data: bytes, _: Call, record: RequestRecord) -> Parts:
         name = parse(pb.GetModelRequest, data).name
-        seen.model = self._service.label(name)
+        record.model = self._service.label(name)
         model = from_model_info(self._service.model(name))
         return [pb.GetModelResponse(model=model).SerializeToString()]
 

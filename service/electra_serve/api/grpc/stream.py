@@ -18,13 +18,13 @@ from electra_serve.api.grpc import status
 from electra_serve.api.grpc.parsing import parse, refuse_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream, join
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
-from electra_serve.observability.requests import REQUEST_ID_PATTERN, Observation, Observer, choose_request_id
+from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 
 MEGABYTE: Final = 2**20
 
-Encode: TypeAlias = Callable[[pb.EncodeRequest, Observation], Awaitable[Parts]]
+Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord], Awaitable[Parts]]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
@@ -45,7 +45,7 @@ class EncodeStream:
     def __init__(
         self,
         encode: Encode,
-        observer: Observer,
+        observer: RequestObserver,
         write: Write,
         *,
         max_requests: int,
@@ -116,11 +116,11 @@ class EncodeStream:
     async def _answer(self, data: bytes) -> bytes:
         made, claimed = choose_request_id(None), ""
         try:
-            with self._observer.request("EncodeStream", made, self._carrier) as seen:
+            with self._observer.request("EncodeStream", made, self._carrier) as record:
                 message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
                 refuse_unknown_fields(message, "request")
-                claimed = seen.request_id = self._claim(message.request_id)
-                response = await self._encode(message, seen)
+                claimed = record.request_id = self._claim(message.request_id)
+                response = await self._encode(message, record)
                 return join(in_stream(response, claimed), self._max_answer_bytes)
         except ServiceError as error:
             failed = status.from_error(error, claimed or made)

@@ -21,10 +21,10 @@ from electra_serve.api.rest.openapi import encode_request, json_answer, problems
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
 from electra_serve.api.rest.schemas import EncodeAnswer, ModelsAnswer
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.settings.schema import RestSettings
 
@@ -53,10 +53,10 @@ def create_app(
     service: EncodeService,
     settings: RestSettings,
     metrics: Metrics | None,
-    observer: Observer,
+    observer: RequestObserver,
     *,
     max_sequences: int,
-    callers: Callers = ANYONE,
+    authenticator: Authenticator = ALLOW_ALL,
 ) -> FastAPI:
     """Builds the application.
 
@@ -66,11 +66,13 @@ def create_app(
         metrics: What `/metrics` shows; None: it is shown elsewhere.
         observer: Counts and logs the requests to `/v1`.
         max_sequences: Most sequences of one request that any model takes.
-        callers: Who may ask `/v1` anything.
+        authenticator: Who may ask `/v1` anything.
     """
-    app = bare_app("ELECTRA encoders: hidden states and embeddings of ids and texts.", keyed=callers.keyed)
-    _add_encode(app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, callers=callers))
-    _add_models(app, ModelEndpoints(service, observer, callers))
+    app = bare_app("ELECTRA encoders: hidden states and embeddings of ids and texts.", keyed=authenticator.keyed)
+    _add_encode(
+        app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, authenticator=authenticator)
+    )
+    _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
         add_metrics(app, MetricsEndpoint(metrics))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from electra_serve import __version__
 from electra_serve.api.rest.error_handlers import add_problem_handlers
-from electra_serve.api.rest.middleware import Boundary
+from electra_serve.api.rest.middleware import RequestContextMiddleware
 from electra_serve.api.rest.openapi import SCHEMAS, DocumentedFastAPI
 
 
@@ -36,7 +36,7 @@ def bare_app(summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCH
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     add_problem_handlers(app)
-    app.add_middleware(Boundary)
+    app.add_middleware(RequestContextMiddleware)
     return app
 
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from electra_serve.api.rest.protocol import CERTIFIED
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 
 
-def caller_of(request: Request, callers: Callers, headers: Mapping[str, str] | None = None) -> str:
+def caller_of(request: Request, authenticator: Authenticator, headers: Mapping[str, str] | None = None) -> str:
     """The caller's name; the request's body has not been read.
 
     Args:
         request: Whose caller.
-        callers: Who may ask.
+        authenticator: Who may ask.
         headers: Those of the request, where they have been read already.
 
     Raises:
@@ -23,4 +23,4 @@ def caller_of(request: Request, callers: Callers, headers: Mapping[str, str] | N
     """
     peer = request.scope["client"]
     certified = CERTIFIED in request.scope["state"]
-    return callers.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)
+    return authenticator.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)

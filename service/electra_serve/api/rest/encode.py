@@ -19,9 +19,9 @@ from electra_serve.api.rest.headers import headers_of, timeout_s
 from electra_serve.api.rest.middleware import name_span, request_id
 from electra_serve.api.rest.render import render
 from electra_serve.api.rest.respond import JsonChunks
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.serving.service import EncodeRequest
 from electra_serve.settings.schema import RestSettings
@@ -39,23 +39,23 @@ class EncodeEndpoint:
         settings: The limits on bodies.
         observer: Counts and logs each request.
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
-        callers: Who may ask.
+        authenticator: Who may ask.
     """
 
     def __init__(
         self,
         service: EncodeService,
         settings: RestSettings,
-        observer: Observer,
+        observer: RequestObserver,
         *,
         max_sequences: int,
-        callers: Callers = ANYONE,
+        authenticator: Authenticator = ALLOW_ALL,
     ) -> None:
         self._service = service
         self._settings = settings
         self._observer = observer
         self._max_sequences = max_sequences
-        self._callers = callers
+        self._authenticator = authenticator
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -64,15 +64,15 @@ class EncodeEndpoint:
             ServiceError: It cannot be answered.
         """
         headers = headers_of(request.scope)
-        with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as seen:
-            name_span(request.scope, seen.span)
-            client = caller_of(request, self._callers, headers)
-            seen.model = self._service.label(None)  # until the request names another
-            decoded = await self._decode(request, client, headers, seen.span)
-            seen.model = self._service.label(decoded.request.model)
-            seen.sequences = _sequences(decoded.request)
+        with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as record:
+            name_span(request.scope, record.span)
+            client = caller_of(request, self._authenticator, headers)
+            record.model = self._service.label(None)  # until the request names another
+            decoded = await self._decode(request, client, headers, record.span)
+            record.model = self._service.label(decoded.request.model)
+            record.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
-            seen.tokens = result.tokens
+            record.tokens = result.tokens
             chunks = await render(result, decoded.encoding_format)
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
 

@@ -28,7 +28,7 @@ _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def request_id(scope: Scope) -> str:
-    """The id that `Boundary` gave the request."""
+    """The id that `RequestContextMiddleware` gave the request."""
     chosen: str = scope["state"][_STATE_KEY]
     return chosen
 
@@ -39,7 +39,7 @@ def name_span(scope: Scope, span: RequestSpan | None) -> None:
         scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), span.traceresponse.encode())
 
 
-class Boundary:
+class RequestContextMiddleware:
     """ASGI middleware.
 
     Args:

@@ -8,9 +8,9 @@ from starlette.responses import Response
 from electra_serve.api.rest.caller import caller_of
 from electra_serve.api.rest.middleware import name_span, request_id
 from electra_serve.api.rest.respond import json_response
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 
 
 class ModelEndpoints:
@@ -19,25 +19,27 @@ class ModelEndpoints:
     Args:
         service: What serves them.
         observer: Counts and logs each request.
-        callers: Who may ask.
+        authenticator: Who may ask.
     """
 
-    def __init__(self, service: EncodeService, observer: Observer, callers: Callers = ANYONE) -> None:
+    def __init__(
+        self, service: EncodeService, observer: RequestObserver, authenticator: Authenticator = ALLOW_ALL
+    ) -> None:
         self._service = service
         self._observer = observer
-        self._callers = callers
+        self._authenticator = authenticator
 
     async def list_models(self, request: Request) -> Response:
         """Every configured model."""
-        with self._observer.request("GET /v1/models", request_id(request.scope), request.headers) as seen:
-            name_span(request.scope, seen.span)
-            caller_of(request, self._callers)
+        with self._observer.request("GET /v1/models", request_id(request.scope), request.headers) as record:
+            name_span(request.scope, record.span)
+            caller_of(request, self._authenticator)
             return json_response({"models": self._service.models()})
 
     async def get_model(self, name: str, request: Request) -> Response:
         """One configured model; raises `ModelNotFound`."""
-        with self._observer.request("GET /v1/models/{name}", request_id(request.scope), request.headers) as seen:
-            name_span(request.scope, seen.span)
-            caller_of(request, self._callers)
-            seen.model = self._service.label(name)
+        with self._observer.request("GET /v1/models/{name}", request_id(request.scope), request.headers) as record:
+            name_span(request.scope, record.span)
+            caller_of(request, self._authenticator)
+            record.model = self._service.label(name)
             return json_response(self._service.model(name))

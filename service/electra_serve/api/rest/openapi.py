@@ -14,7 +14,13 @@ from electra_serve.api.rest import examples
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
-from electra_serve.api.rest.problems import DEFAULT_RETRY_AFTER_S, KINDS, PROBLEM_MEDIA_TYPE, Kind, problem_members
+from electra_serve.api.rest.problems import (
+    DEFAULT_RETRY_AFTER_S,
+    PROBLEM_MEDIA_TYPE,
+    PROBLEM_TYPES,
+    ProblemType,
+    problem_members,
+)
 from electra_serve.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
 from electra_serve.api.security.authentication import API_KEY
 from electra_serve.errors import ServiceError, Unauthenticated
@@ -101,22 +107,22 @@ def text_answer(description: str) -> Responses:
 def problems(*classes: type[ServiceError]) -> Responses:
     """Documents the answer to each of these errors, and to any other."""
     responses: Responses = {}
-    for status in sorted({KINDS[cls].status for cls in classes}):
-        kinds = {cls: KINDS[cls] for cls in classes if KINDS[cls].status == status}
+    for status in sorted({PROBLEM_TYPES[cls].status for cls in classes}):
+        kinds = {cls: PROBLEM_TYPES[cls] for cls in classes if PROBLEM_TYPES[cls].status == status}
         responses[status] = _problem_response(kinds)
     return responses | {"default": _problem_response({})}
 
 
 def _ask_for_keys(document: JsonObject) -> None:
     document["components"]["securitySchemes"] = _KEY_SCHEMES
-    refusal = problems(Unauthenticated)[KINDS[Unauthenticated].status]
+    refusal = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
     for path, item in document["paths"].items():
         for operation in item.values() if "/v1/" in path else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
-            operation["responses"][str(KINDS[Unauthenticated].status)] = refusal
+            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = refusal
 
 
-def _problem_response(kinds: Mapping[type[ServiceError], Kind]) -> JsonObject:
+def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:
     description = " or ".join(kind.title for kind in kinds.values()) or "Any other problem"
     retry = any(kind.retry for kind in kinds.values())
     content: JsonObject = {"schema": schema_of(Problem)}
@@ -129,7 +135,7 @@ def _problem_response(kinds: Mapping[type[ServiceError], Kind]) -> JsonObject:
     }
 
 
-def _problem_example(cls: type[ServiceError], kind: Kind) -> JsonObject:
+def _problem_example(cls: type[ServiceError], kind: ProblemType) -> JsonObject:
     detail = (cls.__doc__ or "").partition("\n")[0]
     retry_after_s = DEFAULT_RETRY_AFTER_S if kind.retry else None
     return problem_members(kind.status, kind.title, detail, cls.code, "order-7", retry_after_s=retry_after_s)

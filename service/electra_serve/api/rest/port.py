@@ -9,7 +9,7 @@ from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.sockets import listen
 
 
-class HttpPort:
+class HttpListener:
     """Listens, serves and stops.
 
     Args:
@@ -54,16 +54,16 @@ class HttpPort:
         """Refuses connections, and returns when all requests that came are answered.
 
         Args:
-            grace_s: Seconds after which the rest are given up; None: never, unless by `give_up`.
+            grace_s: Seconds after which the rest are given up; None: never, unless by `abort`.
         """
         self._server.should_exit = True
         if self._serving is None:
             return
         done, _ = await asyncio.wait({self._serving}, timeout=grace_s)
         if not done:
-            self.give_up()
+            self.abort()
         await self._serving
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Has `stop` wait for nobody any more."""
         self._server.force_exit = True

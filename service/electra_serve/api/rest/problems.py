@@ -25,7 +25,7 @@ MAX_RETRY_AFTER_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemType:
     """A kind of problem, as HTTP tells it.
 
     Attributes:
@@ -45,29 +45,29 @@ class Kind:
     challenge: str | None = None
 
 
-KINDS: Final[dict[type[errors.ServiceError], Kind]] = {
-    errors.MalformedRequest: Kind(400, "Malformed request"),
-    SlowBody: Kind(408, "Malformed request", close=True),
-    errors.InvalidInput: Kind(422, "Invalid input"),
-    errors.PayloadTooLarge: Kind(413, "Payload too large"),
-    errors.Unauthenticated: Kind(401, "Not authenticated", challenge="Bearer"),
-    errors.ModelNotFound: Kind(404, "Model not found"),
-    errors.ModelNotReady: Kind(503, "Model not ready", retry=True),
-    errors.ShuttingDown: Kind(503, "Shutting down", retry=True),
-    errors.Overloaded: Kind(429, "Overloaded", retry=True),
-    ConnectionsFull: Kind(503, "Too many connections", retry=True, close=True),
-    errors.DeadlineExceeded: Kind(504, "Deadline exceeded"),
-    errors.Cancelled: Kind(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
-    errors.EngineFailure: Kind(500, "Engine failure", private=True),
-    errors.Conflict: Kind(409, "Conflict"),
-    errors.ModelLoadFailed: Kind(422, "Model cannot be loaded"),
-    errors.InternalError: Kind(500, "Internal error", private=True),
+PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
+    errors.MalformedRequest: ProblemType(400, "Malformed request"),
+    SlowBody: ProblemType(408, "Malformed request", close=True),
+    errors.InvalidInput: ProblemType(422, "Invalid input"),
+    errors.PayloadTooLarge: ProblemType(413, "Payload too large"),
+    errors.Unauthenticated: ProblemType(401, "Not authenticated", challenge="Bearer"),
+    errors.ModelNotFound: ProblemType(404, "Model not found"),
+    errors.ModelNotReady: ProblemType(503, "Model not ready", retry=True),
+    errors.ShuttingDown: ProblemType(503, "Shutting down", retry=True),
+    errors.Overloaded: ProblemType(429, "Overloaded", retry=True),
+    ConnectionsFull: ProblemType(503, "Too many connections", retry=True, close=True),
+    errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
+    errors.Cancelled: ProblemType(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
+    errors.EngineFailure: ProblemType(500, "Engine failure", private=True),
+    errors.Conflict: ProblemType(409, "Conflict"),
+    errors.ModelLoadFailed: ProblemType(422, "Model cannot be loaded"),
+    errors.InternalError: ProblemType(500, "Internal error", private=True),
 }
 
 
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
-    kind = KINDS[type(error)]
+    kind = PROBLEM_TYPES[type(error)]
     retry_after_s = _retry_after_s(error, kind)
     headers = {}
     if retry_after_s is not None:
@@ -112,7 +112,7 @@ def problem_members(
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _retry_after_s(error: errors.ServiceError, kind: Kind) -> float | None:
+def _retry_after_s(error: errors.ServiceError, kind: ProblemType) -> float | None:
     """Seconds until a retry: those that the error names, within bounds, or a default where a retry makes sense."""
     if error.retry_after_s is None:
         return DEFAULT_RETRY_AFTER_S if kind.retry else None

@@ -148,7 +148,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """No further request has come, or the last answer has not been read."""
-        self._give_up()
+        self._abort()
 
     def data_received(self, data: bytes) -> None:
         """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
@@ -240,14 +240,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _expect(self, timeout_s: float) -> None:
         """Gives the client its time for what it has to do."""
         self._arrived()
-        self._timer = self.loop.call_later(timeout_s, self._give_up)
+        self._timer = self.loop.call_later(timeout_s, self._abort)
 
     def _arrived(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         self.transport.abort()  # closing would wait until all that is written has been read
 
 

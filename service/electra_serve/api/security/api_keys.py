@@ -7,7 +7,7 @@ without a name is called after the first digits of its digest.
 Invariants:
     No key is kept: only its SHA-256. None is written anywhere, in no message and no log.
     Every key is compared with, in time that does not depend on what is equal.
-    Once begun, there is always at least one key: see `Renewed`.
+    Once begun, there is always at least one key: see `ReloadingFile`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 
 import structlog
 
-from electra_serve.api.security.reloading import Renewed
+from electra_serve.api.security.reloading import ReloadingFile
 from electra_serve.errors import SettingsError, Unauthenticated
 
 MIN_KEY_CHARACTERS: Final = 16
@@ -66,7 +66,7 @@ class KeyRing:
     def __init__(
         self, path: Path, log: structlog.typing.FilteringBoundLogger, *, now: Callable[[], float] = time.time
     ) -> None:
-        self._keys = Renewed("API keys", [path], partial(read_keys, path), log, now=now)
+        self._keys = ReloadingFile("API keys", [path], partial(read_keys, path), log, now=now)
 
     def client_of(self, candidate: str | None) -> str:
         """The name of the client whose key this is.

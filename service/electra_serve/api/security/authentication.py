@@ -12,7 +12,7 @@ API_KEY: Final = "x-api-key"
 AUTHORIZATION: Final = "authorization"
 
 
-class Callers:
+class Authenticator:
     """Names the caller of each request, for fairness between them.
 
     Args:
@@ -45,7 +45,7 @@ class Callers:
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
 
 
-ANYONE: Final = Callers()
+ALLOW_ALL: Final = Authenticator()
 """Asks for no key."""
 
 

@@ -31,7 +31,7 @@ _Version: TypeAlias = tuple[tuple[int, ...], ...]
 _MISSING: Final[_Version] = ()
 
 
-class Renewed(Generic[T]):
+class ReloadingFile(Generic[T]):
     """What is in some files.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from electra_serve.api.security.reloading import Renewed
+from electra_serve.api.security.reloading import ReloadingFile
 from electra_serve.errors import SettingsError
 
 
@@ -68,7 +68,7 @@ class ServerTls:
     ) -> None:
         self._files = files
         paths = [files.certificate, files.key, *([files.client_ca] if files.client_ca else [])]
-        self._credentials = Renewed("TLS certificate", paths, lambda: read_credentials(files), log, now=now)
+        self._credentials = ReloadingFile("TLS certificate", paths, lambda: read_credentials(files), log, now=now)
 
     @property
     def asks_clients(self) -> bool:

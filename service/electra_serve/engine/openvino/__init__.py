@@ -5,7 +5,7 @@ layers      the layers it is drawn with
 compile     graph → compiled for this machine's CPU, in a precision
 engine      runs it: `electra_serve.engine.base.Engine`
 quantise    graph → the same in int8, calibrated
-artefact    graph → a folder that `serve` starts from, and back
+artifact    graph → a folder that `serve` starts from, and back
 
 Importing `openvino` reports to its makers over the network, from a process that it forks, unless its telemetry is not
 to be found. This file is imported before any that imports it, and sees to that: a service that holds gRPC must not

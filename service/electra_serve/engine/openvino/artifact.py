@@ -17,16 +17,16 @@ from electra_serve.engine.golden import note_golden
 from electra_serve.engine.openvino.compile import compile_graph, computes_in
 from electra_serve.engine.openvino.engine import OpenVINOEngine
 from electra_serve.engine.openvino.graph import draw_graph
-from electra_serve.engine.openvino.quantize import quantise
+from electra_serve.engine.openvino.quantize import quantize
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import PresetError
 from electra_serve.presets.artifact import (
     ENGINE,
     GRAPH_FILE,
     GRAPH_WEIGHTS_FILE,
-    Artefact,
-    ArtefactDtype,
-    write_artefact,
+    Artifact,
+    ArtifactDtype,
+    write_artifact,
 )
 from electra_serve.presets.atomic_folder import new_folder, require_free
 from electra_serve.presets.config import BackboneConfig
@@ -50,7 +50,7 @@ class Compiled:
     """What `compile_preset` made.
 
     Attributes:
-        preset: The artefact, as `serve` will read it.
+        preset: The artifact, as `serve` will read it.
         agreement: Its own outputs with those of float32; None where this CPU does not compute in its dtype.
     """
 
@@ -59,9 +59,9 @@ class Compiled:
 
 
 def compile_preset(
-    preset: PresetFolder, destination: Path, *, dtype: ArtefactDtype, encodings: Sequence[Encoding], load_weights: bool
+    preset: PresetFolder, destination: Path, *, dtype: ArtifactDtype, encodings: Sequence[Encoding], load_weights: bool
 ) -> Compiled:
-    """Writes the artefact of `preset`, loads it as `serve` does, and compares its outputs with float32's.
+    """Writes the artifact of `preset`, loads it as `serve` does, and compares its outputs with float32's.
 
     Args:
         preset: What to compile.
@@ -80,7 +80,7 @@ def compile_preset(
     reference = _engine(graph, preset.config, "float32")
     with new_folder(destination) as folder:
         if dtype == "int8":
-            graph = quantise(graph, [encoding for i, encoding in enumerate(encodings) if i % HELD_OUT])
+            graph = quantize(graph, [encoding for i, encoding in enumerate(encodings) if i % HELD_OUT])
         _write_files(preset, graph, folder)
         runs_here = computes_in(dtype)
         engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
@@ -91,7 +91,7 @@ def compile_preset(
 
 
 def read_graph(preset: PresetFolder) -> ov.Model:
-    """The graph of an artefact; its weights stay in the file until they are needed.
+    """The graph of an artifact; its weights stay in the file until they are needed.
 
     Raises:
         PresetError: This version of OpenVINO cannot read it.
@@ -130,9 +130,9 @@ def _write_files(preset: PresetFolder, graph: ov.Model, folder: Path) -> None:
         raise PresetError(f"{folder / GRAPH_FILE}: cannot be written: {error!s:.200}") from error
 
 
-def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtefactDtype) -> None:
+def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtifactDtype) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    artefact = Artefact(
+    artifact = Artifact(
         engine=ENGINE,
         dtype=dtype,
         preset=preset.id,
@@ -142,7 +142,7 @@ def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtefactDtype) ->
         made_by={"electra-serve": __version__, "openvino": ov.__version__},
         files={name: sha256_of(folder / name) for name in names},
     )
-    write_artefact(folder, artefact)
+    write_artifact(folder, artifact)
 
 
 def _write_config(preset: PresetFolder, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Builds the engines of one model: drawn from its preset's weights, or read from an artefact."""
+"""Builds the engines of one model: drawn from its preset's weights, or read from an artifact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; received {settings.device}")
     if settings.compiler != "auto":
         raise EngineUnavailable(f"compiler must be auto for the openvino engine; received {settings.compiler}")
-    graph = read_graph(preset) if preset.artefact else draw_graph(preset, load_weights=settings.load_weights)
+    graph = read_graph(preset) if preset.artifact else draw_graph(preset, load_weights=settings.load_weights)
     threads = engine_threads(settings.threads, settings.replicas, usable_cores())
     compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)
     return tuple(

@@ -20,7 +20,7 @@ def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -
     """Compiles `graph`, once for all replicas: they share its weights.
 
     Args:
-        graph: From `draw_graph`, `quantise` or an artefact.
+        graph: From `draw_graph`, `quantize` or an artifact.
         dtype: `float32`, `bfloat16`, or `int8` for a quantised graph, whose other operations then run in the faster of
             the two.
         threads: Of each replica.

@@ -15,7 +15,7 @@ from electra_serve.errors import EngineUnavailable
 from electra_serve.tensors import Batch, BatchShape, Encoding
 
 
-def quantise(graph: ov.Model, encodings: Sequence[Encoding]) -> ov.Model:
+def quantize(graph: ov.Model, encodings: Sequence[Encoding]) -> ov.Model:
     """A copy of `graph` whose matrix products are int8: weights per channel, activations per tensor.
 
     Args:
@@ -33,13 +33,13 @@ def quantise(graph: ov.Model, encodings: Sequence[Encoding]) -> ov.Model:
         ) from error
     logging.getLogger("nncf").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):  # its progress bars; what the command found is on standard output
-        quantised: ov.Model = nncf.quantize(
+        quantized: ov.Model = nncf.quantize(
             graph,
             nncf.Dataset(list(_inputs(encodings))),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(encodings),
         )
-    return quantised
+    return quantized
 
 
 def _inputs(encodings: Sequence[Encoding]) -> Iterator[dict[str, np.ndarray]]:

@@ -14,7 +14,7 @@ from electra_serve.presets.weight_files.names import pooler_paths
 from electra_serve.presets.weight_files.safetensors import open_safetensors
 
 PresetFormat = Literal["keras", "transformers"]
-Weights = Literal["pretrained", "random"]
+WeightsOrigin = Literal["pretrained", "random"]
 
 
 def open_weights(
@@ -36,7 +36,7 @@ def open_weights(
     return open_hdf5(files, config, label)
 
 
-def pooler_worth(arrays: WeightArrays, config: BackboneConfig) -> Weights:
+def detect_pooler(arrays: WeightArrays, config: BackboneConfig) -> WeightsOrigin:
     """Whether the pooler has ever been trained.
 
     It starts with a bias of zeros, and the first step of any training moves that. No published ELECTRA has a trained

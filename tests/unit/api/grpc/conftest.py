@@ -12,7 +12,7 @@ import structlog
 
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.settings.schema import GrpcSettings
 from tests.unit.api.grpc.fake_service import FakeService
@@ -26,14 +26,14 @@ MAX_SEQUENCES = 8
 
 def observer(
     metrics: Metrics | None = None, log: structlog.testing.LogCapture | None = None, *, transport: str = "grpc"
-) -> Observer:
+) -> RequestObserver:
     """An observer that writes to `metrics` and `log`."""
     logger = structlog.wrap_logger(
         None,
         processors=[log or structlog.testing.LogCapture()],
         wrapper_class=structlog.make_filtering_bound_logger(0),
     )
-    return Observer(transport, metrics or Metrics("0"), logger)
+    return RequestObserver(transport, metrics or Metrics("0"), logger)
 
 
 def raw_call(channel: grpc.aio.Channel, method: str, data: bytes) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:

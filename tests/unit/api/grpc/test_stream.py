@@ -13,7 +13,7 @@ from electra_serve.api.grpc.render import Parts
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.errors import Cancelled, Overloaded
-from electra_serve.observability.requests import Observation
+from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest, Priority
 from tests.unit.api.grpc.conftest import Running, observer
@@ -192,14 +192,14 @@ async def requests(count: int) -> AsyncIterator[bytes]:
         yield item(f"r{i}", [i]).SerializeToString()
 
 
-async def answer_at_once(message: pb.EncodeRequest, seen: Observation) -> Parts:
+async def answer_at_once(message: pb.EncodeRequest, seen: RequestRecord) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
 async def test_a_caller_that_does_not_read_is_given_up_and_what_it_holds_let_go() -> None:
     held = [asyncio.Event() for _ in range(3)]
 
-    async def encode(message: pb.EncodeRequest, seen: Observation) -> Parts:
+    async def encode(message: pb.EncodeRequest, seen: RequestRecord) -> Parts:
         try:
             if message.request_id != "r0":
                 await asyncio.Event().wait()

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from structlog.testing import CapturingLogger
 
 from electra_serve.api.rest.app import create_app
-from electra_serve.api.security.authentication import ANYONE, Callers
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
@@ -29,10 +29,12 @@ class Rest:
     metrics: Metrics = field(default_factory=lambda: Metrics("0"))
     log: CapturingLogger = field(default_factory=CapturingLogger)
 
-    def app(self, settings: RestSettings = SETTINGS, callers: Callers = ANYONE) -> FastAPI:
+    def app(self, settings: RestSettings = SETTINGS, authenticator: Authenticator = ALLOW_ALL) -> FastAPI:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
-        observer = Observer("rest", self.metrics, log)
-        return create_app(self.service, settings, self.metrics, observer, max_sequences=256, callers=callers)
+        observer = RequestObserver("rest", self.metrics, log)
+        return create_app(
+            self.service, settings, self.metrics, observer, max_sequences=256, authenticator=authenticator
+        )
 
     def counted(self, *, model: str, code: str) -> float:
         """How many requests of that outcome were counted."""

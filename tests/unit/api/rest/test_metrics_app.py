@@ -7,7 +7,7 @@ import structlog
 
 from electra_serve.api.rest.app import create_app, create_metrics_app
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.requests import Observer
+from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.conftest import connect
 from tests.unit.api.rest.fake_service import FakeEncodeService
@@ -29,7 +29,7 @@ async def test_metrics_and_probes_have_a_port_of_their_own() -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 404), ("/livez", 200), ("/readyz", 200)])
 async def test_rest_then_has_the_probes_alone(path: str, status: int) -> None:
-    observer = Observer("rest", Metrics("0"), structlog.get_logger())
+    observer = RequestObserver("rest", Metrics("0"), structlog.get_logger())
     app = create_app(FakeEncodeService(), RestSettings(), None, observer, max_sequences=8)
     async with connect(app) as client:
         assert (await client.get(path)).status_code == status

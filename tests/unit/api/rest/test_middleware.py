@@ -4,7 +4,7 @@ import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from electra_serve.api.rest.middleware import Boundary, request_id
+from electra_serve.api.rest.middleware import RequestContextMiddleware, request_id
 from tests.unit.api.rest.asgi import Wire, http_scope
 
 
@@ -24,7 +24,7 @@ async def fail_midway(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_every_answer_carries_the_request_id() -> None:
     wire = Wire()
-    await wire.run(Boundary(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
+    await wire.run(RequestContextMiddleware(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
     common = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
     assert wire.headers == {"a": "b", "x-request-id": "order-7"} | common
     assert wire.body == b"order-7"
@@ -33,7 +33,7 @@ async def test_every_answer_carries_the_request_id() -> None:
 @pytest.mark.parametrize("headers", [{}, {"x-request-id": ""}, {"x-request-id": "a b"}, {"x-request-id": "x" * 129}])
 async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) -> None:
     wire = Wire()
-    await wire.run(Boundary(echo_id), http_scope(headers=headers))
+    await wire.run(RequestContextMiddleware(echo_id), http_scope(headers=headers))
     assert len(wire.headers["x-request-id"]) == 32
     assert wire.headers["x-request-id"].encode() == wire.body
 
@@ -41,7 +41,7 @@ async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) 
 async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(Boundary(fail), http_scope(headers={"x-request-id": "order-7"}))
+        await wire.run(RequestContextMiddleware(fail), http_scope(headers={"x-request-id": "order-7"}))
     assert wire.status == 500
     assert wire.headers["x-request-id"] == "order-7"
     assert wire.headers["x-content-type-options"] == "nosniff"
@@ -53,7 +53,7 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
 async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(Boundary(fail_midway), http_scope())
+        await wire.run(RequestContextMiddleware(fail_midway), http_scope())
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
@@ -63,5 +63,5 @@ async def test_other_connections_pass_through() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    await Wire().run(Boundary(app), {"type": "lifespan"})
+    await Wire().run(RequestContextMiddleware(app), {"type": "lifespan"})
     assert seen == [{"type": "lifespan"}]

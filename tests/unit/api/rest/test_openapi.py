@@ -13,9 +13,9 @@ from structlog.testing import LogCapture
 
 from electra_serve import __version__
 from electra_serve.api.rest import examples
-from electra_serve.api.rest.problems import KINDS
+from electra_serve.api.rest.problems import PROBLEM_TYPES
 from electra_serve.api.security.api_keys import KeyRing
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
 from tests.unit.api.rest.conftest import Rest
 
@@ -76,7 +76,7 @@ def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject
         for code in response["content"].get("application/problem+json", {}).get("examples", {})
     }
     unseen = {Unauthenticated, Cancelled, Conflict, ModelLoadFailed}
-    assert documented == {(kind.status, cls.code) for cls, kind in KINDS.items() if cls not in unseen}
+    assert documented == {(kind.status, cls.code) for cls, kind in PROBLEM_TYPES.items() if cls not in unseen}
     assert "default" in responses
 
 
@@ -117,8 +117,8 @@ async def test_the_served_document_is_the_same_each_time(client: httpx.AsyncClie
 
 def test_where_keys_are_asked_for_the_document_says_so(rest: Rest, tmp_path: Path, document: JsonObject) -> None:
     (tmp_path / "keys").write_text("shop-0123456789abcdef")
-    callers = Callers(KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()])))
-    keyed = rest.app(callers=callers).openapi()
+    authenticator = Authenticator(KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()])))
+    keyed = rest.app(authenticator=authenticator).openapi()
     OpenAPI.model_validate(keyed)
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
     for path, operation in operations(keyed):

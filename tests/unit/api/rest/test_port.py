@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from electra_serve.api.rest.base_app import bare_app
-from electra_serve.api.rest.port import HttpPort
+from electra_serve.api.rest.port import HttpListener
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import StartupError
 from electra_serve.settings.schema import RestSettings
@@ -17,8 +17,8 @@ from electra_serve.settings.schema import RestSettings
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 
 
-def make_port(port: int = 0) -> HttpPort:
-    return HttpPort("admin", HttpServer(bare_app("Nothing."), RestSettings()), host="127.0.0.1", port=port)
+def make_port(port: int = 0) -> HttpListener:
+    return HttpListener("admin", HttpServer(bare_app("Nothing."), RestSettings()), host="127.0.0.1", port=port)
 
 
 async def test_it_answers_from_when_it_serves_to_when_it_stops() -> None:

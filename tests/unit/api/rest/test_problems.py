@@ -8,7 +8,7 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.api.rest.body import SlowBody
-from electra_serve.api.rest.problems import KINDS, problem_response
+from electra_serve.api.rest.problems import PROBLEM_TYPES, problem_response
 from electra_serve.api.rest.protocol import ConnectionsFull
 
 # As the design has it, written out again: the table must not be checked against itself.
@@ -37,12 +37,12 @@ def subclasses(cls: type[errors.ServiceError]) -> set[type[errors.ServiceError]]
 
 
 def test_every_error_has_its_kind() -> None:
-    assert set(KINDS) == subclasses(errors.ServiceError)
-    assert {cls: kind.status for cls, kind in KINDS.items()} == STATUSES
+    assert set(PROBLEM_TYPES) == subclasses(errors.ServiceError)
+    assert {cls: kind.status for cls, kind in PROBLEM_TYPES.items()} == STATUSES
 
 
 def test_every_status_but_one_is_registered() -> None:
-    assert {kind.status for kind in KINDS.values()} - set(http.HTTPStatus) == {499}
+    assert {kind.status for kind in PROBLEM_TYPES.values()} - set(http.HTTPStatus) == {499}
 
 
 def test_all_members() -> None:
@@ -98,10 +98,10 @@ def test_faults_of_ours_tell_the_request_id_and_nothing_else(cls: type[errors.Se
 
 
 def test_only_what_makes_a_connection_useless_closes_it() -> None:
-    closing = [cls for cls in KINDS if problem_response(cls("x"), "r").headers.get("connection") == "close"]
+    closing = [cls for cls in PROBLEM_TYPES if problem_response(cls("x"), "r").headers.get("connection") == "close"]
     assert closing == [SlowBody, ConnectionsFull]
 
 
 def test_only_missing_credentials_are_challenged() -> None:
-    challenged = {cls: problem_response(cls("x"), "r").headers.get("www-authenticate") for cls in KINDS}
+    challenged = {cls: problem_response(cls("x"), "r").headers.get("www-authenticate") for cls in PROBLEM_TYPES}
     assert {cls: told for cls, told in challenged.items() if told} == {errors.Unauthenticated: "Bearer"}

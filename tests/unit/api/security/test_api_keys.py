@@ -12,7 +12,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from electra_serve.api.security.api_keys import MIN_KEY_CHARACTERS, KeyRing
-from electra_serve.api.security.authentication import Callers, credential
+from electra_serve.api.security.authentication import Authenticator, credential
 from electra_serve.api.security.reloading import LOOK_S, SETTLE_S
 from electra_serve.errors import SettingsError, Unauthenticated
 
@@ -222,13 +222,13 @@ def test_where_a_key_stands(metadata: dict[str, str | bytes], key: str | None) -
 
 
 def test_without_keys_a_caller_is_its_address() -> None:
-    assert Callers().name_of({"x-api-key": SHOP}, "10.0.0.7") == "10.0.0.7"
-    assert not Callers().keyed
+    assert Authenticator().name_of({"x-api-key": SHOP}, "10.0.0.7") == "10.0.0.7"
+    assert not Authenticator().keyed
 
 
 def test_with_keys_a_caller_is_its_keys_owner(keys: Keys) -> None:
-    callers = Callers(keys.ring)
-    assert callers.keyed
-    assert callers.name_of({"authorization": f"Bearer {SHOP}"}, "10.0.0.7") == "shop"
+    authenticator = Authenticator(keys.ring)
+    assert authenticator.keyed
+    assert authenticator.name_of({"authorization": f"Bearer {SHOP}"}, "10.0.0.7") == "shop"
     with pytest.raises(Unauthenticated):
-        callers.name_of({}, "10.0.0.7")
+        authenticator.name_of({}, "10.0.0.7")

@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpServer
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles
 from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, RetryPolicy, Tls, TransportError
 from electra_serve.errors import SettingsError, Unauthenticated
@@ -74,9 +74,11 @@ async def serve(folder: Path, *, client_ca: Path | None = None, body_timeout_s: 
     authority, clock, rest = Authority(folder), Clock(), Rest()
     certificate, key = authority.issue("server", HOST)
     tls = ServerTls(TlsFiles(certificate, key, client_ca), log(), now=clock)
-    callers, limits = Callers(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
-    http = HttpServer(rest.app(limits, callers), limits, tls)
-    grpc = GrpcServer(FakeService(), GrpcSettings(port=0), observer(), max_sequences=8, callers=callers, tls=tls)
+    authenticator, limits = Authenticator(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
+    http = HttpServer(rest.app(limits, authenticator), limits, tls)
+    grpc = GrpcServer(
+        FakeService(), GrpcSettings(port=0), observer(), max_sequences=8, authenticator=authenticator, tls=tls
+    )
     with socket.create_server((HOST, 0)) as listener:
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:

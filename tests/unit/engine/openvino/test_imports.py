@@ -24,14 +24,14 @@ print(sorted({"keras", "tensorflow", "jax", "nncf", "openvino_telemetry.main"} &
 
 
 @pytest.fixture
-def artefact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert main(["compile", "electra_demo", str(tmp_path / "artefact")]) == 0
+def artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["compile", "electra_demo", str(tmp_path / "artifact")]) == 0
     capsys.readouterr()
-    return tmp_path / "artefact"
+    return tmp_path / "artifact"
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["artefact", "preset"])
-def test_serving_imports_no_other_backend_and_calls_nobody(artefact: Path, compiled: bool) -> None:
-    preset = str(artefact) if compiled else "electra_demo"
+@pytest.mark.parametrize("compiled", [True, False], ids=["artifact", "preset"])
+def test_serving_imports_no_other_backend_and_calls_nobody(artifact: Path, compiled: bool) -> None:
+    preset = str(artifact) if compiled else "electra_demo"
     ran = subprocess.run([sys.executable, "-c", SERVES, preset], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "[] []\n"), ran.stderr

@@ -24,10 +24,10 @@ from electra_serve.api.rest.body import parse_json, read_body
 from electra_serve.api.rest.caller import caller_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.respond import json_response
-from electra_serve.api.security.authentication import Callers
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.errors import InternalError, ServiceError
-from electra_serve.serving.manager import Underway
+from electra_serve.serving.manager import Operation
 from electra_serve.serving.model_info import ModelStatus
 from electra_serve.settings.schema import ModelSettings, RestSettings
 
@@ -45,7 +45,7 @@ WaitSeconds = Annotated[
 
 
 class Administration(Protocol):
-    """What the endpoints need: `electra_serve.serving.manager.ModelChanges` fits, and so does a fake."""
+    """What the endpoints need: `electra_serve.serving.manager.ModelManager` fits, and so does a fake."""
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model."""
@@ -63,15 +63,15 @@ class Administration(Protocol):
         """What one model is loaded by; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
-    def load(self, settings: ModelSettings) -> Underway:
+    def load(self, settings: ModelSettings) -> Operation:
         """Begins to load a model under a new name; raises a `ServiceError` where it cannot begin."""
         ...
 
-    def reload(self, settings: ModelSettings) -> Underway:
+    def reload(self, settings: ModelSettings) -> Operation:
         """Begins to load a model in the place of the one of its name; likewise."""
         ...
 
-    def unload(self, name: str) -> Underway:
+    def unload(self, name: str) -> Operation:
         """Begins to take a model out of service; likewise."""
         ...
 
@@ -90,7 +90,7 @@ class AdminEndpoints:
     Args:
         administration: What does it.
         settings: The limits on bodies.
-        callers: Who may ask.
+        authenticator: Who may ask.
         log: Where each request leaves a line, with the name of the key that it came with.
     """
 
@@ -98,12 +98,12 @@ class AdminEndpoints:
         self,
         administration: Administration,
         settings: RestSettings,
-        callers: Callers,
+        authenticator: Authenticator,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._administration = administration
         self._settings = settings
-        self._callers = callers
+        self._authenticator = authenticator
         self._log = log
 
     async def list_models(self, request: Request) -> Response:
@@ -124,12 +124,12 @@ class AdminEndpoints:
 
     async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model under a new name; raises a `ServiceError`."""
-        with self._watch(request, f"POST {MODELS_PATH}") as seen:
+        with self._watch(request, f"POST {MODELS_PATH}") as record:
             settings = new_model(parse_json(await read_body(request.headers, request.receive, self._settings)))
-            seen.model = settings.name
-            underway = self._administration.load(settings)
+            record.model = settings.name
+            operation = self._administration.load(settings)
             location = {"location": f"{MODELS_PATH}/{quote(settings.name)}"}
-            return await self._answer(settings.name, underway, wait_s, HTTPStatus.CREATED, location)
+            return await self._answer(settings.name, operation, wait_s, HTTPStatus.CREATED, location)
 
     async def reload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model anew; raises a `ServiceError`."""
@@ -146,9 +146,9 @@ class AdminEndpoints:
             return await self._answer(name, self._administration.unload(name), wait_s, HTTPStatus.NO_CONTENT)
 
     async def _answer(
-        self, name: str, underway: Underway, wait_s: float, done: HTTPStatus, headers: dict[str, str] | None = None
+        self, name: str, operation: Operation, wait_s: float, done: HTTPStatus, headers: dict[str, str] | None = None
     ) -> Response:
-        status = done if await underway.finished(wait_s) else HTTPStatus.ACCEPTED
+        status = done if await operation.finished(wait_s) else HTTPStatus.ACCEPTED
         if status is HTTPStatus.NO_CONTENT:
             return Response(status_code=status)
         answer = json_response(self._administration.status(name))
@@ -159,16 +159,16 @@ class AdminEndpoints:
     @contextmanager
     def _watch(self, request: Request, method: str, model: str = "") -> Iterator[_Seen]:
         """Lets in who may ask, and tells the log who asked what and what came of it."""
-        seen, code = _Seen(model=model), InternalError.code
+        record, code = _Seen(model=model), InternalError.code
         try:
-            seen.client = caller_of(request, self._callers)
-            yield seen
+            record.client = caller_of(request, self._authenticator)
+            yield record
             code = "ok"
         except ServiceError as error:
             code = error.code
             raise
         finally:
-            told = {"method": method, "model": seen.model, "client": seen.client, "code": code}
+            told = {"method": method, "model": record.model, "client": record.client, "code": code}
             self._log.info("admin request", request_id=request_id(request.scope), **told)
 
 

@@ -19,10 +19,10 @@ from structlog.testing import CapturingLogger
 from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
 from electra_serve.api.security.api_keys import KeyRing
-from electra_serve.api.security.authentication import Callers
-from electra_serve.batching.flight_recorder import BatchRecord, Flight, FlightRecorder
+from electra_serve.api.security.authentication import Authenticator
+from electra_serve.batching.flight_recorder import BatchRecord, FlightRecorder, InFlightBatch
 from electra_serve.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
-from electra_serve.serving.manager import Underway
+from electra_serve.serving.manager import Operation
 from electra_serve.serving.model_info import Change, ModelState, ModelStatus
 from electra_serve.settings.schema import ModelSettings, RestSettings
 from electra_serve.tensors import BatchShape, Output
@@ -59,7 +59,7 @@ class FakeAdministration:
 
     def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
         recorder = FlightRecorder(1)
-        recorder.add(Flight(0, 512, BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
+        recorder.add(InFlightBatch(0, 512, BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
         return {"one": recorder.records()}
 
     def status(self, name: str) -> ModelStatus:
@@ -72,16 +72,16 @@ class FakeAdministration:
         self.status(name)
         return CURRENT
 
-    def load(self, settings: ModelSettings) -> Underway:
+    def load(self, settings: ModelSettings) -> Operation:
         return self._begin("load", settings)
 
-    def reload(self, settings: ModelSettings) -> Underway:
+    def reload(self, settings: ModelSettings) -> Operation:
         return self._begin("reload", settings)
 
-    def unload(self, name: str) -> Underway:
+    def unload(self, name: str) -> Operation:
         return self._begin("unload", name)
 
-    def _begin(self, change: str, what: ModelSettings | str) -> Underway:
+    def _begin(self, change: str, what: ModelSettings | str) -> Operation:
         if self.refusal is not None:
             raise self.refusal
         self.asked.append((change, what))
@@ -90,7 +90,7 @@ class FakeAdministration:
             await self.gate.wait()
             return self.failure
 
-        return Underway(asyncio.create_task(work()))
+        return Operation(asyncio.create_task(work()))
 
 
 @dataclass
@@ -103,8 +103,8 @@ class Admin:
 
     def app(self) -> FastAPI:
         log = structlog.wrap_logger(self.lines, [], structlog.make_filtering_bound_logger("debug"))
-        callers = Callers(KeyRing(self.keys_file, log))
-        return create_admin_app(AdminEndpoints(self.fake, RestSettings(), callers, log), keyed=True)
+        authenticator = Authenticator(KeyRing(self.keys_file, log))
+        return create_admin_app(AdminEndpoints(self.fake, RestSettings(), authenticator, log), keyed=True)
 
     @property
     def logged(self) -> list[dict[str, Any]]:
