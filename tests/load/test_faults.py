@@ -102,7 +102,7 @@ async def test_an_engine_that_is_lost_ends_the_process(fault: int, tmp_path: Pat
     assert poison.code == ("engine_failure" if fault == ids.WEDGE else OK)
     assert {answer.code for answer in told} <= {"model_not_ready", "engine_failure", UNREACHABLE}
     assert all(answer.retry_after_s for answer in told if answer.code == "model_not_ready")
-    [lost] = [event for event in process.events if event["event"] == "the model has failed"]
+    [lost] = [event for event in process.events if event["event"] == "model failed"]
     assert isinstance(lost["batches"], list)
     codes = {code: sum(answer.code == code for answer in told) for code in sorted({answer.code for answer in told})}
     report(f"not ready {not_ready_s:.1f} s after, exit {code} {ended_s:.1f} s after; those who waited: {codes}")

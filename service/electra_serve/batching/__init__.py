@@ -1,10 +1,16 @@
 """From single sequences to batches.
 
-queue      who waits, in which order, and who is refused          pure
-cost       how long a batch of a given shape takes                pure
-planner    which of the waiting sequences share a batch           pure
-batcher    awaits requests, chooses batches and starts them       asyncio
-landing    answers the rows of a batch that is back               asyncio
-runner     runs batches                                           one thread per engine
-watchdog   tells when an engine is late or lost                   asyncio
+admission       how much may wait, in all and per client                pure
+queue           order of the waiting rows: priority, fairness, arrival   pure
+cost_model      expected seconds of a batch shape                        pure
+planner         partition of the waiting rows into batches               pure
+coalescing      when an idle engine starts                               pure
+pending         one request and its rows                                 asyncio
+batcher         admits requests, awaits their results                    asyncio
+dispatcher      starts batches on free workers, takes them back          asyncio
+completion      delivers the rows of a finished batch                    asyncio
+in_flight       rows that left the queue, and retries                    asyncio
+engine_worker   runs batches                                             one thread per engine
+watchdog        detects stalled and failed engines                       asyncio
+flight_recorder the last batches, for logs and the admin API             pure
 """

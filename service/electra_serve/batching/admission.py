@@ -75,12 +75,12 @@ class Admission:
     """Knows what waits, and whether more may.
 
     Args:
-        bounds: How much may wait.
+        limits: How much may wait.
         engines: How many engines share the work.
     """
 
-    def __init__(self, bounds: QueueLimits, *, engines: int) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: QueueLimits, *, engines: int) -> None:
+        self._limits = limits
         self._engines = engines
         self._rejected = 0
         self._clients: dict[str, QueueUsage] = {}
@@ -111,17 +111,17 @@ class Admission:
             PayloadTooLarge: It would not fit into an empty queue.
             Overloaded: It does not fit now, or is more than its client's share.
         """
-        bounds, total = self._bounds, self.total
-        if sequences > bounds.max_sequences or tokens > bounds.max_tokens:
+        limits, total = self._limits, self.total
+        if sequences > limits.max_sequences or tokens > limits.max_tokens:
             raise PayloadTooLarge(
-                f"a request takes at most {bounds.max_sequences} sequences and {bounds.max_tokens} "
+                f"a request takes at most {limits.max_sequences} sequences and {limits.max_tokens} "
                 f"positions; received {sequences} and {tokens}"
             )
-        free_sequences = bounds.max_sequences - total.sequences - sequences
-        free_tokens = bounds.max_tokens - total.tokens - tokens
+        free_sequences = limits.max_sequences - total.sequences - sequences
+        free_tokens = limits.max_tokens - total.tokens - tokens
         if free_sequences < 0 or free_tokens < 0:
             raise self.overloaded(
-                f"the queue takes {bounds.max_sequences} sequences and {bounds.max_tokens} positions; "
+                f"the queue takes {limits.max_sequences} sequences and {limits.max_tokens} positions; "
                 f"{total.sequences} and {total.tokens} are waiting, the request has {sequences} and {tokens}",
                 total.work_s / self._engines,
             )

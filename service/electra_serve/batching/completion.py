@@ -19,12 +19,13 @@ import structlog
 from electra_serve.batching.cost_model import DriftCorrection
 from electra_serve.batching.engine_worker import BatchResult
 from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, InFlightBatch
-from electra_serve.batching.in_flight import Entries, InFlight, RetryQueue
+from electra_serve.batching.in_flight import InFlight, RetryQueue
+from electra_serve.batching.pending import PendingRows
 from electra_serve.batching.planner import Planner
 from electra_serve.errors import EngineFailure, InternalError
 from electra_serve.observability.metrics import BatchMetrics
 
-BatchObserver: TypeAlias = Callable[[BatchRecord, Entries], None]
+BatchObserver: TypeAlias = Callable[[BatchRecord, PendingRows], None]
 """Takes a batch that has ended, and its rows in order of turn."""
 
 
@@ -71,50 +72,49 @@ class BatchCompletion:
             came: What the engine made of it, or what it raised.
             ended_at: When, in seconds of the event loop's clock.
         """
-        entries = self._in_flight.end(flight)
-        if entries is None:  # given up meanwhile
+        rows = self._in_flight.end(flight)
+        if rows is None:  # given up meanwhile
             return
         flight.ended_at = ended_at
         try:
             if isinstance(came, BatchResult):
-                self._measure(came, flight, len(entries))
-                self._answer(came, entries)
-                self._in_flight.settle(entries)
+                self._measure(came, flight, len(rows))
+                self._deliver(came, rows)
+                self._in_flight.settle(rows)
             else:
-                self._fall_back(flight, entries, came)
+                self._fall_back(flight, rows, came)
         except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
-            self.abort(entries)
-        self._notify(flight, entries)
+            self.abort(rows)
+        self._notify(flight, rows)
 
-    def abort(self, entries: Entries) -> None:
+    def abort(self, rows: PendingRows) -> None:
         """Fails rows because of what is being raised, which is a fault of ours."""
-        self._in_flight.forget(entries)
-        self._in_flight.fail(entries, InternalError("internal error while batching"))
-        self._log.exception("batch failed outside the engine", rows=len(entries))
+        self._in_flight.forget(rows)
+        self._in_flight.fail(rows, InternalError("internal error while batching"))
+        self._log.exception("batch failed outside the engine", rows=len(rows))
 
-    def _measure(self, ran: BatchResult, flight: InFlightBatch, rows: int) -> None:
-        flight.seconds = ran.seconds
-        flight.started_at = (flight.ended_at or 0.0) - ran.seconds
-        flight.non_finite_rows = rows - int(ran.finite[:rows].sum())
+    def _measure(self, result: BatchResult, flight: InFlightBatch, count: int) -> None:
+        flight.seconds = result.seconds
+        flight.started_at = (flight.ended_at or 0.0) - result.seconds
+        flight.non_finite_rows = count - int(result.finite[:count].sum())
         flight.outcome = BatchOutcome.NON_FINITE if flight.non_finite_rows else BatchOutcome.OK
         shape = flight.shape
-        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), ran.seconds)
-        self._metrics.compute_s.observe(ran.seconds)
-        self._metrics.sequences.observe(rows)
+        self._correction.observe(self._planner.cost.seconds(shape.rows, shape.length), result.seconds)
+        self._metrics.compute_s.observe(result.seconds)
+        self._metrics.sequences.observe(count)
         self._metrics.tokens.observe(shape.tokens)
         self._metrics.real_tokens.inc(flight.real_tokens)
         self._metrics.padded_tokens.inc(shape.tokens)
 
-    def _answer(self, ran: BatchResult, entries: Entries) -> None:
-        for index, entry in enumerate(entries):
-            row = entry.item
-            if ran.finite[index]:
-                row.job.deliver(row.index, ran.output.row(index, row.encoding, row.job.outputs))
+    def _deliver(self, result: BatchResult, rows: PendingRows) -> None:
+        for index, row in enumerate(rows):
+            if result.finite[index]:
+                row.request.deliver(row.index, result.output.row(index, row.encoding, row.request.outputs))
             else:
                 self._metrics.non_finite_rows.inc()
-                row.job.fail(EngineFailure("the model's output for this sequence is not finite"))
+                row.request.fail(EngineFailure("the model's output for this sequence is not finite"))
 
-    def _fall_back(self, flight: InFlightBatch, entries: Entries, error: BaseException) -> None:
+    def _fall_back(self, flight: InFlightBatch, rows: PendingRows, error: BaseException) -> None:
         """What to do with a batch on which the engine raised."""
         memory = isinstance(error, MemoryError)
         flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
@@ -123,17 +123,17 @@ class BatchCompletion:
         self._log.error("engine failed", error=f"{error!r:.500}", batch=asdict(flight.record()))
         if memory:
             self._metrics.out_of_memory.inc()
-        if len(entries) == 1:
-            self._blame(entries, error)
+        if len(rows) == 1:
+            self._blame(rows, error)
             return
         if memory:
             self._make_smaller(flight)
-        self._retries.split(entries, flight.budget)
+        self._retries.split(rows, flight.budget)
 
-    def _blame(self, entries: Entries, error: BaseException) -> None:
+    def _blame(self, rows: PendingRows, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")
         failure.__cause__ = error
-        self._in_flight.fail(entries, failure)
+        self._in_flight.fail(rows, failure)
 
     def _make_smaller(self, flight: InFlightBatch) -> None:
         """Halves the budget, with room for the longest row; not again for what was cut before it was halved."""
@@ -143,9 +143,9 @@ class BatchCompletion:
         self._planner.reduce_max_tokens(min(budget, max(self._planner.batch_tokens // 2, self._longest)))
         self._log.warning("batches are smaller from now on", tokens=self._planner.max_tokens)
 
-    def _notify(self, flight: InFlightBatch, entries: Entries) -> None:
+    def _notify(self, flight: InFlightBatch, rows: PendingRows) -> None:
         if self._observe_batch is not None:
             try:
-                self._observe_batch(flight.record(), entries)
+                self._observe_batch(flight.record(), rows)
             except Exception:  # noqa: BLE001  # nobody is to be hurt by who only looks on
                 self._log.exception("a batch could not be told of")

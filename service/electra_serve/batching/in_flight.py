@@ -6,20 +6,16 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from electra_serve.batching.flight_recorder import BatchOutcome, InFlightBatch
-from electra_serve.batching.pending import Row
-from electra_serve.batching.queue import Entry
+from electra_serve.batching.pending import PendingRows
 from electra_serve.errors import ServiceError
 
-Entries: TypeAlias = Sequence[Entry[Row]]
 
-
-def fail(entries: Entries, error: ServiceError) -> None:
+def fail(rows: PendingRows, error: ServiceError) -> None:
     """Answers these with `error`, where nobody has an answer yet."""
-    for entry in entries:
-        entry.item.job.fail(error)
+    for row in rows:
+        row.request.fail(error)
 
 
 class InFlight:
@@ -31,42 +27,42 @@ class InFlight:
     """
 
     def __init__(self) -> None:
-        self._batches: dict[InFlightBatch, Entries] = {}
+        self._batches: dict[InFlightBatch, PendingRows] = {}
         self.sequences = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
-    def take(self, entries: Entries) -> None:
+    def take(self, rows: PendingRows) -> None:
         """These have left the queue."""
-        self.sequences += len(entries)
+        self.sequences += len(rows)
         self.idle.clear()
 
-    def begin(self, flight: InFlightBatch, entries: Entries) -> None:
+    def begin(self, flight: InFlightBatch, rows: PendingRows) -> None:
         """These are with an engine now."""
-        self._batches[flight] = entries
+        self._batches[flight] = rows
 
-    def end(self, flight: InFlightBatch) -> Entries | None:
+    def end(self, flight: InFlightBatch) -> PendingRows | None:
         """A batch is back: its rows, or None where they were given up meanwhile."""
         return self._batches.pop(flight, None)
 
-    def forget(self, entries: Entries) -> None:
+    def forget(self, rows: PendingRows) -> None:
         """The batch of these, if there is one, has come to nothing."""
-        for flight in [flight for flight, others in self._batches.items() if others is entries]:
+        for flight in [flight for flight, others in self._batches.items() if others is rows]:
             flight.outcome = BatchOutcome.FAILED
             del self._batches[flight]
 
-    def settle(self, entries: Entries) -> None:
+    def settle(self, rows: PendingRows) -> None:
         """Each of these is answered."""
-        self.sequences -= len(entries)
+        self.sequences -= len(rows)
         if not self.sequences:
             self.idle.set()
 
-    def fail(self, entries: Entries, error: ServiceError) -> None:
+    def fail(self, rows: PendingRows, error: ServiceError) -> None:
         """Each of these is answered with `error`, where nobody has an answer yet."""
-        fail(entries, error)
-        self.settle(entries)
+        fail(rows, error)
+        self.settle(rows)
 
-    def empty(self) -> Sequence[tuple[InFlightBatch, Entries]]:
+    def empty(self) -> Sequence[tuple[InFlightBatch, PendingRows]]:
         """Every batch that is with an engine; none is from now on."""
         batches = list(self._batches.items())
         self._batches.clear()
@@ -78,11 +74,11 @@ class RetryBatch:
     """A part of a batch.
 
     Attributes:
-        entries: Its rows.
+        rows: Its rows.
         budget: Most positions that a batch might have when the whole one was cut.
     """
 
-    entries: Entries
+    rows: PendingRows
     budget: int
 
 
@@ -100,17 +96,17 @@ class RetryQueue:
     def __len__(self) -> int:
         return len(self._retries)
 
-    def split(self, entries: Entries, budget: int) -> None:
+    def split(self, rows: PendingRows, budget: int) -> None:
         """Adds both halves of a batch of several rows."""
-        middle = len(entries) // 2
-        self._retries.extend((RetryBatch(entries[:middle], budget), RetryBatch(entries[middle:], budget)))
+        middle = len(rows) // 2
+        self._retries.extend((RetryBatch(rows[:middle], budget), RetryBatch(rows[middle:], budget)))
 
     def next(self) -> RetryBatch | None:
         """The first that somebody still wants something of, without the rows that nobody does; None: there is none."""
         while self._retries:
             part = self._retries.popleft()
-            wanted = [entry for entry in part.entries if not entry.item.job.answer.done()]
-            self._in_flight.settle([entry for entry in part.entries if entry.item.job.answer.done()])
+            wanted = [row for row in part.rows if not row.request.result.done()]
+            self._in_flight.settle([row for row in part.rows if row.request.result.done()])
             if wanted:
                 return RetryBatch(wanted, part.budget)
         return None
@@ -118,4 +114,4 @@ class RetryQueue:
     def fail(self, error: ServiceError) -> None:
         """Answers all with `error`."""
         while (part := self.next()) is not None:
-            self._in_flight.fail(part.entries, error)
+            self._in_flight.fail(part.rows, error)

@@ -27,29 +27,25 @@ from typing import Final, Generic, TypeVar
 
 from electra_serve.batching.admission import Admission, QueueLimits
 
-T = TypeVar("T")
-
 _LAST: Final = float("inf")
 """An arrival after all others."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry(Generic[T]):
-    """One waiting sequence.
+@dataclass(slots=True, eq=False, kw_only=True)
+class QueueEntry:
+    """The queue's view of one waiting sequence.
 
     Attributes:
-        item: What the caller wants back when its turn comes.
         length: Positions to compute.
         work_s: Seconds of engine time it is expected to add.
-        client: Whose it is.
+        client: The client it counts for.
         priority: Lower goes first.
-        deadline: When it is no longer wanted, on the caller's clock; None: never.
-        admitted_at: When it was admitted; the queue's to set, like the two below.
-        turn: Where it stands among the waiting: priority, fair-queueing tag, arrival number.
-        waiting: Whether it is in the queue.
+        deadline: Seconds of the caller's clock after which its result is useless; None: never.
+        admitted_at: When it was admitted; set by the queue, like the two below.
+        turn: Its place in the order: priority, fair-queueing tag, arrival number.
+        waiting: It is in the queue.
     """
 
-    item: T
     length: int
     work_s: float
     client: str
@@ -59,22 +55,25 @@ class Entry(Generic[T]):
     turn: tuple[int, float, int] = (0, 0.0, 0)
     waiting: bool = False
 
-    def __lt__(self, other: Entry[T]) -> bool:
+    def __lt__(self, other: QueueEntry) -> bool:
         return self.turn < other.turn
+
+
+T = TypeVar("T", bound=QueueEntry)
 
 
 class RequestQueue(Generic[T]):
     """The waiting sequences of one model.
 
     Args:
-        bounds: How much may wait.
+        limits: How much may wait.
         engines: How many engines share the work.
     """
 
-    def __init__(self, bounds: QueueLimits, *, engines: int = 1) -> None:
-        self._admission = Admission(bounds, engines=engines)
+    def __init__(self, limits: QueueLimits, *, engines: int = 1) -> None:
+        self._admission = Admission(limits, engines=engines)
         self._engines = engines
-        self._waiting: list[Entry[T]] = []  # ascending by turn
+        self._waiting: list[T] = []  # ascending by turn
         self._arrivals = 0
         self._virtual_now: dict[int, float] = {}  # by priority: the tag of what was last taken
         self._client_tags: dict[tuple[int, str], float] = {}  # where each client's next entry starts
@@ -96,7 +95,7 @@ class RequestQueue(Generic[T]):
         """How many seconds of engine time wait."""
         return self._admission.total.work_s
 
-    def admit(self, entries: Sequence[Entry[T]], now: float, *, busy_s: float = 0.0) -> None:
+    def admit(self, entries: Sequence[T], now: float, *, busy_s: float = 0.0) -> None:
         """Admits all of `entries`, or none.
 
         Args:
@@ -120,11 +119,11 @@ class RequestQueue(Generic[T]):
         """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
         self._admission.check(client, sequences, tokens)
 
-    def window(self, limit: int) -> Sequence[Entry[T]]:
+    def window(self, limit: int) -> Sequence[T]:
         """The first `limit` entries in order of turn, which stay in the queue."""
         return self._waiting[:limit]
 
-    def take(self, entries: Sequence[Entry[T]]) -> None:
+    def take(self, entries: Sequence[T]) -> None:
         """Removes `entries`, whose turn has come; the first is the most urgent.
 
         The virtual time moves to the first entry's tag, not to the largest one taken: rows that ride along
@@ -134,11 +133,11 @@ class RequestQueue(Generic[T]):
         self._virtual_now[first.priority] = max(self._virtual_now.get(first.priority, 0.0), first.turn[1])
         self._remove(entries)
 
-    def cancel(self, entries: Iterable[Entry[T]]) -> None:
+    def cancel(self, entries: Iterable[T]) -> None:
         """Removes those of `entries` that still wait; the others are left alone."""
         self._remove([entry for entry in entries if entry.waiting])
 
-    def expire(self, now: float) -> list[Entry[T]]:
+    def expire(self, now: float) -> list[T]:
         """Removes and returns what nobody wants any more at `now`."""
         expired = [entry for entry in self._waiting if entry.deadline is not None and entry.deadline <= now]
         self._remove(expired)
@@ -148,7 +147,7 @@ class RequestQueue(Generic[T]):
         """How long the longest-waiting entry has waited; 0 for an empty queue."""
         return max((now - entry.admitted_at for entry in self._waiting), default=0.0)
 
-    def _check_wait(self, first: Entry[T], tokens_before: int, patience_s: float, busy_s: float) -> None:
+    def _check_wait(self, first: T, tokens_before: int, patience_s: float, busy_s: float) -> None:
         """Refuses a request whose last sequence, after `tokens_before` of its own, has its turn too late.
 
         With less to do in all than there is time for, as is usual, its place in the order need not be found.
@@ -171,12 +170,12 @@ class RequestQueue(Generic[T]):
             self._work_ahead = list(accumulate((entry.work_s for entry in self._waiting), initial=0.0))
         return self._work_ahead[place]
 
-    def _start(self, entry: Entry[T]) -> float:
+    def _start(self, entry: T) -> float:
         """Where the next entry of the same client and priority starts."""
         tag = self._client_tags.get((entry.priority, entry.client), 0.0)
         return max(tag, self._virtual_now.get(entry.priority, 0.0))
 
-    def _insert(self, entry: Entry[T], now: float) -> None:
+    def _insert(self, entry: T, now: float) -> None:
         start = self._start(entry)
         self._client_tags[entry.priority, entry.client] = start + entry.length
         self._forget_idle_clients()
@@ -189,7 +188,7 @@ class RequestQueue(Generic[T]):
         self._work_ahead = None
         self._admission.add(entry.client, entry.length, entry.work_s)
 
-    def _remove(self, entries: Sequence[Entry[T]]) -> None:
+    def _remove(self, entries: Sequence[T]) -> None:
         if not entries:
             return
         for entry in entries:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from electra_serve.batching.flight_recorder import BatchRecord
-from electra_serve.batching.pending import Row
-from electra_serve.batching.queue import Entry
+from electra_serve.batching.pending import PendingRows
 from electra_serve.observability.tracing import BatchTimes, Tracer, Waited
 
 
-def trace_batch(tracer: Tracer, model: str, record: BatchRecord, entries: Sequence[Entry[Row]]) -> None:
+def trace_batch(tracer: Tracer, model: str, record: BatchRecord, rows: PendingRows) -> None:
     """Has a batch's spans made, if it ran.
 
     Args:
         tracer: Makes them.
         model: The model's name.
         record: What became of the batch.
-        entries: Its rows.
+        rows: Its rows.
     """
     if record.started_at is None or record.ended_at is None:
         return
-    waited = [Waited(entry.item.job.span, entry.admitted_at) for entry in entries if entry.item.job.span is not None]
+    waited = [Waited(row.request.span, row.admitted_at) for row in rows if row.request.span is not None]
     if waited:
         tracer.batch(
             BatchTimes(record.chosen_at, record.started_at, record.ended_at),

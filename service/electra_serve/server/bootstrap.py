@@ -24,7 +24,7 @@ from electra_serve.batching.clock import LoopClock
 from electra_serve.batching.cost_model import fit
 from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
-from electra_serve.batching.pending import Row
+from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import RequestQueue
 from electra_serve.batching.tracing import trace_batch
@@ -239,7 +239,7 @@ def build_batcher(
 ) -> Batcher:
     """Queue, planner and threads of one model, and its gauges."""
     clock = LoopClock()
-    queue = RequestQueue[Row](
+    queue = RequestQueue[PendingRow](
         QueueLimits(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
     )
     batcher = Batcher(

@@ -14,7 +14,7 @@ from electra_serve.batching.batcher import Batcher
 from electra_serve.batching.cost_model import CostModel
 from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
-from electra_serve.batching.pending import Row
+from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import RequestQueue
 from electra_serve.observability.metrics import Metrics
@@ -57,7 +57,7 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> 
     clock = FakeClock()
     metrics = Metrics("test")
     fakes = engines or (FakeEngine(max_rows=8),)
-    queue: RequestQueue[Row] = RequestQueue(QueueLimits(max_sequences, 100_000))
+    queue: RequestQueue[PendingRow] = RequestQueue(QueueLimits(max_sequences, 100_000))
     batcher = Batcher(
         queue=queue,
         planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),

@@ -10,22 +10,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from electra_serve.batching.admission import SHARE, QueueLimits
-from electra_serve.batching.queue import Entry, RequestQueue
+from electra_serve.batching.queue import QueueEntry, RequestQueue
 from electra_serve.errors import Overloaded, PayloadTooLarge
 
 
-def entry(
-    name: str, *, length: int = 10, client: str = "a", priority: int = 1, deadline: float | None = None
-) -> Entry[str]:
-    return Entry(item=name, length=length, work_s=length / 100, client=client, priority=priority, deadline=deadline)
+@dataclass(slots=True, eq=False, kw_only=True)
+class Named(QueueEntry):
+    name: str
 
 
-def queue(max_sequences: int = 100, max_tokens: int = 10_000) -> RequestQueue[str]:
+def entry(name: str, *, length: int = 10, client: str = "a", priority: int = 1, deadline: float | None = None) -> Named:
+    return Named(name=name, length=length, work_s=length / 100, client=client, priority=priority, deadline=deadline)
+
+
+def queue(max_sequences: int = 100, max_tokens: int = 10_000) -> RequestQueue[Named]:
     return RequestQueue(QueueLimits(max_sequences, max_tokens))
 
 
-def order(waiting: RequestQueue[str]) -> list[str]:
-    return [entry.item for entry in waiting.window(1000)]
+def order(waiting: RequestQueue[Named]) -> list[str]:
+    return [entry.name for entry in waiting.window(1000)]
 
 
 def test_sequence_bound_from_both_sides() -> None:
@@ -168,7 +171,7 @@ def test_deadline_from_both_sides() -> None:
     waiting = queue()
     waiting.admit([entry("hurried", deadline=5.0), entry("patient")], now=0)
     assert waiting.expire(4.999) == []
-    assert [gone.item for gone in waiting.expire(5.0)] == ["hurried"]
+    assert [gone.name for gone in waiting.expire(5.0)] == ["hurried"]
     assert order(waiting) == ["patient"]
 
 
@@ -215,9 +218,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: RequestQueue[int] = RequestQueue(QueueLimits(20, 500))
-        self.waiting: list[Entry[int]] = []
-        self.taken: list[Entry[int]] = []
+        self.queue: RequestQueue[Named] = RequestQueue(QueueLimits(20, 500))
+        self.waiting: list[Named] = []
+        self.taken: list[Named] = []
         self.count = 0
         self.now = 0.0
 
@@ -225,7 +228,7 @@ class QueueMachine(RuleBasedStateMachine):
     def admit(self, plan: Plan, patience_s: int | None) -> None:
         deadline = None if patience_s is None else self.now + patience_s
         entries = [
-            Entry(self.count + i, length, length / 100, plan.client, plan.priority, deadline)
+            entry(f"{self.count + i:06}", length=length, client=plan.client, priority=plan.priority, deadline=deadline)
             for i, length in enumerate(plan.lengths)
         ]
         self.count += len(entries)
@@ -258,7 +261,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(plan=plans, patience_s=st.floats(0.01, 5), busy_s=st.floats(0, 1))
     def admit_if_in_time(self, plan: Plan, patience_s: float, busy_s: float) -> None:
         """Whoever is refused for its deadline alone would have waited longer, were nothing to come later."""
-        entries = [Entry(self.count, plan.lengths[0], 0.01, plan.client, plan.priority, self.now + patience_s)]
+        deadline = self.now + patience_s
+        lone = entry(
+            f"{self.count:06}", length=plan.lengths[0], client=plan.client, priority=plan.priority, deadline=deadline
+        )
+        entries = [lone]
         try:
             self.queue.admit(entries, self.now, busy_s=busy_s)
         except Overloaded:
@@ -286,11 +293,11 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def order_is_kept(self) -> None:
         shown = list(self.queue.window(1000))
-        assert sorted(e.item for e in shown) == sorted(e.item for e in self.waiting)
+        assert sorted(e.name for e in shown) == sorted(e.name for e in self.waiting)
         assert [e.priority for e in shown] == sorted(e.priority for e in shown)
         for client in "abc":
             for priority in range(3):
-                mine = [e.item for e in shown if (e.client, e.priority) == (client, priority)]
+                mine = [e.name for e in shown if (e.client, e.priority) == (client, priority)]
                 assert mine == sorted(mine)
 
 
@@ -299,9 +306,11 @@ TestQueueMachine = QueueMachine.TestCase
 
 @given(st.lists(plans, max_size=10))
 def test_a_full_window_is_everything_in_order_of_turn(requests: list[Plan]) -> None:
-    waiting: RequestQueue[int] = RequestQueue(QueueLimits(10_000, 10_000))
+    waiting: RequestQueue[Named] = RequestQueue(QueueLimits(10_000, 10_000))
     for number, plan in enumerate(requests):
-        waiting.admit([Entry(number, n, 0.0, plan.client, plan.priority, None) for n in plan.lengths], now=0)
+        waiting.admit(
+            [entry(str(number), length=n, client=plan.client, priority=plan.priority) for n in plan.lengths], now=0
+        )
     whole = waiting.window(10_000)
     assert [e.turn for e in whole] == sorted(e.turn for e in whole)
     assert list(waiting.window(3)) == list(whole)[:3]
