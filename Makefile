@@ -37,9 +37,16 @@ $(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
 run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
+# Several processes, each with TensorFlow and JAX in it: more than four need more memory than they save time.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
 .PHONY: test
 test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) $(ARGS)
+
+.PHONY: coverage
+coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests and check the branch coverage, which doubles their time
+	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date

@@ -32,8 +32,7 @@ EXPIRING: Final = 200
 LEAST_MS, STEP_MS = 20, 10
 PACKED_S: Final = 0.05
 """How long a row may wait in a batch that is packed and next to run: it is not taken out again."""
-AT_ONCE_S: Final = 0.5
-"""A bound for busy machines; what it takes is told."""
+AT_ONCE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ async def test_what_is_hopeless_is_refused_at_once(transport: str, recorded: Rec
     assert patient.code == "ok"
     assert number_head(first + 500) not in reached_rows(recorded.record)
     report(f"{refused.code} after {refused.seconds * 1e3:.1f} ms, of {HOPELESS_MS} ms asked for with {BACKLOG} ahead")
-    assert refused.seconds < HOPELESS_MS / 1e3 + AT_ONCE_S
+    report.promise(refused.seconds < HOPELESS_MS / 1e3 + AT_ONCE_S, "a hopeless request is rejected at once")
 
 
 async def test_envoys_timeout_is_a_deadline(recorded: Recorded) -> None:

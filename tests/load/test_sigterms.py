@@ -91,7 +91,7 @@ def test_a_second_sigterm_is_heard_while_engines_are_closed(tmp_path: Path, repo
         report(
             f"exit {EXIT_FORCED} {took_s:.1f} s after a second SIGTERM while an engine of {STUCK.batch_s:g} s is closed"
         )
-        assert took_s < ENGINE_GRACE_S / 2
+        report.promise(took_s < ENGINE_GRACE_S / 2, "a second SIGTERM does not wait for the engine")
         assert process.complaints == []
 
 
