@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
+from electra_serve.api.request_options import lesser, proxy_timeout_s
 from electra_serve.errors import MalformedRequest
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"

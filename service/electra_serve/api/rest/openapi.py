@@ -8,8 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from electra_serve.api.proxy_timeout import PROXY_TIMEOUT_KEY
-from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES
+from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES, PROXY_TIMEOUT_KEY
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
