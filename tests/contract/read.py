@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import orjson
 
-from electra_serve.api.grpc.tensor import to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import to_floats
 from electra_serve.tensors import Float32Array, Output
 from tests.contract.outcome import Answer, Outcome, Refusal
 

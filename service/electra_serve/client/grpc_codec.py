@@ -9,12 +9,12 @@ from typing import Final
 
 import grpc
 
-from electra_serve.api.grpc.tensor import from_integers, to_floats
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import IntArray, Output
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(

@@ -11,8 +11,8 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
-from electra_serve.api.grpc.tensor import to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import to_floats
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput
 from tests.unit.api.grpc.conftest import Running, observer
