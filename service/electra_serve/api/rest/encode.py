@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
-from electra_serve.api.rest.body import parse_json, read_body
-from electra_serve.api.rest.bulk import refuse_bulk
+from electra_serve.api.rest.body import parse_json, read_body, refuse_bulk
 from electra_serve.api.rest.caller import caller_of
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
