@@ -11,10 +11,9 @@ from starlette.responses import Response
 
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
 from electra_serve.api.rest.body import parse_json, read_body, refuse_bulk
-from electra_serve.api.rest.caller import caller_of
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
-from electra_serve.api.rest.headers import headers_of, timeout_s
+from electra_serve.api.rest.headers import caller_of, headers_of, timeout_s
 from electra_serve.api.rest.middleware import name_span, request_id
 from electra_serve.api.rest.render import render
 from electra_serve.api.rest.respond import JsonChunks

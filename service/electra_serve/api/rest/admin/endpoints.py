@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from electra_serve.api.rest.admin.model_settings import changed_model, new_model
 from electra_serve.api.rest.body import parse_json, read_body
-from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.headers import caller_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.respond import json_response
 from electra_serve.api.security.authentication import Authenticator
