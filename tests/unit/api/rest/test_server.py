@@ -1,4 +1,4 @@
-"""A port from its first moment to its last."""
+"""An HTTP port from binding to the end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from electra_serve.api.rest.base_app import bare_app
-from electra_serve.api.rest.port import HttpListener
-from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.rest.server import HttpListener, HttpServer
 from electra_serve.errors import StartupError
 from electra_serve.settings.schema import RestSettings
 
