@@ -15,8 +15,7 @@ from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
 from electra_serve.api.rest.headers import caller_of, headers_of, timeout_s
 from electra_serve.api.rest.middleware import name_span, request_id
-from electra_serve.api.rest.render import render
-from electra_serve.api.rest.respond import JsonChunks
+from electra_serve.api.rest.render import JsonChunks, render
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver

@@ -23,7 +23,7 @@ from electra_serve.api.rest.admin.model_settings import changed_model, new_model
 from electra_serve.api.rest.body import parse_json, read_body
 from electra_serve.api.rest.headers import caller_of
 from electra_serve.api.rest.middleware import request_id
-from electra_serve.api.rest.respond import json_response
+from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.errors import InternalError, ServiceError
