@@ -21,7 +21,7 @@ def test_priority_goes_by_name(level: Priority) -> None:
 
 
 @given(st.text().filter(lambda text: text not in PRIORITY_NAMES) | st.binary())
-def test_all_else_is_refused_and_not_repeated(value: str | bytes) -> None:
+def test_all_else_is_rejected_and_not_repeated(value: str | bytes) -> None:
     with pytest.raises(MalformedRequest, match="one of high, normal, low; received something else") as caught:
         parse_priority(value)
     assert caught.value.field == "x-priority"

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from electra_serve.api.grpc.parsing import refuse_unknown_fields
+from electra_serve.api.grpc.parsing import reject_unknown_fields
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import INTEGER_TYPES, type_name
@@ -88,16 +88,16 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
         >>> [row.tolist() for row in to_rows([pair], "token_ids", max_rows=2)]
         [[7], [8]]
     """
-    _refuse_too_many(len(tensors), field, max_rows)
+    _reject_too_many(len(tensors), field, max_rows)
     rows: list[IntArray] = []
     for index, tensor in enumerate(tensors):
         array = _to_integers(tensor, f"{field}[{index}]")
         if array.ndim == 1:
             rows.append(array)
         else:
-            _refuse_too_many(len(rows) + array.shape[0], field, max_rows)
+            _reject_too_many(len(rows) + array.shape[0], field, max_rows)
             rows.extend(array)  # (B, T) is B times (T,)
-    _refuse_too_many(len(rows), field, max_rows)
+    _reject_too_many(len(rows), field, max_rows)
     return rows
 
 
@@ -107,7 +107,7 @@ def count(sequences: TokenInput | TextInput) -> int:
 
 
 def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
-    refuse_unknown_fields(message, "tokens")
+    reject_unknown_fields(message, "tokens")
 
     def optional(tensors: Sequence[pb.Tensor], field: str) -> list[IntArray] | None:
         return to_rows(tensors, field, max_sequences) if tensors else None
@@ -120,17 +120,17 @@ def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
 
 
 def _to_texts(message: pb.TextInput, max_sequences: int) -> TextInput:
-    refuse_unknown_fields(message, "text")
-    _refuse_too_many(len(message.texts), "text", max_sequences)
+    reject_unknown_fields(message, "text")
+    _reject_too_many(len(message.texts), "text", max_sequences)
     return TextInput(tuple(_to_text(text, f"text[{index}]") for index, text in enumerate(message.texts)))
 
 
 def _to_text(message: pb.Text, field: str) -> str | tuple[str, str]:
-    refuse_unknown_fields(message, field)
+    reject_unknown_fields(message, field)
     return (message.first, message.second) if message.HasField("second") else message.first
 
 
-def _refuse_too_many(received: int, field: str, max_rows: int) -> None:
+def _reject_too_many(received: int, field: str, max_rows: int) -> None:
     if received > max_rows:
         raise PayloadTooLarge(
             f"a request may carry at most {max_rows} sequences; received at least {received}", field=field
@@ -138,7 +138,7 @@ def _refuse_too_many(received: int, field: str, max_rows: int) -> None:
 
 
 def _to_integers(tensor: pb.Tensor, field: str) -> IntArray:
-    refuse_unknown_fields(tensor, field)
+    reject_unknown_fields(tensor, field)
     dtype = INTEGER_TYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidInput(

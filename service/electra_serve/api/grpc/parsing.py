@@ -41,17 +41,17 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
         MalformedRequest: The bytes are no such message, a string is not UTF-8, or a field is unknown.
         PayloadTooLarge: There are more fields than `max_fields`.
     """
-    refuse_bulk(message_type, data, max_fields)
+    reject_bulk(message_type, data, max_fields)
     try:
         message = message_type.FromString(data)
     except DecodeError as error:
         name = message_type.DESCRIPTOR.full_name
         raise MalformedRequest(f"a message must be a valid {name}; received {len(data)} bytes that are not") from error
-    refuse_unknown_fields(message)
+    reject_unknown_fields(message)
     return message
 
 
-def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
+def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
     """Counts a message's fields before any object is created, fields of nested messages included.
 
     Counting stops at the limit. Bytes that are no message pass: the parser rejects them.
@@ -61,7 +61,7 @@ def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
 
     Example:
         >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-        >>> refuse_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
+        >>> reject_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
     """
     if len(data) < max_fields * _MIN_FIELD_BYTES:
         return
@@ -82,7 +82,7 @@ def refuse_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
                 spans.append((field.message_type, begin, at))
 
 
-def refuse_unknown_fields(message: Message, field: str | None = None) -> None:
+def reject_unknown_fields(message: Message, field: str | None = None) -> None:
     """Checks one message, not those inside it.
 
     Args:

@@ -50,7 +50,7 @@ async def read_body(headers: Mapping[str, str], receive: Receive, settings: Rest
         raise SlowBody(f"the whole body must arrive within {settings.body_timeout_s:g} s") from error
 
 
-def refuse_bulk(body: bytes, max_sequences: int) -> None:
+def reject_bulk(body: bytes, max_sequences: int) -> None:
     """Counts the lists and members of a body before it is parsed.
 
     Brackets and colons are counted; those inside strings do not count. Counting stops at the limit.

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
-from electra_serve.api.rest.body import parse_json, read_body, refuse_bulk
+from electra_serve.api.rest.body import parse_json, read_body, reject_bulk
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
 from electra_serve.api.rest.headers import caller_of, headers_of, timeout_s
@@ -89,7 +89,7 @@ class EncodeEndpoint:
         return await asyncio.to_thread(self._parse, body, sender)
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
-        refuse_bulk(body, self._max_sequences)
+        reject_bulk(body, self._max_sequences)
         return decode(
             parse_json(body),
             sender,

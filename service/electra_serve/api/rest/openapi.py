@@ -114,11 +114,11 @@ def problems(*classes: type[ServiceError]) -> Responses:
 
 def _ask_for_keys(document: JsonObject) -> None:
     document["components"]["securitySchemes"] = _KEY_SCHEMES
-    refusal = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
+    rejection = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
     for path, item in document["paths"].items():
         for operation in item.values() if "/v1/" in path else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
-            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = refusal
+            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = rejection
 
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:

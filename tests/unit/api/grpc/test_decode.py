@@ -65,13 +65,13 @@ def test_a_request_without_input_is_malformed() -> None:
         ),
     ],
 )
-def test_an_unknown_field_is_refused_at_any_depth(message: pb.EncodeRequest) -> None:
+def test_an_unknown_field_is_rejected_at_any_depth(message: pb.EncodeRequest) -> None:
     with pytest.raises(MalformedRequest, match="received number 31"):
         to_input(message, 8)
 
 
 @pytest.mark.parametrize("field", ["token_ids", "segment_ids", "padding_mask"])
-def test_too_many_rows_are_refused_in_every_field(field: str) -> None:
+def test_too_many_rows_are_rejected_in_every_field(field: str) -> None:
     rows = {"token_ids": [tensor([1])], field: [tensor([1])] * 9}
     with pytest.raises(PayloadTooLarge) as caught:
         to_input(pb.EncodeRequest(tokens=pb.TokenInput(**rows)), 8)
@@ -111,7 +111,7 @@ def test_rows_survive_the_round_trip(rows: list[list[int]]) -> None:
 
 
 @given(ROWS, st.data())
-def test_a_damaged_message_is_taken_or_refused(rows: list[list[int]], data: st.DataObject) -> None:
+def test_a_damaged_message_is_taken_or_rejected(rows: list[list[int]], data: st.DataObject) -> None:
     sent = bytearray(request(*rows, outputs=[pb.OUTPUT_MEAN]).SerializeToString())
     for _ in range(data.draw(st.integers(1, 3))):
         sent[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
@@ -159,14 +159,14 @@ def test_ranks_mix_and_rows_keep_their_order() -> None:
         (pb.Tensor(dtype=INT32, shape=[2**62, 4]), "received 0"),
     ],
 )
-def test_a_broken_tensor_is_refused_and_named(broken: pb.Tensor, text: str) -> None:
+def test_a_broken_tensor_is_rejected_and_named(broken: pb.Tensor, text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         to_rows([tensor([1]), broken], "segment_ids", max_rows=8)
     assert text in caught.value.message
     assert caught.value.field == "segment_ids[1]"
 
 
-def test_an_unknown_field_inside_a_tensor_is_refused_and_named() -> None:
+def test_an_unknown_field_inside_a_tensor_is_rejected_and_named() -> None:
     with pytest.raises(MalformedRequest) as caught:
         to_rows([pb.Tensor.FromString(tensor([1]).SerializeToString() + UNKNOWN_FIELD)], "token_ids", 8)
     assert caught.value.field == "token_ids[0]"
@@ -180,7 +180,7 @@ def test_rows_are_counted_from_both_sides_of_the_bound(tensors: list[pb.Tensor])
 
 
 @given(st.integers(0, 4), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3), st.binary(max_size=64))
-def test_any_tensor_is_rows_or_refused(dtype: int, shape: list[int], data: bytes) -> None:
+def test_any_tensor_is_rows_or_rejected(dtype: int, shape: list[int], data: bytes) -> None:
     message = pb.Tensor(dtype=dtype, shape=shape, data=data)  # type: ignore[arg-type]
     try:
         rows = to_rows([message], "token_ids", max_rows=4)
