@@ -57,11 +57,14 @@ def test_a_startup_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert line.startswith("electra-serve: settings file /no/such/file.yaml cannot be read: ")
 
 
-def test_a_command_that_a_signal_interrupts_exits_as_from_a_shell() -> None:
-    main(["healthcheck", "--rest.port=1", "--timeout=0.1"])
-    with pytest.raises(SystemExit) as ended:
-        signal.raise_signal(signal.SIGTERM)
-    assert ended.value.code == 128 + signal.SIGTERM
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["healthcheck", "--rest.port=1", "--timeout=0.1"], 128 + signal.SIGTERM), (["serve", "--config=/no/such"], 0)],
+    ids=["interrupted, as shells count it", "asked to stop before it served"],
+)
+def test_a_signal_ends_the_process(argv: list[str], code: int) -> None:
+    program = "import signal, sys, electra_serve.cli.main as cli; cli.main(sys.argv[1:]); signal.raise_signal(15)"
+    assert subprocess.run([sys.executable, "-c", program, *argv], check=False, timeout=60).returncode == code
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["serve", "--help"], ["healthcheck", "--rest.port=1", "--timeout=0.1"]])
