@@ -1,4 +1,4 @@
-"""What `electra-serve serve` prints when it is ready."""
+"""Lines that `electra-serve serve` prints when it is ready."""
 
 from __future__ import annotations
 
