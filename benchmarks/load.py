@@ -31,8 +31,8 @@ import grpc.aio
 import numpy as np
 import uvloop
 
-from electra_serve.api.grpc.tensor import from_integers
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
 
 ENCODE_PATH: Final = "/v1/encode"
 ENCODE_METHOD: Final = "/electra.v1.EncoderService/Encode"

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import orjson
 
-from electra_serve.api.grpc.tensor import from_floats
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_floats
 from electra_serve.tensors import Output
 from tests.contract.query import Query, Wire
 from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, MAX_TEXT_CHARACTERS, TINY, VOCAB_SIZE

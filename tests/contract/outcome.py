@@ -61,7 +61,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """A request that was not answered.
 
     Attributes:
@@ -83,7 +83,7 @@ class Refusal:
     raw: bytes
 
 
-Outcome = Answer | Refusal
+Outcome = Answer | Rejection
 
 
 def answered(outcome: Outcome) -> Answer:
@@ -92,7 +92,7 @@ def answered(outcome: Outcome) -> Answer:
     return outcome
 
 
-def refused(outcome: Outcome) -> Refusal:
+def rejected(outcome: Outcome) -> Rejection:
     """The refusal; fails where the request was answered."""
-    assert isinstance(outcome, Refusal), outcome
+    assert isinstance(outcome, Rejection), outcome
     return outcome

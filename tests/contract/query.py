@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import orjson
 
-from electra_serve.api.grpc.tensor import from_integers
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
 from electra_serve.tensors import Output
 
 Rows = Sequence[Sequence[int]]

@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 import orjson
 
-from electra_serve.api.grpc.tensor import to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import to_floats
 from electra_serve.tensors import Float32Array, Output
-from tests.contract.outcome import Answer, Outcome, Refusal
+from tests.contract.outcome import Answer, Outcome, Rejection
 
 Numbers: TypeAlias = "list[float] | list[list[float]]"
 
@@ -47,7 +47,7 @@ def stream_answer(data: bytes) -> Outcome:
         assert answer.response.request_id == answer.request_id
         return _pb_answer(answer.response)
     error = answer.error
-    return Refusal(
+    return Rejection(
         code=error.code,
         status=None,
         message=error.message,
@@ -58,12 +58,12 @@ def stream_answer(data: bytes) -> Outcome:
     )
 
 
-def rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
+def rpc_error(error: grpc.aio.AioRpcError) -> Rejection:
     """Reads a call that failed."""
     trailing = cast("Iterable[tuple[str, str]]", error.trailing_metadata() or ())
     metadata = dict(trailing)
     pushback_ms = metadata.get("grpc-retry-pushback-ms")
-    return Refusal(
+    return Rejection(
         code=metadata.get("electra-error-code", STATUS_ONLY),
         status=error.code().name,
         message=error.details() or "",
@@ -74,7 +74,7 @@ def rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
     )
 
 
-def _problem(answer: httpx.Response, content: dict[str, object]) -> Refusal:
+def _problem(answer: httpx.Response, content: dict[str, object]) -> Rejection:
     assert answer.headers["content-type"] == "application/problem+json"
     assert PROBLEM_MEMBERS <= content.keys() <= PROBLEM_MEMBERS | OPTIONAL_MEMBERS
     assert content["type"] == f"urn:problem-type:electra-serve:{content['code']}"
@@ -82,7 +82,7 @@ def _problem(answer: httpx.Response, content: dict[str, object]) -> Refusal:
     assert content["request_id"] == answer.headers["x-request-id"]
     retry_after_s = cast("float | None", content.get("retry_after_s"))
     _check_retry_after(answer.headers.get("retry-after"), retry_after_s)
-    return Refusal(
+    return Rejection(
         code=str(content["code"]),
         status=answer.status_code,
         message=str(content["detail"]),

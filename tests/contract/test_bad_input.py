@@ -10,7 +10,7 @@ import pytest
 from electra_serve.tensors import Output
 from tests.contract import bad_input
 from tests.contract.bad_input import MARK, Case
-from tests.contract.outcome import answered, refused
+from tests.contract.outcome import answered, rejected
 from tests.contract.query import Query, Wire
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import SIDES, Side
@@ -22,7 +22,7 @@ CASES: Final = {
     "grpc": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_UNARY),
     "stream": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_STREAM),
 }
-LARGEST_REFUSAL_BYTES: Final = 1000
+LARGEST_REJECTION_BYTES: Final = 1000
 
 GOOD: Final = Query(token_ids=[[1, 2, 3], [4]])
 
@@ -37,14 +37,14 @@ def wire_of(case: Case, side: Side) -> Wire:
     [pytest.param(name, case, id=f"{name}-{case.name}") for name in SIDES for case in CASES[name]],
     indirect=["side"],
 )
-async def test_bad_input_is_refused(side: Side, case: Case, loaded: Stack) -> None:
-    refusal = refused(await side.send(wire_of(case, side)))
+async def test_bad_input_is_rejected(side: Side, case: Case, loaded: Stack) -> None:
+    rejection = rejected(await side.send(wire_of(case, side)))
 
-    assert (refusal.code, refusal.field) == (case.code, case.field)
-    assert refusal.status == side.statuses.get(case.code)
-    assert refusal.retry_after_s is None
-    assert MARK.encode() not in refusal.raw
-    assert len(refusal.raw) < LARGEST_REFUSAL_BYTES
+    assert (rejection.code, rejection.field) == (case.code, case.field)
+    assert rejection.status == side.statuses.get(case.code)
+    assert rejection.retry_after_s is None
+    assert MARK.encode() not in rejection.raw
+    assert len(rejection.raw) < LARGEST_REJECTION_BYTES
     assert MARK not in str(loaded.lines.calls)
     assert loaded.batches() == 0
     assert loaded.counted(side.transport, case.code) == 1
@@ -52,10 +52,10 @@ async def test_bad_input_is_refused(side: Side, case: Case, loaded: Stack) -> No
 
 
 @pytest.mark.parametrize("side", ["grpc", "stream"], indirect=True)
-async def test_a_message_too_large_is_refused_by_grpc_itself(side: Side, loaded: Stack) -> None:
-    refusal = refused(await side.send(Wire(bytes(MAX_REQUEST_BYTES + 1))))
+async def test_a_message_too_large_is_rejected_by_grpc_itself(side: Side, loaded: Stack) -> None:
+    rejection = rejected(await side.send(Wire(bytes(MAX_REQUEST_BYTES + 1))))
 
-    assert (refusal.code, refusal.status) == (STATUS_ONLY, "RESOURCE_EXHAUSTED")
+    assert (rejection.code, rejection.status) == (STATUS_ONLY, "RESOURCE_EXHAUSTED")
     assert loaded.batches() == 0
     assert answered(await side.send(side.render(GOOD))).tokens == 4
 
@@ -66,7 +66,7 @@ async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: 
     await until(lambda: loaded.gauge("electra_running_sequences") + loaded.gauge("electra_queued_sequences") == 4)
 
     bad = await asyncio.gather(*(side.send(wire_of(case, side)) for case in bad_input.ANYWHERE))
-    assert [refused(refusal).code for refusal in bad] == [case.code for case in bad_input.ANYWHERE]
+    assert [rejected(rejection).code for rejection in bad] == [case.code for case in bad_input.ANYWHERE]
     assert not any(task.done() for task in good)
 
     loaded.open()

@@ -12,7 +12,7 @@ import pytest
 from electra_serve.batching.admission import SPREAD
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
-from tests.contract.outcome import Refusal, answered, refused
+from tests.contract.outcome import Rejection, answered, rejected
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
@@ -31,10 +31,10 @@ class EmptyEngine(FakeEngine):
         return ModelOutput()
 
 
-def assert_told(refusal: Refusal, side: Side, code: str, stack: Stack) -> None:
+def assert_reported(rejection: Rejection, side: Side, code: str, stack: Stack) -> None:
     """Fails unless the refusal is of that kind, has its status, and was counted."""
-    assert refusal.code == code
-    assert refusal.status == side.statuses.get(code)
+    assert rejection.code == code
+    assert rejection.status == side.statuses.get(code)
     assert stack.counted(side.transport, code) == 1
 
 
@@ -60,9 +60,9 @@ async def test_numbers_that_are_not_finite_are_an_error(
     side: Side, loaded: Stack, ids: Sequence[Sequence[int]]
 ) -> None:
     loaded.engine.poison = {BAD_ID}
-    refusal = refused(await side.send(side.render(Query(token_ids=ids))))
-    assert_told(refusal, side, "engine_failure", loaded)
-    assert refusal.retry_after_s is None
+    rejection = rejected(await side.send(side.render(Query(token_ids=ids))))
+    assert_reported(rejection, side, "engine_failure", loaded)
+    assert rejection.retry_after_s is None
 
 
 async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack) -> None:
@@ -79,9 +79,9 @@ async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack
     first, second, bad, third = await asyncio.gather(*sending)
     for outcome, expected in ((first, 1), (second, 2), (third, 3)):
         assert answered(outcome).outputs[Output.POOLED][0][0] == expected
-    refusal = refused(bad)
-    assert_told(refusal, side, "engine_failure", loaded)
-    assert SECRET.encode() not in refusal.raw
+    rejection = rejected(bad)
+    assert_reported(rejection, side, "engine_failure", loaded)
+    assert SECRET.encode() not in rejection.raw
 
 
 @pytest.mark.parametrize("name", SIDES)
@@ -89,30 +89,30 @@ async def test_a_fault_of_ours_tells_the_request_id_and_no_more(name: str) -> No
     broken = Stack.build(make_settings(), EmptyEngine)
     await broken.registry.load_all()
     async with connect(broken, name) as side:
-        refusal = refused(await side.send(side.render(GOOD)))
-        assert_told(refusal, side, "internal", broken)
+        rejection = rejected(await side.send(side.render(GOOD)))
+        assert_reported(rejection, side, "internal", broken)
     await broken.registry.close()
-    assert refusal.request_id is not None
-    assert refusal.request_id in refusal.message
-    assert b"batch" not in refusal.raw
+    assert rejection.request_id is not None
+    assert rejection.request_id in rejection.message
+    assert b"batch" not in rejection.raw
 
 
 async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, MAX_QUEUE_SEQUENCES)
-    refusal = refused(await side.send(side.render(GOOD)))
-    assert_told(refusal, side, "overloaded", loaded)
+    rejection = rejected(await side.send(side.render(GOOD)))
+    assert_reported(rejection, side, "overloaded", loaded)
     drained_s = MAX_QUEUE_SEQUENCES * SECONDS_PER_POSITION
-    assert refusal.retry_after_s is not None
-    assert drained_s - 2e-3 <= refusal.retry_after_s <= drained_s * (1 + SPREAD) + 2e-3
+    assert rejection.retry_after_s is not None
+    assert drained_s - 2e-3 <= rejection.retry_after_s <= drained_s * (1 + SPREAD) + 2e-3
 
     loaded.open()
     await asyncio.gather(*held)
     answered(await side.send(side.render(GOOD)))
 
 
-async def test_a_request_is_admitted_whole_or_refused_whole(side: Side, loaded: Stack) -> None:
+async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, MAX_QUEUE_SEQUENCES - 1)
-    assert refused(await side.send(side.render(Query(token_ids=[[1], [2]])))).code == "overloaded"
+    assert rejected(await side.send(side.render(Query(token_ids=[[1], [2]])))).code == "overloaded"
     assert loaded.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES - 1
 
     last = asyncio.create_task(side.send(side.render(Query(token_ids=[[1]]))))
@@ -130,7 +130,7 @@ async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int
     held = await hold(stack, 0) if waiting else []
     stack.engine.gate.clear()
     async with connect(stack, name) as side:
-        assert_told(refused(await side.send(side.render(GOOD))), side, "deadline_exceeded", stack)
+        assert_reported(rejected(await side.send(side.render(GOOD))), side, "deadline_exceeded", stack)
     assert stack.gauge("electra_queued_sequences") == 0
     stack.open()
     await asyncio.gather(*held, return_exceptions=True)
@@ -139,9 +139,9 @@ async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int
 
 async def test_a_deadline_of_the_callers_takes_the_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, 0)
-    refusal = refused(await side.send(side.render(GOOD), timeout_s=0.05))
+    rejection = rejected(await side.send(side.render(GOOD), timeout_s=0.05))
     # A gRPC caller and the server race to notice; who wins decides whether there is a slug, or only the status.
-    assert refusal.code == "deadline_exceeded" or refusal.status == "DEADLINE_EXCEEDED"
+    assert rejection.code == "deadline_exceeded" or rejection.status == "DEADLINE_EXCEEDED"
     await until(lambda: loaded.gauge("electra_queued_sequences") == 0)
     codes = ("deadline_exceeded", "cancelled")
     await until(lambda: sum(loaded.counted(side.transport, code) for code in codes) == 1)
@@ -165,14 +165,14 @@ async def test_a_caller_that_hangs_up_takes_its_request_out_of_the_queue(side: S
 
 
 async def test_a_model_that_loads_says_when_to_come_back(side: Side, stack: Stack) -> None:
-    refusal = refused(await side.send(side.render(GOOD)))
-    assert_told(refusal, side, "model_not_ready", stack)
-    assert refusal.retry_after_s == 1.0
-    assert refusal.field == "model"
+    rejection = rejected(await side.send(side.render(GOOD)))
+    assert_reported(rejection, side, "model_not_ready", stack)
+    assert rejection.retry_after_s == 1.0
+    assert rejection.field == "model"
 
 
 async def test_a_model_that_loads_takes_no_bad_name_for_its_own(side: Side, stack: Stack) -> None:
-    assert refused(await side.send(side.render(GOOD.of("other")))).code == "model_not_found"
+    assert rejected(await side.send(side.render(GOOD.of("other")))).code == "model_not_found"
 
 
 async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side, loaded: Stack) -> None:
@@ -181,9 +181,9 @@ async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side,
     await until(lambda: loaded.gauge("electra_running_sequences") == 1)
 
     loaded.registry.reject()
-    refusal = refused(await side.send(side.render(GOOD)))
-    assert_told(refusal, side, "shutting_down", loaded)
-    assert refusal.retry_after_s == 1.0
+    rejection = rejected(await side.send(side.render(GOOD)))
+    assert_reported(rejection, side, "shutting_down", loaded)
+    assert rejection.retry_after_s == 1.0
 
     loaded.open()
     assert answered(await admitted).tokens == 2

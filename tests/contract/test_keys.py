@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
-from tests.contract.outcome import Outcome, answered, refused
+from tests.contract.outcome import Outcome, answered, rejected
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, Stack, make_settings
@@ -63,20 +63,20 @@ async def test_who_has_a_key_is_answered(side: Side, metadata: Mapping[str, str]
         {"x-api-key": "guess-0123456789abcdef", "authorization": f"Bearer {KEY}"},
     ],
 )
-async def test_who_has_none_is_refused_alike(side: Side, stack: Stack, metadata: Mapping[str, str]) -> None:
-    refusal = refused(await side.send(side.render(GOOD), metadata=metadata))
-    assert refusal.code == "unauthenticated"
+async def test_who_has_none_is_rejected_alike(side: Side, stack: Stack, metadata: Mapping[str, str]) -> None:
+    rejection = rejected(await side.send(side.render(GOOD), metadata=metadata))
+    assert rejection.code == "unauthenticated"
     # A stream whose call has no key has no place for its requests' own errors.
     expected = "UNAUTHENTICATED" if isinstance(side, StreamSide) else side.statuses["unauthenticated"]
-    assert refusal.status == expected
+    assert rejection.status == expected
     assert stack.counted(side.transport, "unauthenticated") == 1
-    told = refusal.raw + str(stack.lines.calls).encode()
-    assert not any(secret in told for secret in (KEY.encode(), OTHER.encode(), b"guess"))
+    shown = rejection.raw + str(stack.lines.calls).encode()
+    assert not any(secret in shown for secret in (KEY.encode(), OTHER.encode(), b"guess"))
 
 
 async def test_a_key_is_asked_for_before_the_request_is_read(side: Side, stack: Stack) -> None:
-    assert refused(await side.send(BROKEN)).code == "unauthenticated"
-    assert refused(await side.send(BROKEN, metadata={"x-api-key": KEY})).code == "malformed_request"
+    assert rejected(await side.send(BROKEN)).code == "unauthenticated"
+    assert rejected(await side.send(BROKEN, metadata={"x-api-key": KEY})).code == "malformed_request"
 
 
 async def test_a_key_that_sends_without_end_leaves_room_for_another(side: Side, stack: Stack) -> None:
@@ -97,15 +97,15 @@ async def test_a_key_that_sends_without_end_leaves_room_for_another(side: Side, 
     stack.open()
     answered(await light)
     outcomes = await asyncio.gather(*heavy)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Answer"] * 6 + ["Refusal"] * 2
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Answer"] * 6 + ["Rejection"] * 2
 
 
 async def test_rest_challenges_and_keeps_its_probes_open(stack: Stack) -> None:
     transport = httpx.ASGITransport(application(stack))
     async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
         for path in ("/v1/models", "/v1/models/tiny", "/v1/models/secret"):
-            refusal = await client.get(path)
-            assert (refusal.status_code, refusal.headers["www-authenticate"]) == (401, "Bearer")
+            rejection = await client.get(path)
+            assert (rejection.status_code, rejection.headers["www-authenticate"]) == (401, "Bearer")
             assert (await client.get(path, headers={"x-api-key": KEY})).status_code != 401
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
             assert (await client.get(path)).status_code == 200

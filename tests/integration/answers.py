@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import httpx
 import numpy as np
 
-from electra_serve.api.grpc.tensor import from_integers, to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import Float32Array
 
 Rows: TypeAlias = Sequence[Sequence[int]]

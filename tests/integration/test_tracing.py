@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from electra_serve.api.grpc.tensor import from_integers
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.proto.tensors import from_integers
 from tests.integration.collector import Collector, collecting
 from tests.integration.process import ServiceProcess, start, wait_until
 

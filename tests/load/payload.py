@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from electra_serve.api.grpc.tensor import from_integers, to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import Float32Array, Output
 from tests.integration.answers import OUTPUTS
 from tests.load.known_answer import known_answer

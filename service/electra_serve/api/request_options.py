@@ -1,15 +1,25 @@
-"""`x-priority`, a header on REST and metadata on gRPC: which requests go first."""
+"""Request options that arrive outside the body: HTTP headers on REST, metadata on gRPC.
+
+`x-priority` orders requests in the queue; an unknown value is rejected.
+`x-envoy-expected-rq-timeout-ms` is the timeout of an Envoy (or Istio) proxy in front of the service. A malformed value
+is ignored: the client did not write it and cannot fix it.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 from electra_serve.errors import MalformedRequest
 from electra_serve.serving.service import Priority
 
 PRIORITY_KEY: Final = "x-priority"
+PROXY_TIMEOUT_KEY: Final = "x-envoy-expected-rq-timeout-ms"
+
 _BY_NAME: Final = {priority.name.lower(): priority for priority in Priority}
 PRIORITY_NAMES: Final = tuple(_BY_NAME)
+_MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def parse_priority(value: str | bytes | None) -> Priority:
@@ -30,3 +40,28 @@ def parse_priority(value: str | bytes | None) -> Priority:
             f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; received something else", field=PRIORITY_KEY
         )
     return priority
+
+
+def proxy_timeout_s(metadata: Mapping[str, str | bytes]) -> float | None:
+    """Returns the proxy's timeout in seconds; None if it is absent or malformed.
+
+    Example:
+        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "250"})
+        0.25
+        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "soon"}) is None
+        True
+    """
+    value = metadata.get(PROXY_TIMEOUT_KEY)
+    return int(value) / 1e3 if isinstance(value, str) and _MILLISECONDS.fullmatch(value) else None
+
+
+def lesser(one: float | None, other: float | None) -> float | None:
+    """Returns the shorter of two timeouts; None means no limit.
+
+    Example:
+        >>> lesser(2.0, None), lesser(2.0, 1.0), lesser(None, None)
+        (2.0, 1.0, None)
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

@@ -43,3 +43,13 @@ def reachable(host: str) -> str:
     """
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound here
     return f"[{address}]" if ":" in address else address
+
+
+def local_url(host: str, port: int, *, tls: bool) -> str:
+    """Returns the URL at which a client on this machine reaches an HTTP server that listens on `host`.
+
+    Example:
+        >>> local_url("0.0.0.0", 8080, tls=False), local_url("::", 443, tls=True)
+        ('http://127.0.0.1:8080', 'https://[::1]:443')
+    """
+    return f"{'https' if tls else 'http'}://{reachable(host)}:{port}"

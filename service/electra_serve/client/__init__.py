@@ -2,7 +2,7 @@
 
 Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 
-    from electra_serve.client import ElectraClient
+    from electra_serve import ElectraClient
 
     with ElectraClient("http://127.0.0.1:8080") as client:
         encoded = client.encode(text=["the quick brown fox"], outputs=["mean_output"])

@@ -9,12 +9,12 @@ from typing import Final
 
 import grpc
 
-from electra_serve.api.grpc.tensor import from_integers, to_floats
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import IntArray, Output
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
@@ -104,11 +104,11 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
     return ModelInfo(
         **scalars,
         state=_slug(pb.ModelState.Name(info.state), "MODEL_STATE_"),
-        weights=_worth(info.weights),
+        weights=_weights_origin(info.weights),
         config=_to_config(info.config) if info.HasField("config") else None,
         limits=_to_limits(info.limits) if info.HasField("limits") else None,
         cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
-        pooler=_worth(info.pooler),
+        pooler=_weights_origin(info.pooler),
     )
 
 
@@ -145,7 +145,7 @@ def _to_limits(limits: pb.ModelLimits) -> RequestLimits:
     return RequestLimits(limits.max_sequences, limits.max_sequence_length)
 
 
-def _worth(weights: pb.Weights.ValueType) -> str | None:
+def _weights_origin(weights: pb.Weights.ValueType) -> str | None:
     return _slug(pb.Weights.Name(weights), "WEIGHTS_") if weights else None
 
 

@@ -1,1 +1,1 @@
-"""The generated gRPC stubs, for the server and the client."""
+"""The generated gRPC stubs, and the tensor conversions that server and client share."""

@@ -13,8 +13,7 @@ from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
 from electra_serve.api.rest.app import create_app, create_metrics_app
-from electra_serve.api.rest.port import HttpListener
-from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.rest.server import HttpListener, HttpServer
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from electra_serve.api.grpc.server import GrpcServer
-from electra_serve.api.rest.port import HttpListener
+from electra_serve.api.rest.server import HttpListener
 from electra_serve.batching.flight_recorder import for_log
 from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory

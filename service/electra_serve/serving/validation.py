@@ -88,7 +88,7 @@ def validate(tokens: TokenInput, limits: InputLimits, *, truncate: bool) -> Vali
     truncated = tuple(length > limits.max_sequence_length for length in lengths)
     if any(truncated):
         if not truncate:
-            _refuse_length(lengths, limits.max_sequence_length)
+            _reject_length(lengths, limits.max_sequence_length)
         tokens = _cut(tokens, limits.max_sequence_length)
         lengths = [min(length, limits.max_sequence_length) for length in lengths]
     ends = list(accumulate(lengths))
@@ -122,7 +122,7 @@ def _check_lengths_agree(tokens: TokenInput) -> None:
                 )
 
 
-def _refuse_length(lengths: Sequence[int], longest: int) -> None:
+def _reject_length(lengths: Sequence[int], longest: int) -> None:
     index = next(index for index, length in enumerate(lengths) if length > longest)
     raise InvalidInput(
         f"a sequence takes at most {longest} ids unless truncate is true; received {lengths[index]}",

@@ -48,7 +48,7 @@ def read_settings(
     Raises:
         SettingsError: A key is unknown, a value is not valid, or the file cannot be read.
     """
-    _refuse_unknown_variables(environment)
+    _reject_unknown_variables(environment)
     config: Path | None = flags.config
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
@@ -79,7 +79,7 @@ def _flag_names() -> set[str]:
     return {name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in variable_names()}
 
 
-def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+def _reject_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {CONFIG_VARIABLE, *variable_names()}
     unknown = sorted(
         name

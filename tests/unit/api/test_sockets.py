@@ -35,7 +35,7 @@ def test_a_taken_port_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])
-def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+def test_an_address_that_is_not_ours_is_rejected(host: str) -> None:
     with pytest.raises(StartupError, match=f"gRPC cannot listen on {host}:0"):
         listen("gRPC", host, 0)
 

@@ -99,7 +99,7 @@ def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pyt
         (["electra_small_discriminator_uncased_en", "made", "--random-weights", "--texts", "few"], "no tokenizer"),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_in_a_line(
+def test_what_cannot_be_compiled_is_rejected_in_a_line(
     arguments: list[str],
     message: str,
     artifact: Path,
@@ -134,7 +134,7 @@ def digests(artifact: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_was_changed_is_refused(artifact: Path, name: str) -> None:
+def test_a_file_that_was_changed_is_rejected(artifact: Path, name: str) -> None:
     content = bytearray((artifact / name).read_bytes())
     content[len(content) // 2] ^= 1
     (artifact / name).write_bytes(content)
@@ -143,13 +143,13 @@ def test_a_file_that_was_changed_is_refused(artifact: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_gone_is_refused(artifact: Path, name: str) -> None:
+def test_a_file_that_is_gone_is_rejected(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
     with pytest.raises(PresetError, match="is missing"):
         load(artifact)
 
 
-def test_a_file_that_was_added_is_refused(artifact: Path) -> None:
+def test_a_file_that_was_added_is_rejected(artifact: Path) -> None:
     (artifact / "special_tokens_map.json").write_text("{}")
     with pytest.raises(PresetError, match="tokens_map\\.json' was added"):
         load(artifact)
@@ -172,7 +172,7 @@ def test_a_file_that_was_added_is_refused(artifact: Path) -> None:
         ({"extra": 1}, "as `electra-serve compile` writes it"),
     ],
 )
-def test_a_manifest_that_was_changed_is_refused(artifact: Path, change: dict[str, object], message: str) -> None:
+def test_a_manifest_that_was_changed_is_rejected(artifact: Path, change: dict[str, object], message: str) -> None:
     rewrite(artifact, **change)
     with pytest.raises(PresetError, match=message):
         load(artifact)
@@ -185,7 +185,7 @@ def test_a_pin_holds_what_the_manifest_says_too(artifact: Path) -> None:
         load(artifact, sha256=sha256)
 
 
-def test_a_graph_that_computes_something_else_is_refused(artifact: Path) -> None:
+def test_a_graph_that_computes_something_else_is_rejected(artifact: Path) -> None:
     golden = artifact / GOLDEN_FILE
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
@@ -194,14 +194,14 @@ def test_a_graph_that_computes_something_else_is_refused(artifact: Path) -> None
         load(artifact)
 
 
-def test_a_graph_that_cannot_be_read_is_refused(artifact: Path) -> None:
+def test_a_graph_that_cannot_be_read_is_rejected(artifact: Path) -> None:
     (artifact / GRAPH_FILE).write_text("<net/>")
     rewrite(artifact, files={**digests(artifact), GRAPH_FILE: sha256_of(artifact / GRAPH_FILE)})
     with pytest.raises(PresetError, match="cannot be read by OpenVINO"):
         load(artifact)
 
 
-def test_another_engine_refuses_it(compiled: Path) -> None:
+def test_another_engine_rejects_it(compiled: Path) -> None:
     with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
         load(compiled, engine="tensorflow")
 

@@ -25,10 +25,10 @@ def run(*arguments: str) -> int:
 def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     destination = tmp_path / "keras"
     assert run(str(TRANSFORMERS / "tanh"), str(destination), "--to", "keras") == 0
-    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     written = resolve_preset(str(destination))
     assert written.format == "keras"
-    assert told == {
+    assert printed == {
         "written": str(destination),
         "format": "keras",
         "parameters": f"{written.config.parameters:,}",
@@ -40,13 +40,13 @@ def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.Cap
     }
 
 
-def test_an_artifact_is_refused(tmp_path: Path) -> None:
+def test_an_artifact_is_rejected(tmp_path: Path) -> None:
     assert main(["compile", str(TRANSFORMERS / "tanh"), str(tmp_path / "artifact")]) == 0
     with pytest.raises(PresetError, match="is a compiled artifact, without weights: use tanh"):
         run(str(tmp_path / "artifact"), str(tmp_path / "keras"), "--to", "keras")
 
 
-def test_an_unknown_source_is_refused_and_nothing_written(tmp_path: Path) -> None:
+def test_an_unknown_source_is_rejected_and_nothing_written(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match="received 'nowhere'"):
         run("nowhere", str(tmp_path / "keras"), "--to", "keras")
     assert not (tmp_path / "keras").exists()

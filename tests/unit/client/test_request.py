@@ -51,7 +51,7 @@ def test_a_mask_may_be_boolean_and_a_sequence_empty() -> None:
 
 
 @pytest.mark.parametrize("row", [[1.5], [2**70], ["7"], [None], 7, [[1]], np.zeros((1, 1), np.int32)])
-def test_what_is_no_sequence_of_integers_is_refused_and_named(row: object) -> None:
+def test_what_is_no_sequence_of_integers_is_rejected_and_named(row: object) -> None:
     with pytest.raises(InvalidInput) as caught:
         query(token_ids=[[1], row])
     assert caught.value.field == "token_ids[1]"
@@ -74,7 +74,7 @@ def test_text_is_one_or_several(text: object, texts: object) -> None:
         ({"text": "a", "outputs": ["mean"]}, "outputs must be among sequence_output, pooled_output"),
     ],
 )
-def test_what_does_not_go_together_is_refused(changes: dict[str, object], text: str) -> None:
+def test_what_does_not_go_together_is_rejected(changes: dict[str, object], text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
         query(**changes)
 

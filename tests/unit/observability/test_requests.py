@@ -46,8 +46,8 @@ def test_every_series_exists_before_the_first_request(metrics: Metrics) -> None:
 
 
 def test_success(observer: RequestObserver, metrics: Metrics, written: CapturingLogger) -> None:
-    with observer.request("encode", "id-1") as seen:
-        seen.model, seen.sequences, seen.tokens = "m", 2, 30
+    with observer.request("encode", "id-1") as record:
+        record.model, record.sequences, record.tokens = "m", 2, 30
         assert metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "rest"}) == 1
     assert count(metrics, "ok") == 1
     assert metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "rest"}) == 0

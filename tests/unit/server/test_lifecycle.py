@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from electra_serve.api.grpc.server import GrpcServer
-from electra_serve.api.rest.port import HttpListener
+from electra_serve.api.rest.server import HttpListener
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics

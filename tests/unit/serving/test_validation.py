@@ -58,10 +58,10 @@ def test_a_masked_tail_is_cut_from_compute_and_a_hole_is_not() -> None:
     ],
 )
 def test_invalid_input_names_field_rule_and_value(given_tokens: TokenInput, field: str, message: str) -> None:
-    with pytest.raises(InvalidInput) as refusal:
+    with pytest.raises(InvalidInput) as rejection:
         validate(given_tokens, LIMITS, truncate=False)
-    assert refusal.value.field == field
-    assert message in refusal.value.message
+    assert rejection.value.field == field
+    assert message in rejection.value.message
 
 
 def test_row_count_from_both_sides() -> None:
@@ -82,7 +82,7 @@ ragged = st.lists(st.lists(st.integers(-3, 103), max_size=8), max_size=5)
 
 
 @given(ragged, st.booleans())
-def test_whatever_comes_is_valid_or_refused(ids: list[list[int]], truncate: bool) -> None:
+def test_whatever_comes_is_valid_or_rejected(ids: list[list[int]], truncate: bool) -> None:
     try:
         validated = validate(tokens(ids), LIMITS, truncate=truncate)
     except (InvalidInput, PayloadTooLarge):

@@ -80,10 +80,10 @@ def test_models_are_presets_or_objects() -> None:
 def test_a_wrong_setting_is_one_line(
     flags: list[str], environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as rejection:
         read(flags, environment, monkeypatch)
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(rejection.value)
+    assert "\n" not in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_a_wrong_setting_is_one_line(
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / "electra.yaml"
     config.write_text(text)
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as rejection:
         read(["--config", str(config)])
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(rejection.value)
+    assert "\n" not in str(rejection.value)
 
 
 @pytest.mark.parametrize(

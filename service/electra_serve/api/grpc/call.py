@@ -12,8 +12,7 @@ from urllib.parse import unquote
 import grpc
 
 from electra_serve.api.grpc.status import REQUEST_ID_KEY
-from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
-from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
+from electra_serve.api.request_options import PRIORITY_KEY, lesser, parse_priority, proxy_timeout_s
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import DeadlineExceeded
 from electra_serve.serving.service import Priority

@@ -1,19 +1,22 @@
-"""What a request's message asks for, in the service's own types. Pure: no call, no clock, no log.
+"""Converts request messages to the service's types: no I/O, clock or log.
 
-What a request means is checked by `electra_serve.serving.service`, for all transports alike; here only what a message
-can get wrong by itself.
+Checks only what a message can get wrong by itself; `electra_serve.serving.service` checks what a request means, for
+both transports. Counts and shapes are checked before any array is created, so a request's cost is bounded by its size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from electra_serve.api.grpc.parsing import refuse_unknown_fields
-from electra_serve.api.grpc.tensor import refuse_too_many, to_rows
-from electra_serve.errors import InvalidInput, MalformedRequest
+import numpy as np
+
+from electra_serve.api.grpc.parsing import reject_unknown_fields
+from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import INTEGER_TYPES, type_name
 from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
@@ -64,13 +67,47 @@ def to_outputs(values: Sequence[int]) -> Outputs:
     return frozenset(OUTPUTS[value] for value in values)
 
 
+def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[IntArray]:
+    """Splits tensors into sequences: one for each tensor of rank 1, shape[0] for each of rank 2.
+
+    Args:
+        tensors: As received.
+        field: The request field they came in, for errors.
+        max_rows: Most sequences to split off.
+
+    Returns:
+        One (T,) int32 or int64 array per sequence, read-only views of the tensors' bytes.
+
+    Raises:
+        InvalidInput: A tensor's type, rank, dimensions or number of bytes is wrong.
+        MalformedRequest: A tensor has a field that the .proto does not know.
+        PayloadTooLarge: There are more than `max_rows` sequences.
+
+    Example:
+        >>> pair = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[2, 1], data=bytes([7, 0, 0, 0, 8, 0, 0, 0]))
+        >>> [row.tolist() for row in to_rows([pair], "token_ids", max_rows=2)]
+        [[7], [8]]
+    """
+    _reject_too_many(len(tensors), field, max_rows)
+    rows: list[IntArray] = []
+    for index, tensor in enumerate(tensors):
+        array = _to_integers(tensor, f"{field}[{index}]")
+        if array.ndim == 1:
+            rows.append(array)
+        else:
+            _reject_too_many(len(rows) + array.shape[0], field, max_rows)
+            rows.extend(array)  # (B, T) is B times (T,)
+    _reject_too_many(len(rows), field, max_rows)
+    return rows
+
+
 def count(sequences: TokenInput | TextInput) -> int:
     """How many sequences there are."""
     return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)
 
 
 def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
-    refuse_unknown_fields(message, "tokens")
+    reject_unknown_fields(message, "tokens")
 
     def optional(tensors: Sequence[pb.Tensor], field: str) -> list[IntArray] | None:
         return to_rows(tensors, field, max_sequences) if tensors else None
@@ -83,11 +120,46 @@ def _to_tokens(message: pb.TokenInput, max_sequences: int) -> TokenInput:
 
 
 def _to_texts(message: pb.TextInput, max_sequences: int) -> TextInput:
-    refuse_unknown_fields(message, "text")
-    refuse_too_many(len(message.texts), "text", max_sequences)
+    reject_unknown_fields(message, "text")
+    _reject_too_many(len(message.texts), "text", max_sequences)
     return TextInput(tuple(_to_text(text, f"text[{index}]") for index, text in enumerate(message.texts)))
 
 
 def _to_text(message: pb.Text, field: str) -> str | tuple[str, str]:
-    refuse_unknown_fields(message, field)
+    reject_unknown_fields(message, field)
     return (message.first, message.second) if message.HasField("second") else message.first
+
+
+def _reject_too_many(received: int, field: str, max_rows: int) -> None:
+    if received > max_rows:
+        raise PayloadTooLarge(
+            f"a request may carry at most {max_rows} sequences; received at least {received}", field=field
+        )
+
+
+def _to_integers(tensor: pb.Tensor, field: str) -> IntArray:
+    reject_unknown_fields(tensor, field)
+    dtype = INTEGER_TYPES.get(tensor.dtype)
+    if dtype is None:
+        raise InvalidInput(
+            f"dtype must be DATA_TYPE_INT32 or DATA_TYPE_INT64; received {type_name(tensor.dtype)}", field=field
+        )
+    shape = _shape(tensor, field)
+    data = tensor.data
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidInput(
+            f"data must be {expected} bytes for shape {list(shape)} of {type_name(tensor.dtype)}; received {len(data)}",
+            field=field,
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _shape(tensor: pb.Tensor, field: str) -> tuple[int, ...]:
+    rank = len(tensor.shape)
+    if rank not in {1, 2}:
+        raise InvalidInput(f"shape must have 1 or 2 dimensions; received {rank}", field=field)
+    shape = tuple(tensor.shape)
+    if min(shape) < rank - 1:  # validation rejects empty sequences, for both transports
+        raise InvalidInput(f"every dimension must be at least 1; received shape {list(shape)}", field=field)
+    return shape

@@ -80,12 +80,12 @@ class Health:
         return self._status(request.service)
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, context: HealthContext) -> None:
-        told = None
+        sent = None
         while True:
             changed, closed, status = self._changed, self._closed, self._status(request.service)
-            if status != told:
+            if status != sent:
                 await context.write(status)
-                told = status
+                sent = status
             if closed:
                 return
             await changed.wait()

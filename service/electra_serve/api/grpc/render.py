@@ -14,9 +14,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from electra_serve.api.grpc.tensor import FLOAT32, from_floats
 from electra_serve.errors import PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import FLOAT32, from_floats
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output
 

@@ -8,12 +8,11 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from electra_serve.api.grpc.credentials import server_credentials
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
-from electra_serve.api.security.tls import ServerTls
+from electra_serve.api.security.tls import Credentials, ServerTls
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.api.sockets import listen
 from electra_serve.errors import StartupError
@@ -147,7 +146,22 @@ def _bind(server: grpc.aio.Server, settings: GrpcSettings, tls: ServerTls | None
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         if tls is not None:
-            return server.add_secure_port(f"{host}:{settings.port}", server_credentials(tls))
+            return server.add_secure_port(f"{host}:{settings.port}", _server_credentials(tls))
         return server.add_insecure_port(f"{host}:{settings.port}")
     except RuntimeError as error:
         raise StartupError(f"gRPC cannot listen on {host}:{settings.port}: is the port taken?") from error
+
+
+def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Returns credentials that can be renewed: gRPC asks for them at each connection, on a thread of its own."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return _certificates(tls.credentials)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=tls.asks_clients
+    )
+
+
+def _certificates(held: Credentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(held.key, held.certificate)], held.client_ca)

@@ -91,7 +91,7 @@ class EncoderServicer:
             try:
                 with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as record:
                     call = Call.of(context, metadata, self._authenticator)
-                    self._refuse_when_draining()
+                    self._reject_when_draining()
                     with call.deadline():
                         rendered = join(await answer(data, call, record), self._max_answer_bytes)
             except ServiceError as error:
@@ -147,7 +147,7 @@ class EncoderServicer:
         def encode(message: pb.EncodeRequest, record: RequestRecord) -> Awaitable[Parts]:
             return self._answer(message, call, record)
 
-        self._refuse_when_draining()
+        self._reject_when_draining()
         stream = EncodeStream(
             encode,
             self._observer,
@@ -173,7 +173,7 @@ class EncoderServicer:
             with self._observer.request("EncodeStream", request_id):
                 raise
 
-    def _refuse_when_draining(self) -> None:
+    def _reject_when_draining(self) -> None:
         if self._draining:
             raise _shutting_down()
 

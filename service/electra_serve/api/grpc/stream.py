@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
 from electra_serve.api.grpc import status
-from electra_serve.api.grpc.parsing import parse, refuse_unknown_fields
+from electra_serve.api.grpc.parsing import parse, reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream, join
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
@@ -118,7 +118,7 @@ class EncodeStream:
         try:
             with self._observer.request("EncodeStream", made, self._carrier) as record:
                 message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
-                refuse_unknown_fields(message, "request")
+                reject_unknown_fields(message, "request")
                 claimed = record.request_id = self._claim(message.request_id)
                 response = await self._encode(message, record)
                 return join(in_stream(response, claimed), self._max_answer_bytes)

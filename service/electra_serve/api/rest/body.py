@@ -1,7 +1,9 @@
 """Reads a request's body under a size and a time limit, and parses it as JSON.
 
-The server in front bounds neither, so both limits stand here, before any byte is kept. No message repeats
-what came in.
+uvicorn limits neither size nor time, so both limits are enforced here, before any byte is stored.
+A body can be cheap to send and expensive to parse: megabytes of `[],[],…` or `{"a":{"a":…` would become millions of
+objects that block the event loop. So lists and members are counted before the body is parsed.
+No error message repeats what the client sent.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
+MAX_KEYS: Final = 64
+"""Most braces and colons. A valid request has one brace and eight colons."""
+MAX_DEPTH: Final = 2
+"""Deepest nesting of lists: a list of sequences, each a list of ids."""
 
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
+_STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[][{:]', re.DOTALL)
 
 
 class SlowBody(MalformedRequest):
@@ -41,6 +48,41 @@ async def read_body(headers: Mapping[str, str], receive: Receive, settings: Rest
             return await _collect(receive, settings.max_body_bytes)
     except TimeoutError as error:
         raise SlowBody(f"the whole body must arrive within {settings.body_timeout_s:g} s") from error
+
+
+def reject_bulk(body: bytes, max_sequences: int) -> None:
+    """Counts the lists and members of a body before it is parsed.
+
+    Brackets and colons are counted; those inside strings do not count. Counting stops at the limit.
+
+    Args:
+        body: As received; need not be JSON.
+        max_sequences: The most sequences that any model here accepts.
+
+    Raises:
+        PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need.
+        MalformedRequest: More than `MAX_KEYS` members, or lists nested deeper than `MAX_DEPTH`.
+    """
+    max_lists = 3 * (max_sequences + 1) + 1
+    if _counts_within(body, max_lists):
+        return
+    lists = depth = members = 0
+    for match in _STRING_OR_MARK.finditer(body):
+        match match[0]:
+            case b"[":
+                lists, depth = lists + 1, depth + 1
+            case b"]":
+                depth -= 1
+            case b"{" | b":":
+                members += 1
+        if depth > MAX_DEPTH:
+            raise MalformedRequest("lists nest at most two deep; received deeper ones")
+        if lists > max_lists:
+            raise PayloadTooLarge(
+                f"a request takes at most {max_sequences} sequences, {max_lists} lists in all; received more"
+            )
+        if members > MAX_KEYS:
+            raise MalformedRequest(f"a request has at most {MAX_KEYS} members; received more")
 
 
 def parse_json(body: bytes) -> object:
@@ -92,3 +134,7 @@ async def _collect(receive: Receive, max_body_bytes: int) -> bytes:
 
 def _too_large(max_body_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body must have at most {max_body_bytes} bytes; received more")
+
+
+def _counts_within(body: bytes, max_lists: int) -> bool:
+    return body.count(b"[") <= max_lists and body.count(b"{") + body.count(b":") <= MAX_KEYS

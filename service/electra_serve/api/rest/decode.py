@@ -57,7 +57,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
     """
     body = _validate(payload)
     for field in ("token_ids", "segment_ids", "padding_mask", "text"):
-        _refuse_too_many(getattr(body, field), field, max_sequences)
+        _reject_too_many(getattr(body, field), field, max_sequences)
     encoding_format = _encoding_format(body.encoding_format)
     request = EncodeRequest(
         input=_input(body),
@@ -100,7 +100,7 @@ def _input(body: EncodeBody) -> TokenInput | TextInput:
     )
 
 
-def _refuse_too_many(values: object, field: str, max_sequences: int) -> None:
+def _reject_too_many(values: object, field: str, max_sequences: int) -> None:
     if isinstance(values, list) and len(values) > max_sequences:
         raise PayloadTooLarge(f"a request takes at most {max_sequences} sequences; received {len(values)}", field=field)
 

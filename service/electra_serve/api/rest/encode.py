@@ -10,15 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
-from electra_serve.api.rest.body import parse_json, read_body
-from electra_serve.api.rest.bulk import refuse_bulk
-from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.body import parse_json, read_body, reject_bulk
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
-from electra_serve.api.rest.headers import headers_of, timeout_s
+from electra_serve.api.rest.headers import caller_of, headers_of, timeout_s
 from electra_serve.api.rest.middleware import name_span, request_id
-from electra_serve.api.rest.render import render
-from electra_serve.api.rest.respond import JsonChunks
+from electra_serve.api.rest.render import JsonChunks, render
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver
@@ -92,7 +89,7 @@ class EncodeEndpoint:
         return await asyncio.to_thread(self._parse, body, sender)
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
-        refuse_bulk(body, self._max_sequences)
+        reject_bulk(body, self._max_sequences)
         return decode(
             parse_json(body),
             sender,

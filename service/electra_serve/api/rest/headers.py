@@ -1,4 +1,4 @@
-"""A request's headers as a plain mapping, and those that say how long a caller and a proxy in front will wait."""
+"""Reads a request's headers: as a plain mapping, the timeout they ask for, and the client they authenticate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from starlette.requests import Request
 from starlette.types import Scope
 
-from electra_serve.api.proxy_timeout import lesser, proxy_timeout_s
+from electra_serve.api.request_options import lesser, proxy_timeout_s
+from electra_serve.api.rest.protocol import CERTIFIED
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import MalformedRequest
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
@@ -43,3 +46,22 @@ def timeout_s(headers: Mapping[str, str]) -> float | None:
             field=TIMEOUT_HEADER,
         )
     return lesser(int(value) / 1e3, proxy_timeout_s(headers))
+
+
+def caller_of(request: Request, authenticator: Authenticator, headers: Mapping[str, str] | None = None) -> str:
+    """Authenticates a request by its headers and connection; does not read its body.
+
+    Args:
+        request: The request.
+        authenticator: Names the client by its key or its address.
+        headers: The request's headers, if they were read already.
+
+    Returns:
+        The client's name.
+
+    Raises:
+        Unauthenticated: The request has no valid key or certificate.
+    """
+    peer = request.scope["client"]
+    certified = CERTIFIED in request.scope["state"]
+    return authenticator.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.headers import caller_of
 from electra_serve.api.rest.middleware import name_span, request_id
-from electra_serve.api.rest.respond import json_response
+from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver

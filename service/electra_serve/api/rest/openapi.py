@@ -8,8 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from electra_serve.api.proxy_timeout import PROXY_TIMEOUT_KEY
-from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES
+from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES, PROXY_TIMEOUT_KEY
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
@@ -115,11 +114,11 @@ def problems(*classes: type[ServiceError]) -> Responses:
 
 def _ask_for_keys(document: JsonObject) -> None:
     document["components"]["securitySchemes"] = _KEY_SCHEMES
-    refusal = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
+    rejection = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
     for path, item in document["paths"].items():
         for operation in item.values() if "/v1/" in path else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
-            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = refusal
+            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = rejection
 
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:

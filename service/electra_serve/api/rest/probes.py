@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from electra_serve.api.rest.openapi import json_answer, problems, text_answer
-from electra_serve.api.rest.respond import json_response
+from electra_serve.api.rest.render import json_response
 from electra_serve.api.rest.schemas import Probe
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ModelNotReady

@@ -37,7 +37,7 @@ MAX_UNREAD_BYTES: Final = 64 * 2**20
 
 _LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
 """What a head has beside method, target and headers."""
-_REFUSAL: Final = (
+_REJECTION: Final = (
     b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
 )
@@ -72,7 +72,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
-        self._refusal = b""
+        self._rejection = b""
 
     def connection_made(self, transport: Any) -> None:
         """Finds room for it, and gives the first head its time."""
@@ -115,7 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             BufferError: It is too long, or too many wait already. Whatever is raised here ends the parsing.
         """
         if self._head_bytes + len(self.parser.get_method()) > self.max_head_bytes:
-            self._refuse_head()
+            self._reject_head()
             raise BufferError("the head is too long")
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
@@ -139,8 +139,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect(self.send_timeout_s)
-        elif last and self._refusal:
-            self._close_with(self._refusal)
+        elif last and self._rejection:
+            self._close_with(self._rejection)
         elif last:
             self.idle[self] = None
             if self._in_body:
@@ -152,7 +152,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
-        if self._refusal:
+        if self._rejection:
             return
         self._mixed = False
         super().data_received(data)
@@ -174,27 +174,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """
         self._piece_bytes += arrived
         if self._piece_bytes > self.max_head_bytes:
-            self._refuse_head()
+            self._reject_head()
 
-    def _refuse_head(self) -> None:
+    def _reject_head(self) -> None:
         detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
-        self._refuse(431, b"Request Header Fields Too Large", detail)
+        self._reject(431, b"Request Header Fields Too Large", detail)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
         """Refuses what is not HTTP, in the form that all refusals have."""
-        self._refuse(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
+        self._reject(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
 
-    def _refuse(self, status: int, phrase: bytes, detail: bytes) -> None:
+    def _reject(self, status: int, phrase: bytes, detail: bytes) -> None:
         """Ends the connection with a refusal of what is arriving, which comes after the answers to what is ahead."""
-        if self._refusal or self.transport.is_closing():
+        if self._rejection or self.transport.is_closing():
             return
         problem = _PROBLEM % (status, detail)
-        self._refusal = _REFUSAL % (status, phrase, len(problem), problem)
+        self._rejection = _REJECTION % (status, phrase, len(problem), problem)
         self._arrived()
         answered = self._in_body and self._withdraw()
         self._in_head = self._in_body = False
         if self._running is None or self._running.response_complete or self._running.disconnected:
-            self._close_with(b"" if answered else self._refusal)
+            self._close_with(b"" if answered else self._rejection)
         else:
             self.flow.resume_reading()  # else nobody hears the client leave
 

@@ -1,22 +1,24 @@
-"""An `EncodeResult` to the bytes of its JSON answer.
+"""Renders JSON responses; an `EncodeResult` in pieces that leave the event loop free.
 
-orjson writes numpy arrays directly, about 50 ns a number, but holds the interpreter's lock meanwhile: 32 rows of
-512 positions, 768 wide, would keep the event loop from everything else, probes included, for more than half a
-second. So an answer is written in pieces of at most `PIECE_FLOATS` numbers, and a large one on a worker thread,
-which lets go of the lock between pieces. The pieces together are byte for byte what one `orjson.dumps` of the
-whole answer gives.
+orjson writes numpy arrays directly, about 50 ns a number, but holds the interpreter's lock meanwhile. 32 rows of 512
+positions, 768 wide, would block the event loop, and so the probes, for more than half a second.
+So a result is written in pieces of at most `PIECE_FLOATS` numbers; a large one on a worker thread, which releases the
+lock between pieces. Joined, the pieces are byte for byte what one `orjson.dumps` of the whole response gives.
 """
 
 from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output
@@ -25,6 +27,43 @@ PIECE_FLOATS: Final = 65_536
 """Most numbers written under one hold of the interpreter's lock; answers with no more are written inline."""
 CHUNK_BYTES: Final = 2**20
 """Pieces are joined until they are at least this large, so that the socket is not fed by crumbs."""
+
+
+def json_response(content: object) -> Response:
+    """Returns a response of plain values, dataclasses and enums."""
+    return Response(orjson.dumps(content), media_type=JSON_MEDIA_TYPE)
+
+
+class JsonChunks(Response):
+    """Response of JSON that is already encoded, in one or more chunks.
+
+    The total length is known, so chunked framing is not needed. Each chunk is sent after the socket has accepted the
+    previous one, so a large response is in memory once.
+
+    Args:
+        chunks: The body, split anywhere.
+        send_timeout_s: Seconds for the client to accept each chunk; then the connection is closed, which frees the
+            remaining chunks.
+    """
+
+    media_type = JSON_MEDIA_TYPE
+
+    def __init__(self, chunks: Sequence[bytes], *, send_timeout_s: float) -> None:
+        super().__init__(headers={"content-length": str(sum(map(len, chunks)))})
+        self._chunks = chunks
+        self._send_timeout_s = send_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
+        """Sends the response.
+
+        Raises:
+            TimeoutError: The client does not accept a chunk in time; the server then closes the connection.
+        """
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        last = len(self._chunks) - 1
+        for index, chunk in enumerate(self._chunks):
+            async with asyncio.timeout(self._send_timeout_s):
+                await send({"type": "http.response.body", "body": chunk, "more_body": index < last})
 
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn's, on a socket of ours, under signals, time limits and TLS of ours."""
+"""Runs uvicorn on a socket, signal handlers, time limits and TLS of our own; one listener for each port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from electra_serve.api.rest.protocol import bounded_protocol
 from electra_serve.api.security.tls import ServerTls
+from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
 
 TLS_SHUTDOWN_S: Final = 2.0
@@ -57,6 +58,66 @@ class HttpServer(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )  # type: ignore[call-arg]
         return connection
+
+
+class HttpListener:
+    """TCP port of one HTTP server: listens, serves and stops.
+
+    Args:
+        label: Names the port in logs and errors.
+        server: Serves the connections.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+    """
+
+    def __init__(self, label: str, server: HttpServer, *, host: str, port: int) -> None:
+        self.label = label
+        self._server = server
+        self._address = (host, port)
+        self._listener: socket.socket | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def listen(self) -> int:
+        """Binds the port. Clients can connect from then on; they are served after `serve`.
+
+        Returns:
+            The port.
+
+        Raises:
+            StartupError: The address is not available.
+        """
+        self._listener = listen(self.label, *self._address)
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def serve(self) -> asyncio.Task[None]:
+        """Starts serving.
+
+        Returns:
+            A task that ends with the server: after `stop`, or when it fails.
+        """
+        if self._listener is None:
+            raise RuntimeError("the port must be taken before it is served")
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        return self._serving
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Rejects new connections and waits for the requests in flight.
+
+        Args:
+            grace_s: Seconds after which the remaining requests are aborted; None: no limit, except by `abort`.
+        """
+        self._server.should_exit = True
+        if self._serving is None:
+            return
+        done, _ = await asyncio.wait({self._serving}, timeout=grace_s)
+        if not done:
+            self.abort()
+        await self._serving
+
+    def abort(self) -> None:
+        """Makes `stop` return without waiting any longer."""
+        self._server.force_exit = True
 
 
 def _config(app: FastAPI, settings: RestSettings) -> uvicorn.Config:

@@ -21,7 +21,7 @@ class FailureKind(StrEnum):
     """The hub cannot be reached, answers 5xx, hangs, or breaks off."""
     CORRUPT = "corrupt"
     """What came is not what the hub says it is, or not a file of its kind."""
-    REFUSED = "refused"
+    REJECTED = "rejected"
     """What is there is not to be fetched: no weights in a format that is read, too large, a name that climbs out."""
     CRASHED = "crashed"
     """The client ended without saying why."""
@@ -42,7 +42,7 @@ KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     416: FailureKind.CORRUPT,  # a partial file is longer than the whole one
     429: FailureKind.BUSY,
 }
-"""HTTP status → kind; any other from 500 on is `UNAVAILABLE`, below that `REFUSED`."""
+"""HTTP status → kind; any other from 500 on is `UNAVAILABLE`, below that `REJECTED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def failure_of_status(status: int, headers: Mapping[str, str]) -> Failure:
         >>> failure_of_status(502, {}).kind.value
         'unavailable'
     """
-    otherwise = FailureKind.UNAVAILABLE if status >= 500 else FailureKind.REFUSED
+    otherwise = FailureKind.UNAVAILABLE if status >= 500 else FailureKind.REJECTED
     return Failure(KIND_OF_STATUS.get(status, otherwise), f"HTTP {status}", _seconds(headers.get("Retry-After")))
 
 

@@ -29,7 +29,7 @@ from electra_serve.presets.hubs.handle import Handle, Hub, parse_handle
 
 EXIT_ORPHANED: Final = 3
 
-Tell = Callable[[Mapping[str, object]], None]
+Notify = Callable[[Mapping[str, object]], None]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,36 +45,36 @@ def main(argv: Sequence[str]) -> int:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # both clients print to standard output
 
-    def tell(event: Mapping[str, object]) -> None:
+    def notify(event: Mapping[str, object]) -> None:
         report.write(json.dumps(event) + "\n")
 
     handle, staging, have = parse_handle(argv[0]), Path(argv[1]), argv[2]
     if handle is None:
         raise SystemExit(f"must be a handle; received {argv[0]}")
     try:
-        fetch(make_client(handle, staging), staging, have, tell)
+        fetch(make_client(handle, staging), staging, have, notify)
     except FetchError as error:
-        tell({"failure": asdict(error.failure)})
+        notify({"failure": asdict(error.failure)})
         return 1
     return 0
 
 
-def fetch(client: HubClient, staging: Path, have: str, tell: Tell) -> None:
+def fetch(client: HubClient, staging: Path, have: str, notify: Notify) -> None:
     """Fetches everything into `staging/files`.
 
     Raises:
         FetchError: Something cannot be had.
     """
     revision = client.resolve()
-    tell({"revision": revision, "client": client.version, "total_bytes": client.total_bytes})
+    notify({"revision": revision, "client": client.version, "total_bytes": client.total_bytes})
     if revision == have:
-        tell({"files": []})
+        notify({"files": []})
         return
     fetched = fetch_files(client.download)
     shutil.rmtree(staging / STAGED, ignore_errors=True)
     for name, path in fetched.items():
         _place(path, staging / STAGED / name, staging)
-    tell({"files": sorted(fetched)})
+    notify({"files": sorted(fetched)})
 
 
 def make_client(handle: Handle, staging: Path) -> HubClient:
@@ -87,7 +87,7 @@ def make_client(handle: Handle, staging: Path) -> HubClient:
         return _CLIENTS[handle.hub](handle, staging)
     except ModuleNotFoundError as error:
         detail = f"{error.name} is not installed; `pip install 'electra-serve[server]'` brings it"
-        raise FetchError(Failure(FailureKind.REFUSED, detail)) from error
+        raise FetchError(Failure(FailureKind.REJECTED, detail)) from error
 
 
 def _kaggle(handle: Handle, staging: Path) -> HubClient:

@@ -135,8 +135,8 @@ class Fetcher:
                 read_preset_folder(fetched.files, id_=handle.name, source=handle.hub, load_weights=True)
             except PresetError as error:
                 _empty(staging)
-                told = str(error).removeprefix(f"{fetched.files}: ").replace(f"{fetched.files}/", "")
-                raise PresetError(f"{pinned}: {told}") from error
+                reason = str(error).removeprefix(f"{fetched.files}: ").replace(f"{fetched.files}/", "")
+                raise PresetError(f"{pinned}: {reason}") from error
             records = record_files(fetched.files, fetched.names)
             fetched_at = datetime.now(UTC).isoformat(timespec="seconds")
             self._cache.publish(pinned, fetched.files, Manifest(str(pinned), fetched_at, fetched.client, records))
@@ -155,7 +155,7 @@ _SENTENCES: Final[Mapping[FailureKind, str]] = {
     FailureKind.BUSY: "{hub} has had too many requests ({detail}): try later, or set {token}",
     FailureKind.UNAVAILABLE: "{hub} cannot be reached or does not answer: {detail}",
     FailureKind.CORRUPT: "what came from {hub} is damaged: {detail}",
-    FailureKind.REFUSED: "{detail}",
+    FailureKind.REJECTED: "{detail}",
     FailureKind.CRASHED: "{detail}",
 }
 
@@ -169,8 +169,8 @@ def explain(handle: Handle, failure: Failure) -> str:
         'hf://org/repo: the Hugging Face hub must have it; HTTP 404'
     """
     sentence = _SENTENCES[failure.kind]
-    told = sentence.format(hub=PAGES[handle.hub], detail=failure.detail, token=TOKENS[handle.hub])
-    return f"{handle}: {told}"
+    reason = sentence.format(hub=PAGES[handle.hub], detail=failure.detail, token=TOKENS[handle.hub])
+    return f"{handle}: {reason}"
 
 
 def _check(fetched: Fetched) -> None:

@@ -88,7 +88,7 @@ def _fetch_weights(download: Download) -> dict[str, Path]:
     read = ", ".join(name for form in WEIGHT_FORMATS for name in (form.whole, form.index))
     raise FetchError(
         Failure(
-            FailureKind.REFUSED,
+            FailureKind.REJECTED,
             f"its weights must be one of {read}; it has none of them (pickles such as pytorch_model.bin and .keras "
             "archives are never read: they can run code)",
         )
@@ -108,9 +108,9 @@ def shards(index: Path, suffix: str) -> list[str]:
     names = sorted(set(_strings(weight_map if isinstance(weight_map, Mapping) else {})))
     wrong = [name for name in names if Path(name).name != name or "\\" in name or not name.endswith(suffix)]
     if wrong or not 1 <= len(names) <= MAX_SHARDS:
-        told = repr(wrong[0])[:80] if wrong else f"{len(names)} names"
+        named = repr(wrong[0])[:80] if wrong else f"{len(names)} names"
         rule = f"{index.name} must name 1 to {MAX_SHARDS} files *{suffix} right beside it"
-        raise FetchError(Failure(FailureKind.REFUSED, f"{rule}; it names {told}"))
+        raise FetchError(Failure(FailureKind.REJECTED, f"{rule}; it names {named}"))
     return names
 
 

@@ -128,7 +128,7 @@ class FetchProcess:
                 seen, seen_at = done, now
                 self._progress.update(str(handle), done, _total(staging / "report"))
             if done > self._limits.max_bytes:
-                raise FetchError(Failure(FailureKind.REFUSED, f"at most {self._limits.max_bytes} bytes are fetched"))
+                raise FetchError(Failure(FailureKind.REJECTED, f"at most {self._limits.max_bytes} bytes are fetched"))
             if now >= deadline:
                 raise FetchError(Failure(FailureKind.UNAVAILABLE, f"not done within {timeout_s:.0f} s"))
             if now - seen_at >= self._limits.stall_timeout_s:
@@ -154,17 +154,17 @@ def client_environment(staging: Path) -> dict[str, str]:
 
 
 def _read_report(report: Path, log: Path, staging: Path) -> Fetched:
-    """What the process told, which it may not have come to."""
-    told = {key: value for event in _events(report) for key, value in event.items()}
-    failure = told.get("failure")
+    """Returns the result that the process reported; raises the failure, or a crash if it reported nothing."""
+    reported = {key: value for event in _events(report) for key, value in event.items()}
+    failure = reported.get("failure")
     if isinstance(failure, dict):
         raise FetchError(Failure(**{**failure, "kind": FailureKind(failure["kind"])}))
-    names = told.get("files")
+    names = reported.get("files")
     if not isinstance(names, list):
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise FetchError(Failure(FailureKind.CRASHED, one_line(f"the client ended: {last}")))
     files = staging / STAGED if names else None
-    return Fetched(str(told["revision"]), str(told["client"]), files, tuple(names))
+    return Fetched(str(reported["revision"]), str(reported["client"]), files, tuple(names))
 
 
 def _total(report: Path) -> int | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from electra_serve.api.grpc.tensor import from_integers
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
 
 
 def tensor(values: Sequence[int] | Sequence[Sequence[int]]) -> pb.Tensor:

@@ -1,17 +1,23 @@
-"""What a request's message asks for."""
+"""Request messages to the service's types: every way in which fields, bytes and shapes can disagree."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from electra_serve.api.grpc.decode import OUTPUTS, count, to_input, to_outputs
+from electra_serve.api.grpc.decode import OUTPUTS, count, to_input, to_outputs, to_rows
 from electra_serve.api.grpc.parsing import parse
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request, tensor, tokens
+
+INT32, INT64, FLOAT32 = pb.DATA_TYPE_INT32, pb.DATA_TYPE_INT64, pb.DATA_TYPE_FLOAT32
+SIDE = st.integers(1, 5)
 
 
 def test_absent_segments_and_mask_are_none() -> None:
@@ -59,13 +65,13 @@ def test_a_request_without_input_is_malformed() -> None:
         ),
     ],
 )
-def test_an_unknown_field_is_refused_at_any_depth(message: pb.EncodeRequest) -> None:
+def test_an_unknown_field_is_rejected_at_any_depth(message: pb.EncodeRequest) -> None:
     with pytest.raises(MalformedRequest, match="received number 31"):
         to_input(message, 8)
 
 
 @pytest.mark.parametrize("field", ["token_ids", "segment_ids", "padding_mask"])
-def test_too_many_rows_are_refused_in_every_field(field: str) -> None:
+def test_too_many_rows_are_rejected_in_every_field(field: str) -> None:
     rows = {"token_ids": [tensor([1])], field: [tensor([1])] * 9}
     with pytest.raises(PayloadTooLarge) as caught:
         to_input(pb.EncodeRequest(tokens=pb.TokenInput(**rows)), 8)
@@ -105,7 +111,7 @@ def test_rows_survive_the_round_trip(rows: list[list[int]]) -> None:
 
 
 @given(ROWS, st.data())
-def test_a_damaged_message_is_taken_or_refused(rows: list[list[int]], data: st.DataObject) -> None:
+def test_a_damaged_message_is_taken_or_rejected(rows: list[list[int]], data: st.DataObject) -> None:
     sent = bytearray(request(*rows, outputs=[pb.OUTPUT_MEAN]).SerializeToString())
     for _ in range(data.draw(st.integers(1, 3))):
         sent[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
@@ -115,3 +121,69 @@ def test_a_damaged_message_is_taken_or_refused(rows: list[list[int]], data: st.D
         to_outputs(message.outputs)
     except (MalformedRequest, InvalidInput, PayloadTooLarge):
         pass
+
+
+@given(hnp.arrays(st.sampled_from([np.int32, np.int64]), st.one_of(st.tuples(SIDE), st.tuples(SIDE, SIDE))))
+def test_integers_survive_the_round_trip(array: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> None:
+    rows = to_rows([from_integers(array)], "token_ids", max_rows=5)
+    expected = array.reshape(-1, array.shape[-1])
+    assert [row.dtype for row in rows] == [array.dtype] * len(expected)
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_rows_of_a_transposed_array_keep_their_order() -> None:
+    transposed = np.array([[1, 2], [3, 4]], np.int32).T
+    assert [row.tolist() for row in to_rows([from_integers(transposed)], "token_ids", 2)] == [[1, 3], [2, 4]]
+
+
+def test_ranks_mix_and_rows_keep_their_order() -> None:
+    rows = to_rows([tensor([1, 2, 3]), tensor([[4, 5], [6, 7]]), tensor([8])], "token_ids", max_rows=4)
+    assert [row.tolist() for row in rows] == [[1, 2, 3], [4, 5], [6, 7], [8]]
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (pb.Tensor(shape=[1], data=b"1234"), "received DATA_TYPE_UNSPECIFIED"),
+        (pb.Tensor(dtype=FLOAT32, shape=[1], data=b"1234"), "received DATA_TYPE_FLOAT32"),
+        (pb.Tensor(dtype=99, shape=[1], data=b"1234"), "received 99"),  # type: ignore[arg-type]
+        (pb.Tensor(dtype=INT32, data=b"1234"), "1 or 2 dimensions; received 0"),
+        (pb.Tensor(dtype=INT32, shape=[1, 1, 1], data=b"1234"), "1 or 2 dimensions; received 3"),
+        (pb.Tensor(dtype=INT32, shape=[2**62, 0]), "at least 1; received shape [4611686018427387904, 0]"),
+        (pb.Tensor(dtype=INT32, shape=[-1], data=b"1234"), "at least 1; received shape [-1]"),
+        (pb.Tensor(dtype=INT32, shape=[-1, -1], data=b"1234"), "at least 1; received shape [-1, -1]"),
+        (pb.Tensor(dtype=INT32, shape=[2], data=b"1234"), "8 bytes for shape [2] of DATA_TYPE_INT32; received 4"),
+        (pb.Tensor(dtype=INT64, shape=[1], data=b"1234"), "8 bytes for shape [1] of DATA_TYPE_INT64; received 4"),
+        (pb.Tensor(dtype=INT32, shape=[1], data=b"12345"), "4 bytes for shape [1] of DATA_TYPE_INT32; received 5"),
+        (pb.Tensor(dtype=INT32, shape=[2**62, 2**62], data=b"1234"), "received 4"),
+        (pb.Tensor(dtype=INT32, shape=[2**62, 4]), "received 0"),
+    ],
+)
+def test_a_broken_tensor_is_rejected_and_named(broken: pb.Tensor, text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        to_rows([tensor([1]), broken], "segment_ids", max_rows=8)
+    assert text in caught.value.message
+    assert caught.value.field == "segment_ids[1]"
+
+
+def test_an_unknown_field_inside_a_tensor_is_rejected_and_named() -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        to_rows([pb.Tensor.FromString(tensor([1]).SerializeToString() + UNKNOWN_FIELD)], "token_ids", 8)
+    assert caught.value.field == "token_ids[0]"
+
+
+@pytest.mark.parametrize("tensors", [[tensor([1])] * 3, [tensor([[1], [2], [3]])], [tensor([[1], [2]]), tensor([3])]])
+def test_rows_are_counted_from_both_sides_of_the_bound(tensors: list[pb.Tensor]) -> None:
+    assert len(to_rows(tensors, "token_ids", max_rows=3)) == 3
+    with pytest.raises(PayloadTooLarge):
+        to_rows(tensors, "token_ids", max_rows=2)
+
+
+@given(st.integers(0, 4), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3), st.binary(max_size=64))
+def test_any_tensor_is_rows_or_rejected(dtype: int, shape: list[int], data: bytes) -> None:
+    message = pb.Tensor(dtype=dtype, shape=shape, data=data)  # type: ignore[arg-type]
+    try:
+        rows = to_rows([message], "token_ids", max_rows=4)
+    except (InvalidInput, PayloadTooLarge):
+        return
+    assert sum(row.nbytes for row in rows) == len(data)

@@ -29,7 +29,7 @@ def watch(running: Running, service: str) -> grpc.aio.UnaryStreamCall[Request, R
     return method(Request(service=service))
 
 
-async def told(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> int:
+async def next_status(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> int:
     """The next status."""
     async with asyncio.timeout(5):
         response = await watching.read()
@@ -54,19 +54,19 @@ async def test_an_unknown_service_is_not_found(running: Running) -> None:
 
 async def test_a_watch_tells_each_change_once_and_ends_with_the_server(running: Running) -> None:
     watching = watch(running, "")
-    assert await told(watching) == Response.NOT_SERVING
+    assert await next_status(watching) == Response.NOT_SERVING
     running.server.set_serving(False)
     await check(running, "")  # gives the watch its turn
     running.server.set_serving(True)
-    assert await told(watching) == Response.SERVING
+    assert await next_status(watching) == Response.SERVING
     async with asyncio.timeout(5):
         await running.server.stop(30)
-        assert await told(watching) == Response.NOT_SERVING
+        assert await next_status(watching) == Response.NOT_SERVING
         assert await watching.read() is grpc.aio.EOF
     assert await watching.code() is grpc.StatusCode.OK
 
 
 async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(running: Running) -> None:
     watching = watch(running, "other")
-    assert await told(watching) == Response.SERVICE_UNKNOWN
+    assert await next_status(watching) == Response.SERVICE_UNKNOWN
     assert not watching.done()

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from electra_serve.api.grpc.render import from_result, in_stream, join
-from electra_serve.api.grpc.tensor import from_floats, to_floats
 from electra_serve.errors import PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_floats, to_floats
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, RowOutput
 from tests.unit.api.grpc.fake_service import answer

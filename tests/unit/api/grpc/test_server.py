@@ -50,15 +50,15 @@ async def test_reflection_lists_and_describes_the_services(running: Running) -> 
     assert b"EncodeStream" in b"".join(described.file_descriptor_response.file_descriptor_proto)
 
 
-async def test_a_burst_is_taken_up_and_refused_with_a_word(running: Running) -> None:
+async def test_a_burst_is_taken_up_and_rejected_with_a_word(running: Running) -> None:
     """gRPC itself would cancel calls by chance once a thousand wait to be taken up."""
     running.service.full = Overloaded("full", retry_after_s=0.5)
     calls = [running.raw("/electra.v1.EncoderService/Encode", b"") for _ in range(BURST)]
     # The calls are on their way, and the event loop that would take them up is held.
     await asyncio.sleep(0)
     time.sleep(0.5)  # noqa: ASYNC251  # what it is about
-    refusals = await asyncio.gather(*calls, return_exceptions=True)
-    codes = Counter(refusal.code() for refusal in refusals if isinstance(refusal, grpc.aio.AioRpcError))
+    rejections = await asyncio.gather(*calls, return_exceptions=True)
+    codes = Counter(rejection.code() for rejection in rejections if isinstance(rejection, grpc.aio.AioRpcError))
     assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED: BURST}
 
 

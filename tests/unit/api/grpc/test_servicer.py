@@ -11,8 +11,8 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
-from electra_serve.api.grpc.tensor import to_floats
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import to_floats
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput
 from tests.unit.api.grpc.conftest import Running, observer
@@ -86,7 +86,7 @@ async def test_the_lesser_of_the_deadline_and_the_proxys_timeout_holds(
     assert least <= running.service.requests[0].timeout_s <= most
 
 
-async def test_a_call_is_refused_unread_where_there_is_no_room(running: Running) -> None:
+async def test_a_call_is_rejected_unread_where_there_is_no_room(running: Running) -> None:
     running.service.full = errors.Overloaded("full", retry_after_s=0.25)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.raw("/electra.v1.EncoderService/Encode", b"\xff")
@@ -192,7 +192,7 @@ async def test_an_overloaded_service_says_when_to_try_again(running: Running) ->
     assert metadata["grpc-retry-pushback-ms"] == "250"
 
 
-async def test_an_answer_over_the_limit_is_refused_with_advice(running: Running) -> None:
+async def test_an_answer_over_the_limit_is_rejected_with_advice(running: Running) -> None:
     status, text, metadata = await failure(running.stub.Encode(request([1] * 600)))
     assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert metadata["electra-error-code"] == "payload_too_large"
@@ -240,7 +240,7 @@ async def test_one_model_is_described(running: Running) -> None:
 
 
 @pytest.mark.parametrize("method", ["Encode", "ListModels", "GetModel"])
-async def test_every_method_refuses_what_it_does_not_know(running: Running, method: str) -> None:
+async def test_every_method_rejects_what_it_does_not_know(running: Running, method: str) -> None:
     status, _, metadata = await failure(running.raw(f"/{SERVICE_NAME}/{method}", UNKNOWN_FIELD))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
     assert metadata["electra-error-code"] == "malformed_request"

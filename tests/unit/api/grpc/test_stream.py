@@ -108,10 +108,10 @@ async def test_a_bad_request_does_not_end_the_stream(running: Running, data: byt
     )
     stream = method()
     await stream.write(data)
-    refused = await read(stream)
+    rejected = await read(stream)
     await stream.write(item("good", [1]).SerializeToString())
     answered = await read(stream)
-    assert (refused.WhichOneof("result"), refused.request_id, refused.error.code) == ("error", request_id, slug)
+    assert (rejected.WhichOneof("result"), rejected.request_id, rejected.error.code) == ("error", request_id, slug)
     assert answered.response.request_id == "good"
 
 
@@ -147,15 +147,15 @@ async def test_an_answer_over_the_limit_does_not_end_the_stream(running: Running
     assert (await read(stream)).request_id == "b"
 
 
-async def test_an_id_in_flight_is_refused_and_free_again_after_its_answer(running: Running) -> None:
+async def test_an_id_in_flight_is_rejected_and_free_again_after_its_answer(running: Running) -> None:
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
     await running.service.until(begun(1))
     await stream.write(item("a", [1]))
-    refused = await read(stream)
-    assert (refused.request_id, refused.error.code, refused.error.field) == ("", "malformed_request", "request_id")
-    assert refused.error.message == "request_id must differ from those in flight; received a again"
+    rejected = await read(stream)
+    assert (rejected.request_id, rejected.error.code, rejected.error.field) == ("", "malformed_request", "request_id")
+    assert rejected.error.message == "request_id must differ from those in flight; received a again"
     gates.open(1)
     assert (await read(stream)).request_id == "a"
     await stream.write(item("a", [1]))
@@ -192,20 +192,20 @@ async def requests(count: int) -> AsyncIterator[bytes]:
         yield item(f"r{i}", [i]).SerializeToString()
 
 
-async def answer_at_once(message: pb.EncodeRequest, seen: RequestRecord) -> Parts:
+async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
-async def test_a_caller_that_does_not_read_is_given_up_and_what_it_holds_let_go() -> None:
+async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go() -> None:
     held = [asyncio.Event() for _ in range(3)]
 
-    async def encode(message: pb.EncodeRequest, seen: RequestRecord) -> Parts:
+    async def encode(message: pb.EncodeRequest, record: RequestRecord) -> Parts:
         try:
             if message.request_id != "r0":
                 await asyncio.Event().wait()
         finally:
             held[int(message.request_id[1:])].set()
-        return await answer_at_once(message, seen)
+        return await answer_at_once(message, record)
 
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()

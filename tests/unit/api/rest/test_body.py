@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import contextlib
+
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from electra_serve.api.rest.body import SlowBody, parse_json, read_body
+from electra_serve.api.rest.body import MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
 from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
-from tests.unit.api.rest.refusals import refusal
+from tests.unit.api.rest.rejections import rejection
 
 JSON = Headers({"content-type": "application/json"})
 LIMIT = RestSettings(max_body_bytes=8)
+MAX_SEQUENCES = 4
+MAX_LISTS = 3 * (MAX_SEQUENCES + 1) + 1
 
 
 async def test_chunks_are_joined() -> None:
@@ -27,7 +32,7 @@ async def test_a_body_of_exactly_the_limit_is_read(chunks: tuple[bytes, ...]) ->
 
 
 @pytest.mark.parametrize("chunks", [(b"123456789",), (b"12345678", b"9")])
-async def test_a_byte_more_is_refused_as_soon_as_it_is_there(chunks: tuple[bytes, ...]) -> None:
+async def test_a_byte_more_is_rejected_as_soon_as_it_is_there(chunks: tuple[bytes, ...]) -> None:
     wire = Wire(*(body_message(chunk, more=True) for chunk in chunks))
     with pytest.raises(PayloadTooLarge, match="at most 8 bytes; received more"):
         await read_body(JSON, wire.receive, LIMIT)
@@ -56,21 +61,21 @@ async def test_json_is_taken(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "text/plain", "application/jsonl", "application/x-www-form-urlencoded"])
-async def test_other_content_types_are_refused(value: str | None) -> None:
+async def test_other_content_types_are_rejected(value: str | None) -> None:
     headers = Headers({} if value is None else {"content-type": value})
     with pytest.raises(MalformedRequest, match="content-type must be application/json") as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-type"
 
 
-async def test_compressed_bodies_are_refused() -> None:
+async def test_compressed_bodies_are_rejected() -> None:
     headers = Headers({"content-type": "application/json", "content-encoding": "gzip"})
     with pytest.raises(MalformedRequest) as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-encoding"
 
 
-async def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
+async def test_a_body_that_does_not_end_in_time_is_rejected() -> None:
     wire = Wire(body_message(b"[1,", more=True))
     with pytest.raises(SlowBody, match=r"within 0\.001 s"):
         await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.001))
@@ -100,17 +105,59 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
         b'{"a":' * 2000 + b"1" + b"}" * 2000,
     ],
 )
-def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
+def test_what_is_not_strict_json_is_rejected(body: bytes) -> None:
     with pytest.raises(MalformedRequest, match=r"JSON in UTF-8; it stops being so at character \d+$"):
         parse_json(body)
 
 
 @given(st.binary())
 def test_any_bytes_are_json_or_malformed(body: bytes) -> None:
-    error = refusal(lambda: parse_json(body))
+    error = rejection(lambda: parse_json(body))
     assert error is None or (type(error) is MalformedRequest and len(error.message) < 100)
 
 
 def test_integers_beyond_64_bits_are_floats() -> None:
     assert parse_json(b"[18446744073709551615,18446744073709551616]") == [2**64 - 1, float(2**64)]
     assert type(parse_json(b"1180591620717411303424")) is float
+
+
+def test_the_largest_request_passes() -> None:
+    rows = [[1, 2]] * MAX_SEQUENCES
+    body = {"token_ids": rows, "segment_ids": rows, "padding_mask": rows, "outputs": ["cls_output"]}
+    reject_bulk(orjson.dumps(body), MAX_SEQUENCES)
+    pairs = {"text": [["a", "b"]] * MAX_SEQUENCES, "outputs": []}
+    reject_bulk(orjson.dumps(pairs), MAX_SEQUENCES)
+
+
+def test_lists_from_both_sides() -> None:
+    reject_bulk(b"[]," * MAX_LISTS, MAX_SEQUENCES)
+    with pytest.raises(PayloadTooLarge, match="4 sequences, 16 lists in all"):
+        reject_bulk(b"[]," * (MAX_LISTS + 1), MAX_SEQUENCES)
+
+
+def test_deep_lists_are_no_request() -> None:
+    with pytest.raises(MalformedRequest, match="two deep"):
+        reject_bulk(b"[" * 100_000, MAX_SEQUENCES)
+
+
+@pytest.mark.parametrize("piece", [b"{", b'"k":1,'])
+def test_members_from_both_sides(piece: bytes) -> None:
+    reject_bulk(piece * MAX_KEYS, MAX_SEQUENCES)
+    with pytest.raises(MalformedRequest, match="at most 64 members"):
+        reject_bulk(piece * (MAX_KEYS + 1), MAX_SEQUENCES)
+
+
+@given(st.text(alphabet='[{:\\"a\n', max_size=400))
+def test_what_stands_in_strings_does_not_count(text: str) -> None:
+    reject_bulk(orjson.dumps({"text": [text, [text, text]]}), MAX_SEQUENCES)
+
+
+@given(st.binary(max_size=300) | st.text(alphabet='[]{}:\\",', max_size=300).map(str.encode))
+def test_only_bodies_with_many_brackets_or_colons_are_rejected(body: bytes) -> None:
+    few = body.count(b"[") <= MAX_LISTS and body.count(b"{") <= MAX_KEYS and body.count(b":") <= MAX_KEYS
+    with contextlib.nullcontext() if few else contextlib.suppress(MalformedRequest, PayloadTooLarge):
+        reject_bulk(body, MAX_SEQUENCES)
+
+
+def test_a_string_that_never_ends_is_passed_over_once() -> None:
+    reject_bulk(b'"' + b'\\"[' * 100_000, MAX_SEQUENCES)

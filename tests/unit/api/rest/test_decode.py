@@ -8,14 +8,14 @@ from electra_serve.api.rest.decode import Sender, decode
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
 from electra_serve.serving.service import Priority
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
-from tests.unit.api.rest.refusals import refusal
+from tests.unit.api.rest.rejections import rejection
 from tests.unit.api.rest.strategies import json_values
 
 FIELDS = ("model", "token_ids", "segment_ids", "padding_mask", "text", "outputs", "encoding_format", "truncate")
 MAX_SEQUENCES = 8
 
 
-def refused(payload: object) -> ServiceError:
+def rejected(payload: object) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
         decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     return caught.value
@@ -64,11 +64,11 @@ def test_segments_and_mask_stay_absent() -> None:
 
 @pytest.mark.parametrize("payload", [None, 1, "x", [], [{"text": "a"}], True])
 def test_the_body_must_be_an_object(payload: object) -> None:
-    assert type(refused(payload)) is MalformedRequest
+    assert type(rejected(payload)) is MalformedRequest
 
 
-def test_unknown_fields_are_refused_and_not_repeated() -> None:
-    error = refused({"text": "a", "tokens_ids": [[1]]})
+def test_unknown_fields_are_rejected_and_not_repeated() -> None:
+    error = rejected({"text": "a", "tokens_ids": [[1]]})
     assert type(error) is MalformedRequest
     assert "tokens_ids" not in error.message
     assert all(field in error.message for field in FIELDS)
@@ -76,14 +76,14 @@ def test_unknown_fields_are_refused_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("payload", [{}, {"token_ids": None}, {"text": None}, {"text": "a", "token_ids": [[1]]}])
 def test_exactly_one_input_is_needed(payload: object) -> None:
-    error = refused(payload)
+    error = rejected(payload)
     assert type(error) is MalformedRequest
     assert "exactly one of token_ids and text" in error.message
 
 
 @pytest.mark.parametrize("field", ["segment_ids", "padding_mask"])
 def test_segments_and_mask_do_not_go_with_text(field: str) -> None:
-    assert type(refused({"text": "a", field: [[1]]})) is MalformedRequest
+    assert type(rejected({"text": "a", field: [[1]]})) is MalformedRequest
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_segments_and_mask_do_not_go_with_text(field: str) -> None:
     ],
 )
 def test_a_field_of_the_wrong_type_is_malformed(field: str, value: object) -> None:
-    error = refused({"token_ids": [[1]]} | {field: value})
+    error = rejected({"token_ids": [[1]]} | {field: value})
     assert type(error) is MalformedRequest
     assert error.field == field
 
@@ -120,7 +120,7 @@ def test_a_field_of_the_wrong_type_is_malformed(field: str, value: object) -> No
     ],
 )
 def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid: str) -> None:
-    error = refused({"text": "a", field: value})
+    error = rejected({"text": "a", field: value})
     assert type(error) is InvalidInput
     assert error.field == field
     assert valid in error.message
@@ -128,17 +128,17 @@ def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid:
 
 
 @given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
-def test_any_json_is_a_request_or_refused_in_few_words(payload: object) -> None:
-    error = refusal(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200))
+def test_any_json_is_a_request_or_rejected_in_few_words(payload: object) -> None:
+    error = rejection(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200))
     assert error is None or (
         type(error) in {MalformedRequest, InvalidInput, PayloadTooLarge} and len(error.message) < 200
     )
 
 
 @pytest.mark.parametrize("field", ["token_ids", "segment_ids", "padding_mask", "text"])
-def test_too_many_rows_are_refused_before_any_is_looked_at(field: str) -> None:
+def test_too_many_rows_are_rejected_before_any_is_looked_at(field: str) -> None:
     payload = {"token_ids": [[1]]} if field in {"segment_ids", "padding_mask"} else {}
-    error = refused(payload | {field: [None] * (MAX_SEQUENCES + 1)})
+    error = rejected(payload | {field: [None] * (MAX_SEQUENCES + 1)})
     assert isinstance(error, PayloadTooLarge)
     assert error.field == field
-    assert not isinstance(refused(payload | {field: [None] * MAX_SEQUENCES}), PayloadTooLarge)
+    assert not isinstance(rejected(payload | {field: [None] * MAX_SEQUENCES}), PayloadTooLarge)

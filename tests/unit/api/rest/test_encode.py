@@ -59,7 +59,7 @@ async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, res
     assert (request.client, request.priority, request.timeout_s) == ("192.0.2.7", Priority.LOW, 0.25)
 
 
-async def test_a_request_is_refused_unread_where_there_is_no_room(rest: Rest) -> None:
+async def test_a_request_is_rejected_unread_where_there_is_no_room(rest: Rest) -> None:
     rest.service.full = errors.Overloaded("full", retry_after_s=1.5)
     wire = Wire()  # with no body to read: whoever tries waits for ever
     async with asyncio.timeout(5):
@@ -106,7 +106,7 @@ async def test_the_request_id_comes_back(client: httpx.AsyncClient) -> None:
         (b'{"text":"a","encoding_format":"' + SECRET.encode() + b'"}', 422, "invalid_input"),
     ],
 )
-async def test_bad_bodies_are_refused_and_not_repeated(
+async def test_bad_bodies_are_rejected_and_not_repeated(
     client: httpx.AsyncClient, rest: Rest, body: bytes, status: int, code: str
 ) -> None:
     response = await post(client, body)
@@ -119,7 +119,7 @@ async def test_bad_bodies_are_refused_and_not_repeated(
 
 @given(st.binary() | json_values.map(orjson.dumps) | json_values.map(lambda ids: orjson.dumps({"token_ids": ids})))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-async def test_any_body_is_answered_or_refused(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_any_body_is_answered_or_rejected(client: httpx.AsyncClient, body: bytes) -> None:
     response = await post(client, body)
     assert response.status_code in {200, 400, 422}
     assert len(response.content) < 500 or response.status_code == 200
@@ -128,7 +128,7 @@ async def test_any_body_is_answered_or_refused(client: httpx.AsyncClient, body: 
 @pytest.mark.parametrize(
     "headers", [{"content-type": "text/plain"}, {"content-type": "application/json", "content-encoding": "br"}]
 )
-async def test_bodies_that_are_not_plain_json_are_refused(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_bodies_that_are_not_plain_json_are_rejected(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     response = await client.post("/v1/encode", content=b'{"text":"a"}', headers=headers)
     assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
 

@@ -104,4 +104,4 @@ def test_only_what_makes_a_connection_useless_closes_it() -> None:
 
 def test_only_missing_credentials_are_challenged() -> None:
     challenged = {cls: problem_response(cls("x"), "r").headers.get("www-authenticate") for cls in PROBLEM_TYPES}
-    assert {cls: told for cls, told in challenged.items() if told} == {errors.Unauthenticated: "Bearer"}
+    assert {cls: challenge for cls, challenge in challenged.items() if challenge} == {errors.Unauthenticated: "Bearer"}

@@ -127,7 +127,7 @@ async def test_the_next_head_has_its_time_from_its_first_byte_on() -> None:
         assert await connection.closed()
 
 
-async def test_a_head_that_is_too_long_is_refused_in_the_common_form() -> None:
+async def test_a_head_that_is_too_long_is_rejected_in_the_common_form() -> None:
     async with serve(max_head_bytes=1000) as server:
         fits = LIVEZ[:-2] + b"x: " + b"a" * (1000 - len(LIVEZ) - 5) + b"\r\n\r\n"
         assert (await (await server.connect()).ask(fits))[0] == 200
@@ -170,7 +170,7 @@ async def test_a_head_that_begins_in_the_piece_of_another_request_counts_alone()
 @pytest.mark.parametrize(
     "request_", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"EVIL \x1b[31m\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
 )
-async def test_what_is_no_http_is_refused_in_the_common_form_and_not_repeated(request_: bytes) -> None:
+async def test_what_is_no_http_is_rejected_in_the_common_form_and_not_repeated(request_: bytes) -> None:
     async with serve() as server:
         connection = await server.connect()
         status, headers, body = await connection.ask(request_)
@@ -210,7 +210,7 @@ async def test_pipelined_requests_are_bounded_from_both_sides() -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 4])
-async def test_what_is_no_http_is_refused_after_the_answers_to_what_is_ahead(ahead: int) -> None:
+async def test_what_is_no_http_is_rejected_after_the_answers_to_what_is_ahead(ahead: int) -> None:
     async with serve() as server:
         connection = await server.connect()
         connection.writer.write((ENCODE % len(IDS) + IDS) * ahead + b"no http\r\n\r\n")
@@ -222,7 +222,7 @@ BAD_BODY = CHUNKED + b"no length\r\n"
 
 
 @pytest.mark.parametrize(("behind", "status"), [(b"no http\r\n\r\n", 400), (LONG, 431), (BAD_BODY, 400)])
-async def test_a_refusal_waits_for_the_request_at_work(behind: bytes, status: int) -> None:
+async def test_a_rejection_waits_for_the_request_at_work(behind: bytes, status: int) -> None:
     async with serve(max_head_bytes=1000) as server:
         connection = await server.busy()
         connection.writer.write(behind)
@@ -237,7 +237,7 @@ BROKEN_LATE = CHUNKED + b"%x\r\n%s\r\n" % (100_000, b" " * 100_000) + b"no lengt
 
 
 @pytest.mark.parametrize("behind", [b"no http\r\n\r\n", BROKEN_LATE])
-async def test_a_client_that_leaves_behind_a_refusal_is_noticed(behind: bytes) -> None:
+async def test_a_client_that_leaves_behind_a_rejection_is_noticed(behind: bytes) -> None:
     async with serve() as server:
         connection = await server.busy()
         connection.writer.write(behind)
@@ -245,7 +245,7 @@ async def test_a_client_that_leaves_behind_a_refusal_is_noticed(behind: bytes) -
         await server.until(lambda: server.rest.service.cancelled == 1)
 
 
-async def test_a_broken_body_is_refused_once() -> None:
+async def test_a_broken_body_is_rejected_once() -> None:
     async with serve() as server:
         connection = await server.connect()
         connection.writer.write(BAD_BODY)
@@ -338,7 +338,7 @@ async def test_far_too_many_newcomers_are_not_heard() -> None:
         assert len(newcomers) > MAX_SURPLUS
 
 
-async def test_a_client_that_does_not_read_its_last_answer_is_given_up() -> None:
+async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:
     async with serve(send_timeout_s=SOON_S) as server:
         connection = await server.connect()
         sock = connection.writer.get_extra_info("socket")

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, pieces, render
+from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, JsonChunks, json_response, pieces, render
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
+from tests.unit.api.rest.asgi import Wire, http_scope
+from tests.unit.api.rest.fake_service import READY_MODEL
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = hnp.arrays(np.float32, 3, elements=finite)
@@ -134,3 +136,17 @@ async def test_the_event_loop_runs_while_a_large_answer_is_written() -> None:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 1
+
+
+@pytest.mark.parametrize("chunks", [[b"{}"], [b'{"a"', b":", b"1}"]])
+async def test_chunks_follow_one_another_under_one_length(chunks: list[bytes]) -> None:
+    wire = Wire()
+    await wire.run(JsonChunks(chunks, send_timeout_s=5), http_scope())
+    assert wire.status == 200
+    assert wire.headers == {"content-length": str(len(b"".join(chunks))), "content-type": "application/json"}
+    assert [message["body"] for message in wire.sent[1:]] == chunks
+    assert [message["more_body"] for message in wire.sent[1:]] == [True] * (len(chunks) - 1) + [False]
+
+
+def test_dataclasses_and_enums_are_json() -> None:
+    assert b'"state":"ready"' in json_response(READY_MODEL).body

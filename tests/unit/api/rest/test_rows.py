@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.errors import InvalidInput, MalformedRequest
-from tests.unit.api.rest.refusals import refusal
+from tests.unit.api.rest.rejections import rejection
 from tests.unit.api.rest.strategies import json_values
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -22,8 +22,8 @@ def test_ids_come_through_as_they_are(rows: list[list[int]]) -> None:
 
 
 @given(json_values)
-def test_any_json_is_ids_or_refused_in_few_words(value: object) -> None:
-    error = refusal(lambda: id_rows(value, "token_ids"))
+def test_any_json_is_ids_or_rejected_in_few_words(value: object) -> None:
+    error = rejection(lambda: id_rows(value, "token_ids"))
     if error is not None:
         assert type(error) in {MalformedRequest, InvalidInput}
         assert (error.field or "").startswith("token_ids")
@@ -94,6 +94,6 @@ def test_each_text_must_be_a_string_or_a_pair(entry: object) -> None:
 
 
 @given(json_values)
-def test_any_json_is_texts_or_refused_in_few_words(value: object) -> None:
-    error = refusal(lambda: text_rows(value, "text"))
+def test_any_json_is_texts_or_rejected_in_few_words(value: object) -> None:
+    error = rejection(lambda: text_rows(value, "text"))
     assert error is None or (type(error) is MalformedRequest and len(error.message) < 160)

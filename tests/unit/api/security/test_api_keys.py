@@ -64,10 +64,10 @@ def test_each_key_is_its_clients(keys: Keys) -> None:
     "candidate", [None, "", SHOP[:-1], SHOP + "x", SHOP.upper(), f"shop:{SHOP}", "\udcff", "ü" * 20, "x" * 100_000]
 )
 def test_anything_else_is_no_key_and_is_not_repeated(keys: Keys, candidate: str | None) -> None:
-    with pytest.raises(Unauthenticated) as refusal:
+    with pytest.raises(Unauthenticated) as rejection:
         keys.ring.client_of(candidate)
-    assert "shop" not in str(refusal.value)
-    assert len(str(refusal.value)) < 100
+    assert "shop" not in str(rejection.value)
+    assert len(str(rejection.value)) < 100
 
 
 def test_comments_blank_lines_and_space_do_not_count(keys: Keys) -> None:
@@ -99,18 +99,18 @@ def test_the_shortest_key_from_both_sides(keys: Keys) -> None:
 )
 def test_a_bad_file_is_one_line_without_a_key(keys: Keys, text: str, message: str) -> None:
     keys.write(text)
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as rejection:
         keys.open()
-    assert message in str(refusal.value)
-    assert SHOP not in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(rejection.value)
+    assert SHOP not in str(rejection.value)
+    assert "\n" not in str(rejection.value)
 
 
 def test_bytes_that_are_no_text_are_not_repeated(keys: Keys) -> None:
     keys.path.write_bytes(b"secret-0123456789\xff")
-    with pytest.raises(SettingsError, match="not UTF-8") as refusal:
+    with pytest.raises(SettingsError, match="not UTF-8") as rejection:
         keys.open()
-    assert refusal.value.__cause__ is None
+    assert rejection.value.__cause__ is None
 
 
 def test_a_file_that_is_not_there_is_an_error_at_start(keys: Keys) -> None:
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_is_an_error_at_start(keys: Keys) -> None:
         keys.open()
 
 
-def test_a_file_that_anyone_may_write_to_is_refused(keys: Keys) -> None:
+def test_a_file_that_anyone_may_write_to_is_rejected(keys: Keys) -> None:
     keys.path.chmod(0o660)
     keys.open()
     keys.path.chmod(0o662)

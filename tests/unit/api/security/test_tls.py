@@ -242,12 +242,12 @@ def test_files_that_will_not_do_are_one_line(tmp_path: Path, spoiled: str, conte
         (tmp_path / spoiled).unlink()
     else:
         (tmp_path / spoiled).write_bytes(content)
-    with pytest.raises(SettingsError, match=message) as refusal:
+    with pytest.raises(SettingsError, match=message) as rejection:
         ServerTls(files, log())
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(rejection.value)
 
 
-def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_is_rejected(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, _ = authority.issue("server", HOST)
     _, key = authority.issue("other", HOST)

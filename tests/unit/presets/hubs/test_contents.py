@@ -57,7 +57,7 @@ def test_a_whole_file_is_taken(tmp_path: Path, name: str, content: bytes) -> Non
         ("model.safetensors", (3).to_bytes(8, "little") + b"[1]", "it has no such header"),
     ],
 )
-def test_a_spoiled_file_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_a_spoiled_file_is_rejected(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(PresetError, match=says):
         check_content(tmp_path / "file", name)

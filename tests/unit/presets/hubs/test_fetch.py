@@ -40,22 +40,22 @@ class FakeClient:
 
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_files_end_up_staged_wherever_the_client_had_them(tmp_path: Path, elsewhere: bool) -> None:
-    told: list[Mapping[str, object]] = []
+    events: list[Mapping[str, object]] = []
     client = FakeClient(GOLDEN / "below", None if elsewhere else tmp_path)
     (tmp_path / STAGED).mkdir()
     (tmp_path / STAGED / "left.json").write_text("of an earlier attempt")
-    fetch(client, tmp_path, "1", told.append)
-    assert told == [{"revision": "2", "client": "fake 1", "total_bytes": 42}, {"files": NAMES}]
+    fetch(client, tmp_path, "1", events.append)
+    assert events == [{"revision": "2", "client": "fake 1", "total_bytes": 42}, {"files": NAMES}]
     staged = tmp_path / STAGED
     assert sorted(path.name for path in staged.iterdir()) == NAMES
     assert all((staged / name).read_bytes() == (GOLDEN / "below" / name).read_bytes() for name in NAMES)
 
 
 def test_a_revision_that_is_there_is_not_fetched(tmp_path: Path) -> None:
-    told: list[Mapping[str, object]] = []
+    events: list[Mapping[str, object]] = []
     client = FakeClient(GOLDEN / "below")
-    fetch(client, tmp_path, "2", told.append)
-    assert told[-1] == {"files": []}
+    fetch(client, tmp_path, "2", events.append)
+    assert events[-1] == {"files": []}
     assert client.asked == []
 
 

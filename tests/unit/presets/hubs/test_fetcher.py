@@ -126,7 +126,7 @@ def test_a_busy_hub_is_waited_for_as_it_asks_within_reason(cache: PresetCache, a
 
 
 @pytest.mark.parametrize(
-    "kind", [FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.REFUSED, FailureKind.CRASHED]
+    "kind", [FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.REJECTED, FailureKind.CRASHED]
 )
 def test_what_another_attempt_cannot_mend_is_told_at_once(cache: PresetCache, kind: FailureKind) -> None:
     attempt = FakeAttempt(fail(kind))
@@ -172,7 +172,7 @@ def test_two_that_fetch_the_same_fetch_it_once(cache: PresetCache) -> None:
     assert idle.timeouts_s == []
 
 
-def test_one_that_waits_for_another_gives_up_in_time(cache: PresetCache) -> None:
+def test_one_that_waits_for_another_fails_in_time(cache: PresetCache) -> None:
     with (
         cache.staging(HANDLE, 1.0),
         pytest.raises(PresetError, match=r"another process has been fetching it for 0\.01 s"),

@@ -68,7 +68,7 @@ def test_each_format_is_fetched_whole_and_nothing_else(
     ("files", "kind", "says"),
     [
         ({}, FailureKind.NOT_FOUND, "it has no config.json"),
-        ({"config.json": "{}", "pytorch_model.bin": "p"}, FailureKind.REFUSED, "can run code"),
+        ({"config.json": "{}", "pytorch_model.bin": "p"}, FailureKind.REJECTED, "can run code"),
         ({"config.json": "{}", "model.weights.json": index("a.weights.h5")}, FailureKind.NOT_FOUND, "no a.weights.h5"),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_is_missing_is_named(tmp_path: Path, files: Mapping[str, str], kind
     "name",
     ["../a.weights.h5", "/etc/a.weights.h5", "a/b.weights.h5", "..\\a.weights.h5", "a.keras", "", None, 3, {"a": 1}],
 )
-def test_a_shard_that_climbs_or_is_none_is_refused(tmp_path: Path, name: object) -> None:
+def test_a_shard_that_climbs_or_is_none_is_rejected(tmp_path: Path, name: object) -> None:
     repository = FakeRepository(tmp_path, {"config.json": "{}", "model.weights.json": index(name)})
     with pytest.raises(FetchError, match="right beside it"):
         fetch_files(repository.download)
@@ -91,7 +91,7 @@ def test_a_shard_that_climbs_or_is_none_is_refused(tmp_path: Path, name: object)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "{}", '{"weight_map": []}', index()])
-def test_what_is_no_index_is_refused(tmp_path: Path, content: str) -> None:
+def test_what_is_no_index_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(FetchError):
         shards(tmp_path / "index.json", ".weights.h5")

@@ -54,7 +54,7 @@ def test_a_handle_is_read_and_written_the_same(text: str, handle: Handle, pinned
         f"hf://google/{'x' * 400}",
     ],
 )
-def test_what_is_not_well_formed_is_refused(text: str) -> None:
+def test_what_is_not_well_formed_is_rejected(text: str) -> None:
     with pytest.raises(PresetError, match=r"must be kaggle://org/model/keras/variant\[/version\] or hf://org/repo"):
         parse_handle(text)
 

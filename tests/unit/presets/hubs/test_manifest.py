@@ -61,7 +61,7 @@ def flip(folder: Path) -> None:
     ],
     ids=["byte", "size", "missing", "added", "link"],
 )
-def test_a_changed_folder_is_refused(folder: Path, change: Callable[[Path], object], says: str) -> None:
+def test_a_changed_folder_is_rejected(folder: Path, change: Callable[[Path], object], says: str) -> None:
     change(folder)
     with pytest.raises(PresetError) as caught:
         verify(folder)
@@ -79,13 +79,13 @@ def test_a_changed_folder_is_refused(folder: Path, change: Callable[[Path], obje
         {"format": 1, "files": {}},
     ],
 )
-def test_a_malformed_manifest_is_refused(folder: Path, content: object) -> None:
+def test_a_malformed_manifest_is_rejected(folder: Path, content: object) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(content))
     with pytest.raises(PresetError, match="must be"):
         verify(folder)
 
 
-def test_a_folder_without_a_manifest_is_refused(folder: Path) -> None:
+def test_a_folder_without_a_manifest_is_rejected(folder: Path) -> None:
     (folder / MANIFEST_FILE).unlink()
     with pytest.raises(PresetError, match=MANIFEST_FILE):
         verify(folder)

@@ -21,9 +21,9 @@ from starlette.responses import Response
 
 from electra_serve.api.rest.admin.model_settings import changed_model, new_model
 from electra_serve.api.rest.body import parse_json, read_body
-from electra_serve.api.rest.caller import caller_of
+from electra_serve.api.rest.headers import caller_of
 from electra_serve.api.rest.middleware import request_id
-from electra_serve.api.rest.respond import json_response
+from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.errors import InternalError, ServiceError
@@ -77,7 +77,7 @@ class Administration(Protocol):
 
 
 @dataclass(slots=True)
-class _Seen:
+class _AdminRecord:
     """What becomes known of a request, for the log."""
 
     client: str = ""
@@ -119,8 +119,8 @@ class AdminEndpoints:
     async def list_batches(self, request: Request) -> Response:
         """The last batches of every model."""
         with self._watch(request, f"GET {BATCHES_PATH}"):
-            told = self._administration.batches().items()
-            return json_response({"models": [{"model": name, "batches": batches} for name, batches in told]})
+            models = self._administration.batches().items()
+            return json_response({"models": [{"model": name, "batches": batches} for name, batches in models]})
 
     async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model under a new name; raises a `ServiceError`."""
@@ -157,9 +157,9 @@ class AdminEndpoints:
         return answer
 
     @contextmanager
-    def _watch(self, request: Request, method: str, model: str = "") -> Iterator[_Seen]:
+    def _watch(self, request: Request, method: str, model: str = "") -> Iterator[_AdminRecord]:
         """Lets in who may ask, and tells the log who asked what and what came of it."""
-        record, code = _Seen(model=model), InternalError.code
+        record, code = _AdminRecord(model=model), InternalError.code
         try:
             record.client = caller_of(request, self._authenticator)
             yield record
@@ -168,8 +168,8 @@ class AdminEndpoints:
             code = error.code
             raise
         finally:
-            told = {"method": method, "model": record.model, "client": record.client, "code": code}
-            self._log.info("admin request", request_id=request_id(request.scope), **told)
+            fields = {"method": method, "model": record.model, "client": record.client, "code": code}
+            self._log.info("admin request", request_id=request_id(request.scope), **fields)
 
 
 def _has_body(request: Request) -> bool:

@@ -41,13 +41,13 @@ class FakeAdministration:
 
     Attributes:
         asked: Each change, with the settings or the name that it came with.
-        refusal: Raised instead of beginning.
+        rejection: Raised instead of beginning.
         failure: What changes come to.
         gate: Changes wait for it.
     """
 
     asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
-    refusal: ServiceError | None = None
+    rejection: ServiceError | None = None
     failure: ServiceError | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -82,8 +82,8 @@ class FakeAdministration:
         return self._begin("unload", name)
 
     def _begin(self, change: str, what: ModelSettings | str) -> Operation:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.rejection is not None:
+            raise self.rejection
         self.asked.append((change, what))
 
         async def work() -> ServiceError | None:
@@ -186,7 +186,7 @@ async def test_a_change_that_comes_to_nothing_says_why(client: httpx.AsyncClient
 
 
 async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, admin: Admin) -> None:
-    admin.fake.refusal = Conflict("model one has another change under way: reload")
+    admin.fake.rejection = Conflict("model one has another change under way: reload")
     answer = await client.delete(f"{MODELS}/one")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
@@ -203,7 +203,7 @@ async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, a
         ({"preset": "a", "name": "a\nb"}, 422, "name must be 1 to 128 printable"),
     ],
 )
-async def test_settings_that_are_none_are_refused(
+async def test_settings_that_are_none_are_rejected(
     client: httpx.AsyncClient, admin: Admin, body: object, status: int, said: str
 ) -> None:
     answer = await client.post(MODELS, json=body)

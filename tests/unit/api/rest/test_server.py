@@ -1,4 +1,4 @@
-"""A port from its first moment to its last."""
+"""An HTTP port from binding to the end."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import httpx
 import pytest
 
 from electra_serve.api.rest.base_app import bare_app
-from electra_serve.api.rest.port import HttpListener
-from electra_serve.api.rest.server import HttpServer
+from electra_serve.api.rest.server import HttpListener, HttpServer
 from electra_serve.errors import StartupError
 from electra_serve.settings.schema import RestSettings
 
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 
 
-def make_port(port: int = 0) -> HttpListener:
+def make_listener(port: int = 0) -> HttpListener:
     return HttpListener("admin", HttpServer(bare_app("Nothing."), RestSettings()), host="127.0.0.1", port=port)
 
 
 async def test_it_answers_from_when_it_serves_to_when_it_stops() -> None:
-    port = make_port()
-    number = port.listen()
-    serving = port.serve()
+    listener = make_listener()
+    number = listener.listen()
+    serving = listener.serve()
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{number}/openapi.json")
         assert answer.status_code == 200
-        await port.stop()
+        await listener.stop()
         assert serving.done()
         with pytest.raises(httpx.TransportError):
             await client.get(f"http://127.0.0.1:{number}/openapi.json")
@@ -37,23 +36,23 @@ async def test_it_answers_from_when_it_serves_to_when_it_stops() -> None:
 async def test_a_port_that_is_taken_is_told_by_its_name() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, pytest.raises(StartupError, match="admin cannot listen on"):
-        make_port(taken.getsockname()[1]).listen()
+        make_listener(taken.getsockname()[1]).listen()
 
 
 async def test_a_stop_waits_no_longer_than_it_may() -> None:
-    port = make_port()
-    number = port.listen()
-    serving = port.serve()
+    listener = make_listener()
+    number = listener.listen()
+    serving = listener.serve()
     _, writer = await asyncio.open_connection("127.0.0.1", number)
     writer.write(HALF_A_HEAD)
     await writer.drain()
-    await port.stop(grace_s=0.2)
+    await listener.stop(grace_s=0.2)
     assert serving.done()
     writer.close()
 
 
 async def test_what_never_served_is_stopped_at_once() -> None:
-    port = make_port()
+    listener = make_listener()
     with pytest.raises(RuntimeError):
-        port.serve()
-    await port.stop()
+        listener.serve()
+    await listener.stop()

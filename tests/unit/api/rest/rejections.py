@@ -7,7 +7,7 @@ from collections.abc import Callable
 from electra_serve.errors import ServiceError
 
 
-def refusal(work: Callable[[], object]) -> ServiceError | None:
+def rejection(work: Callable[[], object]) -> ServiceError | None:
     """What `work` raises, or None where it ends well; anything but a `ServiceError` passes through."""
     try:
         work()

@@ -1,0 +1,99 @@
+"""`electra-serve serve`: serves until a signal arrives. Imports the server only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from electra_serve import __version__
+from electra_serve.api.sockets import local_url, reachable
+from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from electra_serve.serving.loader import ModelLoader
+    from electra_serve.serving.model_info import ModelInfo
+
+
+def add_serve(parser: argparse.ArgumentParser, load: ModelLoader | None) -> None:
+    """Adds the command's flags and the command to `parser`."""
+    source = add_flags(parser)
+
+    def run(flags: argparse.Namespace) -> int:
+        return serve(read_settings(flags, source, os.environ), load=load)
+
+    parser.set_defaults(run=run, until_signalled=True)
+
+
+def serve(settings: Settings, *, load: ModelLoader | None = None) -> int:
+    """Serves until a signal arrives.
+
+    Args:
+        settings: All settings.
+        load: Loads a model; default: with the engine that its settings name.
+
+    Returns:
+        The exit code of the process.
+    """
+    # Otherwise gRPC writes lines of its own to standard error, one for each failed handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Imported here so that the other commands start without the server.
+    import uvloop
+
+    from electra_serve.observability.logs import configure_logs
+    from electra_serve.runtime.daemon_thread import abandoned
+    from electra_serve.runtime.file_limit import OTHER_DESCRIPTORS, raise_descriptor_limit
+    from electra_serve.server.bootstrap import build_process
+
+    log = configure_logs(settings.log.level, settings.log.format)
+    descriptors = raise_descriptor_limit()
+    if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
+        log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
+
+    async def run() -> int:
+        return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
+
+    code = uvloop.run(run())
+    if code or abandoned():
+        # A daemon thread may still run native code: a model was loading, or an engine stalled. Tearing the interpreter
+        # down under it can crash, and waiting for it may take forever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:
+    def announce(rest_port: int, grpc_port: int, models: Sequence[ModelInfo]) -> None:
+        """Prints the addresses and a first request."""
+        url = local_url(settings.rest.host, rest_port, tls=bool(settings.security.tls_certificate))
+        random = [model.name for model in models if model.weights == "random"]
+        lines = [
+            f"electra-serve {__version__} is ready: REST on {url}, gRPC on {reachable(settings.grpc.host)}:{grpc_port}"
+        ]
+        lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
+        body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
+        lines += [
+            f"Try: curl -s {_curl_options(settings)}{url}/v1/encode -H 'content-type: application/json' -d '{body}'"
+        ]
+        sys.stdout.write("\n".join([*lines, ""]))
+        sys.stdout.flush()
+
+    return announce
+
+
+def _curl_options(settings: Settings) -> str:
+    """Returns the options that a request needs for TLS and API keys, each followed by a space."""
+    security = settings.security
+    options = ["--cacert CA_FILE"] * bool(security.tls_certificate)
+    options += ["--cert CERT_FILE --key KEY_FILE"] * bool(security.tls_client_ca)
+    options += ["-H 'authorization: Bearer YOUR_KEY'"] * bool(security.api_keys_file)
+    return "".join(f"{option} " for option in options)
+
+
+def _example_input(model: ModelInfo) -> dict[str, object]:
+    return {"text": "Hello, world!"} if model.text else {"token_ids": [[2, 1, 3]]}

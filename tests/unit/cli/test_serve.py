@@ -1,0 +1,51 @@
+"""Lines that `electra-serve serve` prints when it is ready."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from electra_serve import __version__
+from electra_serve.cli.serve import _announce
+from electra_serve.serving.model_info import ModelInfo, ModelState
+from electra_serve.settings.schema import Settings
+
+
+def model(name: str, *, text: bool = True, weights: str = "pretrained") -> ModelInfo:
+    return ModelInfo(name, f"kaggle://{name}", ModelState.READY, text=text, weights=weights)
+
+
+def announced(capsys: pytest.CaptureFixture[str], *models: ModelInfo, **settings: object) -> list[str]:
+    _announce(Settings.model_validate(settings))(8080, 50051, models)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_it_names_the_addresses_that_this_machine_reaches(capsys: pytest.CaptureFixture[str]) -> None:
+    first, _ = announced(capsys, model("a"), rest={"host": "0.0.0.0"}, grpc={"host": "::"})
+    assert first == f"electra-serve {__version__} is ready: REST on http://127.0.0.1:8080, gRPC on [::1]:50051"
+
+
+@pytest.mark.parametrize(
+    ("text", "member", "value"), [(True, "text", "Hello, world!"), (False, "token_ids", [[2, 1, 3]])]
+)
+def test_the_first_request_is_one_that_the_first_model_takes(
+    capsys: pytest.CaptureFixture[str], text: bool, member: str, value: object
+) -> None:
+    *_, line = announced(capsys, model("a", text=text), model("b"))
+    words = shlex.split(line.removeprefix("Try: "))
+    assert words[:3] == ["curl", "-s", "http://127.0.0.1:8080/v1/encode"]
+    assert json.loads(words[-1]) == {"model": "a", member: value, "outputs": ["mean_output"]}
+
+
+def test_it_warns_of_each_model_with_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = announced(capsys, model("a", weights="random"), model("b"), model("c", weights="random"))
+    assert lines[1:-1] == [f"The weights of {name} are random: its outputs mean nothing." for name in "ac"]
+
+
+def test_curl_gets_the_options_that_tls_and_keys_need(capsys: pytest.CaptureFixture[str]) -> None:
+    security = {"tls_certificate": "c.pem", "tls_key": "k.pem", "tls_client_ca": "ca.pem", "api_keys_file": "keys"}
+    *_, line = announced(capsys, model("a"), security=security)
+    options = "--cacert CA_FILE --cert CERT_FILE --key KEY_FILE -H 'authorization: Bearer YOUR_KEY'"
+    assert line.startswith(f"Try: curl -s {options} https://127.0.0.1:8080/v1/encode ")
