@@ -58,7 +58,7 @@ def expected() -> dict[str, Any]:
     return {name: np.asarray(outputs[name]) for name in ("sequence_output", "pooled_output")}
 
 
-@pytest.fixture(params=SAVED_CLASSES.values(), ids=SAVED_CLASSES)
+@pytest.fixture(params=SAVED_CLASSES.values(), ids=list(SAVED_CLASSES))
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A preset whose config names the class as some version did."""
     folder = Path(shutil.copytree(GOLDEN / "below", tmp_path / "saved"))
