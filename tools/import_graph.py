@@ -76,7 +76,9 @@ def read_imports(root: Path, package: str) -> tuple[Summary, Summary]:
 def summarize(graph: grimp.ImportGraph) -> Summary:
     """Finds the levels and cycles of a graph."""
     imports = {
-        module: frozenset(graph.find_modules_directly_imported_by(module) - {module})  # of itself, once it is squashed
+        module: frozenset(
+            graph.find_modules_directly_imported_by(module) - {module}
+        )  # squashing a package leaves an import of itself
         for module in graph.modules
     }
     components = {

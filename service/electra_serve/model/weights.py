@@ -33,6 +33,6 @@ def restore(
 
 
 def assign(variables: Mapping[str, keras.Variable], values: Iterable[tuple[str, ArrayLike]]) -> None:
-    """Sets the variables that `values` names, one at a time, so that `values` may be read as it goes."""
+    """Sets each variable that `values` names. Reads `values` lazily: one array is in memory at a time."""
     for path, value in values:
         variables[path].assign(value)

@@ -25,7 +25,7 @@ from electra_serve.tensors import Batch, Output
 from tests.data.reader import GOLDEN, INPUTS, read_case
 
 MOVED_FROM: Final = "service.model."
-"""The package of the model's modules in version 0.1.0, of which nothing can be imported any more."""
+"""The package of the model's modules in version 0.1.0, which no longer exists."""
 MOVED_TO: Final = "electra_serve.model."
 
 SAVED_CLASSES: Final[Mapping[str, Mapping[str, str]]] = {

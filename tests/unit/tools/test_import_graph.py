@@ -34,7 +34,7 @@ INIT_CYCLE: Final = {**LAYERED, "upper/top.py": "import sample.upper"}
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a package; the arguments that name it come back."""
+    """Writes a package and returns the arguments that name it."""
 
     def write(files: Mapping[str, str]) -> list[str]:
         for name, content in files.items():
