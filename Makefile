@@ -54,6 +54,7 @@ check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, prot
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.import_graph --check
 	$(BIN)/buf lint
 	$(BIN)/python -m tools.stubs --check
 	$(BIN)/python -m tools.settings_table --check
@@ -64,6 +65,10 @@ check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, prot
 format: $(VENV)/.dev-$(TEST_EXTRA) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+.PHONY: import-graph
+import-graph: $(VENV)/.dev-$(TEST_EXTRA) ## Print packages by import level, what each imports, and cycles; another package in ARGS
+	$(BIN)/python -m tools.import_graph $(ARGS)
 
 .PHONY: stubs
 stubs: $(VENV)/.dev-$(TEST_EXTRA) ## Generate the gRPC stubs from protos/

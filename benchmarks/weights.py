@@ -60,13 +60,14 @@ def served_folder(size: str, dtype: str) -> Path:
 
 def _write_preset(size: str, folder: Path) -> None:
     _choose_tensorflow()
-    from electra_serve.model.initializers import randomise
     from electra_serve.model.loading import load_backbone
+    from electra_serve.model.weights import assign
     from electra_serve.presets.sources import resolve_preset
+    from electra_serve.presets.weights import draw_weights
 
     preset = resolve_preset(PRESETS[size], load_weights=False)
     backbone = load_backbone(preset, dtype="float32", load_weights=False)
-    randomise(backbone, SEED, STDDEV)
+    assign(backbone.weights_by_path(), draw_weights(backbone.config, SEED, STDDEV))
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     backbone.save_to_preset(unfinished)
     unfinished.replace(folder)

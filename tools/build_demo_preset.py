@@ -6,18 +6,19 @@ have BERT's ids, [CLS] 101 and [SEP] 102. The same versions of the libraries mak
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase, digits, punctuation
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.initializers import randomise
+from electra_serve.model.weights import assign
+from electra_serve.presets.files import write_json
 from electra_serve.presets.folder import METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case
+from electra_serve.presets.weights import draw_weights
 
 CORPUS = Path(__file__).parent / "corpus"
 DEMO = Path(__file__).parents[1] / "service" / "electra_serve" / "presets" / "embedded" / "electra_demo"
@@ -43,7 +44,7 @@ def build(folder: Path) -> None:
         intermediate_dim=512,
         name="electra_backbone",
     )
-    randomise(backbone, SEED, STDDEV)
+    assign(backbone.weights_by_path(), draw_weights(backbone.config, SEED, STDDEV))
     backbone.save_to_preset(folder)
     write_json(folder / METADATA_FILE, {"parameter_count": backbone.count_params(), "weights": "random"})
     write_tokenizer(folder, vocabulary)
@@ -98,11 +99,6 @@ def write_tokenizer(folder: Path, vocabulary: list[str]) -> None:
     write_json(folder / TOKENIZER_FILE, content)
     (folder / VOCABULARY_FILE).parent.mkdir(parents=True)
     (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes JSON as KerasHub lays it out."""
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

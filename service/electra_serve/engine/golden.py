@@ -51,7 +51,7 @@ def check_golden(engine: Engine, preset: PresetFolder) -> None:
         return  # drawn weights are not in its files
     path = preset.path / GOLDEN_FILE
     if path.is_file():
-        _compare(_compute(engine, preset.config.vocab_size), engine.signature.dtype, path)
+        _compare(_compute(engine, preset.config.vocab_size), engine.signature.dtype, path, _remedy(preset))
     else:
         note_golden(engine, preset.config, preset.path)
 
@@ -91,19 +91,24 @@ def _compute(engine: Engine, vocab_size: int) -> Float32Array:
     return first
 
 
-def _compare(computed: Float32Array, dtype: str, path: Path) -> None:
+def _compare(computed: Float32Array, dtype: str, path: Path, remedy: str) -> None:
     content = read_json(path)
     try:
         kept, kept_dtype = np.asarray(content["mean_output"], np.float32), str(content["dtype"])
     except (KeyError, ValueError, TypeError) as error:
-        raise PresetError(f"{path}: must hold what the model computed; delete it to note that anew") from error
+        raise PresetError(f"{path}: must hold what the model computed; got something else: {remedy}") from error
     most = max(TOLERANCE.get(name, WIDEST) for name in (dtype, kept_dtype))
     found = distance(computed, kept)
     if not found <= most:
         raise PresetError(
             f"{path.parent}: must compute what it did when first loaded here, to a relative distance of {most:g}; "
-            f"it is {found:.2g} away: see what changed since, and delete {path.name} if that is meant"
+            f"it is {found:.2g} away: see what changed since, and {remedy} if that is meant"
         )
+
+
+def _remedy(preset: PresetFolder) -> str:
+    """The way to get a new golden vector: an artifact's manifest has the digest of its own."""
+    return f"compile {preset.artifact.preset:.80} again" if preset.artifact else f"delete {GOLDEN_FILE}"
 
 
 def _write(computed: Float32Array, dtype: str, path: Path) -> None:

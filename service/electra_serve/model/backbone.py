@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -13,12 +13,23 @@ from electra_serve.errors import PresetError
 from electra_serve.model.attention import PACKAGE, Tensor, mask_to_bias
 from electra_serve.model.initializers import KernelInitializer, truncated_normal, zeros
 from electra_serve.model.layers import PositionEmbedding, TransformerEncoder, dense, layer_norm
-from electra_serve.model.saving import save_preset
 from electra_serve.model.weights import restore
 from electra_serve.presets.catalog import CATALOG
-from electra_serve.presets.config import BackboneConfig
-from electra_serve.presets.folder import BACKBONE_CLASSES, PresetFolder
+from electra_serve.presets.config import HIDDEN_ACTIVATIONS, BackboneConfig
+from electra_serve.presets.files import write_json
+from electra_serve.presets.folder import (
+    BACKBONE_CLASS_NAME,
+    BACKBONE_CLASSES,
+    CONFIG_FILE,
+    METADATA_FILE,
+    WEIGHTS_FILE,
+    PresetFolder,
+)
 from electra_serve.presets.sources import resolve_preset
+
+KERAS_HUB_CLASS: Final = ("keras_hub.src.models.electra.electra_backbone", "keras_hub>ElectraBackbone")
+OUR_CLASS: Final = (__name__, f"{PACKAGE}>ElectraBackbone")
+"""Module and registered name of the class in a saved config. Loading goes by the registered name alone."""
 
 
 class BackboneOutput(NamedTuple):
@@ -75,7 +86,7 @@ class Backbone(keras.Model):
         initializer = zeros if load_weights else truncated_normal
         backbone = cls(**{**folder.config.to_mapping(), "kernel_initializer": initializer, **kwargs})
         if load_weights:
-            restore(backbone, folder)
+            restore(backbone.weights_by_path(), folder, backbone.config)
         return backbone
 
     @classmethod
@@ -228,8 +239,45 @@ class ElectraBackbone(Backbone):
         }
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Writes a preset folder that loads here and in KerasHub: config, metadata and weights."""
-        save_preset(self, Path(preset_dir))
+        """Writes a preset folder that loads here and in KerasHub: config, metadata and weights.
+
+        Another activation than KerasHub's makes it a preset of this class: KerasHub would ignore the field and compute
+        other numbers.
+        """
+        folder = Path(preset_dir)
+        as_keras_hub = self.config.hidden_activation == HIDDEN_ACTIVATIONS[0]
+        module, registered_name = KERAS_HUB_CLASS if as_keras_hub else OUR_CLASS
+        config = {
+            "module": module,
+            "class_name": BACKBONE_CLASS_NAME,
+            "config": self.get_config(),
+            "registered_name": registered_name,
+        }
+        metadata = {"keras_version": keras.__version__, "parameter_count": self.count_params(), "tasks": []}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG_FILE, config)
+        write_json(folder / METADATA_FILE, metadata)
+        self.save_weights(folder / WEIGHTS_FILE)
+
+    def weights_by_path(self) -> dict[str, keras.Variable]:
+        """Every variable by the path of its dataset in a preset's h5 files, such as `layers/embedding/vars/0`."""
+        return {
+            f"layers/{group}/vars/{index}": variable
+            for group, layer in self._weighted_layers()
+            for index, variable in enumerate(layer.weights)
+        }
+
+    def _weighted_layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
+        """Layers with weights, by the names that Keras derives from their classes when it saves KerasHub's model."""
+        yield "reversible_embedding", self.token_embedding
+        yield "position_embedding", self.position_embedding
+        yield "embedding", self.segment_embedding
+        yield "layer_normalization", self.embeddings_layer_norm
+        denses = (self.embeddings_projection, self.pooled_dense)
+        yield from _numbered("dense", [layer for layer in denses if layer is not None])
+        for name, encoder in _numbered("transformer_encoder", self.transformer_layers):
+            for part, layer in encoder.weighted_layers().items():
+                yield f"{name}/{part}", layer
 
 
 def _checked(values: Mapping[str, Any]) -> BackboneConfig:
@@ -240,6 +288,11 @@ def _checked(values: Mapping[str, Any]) -> BackboneConfig:
         return BackboneConfig.from_mapping(values)
     except PresetError as error:
         raise ValueError(str(error)) from error
+
+
+def _numbered(name: str, layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Keras numbers layers of one class from the second on: `dense`, `dense_1`, …."""
+    return ((f"{name}_{i}" if i else name, layer) for i, layer in enumerate(layers))
 
 
 BACKBONES: Final[Mapping[str, type[Backbone]]] = dict.fromkeys(BACKBONE_CLASSES, ElectraBackbone)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from electra_serve.errors import PresetError
 from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.layout import weight_layout
 from electra_serve.model.loading import load_backbone
-from electra_serve.model.saving import save_checkpoint, save_preset
+from electra_serve.model.saving import save_checkpoint
 from electra_serve.presets.atomic_folder import new_folder
-from electra_serve.presets.files import read_json
+from electra_serve.presets.files import read_json, write_json
 from electra_serve.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.presets.weight_files.open import PresetFormat, open_weights
-
-SAVERS: Final[Mapping[PresetFormat, Callable[[ElectraBackbone, Path], None]]] = {
-    "keras": save_preset,
-    "transformers": save_checkpoint,
-}
 
 
 def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> PresetFolder:
@@ -50,7 +41,10 @@ def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> Preset
 
 def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
     backbone = load_backbone(source, dtype="float32", load_weights=True)
-    SAVERS[to](backbone, folder)
+    if to == "keras":
+        backbone.save_to_preset(folder)
+    else:
+        save_checkpoint(backbone.config, backbone.weights_by_path(), folder)
     if source.weights == "random":
         _mark_random(folder)
     convert_tokenizer(source, folder, to)
@@ -60,7 +54,7 @@ def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
 def _mark_random(folder: Path) -> None:
     metadata = folder / METADATA_FILE
     content = read_json(metadata) if metadata.is_file() else {}
-    metadata.write_text(json.dumps({**content, "weights": "random"}, indent=4) + "\n", encoding="utf-8")
+    write_json(metadata, {**content, "weights": "random"})
 
 
 def _read(folder: Path) -> PresetFolder:
@@ -69,6 +63,6 @@ def _read(folder: Path) -> PresetFolder:
 
 def _verify(backbone: ElectraBackbone, written: PresetFolder) -> None:
     with open_weights(written.format, written.weight_files, written.config, written.id) as arrays:
-        for path, variable in weight_layout(backbone).items():
+        for path, variable in backbone.weights_by_path().items():
             if not np.array_equal(arrays.read(path, tuple(variable.shape)), np.asarray(variable)):
                 raise PresetError(f"{path} must be read back as it was written; it is not")

@@ -159,6 +159,20 @@ class TransformerEncoder(keras.layers.Layer):
         x = self._feedforward_output_dense(self._feedforward_intermediate_dense(x))
         return self._feedforward_dropout(ops.reshape(x, ops.shape(rows)), training=training)
 
+    def weighted_layers(self) -> dict[str, keras.layers.Layer]:
+        """The layers that have weights, by the attributes that lead to them: their paths in an h5 file."""
+        attention = self._self_attention_layer
+        return {
+            "_self_attention_layer/query_dense": attention.query_dense,
+            "_self_attention_layer/key_dense": attention.key_dense,
+            "_self_attention_layer/value_dense": attention.value_dense,
+            "_self_attention_layer/output_dense": attention.output_dense,
+            "_self_attention_layer_norm": self._self_attention_layer_norm,
+            "_feedforward_intermediate_dense": self._feedforward_intermediate_dense,
+            "_feedforward_output_dense": self._feedforward_output_dense,
+            "_feedforward_layer_norm": self._feedforward_layer_norm,
+        }
+
     def compute_output_spec(self, inputs: Any, *args: Any, query_rows: int | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
         """(B, Q, D), said outright: tracing `call` for each layer would make building a model slow."""
         batch, length, width = inputs.shape

@@ -22,5 +22,5 @@ def load_backbone(preset: PresetFolder, *, dtype: str, load_weights: bool) -> El
     backbone: ElectraBackbone = BACKBONES[preset.registered_name].from_folder(
         preset, load_weights=False, dtype=dtype, kernel_initializer=zeros
     )
-    restore(backbone, preset, load_weights=load_weights)
+    restore(backbone.weights_by_path(), preset, backbone.config, load_weights=load_weights)
     return backbone

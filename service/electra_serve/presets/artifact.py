@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.digest import sha256_of
@@ -31,7 +31,7 @@ FORMAT: Final = 1
 ArtifactDtype = Literal["float32", "bfloat16", "int8"]
 DTYPES: Final[tuple[ArtifactDtype, ...]] = ("float32", "bfloat16", "int8")
 ENGINE: Final = "openvino"
-_WORTHS: Final = ("pretrained", "random")
+_WEIGHTS_ORIGINS: Final = get_args(WeightsOrigin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,42 +76,49 @@ def read_artifact(folder: Path) -> Artifact:
     found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {ARTIFACT_FILE}
     for name in sorted(found ^ set(artifact.files)):
         state = "was added" if name in found else "is missing"
-        raise PresetError(f"{folder}: must be as it was compiled; {name!r:.80} {state}: {_anew(artifact)}")
+        raise PresetError(f"{folder}: must be as it was compiled; {name!r:.80} {state}: {_compile_again(artifact)}")
     for name, sha256 in artifact.files.items():
         if sha256_of(folder / name) != sha256:
-            raise PresetError(f"{folder / name}: must be as it was compiled; it has another SHA-256: {_anew(artifact)}")
+            raise PresetError(
+                f"{folder / name}: must be as it was compiled; it has another SHA-256: {_compile_again(artifact)}"
+            )
     for name in (GRAPH_FILE, GRAPH_WEIGHTS_FILE):
         if name not in artifact.files:
-            raise PresetError(f"{path}: files must name {name}; it does not")
+            raise PresetError(f"{path}: files must name {name}; it does not: {_compile_again(artifact)}")
     return artifact
 
 
-def _anew(artifact: Artifact) -> str:
-    return f"compile {artifact.preset:.80} anew"
+def _compile_again(artifact: Artifact) -> str:
+    return f"compile {artifact.preset:.80} again"
 
 
 def _parse(path: Path, content: Mapping[str, object]) -> Artifact:
     known = {key: value for key, value in content.items() if key != "format"}
     if content.get("format") != FORMAT:
         raise PresetError(
-            f"{path}: format must be {FORMAT}; it is {content.get('format')!r:.20}: compile the preset anew"
+            f"{path}: format must be {FORMAT}; got {content.get('format')!r:.20}: compile the preset again"
         )
     try:
         artifact = Artifact(**known)  # type: ignore[arg-type]  # checked below
     except TypeError as error:
-        raise PresetError(f"{path}: must be as `electra-serve compile` writes it; it is not") from error
+        raise PresetError(
+            f"{path}: must have the fields that `electra-serve compile` writes; got {', '.join(known):.200}: "
+            "compile the preset again"
+        ) from error
     well_formed = (
         artifact.engine == ENGINE
         and artifact.dtype in DTYPES
         and isinstance(artifact.preset, str)
         and isinstance(artifact.preset_sha256, str | None)
-        and artifact.weights in _WORTHS
-        and artifact.pooler in _WORTHS
+        and artifact.weights in _WEIGHTS_ORIGINS
+        and artifact.pooler in _WEIGHTS_ORIGINS
         and _maps_to_strings(artifact.made_by)
         and _maps_to_strings(artifact.files)
     )
     if not well_formed:
-        raise PresetError(f"{path}: must be as `electra-serve compile` writes it; a value is malformed")
+        raise PresetError(
+            f"{path}: must be as `electra-serve compile` writes it; a value is malformed: compile the preset again"
+        )
     return artifact
 
 

@@ -1,4 +1,4 @@
-"""What every format of preset folder is read with: sizes are capped, and names stay inside the folder."""
+"""Reads and writes the JSON and text files of a preset folder: sizes are capped, and names stay inside the folder."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, objec
     if not isinstance(content, dict):
         raise PresetError(f"{path}: must hold a JSON object; it holds a {type(content).__name__}")
     return content
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Writes JSON as KerasHub lays it out."""
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 def read_lines(path: Path, *, max_bytes: int) -> list[str]:

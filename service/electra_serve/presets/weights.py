@@ -60,19 +60,32 @@ def read_weights(
     Raises:
         PresetError: A weight file is not what it should be.
     """
-    generator = np.random.default_rng(FRESH_SEED)
-    shapes = weight_shapes(config)
     if not load_weights:
-        yield from ((path, draw(path, shape, generator)) for path, shape in shapes.items())
+        yield from draw_weights(config)
         return
+    generator = np.random.default_rng(FRESH_SEED)
     with open_weights(preset.format, preset.weight_files, config, preset.id) as arrays:
-        for path, shape in shapes.items():
-            yield path, draw(path, shape, generator) if path in arrays.absent else arrays.read(path, shape)
+        for path, shape in weight_shapes(config).items():
+            absent = path in arrays.absent
+            yield path, _draw(path, shape, generator, INITIAL_STDDEV) if absent else arrays.read(path, shape)
 
 
-def draw(
-    path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float = INITIAL_STDDEV
-) -> NDArray[np.float32]:
+def draw_weights(
+    config: BackboneConfig, seed: int = FRESH_SEED, stddev: float = INITIAL_STDDEV
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Draws every weight, by its path: the same numbers for a seed on every backend, unlike Keras' initializers.
+
+    Args:
+        config: The architecture to draw for.
+        seed: Seed of the generator.
+        stddev: Deviation of matrices, which are cut at two deviations; biases are 0, norms 1 and 0.
+    """
+    generator = np.random.default_rng(seed)
+    for path, shape in weight_shapes(config).items():
+        yield path, _draw(path, shape, generator, stddev)
+
+
+def _draw(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
     """A fresh value of one weight: matrices normal, cut at two deviations; biases 0; norms 1 and 0.
 
     Args:

@@ -138,20 +138,20 @@ def test_a_file_that_was_changed_is_rejected(artifact: Path, name: str) -> None:
     content = bytearray((artifact / name).read_bytes())
     content[len(content) // 2] ^= 1
     (artifact / name).write_bytes(content)
-    with pytest.raises(PresetError, match="another SHA-256"):
+    with pytest.raises(PresetError, match="another SHA-256: compile electra_demo again"):
         load(artifact)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_gone_is_rejected(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
-    with pytest.raises(PresetError, match="is missing"):
+    with pytest.raises(PresetError, match="is missing: compile electra_demo again"):
         load(artifact)
 
 
 def test_a_file_that_was_added_is_rejected(artifact: Path) -> None:
     (artifact / "special_tokens_map.json").write_text("{}")
-    with pytest.raises(PresetError, match="tokens_map\\.json' was added"):
+    with pytest.raises(PresetError, match="tokens_map\\.json' was added: compile electra_demo again"):
         load(artifact)
 
 
@@ -169,12 +169,12 @@ def test_a_file_that_was_added_is_rejected(artifact: Path) -> None:
         ({"files": {}}, "was added"),
         ({"files": [1]}, "malformed"),
         ({"files": {"../config.json": "0"}}, "was added|is missing"),
-        ({"extra": 1}, "as `electra-serve compile` writes it"),
+        ({"extra": 1}, "must have the fields that `electra-serve compile` writes"),
     ],
 )
 def test_a_manifest_that_was_changed_is_rejected(artifact: Path, change: dict[str, object], message: str) -> None:
     rewrite(artifact, **change)
-    with pytest.raises(PresetError, match=message):
+    with pytest.raises(PresetError, match=f"({message}).*: compile (electra_demo|the preset) again"):
         load(artifact)
 
 
@@ -190,14 +190,29 @@ def test_a_graph_that_computes_something_else_is_rejected(artifact: Path) -> Non
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
     rewrite(artifact, files={**digests(artifact), GOLDEN_FILE: sha256_of(golden)})
-    with pytest.raises(PresetError, match="must compute what it did"):
+    with pytest.raises(PresetError, match=r"must compute what it did.* and compile electra_demo again"):
+        load(artifact)
+
+
+def test_a_golden_vector_that_cannot_be_read_is_rejected(artifact: Path) -> None:
+    golden = artifact / GOLDEN_FILE
+    golden.write_text("{}")
+    rewrite(artifact, files={**digests(artifact), GOLDEN_FILE: sha256_of(golden)})
+    with pytest.raises(PresetError, match=r"must hold what the model computed; .*: compile electra_demo again"):
+        load(artifact)
+
+
+def test_a_manifest_that_names_no_graph_is_rejected(artifact: Path) -> None:
+    (artifact / GRAPH_FILE).unlink()
+    rewrite(artifact, files={name: sha256 for name, sha256 in digests(artifact).items() if name != GRAPH_FILE})
+    with pytest.raises(PresetError, match=r"files must name model\.xml; it does not: compile electra_demo again"):
         load(artifact)
 
 
 def test_a_graph_that_cannot_be_read_is_rejected(artifact: Path) -> None:
     (artifact / GRAPH_FILE).write_text("<net/>")
     rewrite(artifact, files={**digests(artifact), GRAPH_FILE: sha256_of(artifact / GRAPH_FILE)})
-    with pytest.raises(PresetError, match="cannot be read by OpenVINO"):
+    with pytest.raises(PresetError, match=r"cannot be read by OpenVINO .*; compile the preset again"):
         load(artifact)
 
 

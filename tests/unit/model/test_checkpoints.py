@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 
 from electra_serve.errors import PresetError
 from electra_serve.model import ElectraBackbone
-from electra_serve.model.layout import weight_layout
 from electra_serve.presets.weight_files.names import counterparts
 from tests.data.reader import CASES, STYLES, TRANSFORMERS, read_case, read_hidden
 
@@ -42,7 +41,7 @@ def test_the_activation_matters(backbones: dict[str, ElectraBackbone]) -> None:
 
 def test_every_weight_of_the_model_is_in_the_table(backbones: dict[str, ElectraBackbone]) -> None:
     for backbone in backbones.values():
-        assert weight_layout(backbone).keys() == counterparts(backbone.config).keys()
+        assert backbone.weights_by_path().keys() == counterparts(backbone.config).keys()
 
 
 def test_a_pooler_that_is_not_there_is_drawn_the_same_each_time(backbones: dict[str, ElectraBackbone]) -> None:

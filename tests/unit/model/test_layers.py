@@ -90,8 +90,8 @@ def test_layer_norm_is_as_exact_as_float32_whatever_the_dtype(dtype: str) -> Non
     values = np.asarray(keras.ops.cast(inputs, "float64"))
     exact = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
     assert agreement(layer_norm(keras.DTypePolicy(dtype), "norm")(inputs), exact, dtype) > 0.98
-    centred = inputs - keras.ops.mean(inputs, -1, keepdims=True)
-    naive = centred * keras.ops.rsqrt(keras.ops.mean(centred * centred, -1, keepdims=True))
+    centered = inputs - keras.ops.mean(inputs, -1, keepdims=True)
+    naive = centered * keras.ops.rsqrt(keras.ops.mean(centered * centered, -1, keepdims=True))
     assert agreement(naive, exact, dtype) < 0.9
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from electra_serve.presets.artifact import (
 from electra_serve.presets.atomic_folder import new_folder, require_free
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.files import write_json
 from electra_serve.presets.folder import (
     BACKBONE_CLASS_NAME,
     BACKBONE_CLASSES,
@@ -105,9 +105,8 @@ def _read_graph(folder: Path) -> ov.Model:
     try:
         return ov.Core().read_model(folder / GRAPH_FILE, folder / GRAPH_WEIGHTS_FILE)
     except RuntimeError as error:
-        raise PresetError(
-            f"{folder / GRAPH_FILE}: cannot be read by OpenVINO {ov.__version__}: {error!s:.200}"
-        ) from error
+        reason = f"cannot be read by OpenVINO {ov.__version__}; compile the preset again: {error!s:.200}"
+        raise PresetError(f"{folder / GRAPH_FILE}: {reason}") from error
 
 
 def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngine:
@@ -152,4 +151,4 @@ def _write_config(preset: PresetFolder, path: Path) -> None:
         "class_name": BACKBONE_CLASS_NAME,
         "config": preset.config.to_mapping(),
     }
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    write_json(path, content)

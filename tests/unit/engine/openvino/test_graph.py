@@ -13,10 +13,11 @@ from electra_serve.engine.base import Engine, ShapeGrid
 from electra_serve.engine.openvino.build import build_engines
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.initializers import randomise
 from electra_serve.model.outputs import compute_outputs
+from electra_serve.model.weights import assign
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
+from electra_serve.presets.weights import draw_weights
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Batch, Float32Array, Output, Outputs
 
@@ -38,7 +39,7 @@ GRID = ShapeGrid(max_rows=4, max_length=12)
 def preset(config: BackboneConfig, folder: Path) -> tuple[ElectraBackbone, PresetFolder]:
     """A model with weights large enough that a wrong one shows, and its folder."""
     backbone = ElectraBackbone.from_config(config.to_mapping())
-    randomise(backbone, seed=1, stddev=0.4)
+    assign(backbone.weights_by_path(), draw_weights(config, seed=1, stddev=0.4))
     backbone.save_to_preset(folder)
     return backbone, read_preset_folder(folder, id_="model", source="local", load_weights=True)
 
