@@ -1,0 +1,197 @@
+"""One budget for the bytes in transit, on both transports together.
+
+In transit are request bytes that are being received, decoded requests, and responses that are not sent yet. Each
+request holds one `Reservation` from before its body is read until its last byte is sent. It follows what the request
+really takes: first the declared length of its body, then the size of the response that it asks for.
+
+The budget is shared by dynamic thresholds, like the queue (`batching/admission.py`): a client that already holds bytes
+may hold at most `SHARE` times what stays free. So one client never takes it all.
+
+On the event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from electra_serve.errors import Overloaded
+
+SHARE: Final = 4
+RATE_WINDOW_S: Final = 2.0
+"""Seconds over which the rate of released bytes is averaged."""
+GROWTH_TIMEOUT_S: Final = 5.0
+"""Seconds that an admitted request waits for room for its response."""
+MIN_RETRY_S: Final = 0.05
+MAX_RETRY_S: Final = 5.0
+"""`Retry-After` if nothing was released recently: clients that stall release their bytes at a time limit."""
+
+
+class TransitBudget:
+    """Bounds the bytes in transit of one process.
+
+    Args:
+        max_bytes: Most bytes in transit.
+        now: Seconds of a monotonic clock.
+
+    Example:
+        >>> budget = TransitBudget(100, now=lambda: 0.0)
+        >>> with budget.reserve("a", 60) as reservation:
+        ...     budget.used_bytes
+        60
+        >>> budget.used_bytes
+        0
+    """
+
+    def __init__(self, max_bytes: int, now: Callable[[], float]) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self._now = now
+        self._clients: dict[str, int] = {}
+        self._waiters: deque[tuple[str, int, asyncio.Future[None]]] = deque()
+        self._released = 0.0  # bytes, decayed over RATE_WINDOW_S
+        self._released_at = now()
+
+    def reserve(self, client: str, size: int) -> Reservation:
+        """Takes `size` bytes of the budget.
+
+        Args:
+            client: The client that they count for.
+            size: Bytes; sizes above the whole budget count as the whole budget.
+
+        Raises:
+            Overloaded: They do not fit now, or exceed the client's share.
+        """
+        size = min(size, self.max_bytes)
+        if not self._fits(client, size):
+            raise self._overloaded(client, size)
+        self._add(client, size)
+        return Reservation(self, client, size)
+
+    async def acquire(self, client: str, size: int, timeout_s: float) -> Reservation:
+        """Takes `size` bytes of the budget as soon as they fit, in order of arrival.
+
+        Raises:
+            Overloaded: They did not fit within `timeout_s`.
+        """
+        size = min(size, self.max_bytes)
+        if self._waiters or not self._fits(client, size):
+            await self._wait(client, size, timeout_s)
+        else:
+            self._add(client, size)
+        return Reservation(self, client, size)
+
+    async def _wait(self, client: str, size: int, timeout_s: float) -> None:
+        """Waits until `_wake` has taken the bytes for this client."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (client, size, turn)
+        self._waiters.append(waiter)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.give_back(client, size)
+            else:
+                self._waiters.remove(waiter)
+                self._wake()
+            if isinstance(error, TimeoutError):
+                raise self._overloaded(client, size) from None
+            raise
+
+    def _fits(self, client: str, size: int) -> bool:
+        held = self._clients.get(client, 0)
+        free = self.max_bytes - self.used_bytes - size
+        return free >= 0 and (not held or held + size <= SHARE * free)
+
+    def _add(self, client: str, size: int) -> None:
+        self.used_bytes += size
+        self._clients[client] = self._clients.get(client, 0) + size
+
+    def give_back(self, client: str, size: int) -> None:
+        """Takes back bytes of a reservation, and gives them to those that wait."""
+        self.used_bytes -= size
+        held = self._clients[client] - size
+        if held:
+            self._clients[client] = held
+        else:
+            del self._clients[client]
+        self._released = self._rate() * RATE_WINDOW_S + size
+        self._released_at = self._now()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Gives waiting clients their bytes, in order; one whose own share is used up does not block the others."""
+        for waiter in list(self._waiters):
+            client, size, turn = waiter
+            if self.used_bytes + size > self.max_bytes:
+                return
+            if not turn.done() and self._fits(client, size):
+                self._waiters.remove(waiter)
+                self._add(client, size)
+                turn.set_result(None)
+
+    def _rate(self) -> float:
+        """Returns the bytes released per second, averaged over `RATE_WINDOW_S`."""
+        elapsed_s = self._now() - self._released_at
+        return self._released * math.exp(-elapsed_s / RATE_WINDOW_S) / RATE_WINDOW_S
+
+    def _overloaded(self, client: str, size: int) -> Overloaded:
+        missing = max(self.used_bytes + size - self.max_bytes, size)
+        rate = self._rate()
+        retry_s = missing / rate if rate else MAX_RETRY_S
+        return Overloaded(
+            f"requests and responses in transit may take {self.max_bytes} bytes; {self.used_bytes} are in use, "
+            f"{self._clients.get(client, 0)} of them by this client, and this request needs {size}",
+            retry_after_s=min(max(retry_s, MIN_RETRY_S), MAX_RETRY_S),
+        )
+
+
+class Reservation:
+    """The bytes that one request holds. Releasing them twice is harmless.
+
+    Attributes:
+        size: Bytes held.
+    """
+
+    __slots__ = ("_budget", "_client", "size")
+
+    def __init__(self, budget: TransitBudget, client: str, size: int) -> None:
+        self._budget = budget
+        self._client = client
+        self.size = size
+
+    def shrink(self, size: int) -> None:
+        """Holds at most `size` bytes from now on."""
+        if size < self.size:
+            self._budget.give_back(self._client, self.size - size)
+            self.size = size
+
+    async def resize(self, size: int, *, timeout_s: float = GROWTH_TIMEOUT_S) -> None:
+        """Holds `size` bytes from now on; waits until additional bytes fit.
+
+        Raises:
+            Overloaded: They did not fit within `timeout_s`; nothing changes.
+        """
+        size = min(size, self._budget.max_bytes)
+        self.shrink(size)
+        if size > self.size:
+            await self._budget.acquire(self._client, size - self.size, timeout_s)
+            self.size = size
+
+    def release(self) -> None:
+        """Holds nothing any more."""
+        self.shrink(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()

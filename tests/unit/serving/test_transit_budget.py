@@ -1,0 +1,153 @@
+"""The budget of bytes in transit: bounded, fair, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from electra_serve.errors import Overloaded
+from electra_serve.serving.transit_budget import MAX_RETRY_S, MIN_RETRY_S, RATE_WINDOW_S, SHARE, TransitBudget
+
+MAX_BYTES = 1000
+
+
+class Time:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def budget(now: Time | None = None) -> TransitBudget:
+    return TransitBudget(MAX_BYTES, now or Time())
+
+
+def test_the_bound_from_both_sides() -> None:
+    transit = budget()
+    first = transit.reserve("a", MAX_BYTES - 1)
+    with pytest.raises(Overloaded):
+        transit.reserve("b", 2)
+    transit.reserve("b", 1)
+    assert transit.used_bytes == MAX_BYTES
+    first.release()
+    assert transit.used_bytes == 1
+
+
+def test_more_than_the_whole_budget_counts_as_the_whole() -> None:
+    transit = budget()
+    reservation = transit.reserve("a", 10 * MAX_BYTES)
+    assert reservation.size == transit.used_bytes == MAX_BYTES
+
+
+def test_a_client_that_holds_bytes_leaves_room_for_others() -> None:
+    transit = budget()
+    count = 0
+    with pytest.raises(Overloaded):
+        while True:
+            transit.reserve("greedy", 10)
+            count += 10
+    assert count == pytest.approx(MAX_BYTES * SHARE / (SHARE + 1), abs=10)
+    transit.reserve("other", MAX_BYTES - count)
+
+
+async def test_growth_that_does_not_fit_changes_nothing() -> None:
+    transit = budget()
+    reservation = transit.reserve("a", 100)
+    with pytest.raises(Overloaded):
+        await reservation.resize(950, timeout_s=0)
+    assert (reservation.size, transit.used_bytes) == (100, 100)
+    await reservation.resize(500)
+    assert (reservation.size, transit.used_bytes) == (500, 500)
+    await reservation.resize(50)
+    assert transit.used_bytes == 50
+    reservation.release()
+    reservation.release()
+    assert transit.used_bytes == 0
+
+
+def test_retry_after_follows_the_rate_of_release() -> None:
+    now = Time()
+    transit = budget(now)
+    held = transit.reserve("a", MAX_BYTES)
+    with pytest.raises(Overloaded) as stalled:
+        transit.reserve("b", 100)
+    assert stalled.value.retry_after_s == MAX_RETRY_S
+    held.shrink(MAX_BYTES - 100)
+    transit.reserve("b", 100)
+    with pytest.raises(Overloaded) as moving:
+        transit.reserve("b", 100)
+    assert moving.value.retry_after_s == pytest.approx(RATE_WINDOW_S)
+    now.seconds += RATE_WINDOW_S
+    with pytest.raises(Overloaded) as slower:
+        transit.reserve("b", 100)
+    assert MIN_RETRY_S < (moving.value.retry_after_s or 0) < (slower.value.retry_after_s or 0) <= MAX_RETRY_S
+
+
+async def test_waiting_requests_get_their_bytes_in_order() -> None:
+    transit = budget()
+    held = transit.reserve("a", MAX_BYTES)
+    waiting = [asyncio.create_task(transit.acquire(client, 400, 10.0)) for client in "bcd"]
+    await asyncio.sleep(0)
+    held.shrink(100)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [True, True, False]
+    (await waiting[0]).release()
+    (await waiting[2]).release()
+    assert transit.used_bytes == 500
+
+
+async def test_a_client_over_its_share_does_not_block_those_behind_it() -> None:
+    transit = budget()
+    transit.reserve("greedy", 800)
+    first = asyncio.create_task(transit.acquire("greedy", 100, 10.0))
+    second = asyncio.create_task(transit.acquire("other", 100, 10.0))
+    assert (await second).size == 100
+    assert not first.done()
+    transit.reserve("third", 10)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert transit.used_bytes == 910
+
+
+async def test_waiting_ends_with_overloaded() -> None:
+    transit = budget()
+    transit.reserve("a", MAX_BYTES)
+    with pytest.raises(Overloaded):
+        await transit.acquire("b", 1, timeout_s=0.0)
+    assert transit.used_bytes == MAX_BYTES
+
+
+async def test_cancelled_waiting_takes_nothing() -> None:
+    transit = budget()
+    held = transit.reserve("a", MAX_BYTES)
+    waiting = asyncio.create_task(transit.acquire("b", 10, 10.0))
+    await asyncio.sleep(0)
+    held.release()  # gives the waiter its bytes, before it runs again
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert transit.used_bytes == 0
+    transit.reserve("c", MAX_BYTES)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1500), st.integers(0, 1500)), max_size=30))
+def test_sums_add_up(steps: list[tuple[str, int, int]]) -> None:
+    transit = budget()
+    held = []
+    for client, size, later in steps:
+        try:
+            held.append(transit.reserve(client, size))
+            held[-1].shrink(later)
+        except Overloaded as error:
+            assert MIN_RETRY_S <= (error.retry_after_s or 0) <= MAX_RETRY_S
+        assert transit.used_bytes == sum(reservation.size for reservation in held) <= MAX_BYTES
+        if len(held) > 3:
+            held.pop(0).release()
+    for reservation in held:
+        reservation.release()
+    assert transit.used_bytes == 0
+    transit.reserve("d", MAX_BYTES)
