@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.base import EngineSignature, ShapeGrid
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
 FAKE_HIDDEN_DIM = 4
@@ -90,6 +92,11 @@ class FakeTimer:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+def transit_budget(max_bytes: int = 2**28) -> TransitBudget:
+    """A budget that only tests about it use up."""
+    return TransitBudget(max_bytes, LoopClock().now)
 
 
 class FakeClock:

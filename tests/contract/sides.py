@@ -22,6 +22,7 @@ from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
+from tests.fakes import transit_budget
 
 Metadata: TypeAlias = Mapping[str, str]
 NOTHING: Final[Metadata] = MappingProxyType({})
@@ -179,7 +180,12 @@ async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
     observer = RequestObserver("grpc", stack.metrics, stack.log)
     most = stack.settings.max_sequences
     server = GrpcServer(
-        stack.service, stack.settings.grpc, observer, max_sequences=most, authenticator=stack.authenticator
+        stack.service,
+        stack.settings.grpc,
+        observer,
+        max_sequences=most,
+        budget=transit_budget(),
+        authenticator=stack.authenticator,
     )
     port = await server.start()
     try:

@@ -78,6 +78,14 @@ class Metrics:
         )
         for transport in TRANSPORTS:
             self.in_flight.labels(transport)
+        self.transit_bytes = Gauge(
+            "electra_transit_bytes",
+            "Bytes of requests being received, decoded requests, and responses not yet sent.",
+            registry=self.registry,
+        )
+        self.transit_max_bytes = Gauge(
+            "electra_transit_max_bytes", "The budget of bytes in transit.", registry=self.registry
+        )
         # Each request writes to two series, and finding one by its labels is dearer than writing to it.
         self._answered = cache(self.requests.labels)
         self._answered_seconds = cache(self.request_seconds.labels)
@@ -164,6 +172,11 @@ class Metrics:
     def batches(self, model: str) -> BatchMetrics:
         """What the batcher of `model` writes."""
         return BatchMetrics(self, model)
+
+    def watch_transit(self, *, max_bytes: int, used_bytes: Callable[[], float]) -> None:
+        """Makes the gauge of bytes in transit call `used_bytes` at each scrape."""
+        self.transit_max_bytes.set(max_bytes)
+        self.transit_bytes.set_function(used_bytes)
 
     def watch_queue(
         self,

@@ -40,6 +40,7 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import BatchingSettings, SecuritySettings, Settings, TracingSettings
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
@@ -73,6 +74,8 @@ def build_process(
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
+    budget = TransitBudget(settings.transit.max_bytes, LoopClock().now)
+    metrics.watch_transit(max_bytes=budget.max_bytes, used_bytes=lambda: budget.used_bytes)
     tls = build_tls(settings.security, log)
     authenticator = build_authenticator(settings.security.api_keys_file, settings.security, log)
     most = settings.max_sequences
@@ -82,7 +85,13 @@ def build_process(
     return ServiceProcess(
         rest=HttpListener("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
         grpc=GrpcServer(
-            service, settings.grpc, grpc_observer, max_sequences=most, authenticator=authenticator, tls=tls
+            service,
+            settings.grpc,
+            grpc_observer,
+            max_sequences=most,
+            budget=budget,
+            authenticator=authenticator,
+            tls=tls,
         ),
         auxiliary_servers=build_auxiliary_servers(settings, service, metrics, manager, log, tls),
         registry=registry,

@@ -25,6 +25,7 @@ from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
 from electra_serve.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
 
@@ -51,6 +52,7 @@ class EncodeRequest:
         timeout_s: Seconds from now after which the caller no longer wants the answer; None: no limit.
         max_values: Most numbers that the answer may hold; None: no limit.
         span: The request's, where requests are traced.
+        transit: The request's share of the transit budget; None: not budgeted.
     """
 
     input: TokenInput | TextInput
@@ -62,6 +64,7 @@ class EncodeRequest:
     timeout_s: float | None = None
     max_values: int | None = None
     span: RequestSpan | None = None
+    transit: Transit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,9 @@ class InferenceService:
         timeout_s = self._max_timeout_s if request.timeout_s is None else min(request.timeout_s, self._max_timeout_s)
         deadline = now() + timeout_s
         validated = await self._validated(model, request, deadline)
-        _check_answer(request, validated.encodings, model.hidden_dim)
+        values = _response_values(request, validated.encodings, model.hidden_dim)
+        if request.transit is not None:
+            await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
             validated.encodings,
             request.outputs,
@@ -196,19 +201,18 @@ class InferenceService:
             raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error
 
 
-def _check_answer(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> None:
-    """Refuses an answer that its transport could not send, before it is computed.
+def _response_values(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> int:
+    """Returns how many numbers the response will hold.
 
     Raises:
         PayloadTooLarge: It would hold more than `request.max_values` numbers.
     """
-    if request.max_values is None:
-        return
     per_position = Output.SEQUENCE in request.outputs
     vectors = len(encodings) * (len(request.outputs) - per_position)
     values = (vectors + per_position * sum(map(len, encodings))) * hidden_dim
-    if values > request.max_values:
+    if request.max_values is not None and values > request.max_values:
         raise PayloadTooLarge(
             f"an answer takes at most {request.max_values} numbers; this one would have {values}: "
             "ask for fewer sequences or outputs"
         )
+    return values

@@ -16,6 +16,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -72,8 +73,8 @@ class TransitBudget:
         self._add(client, size)
         return Reservation(self, client, size)
 
-    async def acquire(self, client: str, size: int, timeout_s: float) -> Reservation:
-        """Takes `size` bytes of the budget as soon as they fit, in order of arrival.
+    async def acquire(self, client: str, size: int, timeout_s: float | None) -> Reservation:
+        """Takes `size` bytes of the budget as soon as they fit, in order of arrival; waits forever without a timeout.
 
         Raises:
             Overloaded: They did not fit within `timeout_s`.
@@ -85,7 +86,7 @@ class TransitBudget:
             self._add(client, size)
         return Reservation(self, client, size)
 
-    async def _wait(self, client: str, size: int, timeout_s: float) -> None:
+    async def _wait(self, client: str, size: int, timeout_s: float | None) -> None:
         """Waits until `_wake` has taken the bytes for this client."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (client, size, turn)
@@ -195,3 +196,24 @@ class Reservation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """A request's reservation, and the size of its response.
+
+    Attributes:
+        reservation: Holds the request's bytes.
+        bytes_per_value: Bytes in memory for each number of the response, until it is sent.
+    """
+
+    reservation: Reservation
+    bytes_per_value: int
+
+    async def reserve_response(self, values: int) -> None:
+        """Reserves room for a response of so many numbers, besides the request.
+
+        Raises:
+            Overloaded: There was none within `GROWTH_TIMEOUT_S`.
+        """
+        await self.reservation.resize(self.reservation.size + values * self.bytes_per_value)

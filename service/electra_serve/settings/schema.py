@@ -69,10 +69,24 @@ class GrpcSettings(_Section):
     max_message_bytes: Count = 64 * 2**20
     """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
     wide, are 50 MB."""
+    receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds for the message of a unary call to arrive. Too low rejects slow links, too high lets stalled clients
+    hold a share of `transit.max_bytes`."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that the caller of an `EncodeStream` has to take each megabyte of an answer, else the stream is ended."""
+    """Seconds that a client may stall while it receives a response, plus one second for each megabyte; then the call
+    is ended."""
+
+
+class TransitSettings(_Section):
+    """Bytes in transit, on both transports together."""
+
+    max_bytes: Annotated[int, Field(ge=2**20)] = 192 * 2**20
+    """Most bytes of requests being received, decoded requests, and responses not yet sent. A client that holds some may
+    hold at most four times what it leaves free. Over it, requests are rejected with `overloaded` before their body is
+    read. More admits more large requests at a time and takes as much memory; it must be at least twice the largest
+    request of either transport."""
 
 
 class SecuritySettings(_Section):
@@ -324,6 +338,7 @@ class Settings(BaseSettings):
     security: SecuritySettings = SecuritySettings()
     admin: AdminSettings = AdminSettings()
     metrics: MetricsSettings = MetricsSettings()
+    transit: TransitSettings = TransitSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()
@@ -336,6 +351,9 @@ class Settings(BaseSettings):
         names = [model.name for model in self.models]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
+        largest = max(self.rest.max_body_bytes, self.grpc.max_request_bytes)
+        if self.transit.max_bytes < 2 * largest:
+            raise ValueError(f"transit.max_bytes must be at least {2 * largest}, twice the largest request")
         for model in self.models:
             check_admissible(model.limits or self.limits, model.batching or self.batching)
         return self

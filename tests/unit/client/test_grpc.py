@@ -17,6 +17,7 @@ from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import Output, TextInput
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
 
 KEY = "shop-0123456789abcdef"
@@ -118,7 +119,12 @@ async def test_a_key_goes_with_every_call_and_none_by_itself(running: Running, t
     (tmp_path / "keys").write_text(KEY)
     keys = KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()]))
     server = GrpcServer(
-        running.service, SETTINGS, observer(), max_sequences=MAX_SEQUENCES, authenticator=Authenticator(keys)
+        running.service,
+        SETTINGS,
+        observer(),
+        max_sequences=MAX_SEQUENCES,
+        budget=transit_budget(),
+        authenticator=Authenticator(keys),
     )
     target = f"127.0.0.1:{await server.start()}"
     async with AsyncGrpcElectraClient(target, retry=ONCE, api_key=KEY) as client:

@@ -11,12 +11,14 @@ from grpc_reflection.v1alpha import reflection
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.security.tls import Credentials, ServerTls
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.api.sockets import listen
 from electra_serve.errors import StartupError
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
 
 MAX_CONNECTION_AGE_S: Final = 600
@@ -53,6 +55,7 @@ class GrpcServer:
         settings: Where to listen, and the size of messages.
         observer: Where requests are counted and logged.
         max_sequences: Most sequences of one request that any model takes.
+        budget: Bytes in transit.
         authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
         tls: What to serve TLS with; None: no TLS.
     """
@@ -64,6 +67,7 @@ class GrpcServer:
         observer: RequestObserver,
         *,
         max_sequences: int,
+        budget: TransitBudget,
         authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
     ) -> None:
@@ -75,7 +79,12 @@ class GrpcServer:
             max_sequences=max_sequences,
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
-            send_timeout_s=settings.send_timeout_s,
+            transfer=Transfer(
+                budget,
+                max_request_bytes=settings.max_request_bytes,
+                receive_timeout_s=settings.receive_timeout_s,
+                send_timeout_s=settings.send_timeout_s,
+            ),
             authenticator=authenticator,
         )
         self._health = Health([SERVICE_NAME])

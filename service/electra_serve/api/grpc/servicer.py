@@ -19,20 +19,29 @@ from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, parse
 from electra_serve.api.grpc.render import Parts, from_result, join
 from electra_serve.api.grpc.stream import EncodeStream
+from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.errors import Cancelled, ServiceError, ShuttingDown, Unauthenticated
+from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDown, Unauthenticated
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest
+from electra_serve.serving.transit_budget import Reservation, Transit
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
 FIELDS_PER_SEQUENCE: Final = 3 * 8
 """For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
 
-Answer: TypeAlias = Callable[[bytes, Call, RequestRecord], Awaitable[Parts]]
+BYTES_PER_VALUE: Final = 12
+"""Of a response: a float32 number in the result, in the message's parts and in the joined message."""
+
+Answer: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
+
+
+Admit: TypeAlias = Callable[[Call, RequestRecord], None]
+"""Rejects a call before its message is received."""
 
 
 class EncoderServicer:
@@ -44,7 +53,7 @@ class EncoderServicer:
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
         max_stream_requests: Requests of one EncodeStream worked on at a time.
         max_answer_bytes: Largest answer.
-        send_timeout_s: Seconds that the caller of EncodeStream has to take each megabyte of an answer.
+        transfer: Receives and sends messages.
         authenticator: Who may ask.
     """
 
@@ -56,7 +65,7 @@ class EncoderServicer:
         max_sequences: int,
         max_stream_requests: int,
         max_answer_bytes: int,
-        send_timeout_s: float,
+        transfer: Transfer,
         authenticator: Authenticator = ALLOW_ALL,
     ) -> None:
         self._service = service
@@ -65,7 +74,7 @@ class EncoderServicer:
         self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
-        self._send_timeout_s = send_timeout_s
+        self._transfer = transfer
         self._authenticator = authenticator
         self._streams: set[EncodeStream] = set()
         self._draining = False
@@ -73,7 +82,7 @@ class EncoderServicer:
     def methods(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Every method of the service by its name in the .proto."""
         return {
-            "Encode": self._unary("Encode", self._encode),
+            "Encode": self._unary("Encode", self._encode, self._admit),
             "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
             "ListModels": self._unary("ListModels", self._list_models),
             "GetModel": self._unary("GetModel", self._get_model),
@@ -82,42 +91,63 @@ class EncoderServicer:
     def drain(self) -> None:
         """Refuses what comes from now on, and ends every stream after the requests that it has read are answered."""
         self._draining = True
+        self._transfer.drain()
         for stream in self._streams:
             stream.drain()
 
-    def _unary(self, method: str, answer: Answer) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def handle(data: bytes, context: Context) -> bytes:
+    def _unary(
+        self, method: str, answer: Answer, admit: Admit = lambda *_: None
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def handle(_: AsyncIterator[bytes], context: Context) -> None:
             metadata = metadata_of(context)
             try:
                 with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as record:
                     call = Call.of(context, metadata, self._authenticator)
                     self._reject_when_draining()
                     with call.deadline():
-                        rendered = join(await answer(data, call, record), self._max_answer_bytes)
+                        admit(call, record)
+                        await self._respond(call, record, answer)
             except ServiceError as error:
                 await _abort(context, error, record.request_id, record.span)
-            context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
-            return rendered
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def _encode(self, data: bytes, call: Call, record: RequestRecord) -> Parts:
+    async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> None:
+        """Receives the message of a unary call, answers it, and sends the response."""
+        with await self._transfer.reserve(call) as reservation:
+            data = await self._transfer.receive(call.context)
+            reservation.shrink(len(data))
+            response = join(await answer(data, call, record, reservation), self._max_answer_bytes)
+            call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
+            try:
+                await self._transfer.send(call.context.write, response)
+            except grpc.aio.InternalError as error:
+                # It could not be written: the client has left, and gRPC is about to cancel this handler.
+                raise asyncio.CancelledError from error
+
+    def _admit(self, call: Call, record: RequestRecord) -> None:
         record.model = self._service.label(None)  # until the request names another
         self._service.check_room(call.client)
+
+    async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             record.request_id = message.request_id
-        return await self._answer(message, call, record)
+        return await self._answer(message, call, record, reservation)
 
-    async def _answer(self, message: pb.EncodeRequest, call: Call, record: RequestRecord) -> Parts:
+    async def _answer(
+        self, message: pb.EncodeRequest, call: Call, record: RequestRecord, reservation: Reservation
+    ) -> Parts:
         record.model = self._service.label(message.model or None)
-        request = self._to_request(message, call, record.span)
+        request = self._to_request(message, call, record.span, reservation)
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         record.tokens = result.tokens
         return from_result(result, record.request_id)
 
-    def _to_request(self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None) -> EncodeRequest:
+    def _to_request(
+        self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None, reservation: Reservation
+    ) -> EncodeRequest:
         return EncodeRequest(
             input=decode.to_input(message, self._max_sequences),
             model=message.model or None,
@@ -128,6 +158,7 @@ class EncoderServicer:
             timeout_s=call.timeout_s,
             max_values=self._max_answer_bytes // 4,
             span=span,
+            transit=Transit(reservation, BYTES_PER_VALUE),
         )
 
     async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -135,7 +166,7 @@ class EncoderServicer:
         request_id = choose_request_id(request_id_of(metadata))
         try:
             await self._run_stream(requests, self._stream_call(context, metadata, request_id))
-        except (Unauthenticated, ShuttingDown, Cancelled) as error:
+        except (Unauthenticated, ShuttingDown, Cancelled, Overloaded) as error:
             await _abort(context, error, request_id)
         except ExceptionGroup as group:
             if group.subgroup(grpc.aio.InternalError) is None:
@@ -144,24 +175,26 @@ class EncoderServicer:
             raise asyncio.CancelledError from group
 
     async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
-        def encode(message: pb.EncodeRequest, record: RequestRecord) -> Awaitable[Parts]:
-            return self._answer(message, call, record)
+        def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
+            return self._answer(message, call, record, reservation)
 
         self._reject_when_draining()
         stream = EncodeStream(
             encode,
             self._observer,
             call.context.write,
+            transfer=self._transfer,
+            client=call.client,
             max_requests=self._max_stream_requests,
             max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,
             carrier=call.metadata,
-            send_timeout_s=self._send_timeout_s,
         )
         self._streams.add(stream)
         try:
-            if not await stream.run(requests):
-                raise _shutting_down()
+            with await self._transfer.reserve(call):
+                if not await stream.run(requests):
+                    raise _shutting_down()
         finally:
             self._streams.discard(stream)
 
@@ -177,12 +210,12 @@ class EncoderServicer:
         if self._draining:
             raise _shutting_down()
 
-    async def _list_models(self, data: bytes, _: Call, __: RequestRecord) -> Parts:
+    async def _list_models(self, data: bytes, _: Call, __: RequestRecord, ___: Reservation) -> Parts:
         parse(pb.ListModelsRequest, data)
         models = [from_model_info(info) for info in self._service.models()]
         return [pb.ListModelsResponse(models=models).SerializeToString()]
 
-    async def _get_model(self, data: bytes, _: Call, record: RequestRecord) -> Parts:
+    async def _get_model(self, data: bytes, _: Call, record: RequestRecord, __: Reservation) -> Parts:
         name = parse(pb.GetModelRequest, data).name
         record.model = self._service.label(name)
         model = from_model_info(self._service.model(name))

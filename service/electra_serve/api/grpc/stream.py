@@ -1,9 +1,8 @@
 """One call of EncodeStream: many requests in flight, answered as they finish.
 
-A slot is taken before a request is read and given back after its answer is written. So neither a caller that
-sends faster than the model computes nor one that does not read its answers makes the server hold more than
-`max_requests` of them: the transport's own flow control stops it. One that takes no answer at all for so long that
-`send_timeout_s` is over is given up, and what is held for it is let go.
+A slot and the request's bytes are reserved before the next request is read, and released after its response is sent.
+So a client that sends faster than the model computes, or does not read its responses, is stopped by the transport's
+flow control. A client that does not accept a response in time is disconnected.
 
 All tasks of a call live in one `TaskGroup` inside the call's handler. Cancelling the handler cancels them all.
 """
@@ -12,20 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from electra_serve.api.grpc import status
 from electra_serve.api.grpc.parsing import parse, reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream, join
+from electra_serve.api.grpc.transfer import Transfer, Write
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.transit_budget import Reservation
 
-MEGABYTE: Final = 2**20
-
-Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord], Awaitable[Parts]]
-Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awaitable[Parts]]
 
 
 class EncodeStream:
@@ -34,11 +32,12 @@ class EncodeStream:
     Args:
         encode: Answers one request.
         observer: Where each request is counted and logged, by itself.
-        write: Sends one answer, and returns when the caller's side has room for the next.
+        write: Sends one response message.
+        transfer: Reserves the bytes of requests, and limits the time of writes.
+        client: The client that the bytes count for.
         max_requests: How many requests are worked on at a time.
         max_fields: Most fields of one request's message.
         max_answer_bytes: Largest answer that may be written.
-        send_timeout_s: Seconds that the caller's side has to take each megabyte, or part of one, of an answer.
         carrier: Where the caller's own span may be named: that of every request.
     """
 
@@ -48,20 +47,22 @@ class EncodeStream:
         observer: RequestObserver,
         write: Write,
         *,
+        transfer: Transfer,
+        client: str,
         max_requests: int,
         max_fields: int,
         max_answer_bytes: int,
-        send_timeout_s: float,
         carrier: Carrier = NO_CARRIER,
     ) -> None:
         self._encode = encode
         self._observer = observer
         self._write = write
+        self._transfer = transfer
+        self._client = client
         self._slots = asyncio.Semaphore(max_requests)
         self._max_answer_bytes = max_answer_bytes
         self._max_fields = max_fields
         self._carrier = carrier
-        self._send_timeout_s = send_timeout_s
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -77,10 +78,8 @@ class EncodeStream:
         """
         try:
             return await self._work(requests)
-        except ExceptionGroup as group:
-            if group.subgroup(Cancelled) is None:
-                raise
-            raise Cancelled(f"an answer must be taken within {self._send_timeout_s:g} s a megabyte") from group
+        except* Cancelled as group:
+            raise Cancelled(str(group.exceptions[0])) from group
 
     async def _work(self, requests: AsyncIterator[bytes]) -> bool:
         async with asyncio.TaskGroup() as tasks:
@@ -95,32 +94,27 @@ class EncodeStream:
     async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         await self._slots.acquire()
         async for data in requests:
-            tasks.create_task(self._serve(data))
+            reservation = await self._transfer.budget.acquire(self._client, len(data), timeout_s=None)
+            tasks.create_task(self._serve(data, reservation))
             await self._slots.acquire()
 
-    async def _serve(self, data: bytes) -> None:
+    async def _serve(self, data: bytes, reservation: Reservation) -> None:
         try:
-            answer = await self._answer(data)
-            async with self._writing:  # gRPC takes one write at a time
-                await self._send(answer)
+            with reservation:
+                answer = await self._answer(data, reservation)
+                async with self._writing:  # gRPC takes one write at a time
+                    await self._transfer.send(self._write, answer)
         finally:
             self._slots.release()
 
-    async def _send(self, answer: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout_s * (1 + len(answer) // MEGABYTE)):
-                await self._write(answer)
-        except TimeoutError as error:
-            raise Cancelled("the caller does not read its answers") from error
-
-    async def _answer(self, data: bytes) -> bytes:
+    async def _answer(self, data: bytes, reservation: Reservation) -> bytes:
         made, claimed = choose_request_id(None), ""
         try:
             with self._observer.request("EncodeStream", made, self._carrier) as record:
                 message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
                 reject_unknown_fields(message, "request")
                 claimed = record.request_id = self._claim(message.request_id)
-                response = await self._encode(message, record)
+                response = await self._encode(message, record, reservation)
                 return join(in_stream(response, claimed), self._max_answer_bytes)
         except ServiceError as error:
             failed = status.from_error(error, claimed or made)

@@ -11,10 +11,13 @@ import pytest
 import structlog
 
 from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.fake_service import FakeService
 
 if TYPE_CHECKING:
@@ -22,6 +25,14 @@ if TYPE_CHECKING:
 
 SETTINGS = GrpcSettings(port=0, max_stream_requests=2, max_request_bytes=4096, max_message_bytes=8192)
 MAX_SEQUENCES = 8
+BUDGET_BYTES = 2**20
+
+
+def transfer(send_timeout_s: float = 30.0) -> Transfer:
+    """Limits that no test but those about them reaches."""
+    return Transfer(
+        transit_budget(BUDGET_BYTES), max_request_bytes=4096, receive_timeout_s=10.0, send_timeout_s=send_timeout_s
+    )
 
 
 def observer(
@@ -52,6 +63,7 @@ class Running:
     log: structlog.testing.LogCapture
     channel: grpc.aio.Channel
     port: int
+    budget: TransitBudget
 
     @property
     def stub(self) -> EncoderServiceAsyncStub:
@@ -80,8 +92,9 @@ def settings() -> GrpcSettings:
 @pytest.fixture
 async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
     service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
-    server = GrpcServer(service, settings, observer(metrics, log), max_sequences=MAX_SEQUENCES)
+    budget = transit_budget(BUDGET_BYTES)
+    server = GrpcServer(service, settings, observer(metrics, log), max_sequences=MAX_SEQUENCES, budget=budget)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(server, service, metrics, log, channel, port)
+        yield Running(server, service, metrics, log, channel, port, budget)
     await server.stop(0)

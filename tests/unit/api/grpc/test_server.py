@@ -15,6 +15,7 @@ from electra_serve.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
 from electra_serve.errors import Overloaded, StartupError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.settings.schema import GrpcSettings
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import request
@@ -28,7 +29,7 @@ BURST = 3500
 
 
 def another(settings: GrpcSettings) -> GrpcServer:
-    return GrpcServer(FakeService(), settings, observer(), max_sequences=1)
+    return GrpcServer(FakeService(), settings, observer(), max_sequences=1, budget=transit_budget())
 
 
 async def test_reflection_lists_and_describes_the_services(running: Running) -> None:

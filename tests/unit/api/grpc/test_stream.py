@@ -16,11 +16,12 @@ from electra_serve.errors import Cancelled, Overloaded
 from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest, Priority
-from tests.unit.api.grpc.conftest import Running, observer
+from electra_serve.serving.transit_budget import Reservation
+from tests.unit.api.grpc.conftest import Running, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
 
-BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000, "send_timeout_s": 30.0}
+BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000, "client": "a"}
 
 
 class Gates:
@@ -192,26 +193,26 @@ async def requests(count: int) -> AsyncIterator[bytes]:
         yield item(f"r{i}", [i]).SerializeToString()
 
 
-async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord) -> Parts:
+async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
 async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go() -> None:
     held = [asyncio.Event() for _ in range(3)]
 
-    async def encode(message: pb.EncodeRequest, record: RequestRecord) -> Parts:
+    async def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
         try:
             if message.request_id != "r0":
                 await asyncio.Event().wait()
         finally:
             held[int(message.request_id[1:])].set()
-        return await answer_at_once(message, record)
+        return await answer_at_once(message, record, reservation)
 
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
 
-    stream = EncodeStream(encode, observer(), never, **BOUNDS | {"send_timeout_s": 0.01})
-    with pytest.raises(Cancelled, match=r"must be taken within 0\.01 s"):
+    stream = EncodeStream(encode, observer(), never, transfer=transfer(send_timeout_s=0.01), **BOUNDS)
+    with pytest.raises(Cancelled, match=r"did not read its response within 0\.01 s"):
         await stream.run(requests(3))
     assert all(event.is_set() for event in held)
 
@@ -233,7 +234,7 @@ class OneAtATime:
 
 async def test_answers_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
-    stream = EncodeStream(answer_at_once, observer(), writer.write, **BOUNDS)
+    stream = EncodeStream(answer_at_once, observer(), writer.write, transfer=transfer(), **BOUNDS)
     assert await stream.run(requests(3))
     assert writer.written == 3
 

@@ -24,6 +24,7 @@ from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, Ret
 from electra_serve.errors import SettingsError, Unauthenticated
 from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.rest.conftest import Rest
@@ -77,7 +78,13 @@ async def serve(folder: Path, *, client_ca: Path | None = None, body_timeout_s: 
     authenticator, limits = Authenticator(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
     http = HttpServer(rest.app(limits, authenticator), limits, tls)
     grpc = GrpcServer(
-        FakeService(), GrpcSettings(port=0), observer(), max_sequences=8, authenticator=authenticator, tls=tls
+        FakeService(),
+        GrpcSettings(port=0),
+        observer(),
+        max_sequences=8,
+        budget=transit_budget(),
+        authenticator=authenticator,
+        tls=tls,
     )
     with socket.create_server((HOST, 0)) as listener:
         serving = asyncio.create_task(http.serve(sockets=[listener]))

@@ -1,0 +1,96 @@
+"""Receives and sends the messages of calls, under the transit budget and time limits.
+
+Every method is a stream for gRPC's server, on the same wire format: a handler then runs when a call begins, before its
+message is received, and learns when its response has been sent. A unary handler would run after gRPC has buffered the
+whole message, and end before gRPC has sent the response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from electra_serve.api.grpc.call import Call, Context
+from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
+from electra_serve.serving.transit_budget import Reservation, TransitBudget
+
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+RESERVE_TIMEOUT_S: Final = 1.0
+"""Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
+DRAIN_RECEIVE_S: Final = 1.0
+MIN_SEND_RATE: Final = 2**20
+"""Bytes per second that a client must accept of a response, after `send_timeout_s`."""
+
+
+class Transfer:
+    """Moves messages between calls and their handlers.
+
+    Args:
+        budget: Bytes in transit.
+        max_request_bytes: Largest request message, which is reserved while one is received: gRPC does not announce
+            the length of a message.
+        receive_timeout_s: Seconds for a message to arrive.
+        send_timeout_s: Seconds that a client may stall while it receives a response.
+    """
+
+    def __init__(
+        self, budget: TransitBudget, *, max_request_bytes: int, receive_timeout_s: float, send_timeout_s: float
+    ) -> None:
+        self.budget = budget
+        self._max_request_bytes = max_request_bytes
+        self._receive_timeout_s = receive_timeout_s
+        self._send_timeout_s = send_timeout_s
+        self._receiving: set[asyncio.Timeout] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Gives messages that are being received `DRAIN_RECEIVE_S`; calls whose message is incomplete then fail."""
+        self._draining = True
+        until = asyncio.get_running_loop().time() + DRAIN_RECEIVE_S
+        for timeout in self._receiving:
+            timeout.reschedule(min(timeout.when() or until, until))
+
+    async def reserve(self, call: Call) -> Reservation:
+        """Reserves room for one request message.
+
+        Raises:
+            Overloaded: There was none within `RESERVE_TIMEOUT_S`.
+        """
+        return await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
+
+    async def receive(self, context: Context) -> bytes:
+        """Returns the message of a unary call.
+
+        Raises:
+            MalformedRequest: It did not arrive in time, or there is none.
+            ShuttingDown: It had not arrived when the server stopped.
+        """
+        timeout = asyncio.timeout(self._receive_timeout_s)
+        self._receiving.add(timeout)
+        try:
+            async with timeout:
+                message = await context.read()
+        except TimeoutError as error:
+            if self._draining:
+                raise ShuttingDown("the server is shutting down; the message had not arrived") from error
+            raise MalformedRequest(f"a message must arrive within {self._receive_timeout_s:g} s") from error
+        finally:
+            self._receiving.discard(timeout)
+        if not isinstance(message, bytes):  # grpc.aio.EOF
+            raise MalformedRequest("a call must have one message; received none")
+        return message
+
+    async def send(self, write: Write, message: bytes) -> None:
+        """Sends one response message; returns when the client's side has accepted it.
+
+        Raises:
+            Cancelled: The client did not accept it in time.
+        """
+        timeout_s = self._send_timeout_s + len(message) / MIN_SEND_RATE
+        try:
+            async with asyncio.timeout(timeout_s):
+                await write(message)
+        except TimeoutError as error:
+            raise Cancelled(f"the client did not read its response within {timeout_s:.3g} s") from error

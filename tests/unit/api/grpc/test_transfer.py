@@ -1,0 +1,120 @@
+"""Messages under the transit budget: what is reserved, for how long, and what ends a call that stalls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from electra_serve.api.grpc.servicer import SERVICE_NAME
+from electra_serve.settings.schema import GrpcSettings
+from tests.contract.waiting import until
+from tests.unit.api.grpc.conftest import BUDGET_BYTES, SETTINGS, Running
+from tests.unit.api.grpc.messages import item, request
+
+CODE = "electra-error-code"
+METHODS = ("Encode", "ListModels", "GetModel")
+
+
+async def never() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    for message in ():
+        yield message
+
+
+def open_call(running: Running, method: str, messages: AsyncIterator[bytes]) -> grpc.aio.StreamUnaryCall[bytes, bytes]:
+    """A unary call whose message the test controls; the wire format is the same."""
+    caller: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = running.channel.stream_unary(f"/{SERVICE_NAME}/{method}")
+    return caller(messages)
+
+
+async def error_of(call: grpc.aio.Call) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return str(dict(caught.value.trailing_metadata() or ())[CODE])
+
+
+async def until_used(running: Running, size: int) -> None:
+    await until(lambda: running.budget.used_bytes == size)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_call_being_received_holds_a_full_message(running: Running, method: str) -> None:
+    call = open_call(running, method, never())
+    await until_used(running, SETTINGS.max_request_bytes)
+    call.cancel()
+    await until_used(running, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_call_without_a_message_is_malformed(running: Running, method: str) -> None:
+    assert await error_of(open_call(running, method, nothing())) == "malformed_request"
+    await until_used(running, 0)
+
+
+class TestSlowMessages:
+    @pytest.fixture
+    def settings(self) -> GrpcSettings:
+        return SETTINGS.model_copy(update={"receive_timeout_s": 0.05})
+
+    @pytest.mark.parametrize("method", METHODS)
+    async def test_are_ended(self, running: Running, method: str) -> None:
+        assert await error_of(open_call(running, method, never())) == "malformed_request"
+        await until_used(running, 0)
+
+
+async def test_a_request_holds_its_own_bytes_while_it_is_computed(running: Running) -> None:
+    gate = asyncio.Event()
+    running.service.before = lambda _: gate.wait()
+    message = request([1, 2], [3])
+    call = running.stub.Encode(message)
+    await until_used(running, message.ByteSize())
+    gate.set()
+    await call
+    await until_used(running, 0)
+
+
+async def test_an_open_stream_holds_a_full_message_and_each_of_its_requests(running: Running) -> None:
+    gate = asyncio.Event()
+    running.service.before = lambda _: gate.wait()
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await until_used(running, SETTINGS.max_request_bytes + item("a", [1]).ByteSize())
+    gate.set()
+    await stream.read()
+    await until_used(running, SETTINGS.max_request_bytes)
+    await stream.done_writing()
+    await until_used(running, 0)
+
+
+async def test_over_budget_a_call_is_rejected_before_its_message(running: Running) -> None:
+    with running.budget.reserve("another", BUDGET_BYTES):
+        assert await error_of(open_call(running, "Encode", never())) == "overloaded"
+        stream = running.stub.EncodeStream()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert dict(caught.value.trailing_metadata() or ())[CODE] == "overloaded"
+    await running.stub.Encode(request([1]))
+    assert running.count("overloaded", model="") == 1
+
+
+async def test_a_burst_waits_its_turn(running: Running) -> None:
+    """Ten times more calls at a time than full messages fit."""
+    calls = [running.stub.Encode(request([1])) for _ in range(10 * BUDGET_BYTES // SETTINGS.max_request_bytes)]
+    assert len(await asyncio.gather(*calls)) == len(calls)
+    await until_used(running, 0)
+
+
+async def test_a_draining_server_does_not_wait_for_messages(running: Running) -> None:
+    call = open_call(running, "Encode", never())
+    await until_used(running, SETTINGS.max_request_bytes)
+    stopping = asyncio.create_task(running.server.stop(30))
+    assert await error_of(call) == "shutting_down"
+    async with asyncio.timeout(10):
+        await stopping
