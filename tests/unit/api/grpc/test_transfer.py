@@ -24,7 +24,7 @@ async def never() -> AsyncIterator[bytes]:
 
 
 async def nothing() -> AsyncIterator[bytes]:
-    for message in ():
+    for message in list[bytes]():
         yield message
 
 
