@@ -59,6 +59,12 @@ MISTAKES: Final = {
     "a file that is not there": Mistake("nowhere.yaml", ("--config=nowhere.yaml",)),
     "a file that is no YAML": Mistake("settings", yaml="rest: [1"),
     "a file with a key that is no setting": Mistake("rest.prt", yaml="rest: {prt: 1}"),
+    "a file with a section that occurs twice": Mistake(
+        "line 3: 'security' must occur once", yaml="security: {api_keys_file: keys}\nlog: {}\nsecurity: {}"
+    ),
+    "a flag with a key that occurs twice": Mistake(
+        "--models must be valid JSON; 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
+    ),
     "a file that is no mapping": Mistake("settings", yaml="- 1"),
 }
 

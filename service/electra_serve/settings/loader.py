@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliSettingsSource, InitSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from electra_serve.errors import SettingsError
 from electra_serve.settings.schema import ENV_PREFIX, Settings
+from electra_serve.settings.unique_keys import InvalidText, parse_json, parse_yaml
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _SERVICE_LINK: Final = re.compile(
@@ -49,6 +49,7 @@ def read_settings(
         SettingsError: A key is unknown, a value is not valid, or the file cannot be read.
     """
     _refuse_unknown_variables(environment)
+    _reject_duplicates(flags, environment)
     config: Path | None = flags.config
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
@@ -90,6 +91,34 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
         raise SettingsError(f"unknown setting in the environment: {unknown[0]}; README.md lists those that are")
 
 
+def _reject_duplicates(flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Rejects what pydantic-settings would drop: a variable in two spellings, a key that occurs twice in JSON."""
+    spellings: dict[str, str] = {}
+    for name in sorted(filter(_is_setting, environment)):
+        other = spellings.setdefault(name.upper(), name)
+        if other != name:
+            raise SettingsError(f"{name.upper()} must be set once; it is set as {other} and as {name}")
+        _check_json(name, environment[name])
+    for name in _flag_names() & vars(flags).keys():
+        values = getattr(flags, name)
+        for value in values if isinstance(values, list) else [values]:
+            _check_json(f"--{name}", value)
+
+
+def _is_setting(variable: str) -> bool:
+    return variable.upper() in set(variable_names())
+
+
+def _check_json(name: str, value: object) -> None:
+    """Rejects duplicate keys in a value that is meant as a JSON object or list."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return
+    try:
+        parse_json(value)
+    except InvalidText as error:
+        raise SettingsError(f"{name} must be valid JSON; {error}") from error
+
+
 def _with_file(config: Path | None) -> type[Settings]:
     """The settings class, reading `config` below the environment."""
     if config is None:
@@ -113,9 +142,11 @@ def _with_file(config: Path | None) -> type[Settings]:
 
 def _read_file(config: Path) -> dict[str, object]:
     try:
-        content = yaml.safe_load(config.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"settings file {config} cannot be read: {' '.join(str(error).split())}") from error
+        content = parse_yaml(config.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"settings file {config} cannot be read: {error.strerror or error}") from error
+    except InvalidText as error:
+        raise SettingsError(f"settings file {config} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise SettingsError(f"settings file {config} must hold a mapping; it holds a {type(content).__name__}")
     return content

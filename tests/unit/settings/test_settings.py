@@ -74,6 +74,19 @@ def test_models_are_presets_or_objects() -> None:
             "received both or neither",
         ),
         (["--metrics.port", "70000"], {}, "metrics.port: Input should be less than or equal to 65535"),
+        (["--models", '{"preset": "a", "preset": "b"}'], {}, "--models must be valid JSON; 'preset' must occur once"),
+        (
+            [],
+            {"ELECTRA_MODELS": '[{"preset": "a", "preset": "b"}]'},
+            "ELECTRA_MODELS must be valid JSON; 'preset' must",
+        ),
+        (["--rest", '{"port": 1, "port": 2}'], {}, "--rest must be valid JSON; 'port' must occur once"),
+        ([], {"ELECTRA_REST": '{"port": 1, "port": 2}'}, "ELECTRA_REST must be valid JSON; 'port' must occur once"),
+        (
+            [],
+            {"electra_rest__port": "1", "ELECTRA_REST__PORT": "2"},
+            "ELECTRA_REST__PORT must be set once; it is set as",
+        ),
         (["--config", "/does/not/exist"], {}, "settings file /does/not/exist cannot be read"),
     ],
 )
@@ -92,6 +105,9 @@ def test_a_wrong_setting_is_one_line(
         ("rest: {prot: 1}", "rest.prot: Extra inputs are not permitted"),
         ("prot: 1", "prot: Extra inputs are not permitted"),
         ("rest: [", "cannot be read"),
+        ("rest: {}\ngrpc: {}\nrest: {}", "cannot be read: line 3: 'rest' must occur once; it is on line 1 too"),
+        ("rest: {port: 1, port: 2}", "cannot be read: line 1: 'port' must occur once"),
+        ("1: 2", "cannot be read: line 1: each key must be a string"),
         ("- 1\n- 2", "must hold a mapping; it holds a list"),
     ],
 )

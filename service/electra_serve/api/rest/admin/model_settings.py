@@ -7,11 +7,28 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from electra_serve.api.rest.body import parse_json
 from electra_serve.errors import InvalidInput, MalformedRequest
 from electra_serve.settings.schema import ModelSettings
+from electra_serve.settings.unique_keys import InvalidText
+from electra_serve.settings.unique_keys import parse_json as parse_unique
 
 _UNKNOWN: Final = "extra_forbidden"
 _OURS: Final = "Value error, "
+
+
+def parse_unambiguous(body: bytes) -> object:
+    """Parses strict JSON whose objects hold each key once.
+
+    Raises:
+        MalformedRequest: Anything else.
+    """
+    payload = parse_json(body)  # first, because it is the stricter one about everything else
+    try:
+        parse_unique(body)
+    except InvalidText as error:
+        raise MalformedRequest(f"the body cannot be used: {error}") from error
+    return payload
 
 
 def new_model(payload: object) -> ModelSettings:

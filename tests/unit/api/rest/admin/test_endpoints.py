@@ -213,6 +213,20 @@ async def test_settings_that_are_none_are_refused(
     assert admin.fake.asked == []
 
 
+@pytest.mark.parametrize("path", [MODELS, f"{MODELS}/one/reload"])
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [(b'{"preset": "a", "preset": "b"}', "preset"), (b'{"preset": "a", "limits": {"x": 1, "x": 1}}', "x")],
+)
+async def test_a_key_that_occurs_twice_is_rejected(
+    client: httpx.AsyncClient, admin: Admin, path: str, body: bytes, key: str
+) -> None:
+    answer = await client.post(path, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert f"{key!r} must occur once" in answer.json()["detail"]
+    assert admin.fake.asked == []
+
+
 async def test_a_reload_keeps_the_name(client: httpx.AsyncClient, admin: Admin) -> None:
     answer = await client.post(f"{MODELS}/one/reload", json={"name": "two"})
     assert (answer.status_code, answer.json()["field"]) == (422, "name")
