@@ -142,8 +142,8 @@ class LimitSettings(_Section):
     """Seconds after which any request is given up, and the longest that a caller may ask for."""
 
 
-class BatchingSettings(_Section):
-    """The queue and the batches cut from it."""
+class BatchingFields(_Section):
+    """The fields of `batching`, of which a model's own may set some."""
 
     max_queue_sequences: Count = 2048
     """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
@@ -168,10 +168,17 @@ class BatchingSettings(_Section):
     recorded_batches: Count = 256
     """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
 
+
+class BatchingSettings(BatchingFields):
+    """The queue and the batches cut from it."""
+
     @model_validator(mode="after")
     def _check(self) -> BatchingSettings:
         if self.max_window_sequences < self.max_batch_sequences:
-            raise ValueError("max_window_sequences must be at least max_batch_sequences")
+            raise ValueError(
+                f"max_window_sequences must be at least max_batch_sequences ({self.max_batch_sequences}); "
+                f"got {self.max_window_sequences}"
+            )
         return self
 
 
@@ -202,14 +209,14 @@ class ModelSettings(_Section):
     `device`; on a CPU more than one only helps with many cores."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight
-    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model; JAX sizes its
-    own."""
+    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model: others ask for
+    the same number, or 0. JAX sizes its own and takes 0 only."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None
-    """This model's own `limits`; default: the common ones."""
-    batching: BatchingSettings | None = None
-    """This model's own `batching`; default: the common one."""
+    """This model's own `limits`. Fields that it leaves out are those of the common ones."""
+    batching: BatchingFields | None = None
+    """This model's own `batching`. Fields that it leaves out are those of the common one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -226,6 +233,28 @@ class ModelSettings(_Section):
                 f"received {self.name!r:.80}"
             )
         return self
+
+    def limits_over(self, common: LimitSettings) -> LimitSettings:
+        """Returns `common` with this model's own limits in their place."""
+        return common if self.limits is None else LimitSettings.model_validate(_overlaid(common, self.limits))
+
+    def batching_over(self, common: BatchingSettings) -> BatchingSettings:
+        """Returns `common` with this model's own fields in their place.
+
+        Raises:
+            ValueError: The two together contradict each other.
+        """
+        if self.batching is None:
+            return common
+        try:
+            return BatchingSettings.model_validate(_overlaid(common, self.batching))
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"batching: {reason}") from error
+
+
+def _overlaid(common: _Section, own: _Section) -> dict[str, object]:
+    return {**common.model_dump(), **own.model_dump(exclude_unset=True)}
 
 
 def default_name(preset: str) -> str:
@@ -337,13 +366,16 @@ class Settings(BaseSettings):
         if not names or len(set(names)) != len(names):
             raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
         for model in self.models:
-            check_admissible(model.limits or self.limits, model.batching or self.batching)
+            try:
+                check_admissible(model.limits_over(self.limits), model.batching_over(self.batching))
+            except ValueError as error:
+                raise ValueError(f"model {model.name}: {error}") from error
         return self
 
     @property
     def max_sequences(self) -> int:
         """Most sequences in one request that any model takes."""
-        return max((model.limits or self.limits).max_sequences for model in self.models)
+        return max(model.limits_over(self.limits).max_sequences for model in self.models)
 
 
 def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,8 @@ class Stage:
         gate: Loading waits for it.
         errors: What loading a preset raises, by its name.
         reclaimed: How often memory was given back.
+        common: The settings beside the models.
+        batching: What each engine was loaded with.
     """
 
     names: tuple[str, ...] = ("one", "two")
@@ -58,11 +61,14 @@ class Stage:
     gate: threading.Event = field(default_factory=threading.Event)
     errors: dict[str, Exception] = field(default_factory=dict)
     reclaimed: int = 0
+    common: dict[str, object] = field(default_factory=dict)
+    batching: list[BatchingSettings] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.metrics = Metrics("test")
-        settings = Settings(models=tuple(model("start", name) for name in self.names))
+        models = [model("start", name) for name in self.names]
+        settings = Settings.model_validate({"limits": {"max_timeout_s": SOON_S}, **self.common, "models": models})
         log = structlog.get_logger()
         loading = build_loading(settings, self.metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=self.metrics)
@@ -73,9 +79,10 @@ class Stage:
             collect_and_trim=self.collect_and_trim,
             log=log,
         )
-        self.service = InferenceService(self.registry, TextEncoder(), max_timeout_s=SOON_S)
+        self.service = InferenceService(self.registry, TextEncoder())
 
-    def load(self, settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+    def load(self, settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        self.batching.append(batching)
         self.gate.wait(SOON_S)
         if settings.preset in self.errors:
             raise self.errors[settings.preset]
@@ -323,6 +330,25 @@ async def test_limits_that_the_transports_do_not_take_are_refused(stage: Stage) 
     with pytest.raises(InvalidInput, match="must not exceed batching"):
         stage.changes.load(model("next", "three", batching={"max_queue_sequences": 255}))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]
+
+
+async def test_what_a_model_s_own_settings_leave_out_is_common_at_run_time_too() -> None:
+    stage = Stage(
+        common={"limits": {"max_text_characters": 7, "max_sequences": 9}, "batching": {"recorded_batches": 3}}
+    )
+    await stage.registry.load_all()
+    own: dict[str, Any] = {"limits": {"max_timeout_s": 2.5}, "batching": {"max_batch_tokens": 99}}
+    assert await stage.changes.load(model("next", "three", **own)).finished(SOON_S)
+    assert await stage.changes.reload(model("next", **own)).finished(SOON_S)
+    for name in ("one", "three"):
+        served = stage.registry.ready_model(name)
+        assert (served.text_limits.max_characters, served.input_limits.max_sequences) == (7, 9)
+        assert served.max_timeout_s == 2.5
+        assert (stage.batching[-1].recorded_batches, stage.batching[-1].max_batch_tokens) == (3, 99)
+    with pytest.raises(InvalidInput, match="max_window_sequences must be at least") as rejection:
+        stage.changes.load(model("next", "four", batching={"max_batch_sequences": 129}))
+    assert rejection.value.field == "batching"
+    await stage.registry.close()
 
 
 async def test_nothing_is_changed_before_the_start_is_over_nor_after_the_end_has_begun() -> None:

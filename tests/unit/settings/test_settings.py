@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from electra_serve.errors import SettingsError
 from electra_serve.settings.loader import add_flags, read_settings
-from electra_serve.settings.schema import Settings
+from electra_serve.settings.schema import BatchingSettings, LimitSettings, Settings
 
 
 def read(
@@ -142,6 +143,59 @@ def test_the_queue_takes_the_largest_request_exactly() -> None:
 def test_a_models_own_limits_count() -> None:
     settings = read(["--models", '{"preset": "a", "limits": {"max_sequences": 300}}', "--models", "b"])
     assert settings.max_sequences == 300
+
+
+COMMON_LIMITS = {"max_sequences": 7, "max_text_characters": 8, "max_request_characters": 9, "max_timeout_s": 10.0}
+COMMON_BATCHING = {
+    "max_queue_sequences": 1000, "max_queue_tokens": 1001, "max_batch_sequences": 200, "max_batch_tokens": 1002,
+    "target_batch_s": 1.5, "max_window_sequences": 300, "hang_timeout_s": 2.5, "recorded_batches": 3,
+}  # fmt: skip
+OWN_VALUE = 250
+
+
+@pytest.mark.parametrize("name", COMMON_LIMITS)
+def test_a_models_own_limits_leave_the_others_as_they_are_for_all(name: str) -> None:
+    settings = Settings.model_validate(
+        {"limits": COMMON_LIMITS, "models": [{"preset": "a", "limits": {name: OWN_VALUE}}, "b"]}
+    )
+    own, common = (model.limits_over(settings.limits) for model in settings.models)
+    assert own.model_dump() == {**COMMON_LIMITS, name: OWN_VALUE}
+    assert common.model_dump() == COMMON_LIMITS
+
+
+@pytest.mark.parametrize("name", COMMON_BATCHING)
+def test_a_models_own_batching_leaves_the_rest_as_it_is_for_all(name: str) -> None:
+    settings = Settings.model_validate(
+        {"batching": COMMON_BATCHING, "models": [{"preset": "a", "batching": {name: OWN_VALUE}}, "b"]}
+        | {"limits": {"max_sequences": 1}}
+    )
+    own, common = (model.batching_over(settings.batching) for model in settings.models)
+    assert own.model_dump() == {**COMMON_BATCHING, name: OWN_VALUE}
+    assert common.model_dump() == COMMON_BATCHING
+
+
+def test_every_field_of_limits_and_batching_is_tried() -> None:
+    assert COMMON_LIMITS.keys() == LimitSettings.model_fields.keys()
+    assert COMMON_BATCHING.keys() == BatchingSettings.model_fields.keys()
+
+
+def test_a_models_own_batching_may_be_valid_only_with_the_common_one() -> None:
+    own = '{"preset": "a", "batching": {"max_batch_sequences": 200}}'
+    settings = read(["--models", own, "--batching.max_window_sequences", "200"])
+    assert settings.models[0].batching_over(settings.batching).max_batch_sequences == 200
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"batching": {"max_batch_sequences": 129}}, "model a: batching: max_window_sequences must be at least"),
+        ({"limits": {"max_sequences": 2049}}, "model a: limits.max_sequences (2049) must not exceed"),
+        ({"batching": {"max_queue_sequences": 255}}, "model a: limits.max_sequences (256) must not exceed"),
+    ],
+)
+def test_a_models_own_settings_must_fit_the_common_ones(own: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings.model_validate({"models": [{"preset": "a", **own}]})
 
 
 def test_admin_and_metrics_have_no_ports_unless_they_are_given_one() -> None:

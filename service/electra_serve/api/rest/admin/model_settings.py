@@ -49,7 +49,8 @@ def changed_model(settings: ModelSettings, payload: object) -> ModelSettings:
 
     Args:
         settings: Those it has.
-        payload: The body, parsed from JSON: the fields that change.
+        payload: The body, parsed from JSON: the fields that change, as a JSON merge patch (RFC 7396). So `limits`
+            changes field by field, and null takes a field back to its default, or to the common settings.
 
     Raises:
         MalformedRequest: Not an object, or with an unknown field.
@@ -58,7 +59,20 @@ def changed_model(settings: ModelSettings, payload: object) -> ModelSettings:
     changes = _mapping(payload)
     if changes.get("name", settings.name) != settings.name:
         raise InvalidInput("name must be that of the model; received another: load a new model for that", field="name")
-    return _validate({**settings.model_dump(), **changes})
+    return _validate(_patched(settings.model_dump(exclude_unset=True), changes))
+
+
+def _patched(fields: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    patched = dict(fields)
+    for key, change in changes.items():
+        before = patched.get(key)
+        if change is None:
+            patched.pop(key, None)
+        elif isinstance(change, Mapping) and isinstance(before, Mapping):
+            patched[key] = _patched(before, change)
+        else:
+            patched[key] = change
+    return patched
 
 
 def _mapping(payload: object) -> Mapping[str, object]:

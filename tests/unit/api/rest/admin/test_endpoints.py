@@ -44,12 +44,14 @@ class FakeAdministration:
         refusal: Raised instead of beginning.
         failure: What changes come to.
         gate: Changes wait for it.
+        current: What model one is loaded by.
     """
 
     asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
     refusal: ServiceError | None = None
     failure: ServiceError | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    current: ModelSettings = CURRENT
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -70,7 +72,7 @@ class FakeAdministration:
 
     def settings(self, name: str) -> ModelSettings:
         self.status(name)
-        return CURRENT
+        return self.current
 
     def load(self, settings: ModelSettings) -> Operation:
         return self._begin("load", settings)
@@ -152,6 +154,42 @@ async def test_a_reload_changes_what_its_body_names(client: httpx.AsyncClient, a
     answer = await client.post(f"{MODELS}/one/reload", json={"preset": "./v2", "sha256": ""})
     assert answer.status_code == 200
     assert admin.fake.asked == [("reload", CURRENT.model_copy(update={"preset": "./v2", "sha256": ""}))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "batching"),
+    [
+        ({}, {"max_sequences": 3}, {"max_batch_tokens": 64}),
+        ({"limits": {"max_timeout_s": 2.0}}, {"max_sequences": 3, "max_timeout_s": 2.0}, {"max_batch_tokens": 64}),
+        ({"limits": {"max_sequences": None}}, {}, {"max_batch_tokens": 64}),
+        ({"limits": None, "batching": {"recorded_batches": 1}}, None, {"max_batch_tokens": 64, "recorded_batches": 1}),
+    ],
+)
+async def test_a_reload_changes_limits_field_by_field(
+    client: httpx.AsyncClient, admin: Admin, changes: object, limits: object, batching: object
+) -> None:
+    admin.fake.current = ModelSettings.model_validate(
+        {"preset": "./v1", "name": "one", "limits": {"max_sequences": 3}, "batching": {"max_batch_tokens": 64}}
+    )
+    assert (await client.post(f"{MODELS}/one/reload", json=changes)).status_code == 200
+    ((_, settings),) = admin.fake.asked
+    assert isinstance(settings, ModelSettings)
+    assert (settings.limits and settings.limits.model_dump(exclude_unset=True)) == limits
+    assert (settings.batching and settings.batching.model_dump(exclude_unset=True)) == batching
+
+
+async def test_a_reload_takes_null_for_the_default(client: httpx.AsyncClient, admin: Admin) -> None:
+    assert (await client.post(f"{MODELS}/one/reload", json={"sha256": None, "dtype": None})).status_code == 200
+    ((_, settings),) = admin.fake.asked
+    assert isinstance(settings, ModelSettings)
+    assert (settings.preset, settings.name, settings.sha256, settings.dtype) == ("./v1", "one", "", "auto")
+
+
+@pytest.mark.parametrize("field", ["preset", "name"])
+async def test_a_reload_needs_preset_and_name(client: httpx.AsyncClient, admin: Admin, field: str) -> None:
+    answer = await client.post(f"{MODELS}/one/reload", json={field: None})
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert admin.fake.asked == []
 
 
 async def test_an_unload_leaves_nothing_to_tell(client: httpx.AsyncClient, admin: Admin) -> None:
