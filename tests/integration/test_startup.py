@@ -63,7 +63,10 @@ MISTAKES: Final = {
         "line 3: 'security' must occur once", yaml="security: {api_keys_file: keys}\nlog: {}\nsecurity: {}"
     ),
     "a flag with a key that occurs twice": Mistake(
-        "--models must be valid JSON; 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
+        "as JSON: 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
+    ),
+    "models that are neither names nor JSON": Mistake(
+        "ELECTRA_MODELS must be a preset, several with commas", environment={"ELECTRA_MODELS": "a,,b"}
     ),
     "a file that is no mapping": Mistake("settings", yaml="- 1"),
 }

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from electra_serve.errors import SettingsError
+from electra_serve.settings.unique_keys import InvalidText, parse_json
 
 ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")
@@ -30,7 +31,17 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_booleans(cls, values: object) -> object:
+        """Rejects true and false for a number: pydantic takes them for 1 and 0, and YAML `yes` and `no` for them."""
+        given = values if isinstance(values, Mapping) else {}
+        for name, field in cls.model_fields.items():
+            if field.annotation is not bool and isinstance(given.get(name), bool):
+                raise ValueError(f"{name} must not be true or false; got {str(given[name]).lower()}")
+        return values
 
 
 class RestSettings(_Section):
@@ -185,7 +196,7 @@ class BatchingSettings(BatchingFields):
 class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
-    preset: str
+    preset: Annotated[str, Field(min_length=1)]
     """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artifact),
     `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
     name: str = ""
@@ -272,8 +283,50 @@ def default_name(preset: str) -> str:
     return _VERSION.sub("", rest).rpartition("/")[2] if scheme == "kaggle" else Path(rest.partition("@")[0]).name
 
 
+def model_entries(value: object) -> list[object]:
+    """Splits what `models` may be into its entries.
+
+    Args:
+        value: A list; one mapping; or text, as flags and variables have it: a preset, several with commas between them,
+            or JSON.
+
+    Raises:
+        PydanticCustomError: It is none of these.
+
+    Example:
+        >>> model_entries("electra_demo, ./mine"), model_entries('{"preset": "./a,b"}')
+        (['electra_demo', './mine'], [{'preset': './a,b'}])
+    """
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, Mapping):
+        return [value]
+    if not isinstance(value, (list, tuple)):
+        raise PydanticCustomError("models_form", _MODELS_FORM)
+    return list(value)
+
+
+_MODELS_FORM: Final = "must be a preset, several with commas between them, or a list of presets and mappings"
+
+
+def _parsed(text: str) -> object:
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return parse_json(text)
+        except InvalidText as error:
+            raise PydanticCustomError("json", _MODELS_FORM + ", as JSON: {reason}", {"reason": str(error)}) from error
+    entries = [part.strip() for part in text.split(",")]
+    if not all(entries) or any(entry.startswith(("{", "[")) for entry in entries):
+        raise PydanticCustomError("models_form", _MODELS_FORM)
+    return entries
+
+
 def _model_from_string(value: object) -> object:
-    return {"preset": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"preset": value}
+    if not isinstance(value, (Mapping, ModelSettings)):
+        raise PydanticCustomError("model_form", "must be a preset or a mapping with one")
+    return value
 
 
 class HubSettings(_Section):
@@ -343,11 +396,13 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    models: tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...] = (
-        ModelSettings(preset="electra_demo"),
-    )
-    """The models to serve: presets, or objects with the fields below. The flag may be repeated; the variable
-    is a JSON list."""
+    models: Annotated[
+        tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...],
+        NoDecode,
+        BeforeValidator(model_entries),
+    ] = (ModelSettings(preset="electra_demo"),)
+    """The models to serve: presets, or mappings with the fields below. Flag and variable take a preset, several with
+    commas between them, or JSON; the flag may be repeated."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     security: SecuritySettings = SecuritySettings()
@@ -389,23 +444,3 @@ def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
             f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
             f"({batching.max_queue_sequences}): such a request could never be admitted"
         )
-
-
-def hub_settings_from_environment() -> HubSettings:
-    """`hub` as the environment alone has it, for whoever loads a model without a service.
-
-    Raises:
-        SettingsError: A value is out of range.
-    """
-
-    class HubEnvironment(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
-
-        hub: HubSettings = HubSettings()
-
-    try:
-        return HubEnvironment().hub
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{where}: {first['msg']}; received {first['input']!r:.80}") from error

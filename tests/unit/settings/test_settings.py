@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from electra_serve.errors import SettingsError
-from electra_serve.settings.loader import add_flags, read_settings
+from electra_serve.settings.loader import add_flags, read_settings, variable_names
 from electra_serve.settings.schema import BatchingSettings, LimitSettings, Settings
 
 
@@ -52,17 +53,115 @@ def test_models_are_presets_or_objects() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("electra_demo", ["electra_demo"]),
+        (" ./one , hf://org/two@main ", ["one", "two"]),
+        ('{"preset": "./a,b", "name": "three"}', ["three"]),
+        ('["./a,b", {"preset": "two"}]', ["a,b", "two"]),
+    ],
+)
+def test_models_are_text_wherever_they_are_given(
+    text: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "electra.yaml"
+    config.write_text(yaml.safe_dump({"models": text}))
+    assert [model.name for model in read(["--config", str(config)]).models] == names
+    assert [model.name for model in read(["--models", text]).models] == names
+    assert [model.name for model in read(["--models", text, "--models", "last"]).models] == [*names, "last"]
+    assert [model.name for model in read([], {"ELECTRA_MODELS": text}, monkeypatch).models] == names
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "a,", "a,,b", 'a,{"preset": "b"}'])
+def test_text_that_is_no_list_of_models_says_what_it_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "must be a preset, several with commas between them, or a list of presets and mappings; got "
+    with pytest.raises(SettingsError, match=re.escape(f"--models {said}{text!r}")):
+        read(["--models", text])
+    with pytest.raises(SettingsError, match=re.escape(f"ELECTRA_MODELS {said}{text!r}")):
+        read([], {"ELECTRA_MODELS": text}, monkeypatch)
+
+
+@pytest.mark.parametrize("text", ["models: electra_demo", "models: {preset: electra_demo}", "models: [electra_demo]"])
+def test_a_file_may_hold_one_model_in_any_form(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "electra.yaml"
+    config.write_text(text)
+    assert [model.preset for model in read(["--config", str(config)]).models] == ["electra_demo"]
+
+
+@pytest.mark.parametrize("text", ["", "# rest:\n#   port: 1\n", "---\n", "rest:\n  # port: 1\nlog: {}\nhub: ~\n"])
+def test_a_file_without_settings_changes_none(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "electra.yaml"
+    config.write_text(text)
+    assert read(["--config", str(config)]).model_dump() == Settings().model_dump()
+
+
+LEAVES = sorted(set(variable_names()) - {f"ELECTRA_{name.upper()}" for name in Settings.model_fields})
+
+
+def bad_value(variable: str) -> str | None:
+    """Text that the setting does not take; None if it takes any."""
+    section, name = variable.removeprefix("ELECTRA_").lower().split("__")
+    annotation = type(getattr(Settings(), section)).model_fields[name].annotation
+    return None if annotation is str else "nonsense"
+
+
+@pytest.mark.parametrize("variable", [leaf for leaf in LEAVES if bad_value(leaf)])
+def test_every_setting_is_named_as_it_was_given(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    section, name = variable.removeprefix("ELECTRA_").lower().split("__")
+    config = tmp_path / "electra.yaml"
+    config.write_text(f"{section}: {{{name}: nonsense}}")
+    with pytest.raises(SettingsError) as of_file:
+        read(["--config", str(config)])
+    with pytest.raises(SettingsError) as of_flag:
+        read([f"--{section}.{name}", "nonsense"])
+    with pytest.raises(SettingsError) as of_variable:
+        read([], {variable: "nonsense"}, monkeypatch)
+    forms = "(a whole number|a number|true or false|one of '.*'); got 'nonsense'"
+    assert re.fullmatch(f"{section}.{name} in {config} must be {forms}", str(of_file.value))
+    assert re.fullmatch(f"--{section}.{name} must be {forms}", str(of_flag.value))
+    assert re.fullmatch(f"{variable} must be {forms}", str(of_variable.value))
+
+
+@pytest.mark.parametrize("section", sorted(set(Settings.model_fields) - {"models"}))
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "{"])
+def test_a_whole_section_is_a_json_object(section: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = f"ELECTRA_{section.upper()}"
+    with pytest.raises(SettingsError, match=re.escape(f"{variable} must be a JSON object; got {text!r}")):
+        read([], {variable: text}, monkeypatch)
+
+
+def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="^--rest[.]port must be"):
+        read(["--rest.port", "x"], {"ELECTRA_REST__PORT": "y"}, monkeypatch)
+
+
+@pytest.mark.parametrize(
     ("flags", "environment", "message"),
     [
-        (["--rest.port", "70000"], {}, "rest.port: Input should be less than or equal to 65535; received '70000'"),
+        ([], {"ELECTRA_REST": '{"port": "x"}'}, "ELECTRA_REST: rest.port must be a whole number; got 'x'"),
+        ([], {"ELECTRA_MODELS": '{"preset": "a", "dtype": "x"}'}, "ELECTRA_MODELS: models.0.dtype must be one of"),
+        ([], {"ELECTRA_MODELS": "5,[]"}, "ELECTRA_MODELS must be a preset, several with commas"),
+        ([], {"ELECTRA_MODELS": "[5]"}, "ELECTRA_MODELS: models.0 must be a preset or a mapping with one; got 5"),
+        (
+            [],
+            {"ELECTRA_MODELS": "[{"},
+            "ELECTRA_MODELS must be a preset, several with commas between them, or a",
+        ),
+        (["--models", "[{"], {}, "presets and mappings, as JSON: line 1, column 3: "),
+        (["--models", '{"name": "a"}'], {}, "--models: models.0.preset must be given"),
+        (["--limits.max_timeout_s", "inf"], {}, "--limits.max_timeout_s must be a finite number; got 'inf'"),
+        (["--limits.max_timeout_s", "nan"], {}, "--limits.max_timeout_s must be a finite number; got 'nan'"),
+        (["--limits.max_timeout_s", "0"], {}, "--limits.max_timeout_s must be greater than 0; got '0'"),
+        (["--rest.port", "70000"], {}, "--rest.port must be at most 65535; got '70000'"),
         ([], {"ELECTRA_REST__PROT": "1"}, "unknown setting in the environment: ELECTRA_REST__PROT"),
         ([], {"ELECTRA_GRCP__PORT": "1"}, "unknown setting in the environment: ELECTRA_GRCP__PORT"),
         (["--models", "a", "--models", "b/a"], {}, "each under its own name; received ['a', 'a']"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
-        (["--lifecycle.drain_timeout_s", "0.9"], {}, "drain_timeout_s: Input should be greater than or equal to 1"),
+        (["--lifecycle.drain_timeout_s", "0.9"], {}, "--lifecycle.drain_timeout_s must be at least 1"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
-        (["--models", '{"preset": "a", "colour": "red"}'], {}, "models.0.colour: Extra inputs are not permitted"),
+        (["--models", '{"preset": "a", "colour": "red"}'], {}, "--models: models.0.colour is not a setting"),
         (
             ["--models", '{"preset": "/"}'],
             {},
@@ -74,15 +173,15 @@ def test_models_are_presets_or_objects() -> None:
             {},
             "received both or neither",
         ),
-        (["--metrics.port", "70000"], {}, "metrics.port: Input should be less than or equal to 65535"),
-        (["--models", '{"preset": "a", "preset": "b"}'], {}, "--models must be valid JSON; 'preset' must occur once"),
+        (["--metrics.port", "70000"], {}, "--metrics.port must be at most 65535"),
+        (["--models", '{"preset": "a", "preset": "b"}'], {}, "presets and mappings, as JSON: 'preset' must occur"),
         (
             [],
             {"ELECTRA_MODELS": '[{"preset": "a", "preset": "b"}]'},
-            "ELECTRA_MODELS must be valid JSON; 'preset' must",
+            "presets and mappings, as JSON: 'preset' must occur",
         ),
-        (["--rest", '{"port": 1, "port": 2}'], {}, "--rest must be valid JSON; 'port' must occur once"),
-        ([], {"ELECTRA_REST": '{"port": 1, "port": 2}'}, "ELECTRA_REST must be valid JSON; 'port' must occur once"),
+        (["--rest", '{"port": 1, "port": 2}'], {}, "--rest must be a JSON object; got"),
+        ([], {"ELECTRA_REST": '{"port": 1, "port": 2}'}, "('port' must occur once in an object; it occurs twice)"),
         (
             [],
             {"electra_rest__port": "1", "ELECTRA_REST__PORT": "2"},
@@ -103,12 +202,16 @@ def test_a_wrong_setting_is_one_line(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rest: {prot: 1}", "rest.prot: Extra inputs are not permitted"),
-        ("prot: 1", "prot: Extra inputs are not permitted"),
+        ("rest: {prot: 1}", "rest.prot in {config} is not a setting"),
+        ("prot: 1", "prot in {config} is not a setting"),
         ("rest: [", "cannot be read"),
         ("rest: {}\ngrpc: {}\nrest: {}", "cannot be read: line 3: 'rest' must occur once; it is on line 1 too"),
         ("rest: {port: 1, port: 2}", "cannot be read: line 1: 'port' must occur once"),
         ("1: 2", "cannot be read: line 1: each key must be a string"),
+        ("models:", "models in {config} must be a preset, several with commas between them, or a list of presets and"),
+        ("rest: [1]", "rest in {config} must be a mapping of its settings"),
+        ("rest: {port: yes}", "rest in {config}: port must not be true or false; got true"),
+        ("models: {preset: a, replicas: yes}", "models.0 in {config}: replicas must not be true or false; got true"),
         ("- 1\n- 2", "must hold a mapping; it holds a list"),
     ],
 )
@@ -117,7 +220,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> No
     config.write_text(text)
     with pytest.raises(SettingsError) as refusal:
         read(["--config", str(config)])
-    assert message in str(refusal.value)
+    assert message.replace("{config}", str(config)) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

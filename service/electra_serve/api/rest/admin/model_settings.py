@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from pydantic import ValidationError
 
 from electra_serve.api.rest.body import parse_json
 from electra_serve.errors import InvalidInput, MalformedRequest
+from electra_serve.settings.messages import OURS, UNKNOWN, form
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.settings.unique_keys import InvalidText
 from electra_serve.settings.unique_keys import parse_json as parse_unique
-
-_UNKNOWN: Final = "extra_forbidden"
-_OURS: Final = "Value error, "
 
 
 def parse_unambiguous(body: bytes) -> object:
@@ -85,9 +82,10 @@ def _validate(fields: Mapping[str, object]) -> ModelSettings:
     try:
         return ModelSettings.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == _UNKNOWN:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == UNKNOWN:
             known = ", ".join(ModelSettings.model_fields)
             raise MalformedRequest(f"the fields are {known}; received an unknown one, or one within them") from error
-        field = ".".join(str(part) for part in first["loc"]) or None
-        raise InvalidInput(first["msg"].removeprefix(_OURS), field=field) from error
+        field = ".".join(str(part) for part in first["loc"])
+        message = form(first) if first["type"] == OURS else f"{field} {form(first)}"
+        raise InvalidInput(message, field=field or None) from error
