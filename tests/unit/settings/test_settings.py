@@ -132,7 +132,7 @@ def test_a_whole_section_is_a_json_object(section: str, text: str, monkeypatch: 
 
 
 def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="^--rest[.]port must be"):
+    with pytest.raises(SettingsError, match=r"^--rest\.port must be"):
         read(["--rest.port", "x"], {"ELECTRA_REST__PORT": "y"}, monkeypatch)
 
 
