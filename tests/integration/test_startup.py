@@ -14,7 +14,7 @@ import pytest
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, start
+from tests.integration.process import ServiceProcess, free_port, homeless, start
 from tests.integration.standard import health_of
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
@@ -97,6 +97,23 @@ def test_a_flag_that_is_no_setting_is_a_usage_error(tmp_path: Path) -> None:
         assert process.wait() == 2
         assert "--rest.prt=1" in process.complaints[-1]
         assert "Traceback" not in process.stderr
+
+
+def test_a_user_without_a_home_serves_what_needs_no_fetching(tmp_path: Path) -> None:
+    with start(tmp_path, "--log.format=json", prefix=homeless()) as process:
+        process.wait_ready()
+        assert httpx.post(f"{process.url}/v1/encode", json={"text": "hi"}).status_code == 200
+        process.terminate()
+        assert process.wait() == 0
+        assert process.complaints == []
+
+
+def test_a_user_without_a_home_is_told_what_fetching_needs(tmp_path: Path) -> None:
+    if "setpriv" not in homeless():
+        pytest.skip("needs root")
+    with start(tmp_path, "--models=hf://org/repo", prefix=homeless()) as process:
+        assert process.wait() == 1
+        assert_one_line(process, "hub.cache_dir must name a folder, because the user has no home directory")
 
 
 def assert_one_line(process: ServiceProcess, says: str) -> None:

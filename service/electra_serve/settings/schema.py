@@ -333,7 +333,8 @@ class HubSettings(_Section):
     """Presets that are fetched."""
 
     cache_dir: str = ""
-    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`.
+    Needed for fetching if the user has no home directory."""
     prefer: Literal["kaggle", "hf"] = "kaggle"
     """Where built-in ids are fetched from first; the other hub is asked where that fails."""
     offline: bool = False
