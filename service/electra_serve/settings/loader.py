@@ -169,14 +169,16 @@ def _check_object(name: str, value: str) -> None:
 
 def _models_of_flags(given: dict[str, Any]) -> dict[str, Any]:
     """Takes the models out of `given`: pydantic-settings would drop keys that occur twice in them."""
+    if _MODELS not in given:
+        return {}
     entries: list[object] = []
-    for text in given.pop(_MODELS, ()):
+    for text in given.pop(_MODELS):
         try:
             entries += model_entries(text)
         except PydanticCustomError as error:
             received = "" if error.type == "json" else f"; got {text!r:.80}"
             raise SettingsError(f"--{_MODELS} {error.message()}{received}") from error
-    return {_MODELS: entries} if entries else {}
+    return {_MODELS: entries}
 
 
 def _with_file(content: Mapping[str, object]) -> type[Settings]:

@@ -48,6 +48,7 @@ _FORMS: Final[Mapping[str, str | Callable[[Mapping[str, Any]], str]]] = MappingP
         "string_pattern_mismatch": lambda form: f"must match {form['pattern']}",
         "string_too_short": "must not be empty",
         "string_type": _TEXT,
+        "tuple_type": "must be a list",
     }
 )
 

@@ -8,22 +8,21 @@ file, the file over the defaults. An unknown key is an error in all three.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from electra_serve.settings.model_names import check_model_name
 from electra_serve.settings.unique_keys import InvalidText, parse_json
 
 ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")
 """What ends a handle on Kaggle."""
-
-MAX_NAME: Final = 128
-"""Characters of a model's name, which every one of its metrics' series repeats."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -193,14 +192,24 @@ class BatchingSettings(BatchingFields):
         return self
 
 
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+ModelName = Annotated[str, AfterValidator(check_model_name)]
+
+
 class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
     preset: Annotated[str, Field(min_length=1)]
     """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artifact),
     `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
-    name: str = ""
+    name: ModelName = ""
     """The name requests use; default: the last part of `preset`, without a version or revision."""
+    aliases: Annotated[tuple[ModelName, ...], BeforeValidator(_one_or_several)] = ()
+    """Other names that requests may use, such as one that a client has built in. Responses, metrics and logs have
+    `name`."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
     engine: Literal["auto", "jax", "openvino", "tensorflow"] = "auto"
@@ -238,12 +247,14 @@ class ModelSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
-        if not self.name.isprintable() or self.name != self.name.strip() or not 0 < len(self.name) <= MAX_NAME:
-            raise ValueError(
-                f"name must be 1 to {MAX_NAME} printable characters without a space at either end; "
-                f"received {self.name!r:.80}"
-            )
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("aliases must differ from one another and from name; got one twice")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that requests may use, its own first."""
+        return self.name, *self.aliases
 
     def limits_over(self, common: LimitSettings) -> LimitSettings:
         """Returns `common` with this model's own limits in their place."""
@@ -418,9 +429,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        names = [model.name for model in self.models]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
+        names = Counter(name for model in self.models for name in model.names)
+        if not names or names.total() != len(names):
+            twice = ", ".join(name for name, times in names.items() if times > 1)
+            raise ValueError(
+                "models must hold at least one model, each with names and aliases of its own; "
+                + (f"several have {twice}" if names else "got none")
+            )
         for model in self.models:
             try:
                 check_admissible(model.limits_over(self.limits), model.batching_over(self.batching))

@@ -29,7 +29,7 @@ from electra_serve.server.bootstrap import build_loading
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TokenInput
@@ -93,9 +93,9 @@ class Stage:
     def collect_and_trim(self) -> None:
         self.reclaimed += 1
 
-    async def encode(self, name: str | None = "one") -> None:
+    async def encode(self, name: str | None = "one") -> EncodeResult:
         tokens = TokenInput([np.array([1, 2], np.int64)])
-        await self.service.encode(EncodeRequest(tokens, model=name, outputs=frozenset({Output.MEAN})))
+        return await self.service.encode(EncodeRequest(tokens, model=name, outputs=frozenset({Output.MEAN})))
 
     @property
     def closed(self) -> list[bool]:
@@ -286,6 +286,75 @@ async def test_the_last_model_is_not_unloaded(stage: Stage) -> None:
 async def test_a_name_that_is_taken_is_a_conflict(stage: Stage) -> None:
     with pytest.raises(Conflict, match="one is ready"):
         stage.changes.load(model("next"))
+
+
+async def test_an_alias_finds_its_model_wherever_a_name_is_taken(stage: Stage) -> None:
+    assert await stage.changes.load(model("next", "three", aliases=["3", "tres"])).finished(SOON_S)
+    for alias in ("3", "tres"):
+        assert (await stage.encode(alias)).model == "three"
+        assert stage.registry.label(alias) == "three"
+        assert stage.service.model(alias).aliases == ("3", "tres")
+        assert stage.changes.status(alias).name == "three"
+        assert stage.changes.settings(alias).name == "three"
+    assert stage.counted("electra_model_ready", model="3") is None
+    assert await stage.changes.unload("tres").finished(SOON_S)
+    for name in ("three", "3", "tres"):
+        with pytest.raises(ModelNotFound):
+            await stage.encode(name)
+        assert stage.registry.label(name) == ""
+
+
+async def test_a_reload_changes_aliases_when_it_is_done(stage: Stage) -> None:
+    assert await stage.changes.reload(model("start", aliases=["old", "kept"])).finished(SOON_S)
+    stage.gate.clear()
+    reload = stage.changes.reload(model("next", aliases=["kept", "new"]))
+    assert [(await stage.encode(name)).model for name in ("one", "old", "kept")] == ["one"] * 3
+    with pytest.raises(ModelNotFound):
+        await stage.encode("new")
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+    assert [(await stage.encode(name)).model for name in ("one", "kept", "new")] == ["one"] * 3
+    with pytest.raises(ModelNotFound):
+        await stage.encode("old")
+
+
+@pytest.mark.parametrize("taken", ["one", "uno", "new"])
+async def test_a_name_that_another_model_has_or_will_have_is_a_conflict(stage: Stage, taken: str) -> None:
+    assert await stage.changes.reload(model("start", aliases=["uno"])).finished(SOON_S)
+    stage.gate.clear()
+    reload = stage.changes.reload(model("next", aliases=["uno", "new"]))
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", "three", aliases=["3", taken]))
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", taken))
+    with pytest.raises(Conflict, match=f"{taken} must be free; it is a name or an alias of model one"):
+        stage.changes.reload(model("next", "two", aliases=[taken]))
+    assert [info.name for info in stage.registry.infos()] == ["one", "two"]
+    assert stage.changes.status("two").change is None
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+
+
+async def test_a_reload_that_fails_gives_its_new_names_back(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    with pytest.raises(ModelLoadFailed):
+        await stage.changes.reload(model("bad", aliases=["new"])).finished(SOON_S)
+    with pytest.raises(ModelNotFound):
+        await stage.encode("new")
+    assert await stage.changes.reload(model("next", "two", aliases=["new"])).finished(SOON_S)
+    assert (await stage.encode("new")).model == "two"
+
+
+async def test_a_load_that_failed_keeps_its_names_until_it_is_loaded_again(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    with pytest.raises(ModelLoadFailed):
+        await stage.changes.load(model("bad", "three", aliases=["3"])).finished(SOON_S)
+    with pytest.raises(ModelNotReady, match="three is failed"):
+        await stage.encode("3")
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", "four", aliases=["3"]))
+    assert await stage.changes.load(model("next", "three", aliases=["3"])).finished(SOON_S)
+    assert (await stage.encode("3")).model == "three"
 
 
 async def test_a_model_takes_one_change_at_a_time(stage: Stage) -> None:

@@ -156,7 +156,18 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         (["--rest.port", "70000"], {}, "--rest.port must be at most 65535; got '70000'"),
         ([], {"ELECTRA_REST__PROT": "1"}, "unknown setting in the environment: ELECTRA_REST__PROT"),
         ([], {"ELECTRA_GRCP__PORT": "1"}, "unknown setting in the environment: ELECTRA_GRCP__PORT"),
-        (["--models", "a", "--models", "b/a"], {}, "each under its own name; received ['a', 'a']"),
+        (["--models", "a", "--models", "b/a"], {}, "each with names and aliases of its own; several have a"),
+        (["--models", '{"preset": "a", "aliases": "b"}', "--models", "b"], {}, "of its own; several have b"),
+        (["--models", '{"preset": "a", "aliases": ["a"]}'], {}, "aliases must differ from one another and from name"),
+        (["--models", '{"preset": "a", "aliases": ["b", "b"]}'], {}, "aliases must differ from one another"),
+        (
+            ["--models", '{"preset": "a", "aliases": ["../b"]}'],
+            {},
+            "models.0.aliases.0 must have no part that is empty",
+        ),
+        (["--models", '{"preset": "a", "aliases": 5}'], {}, "models.0.aliases must be a list; got 5"),
+        (["--models", "[]"], {}, "models must hold at least one model"),
+        (["--models", ".."], {}, "--models: models.0.name must have no part that is empty, . or .. between slashes"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
         (["--lifecycle.drain_timeout_s", "0.9"], {}, "--lifecycle.drain_timeout_s must be at least 1"),
@@ -165,7 +176,7 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         (
             ["--models", '{"preset": "/"}'],
             {},
-            "name must be 1 to 128 printable characters without a space at either end; received ''",
+            "--models: models.0.name must be 1 to 128 printable characters without a space at either end; got ''",
         ),
         (["--admin.port", "1"], {}, "admin.port needs either admin.keys_file or admin.without_keys"),
         (

@@ -135,6 +135,7 @@ class AdminEndpoints:
         """Loads a model anew; raises a `ServiceError`."""
         with self._watch(request, f"POST {MODELS_PATH}/{{name}}/reload", name):
             settings = self._administration.settings(name)
+            name = settings.name  # an alias may be gone afterwards
             if _has_body(request):
                 body = await read_body(request.headers, request.receive, self._settings)
                 settings = changed_model(settings, parse_unambiguous(body))
