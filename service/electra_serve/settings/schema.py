@@ -43,6 +43,31 @@ class _Section(BaseModel):
         return values
 
 
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORT: Final = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _check_origin(origin: str) -> str:
+    """Rejects what no browser sends, and would therefore allow nothing."""
+    if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+        raise PydanticCustomError(
+            "origin", "must be * or scheme://host[:port] in lower case, without a path and without the default port"
+        )
+    return origin
+
+
+def _origins(value: object) -> object:
+    """Splits text, as flags and variables have it, at commas; JSON is taken too."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return parse_json(value)
+        except InvalidText as error:
+            raise PydanticCustomError("json", "must be a list, as JSON: {reason}", {"reason": str(error)}) from error
+    return [part.strip() for part in value.split(",")] if value.strip() else []
+
+
 class RestSettings(_Section):
     """The HTTP server."""
 
@@ -64,6 +89,11 @@ class RestSettings(_Section):
     sockets, and a shutdown."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds a client has to take each megabyte of its answer before it is given up."""
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_origins)
+    ] = ()
+    """Origins of the web pages whose scripts may call REST (CORS), such as `https://app.example`; several with commas
+    between them, `*` for any. Default: none."""
 
 
 class GrpcSettings(_Section):

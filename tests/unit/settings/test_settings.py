@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def test_a_file_without_settings_changes_none(text: str, tmp_path: Path) -> None
     assert read(["--config", str(config)]).model_dump() == Settings().model_dump()
 
 
-LEAVES = sorted(set(variable_names()) - {f"ELECTRA_{name.upper()}" for name in Settings.model_fields})
+SECTIONS = {f"ELECTRA_{name.upper()}" for name in Settings.model_fields}
+LEAVES = sorted(set(variable_names()) - SECTIONS - {"ELECTRA_REST__CORS_ORIGINS"})  # which names its entries
 
 
 def bad_value(variable: str) -> str | None:
@@ -121,6 +123,46 @@ def test_every_setting_is_named_as_it_was_given(variable: str, tmp_path: Path, m
     assert re.fullmatch(f"{section}.{name} in {config} must be {forms}", str(of_file.value))
     assert re.fullmatch(f"--{section}.{name} must be {forms}", str(of_flag.value))
     assert re.fullmatch(f"{variable} must be {forms}", str(of_variable.value))
+
+
+ORIGINS = ("https://app.example", "http://localhost:3000", "http://[::1]:8080", "tauri://localhost")
+
+
+@pytest.mark.parametrize("text", [" , ".join(ORIGINS), json.dumps(ORIGINS)])
+def test_origins_are_text_or_a_list(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "electra.yaml"
+    for content in (text, list(ORIGINS)):
+        config.write_text(yaml.safe_dump({"rest": {"cors_origins": content}}))
+        assert read(["--config", str(config)]).rest.cors_origins == ORIGINS
+    assert read(["--rest.cors_origins", text]).rest.cors_origins == ORIGINS
+    assert read([], {"ELECTRA_REST__CORS_ORIGINS": text}, monkeypatch).rest.cors_origins == ORIGINS
+
+
+def test_the_flag_of_the_origins_may_be_repeated_and_they_are_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = ORIGINS
+    flags = ["--rest.cors_origins", first, "--rest.cors_origins", second]
+    assert read(flags).rest.cors_origins == (first, second)
+    assert read(["--rest.cors_origins", "*"]).rest.cors_origins == ("*",)
+    assert read().rest.cors_origins == ()
+    assert read([], {"ELECTRA_REST__CORS_ORIGINS": ""}, monkeypatch).rest.cors_origins == ()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "app.example",
+        "https://app.example/",
+        "https://App.example",
+        "https://a:443",
+        "http://a:80",
+        "null",
+        "https://*.a",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_rejected(origin: str) -> None:
+    said = "--rest.cors_origins: rest.cors_origins.1 must be * or scheme://host[:port] in lower case, "
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        read(["--rest.cors_origins", f"https://a,{origin}"])
 
 
 @pytest.mark.parametrize("section", sorted(set(Settings.model_fields) - {"models"}))
