@@ -52,7 +52,9 @@ MISTAKES: Final = {
     "two models of one name": Mistake("models", ("--models=electra_demo", "--models=electra_demo")),
     "a port out of range": Mistake("rest.port", ("--rest.port=99999",)),
     "a variable that is no setting": Mistake("ELECTRA_REST__PRT", environment={"ELECTRA_REST__PRT": "1"}),
-    "a variable of another type": Mistake("max_sequences", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}),
+    "a variable of another type": Mistake(
+        "ELECTRA_LIMITS__MAX_SEQUENCES", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}
+    ),
     "settings that contradict each other": Mistake("max_queue_sequences", ("--batching.max_queue_sequences=1",)),
     "an admin API that is open by accident": Mistake("admin.keys_file", ("--admin.port=0",)),
     "admin keys that are not there": Mistake("/nowhere/keys", ("--admin.port=0", "--admin.keys_file=/nowhere/keys")),
