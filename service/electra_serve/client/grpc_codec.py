@@ -39,6 +39,7 @@ it tells of a server that closed its connections."""
 
 
 SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
+    "aliases",
     "state",
     "weights",
     "config",
@@ -109,6 +110,7 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         limits=_to_limits(info.limits) if info.HasField("limits") else None,
         cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
         pooler=_weights_origin(info.pooler),
+        aliases=tuple(info.aliases),
     )
 
 

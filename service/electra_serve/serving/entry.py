@@ -19,6 +19,7 @@ class ModelEntry:
         served: What answers; None before the first load and after one that failed.
         change: What is being done to it; nothing else may be, meanwhile.
         reason: Why it could not be loaded the last time, in one line; "" where it could.
+        claimed: The names that it will have once its reload is done; no other model may take them meanwhile.
     """
 
     settings: ModelSettings
@@ -26,6 +27,7 @@ class ModelEntry:
     served: ServedModel | None = None
     change: Change | None = None
     reason: str = ""
+    claimed: tuple[str, ...] = ()
 
     @property
     def ready_model(self) -> ServedModel | None:
@@ -40,7 +42,8 @@ class ModelEntry:
         """What may be told to everyone."""
         served = self.served
         if served is None:
-            return ModelInfo(name=self.settings.name, preset=self.settings.preset, state=self.state)
+            settings = self.settings
+            return ModelInfo(settings.name, settings.preset, self.state, aliases=settings.aliases)
         preset = served.loaded.preset
         signature = served.loaded.engines[0].signature
         cost = served.batcher.cost
@@ -63,4 +66,5 @@ class ModelEntry:
             cost=(cost.batch_s, cost.position_s, cost.pair_s),
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
+            aliases=served.settings.aliases,
         )

@@ -27,7 +27,7 @@ class Loading:
     """Makes models that answer.
 
     Args:
-        limits: For models that have none of their own.
+        limits: The common ones, for what a model's own leave out.
         batching: Likewise.
         load: Loads one; runs on a thread.
         make_batcher: Puts a loaded model behind a queue.
@@ -51,11 +51,15 @@ class Loading:
 
     def limits_of(self, settings: ModelSettings) -> LimitSettings:
         """What one request to the model may carry."""
-        return settings.limits or self._limits
+        return settings.limits_over(self._limits)
 
     def batching_of(self, settings: ModelSettings) -> BatchingSettings:
-        """How the model's requests are queued and batched."""
-        return settings.batching or self._batching
+        """How the model's requests are queued and batched.
+
+        Raises:
+            ValueError: The model's own settings contradict the common ones.
+        """
+        return settings.batching_over(self._batching)
 
     async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:
         """Loads one model and has its engines fed.
@@ -89,6 +93,7 @@ class Loading:
                 max_sequences=limits.max_sequences,
             ),
             text_limits=TextLimits(limits.max_text_characters, limits.max_request_characters),
+            max_timeout_s=limits.max_timeout_s,
             load_seconds=time.perf_counter() - started,
         )
 

@@ -62,6 +62,7 @@ class ServedModel:
         batcher: Where its sequences go.
         input_limits: What one request may hold.
         text_limits: How much text one request may hold.
+        max_timeout_s: Seconds after which any request is aborted, and the longest that a client may ask for.
         load_seconds: From the start of loading to READY.
         requests: The requests that work with it. Enter without awaiting anything after finding it.
     """
@@ -71,6 +72,7 @@ class ServedModel:
     batcher: Batcher
     input_limits: InputLimits
     text_limits: TextLimits
+    max_timeout_s: float
     load_seconds: float
     requests: RequestTracker = field(default_factory=RequestTracker)
 

@@ -92,13 +92,11 @@ class InferenceService:
     Args:
         registry: The models.
         texts: Makes ids of texts.
-        max_timeout_s: Seconds after which any request is given up.
     """
 
-    def __init__(self, registry: ModelRegistry, texts: TextEncoder, *, max_timeout_s: float) -> None:
+    def __init__(self, registry: ModelRegistry, texts: TextEncoder) -> None:
         self._registry = registry
         self._texts = texts
-        self._max_timeout_s = max_timeout_s
 
     @property
     def ready(self) -> bool:
@@ -163,8 +161,8 @@ class InferenceService:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; received none", field="outputs")
         now = asyncio.get_running_loop().time
-        timeout_s = self._max_timeout_s if request.timeout_s is None else min(request.timeout_s, self._max_timeout_s)
-        deadline = now() + timeout_s
+        longest_s = model.max_timeout_s
+        deadline = now() + (longest_s if request.timeout_s is None else min(request.timeout_s, longest_s))
         validated = await self._validated(model, request, deadline)
         values = _response_values(request, validated.encodings, model.hidden_dim)
         if request.transit is not None:

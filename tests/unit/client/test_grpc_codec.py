@@ -81,9 +81,10 @@ def test_models_are_read() -> None:
     assert model.config is not None
     assert (model.config["dropout"], model.config["hidden_dim"]) == (0.0, 4)
     assert (model.limits, model.cost, model.text) == (RequestLimits(8, 512), READY.cost, False)
-    assert model.batch_tokens == 4096
+    assert (model.batch_tokens, model.aliases) == (4096, ("other",))
     loading = grpc_codec.to_model(from_model_info(LOADING))
     assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)
+    assert loading.aliases == ()
     assert (loading.config, loading.text, loading.batch_tokens) == (None, None, None)
 
 

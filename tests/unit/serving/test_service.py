@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -39,7 +40,7 @@ async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else None),
     )
     await registry.load_all()
-    yield InferenceService(registry, TextEncoder(), max_timeout_s=5)
+    yield InferenceService(registry, TextEncoder())
     await registry.close()
 
 
@@ -110,6 +111,27 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
     with pytest.raises(PayloadTooLarge, match="at most 19 numbers; this one would have 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
+
+
+@pytest.mark.parametrize(("own", "common", "passes"), [(0.05, 30, True), (30, 0.05, False), (None, 0.05, True)])
+async def test_a_models_own_longest_timeout_holds(own: float | None, common: float, *, passes: bool) -> None:
+    engine = FakeEngine(max_length=16)
+    model = {"preset": "ids", "limits": None if own is None else {"max_timeout_s": own}}
+    settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
+    registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
+    await registry.load_all()
+    service = InferenceService(registry, TextEncoder())
+    engine.gate.clear()
+    request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
+    done, _ = await asyncio.wait({request}, timeout=0.5)
+    engine.gate.set()
+    assert bool(done) is passes
+    if passes:
+        with pytest.raises(DeadlineExceeded):
+            await request
+    else:
+        assert (await request).tokens == 1
+    await registry.close()
 
 
 async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:

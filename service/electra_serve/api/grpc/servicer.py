@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 import grpc
 
@@ -98,7 +98,7 @@ class EncoderServicer:
     def _unary(
         self, method: str, answer: Answer, admit: Admit = lambda *_: None
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def handle(_: AsyncIterator[bytes], context: Context) -> None:
+        async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
             metadata = metadata_of(context)
             try:
                 with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as record:
@@ -106,24 +106,21 @@ class EncoderServicer:
                     self._reject_when_draining()
                     with call.deadline():
                         admit(call, record)
-                        await self._respond(call, record, answer)
+                        return await self._respond(call, record, answer)
             except ServiceError as error:
                 await _abort(context, error, record.request_id, record.span)
 
-        return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
-    async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> None:
-        """Receives the message of a unary call, answers it, and sends the response."""
-        with await self._transfer.reserve(call) as reservation:
-            data = await self._transfer.receive(call.context)
-            reservation.shrink(len(data))
-            response = join(await answer(data, call, record, reservation), self._max_answer_bytes)
-            call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
-            try:
-                await self._transfer.send(call.context.write, response)
-            except grpc.aio.InternalError as error:
-                # It could not be written: the client has left, and gRPC is about to cancel this handler.
-                raise asyncio.CancelledError from error
+    async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> bytes:
+        """Receives the message of a unary call and returns the response."""
+        reservation = await self._transfer.reserve(call)
+        data = await self._transfer.receive(call.context)
+        reservation.shrink(len(data))
+        response = join(await answer(data, call, record, reservation), self._max_answer_bytes)
+        call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
+        self._transfer.limit_sending(response)
+        return response
 
     def _admit(self, call: Call, record: RequestRecord) -> None:
         record.model = self._service.label(None)  # until the request names another
@@ -192,9 +189,9 @@ class EncoderServicer:
         )
         self._streams.add(stream)
         try:
-            with await self._transfer.reserve(call):
-                if not await stream.run(requests):
-                    raise _shutting_down()
+            await self._transfer.reserve(call)
+            if not await stream.run(requests):
+                raise _shutting_down()
         finally:
             self._streams.discard(stream)
 
@@ -230,7 +227,7 @@ def _naming(span: RequestSpan | None) -> tuple[tuple[str, str], ...]:
     return () if span is None else ((TRACE_RESPONSE_KEY, span.traceresponse),)
 
 
-async def _abort(context: Context, error: ServiceError, request_id: str, span: RequestSpan | None = None) -> None:
+async def _abort(context: Context, error: ServiceError, request_id: str, span: RequestSpan | None = None) -> NoReturn:
     await context.abort(
         status.code_of(error),
         status.details(error, request_id),

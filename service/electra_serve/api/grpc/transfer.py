@@ -1,8 +1,10 @@
 """Receives and sends the messages of calls, under the transit budget and time limits.
 
-Every method is a stream for gRPC's server, on the same wire format: a handler then runs when a call begins, before its
-message is received, and learns when its response has been sent. A unary handler would run after gRPC has buffered the
-whole message, and end before gRPC has sent the response.
+Unary methods are handled as client streams, on the same wire format: such a handler runs when a call begins, before its
+message is received. A unary handler would run after gRPC has buffered the whole message.
+
+gRPC runs each call in one asyncio task, which ends when the client's side has accepted the response. So what a call
+holds is released when its task ends.
 """
 
 from __future__ import annotations
@@ -53,12 +55,14 @@ class Transfer:
             timeout.reschedule(min(timeout.when() or until, until))
 
     async def reserve(self, call: Call) -> Reservation:
-        """Reserves room for one request message.
+        """Reserves room for one request message, until the current task ends.
 
         Raises:
             Overloaded: There was none within `RESERVE_TIMEOUT_S`.
         """
-        return await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
+        reservation = await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
+        _current_task().add_done_callback(lambda _: reservation.release())
+        return reservation
 
     async def receive(self, context: Context) -> bytes:
         """Returns the message of a unary call.
@@ -82,15 +86,31 @@ class Transfer:
             raise MalformedRequest("a call must have one message; received none")
         return message
 
+    def limit_sending(self, message: bytes) -> None:
+        """Cancels the current call if its client has not accepted the response `message` in time."""
+        task = _current_task()
+        timer = asyncio.get_running_loop().call_later(self._send_timeout(message), task.cancel)
+        task.add_done_callback(lambda _: timer.cancel())
+
     async def send(self, write: Write, message: bytes) -> None:
-        """Sends one response message; returns when the client's side has accepted it.
+        """Sends one response message of a stream; returns when the client's side has accepted it.
 
         Raises:
             Cancelled: The client did not accept it in time.
         """
-        timeout_s = self._send_timeout_s + len(message) / MIN_SEND_RATE
+        timeout_s = self._send_timeout(message)
         try:
             async with asyncio.timeout(timeout_s):
                 await write(message)
         except TimeoutError as error:
             raise Cancelled(f"the client did not read its response within {timeout_s:.3g} s") from error
+
+    def _send_timeout(self, message: bytes) -> float:
+        return self._send_timeout_s + len(message) / MIN_SEND_RATE
+
+
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call must be handled in a task")
+    return task

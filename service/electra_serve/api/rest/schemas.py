@@ -46,7 +46,7 @@ class EncodeBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     model: str | None = None
-    """A served model's name; may be left out where just one is served."""
+    """A served model's name or one of its aliases; may be left out where just one is served."""
     token_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
     """Sequences of ids, below the model's `vocab_size`; they may differ in length."""
     segment_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
@@ -93,7 +93,7 @@ class EncodeAnswer(_Answer):
     """What `POST /v1/encode` answers: of the outputs those asked for, each with one entry per sequence."""
 
     model: str
-    """The model that computed it."""
+    """The name of the model that computed it, also if the request had one of its aliases."""
     sequence_output: list[list[list[float]]] | list[Base64Array] | None = None
     """Final hidden state of every position, (T, H) per sequence; zeros where masked."""
     pooled_output: list[list[float]] | list[Base64Array] | None = None

@@ -36,6 +36,7 @@ READY = ModelInfo(
     cost=(1e-3, 1e-6, 1e-9),
     pooler="random",
     batch_tokens=4096,
+    aliases=("other",),
 )
 LOADING = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 

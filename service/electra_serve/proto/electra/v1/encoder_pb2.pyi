@@ -296,7 +296,7 @@ class EncodeRequest(_message.Message):
     flight may share one.
     """
     model: _builtins.str
-    """A served model's name. May be empty where just one is served."""
+    """A served model's name or one of its aliases. May be empty where just one is served."""
     truncate: _builtins.bool
     """Whether to cut sequences that are longer than the model takes, instead of refusing them."""
     @_builtins.property
@@ -376,7 +376,7 @@ class EncodeResponse(_message.Message):
     request_id: _builtins.str
     """The request's id: its own, or one that the server made."""
     model: _builtins.str
-    """The model that computed the answer."""
+    """The name of the model that computed the answer, also if the request had one of its aliases."""
     @_builtins.property
     def sequence_output(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """One (T, H) per sequence, in the request's order; T is that sequence's own length."""
@@ -568,7 +568,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name."""
+    """Its name or one of its aliases."""
     def __init__(
         self,
         *,
@@ -632,6 +632,7 @@ class ModelInfo(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     POOLER_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -679,6 +680,10 @@ class ModelInfo(_message.Message):
     def cost(self) -> Global___CostModel:
         """How long a batch takes."""
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that requests may use. Responses have `name`."""
+
     def __init__(
         self,
         *,
@@ -700,10 +705,11 @@ class ModelInfo(_message.Message):
         cost: Global___CostModel | None = ...,
         pooler: Global___Weights.ValueType = ...,
         batch_tokens: _builtins.int | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "aliases", b"aliases", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
