@@ -1,10 +1,17 @@
-"""Takes a TCP address, or says in one line why it cannot be had."""
+"""TCP addresses and connections of this process."""
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Final
 
 from electra_serve.errors import StartupError
+
+OPEN_FILES: Final = Path("/proc/self/fd")
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:
@@ -32,6 +39,51 @@ def listen(transport: str, host: str, port: int) -> socket.socket:
         listener.close()
         raise StartupError(f"{transport} cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listener
+
+
+def disconnect(host: str, port: int) -> bool:
+    """Shuts down this process' TCP connections with a peer.
+
+    gRPC can end a call, but keeps a response that the client does not read until the connection closes, and has no
+    call to close one.
+
+    Args:
+        host: The peer's IP address.
+        port: The peer's port.
+
+    Returns:
+        True if there was such a connection.
+    """
+    found = False
+    for name in os.listdir(OPEN_FILES):  # noqa: PTH208  # names are all that is needed
+        try:
+            descriptor = os.dup(int(name))
+        except OSError:  # closed meanwhile
+            continue
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            continue
+        with socket.socket(fileno=descriptor) as connection:
+            if _is_connected_to(connection, host, port):
+                connection.shutdown(socket.SHUT_RDWR)
+                found = True
+    return found
+
+
+def _is_connected_to(connection: socket.socket, host: str, port: int) -> bool:
+    if connection.family not in {socket.AF_INET, socket.AF_INET6} or connection.type != socket.SOCK_STREAM:
+        return False
+    try:
+        peer_host, peer_port = connection.getpeername()[:2]
+    except OSError:  # it listens, or is closed
+        return False
+    return bool(peer_port == port and _plain_address(peer_host) == _plain_address(host))
+
+
+def _plain_address(host: str) -> IPv4Address | IPv6Address:
+    """Parses an address; gRPC's sockets have IPv4 peers as IPv6 addresses."""
+    address = ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def reachable(host: str) -> str:

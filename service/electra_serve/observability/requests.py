@@ -116,8 +116,16 @@ class RequestObserver:
             self._log.exception("request failed unexpectedly", request_id=record.request_id)
             raise InternalError(f"internal error; the log has the rest under request id {record.request_id}") from error
         finally:
-            self._in_flight.dec()
+            self._leave()
             self._finish(method, record, code, time.perf_counter() - started)
+
+    def _leave(self) -> None:
+        """Counts the request as in flight until its task ends: by then its last byte is sent."""
+        task = _current_task()
+        if task is None:
+            self._in_flight.dec()
+        else:
+            task.add_done_callback(lambda _: self._in_flight.dec())
 
     def _finish(self, method: str, record: RequestRecord, code: str, seconds: float) -> None:
         self._metrics.observe_request(transport=self._transport, model=record.model, code=code, seconds=seconds)
@@ -136,3 +144,10 @@ class RequestObserver:
             tokens=record.tokens,
             ms=round(seconds * 1e3, 3),
         )
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop
+        return None

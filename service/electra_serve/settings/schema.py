@@ -484,7 +484,8 @@ class Settings(BaseSettings):
         largest = max(self.rest.max_body_bytes, self.grpc.max_request_bytes)
         if self.transit.max_bytes < 2 * largest:
             raise ValueError(
-                f"transit.max_bytes must be at least {2 * largest}, twice the largest request; got {self.transit.max_bytes}"
+                f"transit.max_bytes must be at least {2 * largest}, twice the largest request; "
+                f"got {self.transit.max_bytes}"
             )
         for model in self.models:
             try:

@@ -7,8 +7,10 @@ import socket
 
 import pytest
 
-from electra_serve.api.sockets import listen
+from electra_serve.api.sockets import disconnect, listen
 from electra_serve.errors import StartupError
+
+IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
 
 
 async def test_connections_wait_for_no_acknowledgement() -> None:
@@ -40,7 +42,32 @@ def test_an_address_that_is_not_ours_is_rejected(host: str) -> None:
         listen("gRPC", host, 0)
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
+@IPV6
 def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
     with listen("REST", "::", 0) as listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
         pass
+
+
+@pytest.mark.parametrize(
+    ("bound", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        pytest.param("::", "127.0.0.1", marks=IPV6),
+        pytest.param("::1", "::1", marks=IPV6),
+    ],
+)
+def test_a_peer_is_disconnected_and_its_neighbor_is_not(bound: str, host: str) -> None:
+    with listen("REST", bound, 0) as listener:
+        address = (host, listener.getsockname()[1])
+        with socket.create_connection(address) as client, socket.create_connection(address) as neighbor:
+            accepted = [listener.accept()[0] for _ in range(2)]
+            assert disconnect(host, client.getsockname()[1])
+            assert client.recv(1) == b""
+            accepted[1].sendall(b"x")
+            assert neighbor.recv(1) == b"x"
+            for connection in accepted:
+                connection.close()
+
+
+def test_no_peer_is_no_error() -> None:
+    assert not disconnect("192.0.2.1", 1)

@@ -91,6 +91,20 @@ def request_id_of(metadata: Metadata) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def address_of(peer: str) -> tuple[str, int] | None:
+    """Returns host and port of a TCP peer; None for other peers.
+
+    Example:
+        >>> address_of("ipv6:%5B2001:db8::7%5D:53122"), address_of("unix:/run/electra.sock")
+        (('2001:db8::7', 53122), None)
+    """
+    scheme, _, address = peer.partition(":")
+    if scheme not in {"ipv4", "ipv6"}:
+        return None
+    host, _, port = unquote(address).rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def host_of(peer: str) -> str:
     """The address of a peer without its port, so that one client's connections count as one.
 
@@ -98,7 +112,5 @@ def host_of(peer: str) -> str:
         >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
         ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
     """
-    scheme, _, address = peer.partition(":")
-    if scheme not in {"ipv4", "ipv6"}:
-        return peer
-    return unquote(address).rpartition(":")[0].strip("[]")
+    address = address_of(peer)
+    return peer if address is None else address[0]

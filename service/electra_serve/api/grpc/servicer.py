@@ -119,7 +119,7 @@ class EncoderServicer:
         reservation.shrink(len(data))
         response = join(await answer(data, call, record, reservation), self._max_answer_bytes)
         call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
-        self._transfer.limit_sending(response)
+        self._transfer.limit_sending(call.context, response)
         return response
 
     def _admit(self, call: Call, record: RequestRecord) -> None:
@@ -179,9 +179,8 @@ class EncoderServicer:
         stream = EncodeStream(
             encode,
             self._observer,
-            call.context.write,
-            transfer=self._transfer,
-            client=call.client,
+            call,
+            self._transfer,
             max_requests=self._max_stream_requests,
             max_fields=self._max_fields,
             max_answer_bytes=self._max_answer_bytes,

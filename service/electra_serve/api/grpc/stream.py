@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 from electra_serve.api.grpc import status
+from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.parsing import parse, reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream, join
-from electra_serve.api.grpc.transfer import Transfer, Write
+from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
@@ -32,9 +33,8 @@ class EncodeStream:
     Args:
         encode: Answers one request.
         observer: Where each request is counted and logged, by itself.
-        write: Sends one response message.
-        transfer: Reserves the bytes of requests, and limits the time of writes.
-        client: The client that the bytes count for.
+        call: The call.
+        transfer: Reserves the bytes of requests, and sends responses.
         max_requests: How many requests are worked on at a time.
         max_fields: Most fields of one request's message.
         max_answer_bytes: Largest answer that may be written.
@@ -45,10 +45,9 @@ class EncodeStream:
         self,
         encode: Encode,
         observer: RequestObserver,
-        write: Write,
-        *,
+        call: Call,
         transfer: Transfer,
-        client: str,
+        *,
         max_requests: int,
         max_fields: int,
         max_answer_bytes: int,
@@ -56,9 +55,8 @@ class EncodeStream:
     ) -> None:
         self._encode = encode
         self._observer = observer
-        self._write = write
+        self._call = call
         self._transfer = transfer
-        self._client = client
         self._slots = asyncio.Semaphore(max_requests)
         self._max_answer_bytes = max_answer_bytes
         self._max_fields = max_fields
@@ -94,7 +92,7 @@ class EncodeStream:
     async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         await self._slots.acquire()
         async for data in requests:
-            reservation = await self._transfer.budget.acquire(self._client, len(data), timeout_s=None)
+            reservation = await self._transfer.budget.acquire(self._call.client, len(data), timeout_s=None)
             tasks.create_task(self._serve(data, reservation))
             await self._slots.acquire()
 
@@ -103,7 +101,7 @@ class EncodeStream:
             with reservation:
                 answer = await self._answer(data, reservation)
                 async with self._writing:  # gRPC takes one write at a time
-                    await self._transfer.send(self._write, answer)
+                    await self._transfer.send(self._call.context, answer)
         finally:
             self._slots.release()
 

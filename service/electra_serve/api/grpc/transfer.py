@@ -4,20 +4,19 @@ Unary methods are handled as client streams, on the same wire format: such a han
 message is received. A unary handler would run after gRPC has buffered the whole message.
 
 gRPC runs each call in one asyncio task, which ends when the client's side has accepted the response. So what a call
-holds is released when its task ends.
+holds is released when its task ends. A client that stalls for too long is disconnected: only then gRPC frees the
+response.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-from electra_serve.api.grpc.call import Call, Context
+from electra_serve.api.grpc.call import Call, Context, address_of
+from electra_serve.api.sockets import disconnect
 from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
-
-Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
@@ -86,27 +85,35 @@ class Transfer:
             raise MalformedRequest("a call must have one message; received none")
         return message
 
-    def limit_sending(self, message: bytes) -> None:
-        """Cancels the current call if its client has not accepted the response `message` in time."""
-        task = _current_task()
-        timer = asyncio.get_running_loop().call_later(self._send_timeout(message), task.cancel)
-        task.add_done_callback(lambda _: timer.cancel())
+    def limit_sending(self, context: Context, message: bytes) -> None:
+        """Disconnects the client if it has not accepted the response `message` of the current call in time."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._send_timeout(message), _disconnect, loop, context.peer())
+        _current_task().add_done_callback(lambda _: timer.cancel())
 
-    async def send(self, write: Write, message: bytes) -> None:
+    async def send(self, context: Context, message: bytes) -> None:
         """Sends one response message of a stream; returns when the client's side has accepted it.
 
         Raises:
-            Cancelled: The client did not accept it in time.
+            Cancelled: The client did not accept it in time, and is disconnected.
         """
         timeout_s = self._send_timeout(message)
         try:
             async with asyncio.timeout(timeout_s):
-                await write(message)
+                await context.write(message)
         except TimeoutError as error:
+            _disconnect(asyncio.get_running_loop(), context.peer())
             raise Cancelled(f"the client did not read its response within {timeout_s:.3g} s") from error
 
     def _send_timeout(self, message: bytes) -> float:
         return self._send_timeout_s + len(message) / MIN_SEND_RATE
+
+
+def _disconnect(loop: asyncio.AbstractEventLoop, peer: str) -> None:
+    """Closes the connection of a peer, on a thread: it looks through all open files."""
+    address = address_of(peer)
+    if address is not None:
+        loop.run_in_executor(None, disconnect, *address)
 
 
 def _current_task() -> asyncio.Task[object]:

@@ -15,6 +15,7 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput
+from tests.contract.waiting import until
 from tests.unit.api.grpc.conftest import Running, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
@@ -134,7 +135,7 @@ async def test_an_error_of_the_service_ends_the_call_with_its_slug(
     assert metadata["x-request-id"] == "r1"
     assert text == "told" or error.code in {"internal", "engine_failure"}
     assert running.count(error.code, model="") == 1
-    assert running.in_flight() == 0
+    await until(lambda: running.in_flight() == 0)
 
 
 async def test_an_unexpected_exception_keeps_its_text_to_the_log(running: Running) -> None:
@@ -206,7 +207,7 @@ async def test_a_caller_who_leaves_cancels_its_request(running: Running, caplog:
     await running.service.until(lambda service: service.cancelled == 1)
     await running.stub.ListModels(pb.ListModelsRequest())
     assert running.count("cancelled", model="") == 1
-    assert running.in_flight() == 0
+    await until(lambda: running.in_flight() == 0)
     assert caplog.records == []
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
 
 import grpc
 import pytest
 
+from electra_serve.api.grpc.call import Call, Context
 from electra_serve.api.grpc.render import Parts
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.api.grpc.stream import EncodeStream
@@ -17,11 +18,12 @@ from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.serving.transit_budget import Reservation
+from tests.contract.waiting import until
 from tests.unit.api.grpc.conftest import Running, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
 
-BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000, "client": "a"}
+BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000}
 
 
 class Gates:
@@ -126,7 +128,7 @@ async def test_each_request_is_counted_by_itself(running: Running) -> None:
     entries = running.log.entries
     assert [entry["method"] for entry in entries] == ["EncodeStream"] * 2
     assert (entries[0]["request_id"], entries[0]["sequences"], entries[0]["tokens"]) == ("a", 2, 2)
-    assert running.in_flight() == 0
+    await until(lambda: running.in_flight() == 0)
 
 
 async def test_an_error_of_the_service_is_told_with_its_time(running: Running) -> None:
@@ -211,10 +213,25 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
 
-    stream = EncodeStream(encode, observer(), never, transfer=transfer(send_timeout_s=0.01), **BOUNDS)
+    stream = EncodeStream(encode, observer(), call(never), transfer(send_timeout_s=0.01), **BOUNDS)
     with pytest.raises(Cancelled, match=r"did not read its response within 0\.01 s"):
         await stream.run(requests(3))
     assert all(event.is_set() for event in held)
+
+
+class FakeContext:
+    """What a stream uses of gRPC's context."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self.write = write
+
+    def peer(self) -> str:
+        return "unix:"
+
+
+def call(write: Callable[[bytes], Awaitable[None]]) -> Call:
+    """A call whose writes the test controls."""
+    return Call(cast("Context", FakeContext(write)), {}, "a")
 
 
 class OneAtATime:
@@ -234,7 +251,7 @@ class OneAtATime:
 
 async def test_answers_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
-    stream = EncodeStream(answer_at_once, observer(), writer.write, transfer=transfer(), **BOUNDS)
+    stream = EncodeStream(answer_at_once, observer(), call(writer.write), transfer(), **BOUNDS)
     assert await stream.run(requests(3))
     assert writer.written == 3
 
@@ -249,7 +266,7 @@ async def test_a_caller_who_leaves_cancels_all_its_requests(running: Running, ca
     await running.service.until(lambda service: service.cancelled == 2)
     await running.stub.ListModels(pb.ListModelsRequest())
     assert running.count("cancelled", model="") == 2
-    assert running.in_flight() == 0
+    await until(lambda: running.in_flight() == 0)
     assert caplog.records == []
 
 
