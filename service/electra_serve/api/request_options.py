@@ -1,4 +1,4 @@
-"""`x-priority`, a header on REST and metadata on gRPC: which requests go first."""
+"""Options that requests have on REST and gRPC alike: `x-priority`, and `truncate` with `truncation`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 from electra_serve.errors import MalformedRequest
 from electra_serve.serving.service import Priority
+from electra_serve.tensors import Truncation
 
 PRIORITY_KEY: Final = "x-priority"
 _BY_NAME: Final = {priority.name.lower(): priority for priority in Priority}
@@ -30,3 +31,24 @@ def parse_priority(value: str | bytes | None) -> Priority:
             f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; received something else", field=PRIORITY_KEY
         )
     return priority
+
+
+def combine_truncation(truncate: bool, truncation: Truncation | None) -> Truncation:
+    """The rule that both fields mean together.
+
+    Args:
+        truncate: Whether to cut at all, if `truncation` does not say so.
+        truncation: The rule; None if the request names none.
+
+    Raises:
+        MalformedRequest: They contradict each other.
+
+    Example:
+        >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
+        (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
+    """
+    if truncation is None:
+        return Truncation.LONGEST_FIRST if truncate else Truncation.NONE
+    if truncate and truncation is Truncation.NONE:
+        raise MalformedRequest("truncation must not be none if truncate is true; received both", field="truncation")
+    return truncation

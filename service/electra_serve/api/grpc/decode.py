@@ -12,9 +12,10 @@ from typing import Final
 
 from electra_serve.api.grpc.parsing import refuse_unknown_fields
 from electra_serve.api.grpc.tensor import refuse_too_many, to_rows
+from electra_serve.api.request_options import combine_truncation
 from electra_serve.errors import InvalidInput, MalformedRequest
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput, Truncation
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
     {
@@ -22,6 +23,17 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_POOLED: Output.POOLED,
         pb.OUTPUT_CLS: Output.CLS,
         pb.OUTPUT_MEAN: Output.MEAN,
+    }
+)
+
+TRUNCATIONS: Final[Mapping[int, Truncation]] = MappingProxyType(
+    {
+        pb.TRUNCATION_NONE: Truncation.NONE,
+        pb.TRUNCATION_RIGHT: Truncation.RIGHT,
+        pb.TRUNCATION_LEFT: Truncation.LEFT,
+        pb.TRUNCATION_LONGEST_FIRST: Truncation.LONGEST_FIRST,
+        pb.TRUNCATION_ONLY_FIRST: Truncation.ONLY_FIRST,
+        pb.TRUNCATION_ONLY_SECOND: Truncation.ONLY_SECOND,
     }
 )
 
@@ -62,6 +74,20 @@ def to_outputs(values: Sequence[int]) -> Outputs:
         valid = ", ".join(pb.Output.Name(value) for value in OUTPUTS)  # type: ignore[arg-type]
         raise InvalidInput(f"outputs must be among {valid}; received {unknown[0]}", field="outputs")
     return frozenset(OUTPUTS[value] for value in values)
+
+
+def to_truncation(message: pb.EncodeRequest) -> Truncation:
+    """The rule of a request for sequences that are too long.
+
+    Raises:
+        InvalidInput: It is none of those that there are.
+        MalformedRequest: `truncate` contradicts it.
+    """
+    value = message.truncation
+    if value != pb.TRUNCATION_UNSPECIFIED and value not in TRUNCATIONS:
+        valid = ", ".join(pb.Truncation.Name(known) for known in TRUNCATIONS)  # type: ignore[arg-type]
+        raise InvalidInput(f"truncation must be one of {valid}; received {value}", field="truncation")
+    return combine_truncation(message.truncate, TRUNCATIONS.get(value))
 
 
 def count(sequences: TokenInput | TextInput) -> int:
