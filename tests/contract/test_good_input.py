@@ -123,11 +123,11 @@ async def test_ids_are_cut_at_the_side_that_is_named(
 
 @pytest.mark.parametrize("truncation", list(Truncation)[1:])
 async def test_pairs_are_cut_by_the_rule_that_is_named(side: Side, loaded: Stack, truncation: Truncation) -> None:
-    pair = ("a " * 400, "b " * 400)
+    pair = ("a " * 290, "b " * 290)
     query = Query(text=[pair], model=DEMO_ID, truncation=truncation, outputs=[Output.CLS])
     assert answered(await side.send(side.render(query))).truncated == [True]
     segments = loaded.engines[DEMO_ID].batches[0].segment_ids[0].tolist()
-    kept = {Truncation.ONLY_FIRST: 109, Truncation.ONLY_SECOND: 400}.get(truncation, 255)
+    kept = {Truncation.ONLY_FIRST: 219, Truncation.ONLY_SECOND: 290}.get(truncation, 255)
     assert (len(segments), segments.index(1)) == (512, kept + 2)
 
 

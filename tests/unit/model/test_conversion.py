@@ -81,7 +81,9 @@ def test_the_same_format_copies_the_tokenizer(to: PresetFormat, tmp_path: Path) 
     assert (source.format, copy.format) == (to, to)
     assert source.path is not None
     assert copy.path is not None
-    for name in TOKENIZER_FILES[to]:
+    names = [name for name in TOKENIZER_FILES[to] if (source.path / name).is_file()]
+    assert len(names) >= 2
+    for name in names:
         assert (copy.path / name).read_bytes() == (source.path / name).read_bytes()
 
 
