@@ -8,8 +8,11 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from tests.conformance.tokenizer_comparison import TEXTS, compare, texts
+from tests.conformance.random_folders import random_folder
+from tests.conformance.tokenizer_comparison import CONTEXTS, TEXTS, compare, texts
 from tests.conformance.tokenizer_folders import Folder, folders
+
+RANDOM_FOLDERS = 200
 
 pytestmark = pytest.mark.conformance
 
@@ -24,3 +27,12 @@ def test_ids_are_equal_or_texts_are_rejected(folder: Folder, tmp_path: Path) -> 
     found = compare(folder, tmp_path / "folder")
     assert not found.different, found.different[:3]
     assert (found.equal > 0) is folder.served, found.reason
+
+
+@pytest.mark.parametrize("seeds", [range(first, first + 25) for first in range(0, RANDOM_FOLDERS, 25)], ids=str)
+def test_random_folders_give_equal_ids_or_are_rejected(seeds: range, tmp_path: Path) -> None:
+    chosen = (*CONTEXTS, *texts()[-8:])
+    found = [compare(random_folder(seed), tmp_path / str(seed), chosen) for seed in seeds]
+    different = {comparison.folder: comparison.different[:2] for comparison in found if comparison.different}
+    assert not different
+    assert sum(comparison.equal > 0 for comparison in found) > len(seeds) / 3

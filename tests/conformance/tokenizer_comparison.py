@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -73,11 +74,12 @@ def texts() -> tuple[TextOrPair, ...]:
     return (*singles, *pairs)  # type: ignore[arg-type]  # a sample of two is a pair
 
 
-def compare(folder: Folder, path: Path) -> Comparison:
-    """Writes a folder and compares all texts, whole and cut by each rule."""
+def compare(folder: Folder, path: Path, chosen: Sequence[TextOrPair] | None = None) -> Comparison:
+    """Writes a folder and compares the chosen texts, by default all, whole and cut by each rule."""
+    compared = texts() if chosen is None else chosen
     folder.write(path)
     ours = _load(path)
-    count = len(texts()) * (1 + len(THEIR_RULES))
+    count = len(compared) * (1 + len(THEIR_RULES))
     if isinstance(ours, str):
         return Comparison(folder.name, ours, 0, count, ())
     try:
@@ -87,7 +89,7 @@ def compare(folder: Folder, path: Path) -> Comparison:
     theirs.own_truncation_side = theirs.truncation_side
     limits = InputLimits(resolve_preset(str(path), load_weights=False).config.vocab_size, 2, POSITIONS, TEXTS)
     equal, rejected, different = 0, 0, []
-    for text, truncation in _cases():
+    for text, truncation in product(compared, (Truncation.NONE, *THEIR_RULES)):
         found, expected = _ours(ours, text, truncation, limits), _theirs(theirs, text, truncation)
         if found is None and (expected is None or max(expected[0], default=limits.vocab_size) >= limits.vocab_size):
             rejected += 1
@@ -110,12 +112,6 @@ def _load(path: Path) -> Tokenizer | str:
     except PresetError as error:
         return str(error)
     return tokenizer.reason if isinstance(tokenizer, NoTokenizer) else tokenizer
-
-
-def _cases() -> Iterator[tuple[TextOrPair, Truncation]]:
-    for text in texts():
-        for truncation in (Truncation.NONE, *THEIR_RULES):
-            yield text, truncation
 
 
 def _ours(tokenizer: Tokenizer, text: TextOrPair, truncation: Truncation, limits: InputLimits) -> Row | None:

@@ -34,6 +34,8 @@ SHAPE: Final = {
     "embedding_size": 4,
     "intermediate_size": 4,
 }
+CONFIG: Final = "tokenizer_config.json"
+SPECIALS: Final = "special_tokens_map.json"
 SPARE_ROWS: Final = 40
 """Rows of the model beyond the base vocabulary, for added pieces."""
 
@@ -89,11 +91,12 @@ def folders() -> list[Folder]:
     return found
 
 
-def _vocabulary(listed: Sequence[str] | None = None, end: str = "\n") -> str:
+def vocabulary_text(listed: Sequence[str] | None = None, end: str = "\n") -> str:
+    """Pieces as vocab.txt has them; by default the whole vocabulary."""
     return "".join(f"{piece}{end}" for piece in listed or pieces())
 
 
-def _bert(*, lowercase: bool = True, **normalizer: Any) -> dict[str, Any]:
+def bert_serialized(*, lowercase: bool = True, **normalizer: Any) -> dict[str, Any]:
     """tokenizer.json as `ElectraTokenizerFast` writes it."""
     ids = {piece: id_ for id_, piece in enumerate(pieces())}
     made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
@@ -114,10 +117,10 @@ def _content(made: Tokenizer) -> dict[str, Any]:
     return content
 
 
-def _token(content: str, *, marked: bool = False, **flags: bool) -> dict[str, Any]:
+def token(content: str, *, marked: bool = False, **flags: bool) -> dict[str, Any]:
     """A piece as an object, as tokenizer_config.json of transformers 4 (`marked`) or special_tokens_map.json has it."""
-    token = {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, **flags}
-    return {"__type": "AddedToken", **token} if marked else token
+    entry = {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, **flags}
+    return {"__type": "AddedToken", **entry} if marked else entry
 
 
 def _by_class() -> Iterator[Folder]:
@@ -125,41 +128,45 @@ def _by_class() -> Iterator[Folder]:
     for name in names:
         for lowercase in (True, False):
             config = {"tokenizer_class": name, "do_lower_case": lowercase}
-            yield Folder(f"{name}, vocab.txt, lowercase {lowercase}", {"vocab.txt": _vocabulary(), CONFIG: config})
-            serialized = _bert(lowercase=not lowercase)
+            yield Folder(f"{name}, vocab.txt, lowercase {lowercase}", {"vocab.txt": vocabulary_text(), CONFIG: config})
+            serialized = bert_serialized(lowercase=not lowercase)
             yield Folder(
                 f"{name}, tokenizer.json, lowercase {lowercase}", {"tokenizer.json": serialized, CONFIG: config}
             )
     for name in ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer"):
         class_name = {"tokenizer_class": name}
         for lowercase in (True, False):
-            serialized = _bert(lowercase=lowercase)
+            serialized = bert_serialized(lowercase=lowercase)
             yield Folder(f"{name}, lowercase {lowercase}", {"tokenizer.json": serialized, CONFIG: class_name})
-        yield Folder(f"{name}, vocab.txt alone", {"vocab.txt": _vocabulary(), CONFIG: class_name}, served=False)
-    yield Folder("class in config.json", {"vocab.txt": _vocabulary()}, model={"tokenizer_class": "BertTokenizerFast"})
-    both = {"tokenizer.json": _bert(lowercase=False), CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"}}
+        yield Folder(f"{name}, vocab.txt alone", {"vocab.txt": vocabulary_text(), CONFIG: class_name}, served=False)
+    yield Folder(
+        "class in config.json", {"vocab.txt": vocabulary_text()}, model={"tokenizer_class": "BertTokenizerFast"}
+    )
+    both = {"tokenizer.json": bert_serialized(lowercase=False), CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"}}
     yield Folder("tokenizer_config.json wins over config.json", both, model={"tokenizer_class": "BertTokenizer"})
-    generic = {"tokenizer.json": _bert(lowercase=False), CONFIG: {"do_lower_case": True}}
+    generic = {"tokenizer.json": bert_serialized(lowercase=False), CONFIG: {"do_lower_case": True}}
     yield Folder("generic in config.json", generic, model={"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _by_files() -> Iterator[Folder]:
-    yield Folder("vocab.txt alone", {"vocab.txt": _vocabulary()})
-    yield Folder("tokenizer.json alone", {"tokenizer.json": _bert()})
-    yield Folder("tokenizer.json alone, cased", {"tokenizer.json": _bert(lowercase=False)})
-    yield Folder("both vocabularies", {"tokenizer.json": _bert(), "vocab.txt": _vocabulary(pieces()[:500])})
-    yield Folder("vocab.txt with a blank last line", {"vocab.txt": _vocabulary() + "\n"})
-    yield Folder("vocab.txt with two blank last lines", {"vocab.txt": _vocabulary() + "\n\n"})
-    yield Folder("vocab.txt without a last line end", {"vocab.txt": _vocabulary().rstrip("\n")})
-    yield Folder("vocab.txt with CRLF", {"vocab.txt": _vocabulary(end="\r\n")})
-    yield Folder("vocab.txt with trailing white space", {"vocab.txt": _vocabulary(end=" \u3000\n")})
-    yield Folder("vocab.txt with a piece twice", {"vocab.txt": _vocabulary([*pieces(), "rabbit"])})
-    yield Folder("vocab.txt without [MASK]", {"vocab.txt": _vocabulary([p for p in pieces() if p != "[MASK]"])})
+    yield Folder("vocab.txt alone", {"vocab.txt": vocabulary_text()})
+    yield Folder("tokenizer.json alone", {"tokenizer.json": bert_serialized()})
+    yield Folder("tokenizer.json alone, cased", {"tokenizer.json": bert_serialized(lowercase=False)})
     yield Folder(
-        "vocab.txt without [UNK]", {"vocab.txt": _vocabulary([p for p in pieces() if p != "[UNK]"])}, served=False
+        "both vocabularies", {"tokenizer.json": bert_serialized(), "vocab.txt": vocabulary_text(pieces()[:500])}
+    )
+    yield Folder("vocab.txt with a blank last line", {"vocab.txt": vocabulary_text() + "\n"})
+    yield Folder("vocab.txt with two blank last lines", {"vocab.txt": vocabulary_text() + "\n\n"})
+    yield Folder("vocab.txt without a last line end", {"vocab.txt": vocabulary_text().rstrip("\n")})
+    yield Folder("vocab.txt with CRLF", {"vocab.txt": vocabulary_text(end="\r\n")})
+    yield Folder("vocab.txt with trailing white space", {"vocab.txt": vocabulary_text(end=" \u3000\n")})
+    yield Folder("vocab.txt with a piece twice", {"vocab.txt": vocabulary_text([*pieces(), "rabbit"])})
+    yield Folder("vocab.txt without [MASK]", {"vocab.txt": vocabulary_text([p for p in pieces() if p != "[MASK]"])})
+    yield Folder(
+        "vocab.txt without [UNK]", {"vocab.txt": vocabulary_text([p for p in pieces() if p != "[UNK]"])}, served=False
     )
     sentence = {"max_seq_length": 9, "do_lower_case": False}
-    yield Folder("sentence_bert_config.json", {"vocab.txt": _vocabulary(), "sentence_bert_config.json": sentence})
+    yield Folder("sentence_bert_config.json", {"vocab.txt": vocabulary_text(), "sentence_bert_config.json": sentence})
 
 
 def _by_flags() -> Iterator[Folder]:
@@ -179,14 +186,16 @@ def _by_flags() -> Iterator[Folder]:
     ]
     for changes in flags:
         for kind, files in (
-            ("vocab.txt", {"vocab.txt": _vocabulary()}),
-            ("tokenizer.json", {"tokenizer.json": _bert()}),
+            ("vocab.txt", {"vocab.txt": vocabulary_text()}),
+            ("tokenizer.json", {"tokenizer.json": bert_serialized()}),
         ):
             config = {"tokenizer_class": "ElectraTokenizer", **changes}
             yield Folder(f"{kind}, {json.dumps(changes)}", {**files, CONFIG: config})
     for changes in flags[5:]:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **changes}
-        yield Folder(f"generic, {json.dumps(changes)}", {"tokenizer.json": _bert(lowercase=False), CONFIG: config})
+        yield Folder(
+            f"generic, {json.dumps(changes)}", {"tokenizer.json": bert_serialized(lowercase=False), CONFIG: config}
+        )
 
 
 def _with_added_pieces() -> Iterator[Folder]:
@@ -194,16 +203,16 @@ def _with_added_pieces() -> Iterator[Folder]:
     size = len(pieces())
     added = {"[E1]": size, "[/E1]": size + 1, "covid": size + 2}
     special_map: dict[str, Any] = {**ROLES, "additional_special_tokens": ["[E1]", "[/E1]"]}
-    as_objects = {role: _token(piece) for role, piece in ROLES.items()}
+    as_objects = {role: token(piece) for role, piece in ROLES.items()}
     decoder = {
-        **{str(pieces().index(piece)): _token(piece, special=True) for piece in SPECIAL},
-        str(size): _token("[E1]", special=True),
-        str(size + 1): _token("[/E1]", special=True),
-        str(size + 2): _token("covid", special=False, normalized=True),
+        **{str(pieces().index(piece)): token(piece, special=True) for piece in SPECIAL},
+        str(size): token("[E1]", special=True),
+        str(size + 1): token("[/E1]", special=True),
+        str(size + 2): token("covid", special=False, normalized=True),
     }
-    serialized = _bert()
+    serialized = bert_serialized()
     serialized["added_tokens"] += [{"id": int(id_), **token} for id_, token in decoder.items() if int(id_) >= size]
-    slow: Files = {"vocab.txt": _vocabulary(), "added_tokens.json": added}
+    slow: Files = {"vocab.txt": vocabulary_text(), "added_tokens.json": added}
     saved: dict[str, Files] = {
         "3, added_tokens.json": {**slow, CONFIG: {"do_lower_case": True}},
         "3, special_tokens_map.json": {**slow, SPECIALS: special_map, CONFIG: {}},
@@ -214,9 +223,9 @@ def _with_added_pieces() -> Iterator[Folder]:
             CONFIG: {"tokenizer_class": "ElectraTokenizer", "additional_special_tokens": ["[E1]", "[/E1]"]},
         },
         "4.0, objects": {
-            "vocab.txt": _vocabulary(),
+            "vocab.txt": vocabulary_text(),
             SPECIALS: as_objects,
-            CONFIG: {role: _token(piece, marked=True, special=True) for role, piece in ROLES.items()},
+            CONFIG: {role: token(piece, marked=True, special=True) for role, piece in ROLES.items()},
         },
         "4.0, fast": {
             **slow,
@@ -239,7 +248,7 @@ def _with_added_pieces() -> Iterator[Folder]:
             CONFIG: {"extra_special_tokens": ["[E1]", "[/E1]"], "backend": "tokenizers", **ROLES},
         },
         "5, named": {
-            "tokenizer.json": _bert(),
+            "tokenizer.json": bert_serialized(),
             CONFIG: {"extra_special_tokens": {"entity_token": "[E1]", "end": "[/E1]"}},
         },
     }
@@ -250,33 +259,39 @@ def _with_added_pieces() -> Iterator[Folder]:
             yield Folder(f"saved by {version}, generic", generic)
 
 
-CONFIG: Final = "tokenizer_config.json"
-SPECIALS: Final = "special_tokens_map.json"
-
-
 def _with_oddities() -> Iterator[Folder]:
     """Pieces under unusual keys, with unusual flags, or where the files disagree."""
     size = len(pieces())
 
     def folder(name: str, config: Mapping[str, Any], *, served: bool = True, **files: Any) -> Folder:
         named = {f"{file}.json": content for file, content in files.items()}
-        return Folder(name, {"vocab.txt": _vocabulary(), CONFIG: config, **named}, served)
+        return Folder(name, {"vocab.txt": vocabulary_text(), CONFIG: config, **named}, served)
 
     for flag in ("lstrip", "rstrip", "single_word", "normalized"):
-        token = {"added_tokens_decoder": {str(size): _token("[E1]", **{flag: True}, special=flag != "normalized")}}
-        yield folder(f"added piece with {flag}", token)
+        flagged = {"added_tokens_decoder": {str(size): token("[E1]", **{flag: True}, special=flag != "normalized")}}
+        yield folder(f"added piece with {flag}", flagged)
     yield folder("additional pieces in tokenizer_config.json", {"additional_special_tokens": ["[E1]", "[/E1]"]})
-    yield folder("additional pieces as objects", {"additional_special_tokens": [_token("[E1]", marked=True)]})
-    yield folder("additional pieces as plain objects", {"additional_special_tokens": [_token("[E1]")]}, served=False)
+    yield folder("additional pieces as objects", {"additional_special_tokens": [token("[E1]", marked=True)]})
+    yield folder("additional pieces as plain objects", {"additional_special_tokens": [token("[E1]")]}, served=False)
     yield folder(
         "both names of additional pieces", {"additional_special_tokens": ["[E1]"], "extra_special_tokens": ["[/E1]"]}
     )
     yield folder("bos and eos", {"bos_token": "[E1]", "eos_token": "[/E1]"})
     yield folder("a role of its own", {"entity_token": "[E1]"})
-    yield folder("a role of its own, as an object", {"entity_token": _token("[E1]", marked=True, lstrip=True)})
+    yield folder("a role of its own, as an object", {"entity_token": token("[E1]", marked=True, lstrip=True)})
+    open_flag = {"__type": "AddedToken", "content": "[E1]", "lstrip": True}
+    yield folder(
+        "a piece that leaves a flag open", {"entity_token": open_flag, "mask_token": {**open_flag, "content": "[MASK]"}}
+    )
+    yield folder(
+        "special map says special twice",
+        {},
+        special_tokens_map={"extra_special_tokens": [token("[E1]", special=True)]},
+        served=False,
+    )
     yield folder("no mask", {"mask_token": None})
     yield folder("no cls", {"cls_token": None}, served=False)
-    yield folder("cls as a plain object", {"cls_token": _token("[CLS]")}, served=False)
+    yield folder("cls as a plain object", {"cls_token": token("[CLS]")}, served=False)
     yield folder("other cls and sep", {"cls_token": "<s>", "sep_token": "</s>"})
     yield folder("sep with a space", {"sep_token": "the end"}, served=False)
     yield folder(
@@ -287,23 +302,23 @@ def _with_oddities() -> Iterator[Folder]:
     yield folder(
         "special map has lists of objects",
         {},
-        special_tokens_map={"additional_special_tokens": [_token("[E1]")]},
+        special_tokens_map={"additional_special_tokens": [token("[E1]")]},
         served=False,
     )
     yield folder(
         "special map has extra pieces",
         {"extra_special_tokens": ["[E1]"]},
-        special_tokens_map={"extra_special_tokens": [_token("[/E1]"), "[E1]"]},
+        special_tokens_map={"extra_special_tokens": [token("[/E1]"), "[E1]"]},
     )
     yield folder(
         "special map has named pieces", {}, special_tokens_map={"extra_special_tokens": {"entity_token": "[E1]"}}
     )
     yield folder(
         "special map is ignored",
-        {"added_tokens_decoder": {str(size): _token("[E1]")}},
+        {"added_tokens_decoder": {str(size): token("[E1]")}},
         special_tokens_map={"cls_token": "[E1]"},
     )
-    yield folder("special map has another cls", {}, special_tokens_map={"cls_token": _token("[SEP]", lstrip=True)})
+    yield folder("special map has another cls", {}, special_tokens_map={"cls_token": token("[SEP]", lstrip=True)})
     yield folder("added piece that the vocabulary has", {}, added_tokens={"rabbit": pieces().index("rabbit")})
     yield folder("added pieces with spaces", {"extra_special_tokens": ["the white rabbit", "a\tb", "\u65e5\u672c"]})
     yield folder("added pieces in another order", {}, added_tokens={"[/E1]": size + 1, "[E1]": size})
@@ -315,7 +330,7 @@ def _with_oddities() -> Iterator[Folder]:
 
 
 def _of_other_classes() -> Iterator[Folder]:
-    vocabulary = {"vocab.txt": _vocabulary()}
+    vocabulary = {"vocab.txt": vocabulary_text()}
     japanese = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
     code = {"auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}}
     configs: dict[str, Mapping[str, Any]] = {
@@ -329,7 +344,7 @@ def _of_other_classes() -> Iterator[Folder]:
     }
     for name, config in configs.items():
         yield Folder(name, {**vocabulary, CONFIG: config}, served=False)
-        yield Folder(f"{name}, tokenizer.json", {"tokenizer.json": _bert(), CONFIG: config}, served=False)
+        yield Folder(f"{name}, tokenizer.json", {"tokenizer.json": bert_serialized(), CONFIG: config}, served=False)
     yield Folder("auto_map of another kind", {**vocabulary, CONFIG: {"auto_map": {"AutoProcessor": "x.Y"}}})
     yield Folder("other class in config.json", vocabulary, False, {"tokenizer_class": "BertJapaneseTokenizer"})
 
@@ -338,23 +353,29 @@ def _serialized() -> Iterator[Folder]:
     """Pipelines of every kind, under a generic class."""
     for name, make in PIPELINES.items():
         yield _generic(name, make())
-    cut = _bert(lowercase=False)
+    cut = bert_serialized(lowercase=False)
     cut["truncation"] = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     padding = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None}
     cut["padding"] = {**padding, "pad_id": 0, "pad_type_id": 0, "pad_token": "[E1]"}
     yield _generic("own truncation and padding", cut)
     yield Folder("own truncation of a BERT tokenizer", {"tokenizer.json": cut, CONFIG: {}})
-    yield _generic("no post-processor", {**_bert(), "post_processor": None})
-    yield _generic("extra pieces", _bert(lowercase=False), {"extra_special_tokens": ["[E1]", "[/E1]"], **ROLES})
-    yield _generic("bos and eos", _bert(lowercase=False), {"add_bos_token": True, "bos_token": "[CLS]"})
-    yield _generic("unknown piece missing", _without(_bert(), "unk_token", "<unk>"), served=False)
-    yield _generic("long words", _without(_bert(), "max_input_chars_per_word", 10**6), served=False)
-    yield _generic("short words", _without(_bert(), "max_input_chars_per_word", 5))
-    yield _generic("other prefix", _without(_bert(), "continuing_subword_prefix", "@@"))
+    yield _generic("no post-processor", {**bert_serialized(), "post_processor": None})
+    marked = bert_serialized(lowercase=False)
+    marked["added_tokens"].append({"id": len(pieces()), **token("[E1]", special=False)})
+    split = {"split_special_tokens": True, "entity_token": "[E1]"}
+    yield _generic("a plain piece that has a role", marked, split)
+    yield _generic(
+        "extra pieces", bert_serialized(lowercase=False), {"extra_special_tokens": ["[E1]", "[/E1]"], **ROLES}
+    )
+    yield _generic("bos and eos", bert_serialized(lowercase=False), {"add_bos_token": True, "bos_token": "[CLS]"})
+    yield _generic("unknown piece missing", _without(bert_serialized(), "unk_token", "<unk>"), served=False)
+    yield _generic("long words", _without(bert_serialized(), "max_input_chars_per_word", 10**6), served=False)
+    yield _generic("short words", _without(bert_serialized(), "max_input_chars_per_word", 5))
+    yield _generic("other prefix", _without(bert_serialized(), "continuing_subword_prefix", "@@"))
     dropout = _byte_level()
     dropout["model"]["dropout"] = 0.5
     yield _generic("BPE with dropout", dropout, served=False)
-    twice = _bert()
+    twice = bert_serialized()
     twice["post_processor"]["single"] *= 2
     yield _generic("text put in twice", twice, served=False)
     electra = {"tokenizer_class": "ElectraTokenizerFast"}
@@ -439,7 +460,7 @@ def _word_level() -> dict[str, Any]:
 
 def _flagged() -> dict[str, Any]:
     """WordPiece with pieces of every flag, and one that the vocabulary has."""
-    made = Tokenizer.from_str(json.dumps(_bert()))
+    made = Tokenizer.from_str(json.dumps(bert_serialized()))
     made.add_tokens([AddedToken("covid", lstrip=True), AddedToken("[E1]", rstrip=True, normalized=False), "rabbit"])
     made.add_tokens([AddedToken("alice", single_word=True)])
     return _content(made)
@@ -451,6 +472,6 @@ PIPELINES: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "Unigram": _unigram,
     "WordLevel": _word_level,
     "added pieces with flags": _flagged,
-    "no accents kept": lambda: _bert(lowercase=False, strip_accents=True),
-    "ideographs kept": lambda: _bert(lowercase=True, strip_accents=False, handle_chinese_chars=False),
+    "no accents kept": lambda: bert_serialized(lowercase=False, strip_accents=True),
+    "ideographs kept": lambda: bert_serialized(lowercase=True, strip_accents=False, handle_chinese_chars=False),
 }

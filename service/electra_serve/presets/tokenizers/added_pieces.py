@@ -98,16 +98,13 @@ def collect_added_pieces(files: PieceFiles, defaults: Mapping[str, str]) -> Adde
 
 
 def add_pieces(pipeline: Pipeline, pieces: AddedPieces) -> None:
-    """Adds the pieces that `pipeline` lacks; it gives each its id in the vocabulary, or the next free one.
+    """Adds the pieces, with their flags; each gets its id in the vocabulary, or the next free one.
 
     Raises:
         UnsupportedTokenizer: That is another id than the files list, so versions of transformers disagree on it.
     """
+    tokens: list[str | AddedToken] = [token for _, token in sorted(pieces.by_id.items())]
     known = pipeline.get_added_tokens_decoder().values()
-    descriptions = {repr(token) for token in known}
-    tokens: list[str | AddedToken] = [
-        token for _, token in sorted(pieces.by_id.items()) if repr(token) not in descriptions
-    ]
     texts = {token.content for token in known} | {str(token) for token in tokens}
     for special in (*pieces.named.values(), *pieces.extra):
         if str(special) not in texts and special not in tokens:
@@ -124,12 +121,9 @@ def add_pieces(pipeline: Pipeline, pieces: AddedPieces) -> None:
 def _flagged(token: str | AddedToken, *, special: bool) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token, special=True)
-    return _copy(token, special=token.special or special)
-
-
-def _copy(token: AddedToken, *, special: bool) -> AddedToken:
-    flags = {flag: getattr(token, flag) for flag in FLAGS} | {"special": special}
-    return AddedToken(token.content, **flags)
+    if special:
+        token.special = True  # not a copy: a piece that leaves `normalized` open follows `special`
+    return token
 
 
 def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +159,8 @@ def _merge_special(values: dict[str, Any], special: Mapping[str, Any]) -> None:
 
 def _joined(existing: list[Any], listed: list[Any]) -> list[Any]:
     for entry in listed:
+        if isinstance(entry, dict) and "special" in entry:
+            raise UnsupportedTokenizer(f"{EXTRA} of special_tokens_map.json must not have special; one has")
         token = _special_token(entry) if isinstance(entry, dict) else entry
         if token not in existing:
             existing.append(token)
@@ -200,9 +196,9 @@ def _named(values: Mapping[str, Any]) -> dict[str, str | AddedToken]:
     named = {role: values.get(role) for role in ROLES}
     own = {key: value for key, value in values.items() if _is_own_role(key) and isinstance(value, str | AddedToken)}
     specific = _specific(values)
-    if isinstance(values.get(EXTRA), dict):
-        named |= values[EXTRA]
-    named |= {**own, **specific}
+    extra = values[EXTRA] if isinstance(values.get(EXTRA), dict) else {}
+    for added in (extra, {**own, **specific}):
+        named |= {role: _piece(value, role) for role, value in added.items()}
     return {role: _piece(value, role) for role, value in named.items() if value is not None}
 
 
