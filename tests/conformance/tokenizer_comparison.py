@@ -48,7 +48,7 @@ Row = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one folder gave.
+    """Result of one folder.
 
     Attributes:
         folder: Its name.
@@ -101,7 +101,7 @@ def compare(folder: Folder, path: Path, chosen: Sequence[TextOrPair] | None = No
 
 
 def _bound(folder: Folder) -> dict[str, int]:
-    """What sentence-transformers passes on from its own file."""
+    """The bound that sentence-transformers passes on from its own file."""
     sentence = folder.files.get("sentence_bert_config.json")
     return {"model_max_length": sentence["max_seq_length"]} if sentence else {}
 

@@ -29,7 +29,7 @@ class LoadedModel:
 
     Attributes:
         preset: Where it came from.
-        tokenizer: What makes ids of texts, or the reason why nothing does.
+        tokenizer: The tokenizer, or the reason why there is none.
         engines: Its replicas, warm, at least one.
         timings: Batch shapes and the seconds each took, for the cost model.
     """

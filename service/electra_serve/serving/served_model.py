@@ -86,5 +86,5 @@ class ServedModel:
 
     @property
     def tokenizer(self) -> Tokenizer | NoTokenizer:
-        """What makes ids of texts, or the reason why nothing does."""
+        """The tokenizer, or the reason why there is none."""
         return self.loaded.tokenizer

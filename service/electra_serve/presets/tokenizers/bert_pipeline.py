@@ -61,12 +61,12 @@ SERIALIZED: Final[tuple[tuple[str, str, object], ...]] = (
     ("normalizer", "type", "BertNormalizer"),
     ("pre_tokenizer", "type", "BertPreTokenizer"),
 )
-"""What tokenizer.json must be made of: on anything else versions 4 and 5 of transformers disagree."""
+"""The parts of tokenizer.json that are taken: on any other, versions 4 and 5 of transformers disagree."""
 
 
 @dataclass(frozen=True, slots=True)
 class BertConfig:
-    """What of the files decides the ids.
+    """Content of the files that decides the ids.
 
     Attributes:
         vocabulary: The id of each piece.
@@ -165,7 +165,7 @@ def _template_id(piece: str, pipeline: Pipeline) -> int:
 
 
 def _splits_at_spaces(pipeline: Pipeline) -> bool:
-    """Whether no added piece reaches over white space, also after normalization, which puts it around ideographs."""
+    """Checks that no added piece reaches over white space, which normalization puts around ideographs."""
     for piece in pipeline.get_added_tokens_decoder().values():
         forms = piece.content, pipeline.normalizer.normalize_str(piece.content)
         if any(char.isspace() for form in forms for char in form):

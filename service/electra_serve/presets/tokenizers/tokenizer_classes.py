@@ -1,4 +1,4 @@
-"""Which of transformers' tokenizer classes a checkpoint means, as `AutoTokenizer` of transformers 5 resolves it.
+"""The tokenizer class that a checkpoint means, as `AutoTokenizer` of transformers 5 resolves it.
 
     tokenizer_config.json: tokenizer_class     first, with or without `Fast`
     config.json: tokenizer_class               then

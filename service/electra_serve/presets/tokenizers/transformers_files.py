@@ -50,6 +50,14 @@ FOREIGN_SETTINGS: Final = (
 OTHER_VOCABULARIES: Final = re.compile(r"tekken\.json|tokenizer\.model|tiktoken\.model")
 """Files that transformers reads in place of vocab.txt if there is no tokenizer.json."""
 
+WHITE_SPACE: Final = "".join(
+    map(
+        chr,
+        (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
+    )
+)
+"""Unicode's White_Space, which Rust trims; Python's own also has U+001C to U+001F."""
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceSettings:
@@ -186,12 +194,3 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     if not lines[-1]:
         lines.pop()
     return {line.rstrip(WHITE_SPACE): id_ for id_, line in enumerate(lines)}
-
-
-WHITE_SPACE: Final = "".join(
-    map(
-        chr,
-        (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
-    )
-)
-"""Unicode's White_Space, which Rust trims; Python's own also has U+001C to U+001F."""

@@ -120,7 +120,7 @@ class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation
     """The second text of a pair is cut alone, at that side."""
 
 class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
-    """What becomes of a sequence that is longer than the model takes. Ids are one text."""
+    """Rules for a sequence that is longer than the model takes. Ids are one text."""
 
 TRUNCATION_UNSPECIFIED: Truncation.ValueType  # 0
 """As `truncate` says."""
