@@ -34,7 +34,7 @@ from electra_serve.presets.tokenizers.pairs import (
     keep_as_keras_hub,
 )
 from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
-from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case, strip_accents
+from electra_serve.presets.tokenizers.word_splitter import AccentStripper, WordSplitter, fold_case
 from electra_serve.tensors import Truncation
 
 TOKENIZER_CLASSES: Final = frozenset({"keras_hub>ElectraTokenizer", "keras_nlp>ElectraTokenizer"})
@@ -97,6 +97,7 @@ class KerasTokenizer:
             )
         self._config = config
         self._splitter = WordSplitter(split_on_cjk=config.split_on_cjk)
+        self._accents = AccentStripper()
         self._packer = Packer(Template.bert(ids["[CLS]"], ids["[SEP]"]), keep_as_keras_hub)
         self._pieces = PieceTokenizer(
             WordPiece(
@@ -130,7 +131,7 @@ class KerasTokenizer:
         return ids
 
     def _words(self, text: str) -> Iterator[str]:
-        for word in self._splitter.split(strip_accents(text) if self._config.strip_accents else text):
+        for word in self._splitter.split(self._accents.strip(text) if self._config.strip_accents else text):
             if len(word) > MAX_WORD_CHARACTERS:
                 yield self._config.oov_token
                 continue
