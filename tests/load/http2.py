@@ -23,11 +23,12 @@ class Http2Client:
 
     Args:
         port: Where the server listens on 127.0.0.1.
+        source: The address to call from.
         window: Bytes of each response that the server may send; it is never enlarged.
     """
 
-    def __init__(self, port: int, *, window: int = DEFAULT_WINDOW) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port: int, *, source: str, window: int = DEFAULT_WINDOW) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
         self._windows: dict[int, int] = {}
         self._initial = DEFAULT_WINDOW
         self._connection_window = DEFAULT_WINDOW
@@ -50,7 +51,7 @@ class Http2Client:
         while at < len(data) and stream not in self.ended:
             room = min(self._windows[stream], self._connection_window, 16_384, len(data) - at)
             if room <= 0:
-                if not self.read(timeout_s=1.0):
+                if not self.read(timeout_s=0.2):
                     break
                 continue
             last = end and at + room == len(data)

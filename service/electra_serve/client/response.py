@@ -73,6 +73,7 @@ class ModelInfo:
         batch_tokens: Most positions, padding included, that a batch of several sequences is given; 0 where each runs by
             itself.
         aliases: Other names that requests may use.
+        text_reason: Why it takes no texts; None if it does.
     """
 
     name: str
@@ -94,3 +95,4 @@ class ModelInfo:
     pooler: str | None = None
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
+    text_reason: str | None = None

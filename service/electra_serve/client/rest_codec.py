@@ -47,6 +47,7 @@ def body(query: Query) -> bytes:
         "padding_mask": _lists(query.padding_mask),
         "text": query.texts,
         "outputs": query.outputs or None,
+        "truncation": query.truncation,
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
     return json.dumps(fields, separators=(",", ":")).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.settings.schema import ModelSettings
@@ -61,10 +62,11 @@ class ModelEntry:
             device=signature.device,
             dtype=signature.dtype,
             replicas=len(served.loaded.engines),
-            text=served.tokenizer is not None,
+            text=not isinstance(served.tokenizer, NoTokenizer),
             load_seconds=served.load_seconds,
             cost=(cost.batch_s, cost.position_s, cost.pair_s),
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
             aliases=served.settings.aliases,
+            text_reason=served.tokenizer.reason if isinstance(served.tokenizer, NoTokenizer) else None,
         )

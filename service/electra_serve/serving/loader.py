@@ -10,6 +10,7 @@ import structlog
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextLimits
@@ -113,6 +114,8 @@ class Loading:
         )
         if served.loaded.preset.weights == "random":
             self._log.warning("weights are random: outputs mean nothing", model=served.name)
+        if isinstance(served.tokenizer, NoTokenizer):
+            self._log.warning("model takes no text", model=served.name, reason=served.tokenizer.reason)
 
 
 def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: ServedModel) -> LoadedModel:

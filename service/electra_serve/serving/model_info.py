@@ -66,6 +66,7 @@ class ModelInfo:
             `batching.target_batch_s` allows by `cost`, or what the other bounds of `batching` do where that is less. 0
             where each sequence runs by itself.
         aliases: Other names that requests may use.
+        text_reason: Why it takes no texts; None if it does.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelInfo:
     pooler: str | None = None
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
+    text_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
-from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
@@ -87,6 +87,6 @@ class ServedModel:
         return self.loaded.preset.config.hidden_dim
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
-        """What makes ids of texts, where the preset has one."""
+    def tokenizer(self) -> Tokenizer | NoTokenizer:
+        """The tokenizer, or the reason why there is none."""
         return self.loaded.tokenizer

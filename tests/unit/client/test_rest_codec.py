@@ -49,6 +49,7 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
         "model": "m",
         "outputs": ["mean_output"],
     }
+    assert json.loads(rest_codec.body(query(text="a", truncation="only_second")))["truncation"] == "only_second"
     assert json.loads(rest_codec.body(query(text=["a", ("b", "c")])))["text"] == ["a", ["b", "c"]]
 
 

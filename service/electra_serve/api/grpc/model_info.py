@@ -45,6 +45,7 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         pooler=WEIGHTS[info.pooler],
         batch_tokens=info.batch_tokens,
         aliases=info.aliases,
+        text_reason=info.text_reason,
     )
 
 

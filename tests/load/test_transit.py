@@ -1,0 +1,135 @@
+"""Bytes in transit: messages that never end and responses that are not read, from one client.
+
+The process stays within its budget, other clients get responses meanwhile, and SIGTERM ends it as usual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+
+from electra_serve.api.grpc.servicer import SERVICE_NAME
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
+from electra_serve.server.lifecycle import EXIT_OK
+from electra_serve.settings.schema import GrpcSettings, TransitSettings
+from tests.integration.process import ServiceProcess, wait_until
+from tests.load.callers import OK, Endpoint
+from tests.load.conftest import Report
+from tests.load.gauges import gauge, scrape
+from tests.load.growth import Sample
+from tests.load.http2 import Http2Client, message
+from tests.load.payload import numbered
+from tests.load.script import Script
+from tests.load.stand_in import stand_in
+
+SCRIPT: Final = Script(batch_s=0.002, position_s=1e-7)
+MAX_GROWTH_BYTES: Final = 400_000_000
+BUDGET_BYTES: Final = TransitSettings().max_bytes
+MESSAGE_BYTES: Final = GrpcSettings().max_request_bytes
+CALLS_PER_CONNECTION: Final = 20
+ENCODE: Final = f"/{SERVICE_NAME}/Encode"
+STREAM: Final = f"/{SERVICE_NAME}/EncodeStream"
+NEIGHBORS: Final = 20
+HOSTILE: Final = "127.0.0.3"
+IN_TRANSIT: Final = "electra_transit_bytes"
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """Default settings, on which the promises hold."""
+    with stand_in(tmp_path, SCRIPT) as started:
+        yield started
+
+
+@pytest.mark.parametrize("calls", [pytest.param(60, id="short"), pytest.param(600, id="long", marks=pytest.mark.long)])
+def test_messages_that_never_end(calls: int, process: ServiceProcess, report: Report) -> None:
+    before = resident(process)
+    unfinished = message(b"\0" * (MESSAGE_BYTES - 1024), length=MESSAGE_BYTES - 16)
+    with ExitStack() as stack:
+        for first in range(0, calls, CALLS_PER_CONNECTION):
+            client = stack.enter_context(closing(Http2Client(process.grpc_port, source=HOSTILE)))
+            for call in range(min(CALLS_PER_CONNECTION, calls - first)):
+                client.open_call(2 * call + 1, ENCODE)
+                client.send(2 * call + 1, unfinished)
+        check(process, before, f"{calls} messages without an end", report)
+        check_stops(process)
+
+
+@pytest.mark.parametrize(
+    ("method", "responses"),
+    [
+        pytest.param(ENCODE, 20, id="unary-short"),
+        pytest.param(STREAM, 20, id="stream-short"),
+        pytest.param(ENCODE, 200, id="unary-long", marks=pytest.mark.long),
+        pytest.param(STREAM, 200, id="stream-long", marks=pytest.mark.long),
+    ],
+)
+def test_responses_that_are_not_read(method: str, responses: int, process: ServiceProcess, report: Report) -> None:
+    """Each of 256 × 512 positions: 34 MB with the demo's 64 dimensions."""
+    before = resident(process)
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(Http2Client(process.grpc_port, source=HOSTILE, window=100)))
+        for call in range(responses):
+            stream = 1 if method == STREAM else 2 * call + 1
+            if stream == 2 * call + 1:
+                client.open_call(stream, method)
+            client.send(stream, large_request(method, str(call)), end=method == ENCODE)
+        wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES / 4)
+        check(process, before, f"{responses} unread responses to {method.rpartition('/')[2]}", report)
+        check_stops(process)
+
+
+def large_request(method: str, request_id: str) -> bytes:
+    """A message whose response is as large as one may be."""
+    request = pb.EncodeRequest(
+        request_id=request_id,
+        tokens=pb.TokenInput(token_ids=[from_integers(np.full((256, 512), 7, np.int32))]),
+        outputs=[pb.OUTPUT_SEQUENCE],
+    )
+    whole = pb.EncodeStreamRequest(request=request) if method == STREAM else request
+    return message(whole.SerializeToString())
+
+
+def resident(process: ServiceProcess) -> float:
+    """Resident bytes of the process."""
+    return Sample.of(process.popen.pid, compilations=0).resident_bytes
+
+
+def check(process: ServiceProcess, before: float, load: str, report: Report) -> None:
+    """Checks memory, the gauge, and that another client gets its responses."""
+    exposition = scrape(process)
+    grown = resident(process) - before
+    began = time.monotonic()
+    asyncio.run(ask_as_another(process))
+    took_s = time.monotonic() - began
+    report(
+        f"{load}: memory +{grown / 1e6:.0f} MB, {gauge(exposition, IN_TRANSIT) / 1e6:.0f} MB in transit, "
+        f"{2 * NEIGHBORS} requests of another client within {took_s * 1e3:.0f} ms"
+    )
+    assert grown <= MAX_GROWTH_BYTES
+    assert gauge(exposition, IN_TRANSIT) <= BUDGET_BYTES
+    assert process.status("/livez") == process.status("/readyz") == 200
+
+
+async def ask_as_another(process: ServiceProcess) -> None:
+    """Requests from another address than the hostile client's, on both transports."""
+    for endpoint in Endpoint.both(process.rest_port, process.grpc_port):
+        caller = endpoint.caller()
+        answers = await asyncio.gather(*(caller.ask(numbered(i, 16)) for i in range(NEIGHBORS)))
+        await caller.close()
+        assert {answer.code for answer in answers} == {OK}
+
+
+def check_stops(process: ServiceProcess) -> None:
+    """SIGTERM ends the process in good order, whatever is in transit."""
+    process.terminate()
+    assert process.wait() == EXIT_OK
+    assert process.complaints == []
