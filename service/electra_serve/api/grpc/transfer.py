@@ -6,17 +6,23 @@ message is received. A unary handler would run after gRPC has buffered the whole
 gRPC runs each call in one asyncio task, which ends when the client's side has accepted the response. So what a call
 holds is released when its task ends. A client that stalls for too long is disconnected: only then gRPC frees the
 response.
+
+An operation of gRPC's core must not be cancelled while it is pending: its buffers would be freed while the core still
+writes to them, and the process dies of it. So time limits stop the waiting, and the operation ends with its call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
 
 from electra_serve.api.grpc.call import Call, Context, address_of
 from electra_serve.api.sockets import disconnect
 from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
+
+T = TypeVar("T")
 
 RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
@@ -74,7 +80,7 @@ class Transfer:
         self._receiving.add(timeout)
         try:
             async with timeout:
-                message = await context.read()
+                message = await uncancelled(context.read())
         except TimeoutError as error:
             if self._draining:
                 raise ShuttingDown("the server is shutting down; the message had not arrived") from error
@@ -100,13 +106,34 @@ class Transfer:
         timeout_s = self._send_timeout(message)
         try:
             async with asyncio.timeout(timeout_s):
-                await context.write(message)
+                await uncancelled(context.write(message))
         except TimeoutError as error:
             _disconnect(asyncio.get_running_loop(), context.peer())
             raise Cancelled(f"the client did not read its response within {timeout_s:.3g} s") from error
 
     def _send_timeout(self, message: bytes) -> float:
         return self._send_timeout_s + len(message) / MIN_SEND_RATE
+
+
+async def uncancelled(operation: Awaitable[T]) -> T:
+    """Awaits an operation of gRPC's core; if the caller is cancelled, the operation goes on."""
+    task = asyncio.ensure_future(operation)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _PENDING.add(task)
+        task.add_done_callback(_forget)
+        raise
+
+
+_PENDING: Final[set[asyncio.Future[Any]]] = set()
+"""Operations that are no longer awaited: the event loop alone would not keep them."""
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    _PENDING.discard(task)
+    if not task.cancelled():
+        task.exception()  # how it ended is known: its call was ended
 
 
 def _disconnect(loop: asyncio.AbstractEventLoop, peer: str) -> None:
