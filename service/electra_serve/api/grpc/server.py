@@ -120,7 +120,7 @@ class GrpcServer:
             grace_s: Seconds after which what is still running is cancelled.
         """
         self._health.close()
-        self._servicer.drain()
+        self._servicer.drain(grace_s)
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)

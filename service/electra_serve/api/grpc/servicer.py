@@ -88,10 +88,10 @@ class EncoderServicer:
             "GetModel": self._unary("GetModel", self._get_model),
         }
 
-    def drain(self) -> None:
+    def drain(self, grace_s: float) -> None:
         """Refuses what comes from now on, and ends every stream after the requests that it has read are answered."""
         self._draining = True
-        self._transfer.drain()
+        self._transfer.drain(grace_s)
         for stream in self._streams:
             stream.drain()
 

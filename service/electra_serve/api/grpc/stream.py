@@ -17,7 +17,7 @@ from electra_serve.api.grpc import status
 from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.parsing import parse, reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream, join
-from electra_serve.api.grpc.transfer import Transfer
+from electra_serve.api.grpc.transfer import Transfer, uncancelled
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
@@ -91,7 +91,7 @@ class EncodeStream:
 
     async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         await self._slots.acquire()
-        async for data in requests:
+        while (data := await uncancelled(anext(requests, None))) is not None:
             reservation = await self._transfer.budget.acquire(self._call.client, len(data), timeout_s=None)
             tasks.create_task(self._serve(data, reservation))
             await self._slots.acquire()

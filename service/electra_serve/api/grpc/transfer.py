@@ -27,6 +27,7 @@ T = TypeVar("T")
 RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
 DRAIN_RECEIVE_S: Final = 1.0
+DRAIN_MARGIN_S: Final = 1.0
 MIN_SEND_RATE: Final = 2**20
 """Bytes per second that a client must accept of a response, after `send_timeout_s`."""
 
@@ -50,14 +51,28 @@ class Transfer:
         self._receive_timeout_s = receive_timeout_s
         self._send_timeout_s = send_timeout_s
         self._receiving: set[asyncio.Timeout] = set()
+        self._sending: dict[asyncio.Task[object], str] = {}  # to which peer each task sends
         self._draining = False
 
-    def drain(self) -> None:
-        """Gives messages that are being received `DRAIN_RECEIVE_S`; calls whose message is incomplete then fail."""
+    def drain(self, grace_s: float) -> None:
+        """Ends what clients hold up, so that the server can stop.
+
+        Messages that are being received have `DRAIN_RECEIVE_S` to arrive. Clients that have not accepted their response
+        `DRAIN_MARGIN_S` before `grace_s` is over are disconnected.
+
+        Args:
+            grace_s: Seconds until the server cancels what is left.
+        """
         self._draining = True
-        until = asyncio.get_running_loop().time() + DRAIN_RECEIVE_S
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DRAIN_RECEIVE_S
         for timeout in self._receiving:
             timeout.reschedule(min(timeout.when() or until, until))
+        loop.call_later(max(grace_s - DRAIN_MARGIN_S, 0.0), self._disconnect_unread)
+
+    def _disconnect_unread(self) -> None:
+        for peer in set(self._sending.values()):
+            _disconnect(peer)
 
     async def reserve(self, call: Call) -> Reservation:
         """Reserves room for one request message, until the current task ends.
@@ -93,9 +108,15 @@ class Transfer:
 
     def limit_sending(self, context: Context, message: bytes) -> None:
         """Disconnects the client if it has not accepted the response `message` of the current call in time."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._send_timeout(message), _disconnect, loop, context.peer())
-        _current_task().add_done_callback(lambda _: timer.cancel())
+        task, peer = _current_task(), context.peer()
+        timer = asyncio.get_running_loop().call_later(self._send_timeout(message), _disconnect, peer)
+        self._sending[task] = peer
+
+        def sent(_: object) -> None:
+            timer.cancel()
+            del self._sending[task]
+
+        task.add_done_callback(sent)
 
     async def send(self, context: Context, message: bytes) -> None:
         """Sends one response message of a stream; returns when the client's side has accepted it.
@@ -103,13 +124,17 @@ class Transfer:
         Raises:
             Cancelled: The client did not accept it in time, and is disconnected.
         """
+        task, peer = _current_task(), context.peer()
+        self._sending[task] = peer
         timeout_s = self._send_timeout(message)
         try:
             async with asyncio.timeout(timeout_s):
                 await uncancelled(context.write(message))
         except TimeoutError as error:
-            _disconnect(asyncio.get_running_loop(), context.peer())
+            _disconnect(peer)
             raise Cancelled(f"the client did not read its response within {timeout_s:.3g} s") from error
+        finally:
+            del self._sending[task]
 
     def _send_timeout(self, message: bytes) -> float:
         return self._send_timeout_s + len(message) / MIN_SEND_RATE
@@ -136,11 +161,11 @@ def _forget(task: asyncio.Future[Any]) -> None:
         task.exception()  # how it ended is known: its call was ended
 
 
-def _disconnect(loop: asyncio.AbstractEventLoop, peer: str) -> None:
+def _disconnect(peer: str) -> None:
     """Closes the connection of a peer, on a thread: it looks through all open files."""
     address = address_of(peer)
     if address is not None:
-        loop.run_in_executor(None, disconnect, *address)
+        asyncio.get_running_loop().run_in_executor(None, disconnect, *address)
 
 
 def _current_task() -> asyncio.Task[object]:
