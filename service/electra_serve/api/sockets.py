@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
@@ -55,29 +57,34 @@ def disconnect(host: str, port: int) -> bool:
         True if there was such a connection.
     """
     found = False
-    for name in os.listdir(OPEN_FILES):  # noqa: PTH208  # names are all that is needed
-        try:
-            descriptor = os.dup(int(name))
-        except OSError:  # closed meanwhile
-            continue
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            continue
-        with socket.socket(fileno=descriptor) as connection:
-            if _is_connected_to(connection, host, port):
-                connection.shutdown(socket.SHUT_RDWR)
-                found = True
+    for connection in _connections():
+        peer_host, peer_port = connection.getpeername()[:2]
+        if peer_port == port and _plain_address(peer_host) == _plain_address(host):
+            connection.shutdown(socket.SHUT_RDWR)
+            found = True
     return found
 
 
-def _is_connected_to(connection: socket.socket, host: str, port: int) -> bool:
-    if connection.family not in {socket.AF_INET, socket.AF_INET6} or connection.type != socket.SOCK_STREAM:
-        return False
-    try:
-        peer_host, peer_port = connection.getpeername()[:2]
-    except OSError:  # it listens, or is closed
-        return False
-    return bool(peer_port == port and _plain_address(peer_host) == _plain_address(host))
+def disconnect_clients(local_port: int) -> None:
+    """Shuts down the TCP connections that clients of `local_port` have with this process."""
+    for connection in _connections():
+        if connection.getsockname()[1] == local_port:
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connections() -> Iterator[socket.socket]:
+    """Yields this process' TCP connections; each is valid until the next."""
+    for name in os.listdir(OPEN_FILES):  # noqa: PTH208  # names are all that is needed
+        with contextlib.suppress(OSError):  # it is closed, or was by its owner meanwhile
+            descriptor = os.dup(int(name))
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                continue
+            with socket.socket(fileno=descriptor) as connection:
+                is_tcp = connection.family in {socket.AF_INET, socket.AF_INET6}
+                if is_tcp and connection.type == socket.SOCK_STREAM:
+                    connection.getpeername()  # raises if it listens
+                    yield connection
 
 
 def _plain_address(host: str) -> IPv4Address | IPv6Address:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from electra_serve.api.sockets import disconnect, listen
+from electra_serve.api.sockets import disconnect, disconnect_clients, listen
 from electra_serve.errors import StartupError
 
 IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
@@ -71,3 +71,18 @@ def test_a_peer_is_disconnected_and_its_neighbor_is_not(bound: str, host: str) -
 
 def test_no_peer_is_no_error() -> None:
     assert not disconnect("192.0.2.1", 1)
+
+
+def test_the_clients_of_a_port_are_disconnected_and_others_are_not() -> None:
+    with (
+        listen("REST", "127.0.0.1", 0) as listener,
+        listen("REST", "127.0.0.1", 0) as other,
+        socket.create_connection(listener.getsockname()) as client,
+        socket.create_connection(other.getsockname()) as neighbor,
+        listener.accept()[0],
+        other.accept()[0] as kept,
+    ):
+        disconnect_clients(listener.getsockname()[1])
+        assert client.recv(1) == b""
+        kept.sendall(b"x")
+        assert neighbor.recv(1) == b"x"

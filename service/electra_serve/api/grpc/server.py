@@ -15,7 +15,7 @@ from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.security.tls import Credentials, ServerTls
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.api.sockets import listen
+from electra_serve.api.sockets import disconnect_clients, listen
 from electra_serve.errors import StartupError
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.serving.transit_budget import TransitBudget
@@ -42,6 +42,8 @@ MAX_PENDING_CALLS: Final = 16_384
 chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
+GOODBYE_S: Final = 1.0
+"""Seconds that clients without an open call have to close their connections when the server stops."""
 LINGER_S: Final = 0.1
 """How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
 their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
@@ -73,22 +75,24 @@ class GrpcServer:
     ) -> None:
         self._settings = settings
         self._tls = tls
+        self._transfer = Transfer(
+            budget,
+            max_request_bytes=settings.max_request_bytes,
+            receive_timeout_s=settings.receive_timeout_s,
+            send_timeout_s=settings.send_timeout_s,
+        )
         self._servicer = EncoderServicer(
             service,
             observer,
             max_sequences=max_sequences,
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
-            transfer=Transfer(
-                budget,
-                max_request_bytes=settings.max_request_bytes,
-                receive_timeout_s=settings.receive_timeout_s,
-                send_timeout_s=settings.send_timeout_s,
-            ),
+            transfer=self._transfer,
             authenticator=authenticator,
         )
         self._health = Health([SERVICE_NAME])
         self._server: grpc.aio.Server | None = None
+        self._port = 0
 
     async def start(self) -> int:
         """Listens and answers, with health NOT_SERVING.
@@ -106,7 +110,7 @@ class GrpcServer:
         reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
         port = _bind(server, self._settings, self._tls)
         await server.start()
-        self._server = server
+        self._server, self._port = server, port
         return port
 
     def set_serving(self, serving: bool) -> None:
@@ -124,7 +128,18 @@ class GrpcServer:
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)
-            await self._server.stop(grace_s - linger_s)
+            stopping = asyncio.create_task(self._server.stop(grace_s - linger_s))
+            await self._disconnect_silent_clients(stopping)
+            await stopping
+
+    async def _disconnect_silent_clients(self, stopping: asyncio.Task[None]) -> None:
+        """Disconnects clients that hold the server up without an open call: they do not answer gRPC's goodbye."""
+        idle = asyncio.create_task(self._transfer.idle.wait())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        await asyncio.wait((stopping,), timeout=GOODBYE_S)
+        if not stopping.done():
+            await asyncio.get_running_loop().run_in_executor(None, disconnect_clients, self._port)
 
 
 def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:

@@ -41,6 +41,9 @@ class Transfer:
             the length of a message.
         receive_timeout_s: Seconds for a message to arrive.
         send_timeout_s: Seconds that a client may stall while it receives a response.
+
+    Attributes:
+        idle: Set while no call is open.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class Transfer:
         self._max_request_bytes = max_request_bytes
         self._receive_timeout_s = receive_timeout_s
         self._send_timeout_s = send_timeout_s
+        self._open_calls = 0
         self._receiving: set[asyncio.Timeout] = set()
         self._sending: dict[asyncio.Task[object], str] = {}  # to which peer each task sends
         self._draining = False
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def drain(self, grace_s: float) -> None:
         """Ends what clients hold up, so that the server can stop.
@@ -81,7 +87,16 @@ class Transfer:
             Overloaded: There was none within `RESERVE_TIMEOUT_S`.
         """
         reservation = await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
-        _current_task().add_done_callback(lambda _: reservation.release())
+        self._open_calls += 1
+        self.idle.clear()
+
+        def ended(_: object) -> None:
+            reservation.release()
+            self._open_calls -= 1
+            if not self._open_calls:
+                self.idle.set()
+
+        _current_task().add_done_callback(ended)
         return reservation
 
     async def receive(self, context: Context) -> bytes:
