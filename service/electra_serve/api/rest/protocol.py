@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with limits that it lacks: on heads, on bodies, on time and on connections.
 
 - A head has `max_head_bytes` and `body_timeout_s`; the rest of a body that was answered early has as much time.
+- An `Upgrade` offer is ignored, and CONNECT is rejected.
 - A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
   closes after its response.
 - Every idle connection has a timer. When there are too many, the one that is idle for the longest time closes
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from electra_serve.api.rest.upgrade import body_parser, framing_head
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
 
@@ -31,12 +33,31 @@ MAX_UNREAD_BYTES: Final = 64 * 2**20
 _LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
 """What a head has beside method, target and headers."""
 _REJECTION: Final = (
-    b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
+    b"HTTP/1.1 %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%scache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
 )
-_PROBLEM: Final = (
-    b'{"type":"urn:problem-type:electra-serve:malformed_request","title":"Malformed request","status":%d,'
-    b'"detail":"%s","code":"malformed_request"}'
+_PROBLEM: Final = b'{"type":"urn:problem-type:electra-serve:%s","title":"%s","status":%s,"detail":"%s","code":"%s"}'
+
+
+def _rejection(
+    status: bytes,
+    detail: bytes,
+    *,
+    code: bytes = b"malformed_request",
+    title: bytes = b"Malformed request",
+    header: bytes = b"",
+) -> bytes:
+    problem = _PROBLEM % (code, title, status[:3], detail, code)
+    return _REJECTION % (status, len(problem), header, problem)
+
+
+_NO_HTTP: Final = _rejection(b"400 Bad Request", b"a request must be HTTP/1.1; received something else")
+_NO_TUNNELS: Final = _rejection(
+    b"405 Method Not Allowed",
+    b"this server is no proxy: CONNECT is not allowed",
+    code=b"method_not_allowed",
+    title=b"Method not allowed",
+    header=b"allow: \r\n",
 )
 
 
@@ -110,11 +131,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Starts the request.
 
         Raises:
-            BufferError: The head is too long.
+            BufferError: The head is too long, or the method is CONNECT.
         """
-        if self._head_bytes + len(self.parser.get_method()) > self.max_head_bytes:
+        method = self.parser.get_method()
+        if self._head_bytes + len(method) > self.max_head_bytes:
             self._reject_head()
             raise BufferError("the head is too long")
+        if method == b"CONNECT":
+            self._reject(_NO_TUNNELS)
+            raise BufferError("this is no proxy")
         super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._stop_timer()
@@ -123,6 +148,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends the body."""
+        if self.parser.should_upgrade():
+            return  # llhttp ends the message here, before its body
         self._in_body, self._mixed = False, True
         if not self._unanswered:  # it was answered before its end
             self._start_timer(self.timeout_keep_alive)
@@ -149,14 +176,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._mixed = False
         try:
-            self.parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserError:
-            self._reject(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
+            self._reject(_NO_HTTP)
             return
         if self._in_body:
             self._count_body(len(data))
         elif self._in_head and not self._mixed:
             self._count_head(len(data))
+
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self.parser = body_parser(self)
+                data = framing_head(self.scope["headers"]) + data[offer.args[0] :]
+            else:
+                return
 
     @property
     def _unanswered(self) -> bool:
@@ -179,9 +216,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _reject_head(self) -> None:
         detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
-        self._reject(431, b"Request Header Fields Too Large", detail)
+        self._reject(_rejection(b"431 Request Header Fields Too Large", detail))
 
-    def _reject(self, status: int, phrase: bytes, detail: bytes) -> None:
+    def _reject(self, rejection: bytes) -> None:
         """Closes the connection, after a rejection if the client can still read it as the response to what it sent."""
         if self._dropping or self.transport.is_closing():
             return
@@ -193,8 +230,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unanswered:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        problem = _PROBLEM % (status, detail)
-        self.transport.write(_REJECTION % (status, phrase, len(problem), problem) if readable else b"")
+        self.transport.write(rejection if readable else b"")
         self.transport.close()
         self._start_timer(self.send_timeout_s)
 

@@ -270,6 +270,83 @@ async def test_a_broken_body_is_rejected_once() -> None:
         assert await connection.answers() == []
 
 
+OFFERS = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
+    "websocket": b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    "several": b"upgrade: TLS/1.0, foo/2\r\nconnection: keep-alive, Upgrade\r\n",
+    "close": b"connection: upgrade, close\r\nupgrade: h2c\r\n",
+}
+BODIES = {
+    "length": ENCODE % len(IDS) + IDS,
+    "chunked": CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(IDS), IDS),
+    "trailer": CHUNKED + b"%x\r\n%s\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(IDS), IDS),
+    "none": MODELS,
+    "empty": MODELS[:-2] + b"content-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("step", [1, 97, 10_000])
+async def test_an_upgrade_offer_is_ignored(offer: str, body: str, step: int) -> None:
+    request = BODIES[body].replace(b"host: x\r\n", b"host: x\r\n" + OFFERS[offer])
+    async with serve() as server:
+        connection = await server.connect()
+        for repetition in range(1, 2 if offer == "close" else 4):
+            for start in range(0, len(request), step):
+                connection.writer.write(request[start : start + step])
+                await asyncio.sleep(0)
+            status, headers, _ = await connection.answer()
+            assert (status, "upgrade" in headers) == (200, False)
+            assert len(server.rest.service.requests) == (repetition if b"encode" in request else 0)
+        if offer == "close":
+            assert await connection.closed()
+        else:
+            assert (await connection.ask(LIVEZ))[0] == 200
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_a_body_behind_an_upgrade_offer_keeps_its_limits(offer: str) -> None:
+    def offered(request: bytes) -> bytes:
+        return request.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS[offer])
+
+    async with serve(max_body_bytes=1000, max_head_bytes=1000, body_timeout_s=SOON_S) as server:
+        assert (await (await server.connect()).ask(offered(ENCODE % 1001)))[0] == 413
+        assert (await (await server.connect()).ask(offered(ENCODE % 100 + b"{")))[0] == 408
+        for broken in (BAD_BODY, ENCODE.replace(b"content-length: %d", b"transfer-encoding: gzip") + IDS):
+            assert (await (await server.connect()).ask(offered(broken)))[0] == 400
+        connection = await server.connect()
+        connection.writer.write(offered(CHUNKED) + b"%x\r\n%s\r\n0\r\n" % (len(IDS), IDS))
+        for _ in range(4):
+            connection.writer.write(b"x-trailer: " + b"a" * 1000 + b"\r\n")
+        assert await connection.closed()
+        assert not server.rest.service.requests
+
+
+async def test_an_upgrade_offer_with_a_body_that_was_answered_unread_is_ignored() -> None:
+    request = ENCODE.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS["h2c"]) % len(IDS)
+    async with serve() as server:
+        server.rest.service.full = Overloaded("full")
+        connection = await server.connect()
+        assert (await connection.ask(request))[0] == 429
+        assert (await connection.ask(IDS + request))[0] == 429
+        server.rest.service.full = None
+        assert (await connection.ask(IDS + request + IDS))[0] == 200
+
+
+@pytest.mark.parametrize("tunneled", [b"", b"\x16\x03\x01", LIVEZ])
+async def test_a_tunnel_is_rejected_in_the_common_form(tunneled: bytes) -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        request = b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n"
+        connection.writer.write(request + tunneled)
+        async with asyncio.timeout(WAIT_S):
+            head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert {b"allow: ", b"connection: close"} <= set(head.split(b"\r\n"))
+        assert orjson.loads(body)["code"] == "method_not_allowed"
+
+
 async def test_trailers_are_bounded_and_not_kept() -> None:
     async with serve(max_body_bytes=1000, max_head_bytes=1000) as server:
         connection = await server.connect()
