@@ -23,6 +23,7 @@ MARK: Final = "hunter2"
 """Stands in what is sent wherever a string can, and must not come back."""
 
 MALFORMED: Final = "malformed_request"
+MEDIA_TYPE: Final = "unsupported_media_type"
 INVALID: Final = "invalid_input"
 TOO_LARGE: Final = "payload_too_large"
 NOT_FOUND: Final = "model_not_found"
@@ -141,9 +142,8 @@ OVER_REST: Final = (
     Case("deep JSON that never ends", Wire(b"[" * 16_000), MALFORMED),
     Case("bad UTF-8", Wire(b'{"model":"tiny","text":"hunter2 \xff"}'), MALFORMED),
     Case("half a surrogate pair", Wire(b'{"model":"tiny","text":"hunter2 \\ud800"}'), MALFORMED),
-    Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MALFORMED, "content-type"),
-    Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MALFORMED, "content-type"),
-    Case("no content type", Wire(b'{"token_ids":[[1]]}', ""), MALFORMED, "content-type"),
+    Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MEDIA_TYPE, "content-type"),
+    Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MEDIA_TYPE, "content-type"),
     Case("the largest body, blank", Wire(b" " * MAX_REQUEST_BYTES), MALFORMED),
     Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
     Case("a bodyful of bad ids", _json(token_ids=[["7"] * 1900] * 2), INVALID, "token_ids[0]"),

@@ -12,14 +12,14 @@ from urllib.parse import unquote
 import grpc
 
 from electra_serve.api.grpc.status import REQUEST_ID_KEY
-from electra_serve.api.request_options import PRIORITY_KEY, lesser, parse_priority, proxy_timeout_s
+from electra_serve.api.request_options import PRIORITY_KEY, joined, lesser, parse_priority, proxy_timeout_s
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import DeadlineExceeded
 from electra_serve.serving.service import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Metadata: TypeAlias = Mapping[str, str | bytes]
-"""The caller's own, the last value where a key is repeated."""
+"""The client's own; lines of one key form one value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,10 @@ class Call:
 
 
 def metadata_of(context: Context) -> Metadata:
-    """What came beside the message."""
-    return dict(context.invocation_metadata() or ())
+    """Returns the metadata of the call."""
+    lines = context.invocation_metadata() or ()
+    metadata: dict[str, str | bytes] = dict(lines)
+    return metadata if len(metadata) == len(lines) else joined(lines)
 
 
 def request_id_of(metadata: Metadata) -> str | None:

@@ -63,7 +63,7 @@ class EncodeEndpoint:
         headers = headers_of(request.scope)
         with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as record:
             name_span(request.scope, record.span)
-            client = caller_of(request, self._authenticator, headers)
+            client = caller_of(request, self._authenticator)
             record.model = self._service.label(None)  # until the request names another
             decoded = await self._decode(request, client, headers, record.span)
             record.model = self._service.label(decoded.request.model)

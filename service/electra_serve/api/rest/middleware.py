@@ -1,21 +1,23 @@
 """The outermost layer of our own: what holds for every answer, whichever route or failure it came from.
 
 Every answer carries the request's id, and says that nobody may keep it or guess at its type: what is encoded can be
-anyone's text, and what a probe says is true only now. A request on a surplus connection goes no further. An exception
-that no handler took becomes a generic problem, and travels on to the server, which logs it. Pure ASGI:
-`BaseHTTPMiddleware` would run each request in a task of its own and hide that its client has left.
+anyone's text, and what a probe says is true only now. A request on a surplus connection, or without one host, goes no
+further. HEAD is answered as GET, without the body. An exception that no handler took becomes a generic problem, and
+travels on to the server, which logs it. Pure ASGI: `BaseHTTPMiddleware` would run each request in a task of its own and
+hide that its client has left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from electra_serve.api.rest.headers import headers_of
 from electra_serve.api.rest.problems import problem_response
 from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
-from electra_serve.errors import InternalError
+from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 from electra_serve.observability.requests import choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 
@@ -54,8 +56,9 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        chosen = choose_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
-        scope.setdefault("state", {})[_STATE_KEY] = chosen
+        headers = headers_of(scope)
+        chosen = choose_request_id(headers.get(REQUEST_ID_HEADER))
+        scope["state"][_STATE_KEY] = chosen
         common = (*_COMMON, (REQUEST_ID_HEADER.encode(), chosen.encode()))
         started = False
 
@@ -67,14 +70,37 @@ class RequestContextMiddleware:
                 message["headers"] = [*message.get("headers", ()), *common, *([] if span is None else [span])]
             await send(message)
 
-        if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
-            error = ConnectionsFull("all connections are in use; come back a little later")
+        error = _rejection(scope, headers)
+        if error is not None:
             await problem_response(error, chosen)(scope, receive, send_with_headers)
             return
         try:
-            await self._app(scope, receive, send_with_headers)
+            if scope["method"] == "HEAD":
+                await self._app({**scope, "method": "GET"}, receive, _without_body(send_with_headers))
+            else:
+                await self._app(scope, receive, send_with_headers)
         except Exception:
             if not started:
                 answer = problem_response(InternalError("internal error"), chosen)
                 await answer(scope, receive, send_with_headers)
             raise
+
+
+def _rejection(scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:
+    if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
+        return ConnectionsFull("all connections are in use; come back a little later")
+    host = headers.get("host")
+    if host is None and scope["http_version"] == "1.1":
+        return MalformedRequest("a request must have a `host` header; got none", field="host")
+    if host is not None and "," in host:  # two lines, joined
+        return MalformedRequest("a request must have one `host` header; got several", field="host")
+    return None
+
+
+def _without_body(send: Send) -> Send:
+    """Makes a GET's response one to HEAD: the same headers, and no body (RFC 9110, 9.3.2)."""
+
+    async def send_head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from electra_serve.api.rest.body import MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
-from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
 from tests.unit.api.rest.rejections import rejection
@@ -60,17 +60,23 @@ async def test_json_is_taken(value: str) -> None:
     assert await read_body(headers, Wire(body_message(b"1")).receive, LIMIT) == b"1"
 
 
-@pytest.mark.parametrize("value", [None, "", "text/plain", "application/jsonl", "application/x-www-form-urlencoded"])
-async def test_other_content_types_are_rejected(value: str | None) -> None:
-    headers = Headers({} if value is None else {"content-type": value})
-    with pytest.raises(MalformedRequest, match="content-type must be application/json") as caught:
+@pytest.mark.parametrize("headers", [{}, {"content-type": ""}, {"content-encoding": ""}])
+async def test_without_a_content_type_a_body_is_json(headers: dict[str, str]) -> None:
+    assert await read_body(Headers(headers), Wire(body_message(b"1")).receive, LIMIT) == b"1"
+
+
+@pytest.mark.parametrize("value", ["text/plain", "application/jsonl", "text/json", "application/x-www-form-urlencoded"])
+async def test_other_content_types_are_rejected(value: str) -> None:
+    headers = Headers({"content-type": value})
+    with pytest.raises(UnsupportedMediaType, match="`content-type` must be application/json; got another") as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-type"
 
 
-async def test_compressed_bodies_are_rejected() -> None:
-    headers = Headers({"content-type": "application/json", "content-encoding": "gzip"})
-    with pytest.raises(MalformedRequest) as caught:
+@pytest.mark.parametrize("value", ["gzip", "br", "identity, gzip"])
+async def test_compressed_bodies_are_rejected(value: str) -> None:
+    headers = Headers({"content-type": "application/json", "content-encoding": value})
+    with pytest.raises(UnsupportedMediaType) as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-encoding"
 
@@ -99,7 +105,8 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
         b'"\xff\xfe"',
         b'"\xed\xa0\x80"',
         b'"\\ud800"',
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        b"{}\xef\xbb\xbf",
         "{}".encode("utf-16"),
         b"[" * 2000 + b"]" * 2000,
         b'{"a":' * 2000 + b"1" + b"}" * 2000,
@@ -108,6 +115,12 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
 def test_what_is_not_strict_json_is_rejected(body: bytes) -> None:
     with pytest.raises(MalformedRequest, match=r"JSON in UTF-8; it stops being so at character \d+$"):
         parse_json(body)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"text":"a"}') == {"text": "a"}
+    with pytest.raises(MalformedRequest, match=r"at character 2$"):
+        parse_json(b"\xef\xbb\xbf{x}")
 
 
 @given(st.binary())

@@ -126,11 +126,24 @@ async def test_any_body_is_answered_or_rejected(client: httpx.AsyncClient, body:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"content-type": "text/plain"}, {"content-type": "application/json", "content-encoding": "br"}]
+    ("headers", "hints"),
+    [
+        ({"content-type": "text/plain"}, {"accept": "application/json", "accept-post": "application/json"}),
+        ({"content-type": "application/json", "content-encoding": "br"}, {"accept-encoding": "identity"}),
+    ],
 )
-async def test_bodies_that_are_not_plain_json_are_rejected(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_bodies_that_are_not_plain_json_are_rejected_with_a_hint(
+    client: httpx.AsyncClient, headers: dict[str, str], hints: dict[str, str]
+) -> None:
     response = await client.post("/v1/encode", content=b'{"text":"a"}', headers=headers)
-    assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+    assert {name: value for name, value in response.headers.items() if name.startswith("accept")} == hints
+
+
+async def test_a_body_without_a_content_type_is_json(client: httpx.AsyncClient) -> None:
+    request = client.build_request("POST", "/v1/encode", content=b'{"text":"a"}')
+    assert "content-type" not in request.headers
+    assert (await client.send(request)).status_code == 200
 
 
 @pytest.mark.parametrize(("extra", "status"), [(0, 200), (1, 413)])

@@ -57,6 +57,28 @@ async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [("1.1", 1, 200), ("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 1, 200), ("1.0", 0, 200), ("1.0", 2, 400)],
+)
+async def test_a_request_has_one_host(version: str, hosts: int, status: int) -> None:
+    wire = Wire()
+    scope = {**http_scope(), "http_version": version, "headers": [(b"host", b"rest.test")] * hosts}
+    await wire.run(RequestContextMiddleware(echo_id), scope)
+    assert wire.status == status
+    if status == 400:
+        assert orjson.loads(wire.body)["code"] == "malformed_request"
+        assert orjson.loads(wire.body)["field"] == "host"
+
+
+async def test_a_repeated_request_id_is_replaced() -> None:
+    wire = Wire()
+    scope = http_scope()
+    scope["headers"] += [(b"x-request-id", b"order-7")] * 2
+    await wire.run(RequestContextMiddleware(echo_id), scope)
+    assert len(wire.headers["x-request-id"]) == 32
+
+
 async def test_other_connections_pass_through() -> None:
     seen: list[Scope] = []
 
