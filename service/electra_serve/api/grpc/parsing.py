@@ -46,7 +46,9 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
         message = message_type.FromString(data)
     except DecodeError as error:
         name = message_type.DESCRIPTOR.full_name
-        raise MalformedRequest(f"a message must be a valid {name}; received {len(data)} bytes that are not") from error
+        raise MalformedRequest(
+            f"a message must be a valid {name}, its strings in UTF-8; got {len(data)} bytes that are not"
+        ) from error
     reject_unknown_fields(message)
     return message
 

@@ -30,6 +30,10 @@ MAX_DEPTH: Final = 2
 
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
 _STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[][{:]', re.DOTALL)
+_SURROGATE_ESCAPE: Final = re.compile(
+    rb"(?P<before>(?<!\\)(?:\\\\)*+)\\"  # escaped backslashes begin no escape
+    rb"(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 
 
 class SlowBody(MalformedRequest):
@@ -90,7 +94,10 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
 
 
 def parse_json(body: bytes) -> object:
-    """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep. A byte order mark before it is skipped.
+    """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep.
+
+    A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
+    that cut a text in the middle of an emoji send one, and the rest of the batch is right.
 
     Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
 
@@ -116,7 +123,9 @@ def _loads(body: bytes) -> object:
 
 def _repaired(body: bytes) -> bytes:
     """Returns JSON that orjson parses; every character keeps its position."""
-    return b" " + body[len(BOM_UTF8) :] if body.startswith(BOM_UTF8) else body
+    if body.startswith(BOM_UTF8):
+        body = b" " + body[len(BOM_UTF8) :]
+    return _SURROGATE_ESCAPE.sub(lambda match: match[0] if match["pair"] else match["before"] + b"\\ufffd", body)
 
 
 def _malformed(error: orjson.JSONDecodeError) -> MalformedRequest:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 
 import orjson
 import pytest
@@ -104,7 +106,10 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
         b"[01]",
         b'"\xff\xfe"',
         b'"\xed\xa0\x80"',
-        b'"\\ud800"',
+        b'"\\ud80"',
+        b'"\\ud800',
+        b'"\\u',
+        b"\\ud800",
         b"\xef\xbb\xbf\xef\xbb\xbf{}",
         b"{}\xef\xbb\xbf",
         "{}".encode("utf-16"),
@@ -121,6 +126,46 @@ def test_a_byte_order_mark_is_skipped() -> None:
     assert parse_json(b'\xef\xbb\xbf{"text":"a"}') == {"text": "a"}
     with pytest.raises(MalformedRequest, match=r"at character 2$"):
         parse_json(b"\xef\xbb\xbf{x}")
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"cut \ude00 emoji", "cut \ufffd emoji"),
+        (r"cut \uD83D emoji", "cut \ufffd emoji"),
+        (r"\ud83d\ude00 \ud83d", "\U0001f600 \ufffd"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ud83d\ude00\ude00", "\ufffd\U0001f600\ufffd"),
+        (r"\\ud83d\ude00", "\\ud83d\ufffd"),
+        (r"\\\ud83d\\\\ud83d", "\\\ufffd\\\\ud83d"),
+        (r"\"\ud83d\n\udfff\u0041", '"\ufffd\n\ufffdA'),
+        (r"\ud83dude00", "\ufffdude00"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced(escaped: str, text: str) -> None:
+    assert parse_json(f'{{"text":"{escaped}"}}'.encode()) == {"text": text}
+    assert parse_json(f'\ufeff["{escaped}",1]'.encode()) == [text, 1]
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=()), max_size=20))
+def test_every_string_that_json_writes_is_read(text: str) -> None:
+    expected = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert parse_json(json.dumps([text]).encode()) == [expected]
+
+
+@pytest.mark.parametrize("piece", [b"\\ud800", b"\\\\", b"\\ud83d\\ude00", b"\\"])
+def test_surrogates_are_looked_for_in_linear_time(piece: bytes) -> None:
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        rejection(lambda: parse_json(b'["' + piece * count + b'\\ud800"]'))
+        return time.process_time() - started
+
+    assert min(seconds(100_000) for _ in range(3)) < 20 * min(seconds(10_000) for _ in range(5)) + 0.02
+
+
+def test_a_mistake_behind_half_a_pair_is_located() -> None:
+    with pytest.raises(MalformedRequest, match=r"at character 10$"):
+        parse_json(rb'["\ud800",x]')
 
 
 @given(st.binary())
