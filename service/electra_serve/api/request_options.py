@@ -8,7 +8,9 @@ is ignored: the client did not write it and cannot fix it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from electra_serve.errors import MalformedRequest
@@ -22,6 +24,21 @@ PROXY_TIMEOUT_KEY: Final = "x-envoy-expected-rq-timeout-ms"
 _BY_NAME: Final = {priority.name.lower(): priority for priority in Priority}
 PRIORITY_NAMES: Final = tuple(_BY_NAME)
 _MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time at which a client stops waiting for its response.
+
+    Attributes:
+        at_s: Seconds of `time.monotonic`.
+    """
+
+    at_s: float
+
+    def remaining_s(self) -> float:
+        """Returns the seconds that are left; 0 if it has passed."""
+        return max(self.at_s - time.monotonic(), 0.0)
 
 
 def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:

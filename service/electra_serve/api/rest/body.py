@@ -9,6 +9,7 @@ No error message repeats what the client sent.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from typing import Final
 import orjson
 from starlette.types import Receive
 
-from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from electra_serve.api.request_options import Deadline
+from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
@@ -40,7 +42,9 @@ class SlowBody(MalformedRequest):
     """The client did not send its whole body in time; its connection is of no further use."""
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, settings: RestSettings) -> bytes:
+async def read_body(
+    headers: Mapping[str, str], receive: Receive, settings: RestSettings, deadline: Deadline | None = None
+) -> bytes:
     """Reads the whole body of a JSON request. A body without a content type counts as JSON.
 
     Raises:
@@ -48,13 +52,17 @@ async def read_body(headers: Mapping[str, str], receive: Receive, settings: Rest
         UnsupportedMediaType: Not `application/json`, or compressed.
         PayloadTooLarge: More than `max_body_bytes`, by Content-Length or by what arrives.
         SlowBody: Not there within `body_timeout_s`.
+        DeadlineExceeded: Not there before the deadline, which comes earlier.
         Cancelled: The client left while sending.
     """
     _check_headers(headers, settings.max_body_bytes)
+    remaining_s = math.inf if deadline is None else deadline.remaining_s()
     try:
-        async with asyncio.timeout(settings.body_timeout_s):
+        async with asyncio.timeout(min(settings.body_timeout_s, remaining_s)):
             return await _collect(receive, settings.max_body_bytes)
     except TimeoutError as error:
+        if remaining_s < settings.body_timeout_s:
+            raise DeadlineExceeded("the deadline passed before the whole body arrived") from error
         raise SlowBody(f"the whole body must arrive within {settings.body_timeout_s:g} s") from error
 
 

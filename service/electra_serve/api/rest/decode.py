@@ -7,6 +7,7 @@ from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
+from electra_serve.api.request_options import Deadline
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
@@ -28,7 +29,7 @@ class Sender:
 
     client: str = ""
     priority: Priority = Priority.NORMAL
-    timeout_s: float | None = None
+    deadline: Deadline | None = None
     span: RequestSpan | None = None
 
 
@@ -66,7 +67,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
         truncate=body.truncate,
         client=sender.client,
         priority=sender.priority,
-        timeout_s=sender.timeout_s,
+        timeout_s=None if sender.deadline is None else sender.deadline.remaining_s(),
         span=sender.span,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
     )

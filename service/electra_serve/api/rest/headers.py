@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Scope
 
-from electra_serve.api.request_options import joined, lesser, proxy_timeout_s
-from electra_serve.api.rest.protocol import CERTIFIED
+from electra_serve.api.request_options import Deadline, joined, lesser, proxy_timeout_s
+from electra_serve.api.rest.protocol import ARRIVED, CERTIFIED
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import MalformedRequest
 
@@ -58,6 +59,21 @@ def timeout_s(headers: Mapping[str, str]) -> float | None:
             field=TIMEOUT_HEADER,
         )
     return lesser(int(value) / 1e3, proxy_timeout_s(headers))
+
+
+def deadline_of(scope: Scope) -> Deadline | None:
+    """Returns when the request must be answered; None if neither the client nor a proxy sets a timeout.
+
+    The time runs from the first byte of the request: what a client takes to send it counts.
+
+    Raises:
+        MalformedRequest: See `timeout_s`.
+    """
+    allowed_s = timeout_s(headers_of(scope))
+    if allowed_s is None:
+        return None
+    state = scope["state"]
+    return Deadline((state[ARRIVED] if ARRIVED in state else time.monotonic()) + allowed_s)
 
 
 def caller_of(request: Request, authenticator: Authenticator) -> str:

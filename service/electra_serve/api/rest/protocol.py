@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar, Final
 
 import httptools
@@ -25,6 +26,8 @@ SURPLUS: Final = "electra_surplus"
 """In a request's state: its connection is one too many."""
 CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
+ARRIVED: Final = "electra_arrived"
+"""In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
 MAX_SURPLUS: Final = 64
 """More are closed unheard."""
 MAX_UNREAD_BYTES: Final = 64 * 2**20
@@ -113,6 +116,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._close_after_response()
             raise BufferError("pipelining is not served")
         super().on_message_begin()
+        self.scope["state"][ARRIVED] = time.monotonic()
         self._unset_keepalive_if_required()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._start_timer(self.head_timeout_s)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from electra_serve.api.request_options import Deadline
 from electra_serve.api.rest.body import MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
-from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
 from tests.unit.api.rest.rejections import rejection
@@ -87,6 +88,13 @@ async def test_a_body_that_does_not_end_in_time_is_rejected() -> None:
     wire = Wire(body_message(b"[1,", more=True))
     with pytest.raises(SlowBody, match=r"within 0\.001 s"):
         await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.001))
+
+
+@pytest.mark.parametrize(("left_s", "kind"), [(0.001, DeadlineExceeded), (60, SlowBody)])
+async def test_the_earlier_of_deadline_and_body_timeout_counts(left_s: float, kind: type[Exception]) -> None:
+    wire = Wire(body_message(b"[1,", more=True))
+    with pytest.raises(kind):
+        await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.1), Deadline(time.monotonic() + left_s))
 
 
 async def test_a_client_that_leaves_while_sending_cancels() -> None:

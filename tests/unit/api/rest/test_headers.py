@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from starlette.datastructures import Headers
 
-from electra_serve.api.rest.headers import headers_of, timeout_s
+from electra_serve.api.rest.headers import deadline_of, headers_of, timeout_s
+from electra_serve.api.rest.protocol import ARRIVED
 from electra_serve.errors import MalformedRequest
 
 
@@ -52,3 +55,17 @@ def test_headers_are_read_once_for_each_request() -> None:
 
 def test_many_repetitions_are_joined_in_little_time() -> None:
     assert len(headers_of({"headers": [(b"a", b"")] * 100_000})["a"]) == 2 * 99_999
+
+
+@pytest.mark.parametrize("name", [b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"])
+def test_the_time_runs_from_the_first_byte(name: bytes) -> None:
+    deadline = deadline_of({"headers": [(name, b"5000")], "state": {ARRIVED: time.monotonic() - 4}})
+    assert deadline is not None
+    assert 0 < deadline.remaining_s() <= 1
+    passed = deadline_of({"headers": [(name, b"1000")], "state": {ARRIVED: time.monotonic() - 4}})
+    assert passed is not None
+    assert passed.remaining_s() == 0
+
+
+def test_without_a_timeout_there_is_no_deadline() -> None:
+    assert deadline_of({"headers": [], "state": {ARRIVED: 0.0}}) is None
