@@ -153,6 +153,8 @@ ENVELOPE_BYTES: Final = 16
 """More than a stream adds to a request."""
 TOKENS_FIELD: Final = b"\x1a"
 """Tag of `EncodeRequest.tokens`."""
+TEXT_FIELD: Final = b"\x22"
+"""Tag of `EncodeRequest.text`."""
 UNKNOWN_FIELD: Final = b"\xfa\x01\x07hunter2"
 """Field 31 of any message, which none has."""
 
@@ -186,6 +188,11 @@ def _nested(field: bytes, content: bytes) -> Wire:
     return Wire(pb.EncodeRequest(model=TINY).SerializeToString() + field + bytes([len(content)]) + content)
 
 
+def _texts(*texts: bytes) -> Wire:
+    messages = (b"\x0a" + bytes([len(text)]) + text for text in texts)
+    return _nested(TEXT_FIELD, b"".join(b"\x0a" + bytes([len(message)]) + message for message in messages))
+
+
 OVER_GRPC: Final = (
     Case("floats for ids", _floats(1.0, 2.0), INVALID, "token_ids[0]"),
     Case("NaN for an id", _floats(np.nan), INVALID, "token_ids[0]"),
@@ -215,8 +222,9 @@ OVER_GRPC: Final = (
     Case("no message", Wire(b"\xff\xff\xff hunter2"), MALFORMED),
     Case("half a message", Wire(b"\x12\x7fhunter2"), MALFORMED),
     Case("groups without end", Wire(b"\xfb\x01" * 5000), MALFORMED),
-    Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED),
-    Case("a surrogate in UTF-8", Wire(b"\x12\x0ahunter2\xed\xa0\x80"), MALFORMED),
+    Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED, "model"),
+    Case("bad UTF-8 in the second text", _texts(b"a", b"hunter2 \xff"), MALFORMED, "text.texts[1].first"),
+    Case("a surrogate in UTF-8", Wire(b"\x12\x0ahunter2\xed\xa0\x80"), MALFORMED, "model"),
     Case("the largest message, of zeros", Wire(bytes(MAX_REQUEST_BYTES - ENVELOPE_BYTES)), MALFORMED),
     Case("nothing at all", Wire(b""), MALFORMED, "input"),
     Case("no ids and no text", Query(), MALFORMED, "input"),
