@@ -426,3 +426,24 @@ async def test_a_client_that_half_closes_is_taken_for_one_that_left() -> None:
         assert await connection.closed()
         assert server.rest.counted(model="electra_demo", code="cancelled") == 1
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+
+
+@pytest.mark.parametrize("path", [b"/livez", b"/metrics", b"/v1/models", b"/no", b"/v1/encode"])
+async def test_no_body_follows_the_response_to_head(path: bytes) -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        connection.writer.write(LIVEZ.replace(b"GET /livez", b"HEAD " + path))
+        async with asyncio.timeout(WAIT_S):
+            head = await connection.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 0\r\n" not in head
+        assert (await connection.ask(LIVEZ))[0] == 200
+
+
+async def test_a_request_without_one_host_is_rejected_and_the_connection_goes_on() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        for hosts in (b"", b"host: x\r\nhost: y\r\n"):
+            status, headers, _ = await connection.ask(LIVEZ.replace(b"host: x\r\n", hosts))
+            assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert (await connection.ask(LIVEZ))[0] == 200
+        assert (await connection.ask(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
