@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electra_serve.errors import InvalidInput
-from electra_serve.tensors import IntArray, Output
+from electra_serve.tensors import IntArray, Output, Truncation
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 _PRIORITIES: Final = get_args(Priority)
@@ -31,6 +31,7 @@ class Query:
         model: A model's name, or None for the only one.
         outputs: What to ask for; empty for the server's default.
         truncate: Whether to cut what is too long.
+        truncation: How to cut it; None if `truncate` says it all.
         priority: Which requests leave the server's queue first.
     """
 
@@ -41,6 +42,7 @@ class Query:
     model: str | None
     outputs: tuple[Output, ...]
     truncate: bool
+    truncation: Truncation | None
     priority: Priority
 
     @classmethod
@@ -54,13 +56,14 @@ class Query:
         model: str | None,
         outputs: Iterable[str],
         truncate: bool,
+        truncation: str | None,
         priority: Priority,
     ) -> Query:
         """Brings every way of writing a request to one.
 
         Raises:
-            InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, an unknown output
-                or priority, or a model's name that UTF-8 cannot encode.
+            InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, an unknown output,
+                truncation or priority, or a model's name that UTF-8 cannot encode.
         """
         _check_options(model, priority)
         if (token_ids is None) == (text is None):
@@ -75,6 +78,7 @@ class Query:
             model=model,
             outputs=tuple(_output(name) for name in outputs),
             truncate=truncate,
+            truncation=None if truncation is None else _truncation(truncation),
             priority=priority,
         )
 
@@ -147,3 +151,11 @@ def _output(name: str) -> Output:
         return Output(name)
     except ValueError as error:
         raise InvalidInput(f"outputs must be among {', '.join(Output)}; received another", field="outputs") from error
+
+
+def _truncation(name: str) -> Truncation:
+    try:
+        return Truncation(name)
+    except ValueError as error:
+        valid = ", ".join(Truncation)
+        raise InvalidInput(f"truncation must be one of {valid}; received another", field="truncation") from error

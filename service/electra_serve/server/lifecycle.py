@@ -108,7 +108,7 @@ class ServiceProcess:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
-        loop.add_signal_handler(signal.SIGUSR1, self._tell_batches)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_batches)
         rest_port = self._rest.listen()
         for side in self._auxiliary_servers:
             port = side.listen()
@@ -136,21 +136,21 @@ class ServiceProcess:
             await asyncio.wait((loading, *ending), return_when=asyncio.FIRST_COMPLETED)
             if not any(task.done() for task in ending):
                 await loading
-                self._tell_ready(rest_port, grpc_port)
+                self._log_ready(rest_port, grpc_port)
                 await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-            self._tell_faults({"REST": rest, "watch over models": tending})
+            self._log_faults({"REST": rest, "watch over models": tending})
         finally:
             for task in (stopped, tending, loading):
                 task.cancel()
             await asyncio.gather(stopped, tending, loading, return_exceptions=True)
 
-    def _tell_ready(self, rest_port: int, grpc_port: int) -> None:
+    def _log_ready(self, rest_port: int, grpc_port: int) -> None:
         memory.freeze_startup_objects()
         self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
 
-    def _tell_faults(self, parts: Mapping[str, asyncio.Task[None]]) -> None:
+    def _log_faults(self, parts: Mapping[str, asyncio.Task[None]]) -> None:
         """Tells which parts have ended by themselves; a model's failure is told by who saw it."""
         for part, task in parts.items():
             if task.done() and not self._registry.failure:
@@ -215,7 +215,7 @@ class ServiceProcess:
             return self._settings.drain_delay_s, self._settings.drain_timeout_s
         return (FAULT_GRACE_S, FAULT_GRACE_S) if self._registry.failure else (0.0, self._settings.drain_timeout_s)
 
-    def _tell_batches(self) -> None:
+    def _log_batches(self) -> None:
         for model, records in self._registry.records().items():
             self._log.info("flight recorder", model=model, batches=for_log(records))
 

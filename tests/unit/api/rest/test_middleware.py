@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import orjson
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from electra_serve.api.rest.head import HeadMiddleware
 from electra_serve.api.rest.middleware import RequestContextMiddleware, request_id
+from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 from tests.unit.api.rest.asgi import Wire, http_scope
 
 
@@ -41,7 +45,9 @@ async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) 
 async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(RequestContextMiddleware(fail), http_scope(headers={"x-request-id": "order-7"}))
+        await wire.run(
+            RequestContextMiddleware(ProblemMiddleware(fail)), http_scope(headers={"x-request-id": "order-7"})
+        )
     assert wire.status == 500
     assert wire.headers["x-request-id"] == "order-7"
     assert wire.headers["x-content-type-options"] == "nosniff"
@@ -53,7 +59,7 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
 async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(RequestContextMiddleware(fail_midway), http_scope())
+        await wire.run(RequestContextMiddleware(ProblemMiddleware(fail_midway)), http_scope())
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
@@ -64,7 +70,7 @@ async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
 async def test_a_request_has_one_host(version: str, hosts: int, status: int) -> None:
     wire = Wire()
     scope = {**http_scope(), "http_version": version, "headers": [(b"host", b"rest.test")] * hosts}
-    await wire.run(RequestContextMiddleware(echo_id), scope)
+    await wire.run(RequestContextMiddleware(ProblemMiddleware(echo_id)), scope)
     assert wire.status == status
     if status == 400:
         assert orjson.loads(wire.body)["code"] == "malformed_request"
@@ -79,11 +85,12 @@ async def test_a_repeated_request_id_is_replaced() -> None:
     assert len(wire.headers["x-request-id"]) == 32
 
 
-async def test_other_connections_pass_through() -> None:
+@pytest.mark.parametrize("middleware", [RequestContextMiddleware, ProblemMiddleware, HeadMiddleware])
+async def test_other_connections_pass_through(middleware: Callable[[ASGIApp], ASGIApp]) -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    await Wire().run(RequestContextMiddleware(app), {"type": "lifespan"})
+    await Wire().run(middleware(app), {"type": "lifespan"})
     assert seen == [{"type": "lifespan"}]
