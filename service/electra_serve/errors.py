@@ -7,6 +7,7 @@
     │   └── EngineUnavailable       the engine or device asked for is not on this machine
     └── ServiceError                one request cannot be answered
         ├── MalformedRequest        not in the shape of a request: broken JSON, unknown field, wrong type
+        ├── UnsupportedMediaType    a body in another format, or compressed
         ├── InvalidInput            well-formed, but a shape, length, range or mask is wrong
         ├── PayloadTooLarge         more bytes or more sequences than one request may carry
         ├── Unauthenticated         no valid credentials
@@ -73,6 +74,12 @@ class MalformedRequest(ServiceError):
     """Not in the shape of a request: broken JSON, an unknown field, a wrong type."""
 
     code = "malformed_request"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The content type or the content encoding of the body is not supported."""
+
+    code = "unsupported_media_type"
 
 
 class InvalidInput(ServiceError):

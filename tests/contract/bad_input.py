@@ -23,6 +23,7 @@ MARK: Final = "hunter2"
 """Stands in what is sent wherever a string can, and must not come back."""
 
 MALFORMED: Final = "malformed_request"
+MEDIA_TYPE: Final = "unsupported_media_type"
 INVALID: Final = "invalid_input"
 TOO_LARGE: Final = "payload_too_large"
 NOT_FOUND: Final = "model_not_found"
@@ -155,10 +156,9 @@ OVER_REST: Final = (
     Case("deep JSON", Wire(b'{"token_ids":' + b"[" * 5000 + b"]" * 5000 + b"}"), MALFORMED),
     Case("deep JSON that never ends", Wire(b"[" * 16_000), MALFORMED),
     Case("bad UTF-8", Wire(b'{"model":"tiny","text":"hunter2 \xff"}'), MALFORMED),
-    Case("half a surrogate pair", Wire(b'{"model":"tiny","text":"hunter2 \\ud800"}'), MALFORMED),
-    Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MALFORMED, "content-type"),
-    Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MALFORMED, "content-type"),
-    Case("no content type", Wire(b'{"token_ids":[[1]]}', ""), MALFORMED, "content-type"),
+    Case("a surrogate in UTF-8", Wire(b'{"model":"tiny","text":"hunter2 \xed\xa0\x80"}'), MALFORMED),
+    Case("a form", Wire(b"token_ids=hunter2", "application/x-www-form-urlencoded"), MEDIA_TYPE, "content-type"),
+    Case("JSON that says it is text", Wire(b'{"token_ids":[[1]]}', "text/plain"), MEDIA_TYPE, "content-type"),
     Case("the largest body, blank", Wire(b" " * MAX_REQUEST_BYTES), MALFORMED),
     Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
     Case("a bodyful of bad ids", _json(token_ids=[["7"] * 1900] * 2), INVALID, "token_ids[0]"),
@@ -168,6 +168,8 @@ ENVELOPE_BYTES: Final = 16
 """More than a stream adds to a request."""
 TOKENS_FIELD: Final = b"\x1a"
 """Tag of `EncodeRequest.tokens`."""
+TEXT_FIELD: Final = b"\x22"
+"""Tag of `EncodeRequest.text`."""
 UNKNOWN_FIELD: Final = b"\xfa\x01\x07hunter2"
 """Field 31 of any message, which none has."""
 
@@ -207,6 +209,11 @@ def _nested(field: bytes, content: bytes) -> Wire:
     return Wire(pb.EncodeRequest(model=TINY).SerializeToString() + field + bytes([len(content)]) + content)
 
 
+def _texts(*texts: bytes) -> Wire:
+    messages = (b"\x0a" + bytes([len(text)]) + text for text in texts)
+    return _nested(TEXT_FIELD, b"".join(b"\x0a" + bytes([len(message)]) + message for message in messages))
+
+
 OVER_GRPC: Final = (
     Case("floats for ids", _floats(1.0, 2.0), INVALID, "token_ids[0]"),
     Case("NaN for an id", _floats(np.nan), INVALID, "token_ids[0]"),
@@ -237,7 +244,9 @@ OVER_GRPC: Final = (
     Case("no message", Wire(b"\xff\xff\xff hunter2"), MALFORMED),
     Case("half a message", Wire(b"\x12\x7fhunter2"), MALFORMED),
     Case("groups without end", Wire(b"\xfb\x01" * 5000), MALFORMED),
-    Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED),
+    Case("bad UTF-8", Wire(b"\x12\x08hunter2\xff"), MALFORMED, "model"),
+    Case("bad UTF-8 in the second text", _texts(b"a", b"hunter2 \xff"), MALFORMED, "text.texts[1].first"),
+    Case("a surrogate in UTF-8", Wire(b"\x12\x0ahunter2\xed\xa0\x80"), MALFORMED, "model"),
     Case("the largest message, of zeros", Wire(bytes(MAX_REQUEST_BYTES - ENVELOPE_BYTES)), MALFORMED),
     Case("nothing at all", Wire(b""), MALFORMED, "input"),
     Case("no ids and no text", Query(), MALFORMED, "input"),

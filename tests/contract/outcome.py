@@ -12,6 +12,7 @@ from electra_serve.tensors import Float32Array, Output
 HTTP_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
     {
         "malformed_request": 400,
+        "unsupported_media_type": 415,
         "invalid_input": 422,
         "payload_too_large": 413,
         "unauthenticated": 401,

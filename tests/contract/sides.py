@@ -24,7 +24,8 @@ from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
 from tests.fakes import transit_budget
 
-Metadata: TypeAlias = Mapping[str, str]
+Lines: TypeAlias = tuple[tuple[str, str], ...]
+Metadata: TypeAlias = Mapping[str, str] | Lines
 NOTHING: Final[Metadata] = MappingProxyType({})
 
 SERVICE: Final = "/electra.v1.EncoderService"
@@ -77,9 +78,9 @@ class RestSide:
         return to_json(query, self._encoding_format)
 
     async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
-        headers = {"content-type": wire.content_type, **metadata}
+        headers = (("content-type", wire.content_type), *_lines(metadata))
         if timeout_s is not None:
-            headers["x-request-timeout-ms"] = str(int(timeout_s * 1e3))
+            headers += (("x-request-timeout-ms", str(int(timeout_s * 1e3))),)
         return read.response(await self._client.post("/v1/encode", content=wire.data, headers=headers))
 
 
@@ -102,7 +103,7 @@ class GrpcSide:
     async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
         encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"{SERVICE}/Encode")
         try:
-            return read.message(await encode(wire.data, timeout=timeout_s, metadata=tuple(metadata.items())))
+            return read.message(await encode(wire.data, timeout=timeout_s, metadata=_lines(metadata)))
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
 
@@ -116,9 +117,7 @@ class StreamSide(GrpcSide):
         method = f"{SERVICE}/EncodeStream"
         encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         try:
-            answers = [
-                answer async for answer in encode(_items(wire), timeout=timeout_s, metadata=tuple(metadata.items()))
-            ]
+            answers = [answer async for answer in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
         assert len(answers) == 1, "each request of a stream is answered once"
@@ -193,6 +192,10 @@ async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
             yield side(channel)
     finally:
         await server.stop(0)
+
+
+def _lines(metadata: Metadata) -> Lines:
+    return tuple(metadata.items()) if isinstance(metadata, Mapping) else metadata
 
 
 async def _items(wire: Wire) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, Output, Truncation
 from tests.contract.outcome import answered
-from tests.contract.query import Query, Rows
+from tests.contract.query import Query, Rows, Wire
 from tests.contract.sides import ALL_SIDES, Side, connect
 from tests.contract.stack import MAX_LENGTH, MAX_TEXT_CHARACTERS, TINY, Stack
 from tests.fakes import FAKE_HIDDEN_DIM
@@ -96,6 +96,18 @@ async def test_text_is_encoded_as_the_tokenizer_has_it(
     ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512).token_ids]
     assert (answer.model, answer.tokens, answer.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
     assert_same(answer.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(Output)))
+
+
+@pytest.mark.parametrize("name", ["rest", "base64"])
+async def test_half_a_surrogate_pair_is_the_replacement_character(name: str, loaded: Stack) -> None:
+    async with connect(loaded, name) as side:
+        bodies = ('"a \\ude00", "b"', '"a \\ufffd", "b"')
+        cut, replaced = [
+            answered(await side.send(Wire(f'{{"model": "{DEMO_ID}", "text": [{texts}]}}'.encode()))) for texts in bodies
+        ]
+    assert cut.tokens == replaced.tokens
+    for ours, expected in zip(cut.outputs[Output.POOLED], replaced.outputs[Output.POOLED], strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:

@@ -74,6 +74,33 @@ async def test_who_has_none_is_rejected_alike(side: Side, stack: Stack, metadata
     assert not any(secret in shown for secret in (KEY.encode(), OTHER.encode(), b"guess"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "accepted"),
+    [
+        ((("x-api-key", KEY), ("x-api-key", KEY)), False),
+        ((("x-api-key", KEY), ("x-api-key", "guess-0123456789abcdef")), False),
+        ((("x-api-key", "guess-0123456789abcdef"), ("x-api-key", KEY)), False),
+        ((("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {OTHER}")), False),
+        ((("authorization", f"Bearer {KEY}"), ("authorization", "Basic eDp5")), False),
+        ((("authorization", f"Bearer {KEY}"), ("x-api-key", OTHER)), True),
+        ((("x-api-key", OTHER), ("authorization", "Bearer no"), ("authorization", "Basic eDp5")), True),
+        ((("x-api-key", ""), ("authorization", f"Bearer {KEY}")), False),
+    ],
+)
+async def test_a_repeated_key_follows_one_rule(
+    side: Side, stack: Stack, lines: tuple[tuple[str, str], ...], accepted: bool
+) -> None:
+    outcome = await side.send(side.render(GOOD), metadata=lines)
+    if accepted:
+        assert answered(outcome).tokens == 2
+    else:
+        assert rejected(outcome).code == "unauthenticated"
+    transport = httpx.ASGITransport(application(stack))
+    async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
+        for path in ("/v1/models", "/v1/models/tiny"):
+            assert (await client.get(path, headers=lines)).status_code == (200 if accepted else 401)
+
+
 async def test_a_key_is_asked_for_before_the_request_is_read(side: Side, stack: Stack) -> None:
     assert rejected(await side.send(BROKEN)).code == "unauthenticated"
     assert rejected(await side.send(BROKEN, metadata={"x-api-key": KEY})).code == "malformed_request"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,6 +73,31 @@ def test_a_body_that_does_not_come_has_its_time(bounded: ServiceProcess) -> None
     with socket.create_connection(("127.0.0.1", bounded.rest_port), timeout=30) as connection:
         connection.sendall(ENCODE % 1000 + b"{")
         assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("name", ["x-request-timeout-ms", "x-envoy-expected-rq-timeout-ms"])
+@pytest.mark.parametrize("cut", ["first byte", "head", "body"])
+def test_a_deadline_runs_from_the_first_byte(cut: str, name: str, bounded: ServiceProcess) -> None:
+    head = ENCODE.replace(b"host: x", b"host: x\r\n%s: 500" % name.encode()) % len(IDS)
+    sent = {"first byte": 1, "head": len(head) - 2, "body": len(head) + 5}[cut]
+    with socket.create_connection(("127.0.0.1", bounded.rest_port), timeout=30) as connection:
+        connection.sendall((head + IDS)[:sent])
+        started = time.monotonic()
+        if cut != "body":
+            time.sleep(0.7)
+            connection.sendall((head + IDS)[sent:])
+        assert _response(connection).startswith(b"HTTP/1.1 504 ")
+        assert 0.4 < time.monotonic() - started < BODY_TIMEOUT_S
+        connection.sendall((head + IDS)[sent:] if cut == "body" else b"")
+        connection.sendall(ENCODE % len(IDS) + IDS)
+        assert _response(connection).startswith(b"HTTP/1.1 200 "), "the connection goes on"
+
+
+def _response(connection: socket.socket) -> bytes:
+    received = b""
+    while not received.endswith(b"}"):
+        received += connection.recv(65_536)
+    return received
 
 
 def _send_until_answered(connection: socket.socket, piece: bytes, most: int) -> bytes:

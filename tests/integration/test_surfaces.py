@@ -22,7 +22,8 @@ from tests.integration.standard import health_of, reflect
 
 ENCODER: Final = "electra.v1.EncoderService"
 CODES: Final = {
-    "ok", "malformed_request", "invalid_input", "payload_too_large", "unauthenticated", "model_not_found",
+    "ok", "malformed_request", "unsupported_media_type", "invalid_input", "payload_too_large", "unauthenticated",
+    "model_not_found",
     "model_not_ready", "shutting_down", "overloaded", "deadline_exceeded", "cancelled", "engine_failure", "conflict",
     "model_load_failed", "internal",
 }  # fmt: skip

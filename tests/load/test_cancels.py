@@ -141,7 +141,7 @@ def _request(payload: Payload) -> bytes:
 
 
 async def _leave_pipelined(process: ServiceProcess, payload: Payload, after_s: float) -> None:
-    """Leaves in one connection a request at work, one that came with it, and one that came after."""
+    """Leaves in one connection a running request, with dropped ones that came with it and after it."""
     writer = await _post(process, payload, times=2)
     await asyncio.sleep(after_s / 2)
     writer.write(_request(payload))

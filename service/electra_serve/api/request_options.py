@@ -9,12 +9,16 @@ is ignored: the client did not write it and cannot fix it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from electra_serve.errors import MalformedRequest
 from electra_serve.serving.service import Priority
 from electra_serve.tensors import Truncation
+
+Value = TypeVar("Value", str, str | bytes)
 
 PRIORITY_KEY: Final = "x-priority"
 PROXY_TIMEOUT_KEY: Final = "x-envoy-expected-rq-timeout-ms"
@@ -22,6 +26,46 @@ PROXY_TIMEOUT_KEY: Final = "x-envoy-expected-rq-timeout-ms"
 _BY_NAME: Final = {priority.name.lower(): priority for priority in Priority}
 PRIORITY_NAMES: Final = tuple(_BY_NAME)
 _MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time at which a client stops waiting for its response.
+
+    Attributes:
+        at_s: Seconds of `time.monotonic`.
+    """
+
+    at_s: float
+
+    def remaining_s(self) -> float:
+        """Returns the seconds that are left; 0 if it has passed."""
+        return max(self.at_s - time.monotonic(), 0.0)
+
+
+def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """Returns headers or metadata by name; lines of one name form one value (RFC 9110, 5.3).
+
+    So every transport and route reads a repeated option alike: two keys, priorities or timeouts are none that is valid.
+
+    Args:
+        lines: Names and values in their order. Binary values are not joined: the last one counts.
+
+    Example:
+        >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
+        {'x-priority': 'low, high', 'host': 'x'}
+    """
+    values: dict[str, list[Value]] = {}
+    for name, value in lines:
+        values.setdefault(name, []).append(value)
+    return {name: _join(several) for name, several in values.items()}
+
+
+def _join(values: list[Value]) -> Value:
+    last = values[-1]
+    if len(values) == 1 or isinstance(last, bytes):
+        return last
+    return ", ".join(value for value in values if isinstance(value, str))
 
 
 def parse_priority(value: str | bytes | None) -> Priority:

@@ -28,6 +28,7 @@ from electra_serve.errors import (
     ServiceError,
     ShuttingDown,
     Unauthenticated,
+    UnsupportedMediaType,
 )
 
 BY_CODE: Final[Mapping[str, type[ServiceError]]] = MappingProxyType(
@@ -35,6 +36,7 @@ BY_CODE: Final[Mapping[str, type[ServiceError]]] = MappingProxyType(
         cls.code: cls
         for cls in (
             MalformedRequest,
+            UnsupportedMediaType,
             InvalidInput,
             PayloadTooLarge,
             Unauthenticated,

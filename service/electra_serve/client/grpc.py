@@ -33,7 +33,8 @@ class GrpcElectraClient(SyncClient):
         retry: When to try again.
         api_key: Sent with each call, where the service asks for one.
         tls: What to trust and to show; None: no TLS.
-        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client.
+        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client. Create
+            it with `grpc.max_receive_message_length`: by default gRPC receives no response above 4 MB.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class AsyncGrpcElectraClient(AsyncClient):
         retry: When to try again.
         api_key: Sent with each call, where the service asks for one.
         tls: What to trust and to show; None: no TLS.
-        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client.
+        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client. Create
+            it with `grpc.max_receive_message_length`: by default gRPC receives no response above 4 MB.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 
 from electra_serve.client.errors import TransportError, service_error
-from electra_serve.client.request import Query
+from electra_serve.client.request import Query, check_api_key
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -89,7 +89,7 @@ def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
 
 def credentials(api_key: str | None) -> tuple[tuple[str, str], ...]:
     """The metadata that carries an API key; none where there is no key."""
-    return () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+    return () if api_key is None else (("authorization", f"Bearer {check_api_key(api_key)}"),)
 
 
 def to_response(response: pb.EncodeResponse) -> EncodeResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from electra_serve.errors import InvalidInput
 from electra_serve.tensors import IntArray, Output, Truncation
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
+_PRIORITIES: Final = get_args(Priority)
 Row: TypeAlias = "Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]"
 Rows: TypeAlias = "Sequence[Row] | NDArray[np.integer] | NDArray[np.bool_]"
 Texts: TypeAlias = "str | Sequence[str | tuple[str, str]]"
@@ -61,9 +62,10 @@ class Query:
         """Brings every way of writing a request to one.
 
         Raises:
-            InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, or an
-                unknown output or truncation.
+            InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, an unknown output,
+                truncation or priority, or a model's name that UTF-8 cannot encode.
         """
+        _check_options(model, priority)
         if (token_ids is None) == (text is None):
             raise InvalidInput(f"one of token_ids and text is needed; received {'neither' if text is None else 'both'}")
         if token_ids is None and not (segment_ids is None and padding_mask is None):
@@ -96,10 +98,52 @@ def _row(row: Row, field: str) -> IntArray:
     return array
 
 
+def _check_options(model: str | None, priority: str) -> None:
+    if model is not None and _encodable(model) != model:
+        raise InvalidInput("`model` must be text that UTF-8 can encode; got half a surrogate pair", field="model")
+    if priority not in _PRIORITIES:
+        raise InvalidInput(f"`priority` must be one of {', '.join(_PRIORITIES)}; got another", field="priority")
+
+
 def _texts(text: Texts | None) -> list[str | tuple[str, str]] | None:
     if text is None:
         return None
-    return [text] if isinstance(text, str) else list(text)
+    return [_text(part, index) for index, part in enumerate([text] if isinstance(text, str) else text)]
+
+
+def _text(text: object, index: int) -> str | tuple[str, str]:
+    match text:
+        case str():
+            return _encodable(text)
+        case [str(first), str(second)]:
+            return _encodable(first), _encodable(second)
+    field = f"text[{index}]"
+    raise InvalidInput(f"`{field}` must be a string or a pair of strings; got another type", field=field)
+
+
+def _encodable(text: str) -> str:
+    r"""Replaces halves of surrogate pairs, which UTF-8 cannot encode, with U+FFFD.
+
+    Example:
+        >>> _encodable("cut \ude00 emoji"), _encodable("whole \ud83d\ude00 emoji")
+        ('cut � emoji', 'whole 😀 emoji')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def check_api_key(api_key: str) -> str:
+    """Returns the key.
+
+    Raises:
+        InvalidInput: A header cannot carry it.
+    """
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise InvalidInput("`api_key` must be printable ASCII; got other characters", field="api_key")
+    return api_key
 
 
 def _output(name: str) -> Output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from electra_serve.client.errors import TransportError
 from electra_serve.client.request import Query
 from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
+from electra_serve.client.time_limit import time_limit
 from electra_serve.client.tls import Tls
 from electra_serve.errors import DeadlineExceeded
 
@@ -50,15 +52,15 @@ class ElectraClient(SyncClient):
 
     def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
-        with _translated(timeout_s):
+        with _translated(timeout_s), time_limit(timeout_s) as extensions:
             response = self._http.post(
-                f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
+                f"{self._base_url}/v1/encode", content=content, headers=headers, extensions=extensions
             )
         return rest_codec.to_response(response)
 
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
-        with _translated(timeout_s):
-            response = self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
+        with _translated(timeout_s), time_limit(timeout_s) as extensions:
+            response = self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, extensions=extensions)
         return rest_codec.to_models(response)
 
 
@@ -96,14 +98,16 @@ class AsyncElectraClient(AsyncClient):
     async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
         headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
         with _translated(timeout_s):
-            response = await self._http.post(
-                f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=timeout_s
-            )
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.post(
+                    f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=None
+                )
         return rest_codec.to_response(response)
 
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated(timeout_s):
-            response = await self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=timeout_s)
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.get(f"{self._base_url}/v1/models", headers=self._credentials, timeout=None)
         return rest_codec.to_models(response)
 
 
@@ -113,7 +117,7 @@ def _translated(timeout_s: float) -> Iterator[None]:
         yield
     except httpx.ConnectTimeout as error:
         raise TransportError(f"the server must accept a connection within {timeout_s:.3g} s; it did not") from error
-    except httpx.TimeoutException as error:
+    except (httpx.TimeoutException, TimeoutError) as error:
         raise DeadlineExceeded(f"the answer must be there within {timeout_s:.3g} s; it was not") from error
     except httpx.TransportError as error:
         raise TransportError(f"the server must be reachable over HTTP; {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from electra_serve.client.errors import TransportError, service_error
-from electra_serve.client.request import Query
+from electra_serve.client.request import Query, check_api_key
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
 from electra_serve.errors import ElectraServeError
 from electra_serve.tensors import Float32Array, IntArray, Output
@@ -34,7 +34,7 @@ def headers(query: Query, timeout_s: float) -> dict[str, str]:
 
 def credentials(api_key: str | None) -> dict[str, str]:
     """The header that carries an API key; none where there is no key."""
-    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    return {} if api_key is None else {"authorization": f"Bearer {check_api_key(api_key)}"}
 
 
 def body(query: Query) -> bytes:

@@ -51,6 +51,12 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     assert 20 < seen.timeout_s <= 31
 
 
+async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(running: Running) -> None:
+    async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+        await client.encode(text=["cut \ude00 emoji", ("whole \U0001f600", "\ud83d")])
+    assert running.service.requests[0].input == TextInput(("cut \ufffd emoji", ("whole \U0001f600", "\ufffd")))
+
+
 async def test_an_error_comes_back_as_itself(running: Running) -> None:
     async def full(_: EncodeRequest) -> None:
         raise errors.Overloaded("full", retry_after_s=0.25)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from electra_serve.client import grpc_codec, rest_codec
 from electra_serve.client.request import Query
 from electra_serve.errors import InvalidInput
 from electra_serve.tensors import Output
@@ -83,3 +84,43 @@ def test_what_does_not_go_together_is_rejected(changes: dict[str, object], text:
 
 def test_outputs_are_known_by_name() -> None:
     assert query(text="a", outputs=["mean_output", Output.CLS]).outputs == (Output.MEAN, Output.CLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("cut \ude00 emoji", "cut \ufffd emoji"),
+        ("\ud83d", "\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("plain \U0001f600 é", "plain \U0001f600 é"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced(text: str, sent: str) -> None:
+    assert query(text=text).texts == [sent]
+    assert query(text=["a", text, (text, "b"), ["b", text]]).texts == ["a", sent, (sent, "b"), ("b", sent)]
+
+
+@pytest.mark.parametrize("text", [7, None, b"a", ("a",), ("a", "b", "c"), ("a", 7)])
+def test_what_is_no_text_is_rejected_and_named(text: object) -> None:
+    with pytest.raises(InvalidInput, match=r"`text\[1\]` must be a string or a pair of strings") as caught:
+        query(text=["a", text])
+    assert caught.value.field == "text[1]"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("model", "tiny \ud800"), ("priority", "urgent"), ("priority", "high\ud800")]
+)
+def test_an_option_that_cannot_be_sent_is_rejected_and_named(field: str, value: str) -> None:
+    with pytest.raises(InvalidInput, match=f"`{field}` must be") as caught:
+        query(text="a", **{field: value})
+    assert caught.value.field == field
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("api_key", ["shop-\ud800", "schlüssel", "shop\r\nhost: y", "shop\n"])
+def test_a_key_that_no_header_carries_is_rejected_and_not_repeated(api_key: str) -> None:
+    for credentials in (rest_codec.credentials, grpc_codec.credentials):
+        with pytest.raises(InvalidInput, match="`api_key` must be printable ASCII; got other characters") as caught:
+            credentials(api_key)
+        assert caught.value.field == "api_key"

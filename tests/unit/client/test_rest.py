@@ -70,6 +70,13 @@ async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClie
     assert 20 < seen.timeout_s <= 31
 
 
+async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(
+    client: AsyncElectraClient, service: Service
+) -> None:
+    await client.encode(text=["cut \ude00 emoji", ("whole \U0001f600", "\ud83d")])
+    assert service.requests[0].input == TextInput(("cut \ufffd emoji", ("whole \U0001f600", "\ufffd")))
+
+
 async def test_the_application_s_models_are_read(client: AsyncElectraClient) -> None:
     tiny, big = await client.models()
     assert (tiny.name, tiny.state, tiny.weights, tiny.cost) == ("tiny", "ready", "random", (1e-3, 1e-6, 1e-9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from urllib.parse import unquote
 import grpc
 
 from electra_serve.api.grpc.status import REQUEST_ID_KEY
-from electra_serve.api.request_options import PRIORITY_KEY, lesser, parse_priority, proxy_timeout_s
+from electra_serve.api.request_options import PRIORITY_KEY, Deadline, joined, lesser, parse_priority, proxy_timeout_s
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import DeadlineExceeded
 from electra_serve.serving.service import Priority
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Metadata: TypeAlias = Mapping[str, str | bytes]
-"""The caller's own, the last value where a key is repeated."""
+"""The client's own; lines of one key form one value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,13 @@ class Call:
         context: What it was read from.
         metadata: What came beside the message.
         client: Who calls, for fairness between clients.
+        proxy_deadline: When a proxy in front stops waiting; None if there is none.
     """
 
     context: Context
     metadata: Metadata
     client: str
+    proxy_deadline: Deadline | None
 
     @classmethod
     def of(cls, context: Context, metadata: Metadata, authenticator: Authenticator) -> Call:
@@ -43,7 +46,9 @@ class Call:
         Raises:
             Unauthenticated: The caller may not ask.
         """
-        return cls(context, metadata, authenticator.name_of(metadata, host_of(context.peer())))
+        client = authenticator.name_of(metadata, host_of(context.peer()))
+        allowed_s = proxy_timeout_s(metadata)
+        return cls(context, metadata, client, None if allowed_s is None else Deadline(time.monotonic() + allowed_s))
 
     @property
     def priority(self) -> Priority:
@@ -57,7 +62,7 @@ class Call:
     @property
     def timeout_s(self) -> float | None:
         """Seconds that the caller and a proxy in front will still wait, the lesser of the two; None: neither says."""
-        return lesser(self._remaining_s, proxy_timeout_s(self.metadata))
+        return lesser(self._remaining_s, None if self.proxy_deadline is None else self.proxy_deadline.remaining_s())
 
     @property
     def _remaining_s(self) -> float | None:
@@ -81,8 +86,10 @@ class Call:
 
 
 def metadata_of(context: Context) -> Metadata:
-    """What came beside the message."""
-    return dict(context.invocation_metadata() or ())
+    """Returns the metadata of the call."""
+    lines = context.invocation_metadata() or ()
+    metadata: dict[str, str | bytes] = dict(lines)
+    return metadata if len(metadata) == len(lines) else joined(lines)
 
 
 def request_id_of(metadata: Metadata) -> str | None:

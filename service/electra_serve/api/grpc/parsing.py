@@ -10,6 +10,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -45,8 +46,7 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
     try:
         message = message_type.FromString(data)
     except DecodeError as error:
-        name = message_type.DESCRIPTOR.full_name
-        raise MalformedRequest(f"a message must be a valid {name}; received {len(data)} bytes that are not") from error
+        raise _malformed(message_type, data) from error
     reject_unknown_fields(message)
     return message
 
@@ -99,6 +99,45 @@ def reject_unknown_fields(message: Message, field: str | None = None) -> None:
             f"{message.DESCRIPTOR.full_name} has the fields {known}; received number {unknown[0].field_number}",
             field=field,
         )
+
+
+def _malformed(message_type: type[Message], data: bytes) -> MalformedRequest:
+    field = _invalid_string(message_type, data)
+    if field is None:
+        name = message_type.DESCRIPTOR.full_name
+        return MalformedRequest(f"a message must be a valid {name}; got {len(data)} bytes that are not")
+    return MalformedRequest(f"`{field}` must be UTF-8; got bytes that are not", field=field)
+
+
+def _invalid_string(message_type: type[Message], data: bytes) -> str | None:
+    """Returns the path of a string that is not UTF-8, as some clients send it; None if the fault is another one."""
+    spans = [(message_type.DESCRIPTOR, 0, len(data), "")]
+    seen: Counter[str] = Counter()
+    while spans:
+        message, at, end, parent = spans.pop()
+        while 0 <= at < end:
+            tag, at = _varint(data, at, end)
+            begin, at = _skip(data, at, end, tag & 7)
+            field = message.fields_by_number.get(tag >> 3)
+            if field is None or tag & 7 != _LENGTH_DELIMITED or at < 0:
+                continue
+            path = f"{parent}{field.name}"
+            if field.is_repeated:
+                seen[path] += 1
+                path = f"{path}[{seen[path] - 1}]"
+            if field.message_type is not None:
+                spans.append((field.message_type, begin, at, f"{path}."))
+            elif field.type == field.TYPE_STRING and not _is_utf8(data[begin:at]):
+                return path.removeprefix("request.")  # what a stream wraps each request in
+    return None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _skip(data: bytes, at: int, end: int, wire_type: int) -> tuple[int, int]:

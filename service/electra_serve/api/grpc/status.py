@@ -20,6 +20,7 @@ STATUS: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = MappingProx
     {
         errors.ServiceError: grpc.StatusCode.INTERNAL,
         errors.MalformedRequest: grpc.StatusCode.INVALID_ARGUMENT,
+        errors.UnsupportedMediaType: grpc.StatusCode.UNIMPLEMENTED,
         errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
         errors.PayloadTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,

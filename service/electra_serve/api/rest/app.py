@@ -31,6 +31,7 @@ from electra_serve.settings.schema import RestSettings
 _ENCODE_ERRORS: Final = (
     errors.MalformedRequest,
     SlowBody,
+    errors.UnsupportedMediaType,
     errors.ModelNotFound,
     errors.PayloadTooLarge,
     errors.InvalidInput,

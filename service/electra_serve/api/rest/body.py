@@ -9,17 +9,22 @@ No error message repeats what the client sent.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Final
 
 import orjson
 from starlette.types import Receive
 
-from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from electra_serve.api.request_options import Deadline
+from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
+CONTENT_TYPE: Final = "content-type"
+CONTENT_ENCODING: Final = "content-encoding"
 MAX_KEYS: Final = 64
 """Most braces and colons. A valid request has one brace and eight colons."""
 MAX_DEPTH: Final = 2
@@ -27,26 +32,37 @@ MAX_DEPTH: Final = 2
 
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
 _STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[][{:]', re.DOTALL)
+_SURROGATE_ESCAPE: Final = re.compile(
+    rb"(?P<before>(?<!\\)(?:\\\\)*+)\\"  # escaped backslashes begin no escape
+    rb"(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 
 
 class SlowBody(MalformedRequest):
     """The client did not send its whole body in time; its connection is of no further use."""
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, settings: RestSettings) -> bytes:
-    """Reads the whole body of a JSON request.
+async def read_body(
+    headers: Mapping[str, str], receive: Receive, settings: RestSettings, deadline: Deadline | None = None
+) -> bytes:
+    """Reads the whole body of a JSON request. A body without a content type counts as JSON.
 
     Raises:
-        MalformedRequest: Not `application/json`, or compressed.
+        MalformedRequest: Content-Length is not a number.
+        UnsupportedMediaType: Not `application/json`, or compressed.
         PayloadTooLarge: More than `max_body_bytes`, by Content-Length or by what arrives.
         SlowBody: Not there within `body_timeout_s`.
+        DeadlineExceeded: Not there before the deadline, which comes earlier.
         Cancelled: The client left while sending.
     """
     _check_headers(headers, settings.max_body_bytes)
+    remaining_s = math.inf if deadline is None else deadline.remaining_s()
     try:
-        async with asyncio.timeout(settings.body_timeout_s):
+        async with asyncio.timeout(min(settings.body_timeout_s, remaining_s)):
             return await _collect(receive, settings.max_body_bytes)
     except TimeoutError as error:
+        if remaining_s < settings.body_timeout_s:
+            raise DeadlineExceeded("the deadline passed before the whole body arrived") from error
         raise SlowBody(f"the whole body must arrive within {settings.body_timeout_s:g} s") from error
 
 
@@ -88,26 +104,48 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
 def parse_json(body: bytes) -> object:
     """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep.
 
+    A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
+    that cut a text in the middle of an emoji send one, and the rest of the batch is right.
+
     Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
 
     Raises:
         MalformedRequest: Anything else; says at which character, not what stood there.
     """
     try:
-        parsed: object = orjson.loads(body)
+        return _loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"the body must be JSON in UTF-8; it stops being so at character {error.pos}") from error
+        repaired = _repaired(body)
+        if repaired == body:
+            raise _malformed(error) from error
+    try:
+        return _loads(repaired)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(error) from error
+
+
+def _loads(body: bytes) -> object:
+    parsed: object = orjson.loads(body)
     return parsed
 
 
+def _repaired(body: bytes) -> bytes:
+    """Returns JSON that orjson parses; every character keeps its position."""
+    if body.startswith(BOM_UTF8):
+        body = b" " + body[len(BOM_UTF8) :]
+    return _SURROGATE_ESCAPE.sub(lambda match: match[0] if match["pair"] else match["before"] + b"\\ufffd", body)
+
+
+def _malformed(error: orjson.JSONDecodeError) -> MalformedRequest:
+    return MalformedRequest(f"the body must be JSON in UTF-8; it stops being so at character {error.pos}")
+
+
 def _check_headers(headers: Mapping[str, str], max_body_bytes: int) -> None:
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != JSON_MEDIA_TYPE:
-        raise MalformedRequest(
-            f"content-type must be {JSON_MEDIA_TYPE}; received another or none", field="content-type"
-        )
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise MalformedRequest("content-encoding must be identity; received another", field="content-encoding")
+    media_type = headers.get(CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    if media_type not in {JSON_MEDIA_TYPE, ""}:
+        raise UnsupportedMediaType(f"`{CONTENT_TYPE}` must be {JSON_MEDIA_TYPE}; got another", field=CONTENT_TYPE)
+    if headers.get(CONTENT_ENCODING, "identity").strip().lower() not in {"identity", ""}:
+        raise UnsupportedMediaType(f"`{CONTENT_ENCODING}` must be identity; got another", field=CONTENT_ENCODING)
     length = headers.get("content-length", "0")
     if not _LENGTH_PATTERN.fullmatch(length):
         raise MalformedRequest("content-length must be a whole number of at most 18 digits", field="content-length")

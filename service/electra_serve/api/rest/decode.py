@@ -7,7 +7,7 @@ from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
-from electra_serve.api.request_options import combine_truncation
+from electra_serve.api.request_options import Deadline, combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
@@ -30,7 +30,7 @@ class Sender:
 
     client: str = ""
     priority: Priority = Priority.NORMAL
-    timeout_s: float | None = None
+    deadline: Deadline | None = None
     span: RequestSpan | None = None
 
 
@@ -68,7 +68,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
         truncation=_truncation(body),
         client=sender.client,
         priority=sender.priority,
-        timeout_s=sender.timeout_s,
+        timeout_s=None if sender.deadline is None else sender.deadline.remaining_s(),
         span=sender.span,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
     )

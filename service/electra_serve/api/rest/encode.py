@@ -13,7 +13,7 @@ from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
 from electra_serve.api.rest.body import parse_json, read_body, reject_bulk
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
-from electra_serve.api.rest.headers import caller_of, headers_of, timeout_s
+from electra_serve.api.rest.headers import caller_of, deadline_of, headers_of
 from electra_serve.api.rest.middleware import name_span, request_id
 from electra_serve.api.rest.render import JsonChunks, render
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
@@ -63,7 +63,7 @@ class EncodeEndpoint:
         headers = headers_of(request.scope)
         with self._observer.request("POST /v1/encode", request_id(request.scope), headers) as record:
             name_span(request.scope, record.span)
-            client = caller_of(request, self._authenticator, headers)
+            client = caller_of(request, self._authenticator)
             record.model = self._service.label(None)  # until the request names another
             decoded = await self._decode(request, client, headers, record.span)
             record.model = self._service.label(decoded.request.model)
@@ -80,10 +80,10 @@ class EncodeEndpoint:
         sender = Sender(
             client=client,
             priority=parse_priority(headers.get(PRIORITY_KEY)),
-            timeout_s=timeout_s(headers),
+            deadline=deadline_of(request.scope),
             span=span,
         )
-        body = await read_body(headers, request.receive, self._settings)
+        body = await read_body(headers, request.receive, self._settings, sender.deadline)
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
         return await asyncio.to_thread(self._parse, body, sender)

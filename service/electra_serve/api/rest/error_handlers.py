@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 import orjson
@@ -10,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.problems import PROBLEM_MEDIA_TYPE, problem_members, problem_response
@@ -36,7 +38,15 @@ async def _answer_service_error(request: Request, error: ServiceError) -> Respon
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     title, code, detail = _HTTP_ERRORS.get(error.status_code, _OTHER_HTTP_ERROR)
     members = problem_members(error.status_code, title, detail, code, request_id(request.scope))
-    return Response(orjson.dumps(members), error.status_code, error.headers, PROBLEM_MEDIA_TYPE)
+    headers = {"allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return Response(orjson.dumps(members), error.status_code, headers, PROBLEM_MEDIA_TYPE)
+
+
+def _allowed(request: Request) -> str:
+    """Returns the methods of every route of the path; Starlette names those of the first one, without HEAD."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in routes for method in route.methods}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 async def _answer_validation_error(request: Request, _: RequestValidationError) -> Response:

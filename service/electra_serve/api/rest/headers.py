@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Scope
 
-from electra_serve.api.request_options import lesser, proxy_timeout_s
-from electra_serve.api.rest.protocol import CERTIFIED
+from electra_serve.api.request_options import Deadline, joined, lesser, proxy_timeout_s
+from electra_serve.api.rest.protocol import ARRIVED, CERTIFIED
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import MalformedRequest
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 
+_STATE_KEY: Final = "electra_headers"
 _TIMEOUT_PATTERN: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def headers_of(scope: Scope) -> Mapping[str, str]:
-    """The headers by their lower-case names, the last value where one is repeated.
+    """Returns the headers by their lower-case names; lines of one name form one value.
 
-    Starlette's own mapping walks through all of them each time, and eight are looked for.
+    They are read once for each request: Starlette's own mapping walks through all of them at each look-up.
     """
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    state = scope.setdefault("state", {})
+    headers: Mapping[str, str] | None = state.get(_STATE_KEY)
+    if headers is None:
+        headers = state[_STATE_KEY] = _headers_of(scope["headers"])
+    return headers
+
+
+def _headers_of(lines: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
+    if len(headers) == len(lines):
+        return headers
+    return joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in lines)
 
 
 def timeout_s(headers: Mapping[str, str]) -> float | None:
@@ -48,13 +61,27 @@ def timeout_s(headers: Mapping[str, str]) -> float | None:
     return lesser(int(value) / 1e3, proxy_timeout_s(headers))
 
 
-def caller_of(request: Request, authenticator: Authenticator, headers: Mapping[str, str] | None = None) -> str:
+def deadline_of(scope: Scope) -> Deadline | None:
+    """Returns when the request must be answered; None if neither the client nor a proxy sets a timeout.
+
+    The time runs from the first byte of the request: what a client takes to send it counts.
+
+    Raises:
+        MalformedRequest: See `timeout_s`.
+    """
+    allowed_s = timeout_s(headers_of(scope))
+    if allowed_s is None:
+        return None
+    state = scope["state"]
+    return Deadline((state[ARRIVED] if ARRIVED in state else time.monotonic()) + allowed_s)
+
+
+def caller_of(request: Request, authenticator: Authenticator) -> str:
     """Authenticates a request by its headers and connection; does not read its body.
 
     Args:
         request: The request.
         authenticator: Names the client by its key or its address.
-        headers: The request's headers, if they were read already.
 
     Returns:
         The client's name.
@@ -64,4 +91,4 @@ def caller_of(request: Request, authenticator: Authenticator, headers: Mapping[s
     """
     peer = request.scope["client"]
     certified = CERTIFIED in request.scope["state"]
-    return authenticator.name_of(headers or request.headers, peer[0] if peer else "", certified=certified)
+    return authenticator.name_of(headers_of(request.scope), peer[0] if peer else "", certified=certified)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from electra_serve.api.rest.headers import headers_of
 from electra_serve.observability.requests import choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 
@@ -49,8 +49,8 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        chosen = choose_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
-        scope.setdefault("state", {})[_STATE_KEY] = chosen
+        chosen = choose_request_id(headers_of(scope).get(REQUEST_ID_HEADER))
+        scope["state"][_STATE_KEY] = chosen
         common = (*_COMMON, (REQUEST_ID_HEADER.encode(), chosen.encode()))
 
         async def send_with_headers(message: Message) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.headers import caller_of
+from electra_serve.api.rest.headers import caller_of, headers_of
 from electra_serve.api.rest.middleware import name_span, request_id
 from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
@@ -31,14 +31,16 @@ class ModelEndpoints:
 
     async def list_models(self, request: Request) -> Response:
         """Every configured model."""
-        with self._observer.request("GET /v1/models", request_id(request.scope), request.headers) as record:
+        with self._observer.request("GET /v1/models", request_id(request.scope), headers_of(request.scope)) as record:
             name_span(request.scope, record.span)
             caller_of(request, self._authenticator)
             return json_response({"models": self._service.models()})
 
     async def get_model(self, name: str, request: Request) -> Response:
         """One configured model; raises `ModelNotFound`."""
-        with self._observer.request("GET /v1/models/{name}", request_id(request.scope), request.headers) as record:
+        with self._observer.request(
+            "GET /v1/models/{name}", request_id(request.scope), headers_of(request.scope)
+        ) as record:
             name_span(request.scope, record.span)
             caller_of(request, self._authenticator)
             record.model = self._service.label(name)

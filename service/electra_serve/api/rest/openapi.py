@@ -80,7 +80,9 @@ def encode_request() -> JsonObject:
             _header(
                 REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
             ),
-            _header(TIMEOUT_HEADER, "Milliseconds from the body's arrival for which the answer is of use.", _TIMEOUT),
+            _header(
+                TIMEOUT_HEADER, "Milliseconds from the request's first byte until its answer is of no use.", _TIMEOUT
+            ),
             _header(PROXY_TIMEOUT_KEY, "The same, as Envoy says it; the lesser holds.", {"type": "string"}),
             _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],

@@ -1,7 +1,8 @@
 """Responds with a problem to what no route and no handler responds to.
 
-A request on a connection over the limit goes no further. An exception that no handler took becomes a generic problem,
-and travels on to the server, which logs it. It is inside the middleware that adds headers, so that problems have them.
+A request on a connection over the limit, or without one host, goes no further. An exception that no handler took becomes
+a generic problem, and travels on to the server, which logs it. It is inside the middleware that adds headers, so that
+problems have them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from electra_serve.api.rest.headers import headers_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.problems import problem_response
 from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
-from electra_serve.errors import InternalError
+from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 
 _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -33,8 +35,8 @@ class ProblemMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
-            error = ConnectionsFull("all connections are in use; come back a little later")
+        error = _rejection(scope)
+        if error is not None:
             await problem_response(error, request_id(scope))(scope, receive, send)
             return
         started = False
@@ -50,3 +52,14 @@ class ProblemMiddleware:
             if not started:
                 await problem_response(InternalError("internal error"), request_id(scope))(scope, receive, send)
             raise
+
+
+def _rejection(scope: Scope) -> ServiceError | None:
+    if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
+        return ConnectionsFull("all connections are in use; come back a little later")
+    host = headers_of(scope).get("host")
+    if host is None and scope["http_version"] == "1.1":
+        return MalformedRequest("a request must have a `host` header; got none", field="host")
+    if host is not None and "," in host:  # two lines, joined
+        return MalformedRequest("a request must have one `host` header; got several", field="host")
+    return None

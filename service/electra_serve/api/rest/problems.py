@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 
 from electra_serve import errors
-from electra_serve.api.rest.body import SlowBody
+from electra_serve.api.rest.body import CONTENT_ENCODING, CONTENT_TYPE, JSON_MEDIA_TYPE, SlowBody
 from electra_serve.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -48,6 +48,7 @@ class ProblemType:
 PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.MalformedRequest: ProblemType(400, "Malformed request"),
     SlowBody: ProblemType(408, "Malformed request", close=True),
+    errors.UnsupportedMediaType: ProblemType(415, "Unsupported media type"),
     errors.InvalidInput: ProblemType(422, "Invalid input"),
     errors.PayloadTooLarge: ProblemType(413, "Payload too large"),
     errors.Unauthenticated: ProblemType(401, "Not authenticated", challenge="Bearer"),
@@ -64,12 +65,20 @@ PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.InternalError: ProblemType(500, "Internal error", private=True),
 }
 
+_SUPPORTED: Final = {
+    CONTENT_TYPE: {"accept": JSON_MEDIA_TYPE, "accept-post": JSON_MEDIA_TYPE},
+    CONTENT_ENCODING: {"accept-encoding": "identity"},
+}
+"""Headers of a 415 by the field at fault (RFC 9110, 12.5.1 and 12.5.3; Linked Data Platform, 7.1)."""
+
 
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
     kind = PROBLEM_TYPES[type(error)]
     retry_after_s = _retry_after_s(error, kind)
-    headers = {}
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.UnsupportedMediaType) and error.field is not None:
+        headers |= _SUPPORTED[error.field]
     if retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     if kind.close:

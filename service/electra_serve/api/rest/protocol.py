@@ -1,26 +1,24 @@
-"""uvicorn's HTTP protocol with bounds that it has none of: on a request's head, and on connections.
+"""uvicorn's HTTP protocol with limits that it lacks: on heads, on bodies, on time and on connections.
 
-A head has so many bytes and so much time to arrive; what is left of a body that was answered unread has as much. What
-a body takes on its way beyond its own bytes (frames of chunks, trailers) is bounded too, and trailers go unread.
-Of requests that are sent before the ones ahead of them are answered, a connection has `MAX_PIPELINED`. Where
-what follows them has to be refused, they get their answers first: the next answer is always the next request's.
-
-There are at most `max_connections`. A connection is idle until its request's head is there, and again once it is
-answered. Where one too many comes, the one that has been idle for longest is closed, as HTTP allows at any time (RFC
-9112, 9.5): whoever opens connections by the thousand and leaves them takes them from himself. Only where all are at
-work the newcomer is surplus: it may ask the probes, so that being busy is not taken for being dead, and nothing else.
-
-A client that does not read what is left of its answer, in a connection that is to be closed, is not waited for.
+- A head has `max_head_bytes` and `body_timeout_s`; the rest of a body that was answered early has as much time.
+- An `Upgrade` offer is ignored, and CONNECT is rejected.
+- A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
+  closes after its response.
+- Every idle connection has a timer. When there are too many, the one that is idle for the longest time closes
+  (RFC 9112, 9.5); when all are busy, the newest may ask the probes only. See decision 15.
+- A client that does not read its last response in time is disconnected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from electra_serve.api.rest.upgrade import body_parser, framing_head
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
 
@@ -28,22 +26,41 @@ SURPLUS: Final = "electra_surplus"
 """In a request's state: its connection is one too many."""
 CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
+ARRIVED: Final = "electra_arrived"
+"""In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
 MAX_SURPLUS: Final = 64
 """More are closed unheard."""
-MAX_PIPELINED: Final = 32
-"""Each waits as some kilobytes of objects for some twenty bytes of request."""
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
 _LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
 """What a head has beside method, target and headers."""
 _REJECTION: Final = (
-    b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\ncache-control: no-store\r\n"
+    b"HTTP/1.1 %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%scache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
 )
-_PROBLEM: Final = (
-    b'{"type":"urn:problem-type:electra-serve:malformed_request","title":"Malformed request","status":%d,'
-    b'"detail":"%s","code":"malformed_request"}'
+_PROBLEM: Final = b'{"type":"urn:problem-type:electra-serve:%s","title":"%s","status":%s,"detail":"%s","code":"%s"}'
+
+
+def _rejection(
+    status: bytes,
+    detail: bytes,
+    *,
+    code: bytes = b"malformed_request",
+    title: bytes = b"Malformed request",
+    header: bytes = b"",
+) -> bytes:
+    problem = _PROBLEM % (code, title, status[:3], detail, code)
+    return _REJECTION % (status, len(problem), header, problem)
+
+
+_NO_HTTP: Final = _rejection(b"400 Bad Request", b"a request must be HTTP/1.1; received something else")
+_NO_TUNNELS: Final = _rejection(
+    b"405 Method Not Allowed",
+    b"this server is no proxy: CONNECT is not allowed",
+    code=b"method_not_allowed",
+    title=b"Method not allowed",
+    header=b"allow: \r\n",
 )
 
 
@@ -70,107 +87,132 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._body_bytes = 0
+        self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
-        self._running: RequestResponseCycle | None = None
-        self._rejection = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Finds room for it, and gives the first head its time."""
+        """Makes room for the connection, and limits the time of its first head."""
         super().connection_made(transport)
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFIED: True}
         self.idle[self] = None
         if len(self.connections) > self.max_connections:
             self._make_room()
-        self._expect(self.head_timeout_s)
+        self._start_timer(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets it, and tells the request at work; uvicorn tells the last one that came, which may wait behind it."""
-        self._arrived()
+        """Removes the connection, and tells its request that the client has left."""
+        self._stop_timer()
         self.idle.pop(self, None)
-        self.pipeline.clear()
-        self._abandon()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Begins a head.
+
+        Raises:
+            BufferError: The request before it has no response yet. Any exception raised here ends the parsing.
+        """
+        if self._unanswered:
+            self._close_after_response()
+            raise BufferError("pipelining is not served")
         super().on_message_begin()
+        self.scope["state"][ARRIVED] = time.monotonic()
+        self._unset_keepalive_if_required()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
-        self._expect(self.head_timeout_s)
+        self._start_timer(self.head_timeout_s)
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
+        """Counts a part of the request's target."""
         super().on_url(url)
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which counts for nothing."""
+        """Counts a header; trailers come here too, and are not used."""
         super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
-        """The head is there.
+        """Starts the request.
 
         Raises:
-            BufferError: It is too long, or too many wait already. Whatever is raised here ends the parsing.
+            BufferError: The head is too long, or the method is CONNECT.
         """
-        if self._head_bytes + len(self.parser.get_method()) > self.max_head_bytes:
+        method = self.parser.get_method()
+        if self._head_bytes + len(method) > self.max_head_bytes:
             self._reject_head()
             raise BufferError("the head is too long")
-        if len(self.pipeline) >= MAX_PIPELINED:
-            self.transport.abort()
-            raise BufferError("too many requests before the first is answered")
+        if method == b"CONNECT":
+            self._reject(_NO_TUNNELS)
+            raise BufferError("this is no proxy")
         super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
-        self._arrived()
+        self._stop_timer()
         self.idle.pop(self, None)
-        self.headers = []  # the request has its own; trailers come here, and nobody reads them
-        self._read_on()
+        self.headers = []  # the request has its own; this list receives trailers
 
     def on_message_complete(self) -> None:
-        """So is the body."""
+        """Ends the body."""
+        if self.parser.should_upgrade():
+            return  # llhttp ends the message here, before its body
         self._in_body, self._mixed = False, True
-        self._arrived()
+        if not self._unanswered:  # it was answered before its end
+            self._start_timer(self.timeout_keep_alive)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The request is answered; if another one waits behind it, that one begins."""
-        last = not self.pipeline
+        """Ends the request."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._expect(self.send_timeout_s)
-        elif last and self._rejection:
-            self._close_with(self._rejection)
-        elif last:
-            self.idle[self] = None
-            if self._in_body:
-                self._expect(self.head_timeout_s)
+            self._start_timer(self.send_timeout_s)
+            return
+        self.idle[self] = None
+        if self._in_body:
+            self._unset_keepalive_if_required()
+            self._start_timer(self.head_timeout_s)
 
     def timeout_keep_alive_handler(self) -> None:
-        """No further request has come, or the last answer has not been read."""
+        """Closes a connection on which no further request has come."""
         self._abort()
 
     def data_received(self, data: bytes) -> None:
-        """Counts what arrives of a head or a body that has not ended with it. What follows a refusal is dropped."""
-        if self._rejection:
+        """Parses what arrives, and counts what belongs to an unfinished head or body."""
+        if self._dropping:
             return
         self._mixed = False
-        super().data_received(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._reject(_NO_HTTP)
+            return
         if self._in_body:
             self._count_body(len(data))
         elif self._in_head and not self._mixed:
             self._count_head(len(data))
 
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self.parser = body_parser(self)
+                data = framing_head(self.scope["headers"]) + data[offer.args[0] :]
+            else:
+                return
+
+    @property
+    def _unanswered(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _count_body(self, arrived: int) -> None:
         self._body_bytes += arrived
-        answered = self.cycle.response_complete
-        if self._body_bytes > self.max_framed_bytes + (MAX_UNREAD_BYTES if answered else 0):
+        allowed = self.max_framed_bytes + (0 if self._unanswered else MAX_UNREAD_BYTES)
+        if self._body_bytes > allowed:
             self.transport.abort()
 
     def _count_head(self, arrived: int) -> None:
-        """Counts pieces of a head that has not ended: the parser tells of a header when it knows where that ends.
+        """Counts pieces of an unfinished head: the parser reports a header only when it is complete.
 
-        A piece with the end of the message ahead in it does not count: how much of it is this head's nobody knows.
+        A piece that begins with the end of another message does not count: the share of the head is unknown.
         """
         self._piece_bytes += arrived
         if self._piece_bytes > self.max_head_bytes:
@@ -178,54 +220,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _reject_head(self) -> None:
         detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
-        self._reject(431, b"Request Header Fields Too Large", detail)
+        self._reject(_rejection(b"431 Request Header Fields Too Large", detail))
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Refuses what is not HTTP, in the form that all refusals have."""
-        self._reject(400, b"Bad Request", b"a request must be HTTP/1.1; received something else")
-
-    def _reject(self, status: int, phrase: bytes, detail: bytes) -> None:
-        """Ends the connection with a refusal of what is arriving, which comes after the answers to what is ahead."""
-        if self._rejection or self.transport.is_closing():
+    def _reject(self, rejection: bytes) -> None:
+        """Closes the connection, after a rejection if the client can still read it as the response to what it sent."""
+        if self._dropping or self.transport.is_closing():
             return
-        problem = _PROBLEM % (status, detail)
-        self._rejection = _REJECTION % (status, phrase, len(problem), problem)
-        self._arrived()
-        answered = self._in_body and self._withdraw()
-        self._in_head = self._in_body = False
-        if self._running is None or self._running.response_complete or self._running.disconnected:
-            self._close_with(b"" if answered else self._rejection)
-        else:
-            self.flow.resume_reading()  # else nobody hears the client leave
-
-    def _withdraw(self) -> bool:
-        """Takes back the request whose body is arriving; tells whether its answer has begun already."""
-        if self.pipeline:
-            self.pipeline.popleft()
-            return False
-        self._abandon()
-        return self.cycle.response_started
-
-    def _close_with(self, last: bytes) -> None:
-        self.transport.write(last)
+        if self._unanswered and not self._in_body:
+            self._close_after_response()
+            return
+        self._dropping = True
+        readable = not self._in_body or (self._unanswered and not self.cycle.response_started)
+        if self._unanswered:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(rejection if readable else b"")
         self.transport.close()
-        self._expect(self.send_timeout_s)
+        self._start_timer(self.send_timeout_s)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _abandon(self) -> None:
-        """Nobody waits for the answer to the request at work any more."""
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
-
-    def _read_on(self) -> None:
-        """Goes on behind the request at work while little waits: who does not read does not hear a client leave."""
-        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
-        if 0 < len(self.pipeline) < MAX_PIPELINED and waiting <= HIGH_WATER_LIMIT:
-            self.flow.resume_reading()
+    def _close_after_response(self) -> None:
+        """Drops what follows the request, and reads on, so that a client that leaves is noticed."""
+        self._dropping = True
+        self.cycle.keep_alive = False
+        self.flow.resume_reading()
 
     def _make_room(self) -> None:
         oldest = next(iter(self.idle))
@@ -237,12 +254,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self.app_state = {**self.app_state, SURPLUS: True}
 
-    def _expect(self, timeout_s: float) -> None:
-        """Gives the client its time for what it has to do."""
-        self._arrived()
+    def _start_timer(self, timeout_s: float) -> None:
+        """Disconnects the client unless it does what is expected of it in time."""
+        self._stop_timer()
         self._timer = self.loop.call_later(timeout_s, self._abort)
 
-    def _arrived(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

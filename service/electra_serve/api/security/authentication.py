@@ -52,7 +52,8 @@ ALLOW_ALL: Final = Authenticator()
 def credential(metadata: Mapping[str, str | bytes]) -> str | None:
     """The key that came with a request, unchecked: `x-api-key`, or else the token of `authorization: Bearer`.
 
-    In that order, because a proxy on the way may need `authorization` for itself.
+    In that order, because a proxy on the way may need `authorization` for itself. A header that is sent twice is one
+    value of both, which is no key: see `electra_serve.api.request_options.joined`.
 
     Example:
         >>> credential({"authorization": "bearer abc"}), credential({"authorization": "Basic abc"})

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from electra_serve.api.grpc.server import MAX_METADATA_BYTES, GrpcServer
 from electra_serve.errors import Overloaded, StartupError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.settings.schema import GrpcSettings
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
@@ -77,6 +78,21 @@ async def test_a_request_message_is_bounded_from_both_sides(running: Running) ->
             await running.stub.Encode(message)
         assert dict(caught.value.trailing_metadata()).get("electra-error-code") == slug
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stock_client_takes_4_mb_until_told_otherwise() -> None:
+    server = GrpcServer(FakeService(), GrpcSettings(port=0), observer(), max_sequences=1)
+    port = await server.start()
+    large = request([1] * 300_000, outputs=[pb.OUTPUT_SEQUENCE])  # 4 wide: 4.8 MB
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await EncoderServiceStub(channel).Encode(large)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "electra-error-code" not in dict(caught.value.trailing_metadata())
+    unlimited = (("grpc.max_receive_message_length", -1),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=unlimited) as channel:
+        assert (await EncoderServiceStub(channel).Encode(large)).ByteSize() > 4 * 2**20
+    await server.stop(0)
 
 
 async def test_an_unknown_method_is_unimplemented(running: Running) -> None:

@@ -73,7 +73,7 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
 
 @pytest.mark.parametrize(
     ("own", "envoys", "least", "most"),
-    [(None, "5000", 5, 5), (30, "5000", 5, 5), (5, "30000", 1, 6), (30, "soon", 9, 31)],
+    [(None, "5000", 1, 5), (30, "5000", 1, 5), (5, "30000", 1, 6), (30, "soon", 9, 31)],
 )
 async def test_the_lesser_of_the_deadline_and_the_proxys_timeout_holds(
     running: Running, own: float | None, envoys: str, least: float, most: float

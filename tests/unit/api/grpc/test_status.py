@@ -17,6 +17,7 @@ NAMES = {
     "ModelNotReady": "UNAVAILABLE",
     "ShuttingDown": "UNAVAILABLE",
     "Overloaded": "RESOURCE_EXHAUSTED",
+    "UnsupportedMediaType": "UNIMPLEMENTED",
     "DeadlineExceeded": "DEADLINE_EXCEEDED",
     "Cancelled": "CANCELLED",
     "EngineFailure": "INTERNAL",

@@ -20,7 +20,10 @@ def http_scope(path: str = "/", *, method: str = "GET", headers: Mapping[str, st
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "headers": [
+            (name.lower().encode(), value.encode())
+            for name, value in ({"host": "rest.test"} | dict(headers or {})).items()
+        ],
         "client": ("192.0.2.7", 50000),
         "server": ("127.0.0.1", 8080),
     }

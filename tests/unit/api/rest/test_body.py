@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 
 import orjson
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from electra_serve.api.request_options import Deadline
 from electra_serve.api.rest.body import MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
-from electra_serve.errors import Cancelled, MalformedRequest, PayloadTooLarge
+from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
 from tests.unit.api.rest.rejections import rejection
@@ -60,17 +63,23 @@ async def test_json_is_taken(value: str) -> None:
     assert await read_body(headers, Wire(body_message(b"1")).receive, LIMIT) == b"1"
 
 
-@pytest.mark.parametrize("value", [None, "", "text/plain", "application/jsonl", "application/x-www-form-urlencoded"])
-async def test_other_content_types_are_rejected(value: str | None) -> None:
-    headers = Headers({} if value is None else {"content-type": value})
-    with pytest.raises(MalformedRequest, match="content-type must be application/json") as caught:
+@pytest.mark.parametrize("headers", [{}, {"content-type": ""}, {"content-encoding": ""}])
+async def test_without_a_content_type_a_body_is_json(headers: dict[str, str]) -> None:
+    assert await read_body(Headers(headers), Wire(body_message(b"1")).receive, LIMIT) == b"1"
+
+
+@pytest.mark.parametrize("value", ["text/plain", "application/jsonl", "text/json", "application/x-www-form-urlencoded"])
+async def test_other_content_types_are_rejected(value: str) -> None:
+    headers = Headers({"content-type": value})
+    with pytest.raises(UnsupportedMediaType, match="`content-type` must be application/json; got another") as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-type"
 
 
-async def test_compressed_bodies_are_rejected() -> None:
-    headers = Headers({"content-type": "application/json", "content-encoding": "gzip"})
-    with pytest.raises(MalformedRequest) as caught:
+@pytest.mark.parametrize("value", ["gzip", "br", "identity, gzip"])
+async def test_compressed_bodies_are_rejected(value: str) -> None:
+    headers = Headers({"content-type": "application/json", "content-encoding": value})
+    with pytest.raises(UnsupportedMediaType) as caught:
         await read_body(headers, Wire().receive, LIMIT)
     assert caught.value.field == "content-encoding"
 
@@ -79,6 +88,13 @@ async def test_a_body_that_does_not_end_in_time_is_rejected() -> None:
     wire = Wire(body_message(b"[1,", more=True))
     with pytest.raises(SlowBody, match=r"within 0\.001 s"):
         await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.001))
+
+
+@pytest.mark.parametrize(("left_s", "kind"), [(0.001, DeadlineExceeded), (60, SlowBody)])
+async def test_the_earlier_of_deadline_and_body_timeout_counts(left_s: float, kind: type[Exception]) -> None:
+    wire = Wire(body_message(b"[1,", more=True))
+    with pytest.raises(kind):
+        await read_body(JSON, wire.receive, RestSettings(body_timeout_s=0.1), Deadline(time.monotonic() + left_s))
 
 
 async def test_a_client_that_leaves_while_sending_cancels() -> None:
@@ -98,8 +114,12 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
         b"[01]",
         b'"\xff\xfe"',
         b'"\xed\xa0\x80"',
-        b'"\\ud800"',
-        b"\xef\xbb\xbf{}",
+        b'"\\ud80"',
+        b'"\\ud800',
+        b'"\\u',
+        b"\\ud800",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        b"{}\xef\xbb\xbf",
         "{}".encode("utf-16"),
         b"[" * 2000 + b"]" * 2000,
         b'{"a":' * 2000 + b"1" + b"}" * 2000,
@@ -108,6 +128,52 @@ async def test_a_client_that_leaves_while_sending_cancels() -> None:
 def test_what_is_not_strict_json_is_rejected(body: bytes) -> None:
     with pytest.raises(MalformedRequest, match=r"JSON in UTF-8; it stops being so at character \d+$"):
         parse_json(body)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"text":"a"}') == {"text": "a"}
+    with pytest.raises(MalformedRequest, match=r"at character 2$"):
+        parse_json(b"\xef\xbb\xbf{x}")
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"cut \ude00 emoji", "cut \ufffd emoji"),
+        (r"cut \uD83D emoji", "cut \ufffd emoji"),
+        (r"\ud83d\ude00 \ud83d", "\U0001f600 \ufffd"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ud83d\ude00\ude00", "\ufffd\U0001f600\ufffd"),
+        (r"\\ud83d\ude00", "\\ud83d\ufffd"),
+        (r"\\\ud83d\\\\ud83d", "\\\ufffd\\\\ud83d"),
+        (r"\"\ud83d\n\udfff\u0041", '"\ufffd\n\ufffdA'),
+        (r"\ud83dude00", "\ufffdude00"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced(escaped: str, text: str) -> None:
+    assert parse_json(f'{{"text":"{escaped}"}}'.encode()) == {"text": text}
+    assert parse_json(f'\ufeff["{escaped}",1]'.encode()) == [text, 1]
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=()), max_size=20))
+def test_every_string_that_json_writes_is_read(text: str) -> None:
+    expected = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert parse_json(json.dumps([text]).encode()) == [expected]
+
+
+@pytest.mark.parametrize("piece", [b"\\ud800", b"\\\\", b"\\ud83d\\ude00", b"\\"])
+def test_surrogates_are_looked_for_in_linear_time(piece: bytes) -> None:
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        rejection(lambda: parse_json(b'["' + piece * count + b'\\ud800"]'))
+        return time.process_time() - started
+
+    assert min(seconds(100_000) for _ in range(3)) < 20 * min(seconds(10_000) for _ in range(5)) + 0.02
+
+
+def test_a_mistake_behind_half_a_pair_is_located() -> None:
+    with pytest.raises(MalformedRequest, match=r"at character 10$"):
+        parse_json(rb'["\ud800",x]')
 
 
 @given(st.binary())

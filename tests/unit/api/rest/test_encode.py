@@ -54,9 +54,11 @@ async def test_text_to_bytes(client: httpx.AsyncClient, rest: Rest) -> None:
 
 
 async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, rest: Rest) -> None:
-    await client.post("/v1/encode", json=IDS, headers={"x-request-timeout-ms": "250", "x-priority": "low"})
+    await client.post("/v1/encode", json=IDS, headers={"x-request-timeout-ms": "9000", "x-priority": "low"})
     request = rest.service.requests[0]
-    assert (request.client, request.priority, request.timeout_s) == ("192.0.2.7", Priority.LOW, 0.25)
+    assert (request.client, request.priority) == ("192.0.2.7", Priority.LOW)
+    assert request.timeout_s is not None
+    assert 0 < request.timeout_s < 9
 
 
 async def test_a_request_is_rejected_unread_where_there_is_no_room(rest: Rest) -> None:
@@ -126,11 +128,24 @@ async def test_any_body_is_answered_or_rejected(client: httpx.AsyncClient, body:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"content-type": "text/plain"}, {"content-type": "application/json", "content-encoding": "br"}]
+    ("headers", "hints"),
+    [
+        ({"content-type": "text/plain"}, {"accept": "application/json", "accept-post": "application/json"}),
+        ({"content-type": "application/json", "content-encoding": "br"}, {"accept-encoding": "identity"}),
+    ],
 )
-async def test_bodies_that_are_not_plain_json_are_rejected(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_bodies_that_are_not_plain_json_are_rejected_with_a_hint(
+    client: httpx.AsyncClient, headers: dict[str, str], hints: dict[str, str]
+) -> None:
     response = await client.post("/v1/encode", content=b'{"text":"a"}', headers=headers)
-    assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+    assert {name: value for name, value in response.headers.items() if name.startswith("accept")} == hints
+
+
+async def test_a_body_without_a_content_type_is_json(client: httpx.AsyncClient) -> None:
+    request = client.build_request("POST", "/v1/encode", content=b'{"text":"a"}')
+    assert "content-type" not in request.headers
+    assert (await client.send(request)).status_code == 200
 
 
 @pytest.mark.parametrize(("extra", "status"), [(0, 200), (1, 413)])

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from electra_serve.api.rest.head import HeadMiddleware
 from electra_serve.api.rest.middleware import RequestContextMiddleware, request_id
 from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 from tests.unit.api.rest.asgi import Wire, http_scope
@@ -62,7 +63,29 @@ async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
-@pytest.mark.parametrize("middleware", [RequestContextMiddleware, ProblemMiddleware])
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [("1.1", 1, 200), ("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 1, 200), ("1.0", 0, 200), ("1.0", 2, 400)],
+)
+async def test_a_request_has_one_host(version: str, hosts: int, status: int) -> None:
+    wire = Wire()
+    scope = {**http_scope(), "http_version": version, "headers": [(b"host", b"rest.test")] * hosts}
+    await wire.run(RequestContextMiddleware(ProblemMiddleware(echo_id)), scope)
+    assert wire.status == status
+    if status == 400:
+        assert orjson.loads(wire.body)["code"] == "malformed_request"
+        assert orjson.loads(wire.body)["field"] == "host"
+
+
+async def test_a_repeated_request_id_is_replaced() -> None:
+    wire = Wire()
+    scope = http_scope()
+    scope["headers"] += [(b"x-request-id", b"order-7")] * 2
+    await wire.run(RequestContextMiddleware(echo_id), scope)
+    assert len(wire.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("middleware", [RequestContextMiddleware, ProblemMiddleware, HeadMiddleware])
 async def test_other_connections_pass_through(middleware: Callable[[ASGIApp], ASGIApp]) -> None:
     seen: list[Scope] = []
 

@@ -15,6 +15,7 @@ from electra_serve.api.rest.protocol import ConnectionsFull
 STATUSES = {
     errors.MalformedRequest: 400,
     SlowBody: 408,
+    errors.UnsupportedMediaType: 415,
     errors.InvalidInput: 422,
     errors.PayloadTooLarge: 413,
     errors.Unauthenticated: 401,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
-from electra_serve.api.rest.protocol import MAX_PIPELINED, MAX_SURPLUS
+from electra_serve.api.rest.protocol import MAX_SURPLUS
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
@@ -149,22 +149,17 @@ async def test_a_whole_head_in_one_piece_is_bounded_from_both_sides(target: bool
             assert (await (await server.connect()).ask(head_of(length, target=target)))[0] == status
 
 
-async def test_a_head_is_bounded_alike_behind_others_in_the_same_piece() -> None:
-    async with serve(max_head_bytes=1000) as server:
-        connection = await server.connect()
-        connection.writer.write(head_of(1000) * 3 + head_of(1001))
-        assert await connection.answers() == [200, 200, 200, 431]
-
-
 async def test_a_head_that_begins_in_the_piece_of_another_request_counts_alone() -> None:
     async with serve(max_head_bytes=1000) as server:
         connection = await server.connect()
-        padded = IDS + b" " * 2000
-        assert (await connection.ask(ENCODE % len(padded) + padded + LIVEZ[:20]))[0] == 200
-        assert (await connection.ask(LIVEZ[20:]))[0] == 200
-        assert (await connection.ask(LIVEZ + LIVEZ[:-2]))[0] == 200
-        connection.writer.write(b"x: " + b"a" * 1000)
-        assert await connection.answers() == [431]
+        for head in (LIVEZ, LIVEZ[:-2] + b"x: " + b"a" * 1000 + b"\r\n\r\n"):
+            server.rest.service.full = Overloaded("full")
+            padded = IDS + b" " * 2000
+            assert (await connection.ask(ENCODE % len(padded)))[0] == 429
+            status = 200 if head == LIVEZ else 431
+            connection.writer.write(padded + head[:20])
+            await asyncio.sleep(SOON_S)
+            assert (await connection.ask(head[20:]))[0] == status
 
 
 @pytest.mark.parametrize(
@@ -199,50 +194,67 @@ async def test_a_connection_goes_on_after_a_body_that_was_answered_unread() -> N
         assert (await connection.ask(LIVEZ))[0] == 200
 
 
-async def test_pipelined_requests_are_bounded_from_both_sides() -> None:
-    async with serve() as server:
-        connection = await server.connect()
-        connection.writer.write(LIVEZ * (1 + MAX_PIPELINED))
-        assert [(await connection.answer())[0] for _ in range(1 + MAX_PIPELINED)] == [200] * (1 + MAX_PIPELINED)
-        connection.writer.write(LIVEZ * (2 + MAX_PIPELINED))
-        assert await connection.closed()
-        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
-
-
-@pytest.mark.parametrize("ahead", [1, 2, 4])
-async def test_what_is_no_http_is_rejected_after_the_answers_to_what_is_ahead(ahead: int) -> None:
-    async with serve() as server:
-        connection = await server.connect()
-        connection.writer.write((ENCODE % len(IDS) + IDS) * ahead + b"no http\r\n\r\n")
-        assert await connection.answers() == [200] * ahead + [400]
-
-
 LONG = LIVEZ[:-2] + b"x: " + b"a" * 1000
 BAD_BODY = CHUNKED + b"no length\r\n"
+BROKEN_LATE = CHUNKED + b"%x\r\n%s\r\n" % (100_000, b" " * 100_000) + b"no length\r\n"
+BEHIND = [LIVEZ, LIVEZ * 100, LIVEZ[:1], ENCODE % len(IDS) + IDS, b"no http\r\n\r\n", LONG, BAD_BODY, BROKEN_LATE]
 
 
-@pytest.mark.parametrize(("behind", "status"), [(b"no http\r\n\r\n", 400), (LONG, 431), (BAD_BODY, 400)])
-async def test_a_rejection_waits_for_the_request_at_work(behind: bytes, status: int) -> None:
+@pytest.mark.parametrize("behind", BEHIND, ids=range(len(BEHIND)))
+@pytest.mark.parametrize("apart", [False, True])
+async def test_the_request_ahead_is_answered_and_the_connection_closes(behind: bytes, apart: bool) -> None:
     async with serve(max_head_bytes=1000) as server:
-        connection = await server.busy()
-        connection.writer.write(behind)
+        server.rest.service.gate.clear()
+        connection = await server.connect()
+        connection.writer.write(ENCODE % len(IDS) + IDS + (b"" if apart else behind))
+        await server.until(lambda: len(server.rest.service.requests) == 1)
+        connection.writer.write(behind if apart else LIVEZ)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200, "by now the server has read it"
-        connection.writer.write(LIVEZ)
         server.rest.service.gate.set()
-        assert await connection.answers() == [200, status]
+        status, headers, _ = await connection.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await connection.answers() == []
         assert len(server.rest.service.requests) == 1
 
 
-BROKEN_LATE = CHUNKED + b"%x\r\n%s\r\n" % (100_000, b" " * 100_000) + b"no length\r\n"
-
-
-@pytest.mark.parametrize("behind", [b"no http\r\n\r\n", BROKEN_LATE])
-async def test_a_client_that_leaves_behind_a_rejection_is_noticed(behind: bytes) -> None:
+@pytest.mark.parametrize("behind", BEHIND, ids=range(len(BEHIND)))
+async def test_a_client_that_leaves_more_requests_behind_is_noticed(behind: bytes) -> None:
     async with serve() as server:
         connection = await server.busy()
         connection.writer.write(behind)
         connection.writer.close()
         await server.until(lambda: server.rest.service.cancelled == 1)
+        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+        assert len(server.rest.service.requests) == 1
+
+
+async def test_line_ends_behind_a_request_are_no_request() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        for _ in range(2):
+            status, headers, _ = await connection.ask(ENCODE % len(IDS) + IDS + b"\r\n")
+            assert (status, headers.get("connection")) == (200, None)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\r\n" * 1000])
+async def test_an_idle_connection_has_its_time_whatever_line_ends_it_sends(sent: bytes) -> None:
+    async with serve() as server:
+        server.http.config.timeout_keep_alive = SOON_S  # type: ignore[assignment]
+        connection = await server.connect()
+        assert (await connection.ask(LIVEZ))[0] == 200
+        connection.writer.write(sent)
+        assert await connection.closed()
+
+
+async def test_an_idle_connection_has_its_time_after_a_body_that_was_answered_unread() -> None:
+    async with serve() as server:
+        server.http.config.timeout_keep_alive = SOON_S  # type: ignore[assignment]
+        server.rest.service.full = Overloaded("full")
+        connection = await server.connect()
+        assert (await connection.ask(ENCODE % len(IDS)))[0] == 429
+        await asyncio.sleep(3 * SOON_S)  # the rest of a body has more time than this
+        connection.writer.write(IDS)
+        assert await connection.closed()
 
 
 async def test_a_broken_body_is_rejected_once() -> None:
@@ -258,26 +270,81 @@ async def test_a_broken_body_is_rejected_once() -> None:
         assert await connection.answers() == []
 
 
-@pytest.mark.parametrize("behind", [LIVEZ, LIVEZ * 3, ENCODE % len(IDS) + IDS, ENCODE % len(IDS)])
-async def test_a_client_that_leaves_more_requests_behind_is_noticed(behind: bytes) -> None:
-    async with serve() as server:
-        connection = await server.busy()
-        connection.writer.write(behind)
-        connection.writer.close()
-        await server.until(lambda: server.rest.service.cancelled == 1)
-        assert (await (await server.connect()).ask(LIVEZ))[0] == 200
-        assert len(server.rest.service.requests) == 1, "what waited has begun"
+OFFERS = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
+    "websocket": b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    "several": b"upgrade: TLS/1.0, foo/2\r\nconnection: keep-alive, Upgrade\r\n",
+    "close": b"connection: upgrade, close\r\nupgrade: h2c\r\n",
+}
+BODIES = {
+    "length": ENCODE % len(IDS) + IDS,
+    "chunked": CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(IDS), IDS),
+    "trailer": CHUNKED + b"%x\r\n%s\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(IDS), IDS),
+    "none": MODELS,
+    "empty": MODELS[:-2] + b"content-length: 0\r\n\r\n",
+}
 
 
-async def test_a_client_that_sends_all_at_once_and_leaves_is_noticed() -> None:
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("step", [1, 97, 10_000])
+async def test_an_upgrade_offer_is_ignored(offer: str, body: str, step: int) -> None:
+    request = BODIES[body].replace(b"host: x\r\n", b"host: x\r\n" + OFFERS[offer])
     async with serve() as server:
-        server.rest.service.gate.clear()
         connection = await server.connect()
-        connection.writer.write((ENCODE % len(IDS) + IDS) * 2)
-        await server.until(lambda: len(server.rest.service.requests) == 1)
-        connection.writer.close()
-        await server.until(lambda: server.rest.service.cancelled == 1)
-        assert len(server.rest.service.requests) == 1, "what waited has begun"
+        for repetition in range(1, 2 if offer == "close" else 4):
+            for start in range(0, len(request), step):
+                connection.writer.write(request[start : start + step])
+                await asyncio.sleep(0)
+            status, headers, _ = await connection.answer()
+            assert (status, "upgrade" in headers) == (200, False)
+            assert len(server.rest.service.requests) == (repetition if b"encode" in request else 0)
+        if offer == "close":
+            assert await connection.closed()
+        else:
+            assert (await connection.ask(LIVEZ))[0] == 200
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_a_body_behind_an_upgrade_offer_keeps_its_limits(offer: str) -> None:
+    def offered(request: bytes) -> bytes:
+        return request.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS[offer])
+
+    async with serve(max_body_bytes=1000, max_head_bytes=1000, body_timeout_s=SOON_S) as server:
+        assert (await (await server.connect()).ask(offered(ENCODE % 1001)))[0] == 413
+        assert (await (await server.connect()).ask(offered(ENCODE % 100 + b"{")))[0] == 408
+        for broken in (BAD_BODY, ENCODE.replace(b"content-length: %d", b"transfer-encoding: gzip") + IDS):
+            assert (await (await server.connect()).ask(offered(broken)))[0] == 400
+        connection = await server.connect()
+        connection.writer.write(offered(CHUNKED) + b"%x\r\n%s\r\n0\r\n" % (len(IDS), IDS))
+        for _ in range(4):
+            connection.writer.write(b"x-trailer: " + b"a" * 1000 + b"\r\n")
+        assert await connection.closed()
+        assert not server.rest.service.requests
+
+
+async def test_an_upgrade_offer_with_a_body_that_was_answered_unread_is_ignored() -> None:
+    request = ENCODE.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS["h2c"]) % len(IDS)
+    async with serve() as server:
+        server.rest.service.full = Overloaded("full")
+        connection = await server.connect()
+        assert (await connection.ask(request))[0] == 429
+        assert (await connection.ask(IDS + request))[0] == 429
+        server.rest.service.full = None
+        assert (await connection.ask(IDS + request + IDS))[0] == 200
+
+
+@pytest.mark.parametrize("tunneled", [b"", b"\x16\x03\x01", LIVEZ])
+async def test_a_tunnel_is_rejected_in_the_common_form(tunneled: bytes) -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        request = b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n"
+        connection.writer.write(request + tunneled)
+        async with asyncio.timeout(WAIT_S):
+            head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert {b"allow: ", b"connection: close"} <= set(head.split(b"\r\n"))
+        assert orjson.loads(body)["code"] == "method_not_allowed"
 
 
 async def test_trailers_are_bounded_and_not_kept() -> None:
@@ -359,3 +426,24 @@ async def test_a_client_that_half_closes_is_taken_for_one_that_left() -> None:
         assert await connection.closed()
         assert server.rest.counted(model="electra_demo", code="cancelled") == 1
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
+
+
+@pytest.mark.parametrize("path", [b"/livez", b"/metrics", b"/v1/models", b"/no", b"/v1/encode"])
+async def test_no_body_follows_the_response_to_head(path: bytes) -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        connection.writer.write(LIVEZ.replace(b"GET /livez", b"HEAD " + path))
+        async with asyncio.timeout(WAIT_S):
+            head = await connection.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 0\r\n" not in head
+        assert (await connection.ask(LIVEZ))[0] == 200
+
+
+async def test_a_request_without_one_host_is_rejected_and_the_connection_goes_on() -> None:
+    async with serve() as server:
+        connection = await server.connect()
+        for hosts in (b"", b"host: x\r\nhost: y\r\n"):
+            status, headers, _ = await connection.ask(LIVEZ.replace(b"host: x\r\n", hosts))
+            assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert (await connection.ask(LIVEZ))[0] == 200
+        assert (await connection.ask(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200

@@ -80,10 +80,20 @@ async def test_other_paths_are_problems(client: httpx.AsyncClient, path: str) ->
     assert_common(response)
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/v1/encode", "POST"), ("POST", "/v1/models", "GET")])
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/encode", "POST"),
+        ("HEAD", "/v1/encode", "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/v1/models/electra_demo", "GET, HEAD"),
+        ("PUT", "/openapi.json", "GET, HEAD"),
+    ],
+)
 async def test_other_methods_are_problems(client: httpx.AsyncClient, method: str, path: str, allow: str) -> None:
     response = await client.request(method, path)
-    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.status_code == 405
+    assert method == "HEAD" or response.json()["code"] == "method_not_allowed"
     assert response.headers["allow"] == allow
     assert_common(response)
 
@@ -125,3 +135,22 @@ async def test_a_surprise_outside_v1_is_a_problem_too(rest: Rest) -> None:
         await wire.run(rest.app(), http_scope("/metrics"))
     assert (wire.status, orjson.loads(wire.body)["code"]) == (500, "internal")
     assert b"secret" not in wire.body
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/electra_demo", "/v1/models/no", "/no"],
+)
+@pytest.mark.parametrize("ready", [True, False])
+async def test_head_is_answered_as_get_without_a_body(
+    client: httpx.AsyncClient, rest: Rest, path: str, ready: bool
+) -> None:
+    rest.service.ready = ready
+    headers = {"x-request-id": "order-7"}
+    get, head = await client.get(path, headers=headers), await client.head(path, headers=headers)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    if path == "/metrics":  # it counts the processor's seconds, too
+        assert head.headers.keys() == get.headers.keys()
+    else:
+        assert head.headers == get.headers

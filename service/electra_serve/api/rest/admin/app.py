@@ -24,6 +24,7 @@ _LOADING: Final = (
     *_BEGINNING,
     errors.MalformedRequest,
     SlowBody,
+    errors.UnsupportedMediaType,
     errors.PayloadTooLarge,
     errors.InvalidInput,
     errors.ModelLoadFailed,

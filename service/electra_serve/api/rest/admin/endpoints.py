@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from electra_serve.api.rest.admin.model_settings import changed_model, new_model, parse_unambiguous
 from electra_serve.api.rest.body import read_body
-from electra_serve.api.rest.headers import caller_of
+from electra_serve.api.rest.headers import caller_of, headers_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import Authenticator
@@ -125,7 +125,7 @@ class AdminEndpoints:
     async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model under a new name; raises a `ServiceError`."""
         with self._watch(request, f"POST {MODELS_PATH}") as record:
-            settings = new_model(parse_unambiguous(await read_body(request.headers, request.receive, self._settings)))
+            settings = new_model(parse_unambiguous(await self._body(request)))
             record.model = settings.name
             operation = self._administration.load(settings)
             location = {"location": f"{MODELS_PATH}/{quote(settings.name)}"}
@@ -137,14 +137,16 @@ class AdminEndpoints:
             settings = self._administration.settings(name)
             name = settings.name  # an alias may be gone afterwards
             if _has_body(request):
-                body = await read_body(request.headers, request.receive, self._settings)
-                settings = changed_model(settings, parse_unambiguous(body))
+                settings = changed_model(settings, parse_unambiguous(await self._body(request)))
             return await self._answer(name, self._administration.reload(settings), wait_s, HTTPStatus.OK)
 
     async def unload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Takes a model out of service; raises a `ServiceError`."""
         with self._watch(request, f"DELETE {MODELS_PATH}/{{name}}", name):
             return await self._answer(name, self._administration.unload(name), wait_s, HTTPStatus.NO_CONTENT)
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_body(headers_of(request.scope), request.receive, self._settings)
 
     async def _answer(
         self, name: str, operation: Operation, wait_s: float, done: HTTPStatus, headers: dict[str, str] | None = None
@@ -174,4 +176,5 @@ class AdminEndpoints:
 
 
 def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    headers = headers_of(request.scope)
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

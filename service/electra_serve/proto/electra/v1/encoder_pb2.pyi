@@ -14,6 +14,12 @@ An error has, besides its status code, this trailing metadata:
   grpc-retry-pushback-ms  When to try again, on errors that pass by themselves.
   x-request-id            The request's id, to find it in the server's log.
 
+A response has at most 64 MiB, or as many bytes as the server's setting grpc.max_message_bytes. A larger one is
+rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most 4 MB
+by default and fail with RESOURCE_EXHAUSTED, without an electra-error-code, on a response that the server did send:
+set grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize
+in Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
+
 The server refuses fields that it does not know: a misspelt or newer option is never ignored in silence.
 """
 
@@ -407,7 +413,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class EncodeResponse(_message.Message):
-    """The answer. Tensors are DATA_TYPE_FLOAT32; outputs that were not asked for are absent. B is the number of
+    """The answer; see the top of this file for its largest size. Tensors are DATA_TYPE_FLOAT32; outputs that were not asked for are absent. B is the number of
     sequences.
     """
 
@@ -689,7 +695,7 @@ class ModelInfo(_message.Message):
     state: Global___ModelState.ValueType
     """Where it is in its life."""
     source: _builtins.str
-    """Where its files came from: embedded, local, or catalog (a built-in configuration without weights)."""
+    """Where its files came from: embedded, local, kaggle, hf, or catalog (a built-in configuration without weights)."""
     revision: _builtins.str
     """A digest of its files."""
     weights: Global___Weights.ValueType

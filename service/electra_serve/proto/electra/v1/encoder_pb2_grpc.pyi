@@ -14,6 +14,12 @@ An error has, besides its status code, this trailing metadata:
   grpc-retry-pushback-ms  When to try again, on errors that pass by themselves.
   x-request-id            The request's id, to find it in the server's log.
 
+A response has at most 64 MiB, or as many bytes as the server's setting grpc.max_message_bytes. A larger one is
+rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most 4 MB
+by default and fail with RESOURCE_EXHAUSTED, without an electra-error-code, on a response that the server did send:
+set grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize
+in Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
+
 The server refuses fields that it does not know: a misspelt or newer option is never ignored in silence.
 """
 

@@ -281,7 +281,8 @@ async def test_a_reload_keeps_the_name(client: httpx.AsyncClient, admin: Admin) 
 
 
 async def test_a_body_is_json(client: httpx.AsyncClient) -> None:
-    assert (await client.post(MODELS, content=b"{}")).status_code == 400  # of no type
+    assert (await client.post(MODELS, content=b"{}", headers={"content-type": "text/plain"})).status_code == 415
+    assert (await client.post(MODELS, content=b'{"preset": "./v1"}')).status_code == 201  # of no type
     assert (await client.post(f"{MODELS}/one/reload", content=b"preset=a")).status_code == 400
 
 
@@ -335,3 +336,30 @@ async def test_the_document_describes_it(admin: Admin, client: httpx.AsyncClient
     reference = {"components": document["components"], "$ref": "#/components/schemas/StatusesAnswer"}
     Draft202012Validator(reference).validate(statuses)
     assert statuses["models"][0].keys() <= document["components"]["schemas"]["ModelStatus"]["properties"].keys()
+
+
+async def test_a_body_may_begin_with_a_byte_order_mark_and_hold_half_a_surrogate_pair(
+    client: httpx.AsyncClient,
+) -> None:
+    body = b'\xef\xbb\xbf{"preset": "./v1", "name": "\\ud800"}'
+    answer = await client.post(MODELS, content=body)
+    assert (answer.status_code, answer.json().get("name")) == (201, "\ufffd")
+
+
+@pytest.mark.parametrize("path", [MODELS, f"{MODELS}/one", BATCHES, "/openapi.json"])
+async def test_head_is_answered_as_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
+    get, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+async def test_a_path_names_all_of_its_methods(client: httpx.AsyncClient) -> None:
+    rejection = await client.put(MODELS)
+    assert (rejection.status_code, rejection.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+@pytest.mark.parametrize("second", [KEY, "another-0123456789"])
+async def test_a_repeated_key_is_rejected(admin: Admin, second: str) -> None:
+    async with connect(admin.app()) as client:
+        lines = (("x-api-key", KEY), ("x-api-key", second))
+        assert (await client.get(MODELS, headers=lines)).status_code == 401

@@ -1,0 +1,77 @@
+"""Limits the total time of blocking HTTP calls.
+
+httpx limits each operation on a socket by itself, so a server that sends a byte a second is never too slow. Here each
+operation gets the time that is left. httpcore looks up the timeout of a phase in the `timeout` extension of a request,
+and hands out the stream of each new connection through the `trace` extension.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final
+
+PIECE_BYTES: Final = 16_384
+"""Most bytes that are written under one timeout."""
+MIN_TIMEOUT_S: Final = 1e-3
+"""A timeout of 0 would make a socket non-blocking."""
+
+_CONNECTED: Final = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
+_until_s: ContextVar[float | None] = ContextVar("electra_until_s", default=None)
+"""When the call of this thread ends, in seconds of `time.monotonic`."""
+
+
+@contextmanager
+def time_limit(timeout_s: float) -> Iterator[dict[str, Any]]:
+    """Limits the time of the calls inside; past it they raise `httpx.TimeoutException`.
+
+    Args:
+        timeout_s: Seconds for all of them together.
+
+    Yields:
+        Extensions for each request.
+    """
+    token = _until_s.set(time.monotonic() + timeout_s)
+    try:
+        yield {"timeout": _PhaseTimeouts(), "trace": _limit_stream}
+    finally:
+        _until_s.reset(token)
+
+
+class _PhaseTimeouts(Mapping[str, float | None]):
+    """The timeout of each phase of a request: the time that is left when it begins."""
+
+    def __getitem__(self, phase: str) -> float | None:
+        return _remaining_s(None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("connect", "pool", "read", "write"))
+
+    def __len__(self) -> int:
+        return 4
+
+
+def _remaining_s(timeout_s: float | None) -> float | None:
+    until_s = _until_s.get()
+    if until_s is None:  # a call that is not ours shares the connection
+        return timeout_s
+    return max(until_s - time.monotonic(), MIN_TIMEOUT_S)
+
+
+def _limit_stream(event: str, info: Mapping[str, Any]) -> None:
+    if event.endswith(_CONNECTED):
+        stream = info["return_value"]
+        stream.read = partial(_read, stream.read)
+        stream.write = partial(_write, stream.write)
+
+
+def _read(read: Callable[..., bytes], max_bytes: int, timeout: float | None = None) -> bytes:
+    return read(max_bytes, timeout=_remaining_s(timeout))
+
+
+def _write(write: Callable[..., None], buffer: bytes, timeout: float | None = None) -> None:
+    for start in range(0, len(buffer), PIECE_BYTES):
+        write(buffer[start : start + PIECE_BYTES], timeout=_remaining_s(timeout))
