@@ -170,6 +170,7 @@ def application(stack: Stack) -> FastAPI:
         stack.metrics,
         RequestObserver("rest", stack.metrics, stack.log),
         max_sequences=stack.settings.max_sequences,
+        budget=transit_budget(),
         authenticator=stack.authenticator,
     )
 

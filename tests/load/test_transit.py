@@ -6,9 +6,11 @@ The process stays within its budget, other clients get responses meanwhile, and 
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,7 @@ from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 from electra_serve.server.lifecycle import EXIT_OK
-from electra_serve.settings.schema import GrpcSettings, TransitSettings
+from electra_serve.settings.schema import GrpcSettings, RestSettings, TransitSettings
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
@@ -85,6 +87,46 @@ def test_responses_that_are_not_read(method: str, responses: int, process: Servi
         wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES / 4)
         check(process, before, f"{responses} unread responses to {method.rpartition('/')[2]}", report)
         check_stops(process)
+
+
+@pytest.mark.parametrize(
+    "bodies", [pytest.param(200, id="short"), pytest.param(1000, id="long", marks=pytest.mark.long)]
+)
+def test_bodies_that_never_end(bodies: int, process: ServiceProcess, report: Report) -> None:
+    before = resident(process)
+    size = RestSettings().max_body_bytes
+    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(bodies):
+            connection = stack.enter_context(hostile_connection(process.rest_port))
+            with suppress(TimeoutError, ConnectionError):  # rejected before the body is read
+                connection.sendall(head + b" " * (size - 1))
+        check(process, before, f"{bodies} bodies without an end", report)
+        check_stops(process)
+
+
+@pytest.mark.parametrize("readers", [pytest.param(20, id="short"), pytest.param(40, id="long", marks=pytest.mark.long)])
+def test_rest_responses_that_are_not_read(readers: int, process: ServiceProcess, report: Report) -> None:
+    before = resident(process)
+    body = json.dumps({"token_ids": [[7] * 512] * 60, "outputs": ["sequence_output"]}).encode()
+    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(readers):
+            stack.enter_context(hostile_connection(process.rest_port)).sendall(head + body)
+        wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES / 4)
+        check(process, before, f"{readers} REST responses of 47 MB unread", report)
+        assert gauge(scrape(process), 'electra_requests_in_flight{transport="rest"}') >= 1
+        check_stops(process)
+
+
+def hostile_connection(port: int) -> socket.socket:
+    """A connection of the hostile client, whose socket buffers little."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(1.0)
+    connection.bind((HOSTILE, 0))
+    connection.connect(("127.0.0.1", port))
+    return connection
 
 
 def large_request(method: str, request_id: str) -> bytes:

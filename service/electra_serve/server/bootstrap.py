@@ -80,7 +80,15 @@ def build_process(
     authenticator = build_authenticator(settings.security.api_keys_file, settings.security, log)
     most = settings.max_sequences
     shown = metrics if settings.metrics.port is None else None
-    app = create_app(service, settings.rest, shown, rest_observer, max_sequences=most, authenticator=authenticator)
+    app = create_app(
+        service,
+        settings.rest,
+        shown,
+        rest_observer,
+        max_sequences=most,
+        budget=budget,
+        authenticator=authenticator,
+    )
     rest_server = HttpServer(app, settings.rest, tls)
     return ServiceProcess(
         rest=HttpListener("REST", rest_server, host=settings.rest.host, port=settings.rest.port),

@@ -88,7 +88,8 @@ class RestSettings(_Section):
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
     sockets, and a shutdown."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds a client has to take each megabyte of its answer before it is given up."""
+    """Seconds that a client may stall while it receives a response, plus one second for each megabyte; then its
+    connection is closed."""
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_origins)
     ] = ()

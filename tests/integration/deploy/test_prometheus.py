@@ -13,6 +13,7 @@ from electra_serve.api.rest.app import create_app
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings, Settings
+from tests.fakes import transit_budget
 from tests.integration.deploy.deployment import PROMETHEUS_FILE, SERVICE, compose
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
@@ -52,6 +53,7 @@ async def test_the_metrics_are_where_it_looks() -> None:
         metrics,
         RequestObserver("rest", metrics, structlog.get_logger()),
         max_sequences=8,
+        budget=transit_budget(),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rest.test") as client:
         answer = await client.get(scrape_config().metrics_path)

@@ -16,6 +16,7 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import Output, TextInput, Truncation
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.client.test_rest_codec import ANSWER
@@ -39,7 +40,14 @@ def service() -> Service:
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[AsyncElectraClient]:
     metrics = Metrics("0")
-    app = create_app(service, RestSettings(), metrics, observer(metrics, transport="rest"), max_sequences=256)
+    app = create_app(
+        service,
+        RestSettings(),
+        metrics,
+        observer(metrics, transport="rest"),
+        max_sequences=256,
+        budget=transit_budget(),
+    )
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
     async with AsyncElectraClient(URL, http=http, retry=ONCE) as client:
         yield client

@@ -26,6 +26,7 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import RestSettings
 
 _ENCODE_ERRORS: Final = (
@@ -57,6 +58,7 @@ def create_app(
     observer: RequestObserver,
     *,
     max_sequences: int,
+    budget: TransitBudget,
     authenticator: Authenticator = ALLOW_ALL,
 ) -> FastAPI:
     """Builds the application.
@@ -67,6 +69,7 @@ def create_app(
         metrics: What `/metrics` shows; None: it is shown elsewhere.
         observer: Counts and logs the requests to `/v1`.
         max_sequences: Most sequences of one request that any model takes.
+        budget: Bytes in transit.
         authenticator: Who may ask `/v1` anything.
     """
     app = bare_app(
@@ -75,7 +78,10 @@ def create_app(
         cors_origins=settings.cors_origins,
     )
     _add_encode(
-        app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, authenticator=authenticator)
+        app,
+        EncodeEndpoint(
+            service, settings, observer, max_sequences=max_sequences, budget=budget, authenticator=authenticator
+        ),
     )
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))

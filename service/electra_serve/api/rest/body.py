@@ -66,6 +66,17 @@ async def read_body(
         raise SlowBody(f"the whole body must arrive within {settings.body_timeout_s:g} s") from error
 
 
+def declared_length(headers: Mapping[str, str], max_body_bytes: int) -> int:
+    """Returns the bytes that a body may take: those of Content-Length, or the most without one.
+
+    Example:
+        >>> declared_length({"content-length": "10"}, 100), declared_length({}, 100)
+        (10, 100)
+    """
+    length = headers.get("content-length", "")
+    return min(int(length), max_body_bytes) if _LENGTH_PATTERN.fullmatch(length) else max_body_bytes
+
+
 def reject_bulk(body: bytes, max_sequences: int) -> None:
     """Counts the lists and members of a body before it is parsed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, cast, get_args
 
@@ -13,6 +14,7 @@ from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
 
 _FIELDS: Final = frozenset(EncodeBody.model_fields)
@@ -22,6 +24,7 @@ _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
 BYTES_PER_VALUE: Final[dict[EncodingFormat, float]] = {"float": 12.0, "base64": 16 / 3}
 """What one float32 takes in an answer, about."""
+FLOAT32_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Sender:
     priority: Priority = Priority.NORMAL
     deadline: Deadline | None = None
     span: RequestSpan | None = None
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,16 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
         timeout_s=None if sender.deadline is None else sender.deadline.remaining_s(),
         span=sender.span,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
+        transit=_transit(sender.reservation, encoding_format),
     )
     return Decoded(request, encoding_format)
+
+
+def _transit(reservation: Reservation | None, encoding_format: EncodingFormat) -> Transit | None:
+    """Counts each number of the response twice: as float32 in the result, and as rendered."""
+    if reservation is None:
+        return None
+    return Transit(reservation, FLOAT32_BYTES + math.ceil(BYTES_PER_VALUE[encoding_format]))
 
 
 def _validate(payload: object) -> EncodeBody:

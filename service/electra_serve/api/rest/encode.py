@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve.api.request_options import PRIORITY_KEY, parse_priority
-from electra_serve.api.rest.body import parse_json, read_body, reject_bulk
+from electra_serve.api.rest.body import declared_length, parse_json, read_body, reject_bulk
 from electra_serve.api.rest.decode import Decoded, Sender, decode
 from electra_serve.api.rest.disconnect import unless_disconnected
 from electra_serve.api.rest.headers import caller_of, deadline_of, headers_of
@@ -21,11 +22,13 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.serving.service import EncodeRequest
+from electra_serve.serving.transit_budget import Reservation, TransitBudget
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TokenInput
 
 LARGE_BODY_BYTES: Final = 65_536
-"""Larger bodies are decoded on a worker thread: that takes a millisecond and more."""
+"""Larger bodies are decoded on a thread: that takes a millisecond and more. There is one, since decoding holds the
+interpreter's lock: several would only keep it from the event loop."""
 
 
 class EncodeEndpoint:
@@ -36,6 +39,7 @@ class EncodeEndpoint:
         settings: The limits on bodies.
         observer: Counts and logs each request.
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
+        budget: Bytes in transit.
         authenticator: Who may ask.
     """
 
@@ -46,13 +50,16 @@ class EncodeEndpoint:
         observer: RequestObserver,
         *,
         max_sequences: int,
+        budget: TransitBudget,
         authenticator: Authenticator = ALLOW_ALL,
     ) -> None:
         self._service = service
         self._settings = settings
         self._observer = observer
         self._max_sequences = max_sequences
+        self._budget = budget
         self._authenticator = authenticator
+        self._decoder = ThreadPoolExecutor(1, "decoder")
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -65,28 +72,48 @@ class EncodeEndpoint:
             name_span(request.scope, record.span)
             client = caller_of(request, self._authenticator)
             record.model = self._service.label(None)  # until the request names another
-            decoded = await self._decode(request, client, headers, record.span)
+            self._service.check_room(client)
+            reservation = self._reserve(client, headers)
+            decoded = await self._decode(request, client, headers, record.span, reservation)
             record.model = self._service.label(decoded.request.model)
             record.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
             record.tokens = result.tokens
             chunks = await render(result, decoded.encoding_format)
-            return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s)
+            return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
+
+    def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
+        """Reserves room for the body, until the request's task ends: by then its response is sent.
+
+        Raises:
+            Overloaded: There is none.
+        """
+        reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(lambda _: reservation.release())
+        return reservation
 
     async def _decode(
-        self, request: Request, client: str, headers: Mapping[str, str], span: RequestSpan | None
+        self,
+        request: Request,
+        client: str,
+        headers: Mapping[str, str],
+        span: RequestSpan | None,
+        reservation: Reservation,
     ) -> Decoded:
-        self._service.check_room(client)
         sender = Sender(
             client=client,
             priority=parse_priority(headers.get(PRIORITY_KEY)),
             deadline=deadline_of(request.scope),
             span=span,
+            reservation=reservation,
         )
         body = await read_body(headers, request.receive, self._settings, sender.deadline)
+        reservation.shrink(len(body))
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
-        return await asyncio.to_thread(self._parse, body, sender)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, self._parse, body, sender)
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
         reject_bulk(body, self._max_sequences)

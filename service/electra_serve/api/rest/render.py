@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -21,10 +22,13 @@ from starlette.types import Receive, Scope, Send
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import Float32Array, Output
 
 PIECE_FLOATS: Final = 65_536
 """Most numbers written under one hold of the interpreter's lock; answers with no more are written inline."""
+MIN_SEND_RATE: Final = 2**20
+"""Bytes per second that a client must accept of a response, after `send_timeout_s`."""
 CHUNK_BYTES: Final = 2**20
 """Pieces are joined until they are at least this large, so that the socket is not fed by crumbs."""
 
@@ -38,32 +42,39 @@ class JsonChunks(Response):
     """Response of JSON that is already encoded, in one or more chunks.
 
     The total length is known, so chunked framing is not needed. Each chunk is sent after the socket has accepted the
-    previous one, so a large response is in memory once.
+    previous one, and released with its part of the transit budget.
 
     Args:
         chunks: The body, split anywhere.
-        send_timeout_s: Seconds for the client to accept each chunk; then the connection is closed, which frees the
-            remaining chunks.
+        send_timeout_s: Seconds that the client may stall, plus one second for each megabyte; then the connection is
+            closed, which frees the remaining chunks.
+        reservation: Holds the bytes of the response.
     """
 
     media_type = JSON_MEDIA_TYPE
 
-    def __init__(self, chunks: Sequence[bytes], *, send_timeout_s: float) -> None:
-        super().__init__(headers={"content-length": str(sum(map(len, chunks)))})
-        self._chunks = chunks
-        self._send_timeout_s = send_timeout_s
+    def __init__(self, chunks: Sequence[bytes], *, send_timeout_s: float, reservation: Reservation) -> None:
+        self._length = sum(map(len, chunks))
+        super().__init__(headers={"content-length": str(self._length)})
+        self._chunks = deque(chunks)
+        self._timeout_s = send_timeout_s + self._length / MIN_SEND_RATE
+        self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         """Sends the response.
 
         Raises:
-            TimeoutError: The client does not accept a chunk in time; the server then closes the connection.
+            TimeoutError: The client does not accept the response in time; the server then closes the connection.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        last = len(self._chunks) - 1
-        for index, chunk in enumerate(self._chunks):
-            async with asyncio.timeout(self._send_timeout_s):
-                await send({"type": "http.response.body", "body": chunk, "more_body": index < last})
+        self._reservation.shrink(self._length)  # the result is rendered and released
+        unsent = self._length
+        async with asyncio.timeout(self._timeout_s):
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
+                unsent -= len(chunk)
+                self._reservation.shrink(unsent)
 
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat) -> list[bytes]:

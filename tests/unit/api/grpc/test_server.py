@@ -81,7 +81,7 @@ async def test_a_request_message_is_bounded_from_both_sides(running: Running) ->
 
 
 async def test_a_stock_client_takes_4_mb_until_told_otherwise() -> None:
-    server = GrpcServer(FakeService(), GrpcSettings(port=0), observer(), max_sequences=1)
+    server = GrpcServer(FakeService(), GrpcSettings(port=0), observer(), max_sequences=1, budget=transit_budget())
     port = await server.start()
     large = request([1] * 300_000, outputs=[pb.OUTPUT_SEQUENCE])  # 4 wide: 4.8 MB
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -231,7 +231,7 @@ class FakeContext:
 
 def call(write: Callable[[bytes], Awaitable[None]]) -> Call:
     """A call whose writes the test controls."""
-    return Call(cast("Context", FakeContext(write)), {}, "a")
+    return Call(cast("Context", FakeContext(write)), {}, "a", None)
 
 
 class OneAtATime:

@@ -16,6 +16,7 @@ from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
+from tests.fakes import transit_budget
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
 SETTINGS = RestSettings(max_body_bytes=4096)
@@ -33,7 +34,13 @@ class Rest:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
         observer = RequestObserver("rest", self.metrics, log)
         return create_app(
-            self.service, settings, self.metrics, observer, max_sequences=256, authenticator=authenticator
+            self.service,
+            settings,
+            self.metrics,
+            observer,
+            max_sequences=256,
+            budget=transit_budget(),
+            authenticator=authenticator,
         )
 
     def counted(self, *, model: str, code: str) -> float:

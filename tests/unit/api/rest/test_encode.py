@@ -199,7 +199,7 @@ async def test_errors_of_the_service(
     client: httpx.AsyncClient, rest: Rest, error: errors.ServiceError, status: int
 ) -> None:
     rest.service.error = error
-    response = await client.post("/v1/encode", json=IDS)
+    response = await asyncio.create_task(client.post("/v1/encode", json=IDS))
     assert (response.status_code, response.json()["code"]) == (status, error.code)
     assert ("retry-after" in response.headers) is (status in {429, 503})
     assert rest.counted(model="electra_demo", code=error.code) == 1
@@ -208,7 +208,7 @@ async def test_errors_of_the_service(
 
 async def test_a_surprise_is_told_to_the_log_only(client: httpx.AsyncClient, rest: Rest) -> None:
     rest.service.error = RuntimeError(SECRET)
-    response = await client.post("/v1/encode", json=IDS, headers={"x-request-id": "order-7"})
+    response = await asyncio.create_task(client.post("/v1/encode", json=IDS, headers={"x-request-id": "order-7"}))
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert response.json()["detail"] == "the log has the rest under request id order-7"
     assert SECRET not in response.text

@@ -9,6 +9,7 @@ from electra_serve.api.rest.app import create_app, create_metrics_app
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
+from tests.fakes import transit_budget
 from tests.unit.api.rest.conftest import connect
 from tests.unit.api.rest.fake_service import FakeEncodeService
 
@@ -30,7 +31,7 @@ async def test_metrics_and_probes_have_a_port_of_their_own() -> None:
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 404), ("/livez", 200), ("/readyz", 200)])
 async def test_rest_then_has_the_probes_alone(path: str, status: int) -> None:
     observer = RequestObserver("rest", Metrics("0"), structlog.get_logger())
-    app = create_app(FakeEncodeService(), RestSettings(), None, observer, max_sequences=8)
+    app = create_app(FakeEncodeService(), RestSettings(), None, observer, max_sequences=8, budget=transit_budget())
     async with connect(app) as client:
         assert (await client.get(path)).status_code == status
         assert path in (await client.get("/openapi.json")).json()["paths"] or status == 404

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from starlette.types import Message
 
 from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, JsonChunks, json_response, pieces, render
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
+from tests.fakes import transit_budget
 from tests.unit.api.rest.asgi import Wire, http_scope
 from tests.unit.api.rest.fake_service import READY_MODEL
 
@@ -141,7 +143,10 @@ async def test_the_event_loop_runs_while_a_large_answer_is_written() -> None:
 @pytest.mark.parametrize("chunks", [[b"{}"], [b'{"a"', b":", b"1}"]])
 async def test_chunks_follow_one_another_under_one_length(chunks: list[bytes]) -> None:
     wire = Wire()
-    await wire.run(JsonChunks(chunks, send_timeout_s=5), http_scope())
+    budget = transit_budget()
+    reservation = budget.reserve("a", 1000)
+    await wire.run(JsonChunks(chunks, send_timeout_s=5, reservation=reservation), http_scope())
+    assert budget.used_bytes == 0
     assert wire.status == 200
     assert wire.headers == {"content-length": str(len(b"".join(chunks))), "content-type": "application/json"}
     assert [message["body"] for message in wire.sent[1:]] == chunks
@@ -150,3 +155,31 @@ async def test_chunks_follow_one_another_under_one_length(chunks: list[bytes]) -
 
 def test_dataclasses_and_enums_are_json() -> None:
     assert b'"state":"ready"' in json_response(READY_MODEL).body
+
+
+async def test_chunks_are_released_as_they_are_sent() -> None:
+    budget = transit_budget()
+    held: list[int] = []
+
+    async def send(message: Message) -> None:
+        held.append(budget.used_bytes)
+
+    chunks = [b"1" * 10, b"2" * 20, b"3" * 30]
+    response = JsonChunks(chunks, send_timeout_s=5, reservation=budget.reserve("a", 1000))
+    await response(http_scope(), never_received, send)
+    assert held == [1000, 60, 50, 30]
+    assert budget.used_bytes == 0
+
+
+async def test_a_client_that_does_not_read_has_its_time() -> None:
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    response = JsonChunks([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
+    with pytest.raises(TimeoutError):
+        await response(http_scope(), never_received, send)
+
+
+async def never_received() -> Message:
+    raise AssertionError("a response reads nothing")
