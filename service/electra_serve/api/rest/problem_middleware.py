@@ -1,8 +1,8 @@
 """Responds with a problem to what no route and no handler responds to.
 
-A request on a connection over the limit, or without one host, goes no further. An exception that no handler took becomes
-a generic problem, and travels on to the server, which logs it. It is inside the middleware that adds headers, so that
-problems have them.
+A request on a connection over the limit, or without one host, goes no further. An exception that no handler took
+becomes a generic problem, and travels on to the server, which logs it. It is inside the middleware that adds headers,
+so that problems have them.
 """
 
 from __future__ import annotations
