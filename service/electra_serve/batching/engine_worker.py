@@ -145,6 +145,10 @@ class EngineWorker:
         left_s = max(self._expected_s[0] - (self._clock.now() - self._began), 0.0)
         return left_s + sum(self._expected_s) - self._expected_s[0]
 
+    def discount(self, seconds: float) -> None:
+        """Does not count `seconds` of the running batch: the event loop stalled, and the engine perhaps with it."""
+        self._began = min(self._began + seconds, self._clock.now())
+
     def notify(self, when_free: Callable[[], None]) -> None:
         """Has `when_free` called on the event loop whenever `free` becomes true."""
         self._when_free = when_free

@@ -59,6 +59,12 @@ class Metrics:
             "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
         build.labels(version).set(1)
+        self.event_loop_lag = Histogram(
+            "electra_event_loop_lag_seconds",
+            "By how much a timer of the event loop ran late, ten times a second.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
         self._create_request_series("")
 
     def _define_requests(self) -> None:

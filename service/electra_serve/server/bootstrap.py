@@ -34,6 +34,7 @@ from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
 from electra_serve.serving.manager import ModelManager
@@ -89,6 +90,7 @@ def build_process(
         manager=manager,
         settings=settings.lifecycle,
         log=log,
+        event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
         on_ready=on_ready,
         tracer=tracer,
     )

@@ -26,6 +26,7 @@ from electra_serve.batching.flight_recorder import for_log
 from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
@@ -66,6 +67,7 @@ class ServiceProcess:
         manager: What is done to them at run time.
         settings: How long to drain.
         log: Where each step is told.
+        event_loop_lag: Measures the lag of the event loop for as long as the process runs.
         on_ready: Called once, when requests can come.
         tracer: What has spans yet to send at the end, where requests are traced.
     """
@@ -80,6 +82,7 @@ class ServiceProcess:
         manager: ModelManager,
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
+        event_loop_lag: EventLoopLag,
         on_ready: OnReady,
         tracer: Tracer | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class ServiceProcess:
         self._manager = manager
         self._settings = settings
         self._log = log
+        self._event_loop_lag = event_loop_lag
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -109,6 +113,7 @@ class ServiceProcess:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGUSR1, self._log_batches)
+        self._event_loop_lag.start()
         rest_port = self._rest.listen()
         for side in self._auxiliary_servers:
             port = side.listen()
@@ -122,6 +127,7 @@ class ServiceProcess:
         finally:
             answered = await self._drain()
             closed = await self._close_unless_forced()
+            self._event_loop_lag.stop()
         if not self._stop.is_set():
             return EXIT_FAULT
         return EXIT_OK if answered and closed else EXIT_FORCED

@@ -211,14 +211,35 @@ async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig
         await packed
 
 
-async def test_a_process_that_was_stopped_is_not_one_that_hangs(rig: Rig) -> None:
+async def test_a_stalled_event_loop_is_not_a_stalled_engine(rig: Rig) -> None:
+    """The whole process was suspended, or one call kept the loop."""
     first = await hold(rig)
     rig.clock.advance(10 * (LATE_S + HANG_S))
-    assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
+    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+    pass_time(rig, STALL_SLACK_S - 2 * CHECK_S)
+    assert rig.batcher.alive, "the engine has all of its time again"
     rig.engine.gate.set()
     await first
-    rig.clock.advance(CHECK_S)
-    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+
+
+async def test_many_short_stalls_of_the_event_loop_are_no_stalled_engine(rig: Rig) -> None:
+    first = await hold(rig)
+    for _ in range(int(STALL_SLACK_S / CHECK_S)):
+        rig.clock.advance(CHECK_S + 10)
+    assert rig.batcher.alive
+    rig.engine.gate.set()
+    await first
+
+
+async def test_an_engine_that_hangs_is_noticed_after_a_stall_of_the_event_loop(rig: Rig) -> None:
+    first = await hold(rig)
+    rig.clock.advance(10 * (LATE_S + HANG_S))
+    pass_time(rig, LATE_S)
+    assert not rig.batcher.alive
+    pass_time(rig, HANG_S)
+    assert rig.batcher.failure == "an engine hangs"
+    with pytest.raises(EngineFailure):
+        await first
 
 
 async def test_closing_does_not_wait_for_an_engine_that_does_not_close() -> None:

@@ -14,10 +14,12 @@ from structlog.testing import capture_logs
 
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpListener
+from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.server.bootstrap import build_loading, build_manager
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import EXIT_FAULT, ServiceProcess
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
@@ -104,6 +106,7 @@ class Stage:
             manager=build_manager(settings, self.registry, loading, log),
             settings=settings.lifecycle,
             log=log,
+            event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
             on_ready=lambda *_: self.announced.set(),
         )
 
