@@ -12,7 +12,7 @@ process has to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -99,6 +99,7 @@ class Batcher:
             max_window_sequences=max_window_sequences,
             on_fault=self._fail_dispatching,
         )
+        self._notify_alive: Callable[[], None] = lambda: None
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
 
@@ -130,6 +131,10 @@ class Batcher:
     def records(self) -> tuple[BatchRecord, ...]:
         """What became of the last batches, oldest first."""
         return self._recorder.records()
+
+    def notify(self, when_alive_changes: Callable[[], None]) -> None:
+        """Has `when_alive_changes` called on the event loop after each change of `alive` or `failure`."""
+        self._notify_alive = when_alive_changes
 
     def start(self) -> None:
         """Begins to feed the engines."""
@@ -261,6 +266,7 @@ class Batcher:
             self._log.error("engine stalled", batches=for_log(self.records()))
         else:
             self._log.warning("engine recovered")
+        self._notify_alive()
 
     def _fail_engine(self, reason: str) -> None:
         self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
@@ -286,6 +292,7 @@ class Batcher:
             self._in_flight.fail(rows, blame if runs else error)
         self._fail_waiting(error)
         self._log.critical("model failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
+        self._notify_alive()
 
     def _fail_waiting(self, error: ServiceError) -> None:
         waiting = self._queue.window(self._queue.sequences)

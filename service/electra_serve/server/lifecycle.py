@@ -47,7 +47,6 @@ ENGINE_GRACE_S: Final = 5.0
 FAULT_GRACE_S: Final = 2.0
 """How long a process with a fault still answers: for probes to see that it is not ready, and for what other models
 have accepted."""
-TEND_S: Final = 0.25
 SPANS_GRACE_S: Final = 2.0
 """How long the last spans have to be taken by whoever collects them."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -98,6 +97,8 @@ class ServiceProcess:
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
+        self._models_changed = asyncio.Event()
+        registry.notify(self._models_changed.set)
         self._stopped_at = 0.0
 
     async def run(self) -> int:
@@ -166,7 +167,8 @@ class ServiceProcess:
         """Has gRPC's health follow readiness; returns when a model has failed for good."""
         while not (failure := self._registry.failure):
             self._grpc.set_serving(serving=self._registry.ready)
-            await asyncio.sleep(TEND_S)
+            await self._models_changed.wait()
+            self._models_changed.clear()
         self._log.critical("ending, because a model has failed", failure=failure)
 
     async def _drain(self) -> bool:

@@ -63,6 +63,7 @@ class FakeGrpc(GrpcServer):
         self.stopping = asyncio.Event()
         self.graces_s: list[float] = []
         self.set_serving_raises = False
+        self.serving: list[bool] = []
 
     async def start(self) -> int:
         return 2
@@ -70,6 +71,7 @@ class FakeGrpc(GrpcServer):
     def set_serving(self, serving: bool) -> None:
         if serving and self.set_serving_raises:
             raise RuntimeError("health broke")
+        self.serving.append(serving)
 
     async def stop(self, grace_s: float) -> None:
         self.graces_s.append(grace_s)
@@ -179,3 +181,23 @@ async def test_a_start_that_fails_leaves_no_task_behind() -> None:
             await stage.process.run()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_health_follows_readiness_in_the_next_turn_of_the_event_loop() -> None:
+    stage = Stage()
+    async with asyncio.timeout(SOON_S):
+        running = asyncio.create_task(stage.process.run())
+        await stage.announced.wait()
+        batcher = stage.registry.ready_model(None).batcher
+        for stalled in (True, False):
+            batcher._set_stalled(stalled)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert stage.grpc.serving[-1] is not stalled
+        before = len(stage.grpc.serving)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(stage.grpc.serving) == before, "nothing is polled"
+        stage.rest.ended.set_result(None)
+        assert await running == EXIT_FAULT
+    assert stage.grpc.serving[-1] is False
