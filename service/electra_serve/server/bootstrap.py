@@ -54,6 +54,7 @@ def build_process(
     on_ready: OnReady,
     load: ModelLoader | None = None,
     make_planner: PlannerFactory | None = None,
+    dropped_log_lines: Callable[[], int] = lambda: 0,
 ) -> ServiceProcess:
     """Builds the whole service; nothing listens or loads until it runs.
 
@@ -65,8 +66,9 @@ def build_process(
         on_ready: Called once, when requests can come.
         load: How a model is loaded; default: from the settings' sources of presets.
         make_planner: What cuts a model's batches; default: `build_planner`.
+        dropped_log_lines: Reads how many lines of the log were dropped so far.
     """
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, dropped_log_lines)
     tracer = build_tracer(settings.tracing)
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
