@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -31,6 +32,9 @@ from electra_serve.errors import EngineFailure, InternalError, ModelNotReady, Se
 from electra_serve.observability.metrics import BatchMetrics
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
+
+ENGINE_CLOSE_S: Final = 10.0
+"""Time for an engine to close while the process goes on: it frees memory, which takes less than a second."""
 
 
 class Batcher:
@@ -210,11 +214,14 @@ class Batcher:
     async def close(self, within_s: float | None = None) -> bool:
         """Stops feeding, fails what still waits, and closes the engines when they are done.
 
+        An engine that does not close in time is left to its daemon thread, which keeps its memory.
+
         Args:
-            within_s: Seconds that they have; then they are left to themselves. None: as long as it takes.
+            within_s: Seconds for the batches that run, and again for closing. None: the watchdog limits the first,
+                and `ENGINE_CLOSE_S` the second.
 
         Returns:
-            Whether they were closed.
+            True if every engine was closed.
         """
         self.reject()
         self._dispatcher.stop()
@@ -224,15 +231,23 @@ class Batcher:
         except TimeoutError:
             self._fail_engine("an engine has not ended in time")
         self._watchdog.stop()
-        if not self.failure:
-            try:
-                await asyncio.wait_for(asyncio.gather(*(worker.close() for worker in self._workers)), within_s)
-            except TimeoutError:
-                self._fail_engine("an engine could not be closed in time")
-        if self.failure:
+        closed = not self.failure and await self._close_engines(ENGINE_CLOSE_S if within_s is None else within_s)
+        if not closed:
             for worker in self._workers:
                 worker.leave()
-        return not self.failure
+        return closed
+
+    async def _close_engines(self, within_s: float) -> bool:
+        try:
+            async with asyncio.timeout(within_s):
+                outcomes = await asyncio.gather(*(worker.close() for worker in self._workers), return_exceptions=True)
+        except TimeoutError:
+            self._log.error("engine not closed", reason=f"still closing after {within_s:g} s")
+            return False
+        reasons = [f"{error!r:.500}" for error in outcomes if error is not None]
+        for reason in reasons:
+            self._log.error("engine not closed", reason=reason)
+        return not reasons
 
     def _check_open(self) -> None:
         if self.failure:

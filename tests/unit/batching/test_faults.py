@@ -8,11 +8,14 @@ import threading
 import time
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from electra_serve.batching.engine_worker import STALL_FACTOR, STALL_SLACK_S
 from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord
 from electra_serve.batching.watchdog import CHECK_S
 from electra_serve.errors import EngineFailure, ModelNotReady
+from electra_serve.runtime.daemon_thread import abandoned
 from electra_serve.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
 from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
@@ -250,6 +253,31 @@ async def test_closing_does_not_wait_for_an_engine_that_does_not_close() -> None
     rig.engine.close = lambda: held.wait(10)  # type: ignore[method-assign,assignment]
     assert not await rig.batcher.close(within_s=0.05)
     held.set()
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises"])
+async def test_closing_is_limited_without_a_limit_of_the_caller(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("electra_serve.batching.batcher.ENGINE_CLOSE_S", 0.05)
+    rig = make_rig()
+    rig.batcher.start()
+    held = threading.Event()
+
+    def close_engine() -> None:
+        if fault == "raises":
+            raise OSError("device lost")
+        held.wait(10)
+
+    rig.engine.close = close_engine  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        rig.batcher._log = structlog.get_logger()
+        assert not await rig.batcher.close()
+    [line] = [entry for entry in logs if entry["event"] == "engine not closed"]
+    assert {"hangs": "still closing after 0.05 s", "raises": "OSError('device lost')"}[fault] == line["reason"]
+    assert rig.batcher.failure == "", "a model that goes away does not end the process"
+    assert abandoned() == (fault == "hangs")
+    held.set()
+    while abandoned():
+        await turns()
 
 
 def short_of_memory(batch: Batch, *, most_rows: int) -> None:
