@@ -72,7 +72,8 @@ def build_process(
     tracer = build_tracer(settings.tracing)
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
-    manager = build_manager(settings, registry, loading, log)
+    trimmer = memory.MemoryTrimmer()
+    manager = build_manager(settings, registry, loading, log, trimmer)
     service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
@@ -93,6 +94,7 @@ def build_process(
         settings=settings.lifecycle,
         log=log,
         event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
+        trimmer=trimmer,
         on_ready=on_ready,
         tracer=tracer,
     )
@@ -177,14 +179,18 @@ def build_loading(
 
 
 def build_manager(
-    settings: Settings, registry: ModelRegistry, loading: Loading, log: structlog.typing.FilteringBoundLogger
+    settings: Settings,
+    registry: ModelRegistry,
+    loading: Loading,
+    log: structlog.typing.FilteringBoundLogger,
+    trimmer: memory.MemoryTrimmer,
 ) -> ModelManager:
     """What can be done to the models at run time."""
     return ModelManager(
         registry,
         loading=loading,
         max_sequences=settings.max_sequences,
-        collect_and_trim=memory.collect_and_trim,
+        collect_and_trim=trimmer.collect_and_trim,
         log=log,
     )
 

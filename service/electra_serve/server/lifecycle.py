@@ -67,6 +67,7 @@ class ServiceProcess:
         settings: How long to drain.
         log: Where each step is told.
         event_loop_lag: Measures the lag of the event loop for as long as the process runs.
+        trimmer: Gives memory back while the process serves.
         on_ready: Called once, when requests can come.
         tracer: What has spans yet to send at the end, where requests are traced.
     """
@@ -82,6 +83,7 @@ class ServiceProcess:
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
         event_loop_lag: EventLoopLag,
+        trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
         tracer: Tracer | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class ServiceProcess:
         self._settings = settings
         self._log = log
         self._event_loop_lag = event_loop_lag
+        self._trimmer = trimmer
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -144,15 +147,23 @@ class ServiceProcess:
             if not any(task.done() for task in ending):
                 await loading
                 self._log_ready(rest_port, grpc_port)
-                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                await self._serve_until_one_of(ending)
             self._log_faults({"REST": rest, "watch over models": tending})
         finally:
             for task in (stopped, tending, loading):
                 task.cancel()
             await asyncio.gather(stopped, tending, loading, return_exceptions=True)
 
+    async def _serve_until_one_of(self, ending: Sequence[asyncio.Task[object]]) -> None:
+        trimming = asyncio.create_task(self._trimmer.run())
+        try:
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            trimming.cancel()
+
     def _log_ready(self, rest_port: int, grpc_port: int) -> None:
         memory.freeze_startup_objects()
+        self._trimmer.settle()
         self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())

@@ -18,6 +18,7 @@ from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics
+from electra_serve.runtime.memory import MemoryTrimmer
 from electra_serve.server.bootstrap import build_loading, build_manager
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import EXIT_FAULT, ServiceProcess
@@ -100,12 +101,14 @@ class Stage:
         log, metrics = structlog.get_logger(), Metrics("test")
         loading = build_loading(settings, metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
+        trimmer = MemoryTrimmer()
         self.process = ServiceProcess(
             rest=self.rest,
             grpc=self.grpc,
             auxiliary_servers=(),
             registry=self.registry,
-            manager=build_manager(settings, self.registry, loading, log),
+            manager=build_manager(settings, self.registry, loading, log, trimmer),
+            trimmer=trimmer,
             settings=settings.lifecycle,
             log=log,
             event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
