@@ -17,6 +17,7 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.logs import configure_logs
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.tokenizers.loader import NO_FILES
 from electra_serve.runtime.background_writer import BackgroundWriter
 from electra_serve.server.bootstrap import build_process
 from electra_serve.serving.model_info import ModelInfo
@@ -65,7 +66,7 @@ def null_loader(hidden_dim: int, seconds_per_batch: float) -> Callable[[ModelSet
         engine = NullEngine(hidden_dim, grid, seconds_per_batch=seconds_per_batch)
         expected_s = seconds_per_batch or 1e-5
         timings = [(BatchShape(rows, 32), expected_s) for rows in (1, batching.max_batch_sequences)]
-        return LoadedModel(_preset(hidden_dim), None, (engine,), timings)
+        return LoadedModel(_preset(hidden_dim), NO_FILES, (engine,), timings)
 
     return load
 

@@ -11,7 +11,7 @@ from electra_serve.engine.base import EngineSignature, ShapeGrid
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
-from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Tokenizer
 from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
 FAKE_HIDDEN_DIM = 4
@@ -130,7 +130,7 @@ FAKE_CONFIG = BackboneConfig(
 )  # fmt: skip
 
 
-def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | None = None) -> LoadedModel:
+def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | NoTokenizer = NO_FILES) -> LoadedModel:
     """A model that is loaded, on these engines or one of its own."""
     preset = PresetFolder(
         id="fake",
@@ -141,6 +141,6 @@ def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | None = None) -> Lo
         sha256="0" * 64,
         weights="random",
         weight_files=(),
-        has_tokenizer=tokenizer is not None,
+        has_tokenizer=not isinstance(tokenizer, NoTokenizer),
     )
     return LoadedModel(preset, tokenizer, engines or (FakeEngine(max_length=16),), [(BatchShape(1, 8), 1e-3)])

@@ -59,7 +59,7 @@ def _fields(section: type[BaseModel], path: str, *, prefixed: bool = True) -> It
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if field.default is None or field.default == "":
+    if field.default in (None, "", ()):
         return ""
     if isinstance(field.default, tuple):
         return "`" + ", ".join(model.preset for model in field.default) + "`"

@@ -44,6 +44,23 @@ TOKEN_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.MEAN})
 """Outputs that need the last layer at every position, not at [CLS] alone."""
 
 
+class Truncation(StrEnum):
+    """Rules for a sequence that is longer than the model takes."""
+
+    NONE = "none"
+    """Reject it."""
+    RIGHT = "right"
+    """Cut the end; of a pair, the end of the longer text first."""
+    LEFT = "left"
+    """Cut the beginning; of a pair, the beginning of the longer text first."""
+    LONGEST_FIRST = "longest_first"
+    """Cut the longer text of a pair first, at the side that the tokenizer's files name, by default the end."""
+    ONLY_FIRST = "only_first"
+    """Cut the first text of a pair alone, at that side."""
+    ONLY_SECOND = "only_second"
+    """Cut the second text of a pair alone, at that side."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenInput:
     """Sequences of ids as they came: integer arrays of any width, ranges and lengths not yet checked.

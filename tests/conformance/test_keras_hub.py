@@ -11,7 +11,8 @@ import pytest
 from electra_serve.model import ElectraBackbone
 from electra_serve.model.conversion import convert
 from electra_serve.presets.sources import resolve_preset
-from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
+from electra_serve.tensors import Truncation
 from tests.data.reader import OUTPUTS, PRESETS, TRANSFORMERS, read_case, read_hidden
 
 pytestmark = pytest.mark.conformance
@@ -33,11 +34,11 @@ def test_kerashub_loads_what_is_saved_here(preset: str, tmp_path: Path) -> None:
 def test_kerashub_loads_the_demo_and_its_tokenizer() -> None:
     folder = resolve_preset("electra_demo")
     ours, tokenizer = ElectraBackbone.from_preset("electra_demo"), load_tokenizer(folder)
-    assert tokenizer is not None
+    assert not isinstance(tokenizer, NoTokenizer)
     theirs = keras_hub.models.ElectraBackbone.from_preset(str(folder.path))
     their_tokenizer = keras_hub.models.ElectraTokenizer.from_preset(str(folder.path))
     text = "The White Rabbit put on his spectacles: naïve?"
-    token_ids = tokenizer.encode([text], max_length=64, truncate=True).token_ids[0]
+    token_ids = tokenizer.encode([text], max_length=64, truncation=Truncation.LONGEST_FIRST).token_ids[0]
     assert token_ids[1:-1].tolist() == np.asarray(their_tokenizer(text)).tolist()
     inputs = {
         "token_ids": token_ids[None],
@@ -65,9 +66,11 @@ def test_kerashub_loads_a_converted_tokenizer(split_on_cjk: bool, tmp_path: Path
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenize_chinese_chars": split_on_cjk}))
     preset = convert(checkpoint, tmp_path / "preset", "keras")
     ours, theirs = load_tokenizer(preset), keras_hub.models.ElectraTokenizer.from_preset(str(preset.path))
-    assert ours is not None
+    assert not isinstance(ours, NoTokenizer)
     text = "The White Rabbit: naïve 日本? [MASK]"
-    assert ours.encode([text], max_length=64, truncate=True).token_ids[0][1:-1].tolist() == list(theirs(text))
+    assert ours.encode([text], max_length=64, truncation=Truncation.LONGEST_FIRST).token_ids[0][1:-1].tolist() == list(
+        theirs(text)
+    )
 
 
 def test_kerashub_refuses_what_it_cannot_express(tmp_path: Path) -> None:

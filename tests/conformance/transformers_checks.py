@@ -24,9 +24,9 @@ from electra_serve.model.loading import load_backbone
 from electra_serve.model.outputs import compute_outputs
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
-from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair
-from electra_serve.tensors import DEFAULT_OUTPUTS, Output
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Truncation
 from tests.conformance.transformers_text import noise, oddities, sentences
 from tests.data.make_transformers_golden import STYLES, save_checkpoint
 
@@ -99,8 +99,8 @@ def tokenizer_ids(texts: Sequence[str], settings: Mapping[str, Any], folder: Pat
     theirs = transformers.ElectraTokenizerFast.from_pretrained(folder / "demo", **settings)
     theirs.save_pretrained(folder / "demo")
     tokenizer = load_tokenizer(resolve_preset(str(folder / "demo"), load_weights=False))
-    assert tokenizer is not None
-    found = tokenizer.encode(texts, max_length=512, truncate=True).token_ids
+    assert not isinstance(tokenizer, NoTokenizer)
+    found = tokenizer.encode(texts, max_length=512, truncation=Truncation.LONGEST_FIRST).token_ids
     expected = theirs(list(texts), truncation=True, max_length=512)["input_ids"]
     wrong = sum(ours.tolist() != ids for ours, ids in zip(found, expected, strict=True))
     return Finding(f"{len(texts)} texts", wrong, 0)
@@ -154,9 +154,9 @@ def _theirs(model: Any) -> tuple[Array, dict[str, Array]]:
 
 def _batch() -> dict[str, Array]:
     tokenizer = load_tokenizer(resolve_preset("electra_demo"))
-    assert tokenizer is not None
+    assert not isinstance(tokenizer, NoTokenizer)
     texts: list[TextOrPair] = [*sentences()[100 : 100 + ROWS], ("Was she late?", "She was very late indeed.")]
-    found = tokenizer.encode(texts, max_length=512, truncate=True)
+    found = tokenizer.encode(texts, max_length=512, truncation=Truncation.LONGEST_FIRST)
     shape = len(texts), max(map(len, found.token_ids))
     names = ("input_ids", "token_type_ids", "attention_mask")
     inputs = {name: np.zeros(shape, np.int64) for name in names}

@@ -15,7 +15,7 @@ import orjson
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_floats
-from electra_serve.tensors import Output
+from electra_serve.tensors import Output, Truncation
 from tests.contract.query import Query, Wire
 from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, MAX_TEXT_CHARACTERS, TINY, VOCAB_SIZE
 
@@ -84,6 +84,19 @@ ANYWHERE: Final = (
         INVALID,
         "text[1]",
     ),
+    Case("ids without a second text", Query(token_ids=[[1]], truncation=Truncation.ONLY_SECOND), INVALID, "truncation"),
+    Case(
+        "a text without a second",
+        Query(text=["a", "a " * 600], model=DEMO_ID, truncation=Truncation.ONLY_SECOND),
+        INVALID,
+        "text[1]",
+    ),
+    Case(
+        "a truncation that forbids what truncate allows",
+        Query(token_ids=[[1]], truncate=True, truncation=Truncation.NONE),
+        MALFORMED,
+        "truncation",
+    ),
     Case("text to a model without tokenizer", Query(text=[MARK]), INVALID, "text"),
     Case(
         "text to a model without tokenizer, truncated",
@@ -128,6 +141,8 @@ OVER_REST: Final = (
     Case("an output that is no string", _json(token_ids=[[1]], outputs=[{}]), MALFORMED, "outputs"),
     Case("an unknown format", _json(token_ids=[[1]], encoding_format=MARK), INVALID, "encoding_format"),
     Case("truncate in quotes", _json(token_ids=[[1]], truncate="true"), MALFORMED, "truncate"),
+    Case("an unknown truncation", _json(token_ids=[[1]], truncation=MARK), INVALID, "truncation"),
+    Case("a truncation that is a number", _json(token_ids=[[1]], truncation=7), MALFORMED, "truncation"),
     Case("a model that is a number", _json(token_ids=[[1]], model=7), MALFORMED, "model"),
     Case("an unknown field", _json(token_ids=[[1]], hunter2=MARK), MALFORMED),
     Case("a field in the wrong case", _json(token_ids=[[1]], Outputs=["cls_output"]), MALFORMED),
@@ -177,6 +192,12 @@ def _outputs(*values: int) -> Wire:
     return _message(request)
 
 
+def _truncation(value: int) -> Wire:
+    request = _tensor(pb.DATA_TYPE_INT32, [1], bytes(4))
+    request.truncation = value  # type: ignore[assignment]  # a value of no truncation is the point
+    return _message(request)
+
+
 def _floats(*values: float) -> Wire:
     tensor = from_floats(np.array(values, np.float32))
     return _message(pb.EncodeRequest(model=TINY, tokens=pb.TokenInput(token_ids=[tensor])))
@@ -208,6 +229,7 @@ OVER_GRPC: Final = (
         "too many rows in one tensor", _int32([MAX_SEQUENCES + 1, 1], 4 * (MAX_SEQUENCES + 1)), TOO_LARGE, "token_ids"
     ),
     Case("an unknown output", _outputs(99), INVALID, "outputs"),
+    Case("an unknown truncation", _truncation(99), INVALID, "truncation"),
     Case("an unspecified output", _outputs(pb.OUTPUT_UNSPECIFIED), INVALID, "outputs"),
     Case("an output a thousand times", _outputs(*[pb.OUTPUT_CLS] * 1000), INVALID, "outputs"),
     Case("an unknown field of the ids", _nested(TOKENS_FIELD, UNKNOWN_FIELD), MALFORMED, "tokens"),

@@ -12,7 +12,7 @@ import orjson
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
-from electra_serve.tensors import Output
+from electra_serve.tensors import Output, Truncation
 
 Rows = Sequence[Sequence[int]]
 
@@ -23,6 +23,10 @@ PB_OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
     }
+)
+PB_TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(
+    {None: pb.TRUNCATION_UNSPECIFIED}
+    | {truncation: pb.Truncation.Value(f"TRUNCATION_{truncation.name}") for truncation in Truncation}
 )
 
 
@@ -37,6 +41,7 @@ class Query:
     model: str | None = "tiny"
     outputs: Sequence[Output] | None = None
     truncate: bool = False
+    truncation: Truncation | None = None
 
     def of(self, model: str | None) -> Query:
         """The same of another model."""
@@ -66,6 +71,7 @@ def to_json(query: Query, encoding_format: str = "float") -> Wire:
         "text": query.text,
         "outputs": query.outputs,
         "truncate": query.truncate or None,
+        "truncation": query.truncation,
         "encoding_format": encoding_format,
     }
     return Wire(orjson.dumps({name: value for name, value in fields.items() if value is not None}))
@@ -82,6 +88,7 @@ def message(query: Query) -> pb.EncodeRequest:
         model=query.model or "",
         outputs=[PB_OUTPUTS[output] for output in query.outputs or ()],
         truncate=query.truncate,
+        truncation=PB_TRUNCATIONS[query.truncation],
     )
     if query.token_ids is not None:
         request.tokens.CopyFrom(

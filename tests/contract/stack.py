@@ -95,7 +95,7 @@ class Stack:
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
-        service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
+        service = InferenceService(registry, TextEncoder())
         return cls(settings, engines, registry, service, metrics, log, lines, authenticator)
 
     @property

@@ -11,6 +11,9 @@ from typing import Any
 import coverage
 import pytest
 
+from electra_serve.errors import EngineUnavailable
+from electra_serve.presets.sources import resolve_preset
+from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Output
 from tests.contract.engines import ALL, GRID, ON_JAX, build_for, random_batch
 
@@ -69,3 +72,13 @@ def test_fused_attention_is_tried_before_it_is_trusted(caplog: pytest.LogCapture
     assert not works_on(cpu, cudnn_attention, "bfloat16", (16, 2, 8))
     assert "fused attention is not to be had" in caplog.text
     assert choose_attention(cpu, "bfloat16", (2, 8), GRID) is None
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+def test_threads_are_not_ignored() -> None:
+    from electra_serve.engine.keras.jax.build import build_engines
+
+    preset = resolve_preset("electra_demo", load_weights=False)
+    settings = ModelSettings(preset="electra_demo", dtype="float32", threads=2, load_weights=False)
+    with pytest.raises(EngineUnavailable, match="threads must be 0 for the jax engine"):
+        build_engines(preset, settings, GRID)

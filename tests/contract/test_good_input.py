@@ -10,8 +10,8 @@ import pytest
 
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
-from electra_serve.presets.tokenizers.loader import load_tokenizer
-from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, Output
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
+from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, Output, Truncation
 from tests.contract.outcome import answered
 from tests.contract.query import Query, Rows
 from tests.contract.sides import ALL_SIDES, Side, connect
@@ -92,8 +92,8 @@ async def test_text_is_encoded_as_the_tokenizer_has_it(
     answer = answered(await side.send(side.render(Query(text=texts, model=DEMO_ID, outputs=ALL))))
 
     tokenizer = load_tokenizer(resolve_preset(DEMO_ID, load_weights=False))
-    assert tokenizer is not None
-    ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512, truncate=False).token_ids]
+    assert not isinstance(tokenizer, NoTokenizer)
+    ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512).token_ids]
     assert (answer.model, answer.tokens, answer.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
     assert_same(answer.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(Output)))
 
@@ -103,6 +103,32 @@ async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:
     answer = answered(await side.send(side.render(query)))
     assert answer.truncated == [True, False]
     assert [len(row) for row in answer.outputs[Output.SEQUENCE]] == [512, 3]
+
+
+@pytest.mark.parametrize(
+    ("truncation", "lengths"),
+    [(Truncation.LEFT, [8, 3]), (Truncation.ONLY_FIRST, [8, 3]), (Truncation.RIGHT, [8, 3])],
+)
+async def test_ids_are_cut_at_the_side_that_is_named(
+    side: Side, loaded: Stack, truncation: Truncation, lengths: list[int]
+) -> None:
+    query = Query(
+        token_ids=[list(range(1, 12)), [1, 2, 3]], truncation=truncation, outputs=[Output.CLS, Output.SEQUENCE]
+    )
+    answer = answered(await side.send(side.render(query)))
+    assert answer.truncated == [True, False]
+    assert [len(row) for row in answer.outputs[Output.SEQUENCE]] == lengths
+    assert answer.outputs[Output.CLS][0][0] == (4 if truncation is Truncation.LEFT else 1)
+
+
+@pytest.mark.parametrize("truncation", list(Truncation)[1:])
+async def test_pairs_are_cut_by_the_rule_that_is_named(side: Side, loaded: Stack, truncation: Truncation) -> None:
+    pair = ("a " * 290, "b " * 290)
+    query = Query(text=[pair], model=DEMO_ID, truncation=truncation, outputs=[Output.CLS])
+    assert answered(await side.send(side.render(query))).truncated == [True]
+    segments = loaded.engines[DEMO_ID].batches[0].segment_ids[0].tolist()
+    kept = {Truncation.ONLY_FIRST: 219, Truncation.ONLY_SECOND: 290}.get(truncation, 255)
+    assert (len(segments), segments.index(1)) == (512, kept + 2)
 
 
 async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -118,6 +119,7 @@ def start(
     ports: bool = True,
     module: str = "electra_serve",
     at: tuple[int, int] | None = None,
+    prefix: Sequence[str] = (),
     standard: Standard | None = None,
 ) -> Iterator[ServiceProcess]:
     """Starts it, and kills it at the end of the context if it still runs.
@@ -129,6 +131,7 @@ def start(
         ports: Whether to say by flags where to listen.
         module: What Python runs: the service, or something with the same command line.
         at: The ports for REST and gRPC; None takes free ones.
+        prefix: What runs the command.
         standard: Descriptors for its standard output and error; None writes files in `folder`.
     """
     rest_port, grpc_port = at or (free_port(), free_port())
@@ -136,7 +139,7 @@ def start(
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, "serve", *where, *flags],
+            [*prefix, sys.executable, "-m", module, "serve", *where, *flags],
             cwd=ROOT,
             env={**variables, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -148,6 +151,18 @@ def start(
     finally:
         popen.kill()
         popen.wait()
+
+
+def homeless() -> list[str]:
+    """Runs a command without HOME, as a user that this machine does not know where the tests are run by root.
+
+    The capability stands for an interpreter that everyone may read, as images have it.
+    """
+    unknown_uid = "54321"
+    user = ["setpriv", "--reuid", unknown_uid, "--regid", unknown_uid, "--clear-groups"]
+    readable = [f"--{kind}=+dac_read_search" for kind in ("inh-caps", "ambient-caps")]
+    as_user = [*user, *readable] if os.getuid() == 0 and shutil.which("setpriv") else []
+    return [*as_user, "env", "-i", f"PATH={os.defpath}", f"PYTHONPATH={ROOT / 'service'}"]
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, start
+from tests.integration.process import ServiceProcess, free_port, homeless, start
 from tests.integration.standard import health_of
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
@@ -52,13 +52,24 @@ MISTAKES: Final = {
     "two models of one name": Mistake("models", ("--models=electra_demo", "--models=electra_demo")),
     "a port out of range": Mistake("rest.port", ("--rest.port=99999",)),
     "a variable that is no setting": Mistake("ELECTRA_REST__PRT", environment={"ELECTRA_REST__PRT": "1"}),
-    "a variable of another type": Mistake("max_sequences", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}),
+    "a variable of another type": Mistake(
+        "ELECTRA_LIMITS__MAX_SEQUENCES", environment={"ELECTRA_LIMITS__MAX_SEQUENCES": "many"}
+    ),
     "settings that contradict each other": Mistake("max_queue_sequences", ("--batching.max_queue_sequences=1",)),
     "an admin API that is open by accident": Mistake("admin.keys_file", ("--admin.port=0",)),
     "admin keys that are not there": Mistake("/nowhere/keys", ("--admin.port=0", "--admin.keys_file=/nowhere/keys")),
     "a file that is not there": Mistake("nowhere.yaml", ("--config=nowhere.yaml",)),
     "a file that is no YAML": Mistake("settings", yaml="rest: [1"),
     "a file with a key that is no setting": Mistake("rest.prt", yaml="rest: {prt: 1}"),
+    "a file with a section that occurs twice": Mistake(
+        "line 3: 'security' must occur once", yaml="security: {api_keys_file: keys}\nlog: {}\nsecurity: {}"
+    ),
+    "a flag with a key that occurs twice": Mistake(
+        "as JSON: 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
+    ),
+    "models that are neither names nor JSON": Mistake(
+        "ELECTRA_MODELS must be a preset, several with commas", environment={"ELECTRA_MODELS": "a,,b"}
+    ),
     "a file that is no mapping": Mistake("settings", yaml="- 1"),
 }
 
@@ -88,6 +99,23 @@ def test_a_flag_that_is_no_setting_is_a_usage_error(tmp_path: Path) -> None:
         assert process.wait() == 2
         assert "--rest.prt=1" in process.complaints[-1]
         assert "Traceback" not in process.stderr
+
+
+def test_a_user_without_a_home_serves_what_needs_no_fetching(tmp_path: Path) -> None:
+    with start(tmp_path, "--log.format=json", prefix=homeless()) as process:
+        process.wait_ready()
+        assert httpx.post(f"{process.url}/v1/encode", json={"text": "hi"}).status_code == 200
+        process.terminate()
+        assert process.wait() == 0
+        assert process.complaints == []
+
+
+def test_a_user_without_a_home_is_told_what_fetching_needs(tmp_path: Path) -> None:
+    if "setpriv" not in homeless():
+        pytest.skip("needs root")
+    with start(tmp_path, "--models=hf://org/repo", prefix=homeless()) as process:
+        assert process.wait() == 1
+        assert_one_line(process, "hub.cache_dir must name a folder, because the user has no home directory")
 
 
 def assert_one_line(process: ServiceProcess, says: str) -> None:

@@ -1,8 +1,9 @@
-"""Request options that arrive outside the body: HTTP headers on REST, metadata on gRPC.
+"""Request options that REST and gRPC share: in HTTP headers or metadata, and in the message.
 
 `x-priority` orders requests in the queue; an unknown value is rejected.
 `x-envoy-expected-rq-timeout-ms` is the timeout of an Envoy (or Istio) proxy in front of the service. A malformed value
 is ignored: the client did not write it and cannot fix it.
+`truncate` and `truncation` are one rule for sequences that are too long.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from electra_serve.errors import MalformedRequest
 from electra_serve.serving.service import Priority
+from electra_serve.tensors import Truncation
 
 PRIORITY_KEY: Final = "x-priority"
 PROXY_TIMEOUT_KEY: Final = "x-envoy-expected-rq-timeout-ms"
@@ -65,3 +67,24 @@ def lesser(one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
+
+
+def combine_truncation(truncate: bool, truncation: Truncation | None) -> Truncation:
+    """The rule that both fields mean together.
+
+    Args:
+        truncate: Whether to cut at all, if `truncation` does not say so.
+        truncation: The rule; None if the request names none.
+
+    Raises:
+        MalformedRequest: They contradict each other.
+
+    Example:
+        >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
+        (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
+    """
+    if truncation is None:
+        return Truncation.LONGEST_FIRST if truncate else Truncation.NONE
+    if truncate and truncation is Truncation.NONE:
+        raise MalformedRequest("truncation must not be none if truncate is true; received both", field="truncation")
+    return truncation

@@ -18,11 +18,11 @@ from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, read_artifact
 from electra_serve.presets.files import read_lines
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import default_sources, resolve_preset
-from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.serving.validation import InputLimits, validate
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import Encoding, IntArray, TokenInput
+from electra_serve.tensors import Encoding, IntArray, TokenInput, Truncation
 
 if TYPE_CHECKING:
     from electra_serve.engine.openvino.artifact import Compiled
@@ -97,15 +97,16 @@ def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
     """Texts as the model would be given them, cut where they are too long for it."""
     tokenizer = load_tokenizer(preset)
     longest = preset.config.max_sequence_length
-    if tokenizer is None:
+    if isinstance(tokenizer, NoTokenizer):
         if file is not None:
-            raise PresetError(f"{preset.id} has no tokenizer: --texts is of no use to it")
+            raise PresetError(f"{preset.id} takes no text, so --texts is of no use to it: {tokenizer.reason}")
         return _validated(preset, TokenInput(_random_rows(preset.config.vocab_size, longest)))
     texts = [text for text in _texts(file) if text.strip()]
     if len(texts) < MIN_TEXTS:
         raise PresetError(f"{file}: at least {MIN_TEXTS} texts are needed, one a line; received {len(texts)}")
     texts = texts[:: -(-len(texts) // MAX_TEXTS)]  # evenly spread, since a file may be sorted
-    tokenized = tokenizer.encode(texts, max_length=longest, truncate=True)
+    longest = min(longest, tokenizer.max_length or longest)
+    tokenized = tokenizer.encode(texts, max_length=longest, truncation=Truncation.LONGEST_FIRST)
     return _validated(preset, TokenInput(tokenized.token_ids, tokenized.segment_ids))
 
 
@@ -126,7 +127,7 @@ def _validated(preset: PresetFolder, tokens: TokenInput) -> Sequence[Encoding]:
     config = preset.config
     limits = InputLimits(config.vocab_size, config.num_segments, config.max_sequence_length, len(tokens.token_ids))
     try:
-        return validate(tokens, limits, truncate=False).encodings
+        return validate(tokens, limits).encodings
     except ServiceError as error:
         raise PresetError(f"{preset.id}: its tokenizer makes ids that the model does not take: {error}") from error
 

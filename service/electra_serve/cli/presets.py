@@ -18,6 +18,7 @@ from electra_serve.presets.hubs.handle import HUBS, Handle, parse_handle
 from electra_serve.presets.hubs.manifest import Manifest, read_manifest, verify
 from electra_serve.presets.hubs.source import built_in_handles
 from electra_serve.presets.sources import default_sources, resolve_preset
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import HubSettings
 
@@ -164,11 +165,16 @@ def _facts(preset: PresetFolder) -> dict[str, object]:
         "preset": preset.id,
         **_sizes(preset),
         "weights": preset.weights,
-        "text": "yes" if preset.has_tokenizer else "no",
+        "text": _text(preset),
         **_compilation(preset),
         "sha256": preset.sha256,
         "folder": preset.path,
     }
+
+
+def _text(preset: PresetFolder) -> str:
+    tokenizer = load_tokenizer(preset)
+    return f"no: {tokenizer.reason}" if isinstance(tokenizer, NoTokenizer) else "yes"
 
 
 def _compilation(preset: PresetFolder) -> Mapping[str, object]:

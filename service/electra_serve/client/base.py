@@ -89,6 +89,7 @@ class SyncClient(ABC):
         model: str | None = None,
         outputs: Iterable[str] = (),
         truncate: bool = False,
+        truncation: str | None = None,
         timeout_s: float | None = None,
         priority: Priority = "normal",
     ) -> EncodeResponse:
@@ -102,6 +103,8 @@ class SyncClient(ABC):
             model: A served model's name; not needed where just one is served.
             outputs: `sequence_output`, `pooled_output`, `cls_output`, `mean_output`; default the first two.
             truncate: Cut what is too long for the model, instead of having it refused.
+            truncation: How to cut it: `right`, `left`, `longest_first` (what `truncate` alone means), `only_first` or
+                `only_second`; `none` has it refused.
             timeout_s: Seconds for the whole call; default the client's.
             priority: Which requests leave the server's queue first.
 
@@ -117,6 +120,7 @@ class SyncClient(ABC):
             model=model,
             outputs=outputs,
             truncate=truncate,
+            truncation=truncation,
             priority=priority,
         )
         return self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
@@ -178,6 +182,7 @@ class AsyncClient(ABC):
         model: str | None = None,
         outputs: Iterable[str] = (),
         truncate: bool = False,
+        truncation: str | None = None,
         timeout_s: float | None = None,
         priority: Priority = "normal",
     ) -> EncodeResponse:
@@ -190,6 +195,7 @@ class AsyncClient(ABC):
             model=model,
             outputs=outputs,
             truncate=truncate,
+            truncation=truncation,
             priority=priority,
         )
         return await self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)

@@ -15,7 +15,7 @@ from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimi
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
-from electra_serve.tensors import IntArray, Output
+from electra_serve.tensors import IntArray, Output, Truncation
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
     {
@@ -23,6 +23,17 @@ OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.POOLED: pb.OUTPUT_POOLED,
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
+    }
+)
+TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(
+    {
+        None: pb.TRUNCATION_UNSPECIFIED,
+        Truncation.NONE: pb.TRUNCATION_NONE,
+        Truncation.RIGHT: pb.TRUNCATION_RIGHT,
+        Truncation.LEFT: pb.TRUNCATION_LEFT,
+        Truncation.LONGEST_FIRST: pb.TRUNCATION_LONGEST_FIRST,
+        Truncation.ONLY_FIRST: pb.TRUNCATION_ONLY_FIRST,
+        Truncation.ONLY_SECOND: pb.TRUNCATION_ONLY_SECOND,
     }
 )
 CODE_KEY: Final = "electra-error-code"
@@ -39,6 +50,7 @@ it tells of a server that closed its connections."""
 
 
 SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
+    "aliases",
     "state",
     "weights",
     "config",
@@ -51,7 +63,10 @@ SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
 def to_request(query: Query) -> pb.EncodeRequest:
     """The message of an encode request."""
     request = pb.EncodeRequest(
-        model=query.model or "", outputs=[OUTPUTS[output] for output in query.outputs], truncate=query.truncate
+        model=query.model or "",
+        outputs=[OUTPUTS[output] for output in query.outputs],
+        truncate=query.truncate,
+        truncation=TRUNCATIONS[query.truncation],
     )
     if query.texts is not None:
         request.text.texts.extend(_to_text(text) for text in query.texts)
@@ -109,6 +124,7 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         limits=_to_limits(info.limits) if info.HasField("limits") else None,
         cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
         pooler=_weights_origin(info.pooler),
+        aliases=tuple(info.aliases),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electra_serve.errors import InvalidInput
-from electra_serve.tensors import IntArray, Output
+from electra_serve.tensors import IntArray, Output, Truncation
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 Row: TypeAlias = "Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]"
@@ -30,6 +30,7 @@ class Query:
         model: A model's name, or None for the only one.
         outputs: What to ask for; empty for the server's default.
         truncate: Whether to cut what is too long.
+        truncation: How to cut it; None if `truncate` says it all.
         priority: Which requests leave the server's queue first.
     """
 
@@ -40,6 +41,7 @@ class Query:
     model: str | None
     outputs: tuple[Output, ...]
     truncate: bool
+    truncation: Truncation | None
     priority: Priority
 
     @classmethod
@@ -53,13 +55,14 @@ class Query:
         model: str | None,
         outputs: Iterable[str],
         truncate: bool,
+        truncation: str | None,
         priority: Priority,
     ) -> Query:
         """Brings every way of writing a request to one.
 
         Raises:
             InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, or an
-                unknown output.
+                unknown output or truncation.
         """
         if (token_ids is None) == (text is None):
             raise InvalidInput(f"one of token_ids and text is needed; received {'neither' if text is None else 'both'}")
@@ -73,6 +76,7 @@ class Query:
             model=model,
             outputs=tuple(_output(name) for name in outputs),
             truncate=truncate,
+            truncation=None if truncation is None else _truncation(truncation),
             priority=priority,
         )
 
@@ -103,3 +107,11 @@ def _output(name: str) -> Output:
         return Output(name)
     except ValueError as error:
         raise InvalidInput(f"outputs must be among {', '.join(Output)}; received another", field="outputs") from error
+
+
+def _truncation(name: str) -> Truncation:
+    try:
+        return Truncation(name)
+    except ValueError as error:
+        valid = ", ".join(Truncation)
+        raise InvalidInput(f"truncation must be one of {valid}; received another", field="truncation") from error

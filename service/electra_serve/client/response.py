@@ -72,6 +72,8 @@ class ModelInfo:
         pooler: `pretrained`, or `random`: what the layer behind `pooled_output` is worth.
         batch_tokens: Most positions, padding included, that a batch of several sequences is given; 0 where each runs by
             itself.
+        aliases: Other names that requests may use.
+        text_reason: Why it takes no texts; None if it does.
     """
 
     name: str
@@ -92,3 +94,5 @@ class ModelInfo:
     cost: tuple[float, float, float] | None = None
     pooler: str | None = None
     batch_tokens: int | None = None
+    aliases: tuple[str, ...] = ()
+    text_reason: str | None = None

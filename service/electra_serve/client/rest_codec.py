@@ -20,7 +20,7 @@ from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"limits", "cost"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "cost", "limits"}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
@@ -47,6 +47,7 @@ def body(query: Query) -> bytes:
         "padding_mask": _lists(query.padding_mask),
         "text": query.texts,
         "outputs": query.outputs or None,
+        "truncation": query.truncation,
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
     return json.dumps(fields, separators=(",", ":")).encode()
@@ -149,4 +150,5 @@ def _to_model(model: Mapping[str, Any]) -> ModelInfo:
         **known,
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
         cost=(cost[0], cost[1], cost[2]) if cost else None,
+        aliases=tuple(model.get("aliases", ())),
     )

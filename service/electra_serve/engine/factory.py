@@ -19,7 +19,7 @@ from electra_serve.engine.selection import choose_dtype, choose_engine
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import PresetSource, resolve_preset
-from electra_serve.presets.tokenizers.loader import Tokenizer, load_tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer, load_tokenizer
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
 
@@ -29,13 +29,13 @@ class LoadedModel:
 
     Attributes:
         preset: Where it came from.
-        tokenizer: What makes ids of texts, where the preset has one.
+        tokenizer: The tokenizer, or the reason why there is none.
         engines: Its replicas, warm, at least one.
         timings: Batch shapes and the seconds each took, for the cost model.
     """
 
     preset: PresetFolder
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NoTokenizer
     engines: tuple[Engine, ...]
     timings: Sequence[Timing]
 

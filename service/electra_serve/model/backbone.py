@@ -120,7 +120,8 @@ class ElectraBackbone(Backbone):
         **kwargs: `name` and `trainable`.
 
     Raises:
-        TypeError: A required size is missing, or `vocab_size` and `vocabulary_size` were both given.
+        TypeError: A required size is missing, an argument is unknown, or `vocab_size` and `vocabulary_size` were both
+            given.
         ValueError: A value is out of range, or `num_heads` does not divide `hidden_dim`.
 
     Example:
@@ -157,6 +158,7 @@ class ElectraBackbone(Backbone):
     ) -> None:
         if vocab_size is not None and vocabulary_size is not None:
             raise TypeError("vocabulary_size is another name for vocab_size; received both")
+        _reject_unknown(kwargs)
         config = _checked(
             {
                 "vocab_size": vocabulary_size if vocab_size is None else vocab_size,
@@ -278,6 +280,13 @@ class ElectraBackbone(Backbone):
         for name, encoder in _numbered("transformer_encoder", self.transformer_layers):
             for part, layer in encoder.weighted_layers().items():
                 yield f"{name}/{part}", layer
+
+
+def _reject_unknown(arguments: Mapping[str, Any]) -> None:
+    """Keras ignores what a functional model does not know: a misspelled `dropout` would stay at its default."""
+    unknown = [name for name in arguments if name not in ("name", "trainable")]
+    if unknown:
+        raise TypeError(f"ElectraBackbone takes no argument {', '.join(unknown)}")
 
 
 def _checked(values: Mapping[str, Any]) -> BackboneConfig:

@@ -35,8 +35,7 @@ from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
 from electra_serve.presets.transformers_checkpoint import (
     MODEL_TYPE,
-    SPECIAL_TOKENS_FILE,
-    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_SIDE_FILES,
     VOCAB_FILE,
     find_checkpoint_weights,
     read_checkpoint_config,
@@ -189,7 +188,7 @@ def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights:
     except PresetError as error:
         raise PresetError(f"{file}: {error}") from error
     weight_files = find_checkpoint_weights(path) if load_weights else ()
-    names = (TOKENIZER_FILE, VOCAB_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE)
+    names = (TOKENIZER_FILE, VOCAB_FILE, *TOKENIZER_SIDE_FILES)
     tokenizer_files = tuple(path / name for name in names if (path / name).is_file())
     has_tokenizer = any(file.name in {TOKENIZER_FILE, VOCAB_FILE} for file in tokenizer_files)
     return _Contents(

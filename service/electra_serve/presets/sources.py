@@ -17,7 +17,8 @@ from electra_serve.presets.catalog import CATALOG, DEMO_ID
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
 from electra_serve.presets.hubs.build import build_hubs
 from electra_serve.presets.hubs.handle import FORMS
-from electra_serve.settings.schema import HubSettings, hub_settings_from_environment
+from electra_serve.settings.loader import hub_settings_from_environment
+from electra_serve.settings.schema import HubSettings
 
 
 class PresetSource(Protocol):

@@ -3,7 +3,7 @@
     config.json                            architecture, `"model_type": "electra"`
     model.safetensors                      weights, or
     model.safetensors.index.json + shards  the same in shards
-    tokenizer.json or vocab.txt            the tokenizer, with tokenizer_config.json and special_tokens_map.json
+    tokenizer.json or vocab.txt            the tokenizer, with `TOKENIZER_SIDE_FILES`
 
 A field that config.json leaves out has transformers' default, as there (`ElectraConfig`).
 """
@@ -24,6 +24,10 @@ CHECKPOINT_INDEX_FILE: Final = "model.safetensors.index.json"
 VOCAB_FILE: Final = "vocab.txt"
 TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"
+ADDED_TOKENS_FILE: Final = "added_tokens.json"
+SENTENCE_FILE: Final = "sentence_bert_config.json"
+TOKENIZER_SIDE_FILES: Final = (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, SENTENCE_FILE)
+"""Files that decide ids or lengths together with tokenizer.json or vocab.txt."""
 
 
 class _Field(NamedTuple):

@@ -74,7 +74,7 @@ def build_process(
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
-    service = InferenceService(registry, TextEncoder(), max_timeout_s=settings.limits.max_timeout_s)
+    service = InferenceService(registry, TextEncoder())
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     tls = build_tls(settings.security, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.settings.schema import ModelSettings
@@ -19,6 +20,7 @@ class ModelEntry:
         served: What answers; None before the first load and after one that failed.
         change: What is being done to it; nothing else may be, meanwhile.
         reason: Why it could not be loaded the last time, in one line; "" where it could.
+        claimed: The names that it will have once its reload is done; no other model may take them meanwhile.
     """
 
     settings: ModelSettings
@@ -26,6 +28,7 @@ class ModelEntry:
     served: ServedModel | None = None
     change: Change | None = None
     reason: str = ""
+    claimed: tuple[str, ...] = ()
 
     @property
     def ready_model(self) -> ServedModel | None:
@@ -40,7 +43,8 @@ class ModelEntry:
         """What may be told to everyone."""
         served = self.served
         if served is None:
-            return ModelInfo(name=self.settings.name, preset=self.settings.preset, state=self.state)
+            settings = self.settings
+            return ModelInfo(settings.name, settings.preset, self.state, aliases=settings.aliases)
         preset = served.loaded.preset
         signature = served.loaded.engines[0].signature
         cost = served.batcher.cost
@@ -58,9 +62,11 @@ class ModelEntry:
             device=signature.device,
             dtype=signature.dtype,
             replicas=len(served.loaded.engines),
-            text=served.tokenizer is not None,
+            text=not isinstance(served.tokenizer, NoTokenizer),
             load_seconds=served.load_seconds,
             cost=(cost.batch_s, cost.position_s, cost.pair_s),
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
+            aliases=served.settings.aliases,
+            text_reason=served.tokenizer.reason if isinstance(served.tokenizer, NoTokenizer) else None,
         )

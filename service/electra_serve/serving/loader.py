@@ -10,6 +10,7 @@ import structlog
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextLimits
@@ -27,7 +28,7 @@ class Loading:
     """Makes models that answer.
 
     Args:
-        limits: For models that have none of their own.
+        limits: The common ones, for what a model's own leave out.
         batching: Likewise.
         load: Loads one; runs on a thread.
         make_batcher: Puts a loaded model behind a queue.
@@ -51,11 +52,15 @@ class Loading:
 
     def limits_of(self, settings: ModelSettings) -> LimitSettings:
         """What one request to the model may carry."""
-        return settings.limits or self._limits
+        return settings.limits_over(self._limits)
 
     def batching_of(self, settings: ModelSettings) -> BatchingSettings:
-        """How the model's requests are queued and batched."""
-        return settings.batching or self._batching
+        """How the model's requests are queued and batched.
+
+        Raises:
+            ValueError: The model's own settings contradict the common ones.
+        """
+        return settings.batching_over(self._batching)
 
     async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:
         """Loads one model and has its engines fed.
@@ -89,6 +94,7 @@ class Loading:
                 max_sequences=limits.max_sequences,
             ),
             text_limits=TextLimits(limits.max_text_characters, limits.max_request_characters),
+            max_timeout_s=limits.max_timeout_s,
             load_seconds=time.perf_counter() - started,
         )
 
@@ -108,6 +114,8 @@ class Loading:
         )
         if served.loaded.preset.weights == "random":
             self._log.warning("weights are random: outputs mean nothing", model=served.name)
+        if isinstance(served.tokenizer, NoTokenizer):
+            self._log.warning("model takes no text", model=served.name, reason=served.tokenizer.reason)
 
 
 def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: ServedModel) -> LoadedModel:

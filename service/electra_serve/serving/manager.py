@@ -116,7 +116,7 @@ class ModelManager:
         """Begins to load a model under a name that is free, or that of one which could not be loaded.
 
         Raises:
-            Conflict: The name is taken.
+            Conflict: The name or an alias is taken.
             InvalidInput: Its limits do not fit this process.
             ModelNotReady: The process is still starting.
             ShuttingDown: It is ending.
@@ -130,7 +130,7 @@ class ModelManager:
 
         Raises:
             ModelNotFound: There is none.
-            Conflict: Another change to it is under way.
+            Conflict: Another change to it is under way, or an alias is taken.
             InvalidInput: Its limits do not fit this process.
             ModelNotReady: The process is still starting.
             ShuttingDown: It is ending.
@@ -138,6 +138,7 @@ class ModelManager:
         self._check_open()
         entry = self._free(settings.name)
         self._check_limits(settings)
+        self._registry.claim(entry, settings)
         if entry.served is None:
             entry.state = ModelState.LOADING
         return self._begin(entry, Change.RELOAD, settings)
@@ -176,7 +177,11 @@ class ModelManager:
     def _check_limits(self, settings: ModelSettings) -> None:
         limits = self._loading.limits_of(settings)
         try:
-            check_admissible(limits, self._loading.batching_of(settings))
+            batching = self._loading.batching_of(settings)
+        except ValueError as error:
+            raise InvalidInput(str(error), field="batching") from error
+        try:
+            check_admissible(limits, batching)
         except ValueError as error:
             raise InvalidInput(str(error), field="limits") from error
         if limits.max_sequences > self._max_sequences:
@@ -212,7 +217,7 @@ class ModelManager:
             reason = entry.reason = f"{type(error).__name__}: {one_line(error)}"
             self._log.exception("a change of models failed unexpectedly", model=name, change=change.value)
         finally:
-            entry.change = None
+            entry.change, entry.claimed = None, ()
         self._collect_and_trim()
         if not reason:
             self._log.info("model changed", model=name, change=change.value)

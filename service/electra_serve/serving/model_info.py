@@ -65,6 +65,8 @@ class ModelInfo:
         batch_tokens: Most positions, padding included, that a batch of several sequences is given: what
             `batching.target_batch_s` allows by `cost`, or what the other bounds of `batching` do where that is less. 0
             where each sequence runs by itself.
+        aliases: Other names that requests may use.
+        text_reason: Why it takes no texts; None if it does.
     """
 
     name: str
@@ -85,6 +87,8 @@ class ModelInfo:
     cost: tuple[float, float, float] | None = None
     pooler: str | None = None
     batch_tokens: int | None = None
+    aliases: tuple[str, ...] = ()
+    text_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

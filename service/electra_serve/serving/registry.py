@@ -42,6 +42,8 @@ class ModelRegistry:
 
     def __init__(self, models: Sequence[ModelSettings], *, loading: Loading, metrics: Metrics) -> None:
         self._entries = {model.name: ModelEntry(model) for model in models}
+        self._aliases: dict[str, ModelEntry] = {}
+        self._index_aliases()
         self._only = models[0].name if len(models) == 1 else None
         self._loading = loading
         self._metrics = metrics
@@ -72,9 +74,10 @@ class ModelRegistry:
         return {served.name: served.batcher.records() for served in self.ready_models()}
 
     def label(self, model: str | None) -> str:
-        """A model's name for metrics, "" for any other; None means the one that need not be named."""
+        """A model's own name for metrics, "" for any other; None means the one that need not be named."""
         name = self._implied() if model is None else model
-        return name if name is not None and name in self._entries else ""
+        entry = None if name is None else self._find(name)
+        return "" if entry is None else entry.settings.name
 
     def ready_model(self, name: str | None) -> ServedModel:
         """The model to use for a request, which is to enter its `requests` at once.
@@ -112,12 +115,12 @@ class ModelRegistry:
         return tuple(entry.info() for entry in self._entries.values())
 
     def entry(self, name: str) -> ModelEntry:
-        """What stands under a name.
+        """What stands under a name or an alias.
 
         Raises:
             ModelNotFound: Nothing does.
         """
-        entry = self._entries.get(name)
+        entry = self._find(name)
         if entry is None:
             raise ModelNotFound(f"model must be one of {self._names()}", field="model")
         return entry
@@ -130,14 +133,25 @@ class ModelRegistry:
         """Takes a name for a model that is to be loaded.
 
         Raises:
-            Conflict: It is taken, by another than a model that could not be loaded.
+            Conflict: It is taken, by another than a model that could not be loaded, or one of its aliases is.
         """
         there = self._entries.get(settings.name)
         if there is not None and (there.state is not ModelState.FAILED or there.change is not None):
             raise Conflict(f"model {settings.name} is {there.state.value}: reload it, or take another name")
+        self._check_free(settings)
         self._metrics.create_model_series(settings.name)
         entry = self._entries[settings.name] = ModelEntry(settings)
+        self._index_aliases()
         return entry
+
+    def claim(self, entry: ModelEntry, settings: ModelSettings) -> None:
+        """Keeps the names that a reload will bring from other models, until the change is over.
+
+        Raises:
+            Conflict: One is taken.
+        """
+        self._check_free(settings)
+        entry.claimed = settings.names
 
     async def put(self, entry: ModelEntry, settings: ModelSettings) -> ServedModel | None:
         """Loads a model and puts it in place, READY.
@@ -158,6 +172,7 @@ class ModelRegistry:
             raise
         before, entry.served = entry.served, served
         entry.settings, entry.state, entry.reason = settings, ModelState.READY, ""
+        self._index_aliases()
         served.batcher.notify(lambda: self._notify())
         self._notify()
         self._metrics.model_loads.labels(settings.name, "ok").inc()
@@ -182,6 +197,7 @@ class ModelRegistry:
     def remove(self, name: str) -> None:
         """Gives a name back."""
         del self._entries[name]
+        self._index_aliases()
         self._metrics.remove_model_series(name)
 
     async def load_all(self) -> None:
@@ -230,6 +246,20 @@ class ModelRegistry:
         """Each once: one that is being unloaded is still in its slot, and leaving."""
         placed = (entry.served for entry in self._entries.values())
         return [served for served in dict.fromkeys((*placed, *self._leaving)) if served is not None]
+
+    def _find(self, name: str) -> ModelEntry | None:
+        return self._entries.get(name) or self._aliases.get(name)
+
+    def _index_aliases(self) -> None:
+        self._aliases = {alias: entry for entry in self._entries.values() for alias in entry.settings.aliases}
+
+    def _check_free(self, settings: ModelSettings) -> None:
+        """Rejects names that another model has, or will have."""
+        for name, entry in self._entries.items():
+            taken = {*entry.settings.names, *entry.claimed} if name != settings.name else set()
+            for wanted in settings.names:
+                if wanted in taken:
+                    raise Conflict(f"{wanted} must be free; it is a name or an alias of model {name}")
 
     def _implied(self) -> str | None:
         """The model that a request means which names none."""

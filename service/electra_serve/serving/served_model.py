@@ -13,7 +13,7 @@ from types import TracebackType
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
-from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
@@ -62,6 +62,7 @@ class ServedModel:
         batcher: Where its sequences go.
         input_limits: What one request may hold.
         text_limits: How much text one request may hold.
+        max_timeout_s: Seconds after which any request is aborted, and the longest that a client may ask for.
         load_seconds: From the start of loading to READY.
         requests: The requests that work with it. Enter without awaiting anything after finding it.
     """
@@ -71,6 +72,7 @@ class ServedModel:
     batcher: Batcher
     input_limits: InputLimits
     text_limits: TextLimits
+    max_timeout_s: float
     load_seconds: float
     requests: RequestTracker = field(default_factory=RequestTracker)
 
@@ -85,6 +87,6 @@ class ServedModel:
         return self.loaded.preset.config.hidden_dim
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
-        """What makes ids of texts, where the preset has one."""
+    def tokenizer(self) -> Tokenizer | NoTokenizer:
+        """The tokenizer, or the reason why there is none."""
         return self.loaded.tokenizer

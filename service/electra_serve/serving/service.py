@@ -21,12 +21,22 @@ from electra_serve.errors import (
     ShuttingDown,
 )
 from electra_serve.observability.tracing import RequestSpan
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.validation import Validated, check_count, validate
-from electra_serve.tensors import DEFAULT_OUTPUTS, Encoding, Output, Outputs, RowOutput, TextInput, TokenInput
+from electra_serve.tensors import (
+    DEFAULT_OUTPUTS,
+    Encoding,
+    Output,
+    Outputs,
+    RowOutput,
+    TextInput,
+    TokenInput,
+    Truncation,
+)
 
 
 class Priority(IntEnum):
@@ -45,7 +55,7 @@ class EncodeRequest:
         input: Ids or texts.
         model: A served model's name; None where just one is served.
         outputs: What to answer with; at least one.
-        truncate: Cut what is longer than the model takes, instead of refusing it.
+        truncation: The rule for what is longer than the model takes.
         client: Whose turn it is, for fairness between clients; any stable string.
         priority: Which requests go first.
         timeout_s: Seconds from now after which the caller no longer wants the answer; None: no limit.
@@ -56,7 +66,7 @@ class EncodeRequest:
     input: TokenInput | TextInput
     model: str | None = None
     outputs: Outputs = DEFAULT_OUTPUTS
-    truncate: bool = False
+    truncation: Truncation = Truncation.NONE
     client: str = ""
     priority: Priority = Priority.NORMAL
     timeout_s: float | None = None
@@ -89,13 +99,11 @@ class InferenceService:
     Args:
         registry: The models.
         texts: Makes ids of texts.
-        max_timeout_s: Seconds after which any request is given up.
     """
 
-    def __init__(self, registry: ModelRegistry, texts: TextEncoder, *, max_timeout_s: float) -> None:
+    def __init__(self, registry: ModelRegistry, texts: TextEncoder) -> None:
         self._registry = registry
         self._texts = texts
-        self._max_timeout_s = max_timeout_s
 
     @property
     def ready(self) -> bool:
@@ -160,8 +168,8 @@ class InferenceService:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; received none", field="outputs")
         now = asyncio.get_running_loop().time
-        timeout_s = self._max_timeout_s if request.timeout_s is None else min(request.timeout_s, self._max_timeout_s)
-        deadline = now() + timeout_s
+        longest_s = model.max_timeout_s
+        deadline = now() + (longest_s if request.timeout_s is None else min(request.timeout_s, longest_s))
         validated = await self._validated(model, request, deadline)
         _check_answer(request, validated.encodings, model.hidden_dim)
         rows = await model.batcher.submit(
@@ -182,15 +190,16 @@ class InferenceService:
 
     async def _validated(self, model: ServedModel, request: EncodeRequest, deadline: float) -> Validated:
         if isinstance(request.input, TokenInput):
-            return validate(request.input, model.input_limits, truncate=request.truncate)
-        if model.tokenizer is None:
-            raise InvalidInput(f"model {model.name} has no tokenizer: it takes token_ids, not text", field="text")
+            return validate(request.input, model.input_limits, request.truncation)
+        if isinstance(model.tokenizer, NoTokenizer):
+            reason = model.tokenizer.reason
+            raise InvalidInput(f"model {model.name} takes token_ids, not text: {reason}", field="text")
         check_count(len(request.input.texts), model.input_limits, "text")
         model.batcher.check_room(len(request.input.texts), request.client)
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._texts.encode(
-                    request.input, model.tokenizer, model.input_limits, model.text_limits, truncate=request.truncate
+                    request.input, model.tokenizer, model.input_limits, model.text_limits, request.truncation
                 )
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error

@@ -8,7 +8,6 @@ is cancelled before its turn costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,9 @@ from typing import Final
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.presets.tokenizers.loader import Tokenizer
+from electra_serve.presets.tokenizers.pairs import TokenizedText
 from electra_serve.serving.validation import InputLimits, Validated, validate
-from electra_serve.tensors import IntArray, TextInput, TokenInput
+from electra_serve.tensors import Int32Array, TextInput, TokenInput, Truncation
 
 INLINE_CHARACTERS: Final = 2048
 """Texts up to this many characters together are tokenized on the event loop, in a millisecond or two."""
@@ -43,7 +43,12 @@ class TextEncoder:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
     async def encode(
-        self, text: TextInput, tokenizer: Tokenizer, limits: InputLimits, text_limits: TextLimits, *, truncate: bool
+        self,
+        text: TextInput,
+        tokenizer: Tokenizer,
+        limits: InputLimits,
+        text_limits: TextLimits,
+        truncation: Truncation = Truncation.NONE,
     ) -> Validated:
         """Makes sequences of texts; a pair gets segments 0 and 1.
 
@@ -52,21 +57,25 @@ class TextEncoder:
             tokenizer: The model's.
             limits: What the model takes.
             text_limits: How much text.
-            truncate: Cut what becomes too long, instead of refusing it.
+            truncation: The rule for what becomes longer than the model takes. What is cut also keeps to the
+                tokenizer's own bound.
 
         Raises:
-            InvalidInput: A text is too long, in characters or in ids.
+            InvalidInput: A text is too long, in characters or in ids, or not one that the model has rows for.
             PayloadTooLarge: There is too much text.
         """
         characters = count_characters(text, text_limits)
-        work = partial(tokenizer.encode, text.texts, max_length=limits.max_sequence_length, truncate=truncate)
+        longest = limits.max_sequence_length
+        if truncation is not Truncation.NONE:
+            longest = min(longest, tokenizer.max_length or longest)
+        work = partial(tokenizer.encode, text.texts, max_length=longest, truncation=truncation)
         if characters <= INLINE_CHARACTERS:
             tokenized = work()
         else:
             tokenized = await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        _check_lengths(tokenized.token_ids, limits.max_sequence_length)
+        check_tokenized(tokenized, limits, longest, truncation)
         tokens = TokenInput(tokenized.token_ids, tokenized.segment_ids)
-        return Validated(validate(tokens, limits, truncate=False).encodings, tuple(tokenized.truncated))
+        return Validated(validate(tokens, limits).encodings, tuple(tokenized.truncated))
 
 
 def count_characters(text: TextInput, limits: TextLimits) -> int:
@@ -93,11 +102,46 @@ def count_characters(text: TextInput, limits: TextLimits) -> int:
     return total
 
 
-def _check_lengths(token_ids: Sequence[IntArray], longest: int) -> None:
-    """Refuses what is too long under the name that the caller knows it by: of a text, not of the ids made of it."""
-    for index, row in enumerate(token_ids):
-        if len(row) > longest:
-            raise InvalidInput(
-                f"a text takes at most {longest} ids unless truncate is true; received {len(row)}",
-                field=f"text[{index}]",
-            )
+def check_tokenized(tokenized: TokenizedText, limits: InputLimits, longest: int, truncation: Truncation) -> None:
+    """Rejects what the model cannot take, under the name that the caller knows it by: of a text, not of its ids.
+
+    Args:
+        tokenized: The texts as ids.
+        limits: What the model takes.
+        longest: Most ids of a sequence.
+        truncation: The rule by which they were cut.
+
+    Raises:
+        InvalidInput: A text is too long, a pair needs a second segment, or a piece has no row in the model.
+    """
+    for index, (ids, segments) in enumerate(zip(tokenized.token_ids, tokenized.segment_ids, strict=True)):
+        message = (
+            _length_problem(len(ids), longest, truncation)
+            or _segment_problem(segments, limits.num_segments)
+            or _id_problem(ids, limits.vocab_size)
+        )
+        if message:
+            raise InvalidInput(message, field=f"text[{index}]")
+
+
+def _length_problem(length: int, longest: int, truncation: Truncation) -> str:
+    if 0 < length <= longest:
+        return ""
+    if not length:
+        return "a text must become at least one id; it became none"
+    if truncation is Truncation.NONE:
+        return f"a text takes at most {longest} ids unless it may be truncated; received {length}"
+    return f"truncation {truncation} must leave at most {longest} ids; it would leave {length}: choose another"
+
+
+def _segment_problem(segments: Int32Array, num_segments: int) -> str:
+    if segments.max(initial=0) < num_segments:
+        return ""
+    return f"a text must be single for a model of {num_segments} segment; received a pair of texts"
+
+
+def _id_problem(ids: Int32Array, vocab_size: int) -> str:
+    largest = int(ids.max(initial=0))
+    if largest < vocab_size:
+        return ""
+    return f"a text must be of pieces whose ids are below {vocab_size}, the model's vocab_size; one is {largest}"

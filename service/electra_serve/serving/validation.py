@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
-from electra_serve.tensors import Encoding, Int32Array, IntArray, TokenInput
+from electra_serve.tensors import Encoding, Int32Array, IntArray, TokenInput, Truncation
 
 _FIELDS: Final = ("token_ids", "segment_ids", "padding_mask")
 
@@ -64,32 +64,34 @@ def check_count(rows: int, limits: InputLimits, field: str) -> None:
         raise PayloadTooLarge(f"a request takes at most {limits.max_sequences} sequences; received {rows}", field=field)
 
 
-def validate(tokens: TokenInput, limits: InputLimits, *, truncate: bool) -> Validated:
+def validate(tokens: TokenInput, limits: InputLimits, truncation: Truncation = Truncation.NONE) -> Validated:
     """Checks every row and makes it an `Encoding`.
 
     Args:
         tokens: What came: (T,) integer arrays.
         limits: What the model takes.
-        truncate: Keep the first `max_sequence_length` ids of a longer row, instead of refusing it.
+        truncation: The rule for a longer row. `LEFT` keeps its last `max_sequence_length` ids, others its first.
 
     Raises:
         InvalidInput: A row is empty or too long, its ids, segments and mask differ in length, a value is
-            out of range, or a mask is all zeros. Tells the field and the row.
+            out of range, or a mask is all zeros. Tells the field and the row. Or `truncation` is for pairs of texts.
         PayloadTooLarge: Too many rows.
 
     Example:
         >>> limits = InputLimits(vocab_size=10, num_segments=2, max_sequence_length=4, max_sequences=8)
-        >>> validate(TokenInput([np.array([1, 2, 3])]), limits, truncate=False).encodings[0].token_ids
+        >>> validate(TokenInput([np.array([1, 2, 3])]), limits).encodings[0].token_ids
         array([1, 2, 3], dtype=int32)
     """
     check_count(len(tokens.token_ids), limits, "token_ids")
+    if truncation is Truncation.ONLY_SECOND:
+        raise InvalidInput("truncation only_second must go with pairs of texts; received token_ids", field="truncation")
     _check_lengths_agree(tokens)
     lengths = [len(row) for row in tokens.token_ids]
     truncated = tuple(length > limits.max_sequence_length for length in lengths)
     if any(truncated):
-        if not truncate:
+        if truncation is Truncation.NONE:
             _reject_length(lengths, limits.max_sequence_length)
-        tokens = _cut(tokens, limits.max_sequence_length)
+        tokens = _cut(tokens, limits.max_sequence_length, truncation)
         lengths = [min(length, limits.max_sequence_length) for length in lengths]
     ends = list(accumulate(lengths))
     token_ids = _in_range(tokens.token_ids, "token_ids", limits.vocab_size, ends)
@@ -125,16 +127,18 @@ def _check_lengths_agree(tokens: TokenInput) -> None:
 def _reject_length(lengths: Sequence[int], longest: int) -> None:
     index = next(index for index, length in enumerate(lengths) if length > longest)
     raise InvalidInput(
-        f"a sequence takes at most {longest} ids unless truncate is true; received {lengths[index]}",
+        f"a sequence takes at most {longest} ids unless it may be truncated; received {lengths[index]}",
         field=f"token_ids[{index}]",
     )
 
 
-def _cut(tokens: TokenInput, longest: int) -> TokenInput:
-    def cut(rows: Sequence[IntArray] | None) -> list[IntArray] | None:
-        return None if rows is None else [row[:longest] for row in rows]
+def _cut(tokens: TokenInput, longest: int, truncation: Truncation) -> TokenInput:
+    kept = slice(-longest, None) if truncation is Truncation.LEFT else slice(longest)
 
-    return TokenInput([row[:longest] for row in tokens.token_ids], cut(tokens.segment_ids), cut(tokens.padding_mask))
+    def cut(rows: Sequence[IntArray] | None) -> list[IntArray] | None:
+        return None if rows is None else [row[kept] for row in rows]
+
+    return TokenInput([row[kept] for row in tokens.token_ids], cut(tokens.segment_ids), cut(tokens.padding_mask))
 
 
 def _in_range(rows: Sequence[IntArray], field: str, bound: int, ends: Sequence[int]) -> Int32Array:

@@ -1,22 +1,32 @@
-"""Reads the settings tree from flags, environment and a YAML file, and says in one line what is wrong with it."""
+"""Reads the settings tree from flags, environment and a YAML file; one line says what is wrong with it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import CliSettingsSource, InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from electra_serve.errors import SettingsError
-from electra_serve.settings.schema import ENV_PREFIX, Settings
+from electra_serve.settings.messages import Origins, describe
+from electra_serve.settings.schema import ENV_PREFIX, HubSettings, Settings, model_entries
+from electra_serve.settings.unique_keys import InvalidText, parse_json, parse_yaml
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
+_MODELS: Final = "models"
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__)[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
@@ -46,19 +56,43 @@ def read_settings(
         environment: The process' variables; pydantic-settings reads the same ones.
 
     Raises:
-        SettingsError: A key is unknown, a value is not valid, or the file cannot be read.
+        SettingsError: A key is unknown or occurs twice, a value is not valid, or the file cannot be read.
     """
-    _reject_unknown_variables(environment)
+    variables = _setting_variables(environment)
+    given = {key: value for key, value in vars(flags).items() if value is not None and key in _dotted_names()}
     config: Path | None = flags.config
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
-    given = {key: value for key, value in vars(flags).items() if value is not None and key in _flag_names()}
+    content = {} if config is None else _read_file(config)
+    origins = Origins(frozenset(given), variables, config, content.keys())
+    _check_sections(given, variables, environment)
+    models = _models_of_flags(given)
     try:
-        return _with_file(config)(_cli_settings_source=source(parsed_args=given))  # type: ignore[call-arg]
+        return _with_file(content)(**models, _cli_settings_source=source(parsed_args=given))  # type: ignore[call-arg]
     except ValidationError as error:
-        raise SettingsError(_first_line(error)) from error
+        raise SettingsError(describe(error, origins)) from error
     except PydanticSettingsError as error:
         raise SettingsError(f"settings cannot be read: {' '.join(str(error).split())}") from error
+
+
+def hub_settings_from_environment() -> HubSettings:
+    """Reads `hub` from the environment alone, for code that loads a model without a service.
+
+    Raises:
+        SettingsError: A value is out of range.
+    """
+
+    class HubEnvironment(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
+
+        hub: HubSettings = HubSettings()
+
+    variables = {name: variable for name, variable in _variables(os.environ).items() if name.startswith("hub")}
+    _check_sections({}, variables, os.environ)
+    try:
+        return HubEnvironment().hub
+    except ValidationError as error:
+        raise SettingsError(describe(error, Origins(variables=variables))) from error
 
 
 def variable_names(section: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> Iterator[str]:
@@ -75,11 +109,24 @@ def variable_names(section: type[BaseModel] = Settings, prefix: str = ENV_PREFIX
             yield from variable_names(field.annotation, variable + "__")
 
 
-def _flag_names() -> set[str]:
-    return {name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in variable_names()}
+def _dotted_name(variable: str) -> str:
+    return variable.upper().removeprefix(ENV_PREFIX).lower().replace("__", ".")
 
 
-def _reject_unknown_variables(environment: Mapping[str, str]) -> None:
+def _dotted_names() -> set[str]:
+    return set(map(_dotted_name, variable_names()))
+
+
+def _section_names() -> set[str]:
+    return {name for name, field in Settings.model_fields.items() if _is_section(field.annotation)}
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _setting_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Finds the variables of the service, and rejects those that set nothing."""
     known = {CONFIG_VARIABLE, *variable_names()}
     unknown = sorted(
         name
@@ -88,13 +135,56 @@ def _reject_unknown_variables(environment: Mapping[str, str]) -> None:
     )
     if unknown:
         raise SettingsError(f"unknown setting in the environment: {unknown[0]}; README.md lists those that are")
+    return _variables(environment)
 
 
-def _with_file(config: Path | None) -> type[Settings]:
-    """The settings class, reading `config` below the environment."""
-    if config is None:
+def _variables(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables by the dotted name of what they set; pydantic-settings takes any capitalization."""
+    known = set(variable_names())
+    variables: dict[str, str] = {}
+    for name in sorted(name for name in environment if name.upper() in known):
+        other = variables.setdefault(_dotted_name(name), name)
+        if other != name:
+            raise SettingsError(f"{name.upper()} must be set once; it is set as {other} and as {name}")
+    return variables
+
+
+def _check_sections(given: Mapping[str, Any], variables: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Rejects what stands for a whole section and is not a JSON object, or holds a key twice."""
+    for dotted in sorted(_section_names()):
+        if dotted in variables:
+            _check_object(variables[dotted], environment[variables[dotted]])
+        if dotted in given:
+            _check_object(f"--{dotted}", given[dotted])
+
+
+def _check_object(name: str, value: str) -> None:
+    try:
+        parsed = parse_json(value)
+    except InvalidText as error:
+        raise SettingsError(f"{name} must be a JSON object; got {value!r:.80} ({error})") from error
+    if not isinstance(parsed, dict):
+        raise SettingsError(f"{name} must be a JSON object; got {value!r:.80}")
+
+
+def _models_of_flags(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes the models out of `given`: pydantic-settings would drop keys that occur twice in them."""
+    if _MODELS not in given:
+        return {}
+    entries: list[object] = []
+    for text in given.pop(_MODELS):
+        try:
+            entries += model_entries(text)
+        except PydanticCustomError as error:
+            received = "" if error.type == "json" else f"; got {text!r:.80}"
+            raise SettingsError(f"--{_MODELS} {error.message()}{received}") from error
+    return {_MODELS: entries}
+
+
+def _with_file(content: Mapping[str, object]) -> type[Settings]:
+    """The settings class, reading `content` below the environment."""
+    if not content:
         return Settings
-    content = _read_file(config)
 
     class SettingsFromFile(Settings):
         @classmethod
@@ -106,24 +196,22 @@ def _with_file(config: Path | None) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # named by the base class
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(content))
 
     return SettingsFromFile
 
 
-def _read_file(config: Path) -> dict[str, object]:
+def _read_file(config: Path) -> Mapping[str, object]:
+    """Reads the settings file. One without content is an empty mapping, and so is a section without any."""
     try:
-        content = yaml.safe_load(config.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"settings file {config} cannot be read: {' '.join(str(error).split())}") from error
+        content = parse_yaml(config.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"settings file {config} cannot be read: {error.strerror or error}") from error
+    except InvalidText as error:
+        raise SettingsError(f"settings file {config} cannot be read: {error}") from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise SettingsError(f"settings file {config} must hold a mapping; it holds a {type(content).__name__}")
-    return content
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    received = first.get("input")
-    shown = f"; received {received!r:.80}" if isinstance(received, (str, int, float)) else ""
-    return f"{where}: {first['msg']}{shown}"
+    sections = _section_names()
+    return {key: value for key, value in content.items() if value is not None or key not in sections}

@@ -8,21 +8,21 @@ file, the file over the defaults. An unknown key is an error in all three.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from electra_serve.errors import SettingsError
+from electra_serve.settings.model_names import check_model_name
+from electra_serve.settings.unique_keys import InvalidText, parse_json
 
 ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")
 """What ends a handle on Kaggle."""
-
-MAX_NAME: Final = 128
-"""Characters of a model's name, which every one of its metrics' series repeats."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -30,7 +30,42 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_booleans(cls, values: object) -> object:
+        """Rejects true and false for a number: pydantic takes them for 1 and 0, and YAML `yes` and `no` for them."""
+        given = values if isinstance(values, Mapping) else {}
+        for name, field in cls.model_fields.items():
+            if field.annotation is not bool and isinstance(given.get(name), bool):
+                raise ValueError(f"{name} must not be true or false; got {str(given[name]).lower()}")
+        return values
+
+
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORT: Final = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _check_origin(origin: str) -> str:
+    """Rejects what no browser sends, and would therefore allow nothing."""
+    if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+        raise PydanticCustomError(
+            "origin", "must be * or scheme://host[:port] in lower case, without a path and without the default port"
+        )
+    return origin
+
+
+def _origins(value: object) -> object:
+    """Splits text, as flags and variables have it, at commas; JSON is taken too."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return parse_json(value)
+        except InvalidText as error:
+            raise PydanticCustomError("json", "must be a list, as JSON: {reason}", {"reason": str(error)}) from error
+    return [part.strip() for part in value.split(",")] if value.strip() else []
 
 
 class RestSettings(_Section):
@@ -54,6 +89,11 @@ class RestSettings(_Section):
     sockets, and a shutdown."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds a client has to take each megabyte of its answer before it is given up."""
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_origins)
+    ] = ()
+    """Origins of the web pages whose scripts may call REST (CORS), such as `https://app.example`; several with commas
+    between them, `*` for any. Default: none."""
 
 
 class GrpcSettings(_Section):
@@ -142,8 +182,8 @@ class LimitSettings(_Section):
     """Seconds after which any request is given up, and the longest that a caller may ask for."""
 
 
-class BatchingSettings(_Section):
-    """The queue and the batches cut from it."""
+class BatchingFields(_Section):
+    """The fields of `batching`, of which a model's own may set some."""
 
     max_queue_sequences: Count = 2048
     """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
@@ -168,21 +208,38 @@ class BatchingSettings(_Section):
     recorded_batches: Count = 256
     """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
 
+
+class BatchingSettings(BatchingFields):
+    """The queue and the batches cut from it."""
+
     @model_validator(mode="after")
     def _check(self) -> BatchingSettings:
         if self.max_window_sequences < self.max_batch_sequences:
-            raise ValueError("max_window_sequences must be at least max_batch_sequences")
+            raise ValueError(
+                f"max_window_sequences must be at least max_batch_sequences ({self.max_batch_sequences}); "
+                f"got {self.max_window_sequences}"
+            )
         return self
+
+
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
 class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
-    preset: str
+    preset: Annotated[str, Field(min_length=1)]
     """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artifact),
     `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
-    name: str = ""
+    name: ModelName = ""
     """The name requests use; default: the last part of `preset`, without a version or revision."""
+    aliases: Annotated[tuple[ModelName, ...], BeforeValidator(_one_or_several)] = ()
+    """Other names that requests may use, such as one that a client has built in. Responses, metrics and logs have
+    `name`."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
     engine: Literal["auto", "jax", "openvino", "tensorflow"] = "auto"
@@ -202,14 +259,14 @@ class ModelSettings(_Section):
     `device`; on a CPU more than one only helps with many cores."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight
-    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model; JAX sizes its
-    own."""
+    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model: others ask for
+    the same number, or 0. JAX sizes its own and takes 0 only."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None
-    """This model's own `limits`; default: the common ones."""
-    batching: BatchingSettings | None = None
-    """This model's own `batching`; default: the common one."""
+    """This model's own `limits`. Fields that it leaves out are those of the common ones."""
+    batching: BatchingFields | None = None
+    """This model's own `batching`. Fields that it leaves out are those of the common one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -220,12 +277,36 @@ class ModelSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
-        if not self.name.isprintable() or self.name != self.name.strip() or not 0 < len(self.name) <= MAX_NAME:
-            raise ValueError(
-                f"name must be 1 to {MAX_NAME} printable characters without a space at either end; "
-                f"received {self.name!r:.80}"
-            )
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("aliases must differ from one another and from name; got one twice")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that requests may use, its own first."""
+        return self.name, *self.aliases
+
+    def limits_over(self, common: LimitSettings) -> LimitSettings:
+        """Returns `common` with this model's own limits in their place."""
+        return common if self.limits is None else LimitSettings.model_validate(_overlaid(common, self.limits))
+
+    def batching_over(self, common: BatchingSettings) -> BatchingSettings:
+        """Returns `common` with this model's own fields in their place.
+
+        Raises:
+            ValueError: The two together contradict each other.
+        """
+        if self.batching is None:
+            return common
+        try:
+            return BatchingSettings.model_validate(_overlaid(common, self.batching))
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"batching: {reason}") from error
+
+
+def _overlaid(common: _Section, own: _Section) -> dict[str, object]:
+    return {**common.model_dump(), **own.model_dump(exclude_unset=True)}
 
 
 def default_name(preset: str) -> str:
@@ -243,15 +324,58 @@ def default_name(preset: str) -> str:
     return _VERSION.sub("", rest).rpartition("/")[2] if scheme == "kaggle" else Path(rest.partition("@")[0]).name
 
 
+def model_entries(value: object) -> list[object]:
+    """Splits what `models` may be into its entries.
+
+    Args:
+        value: A list; one mapping; or text, as flags and variables have it: a preset, several with commas between them,
+            or JSON.
+
+    Raises:
+        PydanticCustomError: It is none of these.
+
+    Example:
+        >>> model_entries("electra_demo, ./mine"), model_entries('{"preset": "./a,b"}')
+        (['electra_demo', './mine'], [{'preset': './a,b'}])
+    """
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, Mapping):
+        return [value]
+    if not isinstance(value, (list, tuple)):
+        raise PydanticCustomError("models_form", _MODELS_FORM)
+    return list(value)
+
+
+_MODELS_FORM: Final = "must be a preset, several with commas between them, or a list of presets and mappings"
+
+
+def _parsed(text: str) -> object:
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return parse_json(text)
+        except InvalidText as error:
+            raise PydanticCustomError("json", _MODELS_FORM + ", as JSON: {reason}", {"reason": str(error)}) from error
+    entries = [part.strip() for part in text.split(",")]
+    if not all(entries) or any(entry.startswith(("{", "[")) for entry in entries):
+        raise PydanticCustomError("models_form", _MODELS_FORM)
+    return entries
+
+
 def _model_from_string(value: object) -> object:
-    return {"preset": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"preset": value}
+    if not isinstance(value, (Mapping, ModelSettings)):
+        raise PydanticCustomError("model_form", "must be a preset or a mapping with one")
+    return value
 
 
 class HubSettings(_Section):
     """Presets that are fetched."""
 
     cache_dir: str = ""
-    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`.
+    Needed for fetching if the user has no home directory."""
     prefer: Literal["kaggle", "hf"] = "kaggle"
     """Where built-in ids are fetched from first; the other hub is asked where that fails."""
     offline: bool = False
@@ -314,11 +438,13 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    models: tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...] = (
-        ModelSettings(preset="electra_demo"),
-    )
-    """The models to serve: presets, or objects with the fields below. The flag may be repeated; the variable
-    is a JSON list."""
+    models: Annotated[
+        tuple[Annotated[ModelSettings, BeforeValidator(_model_from_string)], ...],
+        NoDecode,
+        BeforeValidator(model_entries),
+    ] = (ModelSettings(preset="electra_demo"),)
+    """The models to serve: presets, or mappings with the fields below. Flag and variable take a preset, several with
+    commas between them, or JSON; the flag may be repeated."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     security: SecuritySettings = SecuritySettings()
@@ -333,17 +459,24 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        names = [model.name for model in self.models]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"models must hold at least one model, each under its own name; received {names}")
+        names = Counter(name for model in self.models for name in model.names)
+        if not names or names.total() != len(names):
+            twice = ", ".join(name for name, times in names.items() if times > 1)
+            raise ValueError(
+                "models must hold at least one model, each with names and aliases of its own; "
+                + (f"several have {twice}" if names else "got none")
+            )
         for model in self.models:
-            check_admissible(model.limits or self.limits, model.batching or self.batching)
+            try:
+                check_admissible(model.limits_over(self.limits), model.batching_over(self.batching))
+            except ValueError as error:
+                raise ValueError(f"model {model.name}: {error}") from error
         return self
 
     @property
     def max_sequences(self) -> int:
         """Most sequences in one request that any model takes."""
-        return max((model.limits or self.limits).max_sequences for model in self.models)
+        return max(model.limits_over(self.limits).max_sequences for model in self.models)
 
 
 def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
@@ -357,23 +490,3 @@ def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
             f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "
             f"({batching.max_queue_sequences}): such a request could never be admitted"
         )
-
-
-def hub_settings_from_environment() -> HubSettings:
-    """`hub` as the environment alone has it, for whoever loads a model without a service.
-
-    Raises:
-        SettingsError: A value is out of range.
-    """
-
-    class HubEnvironment(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
-
-        hub: HubSettings = HubSettings()
-
-    try:
-        return HubEnvironment().hub
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{where}: {first['msg']}; received {first['input']!r:.80}") from error

@@ -13,7 +13,7 @@ from electra_serve.presets.hubs.manifest import MANIFEST_FILE
 from tests.integration.hubs.conftest import HF_REPO, Case, environment_of
 from tests.integration.hubs.huggingface import FakeHuggingFace
 from tests.integration.hubs.server import FakeHub, status
-from tests.integration.process import start, wait_until
+from tests.integration.process import homeless, start, wait_until
 
 
 class CommandLine:
@@ -45,6 +45,17 @@ def test_a_preset_is_pulled_shown_verified_and_listed(case: Case, tmp_path: Path
     assert case.pinned in shown.stdout
     assert run("verify").stdout == f"{case.pinned}: whole\n"
     assert case.pinned in run("list").stdout
+
+
+def test_a_user_without_a_home_fetches_into_the_folder_of_the_settings(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    variables = CommandLine(tmp_path, case.hub).environment
+    given = [f"{name}={value}" for name, value in variables.items() if name not in {"HOME", "PATH", "PYTHONPATH"}]
+    command = [*homeless(), *given, sys.executable, "-m", "electra_serve", "presets", "pull", case.moving]
+    pulled = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
+    assert (pulled.returncode, "Traceback" in pulled.stderr) == (0, False), pulled.stderr
+    assert Path(pulled.stdout.splitlines()[0], "model.weights.h5").is_file()
 
 
 def test_a_damaged_preset_is_told_and_pulled_anew(hf: FakeHuggingFace, tmp_path: Path) -> None:
@@ -80,7 +91,7 @@ def test_a_failure_is_one_line(hf: FakeHuggingFace, tmp_path: Path) -> None:
         (("show", "hf://org/never"), "not fetched; `electra-serve presets pull hf://org/never` fetches it"),
         (("show", "nothing"), "preset must be a folder"),
         (("pull", "hf://org/never", "--hub.offline=true"), "offline, it must be in"),
-        (("pull", "hf://org/never", "--hub.attempts=0"), "hub.attempts: Input should be greater than or equal to 1"),
+        (("pull", "hf://org/never", "--hub.attempts=0"), "--hub.attempts must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

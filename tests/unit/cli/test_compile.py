@@ -15,6 +15,7 @@ from electra_serve.engine.profiling import full_batch
 from electra_serve.errors import EngineUnavailable, PresetError
 from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtifactDtype
 from electra_serve.presets.digest import sha256_of
+from electra_serve.presets.tokenizers.loader import NO_FILES
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from electra_serve.tensors import BatchShape, Output
 
@@ -83,7 +84,7 @@ def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pyt
     assert "weights           random" in capsys.readouterr().out
     loaded = load(folder)
     assert loaded.preset.config.hidden_dim == 256
-    assert loaded.tokenizer is None
+    assert loaded.tokenizer == NO_FILES
     drawn = load("electra_small_discriminator_uncased_en", load_weights=False, engine="openvino")
     assert np.abs(mean(loaded) - mean(drawn)).max() <= 1e-5
 

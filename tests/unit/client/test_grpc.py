@@ -16,7 +16,7 @@ from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
 from electra_serve.serving.service import EncodeRequest, Priority
-from electra_serve.tensors import Output, TextInput
+from electra_serve.tensors import Output, TextInput, Truncation
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
 
 KEY = "shop-0123456789abcdef"
@@ -44,7 +44,7 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
         assert [model.state for model in await client.models()] == ["ready", "loading"]
     [seen] = running.service.requests
     assert seen.input == TextInput(("a",))
-    assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
+    assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
     assert seen.priority is Priority.HIGH
     assert seen.timeout_s is not None
     assert 20 < seen.timeout_s <= 31

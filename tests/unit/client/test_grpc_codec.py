@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from electra_serve import errors
-from electra_serve.api.grpc.decode import OUTPUTS, to_input
+from electra_serve.api.grpc.decode import OUTPUTS, to_input, to_truncation
 from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.render import from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
@@ -16,7 +16,7 @@ from electra_serve.client.errors import TransportError
 from electra_serve.client.response import RequestLimits
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeResult
-from electra_serve.tensors import Output, TextInput, TokenInput
+from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
 from tests.unit.api.grpc.fake_service import LOADING, READY, answer
 from tests.unit.client.test_request import query
 
@@ -47,6 +47,12 @@ def test_options_reach_the_server() -> None:
     request = grpc_codec.to_request(query(text="a", model="m", outputs=["cls_output"], truncate=True))
     assert (request.model, list(request.outputs), request.truncate) == ("m", [pb.OUTPUT_CLS], True)
     assert {OUTPUTS[value]: value for value in OUTPUTS} == grpc_codec.OUTPUTS
+
+
+@pytest.mark.parametrize("truncation", [None, *Truncation])
+def test_truncation_reaches_the_server(truncation: Truncation | None) -> None:
+    request = grpc_codec.to_request(query(text="a", truncation=truncation))
+    assert to_truncation(request) is (truncation or Truncation.NONE)
 
 
 def test_an_answer_becomes_arrays() -> None:
@@ -81,9 +87,10 @@ def test_models_are_read() -> None:
     assert model.config is not None
     assert (model.config["dropout"], model.config["hidden_dim"]) == (0.0, 4)
     assert (model.limits, model.cost, model.text) == (RequestLimits(8, 512), READY.cost, False)
-    assert model.batch_tokens == 4096
+    assert (model.batch_tokens, model.aliases) == (4096, ("other",))
     loading = grpc_codec.to_model(from_model_info(LOADING))
     assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)
+    assert loading.aliases == ()
     assert (loading.config, loading.text, loading.batch_tokens) == (None, None, None)
 
 

@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "model": None,
     "outputs": (),
     "truncate": False,
+    "truncation": None,
     "priority": "normal",
 }
 
@@ -71,6 +72,7 @@ def test_text_is_one_or_several(text: object, texts: object) -> None:
         ({"token_ids": [[1]], "text": ""}, "received both"),
         ({"text": "a", "segment_ids": [[1]]}, "go with token_ids"),
         ({"text": "a", "padding_mask": [[1]]}, "go with token_ids"),
+        ({"text": "a", "truncation": "Right"}, "truncation must be one of none, right, left"),
         ({"text": "a", "outputs": ["mean"]}, "outputs must be among sequence_output, pooled_output"),
     ],
 )

@@ -15,7 +15,7 @@ from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy,
 from electra_serve.observability.metrics import Metrics
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.settings.schema import RestSettings
-from electra_serve.tensors import Output, TextInput
+from electra_serve.tensors import Output, TextInput, Truncation
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.client.test_rest_codec import ANSWER
@@ -64,7 +64,7 @@ async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClie
     )
     [seen] = service.requests
     assert seen.input == TextInput(("a", ("b", "c")))
-    assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
+    assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
     assert seen.priority is Priority.HIGH
     assert seen.timeout_s is not None
     assert 20 < seen.timeout_s <= 31

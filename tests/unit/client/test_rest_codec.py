@@ -49,6 +49,7 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
         "model": "m",
         "outputs": ["mean_output"],
     }
+    assert json.loads(rest_codec.body(query(text="a", truncation="only_second")))["truncation"] == "only_second"
     assert json.loads(rest_codec.body(query(text=["a", ("b", "c")])))["text"] == ["a", ["b", "c"]]
 
 
@@ -115,12 +116,14 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
         "limits": {"max_sequences": 8, "max_sequence_length": 512, "newer": 1},
         "cost": [1.0, 2.0, 3.0],
         "batch_tokens": 4096,
+        "aliases": ["other"],
         "newer": True,
     }
     loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "cost": None}
     tiny, big = rest_codec.to_models(httpx.Response(200, json={"models": [full, loading]}))
     assert (tiny.name, tiny.state, tiny.config) == ("tiny", "ready", {"hidden_dim": 4})
     assert (tiny.limits, tiny.cost, tiny.batch_tokens) == (RequestLimits(8, 512), (1.0, 2.0, 3.0), 4096)
+    assert (tiny.aliases, big.aliases) == (("other",), ())
     assert (big.state, big.limits, big.cost, big.parameters) == ("loading", None, None, None)
     with pytest.raises(TransportError):
         rest_codec.to_models(httpx.Response(200, json={"models": [{}]}))

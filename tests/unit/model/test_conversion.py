@@ -16,7 +16,7 @@ from electra_serve.model.conversion import convert
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.conversion import TOKENIZER_FILES
-from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.presets.weight_files.open import PresetFormat
 from tests.data.reader import GOLDEN, PRESETS, STYLES, TRANSFORMERS
 
@@ -34,8 +34,8 @@ def assert_same_weights(first: Path | None, second: Path | None) -> None:
 
 def ids(preset: PresetFolder) -> list[list[int]]:
     tokenizer = load_tokenizer(preset)
-    assert tokenizer is not None
-    return [list(row) for row in tokenizer.encode(TEXTS, max_length=512, truncate=False).token_ids]
+    assert not isinstance(tokenizer, NoTokenizer)
+    return [list(row) for row in tokenizer.encode(TEXTS, max_length=512).token_ids]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -81,7 +81,9 @@ def test_the_same_format_copies_the_tokenizer(to: PresetFormat, tmp_path: Path) 
     assert (source.format, copy.format) == (to, to)
     assert source.path is not None
     assert copy.path is not None
-    for name in TOKENIZER_FILES[to]:
+    names = [name for name in TOKENIZER_FILES[to] if (source.path / name).is_file()]
+    assert len(names) >= 2
+    for name in names:
         assert (copy.path / name).read_bytes() == (source.path / name).read_bytes()
 
 

@@ -90,6 +90,16 @@ def test_a_class_refuses_a_preset_of_another() -> None:
         OtherBackbone.from_preset(str(GOLDEN / "below"))
 
 
+def test_from_preset_refuses_what_the_class_does_not_take() -> None:
+    with pytest.raises(TypeError, match="takes no argument droput"):
+        ElectraBackbone.from_preset("electra_demo", load_weights=False, droput=0.0)
+
+
+def test_keras_own_arguments_pass() -> None:
+    backbone = ElectraBackbone(10, 1, 2, 8, intermediate_dim=8, name="encoder", trainable=False, dtype="bfloat16")
+    assert (backbone.name, backbone.trainable, backbone.dtype_policy.name) == ("encoder", False, "bfloat16")
+
+
 def test_from_preset_takes_overrides() -> None:
     backbone = ElectraBackbone.from_preset(str(GOLDEN / "below"), dropout=0.3, dtype="bfloat16", name="mine")
     assert (backbone.config.dropout, backbone.dtype_policy.name, backbone.name) == (0.3, "bfloat16", "mine")
@@ -126,6 +136,8 @@ def test_a_bigger_model_with_a_backbone_in_it_saves_and_loads(
     ("change", "error", "message"),
     [
         ({"vocabulary_size": 5}, TypeError, "another name for vocab_size; received both"),
+        ({"droput": 0.0, "hidden_act": "gelu"}, TypeError, "takes no argument droput, hidden_act"),
+        ({"layer_norm_eps": 1e-5}, TypeError, "takes no argument layer_norm_eps"),
         ({"hidden_dim": None}, TypeError, "needs a value for hidden_dim, embedding_dim"),
         ({"num_heads": 3}, ValueError, "received hidden_dim 8 and num_heads 3"),
         ({"num_heads": 0}, ValueError, "num_heads must be an integer from 1 to 256; received 0"),

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from electra_serve.server.bootstrap import build_loading
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TokenInput
@@ -51,6 +52,8 @@ class Stage:
         gate: Loading waits for it.
         errors: What loading a preset raises, by its name.
         reclaimed: How often memory was given back.
+        common: The settings beside the models.
+        batching: What each engine was loaded with.
     """
 
     names: tuple[str, ...] = ("one", "two")
@@ -58,11 +61,14 @@ class Stage:
     gate: threading.Event = field(default_factory=threading.Event)
     errors: dict[str, Exception] = field(default_factory=dict)
     reclaimed: int = 0
+    common: dict[str, object] = field(default_factory=dict)
+    batching: list[BatchingSettings] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.metrics = Metrics("test")
-        settings = Settings(models=tuple(model("start", name) for name in self.names))
+        models = [model("start", name) for name in self.names]
+        settings = Settings.model_validate({"limits": {"max_timeout_s": SOON_S}, **self.common, "models": models})
         log = structlog.get_logger()
         loading = build_loading(settings, self.metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=self.metrics)
@@ -73,9 +79,10 @@ class Stage:
             collect_and_trim=self.collect_and_trim,
             log=log,
         )
-        self.service = InferenceService(self.registry, TextEncoder(), max_timeout_s=SOON_S)
+        self.service = InferenceService(self.registry, TextEncoder())
 
-    def load(self, settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+    def load(self, settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        self.batching.append(batching)
         self.gate.wait(SOON_S)
         if settings.preset in self.errors:
             raise self.errors[settings.preset]
@@ -86,9 +93,9 @@ class Stage:
     def collect_and_trim(self) -> None:
         self.reclaimed += 1
 
-    async def encode(self, name: str | None = "one") -> None:
+    async def encode(self, name: str | None = "one") -> EncodeResult:
         tokens = TokenInput([np.array([1, 2], np.int64)])
-        await self.service.encode(EncodeRequest(tokens, model=name, outputs=frozenset({Output.MEAN})))
+        return await self.service.encode(EncodeRequest(tokens, model=name, outputs=frozenset({Output.MEAN})))
 
     @property
     def closed(self) -> list[bool]:
@@ -281,6 +288,75 @@ async def test_a_name_that_is_taken_is_a_conflict(stage: Stage) -> None:
         stage.changes.load(model("next"))
 
 
+async def test_an_alias_finds_its_model_wherever_a_name_is_taken(stage: Stage) -> None:
+    assert await stage.changes.load(model("next", "three", aliases=["3", "tres"])).finished(SOON_S)
+    for alias in ("3", "tres"):
+        assert (await stage.encode(alias)).model == "three"
+        assert stage.registry.label(alias) == "three"
+        assert stage.service.model(alias).aliases == ("3", "tres")
+        assert stage.changes.status(alias).name == "three"
+        assert stage.changes.settings(alias).name == "three"
+    assert stage.counted("electra_model_ready", model="3") is None
+    assert await stage.changes.unload("tres").finished(SOON_S)
+    for name in ("three", "3", "tres"):
+        with pytest.raises(ModelNotFound):
+            await stage.encode(name)
+        assert stage.registry.label(name) == ""
+
+
+async def test_a_reload_changes_aliases_when_it_is_done(stage: Stage) -> None:
+    assert await stage.changes.reload(model("start", aliases=["old", "kept"])).finished(SOON_S)
+    stage.gate.clear()
+    reload = stage.changes.reload(model("next", aliases=["kept", "new"]))
+    assert [(await stage.encode(name)).model for name in ("one", "old", "kept")] == ["one"] * 3
+    with pytest.raises(ModelNotFound):
+        await stage.encode("new")
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+    assert [(await stage.encode(name)).model for name in ("one", "kept", "new")] == ["one"] * 3
+    with pytest.raises(ModelNotFound):
+        await stage.encode("old")
+
+
+@pytest.mark.parametrize("taken", ["one", "uno", "new"])
+async def test_a_name_that_another_model_has_or_will_have_is_a_conflict(stage: Stage, taken: str) -> None:
+    assert await stage.changes.reload(model("start", aliases=["uno"])).finished(SOON_S)
+    stage.gate.clear()
+    reload = stage.changes.reload(model("next", aliases=["uno", "new"]))
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", "three", aliases=["3", taken]))
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", taken))
+    with pytest.raises(Conflict, match=f"{taken} must be free; it is a name or an alias of model one"):
+        stage.changes.reload(model("next", "two", aliases=[taken]))
+    assert [info.name for info in stage.registry.infos()] == ["one", "two"]
+    assert stage.changes.status("two").change is None
+    stage.gate.set()
+    assert await reload.finished(SOON_S)
+
+
+async def test_a_reload_that_fails_gives_its_new_names_back(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    with pytest.raises(ModelLoadFailed):
+        await stage.changes.reload(model("bad", aliases=["new"])).finished(SOON_S)
+    with pytest.raises(ModelNotFound):
+        await stage.encode("new")
+    assert await stage.changes.reload(model("next", "two", aliases=["new"])).finished(SOON_S)
+    assert (await stage.encode("new")).model == "two"
+
+
+async def test_a_load_that_failed_keeps_its_names_until_it_is_loaded_again(stage: Stage) -> None:
+    stage.errors["bad"] = PresetError("no such preset")
+    with pytest.raises(ModelLoadFailed):
+        await stage.changes.load(model("bad", "three", aliases=["3"])).finished(SOON_S)
+    with pytest.raises(ModelNotReady, match="three is failed"):
+        await stage.encode("3")
+    with pytest.raises(Conflict):
+        stage.changes.load(model("next", "four", aliases=["3"]))
+    assert await stage.changes.load(model("next", "three", aliases=["3"])).finished(SOON_S)
+    assert (await stage.encode("3")).model == "three"
+
+
 async def test_a_model_takes_one_change_at_a_time(stage: Stage) -> None:
     stage.gate.clear()
     reload, load = stage.changes.reload(model("next")), stage.changes.load(model("next", "three"))
@@ -338,6 +414,25 @@ async def test_limits_that_the_transports_do_not_take_are_refused(stage: Stage) 
     with pytest.raises(InvalidInput, match="must not exceed batching"):
         stage.changes.load(model("next", "three", batching={"max_queue_sequences": 255}))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]
+
+
+async def test_what_a_model_s_own_settings_leave_out_is_common_at_run_time_too() -> None:
+    stage = Stage(
+        common={"limits": {"max_text_characters": 7, "max_sequences": 9}, "batching": {"recorded_batches": 3}}
+    )
+    await stage.registry.load_all()
+    own: dict[str, Any] = {"limits": {"max_timeout_s": 2.5}, "batching": {"max_batch_tokens": 99}}
+    assert await stage.changes.load(model("next", "three", **own)).finished(SOON_S)
+    assert await stage.changes.reload(model("next", **own)).finished(SOON_S)
+    for name in ("one", "three"):
+        served = stage.registry.ready_model(name)
+        assert (served.text_limits.max_characters, served.input_limits.max_sequences) == (7, 9)
+        assert served.max_timeout_s == 2.5
+        assert (stage.batching[-1].recorded_batches, stage.batching[-1].max_batch_tokens) == (3, 99)
+    with pytest.raises(InvalidInput, match="max_window_sequences must be at least") as rejection:
+        stage.changes.load(model("next", "four", batching={"max_batch_sequences": 129}))
+    assert rejection.value.field == "batching"
+    await stage.registry.close()
 
 
 async def test_nothing_is_changed_before_the_start_is_over_nor_after_the_end_has_begun() -> None:
@@ -406,8 +501,12 @@ async def test_nothing_holds_what_was_replaced() -> None:
     engine = weakref.ref(stage.engines.pop(0))
     await stage.encode()
     assert await stage.changes.reload(model("next")).finished(SOON_S)
-    gc.collect()
-    assert (gone(), engine()) == (None, None)
+
+    def released() -> bool:
+        gc.collect()
+        return gone() is None and engine() is None
+
+    await until(released)  # the engine's thread may have a moment left
     await stage.registry.close()
 
 

@@ -7,16 +7,20 @@ from collections.abc import Callable
 
 import pytest
 import structlog
+import structlog.testing
 
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import ModelNotFound, ModelNotReady, PresetError
 from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.model_info import ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from tests.fakes import FakeEngine, loaded_model
 
+TOKENIZER = KerasTokenizer(["[UNK]", "[CLS]", "[SEP]"], TokenizerConfig())
 Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
 
 
@@ -61,6 +65,21 @@ async def test_a_model_that_fails_to_load_says_so_and_stops_the_start() -> None:
     assert not registry.ready
     with pytest.raises(ModelNotReady, match="bad is failed"):
         registry.ready_model("bad")
+    await registry.close()
+
+
+async def test_a_model_without_text_gives_its_reason() -> None:
+    reason = "tokenizer_class must be one of BertTokenizer"
+
+    def load(settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+        return loaded_model(tokenizer=NoTokenizer(reason) if settings.name == "ids" else TOKENIZER)
+
+    with structlog.testing.capture_logs() as lines:
+        registry, _ = make(load, "ids", "text")
+        await registry.load_all()
+    assert [(info.text, info.text_reason) for info in registry.infos()] == [(False, reason), (True, None)]
+    told = [line for line in lines if line["event"] == "model takes no text"]
+    assert [(line["model"], line["reason"], line["log_level"]) for line in told] == [("ids", reason, "warning")]
     await registry.close()
 
 

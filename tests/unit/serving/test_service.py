@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ import structlog
 from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, PayloadTooLarge
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.sources import resolve_preset
-from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
+from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
+from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.service import EncodeRequest, InferenceService
-from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenization import TextEncoder, TextLimits
+from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
-from electra_serve.tensors import Output, TextInput, TokenInput
+from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
 from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
@@ -36,10 +41,10 @@ async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
         settings,
         Metrics("test"),
         structlog.get_logger(),
-        load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else None),
+        load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else NO_FILES),
     )
     await registry.load_all()
-    yield InferenceService(registry, TextEncoder(), max_timeout_s=5)
+    yield InferenceService(registry, TextEncoder())
     await registry.close()
 
 
@@ -56,19 +61,86 @@ async def test_ids(service: InferenceService) -> None:
 
 
 async def test_truncation_is_reported_per_row(service: InferenceService) -> None:
-    result = await service.encode(ids([1] * 17, [2] * 16, truncate=True, outputs=MEAN))
+    result = await service.encode(ids([1] * 17, [2] * 16, truncation=Truncation.LONGEST_FIRST, outputs=MEAN))
     assert (result.truncated, result.tokens) == ((True, False), 32)
 
 
 @pytest.mark.parametrize("text", ["hi", "hi " * 1500], ids=["inline", "on a thread"])
 async def test_text_long_or_short_is_tokenized_and_cut_to_the_model(service: InferenceService, text: str) -> None:
-    request = EncodeRequest(TextInput([text, ("one", "two")]), model="text", outputs=MEAN, truncate=True)
-    with pytest.raises(InvalidInput, match="token_ids must be from 0 to 99"):  # the demo's vocabulary is larger
+    request = EncodeRequest(
+        TextInput([text, ("one", "two")]), model="text", outputs=MEAN, truncation=Truncation.LONGEST_FIRST
+    )
+    with pytest.raises(InvalidInput, match="below 100, the model's vocab_size"):  # the demo's vocabulary is larger
         await service.encode(request)
 
 
+SHORT = KerasTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"], TokenizerConfig())
+
+
+@dataclass(frozen=True)
+class BoundedTokenizer:
+    """One whose files bound its sequences, and that always makes a second segment of a pair."""
+
+    max_length: int | None = 4
+
+    def encode(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> TokenizedText:
+        return SHORT.encode(texts, max_length=max_length, truncation=truncation)
+
+
+async def encode_texts(*texts: TextOrPair, truncation: Truncation, num_segments: int = 2) -> Validated:
+    limits = InputLimits(vocab_size=10, num_segments=num_segments, max_sequence_length=6, max_sequences=8)
+    text_limits = TextLimits(max_characters=100, max_request_characters=100)
+    return await TextEncoder().encode(TextInput(texts), BoundedTokenizer(), limits, text_limits, truncation)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "ids"),
+    [
+        (Truncation.NONE, [2, 4, 5, 6, 7, 3]),
+        (Truncation.RIGHT, [2, 4, 5, 3]),
+        (Truncation.LEFT, [2, 6, 7, 3]),
+        (Truncation.LONGEST_FIRST, [2, 4, 5, 3]),
+        (Truncation.ONLY_FIRST, [2, 4, 5, 3]),
+    ],
+)
+async def test_what_is_cut_keeps_to_the_tokenizers_bound(truncation: Truncation, ids: list[int]) -> None:
+    validated = await encode_texts("a b c d", "a", truncation=truncation)
+    assert validated.encodings[0].token_ids.tolist() == ids
+    assert validated.truncated == (truncation is not Truncation.NONE, False)
+
+
+@pytest.mark.parametrize(
+    ("texts", "truncation", "message"),
+    [
+        (["a", "a b c d e"], Truncation.NONE, "at most 6 ids unless it may be truncated; received 7"),
+        (["a", "a b c"], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 5"),
+        (["a", ("a b", "c")], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 6"),
+        (["a", ("a", "b c")], Truncation.ONLY_FIRST, "only_first must leave at most 4 ids; it would leave 6"),
+        (["a", "g"], Truncation.NONE, "whose ids are below 10, the model's vocab_size; one is 10"),
+    ],
+)
+async def test_a_text_that_the_model_cannot_take_is_named(
+    texts: list[TextOrPair], truncation: Truncation, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message) as refusal:
+        await encode_texts(*texts, truncation=truncation)
+    assert refusal.value.field == "text[1]"
+
+
+async def test_a_pair_for_a_model_of_one_segment_is_named_as_a_pair() -> None:
+    message = "a text must be single for a model of 1 segment; received a pair of texts"
+    with pytest.raises(InvalidInput, match=message) as refusal:
+        await encode_texts("a", ("a", "b"), truncation=Truncation.NONE, num_segments=1)
+    assert refusal.value.field == "text[1]"
+    assert len((await encode_texts("a", truncation=Truncation.NONE, num_segments=1)).encodings) == 1
+
+
 async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
-    with pytest.raises(InvalidInput, match="model ids has no tokenizer") as refusal:
+    with pytest.raises(
+        InvalidInput, match="model ids takes token_ids, not text: the preset has no tokenizer"
+    ) as refusal:
         await service.encode(EncodeRequest(TextInput(["hi"]), model="ids"))
     assert refusal.value.field == "text"
 
@@ -110,6 +182,27 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
     with pytest.raises(PayloadTooLarge, match="at most 19 numbers; this one would have 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
+
+
+@pytest.mark.parametrize(("own", "common", "passes"), [(0.05, 30, True), (30, 0.05, False), (None, 0.05, True)])
+async def test_a_models_own_longest_timeout_holds(own: float | None, common: float, *, passes: bool) -> None:
+    engine = FakeEngine(max_length=16)
+    model = {"preset": "ids", "limits": None if own is None else {"max_timeout_s": own}}
+    settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
+    registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
+    await registry.load_all()
+    service = InferenceService(registry, TextEncoder())
+    engine.gate.clear()
+    request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
+    done, _ = await asyncio.wait({request}, timeout=0.5)
+    engine.gate.set()
+    assert bool(done) is passes
+    if passes:
+        with pytest.raises(DeadlineExceeded):
+            await request
+    else:
+        assert (await request).tokens == 1
+    await registry.close()
 
 
 async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:

@@ -14,10 +14,11 @@ from typing import Final
 import numpy as np
 
 from electra_serve.api.grpc.parsing import reject_unknown_fields
+from electra_serve.api.request_options import combine_truncation
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import INTEGER_TYPES, type_name
-from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput, Truncation
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
     {
@@ -25,6 +26,17 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_POOLED: Output.POOLED,
         pb.OUTPUT_CLS: Output.CLS,
         pb.OUTPUT_MEAN: Output.MEAN,
+    }
+)
+
+TRUNCATIONS: Final[Mapping[int, Truncation]] = MappingProxyType(
+    {
+        pb.TRUNCATION_NONE: Truncation.NONE,
+        pb.TRUNCATION_RIGHT: Truncation.RIGHT,
+        pb.TRUNCATION_LEFT: Truncation.LEFT,
+        pb.TRUNCATION_LONGEST_FIRST: Truncation.LONGEST_FIRST,
+        pb.TRUNCATION_ONLY_FIRST: Truncation.ONLY_FIRST,
+        pb.TRUNCATION_ONLY_SECOND: Truncation.ONLY_SECOND,
     }
 )
 
@@ -99,6 +111,20 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
             rows.extend(array)  # (B, T) is B times (T,)
     _reject_too_many(len(rows), field, max_rows)
     return rows
+
+
+def to_truncation(message: pb.EncodeRequest) -> Truncation:
+    """The rule of a request for sequences that are too long.
+
+    Raises:
+        InvalidInput: It is none of those that there are.
+        MalformedRequest: `truncate` contradicts it.
+    """
+    value = message.truncation
+    if value != pb.TRUNCATION_UNSPECIFIED and value not in TRUNCATIONS:
+        valid = ", ".join(pb.Truncation.Name(known) for known in TRUNCATIONS)  # type: ignore[arg-type]
+        raise InvalidInput(f"truncation must be one of {valid}; received {value}", field="truncation")
+    return combine_truncation(message.truncate, TRUNCATIONS.get(value))
 
 
 def count(sequences: TokenInput | TextInput) -> int:

@@ -44,6 +44,8 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         cost=_cost(info.cost),
         pooler=WEIGHTS[info.pooler],
         batch_tokens=info.batch_tokens,
+        aliases=info.aliases,
+        text_reason=info.text_reason,
     )
 
 

@@ -122,7 +122,7 @@ class EncoderServicer:
             input=decode.to_input(message, self._max_sequences),
             model=message.model or None,
             outputs=decode.to_outputs(message.outputs),
-            truncate=message.truncate,
+            truncation=decode.to_truncation(message),
             client=call.client,
             priority=call.priority,
             timeout_s=call.timeout_s,

@@ -62,13 +62,17 @@ def create_app(
 
     Args:
         service: What answers.
-        settings: The limits on bodies; host and port are the server's business.
+        settings: The limits on bodies, and origins; host and port are the server's business.
         metrics: What `/metrics` shows; None: it is shown elsewhere.
         observer: Counts and logs the requests to `/v1`.
         max_sequences: Most sequences of one request that any model takes.
         authenticator: Who may ask `/v1` anything.
     """
-    app = bare_app("ELECTRA encoders: hidden states and embeddings of ids and texts.", keyed=authenticator.keyed)
+    app = bare_app(
+        "ELECTRA encoders: hidden states and embeddings of ids and texts.",
+        keyed=authenticator.keyed,
+        cors_origins=settings.cors_origins,
+    )
     _add_encode(
         app, EncodeEndpoint(service, settings, observer, max_sequences=max_sequences, authenticator=authenticator)
     )

@@ -9,18 +9,23 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from electra_serve import __version__
+from electra_serve.api.rest.cors import add_cors
 from electra_serve.api.rest.error_handlers import add_problem_handlers
 from electra_serve.api.rest.middleware import RequestContextMiddleware
 from electra_serve.api.rest.openapi import SCHEMAS, DocumentedFastAPI
+from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 
 
-def bare_app(summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCHEMAS) -> FastAPI:
+def bare_app(
+    summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCHEMAS, cors_origins: Sequence[str] = ()
+) -> FastAPI:
     """Builds the application.
 
     Args:
         summary: What it is, in its OpenAPI document.
         keyed: Whether everything under a `/v1` asks for an API key.
         schemas: What the documentation of its routes refers to.
+        cors_origins: Origins of the pages that may call it.
     """
     app = DocumentedFastAPI(
         title="electra-serve",
@@ -36,7 +41,9 @@ def bare_app(summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCH
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     add_problem_handlers(app)
-    app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(ProblemMiddleware)
+    add_cors(app, cors_origins)
+    app.add_middleware(RequestContextMiddleware)  # the last one is the outermost
     return app
 
 

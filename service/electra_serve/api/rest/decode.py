@@ -7,15 +7,17 @@ from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
+from electra_serve.api.request_options import combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.serving.service import EncodeRequest, Priority
-from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
 
 _FIELDS: Final = frozenset(EncodeBody.model_fields)
 _FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}
+_TRUNCATIONS: Final = {truncation.value: truncation for truncation in Truncation}
 _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
 BYTES_PER_VALUE: Final[dict[EncodingFormat, float]] = {"float": 12.0, "base64": 16 / 3}
@@ -52,7 +54,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
     Raises:
         MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
             together.
-        InvalidInput: Ids that are not integers, or an output or format that does not exist.
+        InvalidInput: Ids that are not integers, or an output, format or truncation that does not exist.
         PayloadTooLarge: There are more than `max_sequences`.
     """
     body = _validate(payload)
@@ -63,7 +65,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
         input=_input(body),
         model=body.model,
         outputs=_outputs(body.outputs),
-        truncate=body.truncate,
+        truncation=_truncation(body),
         client=sender.client,
         priority=sender.priority,
         timeout_s=sender.timeout_s,
@@ -115,6 +117,16 @@ def _outputs(names: object) -> Outputs:
     if not _OUTPUTS.keys() >= set(names):
         raise InvalidInput(f"outputs must be among {', '.join(_OUTPUTS)}; received an unknown one", field="outputs")
     return frozenset(map(_OUTPUTS.__getitem__, names))
+
+
+def _truncation(body: EncodeBody) -> Truncation:
+    name = body.truncation
+    if name is not None and not isinstance(name, str):
+        raise MalformedRequest("truncation must be a string; received another type", field="truncation")
+    if name is not None and name not in _TRUNCATIONS:
+        valid = ", ".join(_TRUNCATIONS)
+        raise InvalidInput(f"truncation must be one of {valid}; received another", field="truncation")
+    return combine_truncation(body.truncate, None if name is None else _TRUNCATIONS[name])
 
 
 def _encoding_format(name: object) -> EncodingFormat:

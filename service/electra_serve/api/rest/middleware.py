@@ -1,9 +1,8 @@
 """The outermost layer of our own: what holds for every answer, whichever route or failure it came from.
 
 Every answer carries the request's id, and says that nobody may keep it or guess at its type: what is encoded can be
-anyone's text, and what a probe says is true only now. A request on a surplus connection goes no further. An exception
-that no handler took becomes a generic problem, and travels on to the server, which logs it. Pure ASGI:
-`BaseHTTPMiddleware` would run each request in a task of its own and hide that its client has left.
+anyone's text, and what a probe says is true only now. Pure ASGI: `BaseHTTPMiddleware` would run each request in a task
+of its own and hide that its client has left.
 """
 
 from __future__ import annotations
@@ -13,9 +12,6 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from electra_serve.api.rest.problems import problem_response
-from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
-from electra_serve.errors import InternalError
 from electra_serve.observability.requests import choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 
@@ -24,7 +20,6 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 _STATE_KEY: Final = "electra_request_id"
 _SPAN_KEY: Final = "electra_span"
 _COMMON: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-_PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def request_id(scope: Scope) -> str:
@@ -57,24 +52,11 @@ class RequestContextMiddleware:
         chosen = choose_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})[_STATE_KEY] = chosen
         common = (*_COMMON, (REQUEST_ID_HEADER.encode(), chosen.encode()))
-        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 span = scope["state"].get(_SPAN_KEY)
                 message["headers"] = [*message.get("headers", ()), *common, *([] if span is None else [span])]
             await send(message)
 
-        if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
-            error = ConnectionsFull("all connections are in use; come back a little later")
-            await problem_response(error, chosen)(scope, receive, send_with_headers)
-            return
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception:
-            if not started:
-                answer = problem_response(InternalError("internal error"), chosen)
-                await answer(scope, receive, send_with_headers)
-            raise
+        await self._app(scope, receive, send_with_headers)

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from electra_serve.serving.model_info import ModelInfo
-from electra_serve.tensors import Output
+from electra_serve.tensors import Output, Truncation
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -33,6 +33,7 @@ _OUTPUTS_SCHEMA: Final = {
     "maxItems": len(Output),
     "items": {"enum": [output.value for output in Output]},
 }
+_TRUNCATION_SCHEMA: Final = {"enum": [truncation.value for truncation in Truncation]}
 _FORMAT_SCHEMA: Final = {"enum": ["float", "base64"]}
 
 
@@ -46,7 +47,7 @@ class EncodeBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     model: str | None = None
-    """A served model's name; may be left out where just one is served."""
+    """A served model's name or one of its aliases; may be left out where just one is served."""
     token_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
     """Sequences of ids, below the model's `vocab_size`; they may differ in length."""
     segment_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
@@ -60,7 +61,11 @@ class EncodeBody(BaseModel):
     encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
     """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
     truncate: bool = False
-    """Cut what is longer than the model takes, instead of refusing it."""
+    """Cut what is longer than the model takes, instead of refusing it: the same as `truncation` `longest_first`."""
+    truncation: Annotated[object, _schema(_TRUNCATION_SCHEMA)] = None
+    """The rule for what is longer than the model takes; default `none`, or `longest_first` if `truncate` is true.
+    `right` and `left` cut that side; of a pair, the longer text first. `longest_first`, `only_first` and `only_second`
+    say which text of a pair is cut, at the tokenizer's own side. `token_ids` are one text."""
 
 
 class _Answer(BaseModel):
@@ -93,7 +98,7 @@ class EncodeAnswer(_Answer):
     """What `POST /v1/encode` answers: of the outputs those asked for, each with one entry per sequence."""
 
     model: str
-    """The model that computed it."""
+    """The name of the model that computed it, also if the request had one of its aliases."""
     sequence_output: list[list[list[float]]] | list[Base64Array] | None = None
     """Final hidden state of every position, (T, H) per sequence; zeros where masked."""
     pooled_output: list[list[float]] | list[Base64Array] | None = None

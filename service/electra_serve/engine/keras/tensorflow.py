@@ -8,7 +8,6 @@ nobody says, docs/decisions/0003 why.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
@@ -23,6 +22,7 @@ from electra_serve.engine.keras.placement import choose_devices
 from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
 from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.threads import engine_threads, usable_cores
+from electra_serve.errors import EngineUnavailable
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.model.loading import load_backbone
 from electra_serve.model.outputs import compute_outputs
@@ -143,9 +143,19 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
 
 
 def _share_cores(threads: int) -> None:
-    """Sizes the one pool of threads that all of TensorFlow's engines share; the first model's setting holds."""
-    with contextlib.suppress(RuntimeError):  # the pool is there already
+    """Sizes the one pool of threads that all of TensorFlow's engines share; the first model's setting holds.
+
+    Raises:
+        EngineUnavailable: The pool has another size than the model asks for.
+    """
+    try:
         tf.config.threading.set_intra_op_parallelism_threads(engine_threads(threads, 1, usable_cores()))
+    except RuntimeError as error:  # the pool is there already
+        there = tf.config.threading.get_intra_op_parallelism_threads()
+        if threads not in {0, there}:
+            raise EngineUnavailable(
+                f"threads must be 0 or {there}: the models of the tensorflow engine share one pool; got {threads}"
+            ) from error
 
 
 def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: str) -> Compiler:

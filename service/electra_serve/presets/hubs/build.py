@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TextIO
 
-from electra_serve.presets.hubs.cache import PresetCache, default_cache_dir
+from electra_serve.presets.hubs.cache import PresetCache, configured_cache_dir, default_cache_dir
 from electra_serve.presets.hubs.fetcher import Fetcher, RetryLimits
 from electra_serve.presets.hubs.handle import HUBS
 from electra_serve.presets.hubs.process import FetchLimits, FetchProcess
@@ -52,7 +51,8 @@ def build_hubs(
         terminal: Where progress is drawn, if it is one; otherwise it is logged.
     """
     log = logging.getLogger(LOGGER)
-    cache = PresetCache(Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir(environment))
+    configured = settings.cache_dir
+    cache = PresetCache(configured_cache_dir(configured, environment) if configured else default_cache_dir(environment))
     progress = ProgressBar(terminal) if terminal.isatty() else ProgressLog(log)
     bounds = FetchLimits(settings.stall_timeout_s, settings.max_bytes)
     process = FetchProcess(bounds, environment, progress)

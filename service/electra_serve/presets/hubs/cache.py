@@ -25,27 +25,62 @@ from electra_serve.presets.hubs.handle import HUBS, Handle
 from electra_serve.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
 
 
-def default_cache_dir(environment: Mapping[str, str]) -> Path:
-    """`electra-serve/presets` where the XDG base directory specification puts caches.
+def home_dir(environment: Mapping[str, str]) -> Path | None:
+    """Finds the home directory; None if there is none, as for a user id that a container was given at random."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111  # Path's raises without a home
+    return home if home.is_absolute() else None
+
+
+def default_cache_dir(environment: Mapping[str, str]) -> Path | None:
+    """`electra-serve/presets` where the XDG base directory specification puts caches; None if no place is known.
 
     Example:
-        >>> default_cache_dir({"XDG_CACHE_HOME": "/var/cache"}).as_posix()
+        >>> str(default_cache_dir({"XDG_CACHE_HOME": "/var/cache"}))
         '/var/cache/electra-serve/presets'
     """
-    base = environment.get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path(environment.get("HOME", "~")).expanduser() / ".cache"
-    return root / "electra-serve" / "presets"
+    base, home = Path(environment.get("XDG_CACHE_HOME", "")), home_dir(environment)
+    caches = base if base.is_absolute() else home and home / ".cache"
+    return caches and caches / "electra-serve" / "presets"
+
+
+def configured_cache_dir(cache_dir: str, environment: Mapping[str, str]) -> Path | None:
+    """Resolves `hub.cache_dir`; None if it is below a home directory that does not exist.
+
+    Example:
+        >>> str(configured_cache_dir("~/presets", {"HOME": "/home/me"}))
+        '/home/me/presets'
+    """
+    path = Path(cache_dir)
+    if path.parts[:1] == ("~",):
+        home = home_dir(environment)
+        return home and home.joinpath(*path.parts[1:])
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~name, and no such user
+        return None
 
 
 class PresetCache:
     """Presets on this machine's disk.
 
     Args:
-        root: The cache folder; made when something is written.
+        root: The cache folder, created when something is written. None if no place for it is known: then nothing is
+            cached, and nothing can be fetched.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+
+    @property
+    def root(self) -> Path:
+        """The cache folder.
+
+        Raises:
+            PresetError: No place for it is known.
+        """
+        if self._root is None:
+            raise PresetError("hub.cache_dir must name a folder, because the user has no home directory")
+        return self._root
 
     def folder(self, handle: Handle) -> Path:
         """Where a pinned handle's files are, or would be."""
@@ -60,6 +95,8 @@ class PresetCache:
 
     def find(self, handle: Handle) -> Path | None:
         """The folder of a handle, not yet verified; None where it was never fetched."""
+        if self._root is None:
+            return None
         pinned = self.pin(handle)
         return self.folder(pinned) if pinned is not None and self.folder(pinned).is_dir() else None
 
@@ -126,9 +163,10 @@ class PresetCache:
 
     def all(self) -> Iterator[tuple[Handle, Path]]:
         """Every preset here, not verified, in order of its path. Folders that cannot be presets are passed over."""
-        for hub in HUBS:
-            for manifest in sorted((self.root / hub).rglob(MANIFEST_FILE)):
-                *repo, revision = manifest.parent.relative_to(self.root / hub).parts
+        roots = {} if self._root is None else {hub: self._root / hub for hub in HUBS}
+        for hub, root in roots.items():
+            for manifest in sorted(root.rglob(MANIFEST_FILE)):
+                *repo, revision = manifest.parent.relative_to(root).parts
                 handle = Handle(hub, "/".join(repo), revision)
                 if handle.pinned:
                     yield handle, manifest.parent

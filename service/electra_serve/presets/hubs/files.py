@@ -15,6 +15,7 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json
 from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
 
 STAGED: Final = "files"
 """The folder in a staging folder that holds all of a preset and nothing else, once a fetch has ended well."""
@@ -23,9 +24,8 @@ SIDE_FILES: Final = (
     METADATA_FILE,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    VOCAB_FILE,
+    *TOKENIZER_SIDE_FILES,
 )
 """Fetched where they are there."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from electra_serve.presets.hubs.cache import home_dir
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError, one_line
 from electra_serve.presets.hubs.files import STAGED
 from electra_serve.presets.hubs.handle import Handle
@@ -105,7 +106,7 @@ class FetchProcess:
     ) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(  # noqa: S603  # our own command; the handle was parsed
             [*self._command, *arguments],
-            env={**self._environment, **client_environment(staging)},
+            env={**self._environment, **client_environment(staging, self._environment)},
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
             stdout=report,
             stderr=log,
@@ -138,9 +139,10 @@ class FetchProcess:
                 process.wait(POLL_S)
 
 
-def client_environment(staging: Path) -> dict[str, str]:
+def client_environment(staging: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that keep the clients quiet and in `staging`. Whatever was fetched elsewhere before is not taken."""
     return {
+        "HOME": str(home_dir(environment) or staging),  # kagglehub cannot be imported without one
         "KAGGLEHUB_CACHE": str(staging / "kaggle"),
         "DISABLE_KAGGLE_CACHE": "true",
         "DISABLE_COLAB_CACHE": "true",

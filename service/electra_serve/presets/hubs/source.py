@@ -113,7 +113,7 @@ class BuiltInSource:
             except PresetError as error:
                 self._log.warning("%s", error)
                 failures.append(str(error))
-        raise PresetError(f"{published.id} cannot be had: {'; '.join(failures)}")
+        raise PresetError(f"{published.id} cannot be had: {'; '.join(dict.fromkeys(failures))}")
 
 
 def built_in_handles(published: CatalogPreset, order: Sequence[Hub]) -> list[Handle]:

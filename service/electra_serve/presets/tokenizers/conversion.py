@@ -14,19 +14,23 @@ from typing import Final
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE, PresetFolder
-from electra_serve.presets.tokenizers.keras_hub import KerasTokenizerFiles, TokenizerConfig, read_keras_tokenizer
-from electra_serve.presets.tokenizers.transformers import AddedPiece, TransformersTokenizerConfig
-from electra_serve.presets.tokenizers.transformers_files import (
+from electra_serve.presets.tokenizers.bert_pipeline import (
     SPECIAL_TOKENS,
-    read_transformers_tokenizer,
-    write_transformers_tokenizer,
+    BertConfig,
+    make_bert_pipeline,
+    read_bert_config,
+    special_pieces,
+    write_bert_files,
 )
-from electra_serve.presets.transformers_checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizerFiles, TokenizerConfig, read_keras_tokenizer
+from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
+from electra_serve.presets.tokenizers.transformers_files import read_checkpoint_files
+from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
 from electra_serve.presets.weight_files.open import PresetFormat
 
 TOKENIZER_FILES: Final[dict[PresetFormat, tuple[str, ...]]] = {
     "keras": (TOKENIZER_FILE, VOCABULARY_FILE),
-    "transformers": (TOKENIZER_FILE, VOCAB_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE),
+    "transformers": (TOKENIZER_FILE, VOCAB_FILE, *TOKENIZER_SIDE_FILES),
 }
 SUFFIX_INDICATOR: Final = "##"
 
@@ -48,10 +52,9 @@ def convert_tokenizer(preset: PresetFolder, folder: Path, to: PresetFormat) -> N
     if preset.format == to:
         _copy(source, folder, TOKENIZER_FILES[to])
     elif to == "transformers":
-        config = _to_transformers(read_keras_tokenizer(source))
-        write_transformers_tokenizer(config, folder, preset.config.max_sequence_length)
+        write_bert_files(_to_bert(read_keras_tokenizer(source)), folder, preset.config.max_sequence_length)
     else:
-        _write_keras(_to_keras(read_transformers_tokenizer(source)), folder)
+        _write_keras(_to_keras(_read_bert(source)), folder)
 
 
 def _copy(source: Path, folder: Path, names: tuple[str, ...]) -> None:
@@ -61,7 +64,14 @@ def _copy(source: Path, folder: Path, names: tuple[str, ...]) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def _to_transformers(files: KerasTokenizerFiles) -> TransformersTokenizerConfig:
+def _read_bert(source: Path) -> BertConfig:
+    files = read_checkpoint_files(source)
+    if files.kind != "bert":
+        raise UnsupportedTokenizer("KerasHub's ElectraTokenizer has BERT's rules; this tokenizer is generic")
+    return read_bert_config(files)
+
+
+def _to_bert(files: KerasTokenizerFiles) -> BertConfig:
     config = files.config
     if config.suffix_indicator != SUFFIX_INDICATOR:
         raise PresetError(f"transformers needs suffix_indicator {SUFFIX_INDICATOR}; it is {config.suffix_indicator!r}")
@@ -70,30 +80,29 @@ def _to_transformers(files: KerasTokenizerFiles) -> TransformersTokenizerConfig:
     lacking = [piece for piece in special.values() if piece not in vocabulary]
     if lacking:
         raise PresetError(f"transformers needs the pieces {', '.join(special.values())}; {lacking[0]} is missing")
-    return TransformersTokenizerConfig(
+    return BertConfig(
         vocabulary=vocabulary,
-        added={vocabulary[piece]: AddedPiece(piece) for piece in special.values()},
+        added=special_pieces(special),
         lowercase=config.lowercase,
         strip_accents=config.strip_accents,
         split_on_cjk=config.split_on_cjk,
-        unk_token=config.oov_token,
     )
 
 
-def _to_keras(config: TransformersTokenizerConfig) -> KerasTokenizerFiles:
-    pieces = {id_: piece for piece, id_ in config.vocabulary.items()}
-    pieces |= {id_: piece.content for id_, piece in config.added.items()}
+def _to_keras(config: BertConfig) -> KerasTokenizerFiles:
+    pieces = {id_: piece for piece, id_ in make_bert_pipeline(config).get_vocab().items()}
     if set(pieces) != set(range(len(pieces))) or len(set(pieces.values())) < len(pieces):
         raise PresetError("a KerasHub vocabulary has each piece once, at ids from 0 without a gap; this one differs")
-    if (config.cls_token, config.sep_token) != (SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]):
-        raise PresetError(f"KerasHub needs [CLS] and [SEP]; they are {config.cls_token!r} and {config.sep_token!r}")
+    cls, sep = config.role("cls_token"), config.role("sep_token")
+    if (cls, sep) != (SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]):
+        raise PresetError(f"KerasHub needs [CLS] and [SEP]; they are {cls!r} and {sep!r}")
     return KerasTokenizerFiles(
         vocabulary=[pieces[id_] for id_ in range(len(pieces))],
         config=TokenizerConfig(
             lowercase=config.lowercase,
             strip_accents=config.lowercase if config.strip_accents is None else config.strip_accents,
             split_on_cjk=config.split_on_cjk,
-            oov_token=config.unk_token,
+            oov_token=config.role("unk_token"),
         ),
     )
 

@@ -25,8 +25,17 @@ from tokenizers.models import WordPiece
 from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json, read_lines
 from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
-from electra_serve.presets.tokenizers.pairs import Packer, TextOrPair, TokenizedText, cut_as_keras_hub
-from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case, strip_accents
+from electra_serve.presets.tokenizers.pairs import (
+    LONGER_FIRST,
+    Packer,
+    Template,
+    TextOrPair,
+    TokenizedText,
+    keep_as_keras_hub,
+)
+from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
+from electra_serve.presets.tokenizers.word_splitter import AccentStripper, WordSplitter, fold_case
+from electra_serve.tensors import Truncation
 
 TOKENIZER_CLASSES: Final = frozenset({"keras_hub>ElectraTokenizer", "keras_nlp>ElectraTokenizer"})
 MAX_VOCABULARY_BYTES: Final = 64 * 2**20
@@ -83,10 +92,13 @@ class KerasTokenizer:
         ids = {piece: i for i, piece in enumerate(vocabulary)}
         missing = [piece for piece in ("[CLS]", "[SEP]", config.oov_token) if piece not in ids]
         if missing:
-            raise PresetError(f"the vocabulary must have [CLS], [SEP] and {config.oov_token}; it lacks {missing[0]}")
+            raise UnsupportedTokenizer(
+                f"the vocabulary must have [CLS], [SEP] and {config.oov_token}; it lacks {missing[0]}"
+            )
         self._config = config
         self._splitter = WordSplitter(split_on_cjk=config.split_on_cjk)
-        self._packer = Packer(ids["[CLS]"], ids["[SEP]"], cut_as_keras_hub)
+        self._accents = AccentStripper()
+        self._packer = Packer(Template.bert(ids["[CLS]"], ids["[SEP]"]), keep_as_keras_hub)
         self._pieces = PieceTokenizer(
             WordPiece(
                 ids,
@@ -96,11 +108,19 @@ class KerasTokenizer:
             )
         )
 
-    def encode(self, texts: Sequence[TextOrPair], *, max_length: int, truncate: bool) -> TokenizedText:
+    @property
+    def max_length(self) -> int | None:
+        """None: KerasHub's files do not bound it."""
+        return None
+
+    def encode(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> TokenizedText:
         """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
-        limit = max_length if truncate else None
+        from_the_start = truncation in LONGER_FIRST and self._packer.cut_side(truncation) == "right"
+        limit = max_length if from_the_start else None
         rows = ([self._ids(part, limit) for part in ((text,) if isinstance(text, str) else text)] for text in texts)
-        return self._packer.pack(rows, limit)
+        return self._packer.pack(rows, max_length, truncation)
 
     def _ids(self, text: str, max_words: int | None) -> list[int]:
         """The pieces of the first `max_words` words: each word is at least one piece."""
@@ -111,7 +131,7 @@ class KerasTokenizer:
         return ids
 
     def _words(self, text: str) -> Iterator[str]:
-        for word in self._splitter.split(strip_accents(text) if self._config.strip_accents else text):
+        for word in self._splitter.split(self._accents.strip(text) if self._config.strip_accents else text):
             if len(word) > MAX_WORD_CHARACTERS:
                 yield self._config.oov_token
                 continue
@@ -137,9 +157,13 @@ def _read_config(path: Path) -> TokenizerConfig:
     content = read_json(path)
     name, values = content.get("registered_name"), content.get("config")
     if name not in TOKENIZER_CLASSES or not isinstance(values, dict):
-        raise PresetError(f"{path}: must be the config of one of {', '.join(sorted(TOKENIZER_CLASSES))}; it is not")
+        raise UnsupportedTokenizer(
+            f"{TOKENIZER_FILE} must be of one of {', '.join(sorted(TOKENIZER_CLASSES))}; it is not"
+        )
     if values.get("split", True) is not True or values.get("special_tokens_in_strings", False) is not False:
-        raise PresetError(f"{path}: split must be true and special_tokens_in_strings false; they are not")
+        raise UnsupportedTokenizer(
+            f"{TOKENIZER_FILE}: split must be true and special_tokens_in_strings false; they are not"
+        )
     known = {f.name: values[f.name] for f in fields(TokenizerConfig) if f.name in values}
     for field in fields(TokenizerConfig):
         if type(known.get(field.name, field.default)) is not type(field.default):

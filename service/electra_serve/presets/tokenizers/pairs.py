@@ -1,16 +1,25 @@
-"""Ids of texts to sequences: `[CLS] a [SEP]`, and `[CLS] a [SEP] b [SEP]` for a pair. Pure."""
+"""Ids of texts to sequences, such as `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Pure.
+
+A template says which ids stand around the texts; a truncation says which text is cut, and at which side. What cannot be
+cut enough stays whole, so that its length tells the caller.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 
-from electra_serve.tensors import Int32Array
+from electra_serve.tensors import Int32Array, Truncation
 
 TextOrPair = str | tuple[str, str]
 Ids = Sequence[int]
+Side = Literal["left", "right"]
+
+LONGER_FIRST: Final = frozenset({Truncation.RIGHT, Truncation.LEFT, Truncation.LONGEST_FIRST})
+"""Truncations that shorten both texts of a pair, the longer one first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,68 +38,142 @@ class TokenizedText:
 
 
 @dataclass(frozen=True, slots=True)
-class Packer:
-    """Packs ids.
+class Slot:
+    """One place of a template: a text, or an id of the template's own.
 
     Attributes:
-        cls: Id of [CLS].
-        sep: Id of [SEP].
-        cut_pair: Shortens two parts to so many ids in all; below are two ways.
+        text: 0 for the only or first text, 1 for the second; None for an id.
+        id: The id, if it is no text.
+        segment: Segment of its ids.
     """
 
-    cls: int
-    sep: int
-    cut_pair: Callable[[Ids, Ids, int], tuple[Ids, Ids]]
+    text: int | None = None
+    id: int = 0
+    segment: int = 0
 
-    def pack(self, rows: Iterable[Sequence[Ids]], max_length: int | None) -> TokenizedText:
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The form of a tokenizer's sequences.
+
+    Attributes:
+        single: Places around one text.
+        pair: Places around both texts of a pair.
+    """
+
+    single: Sequence[Slot]
+    pair: Sequence[Slot]
+
+    @classmethod
+    def bert(cls, cls_id: int, sep_id: int) -> Template:
+        """`[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`."""
+        first = (Slot(id=cls_id), Slot(text=0), Slot(id=sep_id))
+        return cls(first, (*first, Slot(text=1, segment=1), Slot(id=sep_id, segment=1)))
+
+    def of(self, texts: int) -> Sequence[Slot]:
+        """The form for so many texts, 1 or 2."""
+        return self.single if texts == 1 else self.pair
+
+    def without_segments(self) -> Template:
+        """The same with segment 0 throughout."""
+        return Template(*(tuple(replace(slot, segment=0) for slot in form) for form in (self.single, self.pair)))
+
+    @property
+    def own_ids(self) -> frozenset[int]:
+        """Ids of its own, of both forms."""
+        return frozenset(slot.id for slot in (*self.single, *self.pair) if slot.text is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Packer:
+    """Cuts and packs ids.
+
+    Attributes:
+        template: The form of the sequences.
+        longer_first: Lengths that are kept of two texts, of their lengths and a budget; below are two ways.
+        side: The side that is cut unless the truncation names one.
+    """
+
+    template: Template
+    longer_first: Callable[[int, int, int], tuple[int, int]]
+    side: Side = "right"
+
+    def cut_side(self, truncation: Truncation) -> Side:
+        """The side that `truncation` cuts."""
+        if truncation in (Truncation.LEFT, Truncation.RIGHT):
+            return "left" if truncation is Truncation.LEFT else "right"
+        return self.side
+
+    def pack(self, rows: Iterable[Sequence[Ids]], max_length: int, truncation: Truncation) -> TokenizedText:
         """Packs rows of one or two parts.
 
         Args:
             rows: Each the ids of a text, or of both texts of a pair. A part may lack ids that are certain to be cut,
                 if it has one more than can stay.
-            max_length: Most ids of one result, at least 3 for a pair and 2 otherwise; None to cut nothing.
+            max_length: Most ids of one result, the template's own included, unless `truncation` is `NONE`.
+            truncation: The rule for longer ones.
         """
-        packed = [self._row(parts, max_length) for parts in rows]
+        packed = [self._row(parts, max_length, truncation) for parts in rows]
         return TokenizedText(
             token_ids=tuple(row[0] for row in packed),
             segment_ids=tuple(row[1] for row in packed),
             truncated=tuple(row[2] for row in packed),
         )
 
-    def _row(self, parts: Sequence[Ids], max_length: int | None) -> tuple[Int32Array, Int32Array, bool]:
-        kept = parts if max_length is None else self._cut(parts, max_length - 1 - len(parts))
-        token_ids = [self.cls]
-        segment_ids = [0]
-        for segment, part in enumerate(kept):
-            token_ids += [*part, self.sep]
-            segment_ids += [segment] * (len(part) + 1)
+    def _row(
+        self, parts: Sequence[Ids], max_length: int, truncation: Truncation
+    ) -> tuple[Int32Array, Int32Array, bool]:
+        kept = self._cut(parts, max_length, truncation)
+        token_ids: list[int] = []
+        segment_ids: list[int] = []
+        for slot in self.template.of(len(parts)):
+            ids = (slot.id,) if slot.text is None else kept[slot.text]
+            token_ids += ids
+            segment_ids += [slot.segment] * len(ids)
         truncated = sum(map(len, kept)) < sum(map(len, parts))
         return np.array(token_ids, np.int32), np.array(segment_ids, np.int32), truncated
 
-    def _cut(self, parts: Sequence[Ids], budget: int) -> Sequence[Ids]:
-        return [parts[0][:budget]] if len(parts) == 1 else self.cut_pair(parts[0], parts[1], budget)
+    def _cut(self, parts: Sequence[Ids], max_length: int, truncation: Truncation) -> Sequence[Ids]:
+        lengths = [len(part) for part in parts]
+        budget = max_length - sum(slot.text is None for slot in self.template.of(len(parts)))
+        if truncation is Truncation.NONE or sum(lengths) <= budget or budget < 0:
+            return parts
+        kept = self._kept(lengths, budget, truncation)
+        if self.cut_side(truncation) == "left":
+            return [part[len(part) - length :] for part, length in zip(parts, kept, strict=True)]
+        return [part[:length] for part, length in zip(parts, kept, strict=True)]
+
+    def _kept(self, lengths: Sequence[int], budget: int, truncation: Truncation) -> Sequence[int]:
+        """Lengths that are kept, of parts that are longer than `budget` together."""
+        if len(lengths) == 1:
+            return lengths if truncation is Truncation.ONLY_SECOND else [budget]
+        if truncation in LONGER_FIRST:
+            return self.longer_first(lengths[0], lengths[1], budget)
+        cut, whole = (0, 1) if truncation is Truncation.ONLY_FIRST else (1, 0)
+        left = budget - lengths[whole]
+        if left < 1:
+            return lengths
+        return (left, lengths[1]) if cut == 0 else (lengths[0], left)
 
 
-def cut_as_keras_hub(first: Ids, second: Ids, budget: int) -> tuple[Ids, Ids]:
-    """Shortens the longer of two; where both are cut, the first keeps the odd id.
+def keep_as_keras_hub(first: int, second: int, budget: int) -> tuple[int, int]:
+    """Shortens the longer of two; if both are cut, the first keeps the odd id.
 
     Example:
-        >>> cut_as_keras_hub([1, 2, 3, 4], [5], 3), cut_as_keras_hub([1, 2, 3, 4], [5, 6, 7], 5)
-        (([1, 2], [5]), ([1, 2, 3], [5, 6]))
+        >>> keep_as_keras_hub(4, 1, 3), keep_as_keras_hub(4, 3, 5)
+        ((2, 1), (3, 2))
     """
-    kept = min(len(first), max(budget - len(second), (budget + 1) // 2))
-    return first[:kept], second[: budget - kept]
+    kept = min(first, max(budget - second, (budget + 1) // 2))
+    return kept, min(second, budget - kept)
 
 
-def cut_as_transformers(first: Ids, second: Ids, budget: int) -> tuple[Ids, Ids]:
-    """Shortens the longer of two, as `longest_first` does; where both are cut, the longer keeps the odd id.
+def keep_as_transformers(first: int, second: int, budget: int) -> tuple[int, int]:
+    """Shortens the longer of two, as `longest_first` does; if both are cut, the longer keeps the odd id.
 
     Example:
-        >>> cut_as_transformers([1, 2, 3, 4], [5], 3), cut_as_transformers([1, 2, 3], [5, 6, 7], 5)
-        (([1, 2], [5]), ([1, 2], [5, 6, 7]))
+        >>> keep_as_transformers(4, 1, 3), keep_as_transformers(3, 3, 5)
+        ((2, 1), (2, 3))
     """
-    if len(first) <= len(second):
-        kept = min(len(first), budget // 2)
-        return first[:kept], second[: budget - kept]
-    kept = min(len(second), budget // 2)
-    return first[: budget - kept], second[:kept]
+    kept = min(first, second, budget // 2)
+    other = min(max(first, second), budget - kept)
+    return (kept, other) if first <= second else (other, kept)

@@ -11,7 +11,7 @@ from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
 from electra_serve.serving.service import EncodeRequest, EncodeResult
-from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput
+from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
 HIDDEN_DIM = 4
 CONFIG = BackboneConfig(
@@ -36,6 +36,8 @@ READY = ModelInfo(
     cost=(1e-3, 1e-6, 1e-9),
     pooler="random",
     batch_tokens=4096,
+    aliases=("other",),
+    text_reason="the preset has no tokenizer",
 )
 LOADING = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
@@ -80,7 +82,7 @@ class FakeService:
             outputs=request.outputs,
             rows=tuple(answer(row, request.outputs) for row in rows),
             tokens=sum(map(len, rows)),
-            truncated=tuple(request.truncate for _ in rows),
+            truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
 
     def check_room(self, client: str) -> None:

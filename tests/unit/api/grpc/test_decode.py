@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from electra_serve.api.grpc.decode import OUTPUTS, count, to_input, to_outputs, to_rows
+from electra_serve.api.grpc.decode import OUTPUTS, TRUNCATIONS, count, to_input, to_outputs, to_rows, to_truncation
 from electra_serve.api.grpc.parsing import parse
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
-from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput, Truncation
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request, tensor, tokens
 
 INT32, INT64, FLOAT32 = pb.DATA_TYPE_INT32, pb.DATA_TYPE_INT64, pb.DATA_TYPE_FLOAT32
@@ -187,3 +187,33 @@ def test_any_tensor_is_rows_or_rejected(dtype: int, shape: list[int], data: byte
     except (InvalidInput, PayloadTooLarge):
         return
     assert sum(row.nbytes for row in rows) == len(data)
+
+
+def test_every_truncation_has_a_value() -> None:
+    assert set(TRUNCATIONS.values()) == set(Truncation)
+    assert set(TRUNCATIONS) == set(pb.Truncation.values()) - {pb.TRUNCATION_UNSPECIFIED}
+
+
+@pytest.mark.parametrize(
+    ("message", "truncation"),
+    [
+        (pb.EncodeRequest(), Truncation.NONE),
+        (pb.EncodeRequest(truncate=True), Truncation.LONGEST_FIRST),
+        (pb.EncodeRequest(truncation=pb.TRUNCATION_LEFT), Truncation.LEFT),
+        (pb.EncodeRequest(truncate=True, truncation=pb.TRUNCATION_ONLY_SECOND), Truncation.ONLY_SECOND),
+    ],
+)
+def test_truncation_and_truncate_are_one_rule(message: pb.EncodeRequest, truncation: Truncation) -> None:
+    assert to_truncation(message) is truncation
+
+
+def test_a_truncation_that_is_none_of_them_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="TRUNCATION_ONLY_SECOND; received 99") as caught:
+        to_truncation(pb.EncodeRequest(truncation=99))  # type: ignore[arg-type]
+    assert caught.value.field == "truncation"
+
+
+def test_truncation_must_not_contradict_truncate() -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        to_truncation(pb.EncodeRequest(truncate=True, truncation=pb.TRUNCATION_NONE))
+    assert caught.value.field == "truncation"

@@ -14,7 +14,7 @@ from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
 from electra_serve.serving.service import EncodeRequest, Priority
-from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, Truncation
 from tests.unit.api.grpc.conftest import Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
@@ -68,7 +68,7 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     await running.stub.Encode(message, timeout=30, metadata=(("x-priority", "high"),))
     [seen] = running.service.requests
     assert seen.input == TextInput(("a",))
-    assert (seen.model, seen.outputs, seen.truncate) == ("tiny", frozenset({Output.MEAN}), True)
+    assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
     assert (seen.client, seen.priority) == ("127.0.0.1", Priority.HIGH)
     assert seen.timeout_s is not None
     assert 20 < seen.timeout_s <= 31
@@ -97,7 +97,7 @@ async def test_a_call_is_rejected_unread_where_there_is_no_room(running: Running
 async def test_what_the_caller_leaves_out_has_its_default(running: Running) -> None:
     await running.stub.Encode(request([1]))
     [seen] = running.service.requests
-    assert (seen.model, seen.outputs, seen.truncate) == (None, DEFAULT_OUTPUTS, False)
+    assert (seen.model, seen.outputs, seen.truncation) == (None, DEFAULT_OUTPUTS, Truncation.NONE)
     assert (seen.priority, seen.timeout_s) == (Priority.NORMAL, None)
 
 

@@ -34,6 +34,7 @@ READY_MODEL = ModelInfo(
     cost=(1e-3, 1e-6, 1e-9),
     pooler="random",
     batch_tokens=4096,
+    aliases=("other",),
 )
 
 

@@ -7,11 +7,21 @@ from hypothesis import strategies as st
 from electra_serve.api.rest.decode import Sender, decode
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
 from electra_serve.serving.service import Priority
-from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput, Truncation
 from tests.unit.api.rest.rejections import rejection
 from tests.unit.api.rest.strategies import json_values
 
-FIELDS = ("model", "token_ids", "segment_ids", "padding_mask", "text", "outputs", "encoding_format", "truncate")
+FIELDS = (
+    "model",
+    "token_ids",
+    "segment_ids",
+    "padding_mask",
+    "text",
+    "outputs",
+    "encoding_format",
+    "truncate",
+    "truncation",
+)
 MAX_SEQUENCES = 8
 
 
@@ -39,7 +49,7 @@ def test_ids_with_all_that_goes_with_them() -> None:
     assert [row.tolist() for row in request.input.token_ids] == [[1, 2], [3]]
     assert [row.tolist() for row in request.input.segment_ids or ()] == [[0, 1], [0]]
     assert [row.tolist() for row in request.input.padding_mask or ()] == [[1, 0], [1]]
-    assert (request.model, request.truncate) == ("electra_demo", True)
+    assert (request.model, request.truncation) == ("electra_demo", Truncation.LONGEST_FIRST)
     assert (request.client, request.priority, request.timeout_s) == ("192.0.2.7", Priority.HIGH, 0.25)
     assert request.outputs == {Output.MEAN, Output.CLS}
     assert decoded.encoding_format == "base64"
@@ -52,7 +62,7 @@ def test_text_with_nothing_else_and_null_is_nothing(absent: dict[str, None]) -> 
     decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     assert decoded.request.input == TextInput(("a", ("b", "c")))
     assert (decoded.request.model, decoded.request.outputs) == (None, DEFAULT_OUTPUTS)
-    assert (decoded.request.truncate, decoded.encoding_format) == (False, "float")
+    assert (decoded.request.truncation, decoded.encoding_format) == (Truncation.NONE, "float")
 
 
 def test_segments_and_mask_stay_absent() -> None:
@@ -94,6 +104,8 @@ def test_segments_and_mask_do_not_go_with_text(field: str) -> None:
         ("truncate", 1),
         ("truncate", "true"),
         ("truncate", None),
+        ("truncation", 1),
+        ("truncation", ["left"]),
         ("outputs", "mean_output"),
         ("outputs", {"mean_output": 1}),
         ("outputs", [1]),
@@ -142,3 +154,30 @@ def test_too_many_rows_are_rejected_before_any_is_looked_at(field: str) -> None:
     assert isinstance(error, PayloadTooLarge)
     assert error.field == field
     assert not isinstance(rejected(payload | {field: [None] * MAX_SEQUENCES}), PayloadTooLarge)
+
+
+@pytest.mark.parametrize(
+    ("fields", "truncation"),
+    [
+        ({}, Truncation.NONE),
+        ({"truncate": True}, Truncation.LONGEST_FIRST),
+        ({"truncation": None, "truncate": True}, Truncation.LONGEST_FIRST),
+        ({"truncation": "none"}, Truncation.NONE),
+        ({"truncation": "left"}, Truncation.LEFT),
+        ({"truncation": "only_second", "truncate": True}, Truncation.ONLY_SECOND),
+    ],
+)
+def test_truncation_and_truncate_are_one_rule(fields: dict[str, object], truncation: Truncation) -> None:
+    decoded = decode({"text": "a"} | fields, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
+    assert decoded.request.truncation is truncation
+
+
+def test_truncation_is_one_of_those_there_are() -> None:
+    error = rejected({"text": "a", "truncation": "Right"})
+    assert (type(error), error.field) == (InvalidInput, "truncation")
+    assert "none, right, left, longest_first, only_first, only_second" in error.message
+
+
+def test_truncation_must_not_contradict_truncate() -> None:
+    error = rejected({"text": "a", "truncation": "none", "truncate": True})
+    assert (type(error), error.field) == (MalformedRequest, "truncation")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import orjson
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from electra_serve.api.rest.middleware import RequestContextMiddleware, request_id
+from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 from tests.unit.api.rest.asgi import Wire, http_scope
 
 
@@ -41,7 +44,9 @@ async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) 
 async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(RequestContextMiddleware(fail), http_scope(headers={"x-request-id": "order-7"}))
+        await wire.run(
+            RequestContextMiddleware(ProblemMiddleware(fail)), http_scope(headers={"x-request-id": "order-7"})
+        )
     assert wire.status == 500
     assert wire.headers["x-request-id"] == "order-7"
     assert wire.headers["x-content-type-options"] == "nosniff"
@@ -53,15 +58,16 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
 async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(RequestContextMiddleware(fail_midway), http_scope())
+        await wire.run(RequestContextMiddleware(ProblemMiddleware(fail_midway)), http_scope())
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
-async def test_other_connections_pass_through() -> None:
+@pytest.mark.parametrize("middleware", [RequestContextMiddleware, ProblemMiddleware])
+async def test_other_connections_pass_through(middleware: Callable[[ASGIApp], ASGIApp]) -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    await Wire().run(RequestContextMiddleware(app), {"type": "lifespan"})
+    await Wire().run(middleware(app), {"type": "lifespan"})
     assert seen == [{"type": "lifespan"}]

@@ -13,7 +13,9 @@ from electra_serve.errors import PresetError, SettingsError
 from electra_serve.presets.catalog import CATALOG
 from electra_serve.presets.hubs.build import build_hubs
 from electra_serve.presets.hubs.cache import default_cache_dir
-from electra_serve.settings.schema import HubSettings, hub_settings_from_environment
+from electra_serve.presets.hubs.handle import Handle
+from electra_serve.settings.loader import hub_settings_from_environment
+from electra_serve.settings.schema import HubSettings
 
 PROGRAM = """
 import sys
@@ -49,6 +51,43 @@ def test_the_preferred_hub_is_asked_first(tmp_path: Path, prefer: str, first: st
 
 
 @pytest.mark.parametrize(
+    ("configured", "variables", "folder"),
+    [
+        ("", {"HOME": ""}, None),
+        ("", {"HOME": "relative"}, None),
+        ("~/presets", {}, None),
+        ("~nobody-of-that-name/presets", {"HOME": "/home/me"}, None),
+        ("~/presets", {"HOME": "/home/me"}, "/home/me/presets"),
+        ("", {"XDG_CACHE_HOME": "/cache"}, "/cache/electra-serve/presets"),
+        ("/presets", {}, "/presets"),
+    ],
+)
+def test_a_user_without_a_home_has_a_cache_only_where_it_is_said(
+    configured: str, variables: dict[str, str], folder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    cache = build_hubs(HubSettings(cache_dir=configured), environment=variables, terminal=io.StringIO()).cache
+    if folder is not None:
+        assert cache.root == Path(folder)
+        return
+    assert list(cache.all()) == []
+    handle = Handle("hf", "org/repo", None)
+    assert cache.find(handle) is None
+    with pytest.raises(PresetError, match=r"^hub\.cache_dir must name a folder"), cache.staging(handle, 1.0):
+        pass
+
+
+def test_a_published_preset_that_cannot_be_fetched_says_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    hubs = build_hubs(HubSettings(), environment={}, terminal=io.StringIO())
+    with pytest.raises(PresetError) as error:
+        hubs.built_in.find(next(iter(CATALOG)), load_weights=True)
+    assert str(error.value).count("hub.cache_dir must name a folder") == 1
+
+
+@pytest.mark.parametrize(
     ("variables", "folder"),
     [
         ({"HOME": "/home/me"}, "/home/me/.cache/electra-serve/presets"),
@@ -62,7 +101,7 @@ def test_the_cache_is_where_xdg_says(variables: dict[str, str], folder: str) -> 
 
 def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELECTRA_HUB__ATTEMPTS", "0")
-    with pytest.raises(SettingsError, match=r"hub\.attempts: Input should be greater than or equal to 1; received '0'"):
+    with pytest.raises(SettingsError, match="ELECTRA_HUB__ATTEMPTS must be at least 1; got '0'"):
         hub_settings_from_environment()
 
 

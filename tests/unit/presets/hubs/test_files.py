@@ -33,6 +33,19 @@ def index(*names: object) -> str:
     return json.dumps({"weight_map": dict(enumerate(names))})
 
 
+TOKENIZER_FILES = dict.fromkeys(
+    (
+        "tokenizer.json",
+        "vocab.txt",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "sentence_bert_config.json",
+    ),
+    "{}",
+)
+
+
 @pytest.mark.parametrize(
     ("files", "fetched"),
     [
@@ -50,11 +63,15 @@ def index(*names: object) -> str:
             {"config.json", "vocab.txt", "model.safetensors"},
         ),
         (
+            {"config.json": "{}", "model.safetensors": "w", "tokenization_x.py": "p", **TOKENIZER_FILES},
+            {"config.json", "model.safetensors", *TOKENIZER_FILES},
+        ),
+        (
             {"config.json": "{}", "model.safetensors.index.json": index("m-1.safetensors"), "m-1.safetensors": "w"},
             {"config.json", "model.safetensors.index.json", "m-1.safetensors"},
         ),
     ],
-    ids=["keras", "keras shards", "transformers", "transformers shards"],
+    ids=["keras", "keras shards", "transformers", "transformers with every tokenizer file", "transformers shards"],
 )  # fmt: skip
 def test_each_format_is_fetched_whole_and_nothing_else(
     tmp_path: Path, files: Mapping[str, str], fetched: set[str]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.presets.tokenizers.word_splitter import WordSplitter, fold_case, strip_accents
+from electra_serve.presets.tokenizers.word_splitter import (
+    MAX_ENTRIES,
+    AccentStripper,
+    WordSplitter,
+    fold_case,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,4 +61,38 @@ def test_folding_again_changes_nothing(text: str) -> None:
 @given(st.text(st.characters(codec="ascii")))
 def test_in_ascii_only_case_changes(text: str) -> None:
     assert fold_case(text) == text.lower()
-    assert strip_accents(text) == text
+    assert AccentStripper().strip(text) == text
+
+
+def by_normalize(text: str) -> str:
+    """The definition, which takes quadratic time."""
+    return "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
+
+
+MARKS = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(char)]
+STAY = [mark for mark in MARKS if unicodedata.category(mark) != "Mn"]
+
+
+@given(st.text())
+def test_accents_are_stripped(text: str) -> None:
+    assert AccentStripper().strip(text) == by_normalize(text)
+
+
+@given(st.text(st.sampled_from(["a", "é", "ệ", "한", "日", *STAY, *MARKS[:40]])))
+def test_marks_that_stay_are_in_canonical_order(text: str) -> None:
+    assert AccentStripper().strip(text) == by_normalize(text)
+
+
+def test_accents_of_every_character_are_stripped() -> None:
+    stripper = AccentStripper()
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    assert stripper.strip(every) == by_normalize(every)
+    assert len(stripper._table) <= MAX_ENTRIES
+
+
+@pytest.mark.parametrize("marks", ["\u0301", "\u0301\u0316", STAY[0], "".join(STAY)], ids=ascii)
+def test_long_runs_of_marks_take_linear_time(marks: str) -> None:
+    """Quadratic time would be hours."""
+    run = marks * (2_000_000 // len(marks))
+    stay = sorted((mark for mark in run if mark in STAY), key=unicodedata.combining)
+    assert AccentStripper().strip("a" + run) == "".join(["a", *stay])

@@ -19,8 +19,8 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.admin.model_settings import changed_model, new_model
-from electra_serve.api.rest.body import parse_json, read_body
+from electra_serve.api.rest.admin.model_settings import changed_model, new_model, parse_unambiguous
+from electra_serve.api.rest.body import read_body
 from electra_serve.api.rest.headers import caller_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.render import json_response
@@ -125,7 +125,7 @@ class AdminEndpoints:
     async def load_model(self, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
         """Loads a model under a new name; raises a `ServiceError`."""
         with self._watch(request, f"POST {MODELS_PATH}") as record:
-            settings = new_model(parse_json(await read_body(request.headers, request.receive, self._settings)))
+            settings = new_model(parse_unambiguous(await read_body(request.headers, request.receive, self._settings)))
             record.model = settings.name
             operation = self._administration.load(settings)
             location = {"location": f"{MODELS_PATH}/{quote(settings.name)}"}
@@ -135,9 +135,10 @@ class AdminEndpoints:
         """Loads a model anew; raises a `ServiceError`."""
         with self._watch(request, f"POST {MODELS_PATH}/{{name}}/reload", name):
             settings = self._administration.settings(name)
+            name = settings.name  # an alias may be gone afterwards
             if _has_body(request):
                 body = await read_body(request.headers, request.receive, self._settings)
-                settings = changed_model(settings, parse_json(body))
+                settings = changed_model(settings, parse_unambiguous(body))
             return await self._answer(name, self._administration.reload(settings), wait_s, HTTPStatus.OK)
 
     async def unload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:

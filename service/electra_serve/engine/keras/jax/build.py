@@ -21,7 +21,7 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     """Builds the replicas of one model; those on one device share its weights.
 
     Raises:
-        EngineUnavailable: The device asked for is not here, or the dtype or compiler is not JAX'.
+        EngineUnavailable: The device asked for is not here, or the dtype, compiler or threads are not JAX'.
         PresetError: The weights cannot be read.
     """
     require_dtype(settings.dtype, "jax")
@@ -29,6 +29,8 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         raise EngineUnavailable("compiler must be auto or xla for the jax engine; received graph")
     gpus = _gpus()
     names = choose_devices(settings.device, settings.replicas, len(gpus), backend="JAX")
+    if settings.threads and "cpu" in names:
+        raise EngineUnavailable(f"threads must be 0 for the jax engine, which sizes its pool; got {settings.threads}")
     host = _host()
     with jax.default_device(host):  # from where they go to each device once
         backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)

@@ -98,6 +98,46 @@ OUTPUT_MEAN: Output.ValueType  # 4
 """The mean of the final hidden states where the padding mask is 1, (H,)."""
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
+class _Truncation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUNCATION_UNSPECIFIED: _Truncation.ValueType  # 0
+    """As `truncate` says."""
+    TRUNCATION_NONE: _Truncation.ValueType  # 1
+    """It is refused."""
+    TRUNCATION_RIGHT: _Truncation.ValueType  # 2
+    """Its end is cut; of a pair, the end of the longer text first."""
+    TRUNCATION_LEFT: _Truncation.ValueType  # 3
+    """Its beginning is cut; of a pair, the beginning of the longer text first."""
+    TRUNCATION_LONGEST_FIRST: _Truncation.ValueType  # 4
+    """The longer text of a pair is cut first, at the side that the tokenizer's files name, by default the end."""
+    TRUNCATION_ONLY_FIRST: _Truncation.ValueType  # 5
+    """The first text of a pair is cut alone, at that side."""
+    TRUNCATION_ONLY_SECOND: _Truncation.ValueType  # 6
+    """The second text of a pair is cut alone, at that side."""
+
+class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
+    """Rules for a sequence that is longer than the model takes. Ids are one text."""
+
+TRUNCATION_UNSPECIFIED: Truncation.ValueType  # 0
+"""As `truncate` says."""
+TRUNCATION_NONE: Truncation.ValueType  # 1
+"""It is refused."""
+TRUNCATION_RIGHT: Truncation.ValueType  # 2
+"""Its end is cut; of a pair, the end of the longer text first."""
+TRUNCATION_LEFT: Truncation.ValueType  # 3
+"""Its beginning is cut; of a pair, the beginning of the longer text first."""
+TRUNCATION_LONGEST_FIRST: Truncation.ValueType  # 4
+"""The longer text of a pair is cut first, at the side that the tokenizer's files name, by default the end."""
+TRUNCATION_ONLY_FIRST: Truncation.ValueType  # 5
+"""The first text of a pair is cut alone, at that side."""
+TRUNCATION_ONLY_SECOND: Truncation.ValueType  # 6
+"""The second text of a pair is cut alone, at that side."""
+Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
+
 class _ModelState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -291,14 +331,21 @@ class EncodeRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request, as x-request-id does, and wins over it. Required in a stream, where no two requests in
     flight may share one.
     """
     model: _builtins.str
-    """A served model's name. May be empty where just one is served."""
+    """A served model's name or one of its aliases. May be empty where just one is served."""
     truncate: _builtins.bool
-    """Whether to cut sequences that are longer than the model takes, instead of refusing them."""
+    """Whether to cut sequences that are longer than the model takes, instead of refusing them: the same as
+    TRUNCATION_LONGEST_FIRST.
+    """
+    truncation: Global___Truncation.ValueType
+    """The rule for sequences that are longer than the model takes. If unspecified, `truncate` decides; TRUNCATION_NONE
+    contradicts `truncate` and fails together with it.
+    """
     @_builtins.property
     def tokens(self) -> Global___TokenInput:
         """As ids."""
@@ -320,10 +367,11 @@ class EncodeRequest(_message.Message):
         text: Global___TextInput | None = ...,
         outputs: _abc.Iterable[Global___Output.ValueType] | None = ...,
         truncate: _builtins.bool = ...,
+        truncation: Global___Truncation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "text", b"text", "tokens", b"tokens", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "text", b"text", "tokens", b"tokens", "truncate", b"truncate", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["tokens", "text"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -376,7 +424,7 @@ class EncodeResponse(_message.Message):
     request_id: _builtins.str
     """The request's id: its own, or one that the server made."""
     model: _builtins.str
-    """The model that computed the answer."""
+    """The name of the model that computed the answer, also if the request had one of its aliases."""
     @_builtins.property
     def sequence_output(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """One (T, H) per sequence, in the request's order; T is that sequence's own length."""
@@ -568,7 +616,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name."""
+    """Its name or one of its aliases."""
     def __init__(
         self,
         *,
@@ -632,6 +680,8 @@ class ModelInfo(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     POOLER_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    TEXT_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -667,6 +717,8 @@ class ModelInfo(_message.Message):
     a batch allows by its cost, or what the other bounds on batches do where that is less. 0 where each sequence runs
     by itself.
     """
+    text_reason: _builtins.str
+    """Why it takes no texts: it has no tokenizer, or one whose ids are not reproduced exactly. Absent if it does."""
     @_builtins.property
     def config(self) -> Global___BackboneConfig:
         """Its hyperparameters."""
@@ -678,6 +730,10 @@ class ModelInfo(_message.Message):
     @_builtins.property
     def cost(self) -> Global___CostModel:
         """How long a batch takes."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that requests may use. Responses have `name`."""
 
     def __init__(
         self,
@@ -700,10 +756,12 @@ class ModelInfo(_message.Message):
         cost: Global___CostModel | None = ...,
         pooler: Global___Weights.ValueType = ...,
         batch_tokens: _builtins.int | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        text_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -725,6 +783,8 @@ class ModelInfo(_message.Message):
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
     _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
     _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    _WhichOneofReturnType__text_reason: _TypeAlias = _typing.Literal["text_reason"]  # noqa: Y015
+    _WhichOneofArgType__text_reason: _TypeAlias = _typing.Literal["_text_reason", b"_text_reason"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_tokens) -> _WhichOneofReturnType__batch_tokens | None: ...
     @_typing.overload
@@ -745,6 +805,8 @@ class ModelInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_reason) -> _WhichOneofReturnType__text_reason | None: ...
 
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
 

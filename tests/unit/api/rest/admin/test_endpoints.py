@@ -44,12 +44,14 @@ class FakeAdministration:
         rejection: Raised instead of beginning.
         failure: What changes come to.
         gate: Changes wait for it.
+        current: What model one is loaded by.
     """
 
     asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
     rejection: ServiceError | None = None
     failure: ServiceError | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    current: ModelSettings = CURRENT
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -70,7 +72,7 @@ class FakeAdministration:
 
     def settings(self, name: str) -> ModelSettings:
         self.status(name)
-        return CURRENT
+        return self.current
 
     def load(self, settings: ModelSettings) -> Operation:
         return self._begin("load", settings)
@@ -154,6 +156,42 @@ async def test_a_reload_changes_what_its_body_names(client: httpx.AsyncClient, a
     assert admin.fake.asked == [("reload", CURRENT.model_copy(update={"preset": "./v2", "sha256": ""}))]
 
 
+@pytest.mark.parametrize(
+    ("changes", "limits", "batching"),
+    [
+        ({}, {"max_sequences": 3}, {"max_batch_tokens": 64}),
+        ({"limits": {"max_timeout_s": 2.0}}, {"max_sequences": 3, "max_timeout_s": 2.0}, {"max_batch_tokens": 64}),
+        ({"limits": {"max_sequences": None}}, {}, {"max_batch_tokens": 64}),
+        ({"limits": None, "batching": {"recorded_batches": 1}}, None, {"max_batch_tokens": 64, "recorded_batches": 1}),
+    ],
+)
+async def test_a_reload_changes_limits_field_by_field(
+    client: httpx.AsyncClient, admin: Admin, changes: object, limits: object, batching: object
+) -> None:
+    admin.fake.current = ModelSettings.model_validate(
+        {"preset": "./v1", "name": "one", "limits": {"max_sequences": 3}, "batching": {"max_batch_tokens": 64}}
+    )
+    assert (await client.post(f"{MODELS}/one/reload", json=changes)).status_code == 200
+    ((_, settings),) = admin.fake.asked
+    assert isinstance(settings, ModelSettings)
+    assert (settings.limits and settings.limits.model_dump(exclude_unset=True)) == limits
+    assert (settings.batching and settings.batching.model_dump(exclude_unset=True)) == batching
+
+
+async def test_a_reload_takes_null_for_the_default(client: httpx.AsyncClient, admin: Admin) -> None:
+    assert (await client.post(f"{MODELS}/one/reload", json={"sha256": None, "dtype": None})).status_code == 200
+    ((_, settings),) = admin.fake.asked
+    assert isinstance(settings, ModelSettings)
+    assert (settings.preset, settings.name, settings.sha256, settings.dtype) == ("./v1", "one", "", "auto")
+
+
+@pytest.mark.parametrize("field", ["preset", "name"])
+async def test_a_reload_needs_preset_and_name(client: httpx.AsyncClient, admin: Admin, field: str) -> None:
+    answer = await client.post(f"{MODELS}/one/reload", json={field: None})
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert admin.fake.asked == []
+
+
 async def test_an_unload_leaves_nothing_to_tell(client: httpx.AsyncClient, admin: Admin) -> None:
     answer = await client.delete(f"{MODELS}/a/b")
     assert (answer.status_code, answer.content) == (204, b"")
@@ -197,10 +235,19 @@ async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, a
         ([], 400, "must be a JSON object"),
         ({"preset": "a", "colour": "turquoise"}, 400, "the fields are preset, name"),
         ({"preset": "a", "limits": {"colour": 1}}, 400, "received an unknown one, or one within them"),
-        ({}, 422, "Field required"),
-        ({"preset": "a", "dtype": "float8"}, 422, "Input should be 'auto'"),
+        ({}, 422, "preset must be given"),
+        ({"preset": "a", "dtype": "float8"}, 422, "dtype must be one of 'auto', 'float32'"),
+        ({"preset": "a", "limits": {"max_sequences": 0}}, 422, "limits.max_sequences must be at least 1"),
+        ({"preset": "a", "replicas": True}, 422, "replicas must not be true or false"),
+        ({"preset": ""}, 422, "preset must not be empty"),
+        ({"preset": 5}, 422, "preset must be text"),
         ({"preset": "/"}, 422, "name must be 1 to 128 printable"),
         ({"preset": "a", "name": "a\nb"}, 422, "name must be 1 to 128 printable"),
+        ({"preset": "a", "name": "../x"}, 422, "name must have no part that is empty"),
+        ({"preset": "a", "name": "a/"}, 422, "name must have no part that is empty"),
+        ({"preset": "a", "name": "x" * 129}, 422, "name must be 1 to 128 printable"),
+        ({"preset": "a", "aliases": ["b", "../x"]}, 422, "aliases.1 must have no part that is empty"),
+        ({"preset": "a", "aliases": ["a"]}, 422, "aliases must differ from one another and from name"),
     ],
 )
 async def test_settings_that_are_none_are_rejected(
@@ -210,6 +257,20 @@ async def test_settings_that_are_none_are_rejected(
     assert answer.status_code == status
     assert said in answer.json()["detail"]
     assert "turquoise" not in answer.text
+    assert admin.fake.asked == []
+
+
+@pytest.mark.parametrize("path", [MODELS, f"{MODELS}/one/reload"])
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [(b'{"preset": "a", "preset": "b"}', "preset"), (b'{"preset": "a", "limits": {"x": 1, "x": 1}}', "x")],
+)
+async def test_a_key_that_occurs_twice_is_rejected(
+    client: httpx.AsyncClient, admin: Admin, path: str, body: bytes, key: str
+) -> None:
+    answer = await client.post(path, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert f"{key!r} must occur once" in answer.json()["detail"]
     assert admin.fake.asked == []
 
 

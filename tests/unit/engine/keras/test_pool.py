@@ -1,0 +1,21 @@
+"""The one pool of threads that TensorFlow has: no model's `threads` is ignored."""
+
+from __future__ import annotations
+
+import pytest
+
+from electra_serve.errors import EngineUnavailable
+
+tf = pytest.importorskip("tensorflow")
+
+
+def test_a_model_may_not_ask_for_another_size_than_the_pool_has() -> None:
+    from electra_serve.engine.keras.tensorflow import _share_cores
+
+    _share_cores(0)
+    tf.config.list_logical_devices()  # makes the pool
+    there = tf.config.threading.get_intra_op_parallelism_threads()
+    _share_cores(0)
+    _share_cores(there)
+    with pytest.raises(EngineUnavailable, match=f"threads must be 0 or {there}: .*; got {there + 1}"):
+        _share_cores(there + 1)
