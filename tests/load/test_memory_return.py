@@ -24,7 +24,7 @@ ROWS: Final = 256
 LENGTH: Final = 128
 CALLERS: Final = 16
 """More than the queue takes at once; the others are rejected."""
-SPARE_BYTES: Final = 16 * 2**20
+SPARE_BYTES: Final = 48 * 2**20
 """Caches and stacks that a first burst leaves behind."""
 MOST_GROWTH_BYTES: Final = 400e6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
 from electra_serve.api.grpc.stream_slots import MAX_PER_CONNECTION
@@ -52,6 +53,19 @@ async def test_an_open_stream_ends_with_the_server(running: Running) -> None:
         await running.server.stop(30)
         assert await call.read() is grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_a_stream_that_is_just_answered_ends_with_the_server(running: Running, attempt: int) -> None:
+    call = reflect(running)
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    reading = asyncio.ensure_future(call.read())
+    for _ in range(attempt):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await running.server.stop(30)
+        await asyncio.wait({reading})
+    reading.exception()  # rejected if it came after the end
 
 
 async def test_a_connection_may_have_so_many_streams(running: Running) -> None:
