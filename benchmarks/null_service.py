@@ -18,6 +18,7 @@ from electra_serve.observability.logs import configure_logs
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.tokenizers.loader import NO_FILES
+from electra_serve.runtime.background_writer import BackgroundWriter
 from electra_serve.server.bootstrap import build_process
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.settings.schema import (
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log=LogSettings(format="json", requests=flags.log_requests),
     )
     load = null_loader(flags.hidden_dim, flags.seconds_per_batch)
-    log = configure_logs(settings.log.level, settings.log.format)
+    log = configure_logs(settings.log.level, settings.log.format, BackgroundWriter(sys.stderr))
 
     async def run() -> int:
         return await build_process(settings, log, on_ready=_announce, load=load).run()

@@ -18,6 +18,7 @@ from electra_serve.batching.planner import MicroBatch, Planner
 from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.logs import configure_logs
+from electra_serve.runtime.background_writer import BackgroundWriter
 from electra_serve.server.bootstrap import build_process
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import BatchingSettings, Settings
@@ -62,7 +63,7 @@ def make_planner(loaded: LoadedModel, _: BatchingSettings) -> Planner:
 
 def serve(settings: Settings) -> int:
     """Serves until a signal comes."""
-    log = configure_logs(settings.log.level, settings.log.format)
+    log = configure_logs(settings.log.level, settings.log.format, BackgroundWriter(sys.stderr))
 
     async def run() -> int:
         return await build_process(settings, log, on_ready=lambda *_: None, make_planner=make_planner).run()

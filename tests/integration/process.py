@@ -31,6 +31,14 @@ TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::Ini
 
 
 @dataclass(frozen=True, slots=True)
+class Standard:
+    """Open descriptors that a process gets as its standard output and error."""
+
+    output: int
+    error: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceProcess:
     """`python -m electra_serve serve` on two free ports.
 
@@ -112,6 +120,7 @@ def start(
     module: str = "electra_serve",
     at: tuple[int, int] | None = None,
     prefix: Sequence[str] = (),
+    standard: Standard | None = None,
 ) -> Iterator[ServiceProcess]:
     """Starts it, and kills it at the end of the context if it still runs.
 
@@ -123,6 +132,7 @@ def start(
         module: What Python runs: the service, or something with the same command line.
         at: The ports for REST and gRPC; None takes free ones.
         prefix: What runs the command.
+        standard: Descriptors for its standard output and error; None writes files in `folder`.
     """
     rest_port, grpc_port = at or (free_port(), free_port())
     where = (f"--rest.port={rest_port}", f"--grpc.port={grpc_port}") if ports else ()
@@ -133,8 +143,8 @@ def start(
             cwd=ROOT,
             env={**variables, **(environment or {})},
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=standard.output if standard else stdout,
+            stderr=standard.error if standard else stderr,
         )
     try:
         yield ServiceProcess(popen, rest_port, grpc_port, folder)

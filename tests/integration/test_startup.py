@@ -14,7 +14,7 @@ import pytest
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, homeless, start
+from tests.integration.process import ServiceProcess, free_port, homeless, start, wait_until
 from tests.integration.standard import health_of
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
@@ -155,7 +155,7 @@ def test_flags_win_over_variables_and_variables_over_the_file(loading: ServicePr
     assert loading.status("/livez") == 200  # the flag's port
     with grpc.insecure_channel(loading.target) as channel:  # the variable's port
         grpc.channel_ready_future(channel).result(timeout=10)
-    assert loading.events  # the variable's format
+    wait_until(lambda: bool(loading.events))  # the variable's format
     too_large = httpx.post(f"{loading.url}/v1/encode", json={"text": "a" * 100})
     assert too_large.status_code == 413  # the file's limit
     assert httpx.get(f"{loading.url}/v1/models").json()["models"][0]["preset"] in SLOW_MODEL  # the file's model

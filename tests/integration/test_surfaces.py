@@ -17,7 +17,7 @@ from electra_serve.presets.catalog import DEMO_ID, find
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.answers import over_grpc, over_rest, random_rows
-from tests.integration.process import ServiceProcess
+from tests.integration.process import ServiceProcess, wait_until
 from tests.integration.standard import health_of, reflect
 
 ENCODER: Final = "electra.v1.EncoderService"
@@ -79,6 +79,8 @@ def test_every_series_is_there_before_the_first_request(scraped_before_traffic: 
         }
         assert counted == dict.fromkeys(CODES, 0.0)
     assert value(scraped_before_traffic, "electra_model_ready", model=DEMO_ID) == 1
+    assert value(scraped_before_traffic, "electra_log_lines_dropped_total") == 0
+    assert families["electra_event_loop_lag_seconds"].type == "histogram"
     assert value(scraped_before_traffic, "electra_model_load_seconds", model=DEMO_ID) > 0
 
 
@@ -172,6 +174,7 @@ def test_the_log_names_requests_and_holds_no_bodies(
     rest.post("/v1/encode", json={"text": [SECRET], "model": SECRET}, headers={"x-request-id": "order-8"})
     stub.Encode(pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text(first=SECRET)]), request_id="order-9"), timeout=60)
 
+    wait_until(lambda: "order-9" in service.stderr)
     lines = {event["request_id"]: event for event in service.events if event["event"] == "request"}
     assert [lines[name]["code"] for name in ("order-7", "order-8", "order-9")] == ["ok", "model_not_found", "ok"]
     assert [lines[name]["transport"] for name in ("order-7", "order-8", "order-9")] == ["rest", "rest", "grpc"]
@@ -180,11 +183,12 @@ def test_the_log_names_requests_and_holds_no_bodies(
 
 
 def test_a_person_is_told_where_to_send_the_first_request(service: ServiceProcess) -> None:
-    assert f"curl -s {service.url}/v1/encode" in service.stdout
+    wait_until(lambda: f"curl -s {service.url}/v1/encode" in service.stdout)
     assert service.target in service.stdout
 
 
 def test_the_start_up_log_says_that_the_weights_are_random(service: ServiceProcess) -> None:
+    wait_until(lambda: '"model ready"' in service.stderr)
     ready = [event for event in service.events if event["event"] == "model ready"]
     assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "random")]
 

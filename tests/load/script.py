@@ -27,6 +27,9 @@ SLOW: Final = 3994
 END_THREAD: Final = 3995
 """After a batch that holds this id, the engine's thread ends; what it is given then is lost."""
 
+WEDGE_CLOSE: Final = 3996
+"""After a batch that holds this id, closing the engine never returns."""
+
 SLOWER: Final = 10
 ORDINARY_IDS: Final = range(5, 3990)
 """Ids that order nothing."""
@@ -44,6 +47,7 @@ class Script:
         record: File to which each batch adds a line, as `tests.load.record` reads it; "" for none.
         leak_bytes: Bytes that each batch leaves behind: a control for tests of leaks.
         leak_descriptors: Whether each batch leaves an open file behind, likewise.
+        loop_stall_s: Seconds for which SIGUSR2 blocks the thread of the event loop; 0 leaves the signal alone.
 
     Example:
         >>> script = Script(batch_s=0.02, position_s=0.0001)
@@ -60,6 +64,7 @@ class Script:
     record: str = ""
     leak_bytes: int = 0
     leak_descriptors: bool = False
+    loop_stall_s: float = 0.0
 
     def seconds(self, rows: int, length: int) -> float:
         """How long a batch takes."""

@@ -42,6 +42,7 @@ class ScriptedEngine:
         self._script = script
         self._record = Path(script.record).open("a") if script.record else None  # noqa: SIM115  # for as long as it runs
         self._leaked: list[bytes | TextIOWrapper] = []
+        self._closes = True
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
         """Does nothing."""
@@ -57,10 +58,14 @@ class ScriptedEngine:
         time.sleep(max(ends - time.perf_counter(), 0.0))
         if self._says(ids.END_THREAD, batch):
             _end_this_thread_soon()
+        if self._says(ids.WEDGE_CLOSE, batch):
+            self._closes = False
         return output
 
     def close(self) -> None:
-        """Closes the record."""
+        """Closes the record, or hangs if a batch ordered that."""
+        if not self._closes:
+            threading.Event().wait()
         if self._record is not None:
             self._record.close()
 

@@ -7,7 +7,9 @@ stands in is the engine, and the timings that its cost model is fitted to.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from electra_serve.engine.profiling import profiling_shapes
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from tests.integration.process import ServiceProcess, start
+from tests.integration.process import ServiceProcess, Standard, start
 from tests.load.script import Script
 from tests.load.scripted_engine import ScriptedEngine
 
@@ -44,7 +46,13 @@ def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> Loaded
 
 
 @contextmanager
-def stand_in(folder: Path, script: Script, *flags: str, at: tuple[int, int] | None = None) -> Iterator[ServiceProcess]:
+def stand_in(
+    folder: Path,
+    script: Script,
+    *flags: str,
+    at: tuple[int, int] | None = None,
+    standard: Standard | None = None,
+) -> Iterator[ServiceProcess]:
     """Starts it and waits until it is ready; its log is JSON. It is killed at the end of the context if it still runs.
 
     Args:
@@ -52,11 +60,27 @@ def stand_in(folder: Path, script: Script, *flags: str, at: tuple[int, int] | No
         script: What its engine does.
         flags: After `serve`.
         at: The ports for REST and gRPC; None takes free ones.
+        standard: Descriptors for its standard output and error; None writes files in `folder`.
     """
-    with start(folder, "--log.format=json", *flags, environment=script.environment, module=MODULE, at=at) as process:
+    with start(
+        folder,
+        "--log.format=json",
+        *flags,
+        environment=script.environment,
+        module=MODULE,
+        at=at,
+        standard=standard,
+    ) as process:
         process.wait_ready()
         yield process
 
 
+def stall_on_signal(seconds: float) -> None:
+    """Has SIGUSR2 block the main thread, which runs the event loop, for `seconds`."""
+    if seconds:
+        signal.signal(signal.SIGUSR2, lambda *_: time.sleep(seconds))
+
+
 if __name__ == "__main__":
+    stall_on_signal(Script.read(os.environ).loop_stall_s)
     sys.exit(main(load=load_stand_in))

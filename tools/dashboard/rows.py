@@ -207,6 +207,8 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
                 Query(f"sum(increase(electra_non_finite_rows_total{{{MODEL}}}[{WINDOW}]))", "rows not finite"),
                 Query(f"sum(increase(electra_out_of_memory_total{{{MODEL}}}[{WINDOW}]))", "short of memory"),
                 Query(f"sum(electra_compilations_after_warm_up{{{MODEL}}})", "compilations after warm-up"),
+                Query(f"sum(increase(electra_log_lines_dropped_total{{{JOB}}}[{WINDOW}]))", "log lines dropped"),
+                Query(f"sum(instance:electra_event_loop_stalls:increase5m{{{JOB}}})", "event loop stalled"),
                 Query(
                     f'sum(increase(electra_model_loads_total{{{MODEL}, outcome="failed"}}[{WINDOW}]))', "failed loads"
                 ),
@@ -230,6 +232,13 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "Cores",
             "CPU seconds per second.",
             (Query(f"rate(process_cpu_seconds_total{{{JOB}}}[{WINDOW}])", "{{instance}}"),),
+        ),
+        Panel(
+            "Lag of the event loop",
+            "By how much a timer runs late. ElectraEventLoopStalled is at 1.024 s.",
+            (Query(f"instance:electra_event_loop_lag_seconds:p99_5m{{{JOB}}}", "{{instance}} p99"),),
+            "s",
+            bound=1.024,
         ),
         Panel(
             "Open files",

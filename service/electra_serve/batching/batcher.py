@@ -12,7 +12,8 @@ process has to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -31,6 +32,9 @@ from electra_serve.errors import EngineFailure, InternalError, ModelNotReady, Se
 from electra_serve.observability.metrics import BatchMetrics
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
+
+ENGINE_CLOSE_S: Final = 10.0
+"""Time for an engine to close while the process goes on: it frees memory, which takes less than a second."""
 
 
 class Batcher:
@@ -99,6 +103,7 @@ class Batcher:
             max_window_sequences=max_window_sequences,
             on_fault=self._fail_dispatching,
         )
+        self._notify_alive: Callable[[], None] = lambda: None
         self.failure = ""
         """Why nothing will come of this model any more; empty while something will."""
 
@@ -130,6 +135,10 @@ class Batcher:
     def records(self) -> tuple[BatchRecord, ...]:
         """What became of the last batches, oldest first."""
         return self._recorder.records()
+
+    def notify(self, when_alive_changes: Callable[[], None]) -> None:
+        """Has `when_alive_changes` called on the event loop after each change of `alive` or `failure`."""
+        self._notify_alive = when_alive_changes
 
     def start(self) -> None:
         """Begins to feed the engines."""
@@ -205,11 +214,14 @@ class Batcher:
     async def close(self, within_s: float | None = None) -> bool:
         """Stops feeding, fails what still waits, and closes the engines when they are done.
 
+        An engine that does not close in time is left to its daemon thread, which keeps its memory.
+
         Args:
-            within_s: Seconds that they have; then they are left to themselves. None: as long as it takes.
+            within_s: Seconds for the batches that run, and again for closing. None: the watchdog limits the first,
+                and `ENGINE_CLOSE_S` the second.
 
         Returns:
-            Whether they were closed.
+            True if every engine was closed.
         """
         self.reject()
         self._dispatcher.stop()
@@ -219,15 +231,23 @@ class Batcher:
         except TimeoutError:
             self._fail_engine("an engine has not ended in time")
         self._watchdog.stop()
-        if not self.failure:
-            try:
-                await asyncio.wait_for(asyncio.gather(*(worker.close() for worker in self._workers)), within_s)
-            except TimeoutError:
-                self._fail_engine("an engine could not be closed in time")
-        if self.failure:
+        closed = not self.failure and await self._close_engines(ENGINE_CLOSE_S if within_s is None else within_s)
+        if not closed:
             for worker in self._workers:
                 worker.leave()
-        return not self.failure
+        return closed
+
+    async def _close_engines(self, within_s: float) -> bool:
+        try:
+            async with asyncio.timeout(within_s):
+                outcomes = await asyncio.gather(*(worker.close() for worker in self._workers), return_exceptions=True)
+        except TimeoutError:
+            self._log.error("engine not closed", reason=f"still closing after {within_s:g} s")
+            return False
+        reasons = [f"{error!r:.500}" for error in outcomes if error is not None]
+        for reason in reasons:
+            self._log.error("engine not closed", reason=reason)
+        return not reasons
 
     def _check_open(self) -> None:
         if self.failure:
@@ -261,6 +281,7 @@ class Batcher:
             self._log.error("engine stalled", batches=for_log(self.records()))
         else:
             self._log.warning("engine recovered")
+        self._notify_alive()
 
     def _fail_engine(self, reason: str) -> None:
         self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
@@ -286,6 +307,7 @@ class Batcher:
             self._in_flight.fail(rows, blame if runs else error)
         self._fail_waiting(error)
         self._log.critical("model failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
+        self._notify_alive()
 
     def _fail_waiting(self, error: ServiceError) -> None:
         waiting = self._queue.window(self._queue.sequences)

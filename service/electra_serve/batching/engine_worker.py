@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from electra_serve.batching.clock import Clock, Timer
 from electra_serve.engine.base import Engine
+from electra_serve.runtime.daemon_thread import mark_abandoned
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 LEAD_S: Final = 0.002
@@ -89,6 +90,11 @@ class EngineThread:
         """Ends the thread after what was submitted."""
         self._work.put(None)
 
+    def abandon(self) -> None:
+        """Ends the thread if it ever returns; until then the interpreter must not be finalized under it."""
+        mark_abandoned(self._thread)
+        self.close()
+
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
@@ -145,6 +151,10 @@ class EngineWorker:
         left_s = max(self._expected_s[0] - (self._clock.now() - self._began), 0.0)
         return left_s + sum(self._expected_s) - self._expected_s[0]
 
+    def discount(self, seconds: float) -> None:
+        """Does not count `seconds` of the running batch: the event loop stalled, and the engine perhaps with it."""
+        self._began = min(self._began + seconds, self._clock.now())
+
     def notify(self, when_free: Callable[[], None]) -> None:
         """Has `when_free` called on the event loop whenever `free` becomes true."""
         self._when_free = when_free
@@ -181,7 +191,7 @@ class EngineWorker:
 
     def leave(self) -> None:
         """Ends the thread, should it ever come back; the engine is not closed."""
-        self._thread.close()
+        self._thread.abandon()
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: Batch, outputs: Outputs, done: Done) -> None:
         """On the engine's thread. `run_in_executor` would take two futures and a turn of the loop more to say so."""

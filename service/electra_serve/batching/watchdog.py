@@ -2,7 +2,8 @@
 
 An engine that stays stalled for `hang_timeout_s` has failed: native code that never returns cannot be stopped.
 The time is counted in checks, not read from a clock: a process that was suspended for a minute must not
-count that minute.
+count that minute. The time by which a check runs late is not counted against the batch that runs either. The event
+loop stalled then, so a result may already wait for it; `server.event_loop` reports that stall.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ class Watchdog:
         self._notify_stalled = stalled
         self._notify_failed = failed
         self._timer: Timer | None = None
+        self._due = 0.0
 
     def start(self) -> None:
         """Schedules the next check, half a second from now."""
+        self._due = self._clock.now() + CHECK_S
         self._timer = self._clock.call_later(CHECK_S, self._check)
 
     def stop(self) -> None:
@@ -85,6 +88,9 @@ class Watchdog:
             self._timer.cancel()
 
     def _check(self) -> None:
+        late_s = max(self._clock.now() - self._due, 0.0)
+        for worker in self._workers:
+            worker.discount(late_s)
         was_stalled = any(detector.stalled_s for detector in self._detectors)
         timed_out = [
             detector.check(stalled=worker.stalled, since_s=CHECK_S)

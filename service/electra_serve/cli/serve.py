@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from electra_serve import __version__
 from electra_serve.api.sockets import local_url, reachable
@@ -15,8 +16,12 @@ from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import Settings
 
 if TYPE_CHECKING:
+    from electra_serve.runtime.background_writer import BackgroundWriter
     from electra_serve.serving.loader import ModelLoader
     from electra_serve.serving.model_info import ModelInfo
+
+LAST_LINES_S: Final = 1.0
+"""Time for the last lines of each stream to be written before the process ends."""
 
 
 def add_serve(parser: argparse.ArgumentParser, load: ModelLoader | None) -> None:
@@ -45,26 +50,42 @@ def serve(settings: Settings, *, load: ModelLoader | None = None) -> int:
     import uvloop
 
     from electra_serve.observability.logs import configure_logs
+    from electra_serve.runtime.background_writer import BackgroundWriter
     from electra_serve.runtime.daemon_thread import abandoned
     from electra_serve.runtime.file_limit import OTHER_DESCRIPTORS, raise_descriptor_limit
     from electra_serve.server.bootstrap import build_process
 
-    log = configure_logs(settings.log.level, settings.log.format)
+    output, error = BackgroundWriter(sys.stdout), BackgroundWriter(sys.stderr)
+    log = configure_logs(settings.log.level, settings.log.format, error)
+    error.notify(lambda lines: log.warning("log lines dropped", lines=lines))
     descriptors = raise_descriptor_limit()
     if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
         log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
 
     async def run() -> int:
-        return await build_process(settings, log, on_ready=_announce(settings), load=load).run()
+        process = build_process(
+            settings, log, on_ready=_announce(settings), load=load, dropped_log_lines=lambda: error.dropped
+        )
+        return await process.run()
 
-    code = uvloop.run(run())
+    # Not only the log: a warning or a library's own line must not block the event loop either.
+    with _written_at_the_end(output, error), contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
+        code = uvloop.run(run())
     if code or abandoned():
         # A daemon thread may still run native code: a model was loading, or an engine stalled. Tearing the interpreter
         # down under it can crash, and waiting for it may take forever.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     return code
+
+
+@contextlib.contextmanager
+def _written_at_the_end(*writers: BackgroundWriter) -> Iterator[None]:
+    """Gives the last lines some time to be written, however the context ends."""
+    try:
+        yield
+    finally:
+        for writer in writers:
+            writer.wait_written(LAST_LINES_S)
 
 
 def _announce(settings: Settings) -> Callable[[int, int, Sequence[ModelInfo]], None]:

@@ -19,6 +19,8 @@ from typing import Final, TextIO, cast
 import orjson
 import structlog
 
+from electra_serve.runtime.background_writer import BackgroundWriter
+
 LOGGER: Final = "electra_serve"
 
 _CONTROLS: Final = {
@@ -32,14 +34,14 @@ _CONTROLS_IN_TEXT: Final = {code: escaped for code, escaped in _CONTROLS.items()
 
 
 def configure_logs(
-    level: str, output_format: str, stream: TextIO = sys.stderr
+    level: str, output_format: str, stream: TextIO | BackgroundWriter = sys.stderr
 ) -> structlog.typing.FilteringBoundLogger:
     """Sets up structlog, and sends the standard library's records through it.
 
     Args:
         level: Least severe level that is written, as in `log.level`.
         output_format: `json`, `console` or `auto`, as in `log.format`.
-        stream: Where lines go.
+        stream: Where lines go. A `BackgroundWriter` keeps a stalled reader from blocking those who log.
 
     Returns:
         The logger to hand to whoever writes logs.
@@ -54,7 +56,8 @@ def configure_logs(
         if as_json
         else (_without_controls, _console(stream))
     )
-    handler = logging.StreamHandler(stream)
+    unfailing = stream if isinstance(stream, BackgroundWriter) else _Unfailing(stream)
+    handler = logging.StreamHandler(unfailing)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(shared),
@@ -68,7 +71,7 @@ def configure_logs(
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(stream))),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", unfailing)),
         cache_logger_on_first_use=False,
     )
     # Bound once: what get_logger returns would put itself together anew for each line.
@@ -109,7 +112,7 @@ def _tracebacks_without_locals() -> structlog.typing.Processor:
     return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
-def _console(stream: TextIO) -> structlog.typing.Processor:
+def _console(stream: TextIO | BackgroundWriter) -> structlog.typing.Processor:
     """Lines for people, likewise without local variables."""
     return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
 

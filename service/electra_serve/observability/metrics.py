@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from electra_serve import errors
 
@@ -41,15 +43,29 @@ class BatchMetrics:
         self.out_of_memory = metrics.out_of_memory.labels(model)
 
 
+class _LogLinesDropped(Collector):
+    """Counter that lives elsewhere: lines are dropped on any thread, before there is a registry too."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "electra_log_lines_dropped", "Log lines that were not written: their reader stalls.", self._dropped()
+        )
+
+
 class Metrics:
     """The instruments, on a registry of their own.
 
     Args:
         version: The service's version, shown by `electra_build_info`.
+        dropped_log_lines: Reads how many lines of the log were dropped so far; called at each scrape.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_LogLinesDropped(dropped_log_lines))
         self._gone: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._define_requests()
@@ -59,6 +75,12 @@ class Metrics:
             "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
         build.labels(version).set(1)
+        self.event_loop_lag = Histogram(
+            "electra_event_loop_lag_seconds",
+            "By how much a timer of the event loop ran late, ten times a second.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
         self._create_request_series("")
 
     def _define_requests(self) -> None:

@@ -49,6 +49,11 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
     return await done
 
 
+def mark_abandoned(thread: threading.Thread) -> None:
+    """Counts a daemon thread among those that `abandoned` looks for."""
+    thread.name = THREAD_NAME
+
+
 def abandoned() -> bool:
     """Whether such work still runs: then the interpreter cannot be taken down in good order under it."""
     return any(thread.name == THREAD_NAME for thread in threading.enumerate())

@@ -34,6 +34,7 @@ from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
 from electra_serve.serving.manager import ModelManager
@@ -54,6 +55,7 @@ def build_process(
     on_ready: OnReady,
     load: ModelLoader | None = None,
     make_planner: PlannerFactory | None = None,
+    dropped_log_lines: Callable[[], int] = lambda: 0,
 ) -> ServiceProcess:
     """Builds the whole service; nothing listens or loads until it runs.
 
@@ -65,12 +67,14 @@ def build_process(
         on_ready: Called once, when requests can come.
         load: How a model is loaded; default: from the settings' sources of presets.
         make_planner: What cuts a model's batches; default: `build_planner`.
+        dropped_log_lines: Reads how many lines of the log were dropped so far.
     """
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, dropped_log_lines)
     tracer = build_tracer(settings.tracing)
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
-    manager = build_manager(settings, registry, loading, log)
+    trimmer = memory.MemoryTrimmer()
+    manager = build_manager(settings, registry, loading, log, trimmer)
     service = InferenceService(registry, TextEncoder())
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
@@ -106,6 +110,8 @@ def build_process(
         manager=manager,
         settings=settings.lifecycle,
         log=log,
+        event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
+        trimmer=trimmer,
         on_ready=on_ready,
         tracer=tracer,
     )
@@ -190,14 +196,18 @@ def build_loading(
 
 
 def build_manager(
-    settings: Settings, registry: ModelRegistry, loading: Loading, log: structlog.typing.FilteringBoundLogger
+    settings: Settings,
+    registry: ModelRegistry,
+    loading: Loading,
+    log: structlog.typing.FilteringBoundLogger,
+    trimmer: memory.MemoryTrimmer,
 ) -> ModelManager:
     """What can be done to the models at run time."""
     return ModelManager(
         registry,
         loading=loading,
         max_sequences=settings.max_sequences,
-        collect_and_trim=memory.collect_and_trim,
+        collect_and_trim=trimmer.collect_and_trim,
         log=log,
     )
 

@@ -26,6 +26,7 @@ from electra_serve.batching.flight_recorder import for_log
 from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
@@ -46,7 +47,9 @@ ENGINE_GRACE_S: Final = 5.0
 FAULT_GRACE_S: Final = 2.0
 """How long a process with a fault still answers: for probes to see that it is not ready, and for what other models
 have accepted."""
-TEND_S: Final = 0.25
+STALLED_MARGIN_S: Final = 1.0
+"""Seconds before the end of a drain at which clients are disconnected that have not sent their request or not read
+their response: they would turn every stop into one that gave up requests."""
 SPANS_GRACE_S: Final = 2.0
 """How long the last spans have to be taken by whoever collects them."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -66,6 +69,8 @@ class ServiceProcess:
         manager: What is done to them at run time.
         settings: How long to drain.
         log: Where each step is told.
+        event_loop_lag: Measures the lag of the event loop for as long as the process runs.
+        trimmer: Gives memory back while the process serves.
         on_ready: Called once, when requests can come.
         tracer: What has spans yet to send at the end, where requests are traced.
     """
@@ -80,6 +85,8 @@ class ServiceProcess:
         manager: ModelManager,
         settings: LifecycleSettings,
         log: structlog.typing.FilteringBoundLogger,
+        event_loop_lag: EventLoopLag,
+        trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
         tracer: Tracer | None = None,
     ) -> None:
@@ -91,9 +98,13 @@ class ServiceProcess:
         self._manager = manager
         self._settings = settings
         self._log = log
+        self._event_loop_lag = event_loop_lag
+        self._trimmer = trimmer
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
+        self._models_changed = asyncio.Event()
+        registry.notify(self._models_changed.set)
         self._stopped_at = 0.0
 
     async def run(self) -> int:
@@ -109,6 +120,7 @@ class ServiceProcess:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGUSR1, self._log_batches)
+        self._event_loop_lag.start()
         rest_port = self._rest.listen()
         for side in self._auxiliary_servers:
             port = side.listen()
@@ -122,6 +134,7 @@ class ServiceProcess:
         finally:
             answered = await self._drain()
             closed = await self._close_unless_forced()
+            self._event_loop_lag.stop()
         if not self._stop.is_set():
             return EXIT_FAULT
         return EXIT_OK if answered and closed else EXIT_FORCED
@@ -137,15 +150,23 @@ class ServiceProcess:
             if not any(task.done() for task in ending):
                 await loading
                 self._log_ready(rest_port, grpc_port)
-                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                await self._serve_until_one_of(ending)
             self._log_faults({"REST": rest, "watch over models": tending})
         finally:
             for task in (stopped, tending, loading):
                 task.cancel()
             await asyncio.gather(stopped, tending, loading, return_exceptions=True)
 
+    async def _serve_until_one_of(self, ending: Sequence[asyncio.Task[object]]) -> None:
+        trimming = asyncio.create_task(self._trimmer.run())
+        try:
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            trimming.cancel()
+
     def _log_ready(self, rest_port: int, grpc_port: int) -> None:
         memory.freeze_startup_objects()
+        self._trimmer.settle()
         self._grpc.set_serving(serving=self._registry.ready)
         self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
@@ -160,7 +181,8 @@ class ServiceProcess:
         """Has gRPC's health follow readiness; returns when a model has failed for good."""
         while not (failure := self._registry.failure):
             self._grpc.set_serving(serving=self._registry.ready)
-            await asyncio.sleep(TEND_S)
+            await self._models_changed.wait()
+            self._models_changed.clear()
         self._log.critical("ending, because a model has failed", failure=failure)
 
     async def _drain(self) -> bool:
@@ -177,7 +199,11 @@ class ServiceProcess:
             grace_s = 0.0
         stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s), return_exceptions=True)
         forced = asyncio.create_task(self._force.wait())
+        stalled = asyncio.get_running_loop().call_later(
+            max(grace_s - STALLED_MARGIN_S, 0.0), self._rest.disconnect_stalled
+        )
         await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED, timeout=grace_s)
+        stalled.cancel()
         in_time = stopping.done()
         if not in_time:
             self._log.warning("gave up requests in flight")

@@ -159,7 +159,7 @@ class ModelManager:
         if entry.served is not None:
             if all(served is entry.served for served in self._registry.ready_models()):
                 raise Conflict(f"model {name} is the only one that is ready: load another first, or reload this one")
-            entry.state = ModelState.UNLOADING
+            self._registry.withdraw(entry)
         return self._begin(entry, Change.UNLOAD, entry.settings)
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ nothing of whether the process is ready.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from electra_serve.batching.batcher import Batcher
@@ -49,6 +49,7 @@ class ModelRegistry:
         self._metrics = metrics
         self._leaving: set[ServedModel] = set()
         self._retired = False
+        self._notify: Callable[[], None] = lambda: None
         self.started = False
         for name in self._entries:
             metrics.create_model_series(name)
@@ -63,6 +64,10 @@ class ModelRegistry:
         """Which model will not come back, and why; empty while none has failed."""
         failed = ((served.name, served.batcher.failure) for served in self._open())
         return next((f"{name}: {failure}" for name, failure in failed if failure), "")
+
+    def notify(self, when_changed: Callable[[], None]) -> None:
+        """Has `when_changed` called on the event loop whenever `ready` or `failure` may have changed."""
+        self._notify = when_changed
 
     def records(self) -> dict[str, tuple[BatchRecord, ...]]:
         """What became of the last batches of every model that answers, by its name."""
@@ -168,11 +173,18 @@ class ModelRegistry:
         before, entry.served = entry.served, served
         entry.settings, entry.state, entry.reason = settings, ModelState.READY, ""
         self._index_aliases()
+        served.batcher.notify(lambda: self._notify())
+        self._notify()
         self._metrics.model_loads.labels(settings.name, "ok").inc()
         self._metrics.model_ready.labels(settings.name).set(1)
         self._metrics.model_load_seconds.labels(settings.name).set(served.load_seconds)
         self._loading.announce(served)
         return before
+
+    def withdraw(self, entry: ModelEntry) -> None:
+        """Makes a model unavailable to new requests: it is UNLOADING."""
+        entry.state = ModelState.UNLOADING
+        self._notify()
 
     async def dismiss(self, served: ServedModel) -> None:
         """Closes a model that can no longer be found, when its last request is answered."""
@@ -197,6 +209,7 @@ class ModelRegistry:
         for entry in self.slots():
             await self.put(entry, entry.settings)
         self.started = True
+        self._notify()
 
     @property
     def batchers(self) -> tuple[Batcher, ...]:
@@ -206,6 +219,7 @@ class ModelRegistry:
     def retire(self) -> None:
         """Says not ready from now on, while requests are still answered."""
         self._retired = True
+        self._notify()
 
     def reject(self) -> None:
         """Admits nothing new from now on, and answers what was admitted."""

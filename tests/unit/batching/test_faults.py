@@ -8,11 +8,14 @@ import threading
 import time
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from electra_serve.batching.engine_worker import STALL_FACTOR, STALL_SLACK_S
 from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord
 from electra_serve.batching.watchdog import CHECK_S
 from electra_serve.errors import EngineFailure, ModelNotReady
+from electra_serve.runtime.daemon_thread import abandoned
 from electra_serve.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
 from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
@@ -211,14 +214,35 @@ async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig
         await packed
 
 
-async def test_a_process_that_was_stopped_is_not_one_that_hangs(rig: Rig) -> None:
+async def test_a_stalled_event_loop_is_not_a_stalled_engine(rig: Rig) -> None:
+    """The whole process was suspended, or one call kept the loop."""
     first = await hold(rig)
     rig.clock.advance(10 * (LATE_S + HANG_S))
-    assert (rig.batcher.alive, rig.batcher.failure) == (False, "")
+    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+    pass_time(rig, STALL_SLACK_S - 2 * CHECK_S)
+    assert rig.batcher.alive, "the engine has all of its time again"
     rig.engine.gate.set()
     await first
-    rig.clock.advance(CHECK_S)
-    assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
+
+
+async def test_many_short_stalls_of_the_event_loop_are_no_stalled_engine(rig: Rig) -> None:
+    first = await hold(rig)
+    for _ in range(int(STALL_SLACK_S / CHECK_S)):
+        rig.clock.advance(CHECK_S + 10)
+    assert rig.batcher.alive
+    rig.engine.gate.set()
+    await first
+
+
+async def test_an_engine_that_hangs_is_noticed_after_a_stall_of_the_event_loop(rig: Rig) -> None:
+    first = await hold(rig)
+    rig.clock.advance(10 * (LATE_S + HANG_S))
+    pass_time(rig, LATE_S)
+    assert not rig.batcher.alive
+    pass_time(rig, HANG_S)
+    assert rig.batcher.failure == "an engine hangs"
+    with pytest.raises(EngineFailure):
+        await first
 
 
 async def test_closing_does_not_wait_for_an_engine_that_does_not_close() -> None:
@@ -229,6 +253,31 @@ async def test_closing_does_not_wait_for_an_engine_that_does_not_close() -> None
     rig.engine.close = lambda: held.wait(10)  # type: ignore[method-assign,assignment]
     assert not await rig.batcher.close(within_s=0.05)
     held.set()
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises"])
+async def test_closing_is_limited_without_a_limit_of_the_caller(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("electra_serve.batching.batcher.ENGINE_CLOSE_S", 0.05)
+    rig = make_rig()
+    rig.batcher.start()
+    held = threading.Event()
+
+    def close_engine() -> None:
+        if fault == "raises":
+            raise OSError("device lost")
+        held.wait(10)
+
+    rig.engine.close = close_engine  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        rig.batcher._log = structlog.get_logger()
+        assert not await rig.batcher.close()
+    [line] = [entry for entry in logs if entry["event"] == "engine not closed"]
+    assert {"hangs": "still closing after 0.05 s", "raises": "OSError('device lost')"}[fault] == line["reason"]
+    assert rig.batcher.failure == "", "a model that goes away does not end the process"
+    assert abandoned() == (fault == "hangs")
+    held.set()
+    while abandoned():
+        await turns()
 
 
 def short_of_memory(batch: Batch, *, most_rows: int) -> None:

@@ -22,6 +22,13 @@ def counted(metrics: Metrics, model: str) -> float | None:
     return metrics.registry.get_sample_value("electra_requests_total", labels)
 
 
+def test_dropped_log_lines_are_read_at_each_scrape() -> None:
+    dropped = iter((0, 3))
+    metrics = Metrics("test", lambda: next(dropped))
+    assert b"electra_log_lines_dropped_total 0.0" in metrics.exposition()[0]
+    assert b"electra_log_lines_dropped_total 3.0" in metrics.exposition()[0]
+
+
 def test_a_model_that_goes_leaves_no_series() -> None:
     metrics = Metrics("test")
     before = models_seen(metrics)

@@ -14,10 +14,13 @@ from structlog.testing import capture_logs
 
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpListener
+from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics
+from electra_serve.runtime.memory import MemoryTrimmer
 from electra_serve.server.bootstrap import build_loading, build_manager
+from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import EXIT_FAULT, ServiceProcess
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
@@ -48,6 +51,9 @@ class FakeRest(HttpListener):
             self.ended.set_result(None)
         await self._task
 
+    def disconnect_stalled(self) -> None:
+        """No client stalls."""
+
     def abort(self) -> None:
         """Nothing is in flight."""
 
@@ -61,6 +67,7 @@ class FakeGrpc(GrpcServer):
         self.stopping = asyncio.Event()
         self.graces_s: list[float] = []
         self.set_serving_raises = False
+        self.serving: list[bool] = []
 
     async def start(self) -> int:
         return 2
@@ -68,6 +75,7 @@ class FakeGrpc(GrpcServer):
     def set_serving(self, serving: bool) -> None:
         if serving and self.set_serving_raises:
             raise RuntimeError("health broke")
+        self.serving.append(serving)
 
     async def stop(self, grace_s: float) -> None:
         self.graces_s.append(grace_s)
@@ -96,14 +104,17 @@ class Stage:
         log, metrics = structlog.get_logger(), Metrics("test")
         loading = build_loading(settings, metrics, log, load=self.load)
         self.registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
+        trimmer = MemoryTrimmer()
         self.process = ServiceProcess(
             rest=self.rest,
             grpc=self.grpc,
             auxiliary_servers=(),
             registry=self.registry,
-            manager=build_manager(settings, self.registry, loading, log),
+            manager=build_manager(settings, self.registry, loading, log, trimmer),
+            trimmer=trimmer,
             settings=settings.lifecycle,
             log=log,
+            event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
             on_ready=lambda *_: self.announced.set(),
         )
 
@@ -176,3 +187,23 @@ async def test_a_start_that_fails_leaves_no_task_behind() -> None:
             await stage.process.run()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_health_follows_readiness_in_the_next_turn_of_the_event_loop() -> None:
+    stage = Stage()
+    async with asyncio.timeout(SOON_S):
+        running = asyncio.create_task(stage.process.run())
+        await stage.announced.wait()
+        batcher = stage.registry.ready_model(None).batcher
+        for stalled in (True, False):
+            batcher._set_stalled(stalled)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert stage.grpc.serving[-1] is not stalled
+        before = len(stage.grpc.serving)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(stage.grpc.serving) == before, "nothing is polled"
+        stage.rest.ended.set_result(None)
+        assert await running == EXIT_FAULT
+    assert stage.grpc.serving[-1] is False

@@ -387,6 +387,21 @@ async def test_loads_are_one_after_the_other(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("change", ["reload", "unload"])
+async def test_an_engine_that_hangs_in_close_blocks_no_later_load(
+    change: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("electra_serve.batching.batcher.ENGINE_CLOSE_S", 0.05)
+    stage.engines[0].close_gate.clear()
+    first = stage.changes.unload("one") if change == "unload" else stage.changes.reload(model("next"))
+    assert await first.finished(SOON_S)
+    assert await stage.changes.load(model("next", "three")).finished(SOON_S)
+    await stage.encode("three")
+    assert (stage.registry.ready, stage.registry.failure) == (True, "")
+    assert not stage.engines[0].closed
+    assert await stage.registry.close(SOON_S), "it is not closed again at the end"
+
+
+@pytest.mark.parametrize("change", ["reload", "unload"])
 async def test_there_must_be_a_model_to_change(stage: Stage, change: str) -> None:
     with pytest.raises(ModelNotFound, match="must be one of one, two"):
         stage.changes.unload("none") if change == "unload" else stage.changes.reload(model("next", "none"))

@@ -153,3 +153,32 @@ async def test_closing_frees_the_engines() -> None:
     assert metrics.registry.get_sample_value("electra_model_ready", {"model": "one"}) == 0
     with pytest.raises(ModelNotReady):
         registry.ready_model(None)
+
+
+async def test_every_change_of_readiness_is_notified() -> None:
+    registry, _ = make(load_fake, "one", "two")
+    seen: list[bool] = []
+    registry.notify(lambda: seen.append(registry.ready))
+    await registry.load_all()
+    assert (seen.pop(), registry.ready) == (True, True)
+    batcher = registry.ready_model("one").batcher
+    batcher._set_stalled(True)
+    assert seen.pop() is False
+    batcher._set_stalled(False)
+    assert seen.pop() is True
+    batcher._set_stalled(True)
+    registry.withdraw(registry.entry("one"))
+    assert seen.pop() is True, "what is left is ready"
+    registry.retire()
+    assert seen.pop() is False
+    await registry.close()
+
+
+async def test_a_model_that_fails_is_notified() -> None:
+    registry, _ = make()
+    seen: list[str] = []
+    await registry.load_all()
+    registry.notify(lambda: seen.append(registry.failure))
+    registry.ready_model(None).batcher._fail_engine("an engine hangs")
+    assert seen == ["one: an engine hangs"]
+    await registry.close()

@@ -1,7 +1,9 @@
 """grpc.health.v1, as probes and load balancers speak it.
 
-Written out, because the package's own servicer holds every Watch open until a stopping server cuts it off, so
-that one watching client makes each shutdown last its full grace.
+The package's own servicer holds every Watch open until a stopping server ends it, so one watching client would make
+each shutdown last its full grace. It also takes any number of them.
+
+A watch wakes when the status changes, and costs no time otherwise. `StreamSlots` limits the number of watches.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Collection
 
 import grpc
 from grpc_health.v1 import health_pb2
+
+from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 
 NAME = "grpc.health.v1.Health"
 """The protocol's own service name."""
@@ -32,11 +36,13 @@ class Health:
         self._serving = False
         self._closed = False
         self._changed = asyncio.Event()
+        self._watches = StreamSlots("watches")
 
     def set_serving(self, serving: bool) -> None:
-        """Tells everyone who asks or watches."""
-        self._serving = serving
-        self._wake()
+        """Sets the status, and wakes every Watch if it changes."""
+        if serving != self._serving:
+            self._serving = serving
+            self._wake()
 
     def close(self) -> None:
         """Says NOT_SERVING for good and ends every Watch."""
@@ -80,9 +86,16 @@ class Health:
         return self._status(request.service)
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, context: HealthContext) -> None:
+        try:
+            with self._watches.hold(context.peer()):
+                await self._report_changes(request.service, context)
+        except TooManyStreams as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    async def _report_changes(self, service: str, context: HealthContext) -> None:
         sent = None
         while True:
-            changed, closed, status = self._changed, self._closed, self._status(request.service)
+            changed, closed, status = self._changed, self._closed, self._status(service)
             if status != sent:
                 await context.write(status)
                 sent = status

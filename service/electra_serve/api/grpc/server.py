@@ -6,10 +6,11 @@ import asyncio
 from typing import Final
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
+from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
+from electra_serve.api.grpc.reflection import Reflection
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
@@ -91,6 +92,7 @@ class GrpcServer:
             authenticator=authenticator,
         )
         self._health = Health([SERVICE_NAME])
+        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME])
         self._server: grpc.aio.Server | None = None
         self._port = 0
 
@@ -105,9 +107,12 @@ class GrpcServer:
         """
         server = grpc.aio.server(options=_options(self._settings))
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.methods()), self._health.handler())
+            (
+                grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.methods()),
+                self._health.handler(),
+                self._reflection.handler(),
+            )
         )
-        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
         port = _bind(server, self._settings, self._tls)
         await server.start()
         self._server, self._port = server, port
@@ -124,6 +129,7 @@ class GrpcServer:
             grace_s: Seconds after which what is still running is cancelled.
         """
         self._health.close()
+        self._reflection.close()
         self._servicer.drain(grace_s)
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)

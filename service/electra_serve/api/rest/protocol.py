@@ -106,6 +106,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
+    @property
+    def waits_for_client(self) -> bool:
+        """The client has something to do: send the rest of its request, read the rest of its response, or leave."""
+        return self._in_body or not self._unanswered or self.cycle.response_started
+
+    def abort(self) -> None:
+        """Closes the connection without waiting for its client."""
+        self.transport.abort()
+
     def on_message_begin(self) -> None:
         """Begins a head.
 

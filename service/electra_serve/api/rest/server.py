@@ -11,7 +11,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
-from electra_serve.api.rest.protocol import bounded_protocol
+from electra_serve.api.rest.protocol import BoundedHttpProtocol, bounded_protocol
 from electra_serve.api.security.tls import ServerTls
 from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
@@ -52,6 +52,12 @@ class HttpServer(uvicorn.Server):
             for listener in sockets or ()
         ]
         self.started = True
+
+    def disconnect_stalled(self) -> None:
+        """Closes the connections whose client holds them up: nothing is computed for them."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedHttpProtocol) and connection.waits_for_client:
+                connection.abort()
 
     def _connection(self) -> asyncio.Protocol:
         connection: asyncio.Protocol = self.config.http_protocol_class(
@@ -114,6 +120,10 @@ class HttpListener:
         if not done:
             self.abort()
         await self._serving
+
+    def disconnect_stalled(self) -> None:
+        """Closes the connections whose client has not sent its request or not read its response."""
+        self._server.disconnect_stalled()
 
     def abort(self) -> None:
         """Makes `stop` return without waiting any longer."""

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from electra_serve.api.grpc.stream_slots import MAX_PER_CONNECTION
 from tests.unit.api.grpc.conftest import Running
 
 Request: TypeAlias = health_pb2.HealthCheckRequest
@@ -70,3 +71,30 @@ async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(running: Runnin
     watching = watch(running, "other")
     assert await next_status(watching) == Response.SERVICE_UNKNOWN
     assert not watching.done()
+
+
+async def test_a_connection_may_have_so_many_watches_and_one_that_ends_makes_room(running: Running) -> None:
+    watching = [watch(running, "") for _ in range(MAX_PER_CONNECTION)]
+    for call in watching:
+        assert await next_status(call) == Response.NOT_SERVING
+    rejected = watch(running, "")
+    assert await rejected.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await rejected.details()) == (
+        f"a connection may have at most {MAX_PER_CONNECTION} watches open; close one first"
+    )
+    assert (await check(running, "")).status == Response.NOT_SERVING, "Check is not limited"
+    running.server.set_serving(True)
+    for call in watching:
+        assert await next_status(call) == Response.SERVING
+    watching[0].cancel()
+    async with asyncio.timeout(5):
+        while not (await first_of(watch(running, ""))):
+            pass
+
+
+async def first_of(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> bool:
+    """True if the watch is not rejected."""
+    try:
+        return await watching.read() is not grpc.aio.EOF
+    except grpc.aio.AioRpcError:
+        return False

@@ -203,6 +203,7 @@ async def test_errors_of_the_service(
     assert (response.status_code, response.json()["code"]) == (status, error.code)
     assert ("retry-after" in response.headers) is (status in {429, 503})
     assert rest.counted(model="electra_demo", code=error.code) == 1
+    await settle()
     assert rest.in_flight == 0
 
 
@@ -213,6 +214,7 @@ async def test_a_surprise_is_told_to_the_log_only(client: httpx.AsyncClient, res
     assert response.json()["detail"] == "the log has the rest under request id order-7"
     assert SECRET not in response.text
     assert "order-7" in repr(rest.log.calls)
+    await settle()
     assert rest.in_flight == 0
 
 

@@ -1,0 +1,64 @@
+"""Memory that large responses took goes back to the system while the process serves on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from electra_serve.runtime.memory import TRIM_EVERY_S, TRIM_SLACK_BYTES
+from electra_serve.tensors import Output
+from tests.integration.process import ServiceProcess, wait_until
+from tests.load.callers import OK, Endpoint
+from tests.load.conftest import Report
+from tests.load.gauges import wait_at_rest
+from tests.load.growth import Sample
+from tests.load.payload import Payload, numbered
+from tests.load.script import Script
+from tests.load.stand_in import stand_in
+
+ROWS: Final = 256
+LENGTH: Final = 128
+CALLERS: Final = 16
+"""More than the queue takes at once; the others are rejected."""
+SPARE_BYTES: Final = 48 * 2**20
+"""Caches and stacks that a first burst leaves behind."""
+MOST_GROWTH_BYTES: Final = 400e6
+
+
+@pytest.mark.parametrize("bursts", [pytest.param(3, id="short"), pytest.param(12, id="long", marks=pytest.mark.long)])
+async def test_memory_of_large_responses_goes_back(bursts: int, tmp_path: Path, report: Report) -> None:
+    rows = tuple(numbered(number, LENGTH).rows[0] for number in range(ROWS))
+    large = Payload(rows, (Output.SEQUENCE,), known=False)
+    with stand_in(tmp_path, Script(batch_s=0.001, position_s=1e-7)) as process:
+        before = resident_bytes(process)
+        peak = before
+        for endpoint in reversed(Endpoint.both(process.rest_port, process.grpc_port)):
+            caller = endpoint.caller()
+            for _ in range(bursts):
+                answers = await asyncio.gather(*(caller.ask(large) for _ in range(CALLERS)))
+                assert OK in {answer.code for answer in answers} <= {OK, "overloaded"}
+                peak = max(peak, resident_bytes(process))
+            await caller.close()
+        await asyncio.to_thread(wait_at_rest, process)
+        after = resident_bytes(process)
+        began = time.monotonic()
+        allowed = before + TRIM_SLACK_BYTES + SPARE_BYTES
+        await asyncio.to_thread(wait_until, lambda: resident_bytes(process) <= allowed)
+        took_s = time.monotonic() - began
+        report(
+            f"{before / 1e6:.0f} MB at rest, {peak / 1e6:.0f} MB at most, {after / 1e6:.0f} MB after {2 * bursts} "
+            f"bursts of {CALLERS} large responses, {resident_bytes(process) / 1e6:.0f} MB {took_s:.0f} s later"
+        )
+        assert after - before < MOST_GROWTH_BYTES
+        report.promise(took_s <= 2 * TRIM_EVERY_S, "memory goes back within a minute")
+        process.terminate()
+        assert process.wait() == 0
+
+
+def resident_bytes(process: ServiceProcess) -> float:
+    """Memory of the process."""
+    return Sample.of(process.popen.pid, compilations=0).resident_bytes
