@@ -229,6 +229,15 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "bytes",
         ),
         Panel(
+            "Bytes in transit",
+            "Requests being received, decoded requests and unsent responses. Over the budget, requests are rejected.",
+            (
+                Query(f"electra_transit_bytes{{{JOB}}}", "{{instance}}"),
+                Query(f"max(electra_transit_max_bytes{{{JOB}}})", "budget"),
+            ),
+            "bytes",
+        ),
+        Panel(
             "Cores",
             "CPU seconds per second.",
             (Query(f"rate(process_cpu_seconds_total{{{JOB}}}[{WINDOW}])", "{{instance}}"),),

@@ -127,15 +127,21 @@ class TransitBudget:
         self._wake()
 
     def _wake(self) -> None:
-        """Gives waiting clients their bytes, in order; one whose own share is used up does not block the others."""
+        """Gives waiting clients their bytes, in order.
+
+        A client that holds bytes does not block those behind it: it waits for its own share. One that holds none does:
+        small requests must not keep a large one out.
+        """
         for waiter in list(self._waiters):
             client, size, turn = waiter
-            if self.used_bytes + size > self.max_bytes:
-                return
-            if not turn.done() and self._fits(client, size):
+            if turn.done():
+                continue
+            if self._fits(client, size):
                 self._waiters.remove(waiter)
                 self._add(client, size)
                 turn.set_result(None)
+            elif client not in self._clients:
+                return
 
     def _rate(self) -> float:
         """Returns the bytes released per second, averaged over `RATE_WINDOW_S`."""

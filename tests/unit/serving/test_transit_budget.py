@@ -113,6 +113,28 @@ async def test_a_client_over_its_share_does_not_block_those_behind_it() -> None:
     assert transit.used_bytes == 910
 
 
+async def test_a_large_response_of_a_client_does_not_block_others() -> None:
+    transit = budget()
+    transit.reserve("greedy", 700)
+    growing = asyncio.create_task(transit.acquire("greedy", 400, 10.0))
+    await asyncio.sleep(0)
+    assert (await transit.acquire("other", 100, 1.0)).size == 100
+    growing.cancel()
+
+
+async def test_small_requests_do_not_keep_a_large_one_out() -> None:
+    transit = budget()
+    held = transit.reserve("a", 700)
+    large = asyncio.create_task(transit.acquire("b", 600, 10.0))
+    await asyncio.sleep(0)
+    small = asyncio.create_task(transit.acquire("c", 100, 10.0))
+    await asyncio.sleep(0)
+    assert not small.done()
+    held.release()
+    assert (await large).size == 600
+    assert (await small).size == 100
+
+
 async def test_waiting_ends_with_overloaded() -> None:
     transit = budget()
     transit.reserve("a", MAX_BYTES)

@@ -152,6 +152,7 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.http2.bdp_probe", 0),  # on, gRPC buffers megabytes of each call that is not read yet
         ("grpc.so_reuseport", 0),  # on, a second process binds the same port unnoticed
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1000),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
