@@ -45,9 +45,13 @@ PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --maxprocesses=5 --di
 test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
 	$(PYTEST) $(ARGS)
 
+# Those that run the service in a process of its own, which is not measured.
+PROCESS_TESTS := tests/integration tests/load
+
 .PHONY: coverage
-coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests and check the branch coverage, which doubles their time
-	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the same tests, and check the branch coverage of those in this process
+	$(PYTEST) --cov --cov-report=term:skip-covered $(addprefix --ignore=,$(PROCESS_TESTS)) $(ARGS)
+	$(PYTEST) $(PROCESS_TESTS) $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
