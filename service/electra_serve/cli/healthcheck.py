@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import ssl
+import sys
 import urllib.request
 from http import HTTPStatus
 
@@ -39,5 +40,6 @@ def healthcheck(url: str, timeout_s: float) -> int:
     try:
         with opener.open(url, timeout=timeout_s) as response:
             return 0 if response.status == HTTPStatus.OK else 1
-    except OSError:  # connection refused, timeout, or an error status
+    except OSError as error:  # connection refused, timeout, or an error status
+        sys.stderr.write(f"{url}: {error}\n")
         return 1

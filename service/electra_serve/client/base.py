@@ -6,6 +6,7 @@ A transport adds three methods that send once: `_encode`, `_models` and `close`.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from typing import Final, Self, TypeVar
 from electra_serve.client.request import Priority, Query, Rows, Texts
 from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
-from electra_serve.errors import DeadlineExceeded, ElectraServeError
+from electra_serve.errors import DeadlineExceeded, ElectraServeError, InvalidInput
 
 T = TypeVar("T")
 
@@ -29,9 +30,14 @@ class Attempts:
     Args:
         retry: When to try again.
         timeout_s: Seconds for all attempts and the waits between them.
+
+    Raises:
+        InvalidInput: `timeout_s` is not finite.
     """
 
     def __init__(self, retry: RetryPolicy, timeout_s: float) -> None:
+        if not math.isfinite(timeout_s):
+            raise InvalidInput(f"`timeout_s` must be a finite number; got {timeout_s}", field="timeout_s")
         self._retry = retry
         self._until = time.monotonic() + timeout_s
         self._attempt = 0

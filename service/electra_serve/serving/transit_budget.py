@@ -53,7 +53,7 @@ class TransitBudget:
         self.used_bytes = 0
         self._now = now
         self._clients: dict[str, int] = {}
-        self._waiters: deque[tuple[str, int, asyncio.Future[None]]] = deque()
+        self._waiters: deque[tuple[str, int, int, asyncio.Future[None]]] = deque()
         self._released = 0.0  # bytes, decayed over RATE_WINDOW_S
         self._released_at = now()
 
@@ -73,23 +73,29 @@ class TransitBudget:
         self._add(client, size)
         return Reservation(self, client, size)
 
-    async def acquire(self, client: str, size: int, timeout_s: float | None) -> Reservation:
+    async def acquire(self, client: str, size: int, timeout_s: float | None, *, own: int = 0) -> Reservation:
         """Takes `size` bytes of the budget as soon as they fit, in order of arrival; waits forever without a timeout.
+
+        Args:
+            client: The client that they count for.
+            size: Bytes; sizes above the whole budget count as the whole budget.
+            timeout_s: Seconds to wait.
+            own: Bytes that the same request holds already. Its share is that of its client's other requests.
 
         Raises:
             Overloaded: They did not fit within `timeout_s`.
         """
-        size = min(size, self.max_bytes)
-        if self._waiters or not self._fits(client, size):
-            await self._wait(client, size, timeout_s)
+        size = min(size, self.max_bytes - own)
+        if self._waiters or not self._fits(client, size, own):
+            await self._wait(client, size, timeout_s, own)
         else:
             self._add(client, size)
         return Reservation(self, client, size)
 
-    async def _wait(self, client: str, size: int, timeout_s: float | None) -> None:
+    async def _wait(self, client: str, size: int, timeout_s: float | None, own: int) -> None:
         """Waits until `_wake` has taken the bytes for this client."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (client, size, turn)
+        waiter = (client, size, own, turn)
         self._waiters.append(waiter)
         self._wake()
         try:
@@ -105,10 +111,10 @@ class TransitBudget:
                 raise self._overloaded(client, size) from None
             raise
 
-    def _fits(self, client: str, size: int) -> bool:
-        held = self._clients.get(client, 0)
+    def _fits(self, client: str, size: int, own: int = 0) -> bool:
+        others = self._clients.get(client, 0) - own
         free = self.max_bytes - self.used_bytes - size
-        return free >= 0 and (not held or held + size <= SHARE * free)
+        return free >= 0 and (not others or others + own + size <= SHARE * free)
 
     def _add(self, client: str, size: int) -> None:
         self.used_bytes += size
@@ -133,10 +139,10 @@ class TransitBudget:
         small requests must not keep a large one out.
         """
         for waiter in list(self._waiters):
-            client, size, turn = waiter
+            client, size, own, turn = waiter
             if turn.done():
                 continue
-            if self._fits(client, size):
+            if self._fits(client, size, own):
                 self._waiters.remove(waiter)
                 self._add(client, size)
                 turn.set_result(None)
@@ -153,8 +159,9 @@ class TransitBudget:
         rate = self._rate()
         retry_s = missing / rate if rate else MAX_RETRY_S
         return Overloaded(
-            f"requests and responses in transit may take {self.max_bytes} bytes; {self.used_bytes} are in use, "
-            f"{self._clients.get(client, 0)} of them by this client, and this request needs {size}",
+            f"requests and responses in transit may take {self.max_bytes} bytes, those of one client at most {SHARE} "
+            f"times what it leaves free; {self.used_bytes} are in use, {self._clients.get(client, 0)} of them by this "
+            f"client, and this request needs {size}",
             retry_after_s=min(max(retry_s, MIN_RETRY_S), MAX_RETRY_S),
         )
 
@@ -188,7 +195,7 @@ class Reservation:
         size = min(size, self._budget.max_bytes)
         self.shrink(size)
         if size > self.size:
-            await self._budget.acquire(self._client, size - self.size, timeout_s)
+            await self._budget.acquire(self._client, size - self.size, timeout_s, own=self.size)
             self.size = size
 
     def release(self) -> None:

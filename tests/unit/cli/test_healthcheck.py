@@ -51,8 +51,9 @@ def test_the_address_comes_from_the_settings_and_no_proxy_is_used(monkeypatch: p
     assert paths == ["/readyz"]
 
 
-def test_a_server_that_is_not_there_or_silent_is_not_ready() -> None:
+def test_a_server_that_is_not_there_or_silent_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/readyz"
         assert healthcheck(url, timeout_s=0.05) == 1
     assert healthcheck(url, timeout_s=5) == 1
+    assert url in capsys.readouterr().err

@@ -58,3 +58,10 @@ def test_every_slug_comes_back_as_its_class() -> None:
         error = service_error(cls.code, "no", field="f", retry_after_s=1.5)
         assert (type(error), error.message, error.field, error.retry_after_s) == (cls, "no", "f", 1.5)
     assert type(service_error("newer", "no")) is errors.InternalError
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), float("nan")])
+def test_a_timeout_is_finite(timeout_s: float) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        Attempts(POLICY, timeout_s)
+    assert caught.value.field == "timeout_s"

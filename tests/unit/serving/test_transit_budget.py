@@ -53,12 +53,26 @@ def test_a_client_that_holds_bytes_leaves_room_for_others() -> None:
     transit.reserve("other", MAX_BYTES - most)
 
 
+async def test_a_lone_request_may_grow_to_the_whole_budget() -> None:
+    transit = budget()
+    reservation = transit.reserve("a", 100)
+    await reservation.resize(MAX_BYTES, timeout_s=0)
+    assert transit.used_bytes == MAX_BYTES
+    reservation.release()
+    first, second = transit.reserve("a", 100), transit.reserve("a", 100)
+    await first.resize(700, timeout_s=0)
+    with pytest.raises(Overloaded, match="one client at most 4 times"):
+        await second.resize(200, timeout_s=0)
+
+
 async def test_growth_that_does_not_fit_changes_nothing() -> None:
     transit = budget()
+    other = transit.reserve("b", 100)
     reservation = transit.reserve("a", 100)
     with pytest.raises(Overloaded):
         await reservation.resize(950, timeout_s=0)
-    assert (reservation.size, transit.used_bytes) == (100, 100)
+    assert (reservation.size, transit.used_bytes) == (100, 200)
+    other.release()
     await reservation.resize(500)
     assert (reservation.size, transit.used_bytes) == (500, 500)
     await reservation.resize(50)

@@ -34,8 +34,8 @@ SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 FIELDS_PER_SEQUENCE: Final = 3 * 8
 """For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
 
-BYTES_PER_VALUE: Final = 12
-"""Of a response: a float32 number in the result, in the message's parts and in the joined message."""
+BYTES_PER_VALUE: Final = 8
+"""Of a response: a float32 number in the result, and in the message."""
 
 Answer: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
 

@@ -25,6 +25,7 @@ from electra_serve.settings.schema import RestSettings
 JSON_MEDIA_TYPE: Final = "application/json"
 CONTENT_TYPE: Final = "content-type"
 CONTENT_ENCODING: Final = "content-encoding"
+TRANSFER_ENCODING: Final = "transfer-encoding"
 MAX_KEYS: Final = 64
 """Most braces and colons. A valid request has one brace and eight colons."""
 MAX_DEPTH: Final = 2
@@ -112,11 +113,12 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
             raise MalformedRequest(f"a request has at most {MAX_KEYS} members; received more")
 
 
-def parse_json(body: bytes) -> object:
+def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
     """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep.
 
     A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
-    that cut a text in the middle of an emoji send one, and the rest of the batch is right.
+    that cut a text in the middle of an emoji send one, and the rest of the batch is right. Without
+    `replace_surrogates` it is rejected, as in names.
 
     Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
 
@@ -126,7 +128,7 @@ def parse_json(body: bytes) -> object:
     try:
         return _loads(body)
     except orjson.JSONDecodeError as error:
-        repaired = _repaired(body)
+        repaired = _repaired(body, replace_surrogates=replace_surrogates)
         if repaired == body:
             raise _malformed(error) from error
     try:
@@ -140,10 +142,12 @@ def _loads(body: bytes) -> object:
     return parsed
 
 
-def _repaired(body: bytes) -> bytes:
+def _repaired(body: bytes, *, replace_surrogates: bool) -> bytes:
     """Returns JSON that orjson parses; every character keeps its position."""
     if body.startswith(BOM_UTF8):
         body = b" " + body[len(BOM_UTF8) :]
+    if not replace_surrogates:
+        return body
     return _SURROGATE_ESCAPE.sub(lambda match: match[0] if match["pair"] else match["before"] + b"\\ufffd", body)
 
 
@@ -157,6 +161,8 @@ def _check_headers(headers: Mapping[str, str], max_body_bytes: int) -> None:
         raise UnsupportedMediaType(f"`{CONTENT_TYPE}` must be {JSON_MEDIA_TYPE}; got another", field=CONTENT_TYPE)
     if headers.get(CONTENT_ENCODING, "identity").strip().lower() not in {"identity", ""}:
         raise UnsupportedMediaType(f"`{CONTENT_ENCODING}` must be identity; got another", field=CONTENT_ENCODING)
+    if headers.get(TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
+        raise UnsupportedMediaType(f"`{TRANSFER_ENCODING}` must be chunked; got another", field=TRANSFER_ENCODING)
     length = headers.get("content-length", "0")
     if not _LENGTH_PATTERN.fullmatch(length):
         raise MalformedRequest("content-length must be a whole number of at most 18 digits", field="content-length")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -60,6 +61,7 @@ class EncodeEndpoint:
         self._budget = budget
         self._authenticator = authenticator
         self._decoder = ThreadPoolExecutor(1, "decoder")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -113,7 +115,9 @@ class EncodeEndpoint:
         reservation.shrink(len(body))
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
-        return await asyncio.get_running_loop().run_in_executor(self._decoder, self._parse, body, sender)
+        # One body of each client at a time, so that the clients take turns at the thread.
+        async with self._turns.setdefault(client, asyncio.Lock()):
+            return await asyncio.get_running_loop().run_in_executor(self._decoder, self._parse, body, sender)
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
         reject_bulk(body, self._max_sequences)

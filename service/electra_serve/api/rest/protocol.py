@@ -24,6 +24,8 @@ from electra_serve.settings.schema import RestSettings
 
 SURPLUS: Final = "electra_surplus"
 """In a request's state: its connection is one too many."""
+ABORT: Final = "electra_abort"
+"""In a request's state: closes its connection without waiting for the client."""
 CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
 ARRIVED: Final = "electra_arrived"
@@ -93,6 +95,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Makes room for the connection, and limits the time of its first head."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: self.abort}
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFIED: True}
         self.idle[self] = None

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
+from electra_serve.api.rest.protocol import ABORT
 from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.serving.service import EncodeResult
 from electra_serve.serving.transit_budget import Reservation
@@ -61,20 +62,31 @@ class JsonChunks(Response):
         self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
-        """Sends the response.
+        """Sends the response. A client that does not accept it in time is disconnected.
 
         Raises:
-            TimeoutError: The client does not accept the response in time; the server then closes the connection.
+            TimeoutError: It does not, on a server that cannot disconnect it otherwise.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._reservation.shrink(self._length)  # the result is rendered and released
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send_chunks(send)
+        except TimeoutError:
+            abort = scope.get("state", {}).get(ABORT)
+            if abort is None:
+                raise
+            self._chunks.clear()
+            abort()
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # until it is disconnected
+
+    async def _send_chunks(self, send: Send) -> None:
         unsent = self._length
-        async with asyncio.timeout(self._timeout_s):
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
-                unsent -= len(chunk)
-                self._reservation.shrink(unsent)
+        while self._chunks:
+            chunk = self._chunks.popleft()
+            await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
+            unsent -= len(chunk)
+            self._reservation.shrink(unsent)
 
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat) -> list[bytes]:

@@ -84,6 +84,13 @@ async def test_compressed_bodies_are_rejected(value: str) -> None:
     assert caught.value.field == "content-encoding"
 
 
+async def test_other_transfer_codings_are_rejected() -> None:
+    with pytest.raises(UnsupportedMediaType) as caught:
+        await read_body({**JSON, "transfer-encoding": "gzip, chunked"}, Wire(body_message(b"{}")).receive, LIMIT)
+    assert caught.value.field == "transfer-encoding"
+    assert await read_body({**JSON, "transfer-encoding": "Chunked"}, Wire(body_message(b"{}")).receive, LIMIT) == b"{}"
+
+
 async def test_a_body_that_does_not_end_in_time_is_rejected() -> None:
     wire = Wire(body_message(b"[1,", more=True))
     with pytest.raises(SlowBody, match=r"within 0\.001 s"):
@@ -169,6 +176,11 @@ def test_surrogates_are_looked_for_in_linear_time(piece: bytes) -> None:
         return time.process_time() - started
 
     assert min(seconds(100_000) for _ in range(3)) < 20 * min(seconds(10_000) for _ in range(5)) + 0.02
+
+
+def test_half_a_pair_is_malformed_where_names_are_read() -> None:
+    with pytest.raises(MalformedRequest):
+        parse_json(b'{"name":"\\ud83d"}', replace_surrogates=False)
 
 
 def test_a_mistake_behind_half_a_pair_is_located() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from starlette.types import Message
 
+from electra_serve.api.rest.protocol import ABORT
 from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, JsonChunks, json_response, pieces, render
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
@@ -179,6 +180,19 @@ async def test_a_client_that_does_not_read_has_its_time() -> None:
     response = JsonChunks([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
     with pytest.raises(TimeoutError):
         await response(http_scope(), never_received, send)
+
+
+async def test_a_client_that_does_not_read_is_disconnected_without_an_error() -> None:
+    """What an exception would log is the client's fault."""
+    disconnected = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await disconnected.wait()
+
+    response = JsonChunks([b"{}", b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 4))
+    await response({**http_scope(), "state": {ABORT: disconnected.set}}, never_received, send)
+    assert disconnected.is_set()
 
 
 async def never_received() -> Message:

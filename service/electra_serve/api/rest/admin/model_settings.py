@@ -20,7 +20,7 @@ def parse_unambiguous(body: bytes) -> object:
     Raises:
         MalformedRequest: Anything else.
     """
-    payload = parse_json(body)  # first, because it is the stricter one about everything else
+    payload = parse_json(body, replace_surrogates=False)  # first, because it is the stricter one about everything else
     try:
         parse_unique(body)
     except InvalidText as error:
