@@ -37,9 +37,8 @@ $(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
 run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
-# One process more than there are cores: some tests wait more than they compute. Each takes up to 4 GB.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --maxprocesses=5 --dist=worksteal
+# A process per core; each takes up to 4 GB, so at most four.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .PHONY: test
 test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
