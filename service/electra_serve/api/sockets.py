@@ -14,6 +14,18 @@ from typing import Final
 from electra_serve.errors import StartupError
 
 OPEN_FILES: Final = Path("/proc/self/fd")
+MIN_SEND_RATE: Final = 2**20
+"""Bytes per second that a client must accept of a response, after the time that it may stall."""
+
+
+def send_limit_s(stall_s: float, size: int) -> float:
+    """Returns the seconds that a client has to accept a response.
+
+    Args:
+        stall_s: Seconds that it may stall: `send_timeout_s` of its transport.
+        size: Bytes of the response.
+    """
+    return stall_s + size / MIN_SEND_RATE
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:

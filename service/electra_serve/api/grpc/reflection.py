@@ -15,6 +15,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
+from electra_serve.api.grpc.transfer import uncancelled
 
 NAME = reflection.SERVICE_NAME
 """The protocol's own service name."""
@@ -72,10 +73,10 @@ class Reflection:
                 yield await self._next(requests)
 
     async def _next(self, requests: AsyncIterator[Request]) -> Request:
-        """Only reading may be interrupted: gRPC cannot end a call while a write is under way."""
+        """Only waiting for a request may be interrupted: gRPC cannot end a call while a write is under way."""
         async with asyncio.timeout(None) as until:
             self._reading.add(until)
             try:
-                return await anext(requests)
+                return await uncancelled(anext(requests))
             finally:
                 self._reading.discard(until)

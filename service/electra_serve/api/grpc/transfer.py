@@ -18,7 +18,7 @@ from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 from electra_serve.api.grpc.call import Call, Context, address_of
-from electra_serve.api.sockets import disconnect
+from electra_serve.api.sockets import disconnect, send_limit_s
 from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
 
@@ -28,8 +28,6 @@ RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
 DRAIN_RECEIVE_S: Final = 1.0
 DRAIN_MARGIN_S: Final = 1.0
-MIN_SEND_RATE: Final = 2**20
-"""Bytes per second that a client must accept of a response, after `send_timeout_s`."""
 
 
 class Transfer:
@@ -152,7 +150,7 @@ class Transfer:
             del self._sending[task]
 
     def _send_timeout(self, message: bytes) -> float:
-        return self._send_timeout_s + len(message) / MIN_SEND_RATE
+        return send_limit_s(self._send_timeout_s, len(message))
 
 
 async def uncancelled(operation: Awaitable[T]) -> T:

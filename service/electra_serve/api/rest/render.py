@@ -22,14 +22,13 @@ from starlette.types import Receive, Scope, Send
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.protocol import ABORT
 from electra_serve.api.rest.schemas import EncodingFormat
+from electra_serve.api.sockets import send_limit_s
 from electra_serve.serving.service import EncodeResult
 from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import Float32Array, Output
 
 PIECE_FLOATS: Final = 65_536
 """Most numbers written under one hold of the interpreter's lock; answers with no more are written inline."""
-MIN_SEND_RATE: Final = 2**20
-"""Bytes per second that a client must accept of a response, after `send_timeout_s`."""
 CHUNK_BYTES: Final = 2**20
 """Pieces are joined until they are at least this large, so that the socket is not fed by crumbs."""
 
@@ -58,7 +57,7 @@ class JsonChunks(Response):
         self._length = sum(map(len, chunks))
         super().__init__(headers={"content-length": str(self._length)})
         self._chunks = deque(chunks)
-        self._timeout_s = send_timeout_s + self._length / MIN_SEND_RATE
+        self._timeout_s = send_limit_s(send_timeout_s, self._length)
         self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
