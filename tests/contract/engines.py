@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -50,14 +51,20 @@ def computes_in(name: str, dtype: str) -> bool:
 
 
 GRID: Final = ShapeGrid(max_rows=3, max_length=20, max_tokens=48)
-"""Small: some engines compile each of its shapes."""
+COMPILED_GRID: Final = replace(GRID, rows=(1, 3), lengths=(8, 20))
+"""For engines that compile each shape, which takes seconds: three of them."""
 ALL: Final[Outputs] = frozenset(Output)
 
 
-def build(name: str, grid: ShapeGrid = GRID, **settings: str) -> Engine:
+def grid_of(name: str) -> ShapeGrid:
+    """The grid that the engine is tested with."""
+    return COMPILED_GRID if name in {"tensorflow xla", "jax"} else GRID
+
+
+def build(name: str, grid: ShapeGrid | None = None, **settings: str) -> Engine:
     """An engine on the embedded preset, not warm yet."""
     chosen = ModelSettings.model_validate({"preset": DEMO_ID, "dtype": "float32", **ENGINES[name], **settings})
-    [engine] = BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, grid)
+    [engine] = BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, grid or grid_of(name))
     return engine
 
 

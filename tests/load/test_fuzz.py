@@ -8,7 +8,8 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -51,15 +52,22 @@ SEEDS: Final = (
 AMOUNTS: Final = [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
 
 
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool], ServiceProcess]]:
+    """Returns the real service or its stand-in, each started when first asked for."""
+    with ExitStack() as running:
+        yield cache(lambda real: running.enter_context(_service(tmp_path_factory.mktemp("fuzz"), real=real)))
+
+
 @pytest.fixture
-def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceProcess]:
+def process(request: pytest.FixtureRequest, services: Callable[[bool], ServiceProcess]) -> Iterator[ServiceProcess]:
     """The service, which must be as well afterwards as it was before."""
-    with _service(tmp_path, real=request.node.callspec.params["inputs"] == LONG) as started:
-        yield started
-        wait_at_rest(started)
-        assert started.status("/readyz") == 200
-        assert started.complaints == []
-        assert [event for event in started.events if event["level"] in {"error", "critical"}] == []
+    started = services(request.node.callspec.params["inputs"] == LONG)
+    yield started
+    wait_at_rest(started)
+    assert started.status("/readyz") == 200
+    assert started.complaints == []
+    assert [event for event in started.events if event["level"] in {"error", "critical"}] == []
 
 
 @contextmanager
