@@ -47,6 +47,7 @@ class Script:
         record: File to which each batch adds a line, as `tests.load.record` reads it; "" for none.
         leak_bytes: Bytes that each batch leaves behind: a control for tests of leaks.
         leak_descriptors: Whether each batch leaves an open file behind, likewise.
+        waits: What the service's waits for closing engines and for returning memory are multiplied by.
         loop_stall_s: Seconds for which SIGUSR2 blocks the thread of the event loop; 0 leaves the signal alone.
 
     Example:
@@ -64,6 +65,7 @@ class Script:
     record: str = ""
     leak_bytes: int = 0
     leak_descriptors: bool = False
+    waits: float = 1.0
     loop_stall_s: float = 0.0
 
     def seconds(self, rows: int, length: int) -> float:

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from electra_serve.batching import batcher
 from electra_serve.cli.main import main
 from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.engine.profiling import profiling_shapes
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
+from electra_serve.runtime import memory
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from tests.integration.process import ServiceProcess, Standard, start
 from tests.load.script import Script
@@ -75,6 +77,12 @@ def stand_in(
         yield process
 
 
+def scale_waits(factor: float) -> None:
+    """Multiplies the service's waits that no setting changes."""
+    batcher.ENGINE_CLOSE_S *= factor  # type: ignore[misc]
+    memory.TRIM_EVERY_S *= factor  # type: ignore[misc]
+
+
 def stall_on_signal(seconds: float) -> None:
     """Has SIGUSR2 block the main thread, which runs the event loop, for `seconds`."""
     if seconds:
@@ -82,5 +90,7 @@ def stall_on_signal(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    stall_on_signal(Script.read(os.environ).loop_stall_s)
+    own = Script.read(os.environ)
+    stall_on_signal(own.loop_stall_s)
+    scale_waits(own.waits)
     sys.exit(main(load=load_stand_in))

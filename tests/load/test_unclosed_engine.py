@@ -21,12 +21,15 @@ from tests.load.stand_in import stand_in
 PRESET = "electra_demo"
 
 
+@pytest.mark.parametrize("waits", [pytest.param(0.1, id="short"), pytest.param(1.0, id="long", marks=pytest.mark.long)])
 @pytest.mark.parametrize("change", ["reload", "unload"])
-async def test_an_engine_that_hangs_in_close_blocks_no_later_load(change: str, tmp_path: Path, report: Report) -> None:
+async def test_an_engine_that_hangs_in_close_blocks_no_later_load(
+    change: str, waits: float, tmp_path: Path, report: Report
+) -> None:
     keys, admin_port = tmp_path / "keys", free_port()
     keys.write_text(f"operator:{KEY}\n")
     flags = (f"--admin.port={admin_port}", f"--admin.keys_file={keys}")
-    with stand_in(tmp_path, Script(), *flags) as process, Operator(admin_port) as operator:
+    with stand_in(tmp_path, Script(waits=waits), *flags) as process, Operator(admin_port) as operator:
         caller = RestCaller(process.rest_port)
         assert (await caller.ask(Payload(((5, 6, ids.WEDGE_CLOSE),)))).code == OK  # it takes effect on closing
         if change == "unload":
