@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands.add_parser("serve", help="load the models and answer requests"), load)
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
-    add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU, or for int8"))
+    add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU"))
     add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
     flags = parser.parse_args(argv)
     if not flags.until_signalled:

@@ -91,7 +91,7 @@ def choose_dtype(dtype: str, artifact: Artifact | None) -> str:
     """What to compute in: as the settings say; `auto` is what the artifact was compiled for, else float32.
 
     Raises:
-        EngineUnavailable: int8 is asked for of what is not quantised, or another dtype of what is.
+        EngineUnavailable: int8 is asked for of an artifact with other weights, or another dtype of one with int8.
 
     Example:
         >>> choose_dtype("auto", None)
@@ -100,11 +100,9 @@ def choose_dtype(dtype: str, artifact: Artifact | None) -> str:
     made_for = "float32" if artifact is None else artifact.dtype
     if dtype == "auto":
         return made_for
-    if dtype == "int8" and made_for != "int8":
+    if artifact is not None and (dtype == "int8") != (made_for == "int8"):
         raise EngineUnavailable(
-            "dtype int8 is served from an artifact: electra-serve compile PRESET FOLDER --dtype int8; "
-            "the preset is not one"
+            f"dtype must be auto or {made_for} for this artifact; got {dtype}: compile {artifact.preset:.80} again "
+            f"with --dtype {dtype}"
         )
-    if dtype != "int8" and made_for == "int8":
-        raise EngineUnavailable(f"dtype must be auto or int8, which the preset was quantised to; received {dtype}")
     return dtype

@@ -265,8 +265,9 @@ class ModelSettings(_Section):
     hundred shapes at each start, which takes minutes and gigabytes, and pads to them; on CPUs float32 then takes about
     15 % less CPU time, bfloat16 more. `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact; int8 is served from
-    an artifact that was compiled for it. `auto` is what an artifact was compiled for, and float32 for other presets."""
+    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact. int8 is for CPUs
+    without bfloat16, on the openvino engine: weights are rounded when the preset is loaded or compiled, activations at
+    run time. `auto` is what an artifact was compiled for, and float32 for other presets."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Count = 1

@@ -79,6 +79,7 @@ def test_an_artifact_decides_even_where_there_is_a_gpu() -> None:
     [
         ("auto", None, "float32"),
         ("bfloat16", None, "bfloat16"),
+        ("int8", None, "int8"),
         ("auto", "bfloat16", "bfloat16"),
         ("float32", "bfloat16", "float32"),
         ("auto", "int8", "int8"),
@@ -89,12 +90,9 @@ def test_dtypes(setting: str, made_for: ArtifactDtype | None, expected: str) -> 
     assert choose_dtype(setting, None if made_for is None else artifact(made_for)) == expected
 
 
-@pytest.mark.parametrize("made_for", [None, artifact("float32"), artifact("bfloat16")])
-def test_int8_of_what_is_not_quantised_is_refused(made_for: Artifact | None) -> None:
-    with pytest.raises(EngineUnavailable, match="electra-serve compile"):
-        choose_dtype("int8", made_for)
-
-
-def test_another_dtype_of_what_is_quantised_is_refused() -> None:
-    with pytest.raises(EngineUnavailable, match="received float32"):
-        choose_dtype("float32", artifact("int8"))
+@pytest.mark.parametrize(
+    ("dtype", "made_for"), [("int8", "float32"), ("int8", "bfloat16"), ("float32", "int8"), ("bfloat16", "int8")]
+)
+def test_an_artifact_has_the_weights_that_it_was_compiled_with(dtype: str, made_for: ArtifactDtype) -> None:
+    with pytest.raises(EngineUnavailable, match=f"must be auto or {made_for}.*; got {dtype}: compile .* again with"):
+        choose_dtype(dtype, artifact(made_for))

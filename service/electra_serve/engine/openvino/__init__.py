@@ -4,7 +4,6 @@ graph       draws `ElectraBackbone` from a preset's weights, in operations that 
 layers      the layers it is drawn with
 compile     graph → compiled for this machine's CPU, in a precision
 engine      runs it: `electra_serve.engine.base.Engine`
-quantise    graph → the same in int8, calibrated
 artifact    graph → a folder that `serve` starts from, and back
 
 Importing `openvino` reports to its makers over the network, from a process that it forks, unless its telemetry is not

@@ -1,4 +1,4 @@
-"""A preset → a folder that `serve` starts from in a second or two, without Keras, TensorFlow or NNCF."""
+"""A preset → a folder that `serve` starts from in a second or two, without Keras or TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from electra_serve.engine.golden import note_golden
 from electra_serve.engine.openvino.compile import compile_graph, computes_in
 from electra_serve.engine.openvino.engine import OpenVINOEngine
 from electra_serve.engine.openvino.graph import draw_graph
-from electra_serve.engine.openvino.quantize import quantize
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import PresetError
 from electra_serve.presets.artifact import (
@@ -41,9 +40,6 @@ from electra_serve.presets.folder import (
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.tensors import Encoding
 
-HELD_OUT = 4
-"""Every fourth text is kept from calibration, and the accuracy measured on it."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
@@ -67,25 +63,20 @@ def compile_preset(
         preset: What to compile.
         destination: A folder that does not exist yet, or is empty.
         dtype: What it is to compute in.
-        encodings: Some hundred sequences like those to be served: to calibrate int8, and to measure.
+        encodings: Some hundred sequences like those to be served, to compare on.
         load_weights: False for random weights.
 
     Raises:
         PresetError: The weights cannot be read, or `destination` not written.
-        EngineUnavailable: What int8 needs is not installed.
     """
     require_free(destination)
-    held_out = encodings[::HELD_OUT]
-    graph = draw_graph(preset, load_weights=load_weights)
-    reference = _engine(graph, preset.config, "float32")
+    reference = _engine(draw_graph(preset, load_weights=load_weights), preset.config, "float32")
     with new_folder(destination) as folder:
-        if dtype == "int8":
-            graph = quantize(graph, [encoding for i, encoding in enumerate(encodings) if i % HELD_OUT])
-        _write_files(preset, graph, folder)
+        _write_files(preset, draw_graph(preset, load_weights=load_weights, int8=dtype == "int8"), folder)
         runs_here = computes_in(dtype)
         engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
         note_golden(engine, preset.config, folder)
-        agrees = agreement(engine, reference, held_out) if runs_here else None
+        agrees = agreement(engine, reference, encodings) if runs_here else None
         _write_manifest(preset, folder, dtype)
     return Compiled(read_preset_folder(destination, id_=destination.name, source="local", load_weights=True), agrees)
 

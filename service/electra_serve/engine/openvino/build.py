@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import openvino as ov
+
 from electra_serve.engine.base import Engine, ShapeGrid
 from electra_serve.engine.openvino.artifact import read_graph
 from electra_serve.engine.openvino.compile import compile_graph
@@ -24,9 +26,15 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; received {settings.device}")
     if settings.compiler != "auto":
         raise EngineUnavailable(f"compiler must be auto for the openvino engine; received {settings.compiler}")
-    graph = read_graph(preset) if preset.artifact else draw_graph(preset, load_weights=settings.load_weights)
+    graph = _graph(preset, settings)
     threads = engine_threads(settings.threads, settings.replicas, usable_cores())
     compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)
     return tuple(
         OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, grid=grid) for _ in range(settings.replicas)
     )
+
+
+def _graph(preset: PresetFolder, settings: ModelSettings) -> ov.Model:
+    if preset.artifact:
+        return read_graph(preset)
+    return draw_graph(preset, load_weights=settings.load_weights, int8=settings.dtype == "int8")

@@ -17,6 +17,7 @@ only `cls_output` and `pooled_output` mean anything. B and S are free.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import openvino as ov
@@ -49,12 +50,13 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Kernel (inputs, outputs) and bias, or gamma and beta."""
 
 
-def draw_graph(preset: PresetFolder, *, load_weights: bool) -> ov.Model:
+def draw_graph(preset: PresetFolder, *, load_weights: bool, int8: bool = False) -> ov.Model:
     """The graph of `preset`.
 
     Args:
         preset: Its architecture and weights.
         load_weights: False for random weights, the same as every engine's.
+        int8: Round the weights of dense layers to int8. Embeddings, norms and attention stay as they are.
 
     Raises:
         PresetError: A weight file is not what it should be.
@@ -63,14 +65,15 @@ def draw_graph(preset: PresetFolder, *, load_weights: bool) -> ov.Model:
         path: np.asarray(values, np.float32)
         for path, values in read_weights(preset, preset.config, load_weights=load_weights)
     }
-    return _Encoder(preset.config, weights).draw()
+    return _Encoder(preset.config, weights, int8=int8).draw()
 
 
 class _Encoder:
     """Draws one encoder; what all its layers share is kept here."""
 
-    def __init__(self, config: BackboneConfig, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, config: BackboneConfig, weights: Mapping[str, NDArray[np.float32]], *, int8: bool) -> None:
         self._config = config
+        self._dense = partial(dense, int8=int8)
         self._weights = weights
         self._head_dim = config.hidden_dim // config.num_heads
         self._inputs = {name: _parameter(name, [-1, -1]) for name in IDS}
@@ -98,12 +101,12 @@ class _Encoder:
         x = layer_norm(ops.add(ops.add(rows[0], rows[1]), rows[2]), *self._pair("layer_normalization"))
         x = reshape(x, integers([-1, self._config.embedding_dim]))  # (B·S, E)
         projected = self._config.embedding_dim != self._config.hidden_dim
-        return dense(x, *self._pair("dense")) if projected else x
+        return self._dense(x, *self._pair("dense")) if projected else x
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
         """(B·S, D) to (B·S, D)."""
         names = ("query", "key", "value")
-        projected = dense(x, *self._projection(index, names))  # (B·S, 3·D)
+        projected = self._dense(x, *self._projection(index, names))  # (B·S, 3·D)
         query, key, value = self._heads(projected, self._length, len(names))
         return self._after_attention(index, x, attend(query, key, value, self._bias, self._config.hidden_dim))
 
@@ -113,19 +116,19 @@ class _Encoder:
         whole = reshape(x, ops.concat([self._batch, self._length, width], 0))  # (B, S, D)
         rows = first(whole, self._positions, axis=1)  # (B, Q, D)
         rows = reshape(rows, integers([-1, self._config.hidden_dim]))  # (B·Q, D)
-        (query,) = self._heads(dense(rows, *self._projection(index, ("query",))), self._positions, 1)
-        key, value = self._heads(dense(x, *self._projection(index, ("key", "value"))), self._length, 2)
+        (query,) = self._heads(self._dense(rows, *self._projection(index, ("query",))), self._positions, 1)
+        key, value = self._heads(self._dense(x, *self._projection(index, ("key", "value"))), self._length, 2)
         encoded = self._after_attention(index, rows, attend(query, key, value, self._bias, self._config.hidden_dim))
         return reshape(encoded, ops.concat([self._batch, self._positions, width], 0))  # (B, Q, D)
 
     def _after_attention(self, index: int, x: Tensor, attended: Tensor) -> Tensor:
         """Residual, norm, feed-forward, residual, norm, on (M, D) rows."""
         group = _group(index)
-        attended = dense(attended, *self._flat(f"{group}/_self_attention_layer/output_dense"))
+        attended = self._dense(attended, *self._flat(f"{group}/_self_attention_layer/output_dense"))
         x = layer_norm(ops.add(x, attended), *self._pair(f"{group}/_self_attention_layer_norm"))
-        inner = dense(x, *self._pair(f"{group}/_feedforward_intermediate_dense"))  # (M, I)
+        inner = self._dense(x, *self._pair(f"{group}/_feedforward_intermediate_dense"))  # (M, I)
         inner = ops.gelu(inner, GELU[self._config.hidden_activation])
-        outer = dense(inner, *self._pair(f"{group}/_feedforward_output_dense"))  # (M, D)
+        outer = self._dense(inner, *self._pair(f"{group}/_feedforward_output_dense"))  # (M, D)
         return layer_norm(ops.add(x, outer), *self._pair(f"{group}/_feedforward_layer_norm"))
 
     def _outputs(self, hidden: Tensor) -> dict[Output, Tensor]:
@@ -138,7 +141,7 @@ class _Encoder:
         pooler = pooler_paths(self._config)[0].split("/")[1]
         return {
             Output.SEQUENCE: masked,
-            Output.POOLED: ops.tanh(dense(cls, *self._pair(pooler))),
+            Output.POOLED: ops.tanh(self._dense(cls, *self._pair(pooler))),
             Output.CLS: cls,
             Output.MEAN: ops.divide(ops.reduce_sum(masked, integers([1])), count),
         }

@@ -39,6 +39,17 @@ def weight(values: ArrayLike) -> Tensor:
     return ops.constant(np.ascontiguousarray(values, np.float32))
 
 
+def int8_weight(values: NDArray[np.float32]) -> Tensor:
+    """A constant of int8 with a scale for each row, as float32: (O, D).
+
+    Values are rounded to 127 steps either way, symmetrically. OpenVINO keeps the int8, and quantizes the activations
+    that such a constant is multiplied with at run time.
+    """
+    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)  # (O, 1)
+    rounded = np.round(values / scale).astype(np.int8)
+    return ops.multiply(ops.convert(ops.constant(rounded), "f32"), weight(scale))
+
+
 def matmul(a: Tensor, b: Tensor, *, transpose_b: bool = False) -> Tensor:
     """(…, M, D) times (…, D, O), or (…, O, D) where `transpose_b`: (…, M, O)."""
     return ops.matmul(a, b, transpose_a=False, transpose_b=transpose_b)
@@ -54,9 +65,10 @@ def first(x: Tensor, count: Tensor, axis: int) -> Tensor:
     return ops.slice(x, integers([0]), count, integers([1]), integers([axis]))
 
 
-def dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
-    """(M, D) times (D, O), plus (O,): (M, O)."""
-    return ops.add(matmul(x, weight(kernel)), weight(bias[None]))
+def dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32], *, int8: bool = False) -> Tensor:
+    """(M, D) times (D, O), plus (O,): (M, O). With `int8`, the kernel is rounded to that."""
+    product = matmul(x, int8_weight(kernel.T), transpose_b=True) if int8 else matmul(x, weight(kernel))
+    return ops.add(product, weight(bias[None]))
 
 
 def layer_norm(x: Tensor, gamma: NDArray[np.float32], beta: NDArray[np.float32]) -> Tensor:

@@ -19,7 +19,7 @@ forks = []
 sys.addaudithook(lambda event, _: forks.append(event) if event == "os.fork" else None)
 loaded = load_model(ModelSettings(preset=sys.argv[1]), BatchingSettings())
 assert loaded.engines[0].signature.engine == "openvino"
-print(sorted({"keras", "tensorflow", "jax", "nncf", "openvino_telemetry.main"} & set(sys.modules)), forks)
+print(sorted({"keras", "tensorflow", "jax", "openvino_telemetry.main"} & set(sys.modules)), forks)
 """
 
 
