@@ -24,7 +24,7 @@ from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, Ret
 from electra_serve.errors import SettingsError, Unauthenticated
 from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.rest.conftest import Rest
@@ -76,13 +76,14 @@ async def serve(folder: Path, *, client_ca: Path | None = None, body_timeout_s: 
     certificate, key = authority.issue("server", HOST)
     tls = ServerTls(TlsFiles(certificate, key, client_ca), log(), now=clock)
     authenticator, limits = Authenticator(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
-    http = HttpServer(rest.app(limits, authenticator), limits, tls)
+    http = HttpServer(rest.app(limits, authenticator), limits, connection_table(limits.max_connections), tls)
     grpc = GrpcServer(
         FakeService(),
         GrpcSettings(port=0),
         observer(),
         max_sequences=8,
         budget=transit_budget(),
+        connections=connection_table(),
         authenticator=authenticator,
         tls=tls,
     )
