@@ -103,6 +103,7 @@ def build_process(
     )
     connections = build_connections("rest", settings.rest.max_connections, metrics, log)
     rest_server = HttpServer(app, settings.rest, connections, tls)
+    grpc_limit = settings.grpc.max_connections
     return ServiceProcess(
         rest=HttpListener("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
         grpc=GrpcServer(
@@ -111,7 +112,7 @@ def build_process(
             grpc_observer,
             max_sequences=most,
             budget=budget,
-            connections=build_grpc_connections(settings.grpc.max_connections, metrics, log),
+            connections=build_connections("grpc", grpc_limit, metrics, log, kept_free=kept_free_of(grpc_limit)),
             authenticator=authenticator,
             tls=tls,
         ),
@@ -154,23 +155,26 @@ def lower_connection_limits(
 
 
 def build_connections(
-    server: str, limit: int, metrics: Metrics, log: structlog.typing.FilteringBoundLogger, surplus: int | None = None
+    server: str, limit: int, metrics: Metrics, log: structlog.typing.FilteringBoundLogger, *, kept_free: int = 0
 ) -> ConnectionTable:
-    """Builds the table of a listener's connections, with its metrics and log lines."""
+    """Builds the table of a listener's connections, with its metrics and log lines.
+
+    Args:
+        server: Name of the listener.
+        limit: Its most connections.
+        metrics: Counts them.
+        log: Takes the warnings.
+        kept_free: How many of them idle ones are not allowed to take. The server itself keeps such a limit.
+    """
 
     def count() -> float:
         return len(table)
 
     actions = metrics.watch_connections(server, limit=limit, count=count)
     observer = ConnectionObserver(server, limit, actions, LoopClock(), log)
-    table = ConnectionTable(limit, surplus=surplus_of(limit) if surplus is None else surplus, on_limit=observer.record)
+    surplus = kept_free or surplus_of(limit)
+    table = ConnectionTable(limit - kept_free, surplus=surplus, on_limit=observer.record)
     return table
-
-
-def build_grpc_connections(limit: int, metrics: Metrics, log: structlog.typing.FilteringBoundLogger) -> ConnectionTable:
-    """Builds the table of gRPC's connections, which is full before gRPC's own limit."""
-    kept_free = kept_free_of(limit)
-    return build_connections("grpc", limit - kept_free, metrics, log, surplus=kept_free)
 
 
 def build_tracer(settings: TracingSettings) -> Tracer | None:

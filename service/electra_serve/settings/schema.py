@@ -109,8 +109,8 @@ class GrpcSettings(_Section):
     """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB of int32. Parsing can
     take 60 times this in memory, where a hostile message is made of nothing but empty tensors."""
     max_connections: Count = 4096
-    """Most connections, TLS handshakes included; further ones close at once. From seven eighths of it on, idle ones of
-    the address that has most idle ones close."""
+    """Most connections, TLS handshakes included; further ones close at once. If more than half of it are open, idle
+    ones of the address that has most idle ones close."""
     max_message_bytes: Count = 64 * 2**20
     """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
     wide, are 50 MB."""

@@ -2,7 +2,8 @@
 
 gRPC's core accepts connections and closes those over `grpc.max_allowed_incoming_connections` before their handshake,
 but keeps the connections that came first, however idle they are. So this watches the sockets of the port and closes
-idle ones from 7/8 of the limit on: the last eighth is for newcomers between two looks. `ConnectionTable` decides.
+idle ones from half of the limit on: the other half is for newcomers between two looks, and for connections with calls.
+`ConnectionTable` decides.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ INTERVAL_S: Final = 0.25
 
 
 def kept_free_of(limit: int) -> int:
-    """Returns the number of connections below `limit` that are kept free for newcomers."""
-    return limit // 8
+    """Returns how many of `limit` connections idle ones are not allowed to take."""
+    return limit // 2
 
 
 class PeerCalls:

@@ -87,34 +87,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
+        """Set before `connection_made` if it was admitted already."""
 
     def connection_made(self, transport: Any) -> None:
-        """Admits the connection, and limits the time of its first head."""
-        connection = self.table.admit(client_address(transport), transport.abort)
-        self.take_over(connection, transport)
-
-    def take_over(self, connection: Connection | None, transport: Any) -> None:
-        """Begins HTTP on a connection; closes one that was not admitted."""
+        """Admits the connection if that was not done, and limits the time of its first head."""
         super().connection_made(transport)
-        self._connection = connection
-        if connection is None:
+        if self.connection is None:
+            self.connection = self.table.admit(self.client[0] if self.client else "", transport.abort)
+        if self.connection is None:
             transport.abort()
             return
-        connection.close = transport.abort
+        self.connection.close = transport.abort
         self.app_state = {**self.app_state, ABORT: self.abort}
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFIED: True}
-        if connection.over_limit:
+        if self.connection.over_limit:
             self.app_state = {**self.app_state, SURPLUS: True}
         self._start_timer(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Removes the connection, and tells its request that the client has left."""
         self._stop_timer()
-        if self._connection is not None:
-            self.table.remove(self._connection)
-            self._connection = None
+        if self.connection is not None:
+            self.table.remove(self.connection)
         super().connection_lost(exc)
 
     @property
@@ -267,8 +263,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _move(self, phase: Phase) -> None:
-        if self._connection is not None:
-            self.table.move(self._connection, phase)
+        if self.connection is not None:
+            self.table.move(self.connection, phase)
 
     def _start_timer(self, timeout_s: float) -> None:
         """Disconnects the client unless it does what is expected of it in time."""
@@ -282,12 +278,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         self.transport.abort()  # closing would wait until all that is written has been read
-
-
-def client_address(transport: asyncio.BaseTransport) -> str:
-    """Returns the client's address without its port; "" if it has left already."""
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else ""
 
 
 def bounded_protocol(settings: RestSettings, table: ConnectionTable) -> type[BoundedHttpProtocol]:

@@ -11,9 +11,9 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from electra_serve.api.connections import ConnectionTable
+from electra_serve.api.connections import Connection, ConnectionTable
 from electra_serve.api.rest.protocol import BoundedHttpProtocol, bounded_protocol
-from electra_serve.api.rest.tls_handshake import TlsAcceptor
+from electra_serve.api.rest.tls_listener import TlsListener
 from electra_serve.api.security.tls import ServerTls
 from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
@@ -36,9 +36,9 @@ class HttpServer(uvicorn.Server):
         self, app: FastAPI, settings: RestSettings, connections: ConnectionTable, tls: ServerTls | None = None
     ) -> None:
         super().__init__(_config(app, settings, connections))
-        self._acceptor: TlsAcceptor | None = None
+        self._tls_listener: TlsListener | None = None
         if tls is not None:
-            self._acceptor = TlsAcceptor(
+            self._tls_listener = TlsListener(
                 tls.context(),
                 connections,
                 self._make_http,
@@ -52,19 +52,21 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens, with our own protocols and TLS handshakes."""
+        """Listens, with our own protocol and TLS handshakes."""
         loop = asyncio.get_running_loop()
-        make_protocol = self._make_http if self._acceptor is None else self._acceptor.make_protocol
-        self.servers = [
-            await loop.create_server(make_protocol, sock=listener, backlog=self.config.backlog)
-            for listener in sockets or ()
-        ]
+        self.servers = []
+        for listener in sockets or ():
+            if self._tls_listener is not None:
+                self._tls_listener.start(listener)
+            else:
+                server = await loop.create_server(self._make_http, sock=listener, backlog=self.config.backlog)
+                self.servers.append(server)
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops as uvicorn does; connections without a finished handshake have no request to wait for."""
-        if self._acceptor is not None:
-            self._acceptor.abort()
+        if self._tls_listener is not None:
+            self._tls_listener.close()
         await super().shutdown(sockets)
 
     def disconnect_stalled(self) -> None:
@@ -73,10 +75,11 @@ class HttpServer(uvicorn.Server):
             if isinstance(connection, BoundedHttpProtocol) and connection.waits_for_client:
                 connection.abort()
 
-    def _make_http(self) -> BoundedHttpProtocol:
+    def _make_http(self, connection: Connection | None = None) -> BoundedHttpProtocol:
         http: BoundedHttpProtocol = self.config.http_protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )  # type: ignore[call-arg,assignment]
+        http.connection = connection
         return http
 
 
