@@ -84,6 +84,7 @@ class ConnectionWatch:
         self._calls = calls
         self._known: dict[Peer, Connection | None] = {}  # None: not admitted, and about to close
         self._working: set[Peer] = set()
+        self._closing: list[Peer] = []
         self._watching: asyncio.Task[None] | None = None
 
     def start(self, local_port: int) -> None:
@@ -109,9 +110,9 @@ class ConnectionWatch:
         for peer in self._known.keys() - peers:
             self._forget(peer)
         self._update_phases()
-        closing: list[Peer] = []
         for peer in peers - self._known.keys():
-            self._admit(peer, closing)
+            self._admit(peer)
+        closing, self._closing = self._closing, []
         return closing
 
     def _update_phases(self) -> None:
@@ -127,11 +128,11 @@ class ConnectionWatch:
         if connection is not None:
             self._table.move(connection, phase)
 
-    def _admit(self, peer: Peer, closing: list[Peer]) -> None:
-        connection = self._table.admit(peer[0], lambda: closing.append(peer))
+    def _admit(self, peer: Peer) -> None:
+        connection = self._table.admit(peer[0], lambda: self._closing.append(peer))
         self._known[peer] = connection
         if connection is None:
-            closing.append(peer)
+            self._closing.append(peer)
         elif peer in self._working:
             self._table.move(connection, Phase.WORKING)
 
