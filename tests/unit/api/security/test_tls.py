@@ -16,7 +16,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.grpc.server import CertificateRenewal, GrpcServer
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles
@@ -121,6 +121,18 @@ async def test_a_renewed_certificate_is_shown_to_the_next_connection(tmp_path: P
         renewed.issue("server", HOST)
         served.clock.ahead_s += 1.0
         await served.ask(Tls(renewed.file))
+
+
+def test_grpc_is_given_each_certificate_once(tmp_path: Path) -> None:
+    """gRPC's core crashes under a burst of connections if it is given the same one at each."""
+    authority, clock = Authority(tmp_path), Clock()
+    tls = ServerTls(TlsFiles(*authority.issue("server", HOST), None), log(), now=clock)
+    renewal = CertificateRenewal(tls)
+    assert [renewal.fetch() for _ in range(3)] == [None] * 3
+    authority.issue("server", HOST, age_s=30.0)
+    clock.ahead_s += 1.0
+    assert renewal.fetch() is not None
+    assert renewal.fetch() is None
 
 
 async def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path) -> None:
