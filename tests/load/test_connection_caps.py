@@ -220,11 +220,11 @@ def test_thousands_of_silent_connections_at_default_settings(
         before = target.resident_bytes
         port = target.process.rest_port if server == "rest" else target.process.grpc_port
         with attack(port, LONG_ATTACK, SILENCE):
+            held = target.connections(server)
             grown = target.resident_bytes - before
             times = probe_times(target)
             target.check_clients()
             assert grown < MAX_GROWTH_BYTES
-            held = target.connections(server)
             target.process.terminate()
             assert target.process.wait() == EXIT_OK
     report(

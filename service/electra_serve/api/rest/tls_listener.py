@@ -1,7 +1,8 @@
 """Accepts TLS connections, which count from their first moment.
 
 `loop.create_server(ssl=…)` shows a connection only after its handshake, so clients that open connections and stay
-silent would not be limited. Here each connection is admitted when it is accepted, and then does its handshake.
+silent would not be limited. Here each connection is admitted when it is accepted. Its handshake, which takes some
+50 kB, begins with its first byte.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class TlsListener:
         context: For the server's side.
         table: Admits the connections.
         make_http: Makes the protocol of a connection that was admitted.
-        handshake_timeout_s: Seconds for a handshake.
+        handshake_timeout_s: Seconds until the first byte, and then for the handshake.
         shutdown_timeout_s: Seconds for a client to close TLS.
     """
 
@@ -87,17 +88,34 @@ class TlsListener:
         task.add_done_callback(self._handshakes.pop)
 
     async def _handshake(self, client: socket.socket, connection: Connection) -> None:
-        http = self._make_http(connection)
         with contextlib.suppress(OSError):  # no TLS, no good certificate, too slow, or the client has left
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: http,
-                client,
-                ssl=self._context,
-                ssl_handshake_timeout=self._handshake_timeout_s,
-                ssl_shutdown_timeout=self._shutdown_timeout_s,
-            )
-            return
+            async with asyncio.timeout(self._handshake_timeout_s):
+                await _readable(client)
+            if not connection.closing:
+                await self._start_tls(client, connection)
+                return
+        client.close()
         self._table.remove(connection)
+
+    async def _start_tls(self, client: socket.socket, connection: Connection) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self._make_http(connection),
+            client,
+            ssl=self._context,
+            ssl_handshake_timeout=self._handshake_timeout_s,
+            ssl_shutdown_timeout=self._shutdown_timeout_s,
+        )
+
+
+async def _readable(client: socket.socket) -> None:
+    """Returns when there is something to read, the end of the connection included."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(client, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(client)
 
 
 def _shut_down(client: socket.socket) -> None:
