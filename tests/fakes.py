@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.base import EngineSignature, ShapeGrid
 from electra_serve.engine.factory import LoadedModel
@@ -97,6 +98,11 @@ class FakeTimer:
 def transit_budget(max_bytes: int = 2**28) -> TransitBudget:
     """A budget that only tests about it use up."""
     return TransitBudget(max_bytes, LoopClock().now)
+
+
+def connection_table(limit: int = 4096) -> ConnectionTable:
+    """A table that only tests about it fill."""
+    return ConnectionTable(limit, surplus=surplus_of(limit))
 
 
 class FakeClock:

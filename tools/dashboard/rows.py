@@ -250,6 +250,24 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             bound=1.024,
         ),
         Panel(
+            "Connections",
+            "Over the limit, idle ones close first; see ElectraConnectionsFull.",
+            (
+                Query(f"electra_connections{{{JOB}}}", "{{instance}} {{server}}"),
+                Query(f"max by (server) (electra_max_connections{{{JOB}}})", "limit of {{server}}"),
+            ),
+        ),
+        Panel(
+            "Connections over the limit",
+            "Closed to make room, accepted for probes only, or closed at once.",
+            (
+                Query(
+                    f"sum by (server, action) (increase(electra_connection_limit_total{{{JOB}}}[{WINDOW}]))",
+                    "{{server}} {{action}}",
+                ),
+            ),
+        ),
+        Panel(
             "Open files",
             "Connections are most of them.",
             (Query(f"process_open_fds{{{JOB}}}", "{{instance}}"),),

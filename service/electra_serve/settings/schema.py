@@ -82,8 +82,9 @@ class RestSettings(_Section):
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
     max_connections: Count = 4096
-    """Most connections; a few kB each, more with TLS. Where one more comes, the one that has been idle for longest is
-    closed; where none is idle, the new one is answered by the probes, and with 503 by all else."""
+    """Most connections, TLS handshakes included; a few kB each, some 50 kB with TLS. If one more comes, an idle one of
+    the address that has most idle ones closes; if none is idle, the new one gets 503 except for probes. Lowered at
+    start, together with `grpc.max_connections`, if the process may not open as many files."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
     sockets, and a shutdown."""
@@ -107,6 +108,9 @@ class GrpcSettings(_Section):
     max_request_bytes: Count = 4 * 2**20
     """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB of int32. Parsing can
     take 60 times this in memory, where a hostile message is made of nothing but empty tensors."""
+    max_connections: Count = 4096
+    """Most connections, TLS handshakes included; further ones close at once. If more than half of it are open, idle
+    ones of the address that has most idle ones close."""
     max_message_bytes: Count = 64 * 2**20
     """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
     wide, are 50 MB."""

@@ -4,8 +4,7 @@
 - An `Upgrade` offer is ignored, and CONNECT is rejected.
 - A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
   closes after its response.
-- Every idle connection has a timer. When there are too many, the one that is idle for the longest time closes
-  (RFC 9112, 9.5); when all are busy, the newest may ask the probes only. See decision 15.
+- Every idle connection has a timer. `ConnectionTable` limits their number (RFC 9112, 9.5).
 - A client that does not read its last response in time is disconnected.
 """
 
@@ -18,6 +17,7 @@ from typing import Any, ClassVar, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from electra_serve.api.connections import Connection, ConnectionTable, Phase
 from electra_serve.api.rest.upgrade import body_parser, framing_head
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
@@ -30,8 +30,6 @@ CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
 ARRIVED: Final = "electra_arrived"
 """In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
-MAX_SURPLUS: Final = 64
-"""More are closed unheard."""
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
@@ -77,9 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     max_framed_bytes: ClassVar[int]
     head_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
-    max_connections: ClassVar[int]
-    idle: ClassVar[dict[BoundedHttpProtocol, None]]
-    """Connections without a request, the longest idle first."""
+    table: ClassVar[ConnectionTable]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,22 +87,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
+        self.connection: Connection | None = None
+        """Set before `connection_made` if it was admitted already."""
 
     def connection_made(self, transport: Any) -> None:
-        """Makes room for the connection, and limits the time of its first head."""
+        """Admits the connection if that was not done, and limits the time of its first head."""
         super().connection_made(transport)
+        if self.connection is None:
+            self.connection = self.table.admit(self.client[0] if self.client else "", transport.abort)
+        if self.connection is None:
+            transport.abort()
+            return
+        self.connection.close = transport.abort
         self.app_state = {**self.app_state, ABORT: self.abort}
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFIED: True}
-        self.idle[self] = None
-        if len(self.connections) > self.max_connections:
-            self._make_room()
+        if self.connection.over_limit:
+            self.app_state = {**self.app_state, SURPLUS: True}
         self._start_timer(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Removes the connection, and tells its request that the client has left."""
         self._stop_timer()
-        self.idle.pop(self, None)
+        if self.connection is not None:
+            self.table.remove(self.connection)
         super().connection_lost(exc)
 
     @property
@@ -159,7 +163,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._stop_timer()
-        self.idle.pop(self, None)
+        self._move(Phase.RECEIVING)
         self.headers = []  # the request has its own; this list receives trailers
 
     def on_message_complete(self) -> None:
@@ -167,6 +171,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # llhttp ends the message here, before its body
         self._in_body, self._mixed = False, True
+        if self._unanswered:
+            self._move(Phase.WORKING)
         if not self._unanswered:  # it was answered before its end
             self._start_timer(self.timeout_keep_alive)
         super().on_message_complete()
@@ -177,7 +183,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._start_timer(self.send_timeout_s)
             return
-        self.idle[self] = None
+        self._move(Phase.IDLE)
         if self._in_body:
             self._unset_keepalive_if_required()
             self._start_timer(self.head_timeout_s)
@@ -256,15 +262,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         self.flow.resume_reading()
 
-    def _make_room(self) -> None:
-        oldest = next(iter(self.idle))
-        if oldest is not self:
-            del self.idle[oldest]
-            oldest.transport.close()
-        elif len(self.connections) > self.max_connections + MAX_SURPLUS:
-            self.transport.close()
-        else:
-            self.app_state = {**self.app_state, SURPLUS: True}
+    def _move(self, phase: Phase) -> None:
+        if self.connection is not None:
+            self.table.move(self.connection, phase)
 
     def _start_timer(self, timeout_s: float) -> None:
         """Disconnects the client unless it does what is expected of it in time."""
@@ -280,19 +280,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()  # closing would wait until all that is written has been read
 
 
-def bounded_protocol(settings: RestSettings) -> type[BoundedHttpProtocol]:
+def bounded_protocol(settings: RestSettings, table: ConnectionTable) -> type[BoundedHttpProtocol]:
     """The protocol class of one server, with these bounds.
 
     Args:
-        settings: `max_head_bytes`, `max_body_bytes`, `max_connections`, `send_timeout_s`, and `body_timeout_s`, which a
-            head has too.
+        settings: `max_head_bytes`, `max_body_bytes`, `send_timeout_s`, and `body_timeout_s`, which a head has too.
+        table: The connections of the server.
     """
     bounds = {
         "max_head_bytes": settings.max_head_bytes,
         "max_framed_bytes": settings.max_head_bytes + 2 * settings.max_body_bytes,
         "head_timeout_s": settings.body_timeout_s,
         "send_timeout_s": settings.send_timeout_s,
-        "max_connections": settings.max_connections,
-        "idle": {},
+        "table": table,
     }
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), bounds)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
-from electra_serve.api.rest.protocol import MAX_SURPLUS
+from electra_serve.api.connections import surplus_of
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
+from tests.fakes import connection_table
 from tests.unit.api.rest.conftest import Rest
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -93,7 +94,7 @@ class Server:
 @asynccontextmanager
 async def serve(**settings: float) -> AsyncIterator[Server]:
     rest, limits = Rest(), RestSettings(**settings)  # type: ignore[arg-type]
-    http = HttpServer(rest.app(limits), limits)
+    http = HttpServer(rest.app(limits), limits, connection_table(limits.max_connections))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         serving = asyncio.create_task(http.serve(sockets=[listener]))
@@ -398,11 +399,11 @@ async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> No
 async def test_far_too_many_newcomers_are_not_heard() -> None:
     async with serve(max_connections=1) as server:
         busy = await server.busy()
-        newcomers = [await server.connect() for _ in range(MAX_SURPLUS + 8)]
-        await server.until(lambda: len(server.http.server_state.connections) <= 1 + MAX_SURPLUS)
+        newcomers = [await server.connect() for _ in range(surplus_of(1) + 8)]
+        await server.until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
         server.rest.service.gate.set()
         assert (await busy.answer())[0] == 200
-        assert len(newcomers) > MAX_SURPLUS
+        assert len(newcomers) > surplus_of(1)
 
 
 async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:
