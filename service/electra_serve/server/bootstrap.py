@@ -34,6 +34,7 @@ from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
@@ -75,6 +76,7 @@ def build_process(
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
+    thread = WorkThread("decoder")
     service = InferenceService(registry, TextEncoder())
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
@@ -91,6 +93,7 @@ def build_process(
         rest_observer,
         max_sequences=most,
         budget=budget,
+        thread=thread,
         authenticator=authenticator,
     )
     rest_server = HttpServer(app, settings.rest, tls)
@@ -102,6 +105,7 @@ def build_process(
             grpc_observer,
             max_sequences=most,
             budget=budget,
+            thread=thread,
             authenticator=authenticator,
             tls=tls,
         ),
