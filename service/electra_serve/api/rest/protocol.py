@@ -187,7 +187,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             BufferError: There are too many.
         """
         self._chunks += 1
-        if self._chunks > self.max_chunks:
+        if self._chunks > self.max_chunks + 1:  # an empty one ends the body
             detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
             self._reject(_rejection(b"400 Bad Request", detail))
             raise BufferError("too many chunks")
