@@ -126,6 +126,8 @@ class _PlainRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Returns a handler that calls the endpoint."""
         endpoint, takes_request = self.endpoint, "request" in signature(self.endpoint).parameters
+        if takes_request and not self.param_convertors:
+            return endpoint
 
         async def handle(request: Request) -> Response:
             given = {"request": request} if takes_request else {}

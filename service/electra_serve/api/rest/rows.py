@@ -57,13 +57,17 @@ def id_rows(values: object, field: str) -> list[IntArray]:
     rows = _lists(values, field)
     flat = list(chain.from_iterable(rows))
     ends = list(accumulate(map(len, rows), initial=0))
+    ids = _integers(flat, 0, ends, field) if len(flat) <= STEP else _integers_in_steps(flat, ends, field)
+    return [ids[start:end] for start, end in pairwise(ends)]
+
+
+def _integers_in_steps(flat: list[object], ends: list[int], field: str) -> IntArray:
+    """Converts many values; narrows them if it can, which is half the work for the event loop that validates them."""
     ids = np.empty(len(flat), np.int64)
     for start in range(0, len(flat), STEP):
         ids[start : start + STEP] = _integers(flat, start, ends, field)
         await_loop_turn()
-    if len(flat) > STEP and ids.min() >= _MIN_INT32 and ids.max() <= _MAX_INT32:
-        ids = ids.astype(np.int32)  # half the work for the event loop, which validates them
-    return [ids[start:end] for start, end in pairwise(ends)]
+    return ids.astype(np.int32) if ids.min() >= _MIN_INT32 and ids.max() <= _MAX_INT32 else ids
 
 
 def _integers(flat: list[object], start: int, ends: list[int], field: str) -> IntArray:
