@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
+
+from electra_serve.runtime.frames import clear_frames
 
 T = TypeVar("T")
 
@@ -72,8 +73,5 @@ def _run(loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> T:
     try:
         return work()
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            traceback.clear_frames(cause.__traceback__)
-            cause = cause.__cause__ or cause.__context__
+        clear_frames(error)
         raise
