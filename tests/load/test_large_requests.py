@@ -75,7 +75,7 @@ LONG_FLOODS: Final = {
     "grpc, 12 KB of fields": b"\x12\x00" * 6200,
     "grpc, 4 MB of groups": GROUPS * (MESSAGE_BYTES // 4 - 16),
 }
-SHORT_FLOODS: Final = ("rest, 2 MB of ids", "grpc, 4 MB of groups")
+SHORT_FLOODS: Final = ("rest, 2 MB of ids", "grpc, 4 MB in one row")
 
 
 @pytest.fixture
