@@ -39,6 +39,7 @@ from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
 from electra_serve.runtime.file_limit import fit_connections
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
@@ -83,6 +84,7 @@ def build_process(
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
+    thread = WorkThread("decoder")
     service = InferenceService(registry, TextEncoder())
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
@@ -99,6 +101,7 @@ def build_process(
         rest_observer,
         max_sequences=most,
         budget=budget,
+        thread=thread,
         authenticator=authenticator,
     )
     connections = build_connections("rest", settings.rest.max_connections, metrics, log)
@@ -113,6 +116,7 @@ def build_process(
             max_sequences=most,
             budget=budget,
             connections=build_connections("grpc", grpc_limit, metrics, log, kept_free=kept_free_of(grpc_limit)),
+            thread=thread,
             authenticator=authenticator,
             tls=tls,
         ),

@@ -95,6 +95,11 @@ class EncodeResult:
     tokens: int
     truncated: tuple[bool, ...]
 
+    @property
+    def values(self) -> int:
+        """Numbers in all rows."""
+        return sum(row.size(output) for row in self.rows for output in self.outputs)
+
 
 class InferenceService:
     """Encodes requests with the models of a registry.

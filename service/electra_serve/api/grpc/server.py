@@ -9,6 +9,7 @@ from typing import Final
 import grpc
 
 from electra_serve.api.connections import ConnectionTable
+from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
@@ -22,6 +23,7 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.api.sockets import disconnect_clients, listen
 from electra_serve.errors import StartupError
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
 
@@ -63,6 +65,7 @@ class GrpcServer:
         max_sequences: Most sequences of one request that any model takes.
         budget: Bytes in transit.
         connections: Limits the connections.
+        thread: Decodes large requests and renders large responses; None: one of its own.
         authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
         tls: What to serve TLS with; None: no TLS.
     """
@@ -76,6 +79,7 @@ class GrpcServer:
         max_sequences: int,
         budget: TransitBudget,
         connections: ConnectionTable,
+        thread: WorkThread | None = None,
         authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
     ) -> None:
@@ -93,7 +97,11 @@ class GrpcServer:
         self._servicer = EncoderServicer(
             service,
             observer,
-            max_sequences=max_sequences,
+            codec=Codec(
+                thread or WorkThread("decoder"),
+                max_sequences=max_sequences,
+                max_response_bytes=settings.max_message_bytes,
+            ),
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
             transfer=self._transfer,

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with limits that it lacks: on heads, on bodies, on time and on connections.
 
 - A head has `max_head_bytes` and `body_timeout_s`; the rest of a body that was answered early has as much time.
+- Headers and chunks are limited in number: each of them is a call into Python.
 - An `Upgrade` offer is ignored, and CONNECT is rejected.
 - A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
   closes after its response.
@@ -30,6 +31,11 @@ CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
 ARRIVED: Final = "electra_arrived"
 """In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
+MAX_HEADERS: Final = 128
+"""Of one request, trailers included. Proxies and other servers take 100."""
+MIN_CHUNK_BYTES: Final = 512
+"""A body may have as many chunks as the largest body has pieces of this size, at least `MIN_CHUNKS`."""
+MIN_CHUNKS: Final = 1024
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
@@ -73,6 +79,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     max_head_bytes: ClassVar[int]
     max_framed_bytes: ClassVar[int]
+    max_chunks: ClassVar[int]
     head_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
     table: ClassVar[ConnectionTable]
@@ -85,6 +92,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._body_bytes = 0
+        self._headers = 0
+        self._chunks = 0
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
         self.connection: Connection | None = None
@@ -135,6 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope["state"][ARRIVED] = time.monotonic()
         self._unset_keepalive_if_required()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
+        self._headers = self._chunks = 0
         self._start_timer(self.head_timeout_s)
 
     def on_url(self, url: bytes) -> None:
@@ -143,7 +153,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header; trailers come here too, and are not used."""
+        """Counts a header; trailers come here too, and are not used.
+
+        Raises:
+            BufferError: There are too many.
+        """
+        self._headers += 1
+        if self._headers > MAX_HEADERS:
+            self._reject_fields(b"a request must have at most %d headers; received more" % MAX_HEADERS)
+            raise BufferError("too many headers")
         super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
@@ -165,6 +183,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._move(Phase.RECEIVING)
         self.headers = []  # the request has its own; this list receives trailers
+
+    def on_chunk_header(self) -> None:
+        """Counts a chunk.
+
+        Raises:
+            BufferError: There are too many.
+        """
+        self._chunks += 1
+        if self._chunks > self.max_chunks + 1:  # an empty one ends the body
+            detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
+            self._reject(_rejection(b"400 Bad Request", detail))
+            raise BufferError("too many chunks")
 
     def on_message_complete(self) -> None:
         """Ends the body."""
@@ -237,7 +267,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._reject_head()
 
     def _reject_head(self) -> None:
-        detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        self._reject_fields(
+            b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        )
+
+    def _reject_fields(self, detail: bytes) -> None:
         self._reject(_rejection(b"431 Request Header Fields Too Large", detail))
 
     def _reject(self, rejection: bytes) -> None:
@@ -290,6 +324,7 @@ def bounded_protocol(settings: RestSettings, table: ConnectionTable) -> type[Bou
     bounds = {
         "max_head_bytes": settings.max_head_bytes,
         "max_framed_bytes": settings.max_head_bytes + 2 * settings.max_body_bytes,
+        "max_chunks": max(settings.max_body_bytes // MIN_CHUNK_BYTES, MIN_CHUNKS),
         "head_timeout_s": settings.body_timeout_s,
         "send_timeout_s": settings.send_timeout_s,
         "table": table,

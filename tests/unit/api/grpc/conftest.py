@@ -10,12 +10,14 @@ import grpc
 import pytest
 import structlog
 
+from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import PeerCalls
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
 from tests.fakes import connection_table, transit_budget
@@ -38,6 +40,11 @@ def transfer(send_timeout_s: float = 30.0) -> Transfer:
         send_timeout_s=send_timeout_s,
         calls=PeerCalls(),
     )
+
+
+def codec() -> Codec:
+    """Limits that no test but those about them reaches."""
+    return Codec(WorkThread("decoder"), max_sequences=8, max_response_bytes=2**20)
 
 
 def observer(

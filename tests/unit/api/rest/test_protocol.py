@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from electra_serve.api.connections import surplus_of
+from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
@@ -135,6 +136,38 @@ async def test_a_head_that_is_too_long_is_rejected_in_the_common_form() -> None:
         status, headers, body = await (await server.connect()).ask(LIVEZ[:-2] + b"x: " + b"a" * 1000)
         assert (status, headers["connection"], headers["x-content-type-options"]) == (431, "close", "nosniff")
         assert orjson.loads(body)["status"] == 431
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+async def test_headers_are_limited_in_number_trailers_included(trailers: bool) -> None:
+    async with serve() as server:
+        for number, status in ((MAX_HEADERS, 200), (MAX_HEADERS + 1, 431), (50_000, 431)):
+            connection = await server.connect()
+            if trailers:
+                head = CHUNKED + b"%x\r\n%s\r\n0\r\n" % (len(IDS), IDS)
+                lines = b"a:\r\n" * (number - 3)  # those of the head
+            else:
+                head, lines = LIVEZ[:-2], b"a:\r\n" * (number - 1)
+            assert (await connection.ask(head + lines + b"\r\n"))[0] == status
+
+
+async def test_chunks_are_limited_in_number() -> None:
+    async with serve() as server:
+        most = RestSettings().max_body_bytes // MIN_CHUNK_BYTES
+        body = IDS + b" " * (most - len(IDS) + 1)
+        for chunks, status in ((most, 200), (most + 1, 400)):
+            pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body[:chunks])
+            got, _, answer = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
+            assert got == status
+        assert (
+            orjson.loads(answer)["detail"] == f"a body must have at most {most} chunks; received more: send larger ones"
+        )
+
+
+async def test_small_bodies_may_have_small_chunks() -> None:
+    async with serve(max_body_bytes=len(IDS)) as server:
+        pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in IDS)
+        assert (await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n"))[0] == 200
 
 
 def head_of(length: int, *, target: bool = False) -> bytes:
