@@ -108,9 +108,29 @@ class Metrics:
         self.transit_max_bytes = Gauge(
             "electra_transit_max_bytes", "The budget of bytes in transit.", registry=self.registry
         )
+        self._define_tokenization()
         # Each request writes to two series, and finding one by its labels is dearer than writing to it.
         self._answered = cache(self.requests.labels)
         self._answered_seconds = cache(self.request_seconds.labels)
+
+    def _define_tokenization(self) -> None:
+        self.queued_characters = Gauge(
+            "electra_queued_characters", "Characters of text waiting to be tokenized.", registry=self.registry
+        )
+        self.max_queued_characters = Gauge(
+            "electra_max_queued_characters", "Most characters of text that may wait.", registry=self.registry
+        )
+        self.tokenization_work = Gauge(
+            "electra_tokenization_work_seconds",
+            "Estimated time to tokenize the text that waits.",
+            registry=self.registry,
+        )
+        self.tokenization_wait = Histogram(
+            "electra_tokenization_wait_seconds",
+            "From the admission of a request's texts to their first turn at the tokenizer.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
 
     def _define_batches(self) -> None:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -199,6 +219,14 @@ class Metrics:
         """Makes the gauge of bytes in transit call `used_bytes` at each scrape."""
         self.transit_max_bytes.set(max_bytes)
         self.transit_bytes.set_function(used_bytes)
+
+    def watch_tokenization(
+        self, *, max_characters: int, characters: Callable[[], float], work_s: Callable[[], float]
+    ) -> None:
+        """Makes the gauges of the tokenizer's queue call these functions at each scrape."""
+        self.max_queued_characters.set(max_characters)
+        self.queued_characters.set_function(characters)
+        self.tokenization_work.set_function(work_s)
 
     def watch_queue(
         self,

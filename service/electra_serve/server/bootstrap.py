@@ -41,8 +41,15 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import BatchingSettings, SecuritySettings, Settings, TracingSettings
+from electra_serve.settings.schema import (
+    BatchingSettings,
+    SecuritySettings,
+    Settings,
+    TokenizationSettings,
+    TracingSettings,
+)
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
 """Makes the planner of a loaded model."""
@@ -75,7 +82,7 @@ def build_process(
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
-    service = InferenceService(registry, TextEncoder())
+    service = InferenceService(registry, TextEncoder(build_tokenizer_queue(settings.tokenization, metrics)))
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     budget = TransitBudget(settings.transit.max_bytes, LoopClock().now)
@@ -115,6 +122,15 @@ def build_process(
         on_ready=on_ready,
         tracer=tracer,
     )
+
+
+def build_tokenizer_queue(settings: TokenizationSettings, metrics: Metrics) -> TokenizerQueue:
+    """Queue and threads of the tokenizers of all models, and their gauges."""
+    queue = TokenizerQueue(settings.max_queue_characters, LoopClock(), metrics.tokenization_wait)
+    metrics.watch_tokenization(
+        max_characters=queue.max_characters, characters=lambda: queue.characters, work_s=lambda: queue.work_s
+    )
+    return queue
 
 
 def build_tracer(settings: TracingSettings) -> Tracer | None:

@@ -16,13 +16,14 @@ from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.service import EncodeRequest, InferenceService
-from electra_serve.serving.tokenization import TextEncoder, TextLimits
+from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
-from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model, text_encoder
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
 MEAN = frozenset({Output.MEAN})
@@ -44,7 +45,7 @@ async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else NO_FILES),
     )
     await registry.load_all()
-    yield InferenceService(registry, TextEncoder())
+    yield InferenceService(registry, text_encoder())
     await registry.close()
 
 
@@ -88,11 +89,16 @@ class BoundedTokenizer:
     ) -> TokenizedText:
         return SHORT.encode(texts, max_length=max_length, truncation=truncation)
 
+    def encode_in_steps(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> Steps[TokenizedText]:
+        return SHORT.encode_in_steps(texts, max_length=max_length, truncation=truncation)
+
 
 async def encode_texts(*texts: TextOrPair, truncation: Truncation, num_segments: int = 2) -> Validated:
     limits = InputLimits(vocab_size=10, num_segments=num_segments, max_sequence_length=6, max_sequences=8)
     text_limits = TextLimits(max_characters=100, max_request_characters=100)
-    return await TextEncoder().encode(TextInput(texts), BoundedTokenizer(), limits, text_limits, truncation)
+    return await text_encoder().encode(TextInput(texts), BoundedTokenizer(), limits, text_limits, truncation)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
     settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
     registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
     await registry.load_all()
-    service = InferenceService(registry, TextEncoder())
+    service = InferenceService(registry, text_encoder())
     engine.gate.clear()
     request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
     done, _ = await asyncio.wait({request}, timeout=0.5)
