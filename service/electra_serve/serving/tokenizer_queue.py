@@ -2,18 +2,19 @@
 
 A request waits as turns of about `STEP_CHARACTERS` characters, in a `RequestQueue` like that of the batcher: ordered by
 priority, fairly between clients, bounded, and rejected if its turn would come after its deadline. One thread takes the
-turns in order, so no client waits for more than one turn of another.
+turns in order, so no client waits for more than one turn of another. It does not need the event loop between turns.
 
 A text that its tokenizer cannot cut makes a longer turn, in native code that does not hold the GIL. While one is
 overdue, a second thread takes the turns of short requests.
-
-On the event loop only, except for `_Job.advance`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,40 +38,42 @@ T = TypeVar("T")
 
 
 class _Job(Generic[T]):
-    """Tokenizes one request.
+    """Tokenizes one request, a turn at a time.
 
     Args:
         steps: Its steps.
 
     Attributes:
-        result: The result of its last step, or the error of any.
-        begun: Its first turn has begun.
+        result: The result of its last step, or the error of any; on the event loop.
         characters: Characters read so far.
     """
 
     def __init__(self, steps: Steps[T]) -> None:
-        self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.begun = False
+        self._loop = asyncio.get_running_loop()
+        self.result: asyncio.Future[T] = self._loop.create_future()
         self.characters = 0
         self._steps = steps
+        self._ended = False
 
-    def advance(self, until: float) -> list[T]:
-        """Does steps until `until` characters of the request are read; returns the result, if it was the last."""
-        while self.characters < until:
-            try:
+    def advance(self, until: float) -> None:
+        """Does steps until `until` characters are read. Call it from one thread at a time."""
+        try:
+            while self.characters < until and not self._ended:
                 self.characters += next(self._steps)
-            except StopIteration as end:
-                return [end.value]
-        return []
+        except StopIteration as end:
+            self._end(self.result.set_result, end.value)
+        except Exception as error:  # noqa: BLE001  # raised to the caller that awaits the result
+            self._end(self.result.set_exception, error)
 
-    def settle(self, turn: asyncio.Future[list[T]]) -> None:
-        """Takes the outcome of a turn."""
-        if self.result.done() or turn.cancelled():
-            return
-        if (error := turn.exception()) is not None:
-            self.result.set_exception(error)
-        elif result := turn.result():
-            self.result.set_result(result[0])
+    def _end(self, settle: Callable[[Any], None], outcome: object) -> None:
+        self._ended = True
+
+        def settle_unless_cancelled() -> None:
+            if not self.result.done():
+                settle(outcome)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody awaits the result
+            self._loop.call_soon_threadsafe(settle_unless_cancelled)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -79,13 +82,18 @@ class _Turn(QueueEntry):
 
     Attributes:
         job: The job.
-        until: Characters of the job that are read when the turn ends.
-        only: It is the whole job.
+        after: Characters of the job that are read when the turn begins.
+        until: Characters of the job that are read when it ends; infinity for the last.
     """
 
     job: _Job[Any]
+    after: int
     until: float
-    only: bool
+
+    @property
+    def short(self) -> bool:
+        """The turn is a whole job, and does not take long."""
+        return self.after == 0 and self.until == math.inf
 
 
 class TokenizerQueue:
@@ -101,12 +109,11 @@ class TokenizerQueue:
         self.max_characters = max_characters
         self._clock = clock
         self._wait_s = wait_s
+        self._lock = threading.Lock()  # for all below
         self._queue = RequestQueue[_Turn](QueueLimits(max_sequences=max_characters, max_tokens=max_characters))
         self._correction = DriftCorrection()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
-        self._main: _Turn | None = None
-        self._relief: _Turn | None = None
-        self._overdue = False
+        self._main = _Thread("tokenizer")
+        self._relief = _Thread("tokenizer-relief")
 
     @property
     def characters(self) -> int:
@@ -134,16 +141,20 @@ class TokenizerQueue:
             Overloaded: There is no room, or the last turn would come after `timeout_s`.
             PayloadTooLarge: There would be no room in an empty queue.
         """
-        now = self._clock.now()
-        self._check_room(client, characters)
         job = _Job(steps)
-        turns = self._turns(job, characters, client, priority, None if timeout_s is None else now + timeout_s)
-        self._queue.admit(turns, now)
-        self._feed()
+        with self._lock:
+            now = self._clock.now()
+            self._check_room(client, characters)
+            turns = self._turns(job, characters, client, priority, None if timeout_s is None else now + timeout_s)
+            self._queue.admit(turns, now)
+            self._wake(self._main, self._next)
+        if turns[0].short:
+            self._clock.call_later(OVERDUE_S, partial(self._relieve, job))
         try:
             return await job.result
         finally:
-            self._queue.cancel(turns)
+            with self._lock:
+                self._queue.cancel(turns)
 
     def _check_room(self, client: str, characters: int) -> None:
         if characters > self.max_characters:
@@ -161,14 +172,14 @@ class TokenizerQueue:
             ) from error
 
     def _turns(self, job: _Job[T], characters: int, client: str, priority: int, deadline: float | None) -> list[_Turn]:
-        ends = [*range(STEP_CHARACTERS, characters, STEP_CHARACTERS), characters]
-        starts = [0, *ends[:-1]]
+        starts = range(0, characters, STEP_CHARACTERS)
+        ends = [*starts[1:], characters]
         character_s = CHARACTER_S * self._correction.factor
         return [
             _Turn(
                 job=job,
+                after=start,
                 until=math.inf if end == characters else end,
-                only=len(ends) == 1,
                 length=end - start,
                 work_s=(end - start) * character_s,
                 client=client,
@@ -178,44 +189,59 @@ class TokenizerQueue:
             for start, end in zip(starts, ends, strict=True)
         ]
 
-    def _feed(self) -> None:
-        """Gives a free thread its next turn."""
-        if self._main is None and self._queue.sequences:
-            self._main = self._queue.window(1)[0]
-            self._start(self._main)
-        if self._main is not None and self._overdue and self._relief is None:
-            self._relief = next((turn for turn in self._queue.window(self._queue.sequences) if turn.only), None)
-            if self._relief is not None:
-                self._start(self._relief)
+    def _relieve(self, job: _Job[Any]) -> None:
+        """Has the second thread take short requests such as `job`, if the first is at an overdue turn."""
+        if job.result.done():
+            return
+        self._clock.call_later(OVERDUE_S, partial(self._relieve, job))
+        with self._lock:
+            began_s = self._main.began_s
+            if began_s is not None and self._clock.now() - began_s >= OVERDUE_S:
+                self._wake(self._relief, self._next_short)
 
-    def _start(self, turn: _Turn) -> None:
-        self._queue.take([turn])
-        now = self._clock.now()
-        job = turn.job
-        if not job.begun:
-            job.begun = True
-            self._wait_s.observe(now - turn.admitted_at)
-        overdue = self._clock.call_later(OVERDUE_S, partial(self._set_overdue, turn))
-        running = asyncio.get_running_loop().run_in_executor(self._threads, job.advance, turn.until)
+    def _wake(self, thread: _Thread, choose: Callable[[], _Turn | None]) -> None:
+        if not thread.awake:
+            thread.awake = True
+            thread.pool.submit(self._work, thread, choose)
 
-        def end(outcome: asyncio.Future[list[Any]]) -> None:
-            overdue.cancel()
-            self._correction.observe((job.characters - before) * CHARACTER_S, self._clock.now() - now)
-            job.settle(outcome)
-            self._end(turn)
+    def _work(self, thread: _Thread, choose: Callable[[], _Turn | None]) -> None:
+        """Takes turns on `thread` until there are none."""
+        while (turn := self._take(thread, choose)) is not None:
+            before = turn.job.characters
+            turn.job.advance(turn.until)
+            with self._lock:
+                taken_s = self._clock.now() - (thread.began_s or 0.0)
+                self._correction.observe((turn.job.characters - before) * CHARACTER_S, taken_s)
 
-        before = job.characters
-        running.add_done_callback(end)
+    def _take(self, thread: _Thread, choose: Callable[[], _Turn | None]) -> _Turn | None:
+        with self._lock:
+            turn = choose()
+            if turn is None:
+                thread.awake, thread.began_s = False, None
+                return None
+            self._queue.take([turn])
+            thread.began_s = now = self._clock.now()
+            if turn.after == 0:
+                self._wait_s.observe(now - turn.admitted_at)
+            return turn
 
-    def _set_overdue(self, turn: _Turn) -> None:
-        if turn is self._main:
-            self._overdue = True
-            self._feed()
+    def _next(self) -> _Turn | None:
+        return next(iter(self._queue.window(1)), None)
 
-    def _end(self, turn: _Turn) -> None:
-        if turn is self._relief:
-            self._relief = None
-        else:
-            self._main = None
-            self._overdue = False
-        self._feed()
+    def _next_short(self) -> _Turn | None:
+        return next((turn for turn in self._queue.window(self._queue.sequences) if turn.short), None)
+
+
+class _Thread:
+    """State of one of the two threads.
+
+    Attributes:
+        pool: Runs it.
+        awake: It takes turns.
+        began_s: When its current turn began; None if it has none.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self.awake = False
+        self.began_s: float | None = None
