@@ -192,7 +192,7 @@ class LimitSettings(_Section):
     max_text_characters: Count = 100_000
     """Longest text, in characters, that is handed to the tokenizer."""
     max_request_characters: Count = 1_000_000
-    """Most characters in all texts of one request. Tokenizing takes up to a microsecond each."""
+    """Most characters in all texts of one request. English takes 0.3 microseconds each, at worst 5."""
     max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds after which any request is given up, and the longest that a caller may ask for."""
 
