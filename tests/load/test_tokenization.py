@@ -40,6 +40,8 @@ from tests.load.stand_in import stand_in
 SCRIPT: Final = Script(batch_s=0.02, position_s=4e-5)
 """A text of 512 ids takes 40 ms."""
 CONNECTIONS: Final = 64
+MARGIN_S: Final = 2.0
+"""Time that the attack has to start."""
 HOSTILE: Final = "127.0.0.3"
 MAX_GROWTH_BYTES: Final = 400_000_000
 QUEUED: Final = "electra_queued_characters"
@@ -90,11 +92,11 @@ class Scale:
 
     Attributes:
         seconds: Time that another client sends alone, and then again during the attack.
-        callers: Its requests at a time.
+        connections: Connections of the hostile client.
     """
 
     seconds: float
-    callers: int = 1
+    connections: int = CONNECTIONS
 
 
 SCALES: Final = [
@@ -103,15 +105,20 @@ SCALES: Final = [
 ]
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    ("attack", "scale"),
+    [
+        pytest.param("overload", Scale(1.0, connections=32), id="overload-short"),
+        *(pytest.param(attack, Scale(30.0), id=f"{attack}-long", marks=pytest.mark.long) for attack in ATTACKS),
+    ],
+)
 def test_long_texts_of_one_client(attack: str, scale: Scale, tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, SCRIPT, "--lifecycle.drain_timeout_s=10") as process:
         endpoints = Endpoint.both(process.rest_port, process.grpc_port)
         before = resident(process)
         alone = asyncio.run(ask(endpoints, scale))
-        with hostile(process, attack, scale.seconds + 2.0) as codes, Probes(process) as probes:
-            wait_until(lambda: gauge(scrape(process), "electra_requests_in_flight") > CONNECTIONS / 2)
+        with hostile(process, attack, scale) as codes, Probes(process) as probes:
+            wait_until(lambda: gauge(scrape(process), "electra_requests_in_flight") > scale.connections / 2)
             attacked = asyncio.run(ask(endpoints, scale))
             queued = gauge(scrape(process), QUEUED)
             grown = resident(process) - before
@@ -156,20 +163,21 @@ async def ask(endpoints: Sequence[Endpoint], scale: Scale) -> list[Outcome]:
 
 
 @contextmanager
-def hostile(process: ServiceProcess, attack: str, seconds: float) -> Iterator[Future[Counter[str]]]:
+def hostile(process: ServiceProcess, attack: str, scale: Scale) -> Iterator[Future[Counter[str]]]:
     """Attacks from a process of its own; yields the codes that it gets, which are known at the end."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool.submit(run_attack, process.rest_port, attack, seconds)
+        yield pool.submit(run_attack, process.rest_port, attack, scale)
 
 
-def run_attack(port: int, attack: str, seconds: float) -> Counter[str]:
+def run_attack(port: int, attack: str, scale: Scale) -> Counter[str]:
     """Returns how often each code came."""
     body = json.dumps({"text": ATTACKS[attack]}, ensure_ascii=False).encode()
     head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return asyncio.run(_attack(port, f"{head}\r\n".encode() + body, time.monotonic() + seconds))
+    until_s = time.monotonic() + scale.seconds + MARGIN_S
+    return asyncio.run(_attack(port, f"{head}\r\n".encode() + body, scale.connections, until_s))
 
 
-async def _attack(port: int, request: bytes, until_s: float) -> Counter[str]:
+async def _attack(port: int, request: bytes, connections: int, until_s: float) -> Counter[str]:
     codes: Counter[str] = Counter()
 
     async def call() -> None:
@@ -186,7 +194,7 @@ async def _attack(port: int, request: bytes, until_s: float) -> Counter[str]:
         writer.close()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(CONNECTIONS):
+        for _ in range(connections):
             group.create_task(call())
     return codes
 

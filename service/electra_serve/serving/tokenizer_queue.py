@@ -52,18 +52,21 @@ class _Job(Generic[T]):
         self.result: asyncio.Future[T] = self._loop.create_future()
         self.characters = 0
         self._steps = steps
+        self._ended = False
 
     def advance(self, until: float) -> None:
         """Does steps until `until` characters are read. Call it from one thread at a time."""
         try:
-            while self.characters < until:
+            while self.characters < until and not self._ended:
                 self.characters += next(self._steps)
         except StopIteration as end:
-            self._settle(self.result.set_result, end.value)
-        except Exception as error:  # raised to the caller that awaits the result
-            self._settle(self.result.set_exception, error)
+            self._end(self.result.set_result, end.value)
+        except Exception as error:  # noqa: BLE001  # raised to the caller that awaits the result
+            self._end(self.result.set_exception, error)
 
-    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+    def _end(self, settle: Callable[[Any], None], outcome: object) -> None:
+        self._ended = True
+
         def settle_unless_cancelled() -> None:
             if not self.result.done():
                 settle(outcome)
@@ -156,7 +159,8 @@ class TokenizerQueue:
     def _check_room(self, client: str, characters: int) -> None:
         if characters > self.max_characters:
             raise PayloadTooLarge(
-                f"at most {self.max_characters} characters may wait to be tokenized; received {characters}", field="text"
+                f"at most {self.max_characters} characters may wait to be tokenized; received {characters}",
+                field="text",
             )
         try:
             self._queue.check_room(client, 1, characters)
@@ -167,9 +171,7 @@ class TokenizerQueue:
                 retry_after_s=error.retry_after_s,
             ) from error
 
-    def _turns(
-        self, job: _Job[T], characters: int, client: str, priority: int, deadline: float | None
-    ) -> list[_Turn]:
+    def _turns(self, job: _Job[T], characters: int, client: str, priority: int, deadline: float | None) -> list[_Turn]:
         starts = range(0, characters, STEP_CHARACTERS)
         ends = [*starts[1:], characters]
         character_s = CHARACTER_S * self._correction.factor
