@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client import Histogram
@@ -147,12 +148,11 @@ class TokenizerQueue:
             turns = self._turns(job, characters, client, priority, None if timeout_s is None else now + timeout_s)
             self._queue.admit(turns, now)
             self._wake(self._main, self._next)
-        relief = self._clock.call_later(OVERDUE_S, self._relieve) if turns[0].short else None
+        if turns[0].short:
+            self._clock.call_later(OVERDUE_S, partial(self._relieve, job))
         try:
             return await job.result
         finally:
-            if relief is not None:
-                relief.cancel()
             with self._lock:
                 self._queue.cancel(turns)
 
@@ -189,8 +189,11 @@ class TokenizerQueue:
             for start, end in zip(starts, ends, strict=True)
         ]
 
-    def _relieve(self) -> None:
-        """Has the second thread take short requests, if the first is at an overdue turn."""
+    def _relieve(self, job: _Job[Any]) -> None:
+        """Has the second thread take short requests such as `job`, if the first is at an overdue turn."""
+        if job.result.done():
+            return
+        self._clock.call_later(OVERDUE_S, partial(self._relieve, job))
         with self._lock:
             began_s = self._main.began_s
             if began_s is not None and self._clock.now() - began_s >= OVERDUE_S:
