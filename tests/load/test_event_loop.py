@@ -26,9 +26,8 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.service import InferenceService
-from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.settings.schema import GrpcSettings, ModelSettings, RestSettings, Settings
-from tests.fakes import connection_table, transit_budget
+from tests.fakes import connection_table, text_encoder, transit_budget
 from tests.load.callers import ENCODE_METHOD, HOST
 from tests.load.conftest import Report
 from tests.load.loop_time import measured
@@ -63,7 +62,7 @@ async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
     metrics, log = Metrics("test"), structlog.wrap_logger(CapturingLogger(), [])
     registry = build_registry(SETTINGS, metrics, log, load=load_stand_in)
     await registry.load_all()
-    async with _serving(InferenceService(registry, TextEncoder()), metrics, log) as listening:
+    async with _serving(InferenceService(registry, text_encoder()), metrics, log) as listening:
         yield listening
     await registry.close(TIMEOUT_S)
 

@@ -229,6 +229,28 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "bytes",
         ),
         Panel(
+            "Text that waits",
+            "Characters that wait to be tokenized, of all models. Over the limit, requests are rejected.",
+            (
+                Query(f"electra_queued_characters{{{JOB}}}", "{{instance}}"),
+                Query(f"max(electra_max_queued_characters{{{JOB}}})", "limit"),
+            ),
+        ),
+        Panel(
+            "Wait for the tokenizer",
+            "Estimated work that waits, and the time to the first turn of a request. ElectraTokenizerBusy is at 0.5 s.",
+            (
+                Query(f"electra_tokenization_work_seconds{{{JOB}}}", "{{instance}} work"),
+                Query(
+                    "histogram_quantile(0.99, sum by (le) "
+                    f"(rate(electra_tokenization_wait_seconds_bucket{{{JOB}}}[{WINDOW}])))",
+                    "p99",
+                ),
+            ),
+            "s",
+            bound=0.5,
+        ),
+        Panel(
             "Bytes in transit",
             "Requests being received, decoded requests and unsent responses. Over the budget, requests are rejected.",
             (

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LAST_LINES_S: Final = 1.0
 """Time for the last lines of each stream to be written before the process ends."""
 
+SWITCH_INTERVAL_S: Final = 0.0005
+"""Time after which a thread that runs Python hands over the GIL. At the default of 5 ms, the event loop waits up to
+that long after each system call while a long text is tokenized."""
+
 
 def add_serve(parser: argparse.ArgumentParser, load: ModelLoader | None) -> None:
     """Adds the command's flags and the command to `parser`."""
@@ -59,6 +63,7 @@ def serve(settings: Settings, *, load: ModelLoader | None = None) -> int:
     log = configure_logs(settings.log.level, settings.log.format, error)
     error.notify(lambda lines: log.warning("log lines dropped", lines=lines))
     settings = lower_connection_limits(settings, raise_descriptor_limit(), log)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     async def run() -> int:
         process = build_process(

@@ -73,6 +73,7 @@ class Metrics:
         self._define_batches()
         self._define_gauges()
         self._define_connections()
+        self._define_tokenization()
         build = Gauge(
             "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
@@ -127,6 +128,25 @@ class Metrics:
         )
         for server in TRANSPORTS:
             self.watch_connections(server, limit=0, count=lambda: 0)
+
+    def _define_tokenization(self) -> None:
+        self.queued_characters = Gauge(
+            "electra_queued_characters", "Characters of text waiting to be tokenized.", registry=self.registry
+        )
+        self.max_queued_characters = Gauge(
+            "electra_max_queued_characters", "Most characters of text that may wait.", registry=self.registry
+        )
+        self.tokenization_work = Gauge(
+            "electra_tokenization_work_seconds",
+            "Estimated time to tokenize the text that waits.",
+            registry=self.registry,
+        )
+        self.tokenization_wait = Histogram(
+            "electra_tokenization_wait_seconds",
+            "From the admission of a request's texts to their first turn at the tokenizer.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
 
     def _define_batches(self) -> None:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -227,6 +247,14 @@ class Metrics:
         self.max_connections.labels(server).set(limit)
         self.connections.labels(server).set_function(count)
         return {action: self.connection_limit_actions.labels(server, action) for action in LimitAction}
+
+    def watch_tokenization(
+        self, *, max_characters: int, characters: Callable[[], float], work_s: Callable[[], float]
+    ) -> None:
+        """Makes the gauges of the tokenizer's queue call these functions at each scrape."""
+        self.max_queued_characters.set(max_characters)
+        self.queued_characters.set_function(characters)
+        self.tokenization_work.set_function(work_s)
 
     def watch_queue(
         self,

@@ -47,8 +47,15 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import BatchingSettings, SecuritySettings, Settings, TracingSettings
+from electra_serve.settings.schema import (
+    BatchingSettings,
+    SecuritySettings,
+    Settings,
+    TokenizationSettings,
+    TracingSettings,
+)
 
 AUXILIARY_CONNECTIONS: Final = 32
 """Limit of connections for metrics, and for admin: their clients are few, and known."""
@@ -85,7 +92,7 @@ def build_process(
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
     thread = WorkThread("decoder")
-    service = InferenceService(registry, TextEncoder())
+    service = InferenceService(registry, TextEncoder(build_tokenizer_queue(settings.tokenization, metrics)))
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     budget = TransitBudget(settings.transit.max_bytes, LoopClock().now)
@@ -179,6 +186,15 @@ def build_connections(
     surplus = kept_free or surplus_of(limit)
     table = ConnectionTable(limit - kept_free, surplus=surplus, on_limit=observer.record)
     return table
+
+
+def build_tokenizer_queue(settings: TokenizationSettings, metrics: Metrics) -> TokenizerQueue:
+    """Queue and threads of the tokenizers of all models, and their gauges."""
+    queue = TokenizerQueue(settings.max_queue_characters, LoopClock(), metrics.tokenization_wait)
+    metrics.watch_tokenization(
+        max_characters=queue.max_characters, characters=lambda: queue.characters, work_s=lambda: queue.work_s
+    )
+    return queue
 
 
 def build_tracer(settings: TracingSettings) -> Tracer | None:
