@@ -151,7 +151,7 @@ async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded:
 @pytest.mark.parametrize("waiting", [0, 1], ids=["in the engine", "in the queue"])
 @pytest.mark.parametrize("name", SIDES)
 async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int) -> None:
-    stack = Stack.build(make_settings(max_timeout_s=0.2))
+    stack = Stack.build(make_settings(max_timeout_s=0.5))
     await stack.registry.load_all()
     held = await hold(stack, 0) if waiting else []
     stack.engine.gate.clear()
