@@ -13,6 +13,9 @@ STUBS := service/electra_serve/proto/electra
 
 .DEFAULT_GOAL := help
 
+# Bytecode is kept: compiling it again costs each process of the tests a tenth of a second and more, pytest ten.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.batching.clock import LoopClock
 from electra_serve.engine.base import EngineSignature, ShapeGrid
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Tokenizer
+from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
 
@@ -97,6 +101,16 @@ class FakeTimer:
 def transit_budget(max_bytes: int = 2**28) -> TransitBudget:
     """A budget that only tests about it use up."""
     return TransitBudget(max_bytes, LoopClock().now)
+
+
+def connection_table(limit: int = 4096) -> ConnectionTable:
+    """A table that only tests about it fill."""
+    return ConnectionTable(limit, surplus=surplus_of(limit))
+
+
+def text_encoder(max_characters: int = 2_000_000) -> TextEncoder:
+    """One with a queue and threads of its own."""
+    return TextEncoder(TokenizerQueue(max_characters, LoopClock(), Metrics("test").tokenization_wait))
 
 
 class FakeClock:

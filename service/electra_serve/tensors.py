@@ -173,16 +173,27 @@ class RowOutput:
     """One sequence's outputs, float32; None where not asked for.
 
     Attributes:
-        sequence_output: (T, H), T as in the caller's sequence.
+        sequence_output: (n, H), the positions that were computed; `get` returns (T, H), with zeros after them.
         pooled_output: (H,).
         cls_output: (H,).
         mean_output: (H,).
+        length: T of the caller's sequence; None: n.
     """
 
     sequence_output: Float32Array | None = None
     pooled_output: Float32Array | None = None
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
+    length: int | None = None
+
+    def size(self, output: Output) -> int:
+        """Returns how many numbers `get` returns, without making them.
+
+        Raises:
+            KeyError: That output was not asked for.
+        """
+        array = self._computed(output)
+        return array.size if self._is_whole(output, array) else (self.length or 0) * array.shape[1]
 
     def get(self, output: Output) -> Float32Array:
         """The array of one output.
@@ -190,10 +201,21 @@ class RowOutput:
         Raises:
             KeyError: That output was not asked for.
         """
+        array = self._computed(output)
+        if self._is_whole(output, array):
+            return array
+        whole = np.zeros((self.length or 0, array.shape[1]), np.float32)  # (T, H)
+        whole[: len(array)] = array
+        return whole
+
+    def _computed(self, output: Output) -> Float32Array:
         array: Float32Array | None = getattr(self, output.value)
         if array is None:
             raise KeyError(output.value)
         return array
+
+    def _is_whole(self, output: Output, array: Float32Array) -> bool:
+        return output is not Output.SEQUENCE or self.length is None or self.length == len(array)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,24 +237,18 @@ class ModelOutput:
     def row(self, index: int, encoding: Encoding, outputs: Outputs) -> RowOutput:
         """Cuts out row `index`, for the sequence `encoding`, with just the `outputs` its caller wants.
 
-        `sequence_output` grows back to the caller's own length: positions that were cut before
-        batching are zeros.
+        `sequence_output` grows back to the caller's own length when it is rendered: positions that were cut before
+        batching are zeros. Nothing is copied here, on the event loop.
         """
         return RowOutput(
-            sequence_output=self._sequence(index, encoding) if Output.SEQUENCE in outputs else None,
+            sequence_output=(
+                _take(self.sequence_output, index)[: encoding.compute_length] if Output.SEQUENCE in outputs else None
+            ),
             pooled_output=_take(self.pooled_output, index) if Output.POOLED in outputs else None,
             cls_output=_take(self.cls_output, index) if Output.CLS in outputs else None,
             mean_output=_take(self.mean_output, index) if Output.MEAN in outputs else None,
+            length=len(encoding),
         )
-
-    def _sequence(self, index: int, encoding: Encoding) -> Float32Array:
-        n = encoding.compute_length
-        computed = _take(self.sequence_output, index)[:n]  # (n, H)
-        if n == len(encoding):
-            return computed
-        whole = np.zeros((len(encoding), computed.shape[1]), np.float32)  # (T, H)
-        whole[:n] = computed
-        return whole
 
 
 def _take(array: Float32Array | None, index: int) -> Float32Array:

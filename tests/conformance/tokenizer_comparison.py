@@ -118,7 +118,7 @@ def _ours(tokenizer: Tokenizer, text: TextOrPair, truncation: Truncation, limits
     longest = POSITIONS if truncation is Truncation.NONE else min(LENGTH, tokenizer.max_length or LENGTH)
     found = tokenizer.encode([text], max_length=longest, truncation=truncation)
     try:
-        check_tokenized(found, limits, longest, truncation)
+        check_tokenized(found, 0, limits, longest, truncation)
     except InvalidInput:
         return None
     return found.token_ids[0].tolist(), found.segment_ids[0].tolist()

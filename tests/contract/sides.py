@@ -22,7 +22,7 @@ from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 
 Lines: TypeAlias = tuple[tuple[str, str], ...]
 Metadata: TypeAlias = Mapping[str, str] | Lines
@@ -185,6 +185,7 @@ async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
         observer,
         max_sequences=most,
         budget=transit_budget(),
+        connections=connection_table(),
         authenticator=stack.authenticator,
     )
     port = await server.start()

@@ -20,7 +20,6 @@ from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
-from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.settings.schema import (
     BatchingSettings,
     GrpcSettings,
@@ -30,7 +29,7 @@ from electra_serve.settings.schema import (
     Settings,
 )
 from electra_serve.tensors import BatchShape
-from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, text_encoder
 
 TINY = "tiny"
 VOCAB_SIZE = 100
@@ -95,7 +94,7 @@ class Stack:
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
-        service = InferenceService(registry, TextEncoder())
+        service = InferenceService(registry, text_encoder())
         return cls(settings, engines, registry, service, metrics, log, lines, authenticator)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from electra_serve.batching.admission import SPREAD
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Rejection, answered, rejected
@@ -110,6 +113,29 @@ async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) ->
     answered(await side.send(side.render(GOOD)))
 
 
+async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(side: Side, loaded: Stack) -> None:
+    queue = loaded.service._texts._queue
+    release = threading.Event()
+
+    def steps() -> Steps[None]:
+        yield 0
+        release.wait(10)
+
+    running = asyncio.create_task(queue.run(steps(), 1, client="first"))
+    await until(lambda: queue._main.began_s is not None)
+    waiting = asyncio.create_task(queue.run(steps(), queue.max_characters, client="second"))
+    await until(lambda: queue.characters == queue.max_characters)
+    rejection = rejected(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
+    assert_reported(rejection, side, "overloaded", loaded)
+    drained_s = queue.work_s
+    assert rejection.retry_after_s is not None
+    assert drained_s - 2e-3 <= rejection.retry_after_s <= drained_s * (1 + SPREAD) + 2e-3
+
+    release.set()
+    await asyncio.gather(running, waiting)
+    answered(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
+
+
 async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, MAX_QUEUE_SEQUENCES - 1)
     assert rejected(await side.send(side.render(Query(token_ids=[[1], [2]])))).code == "overloaded"
@@ -125,7 +151,7 @@ async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded:
 @pytest.mark.parametrize("waiting", [0, 1], ids=["in the engine", "in the queue"])
 @pytest.mark.parametrize("name", SIDES)
 async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int) -> None:
-    stack = Stack.build(make_settings(max_timeout_s=0.2))
+    stack = Stack.build(make_settings(max_timeout_s=0.5))
     await stack.registry.load_all()
     held = await hold(stack, 0) if waiting else []
     stack.engine.gate.clear()

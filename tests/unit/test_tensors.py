@@ -28,6 +28,17 @@ def test_pack_run_and_cut_give_back_each_row(ids: list[list[int]], more_rows: in
         assert cut.pooled_output is None
 
 
+def test_positions_that_were_not_computed_are_added_when_an_output_is_read() -> None:
+    row = ModelOutput(sequence_output=np.ones((1, 4, 3), np.float32)).row(
+        0, encoding(1, 2, masked_tail=3), frozenset({Output.SEQUENCE})
+    )
+    assert row.sequence_output is not None
+    assert row.sequence_output.shape == (2, 3)
+    assert row.size(Output.SEQUENCE) == row.get(Output.SEQUENCE).size == 15
+    np.testing.assert_array_equal(row.get(Output.SEQUENCE).sum(axis=1), [3, 3, 0, 0, 0])
+    assert RowOutput(mean_output=np.ones(3, np.float32), length=5).size(Output.MEAN) == 3
+
+
 def test_an_output_nobody_asked_for_is_not_there() -> None:
     with pytest.raises(KeyError, match="pooled_output"):
         RowOutput(cls_output=np.zeros(2, np.float32)).get(Output.POOLED)

@@ -229,6 +229,28 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "bytes",
         ),
         Panel(
+            "Text that waits",
+            "Characters that wait to be tokenized, of all models. Over the limit, requests are rejected.",
+            (
+                Query(f"electra_queued_characters{{{JOB}}}", "{{instance}}"),
+                Query(f"max(electra_max_queued_characters{{{JOB}}})", "limit"),
+            ),
+        ),
+        Panel(
+            "Wait for the tokenizer",
+            "Estimated work that waits, and the time to the first turn of a request. ElectraTokenizerBusy is at 0.5 s.",
+            (
+                Query(f"electra_tokenization_work_seconds{{{JOB}}}", "{{instance}} work"),
+                Query(
+                    "histogram_quantile(0.99, sum by (le) "
+                    f"(rate(electra_tokenization_wait_seconds_bucket{{{JOB}}}[{WINDOW}])))",
+                    "p99",
+                ),
+            ),
+            "s",
+            bound=0.5,
+        ),
+        Panel(
             "Bytes in transit",
             "Requests being received, decoded requests and unsent responses. Over the budget, requests are rejected.",
             (
@@ -248,6 +270,24 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             (Query(f"instance:electra_event_loop_lag_seconds:p99_5m{{{JOB}}}", "{{instance}} p99"),),
             "s",
             bound=1.024,
+        ),
+        Panel(
+            "Connections",
+            "Over the limit, idle ones close first; see ElectraConnectionsFull.",
+            (
+                Query(f"electra_connections{{{JOB}}}", "{{instance}} {{server}}"),
+                Query(f"max by (server) (electra_max_connections{{{JOB}}})", "limit of {{server}}"),
+            ),
+        ),
+        Panel(
+            "Connections over the limit",
+            "Closed to make room, accepted for probes only, or closed at once.",
+            (
+                Query(
+                    f"sum by (server, action) (increase(electra_connection_limit_total{{{JOB}}}[{WINDOW}]))",
+                    "{{server}} {{action}}",
+                ),
+            ),
         ),
         Panel(
             "Open files",

@@ -6,13 +6,15 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from electra_serve.errors import StartupError
 
+Peer: TypeAlias = tuple[str, int]
+"""A client's IP address and port."""
 OPEN_FILES: Final = Path("/proc/self/fd")
 MIN_SEND_RATE: Final = 2**20
 """Bytes per second that a client must accept of a response, after the time that it may stall."""
@@ -72,7 +74,7 @@ def disconnect(host: str, port: int) -> bool:
     for connection in _connections():
         peer_host, peer_port = connection.getpeername()[:2]
         if peer_port == port and _plain_address(peer_host) == _plain_address(host):
-            connection.shutdown(socket.SHUT_RDWR)
+            _shut_down(connection)
             found = True
     return found
 
@@ -81,22 +83,97 @@ def disconnect_clients(local_port: int) -> None:
     """Shuts down the TCP connections that clients of `local_port` have with this process."""
     for connection in _connections():
         if connection.getsockname()[1] == local_port:
-            connection.shutdown(socket.SHUT_RDWR)
+            _shut_down(connection)
+
+
+class ClientSockets:
+    """TCP connections that clients of one port have with this process.
+
+    gRPC's core does not show its own. What is known of a descriptor is kept, so a look costs a system call for each.
+
+    Args:
+        local_port: The port.
+    """
+
+    def __init__(self, local_port: int) -> None:
+        self._local_port = local_port
+        self._known: dict[int, tuple[tuple[int, int], Peer | None]] = {}  # by descriptor: its file, and the client
+        self._descriptors: dict[Peer, int] = {}
+
+    def scan(self) -> dict[Peer, int]:
+        """Returns the descriptor of each client's connection."""
+        known, self._known = self._known, {}
+        for name in os.listdir(OPEN_FILES):  # noqa: PTH208  # names are all that is needed
+            descriptor = int(name)
+            with contextlib.suppress(OSError):  # closed meanwhile
+                status = os.fstat(descriptor)
+                file, (before, peer) = (status.st_dev, status.st_ino), known.get(descriptor, (None, None))
+                self._known[descriptor] = (file, peer if file == before else self._client_of(descriptor))
+        self._descriptors = {peer: descriptor for descriptor, (_, peer) in self._known.items() if peer is not None}
+        return self._descriptors
+
+    def shut_down(self, peers: Iterable[Peer]) -> None:
+        """Shuts down connections that the last scan has found."""
+        for peer in peers:
+            with _connection(self._descriptors.get(peer, -1)) as connection:
+                if connection is not None and _peer_of(connection) == peer:  # the descriptor is not another's now
+                    _shut_down(connection)
+
+    def _client_of(self, descriptor: int) -> Peer | None:
+        with _connection(descriptor) as connection:
+            if connection is not None and connection.getsockname()[1] == self._local_port:
+                return _peer_of(connection)
+        return None
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the client has just left
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _peer_of(connection: socket.socket) -> Peer:
+    host, port = connection.getpeername()[:2]
+    return str(_plain_address(host)), port
 
 
 def _connections() -> Iterator[socket.socket]:
     """Yields this process' TCP connections; each is valid until the next."""
     for name in os.listdir(OPEN_FILES):  # noqa: PTH208  # names are all that is needed
-        with contextlib.suppress(OSError):  # it is closed, or was by its owner meanwhile
-            descriptor = os.dup(int(name))
-            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                continue
-            with socket.socket(fileno=descriptor) as connection:
-                is_tcp = connection.family in {socket.AF_INET, socket.AF_INET6}
-                if is_tcp and connection.type == socket.SOCK_STREAM:
-                    connection.getpeername()  # raises if it listens
-                    yield connection
+        with _connection(int(name)) as connection:
+            if connection is not None:
+                yield connection
+
+
+@contextlib.contextmanager
+def _connection(descriptor: int) -> Iterator[socket.socket | None]:
+    """A duplicate of a TCP connection; None if the descriptor is something else.
+
+    Ends quietly if the connection ends meanwhile: its owner may close it at any time.
+    """
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        duplicate = _duplicate(descriptor)
+        if duplicate is not None:
+            stack.enter_context(duplicate)
+        yield duplicate
+
+
+def _duplicate(descriptor: int) -> socket.socket | None:
+    try:
+        duplicate = os.dup(descriptor)
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(os.fstat(duplicate).st_mode):
+        os.close(duplicate)
+        return None
+    connection = socket.socket(fileno=duplicate)
+    try:
+        if connection.family in {socket.AF_INET, socket.AF_INET6} and connection.type == socket.SOCK_STREAM:
+            connection.getpeername()  # raises if it listens
+            return connection
+    except OSError:
+        pass
+    connection.close()
+    return None
 
 
 def _plain_address(host: str) -> IPv4Address | IPv6Address:

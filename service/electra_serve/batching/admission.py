@@ -84,6 +84,7 @@ class Admission:
         self._engines = engines
         self._rejected = 0
         self._clients: dict[str, QueueUsage] = {}
+        self._reserved: dict[str, int] = {}
         self.total = QueueUsage()
 
     @property
@@ -104,6 +105,12 @@ class Admission:
         if not held.sequences:
             del self._clients[client]
 
+    def reserve(self, client: str, sequences: int) -> None:
+        """Counts so many sequences of a client as waiting; a negative number takes them back."""
+        reserved = self._reserved.pop(client, 0) + sequences
+        if reserved:
+            self._reserved[client] = reserved
+
     def check(self, client: str, sequences: int, tokens: int) -> None:
         """Refuses what may not be added.
 
@@ -117,21 +124,24 @@ class Admission:
                 f"a request takes at most {limits.max_sequences} sequences and {limits.max_tokens} "
                 f"positions; received {sequences} and {tokens}"
             )
-        free_sequences = limits.max_sequences - total.sequences - sequences
+        reserved = sum(self._reserved.values())
+        free_sequences = limits.max_sequences - total.sequences - reserved - sequences
         free_tokens = limits.max_tokens - total.tokens - tokens
         if free_sequences < 0 or free_tokens < 0:
             raise self.overloaded(
                 f"the queue takes {limits.max_sequences} sequences and {limits.max_tokens} positions; "
-                f"{total.sequences} and {total.tokens} are waiting, the request has {sequences} and {tokens}",
+                f"{total.sequences + reserved} and {total.tokens} are waiting, "
+                f"the request has {sequences} and {tokens}",
                 total.work_s / self._engines,
             )
-        held = self._clients.get(client)
-        if held is not None and (
-            held.sequences + sequences > SHARE * free_sequences or held.tokens + tokens > SHARE * free_tokens
+        held = self._clients.get(client, QueueUsage())
+        held_sequences = held.sequences + self._reserved.get(client, 0)
+        if held_sequences and (
+            held_sequences + sequences > SHARE * free_sequences or held.tokens + tokens > SHARE * free_tokens
         ):
             raise self.overloaded(
                 f"one client's sequences may fill at most {SHARE} times what they leave free in the queue; "
-                f"{held.sequences} of this one are waiting",
+                f"{held_sequences} of this one are waiting",
                 min(held.work_s * len(self._clients), total.work_s) / self._engines,  # it has its turns among others
             )
 

@@ -12,7 +12,8 @@ process has to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -113,6 +114,11 @@ class Batcher:
         return self._queue
 
     @property
+    def queued_work_s(self) -> float:
+        """Estimated time for the engines to compute everything that waits."""
+        return self._queue.work_s / len(self._workers)
+
+    @property
     def running_sequences(self) -> int:
         """How many sequences have left the queue and have no answer yet."""
         return self._in_flight.sequences
@@ -206,6 +212,20 @@ class Batcher:
         """
         self._check_open()
         self._queue.check_room(client, sequences, tokens=sequences)
+
+    @contextmanager
+    def reserve(self, sequences: int, client: str = "") -> Iterator[None]:
+        """Keeps room for so many sequences that are still being prepared: before work is put into them.
+
+        Others of the client are admitted as if these were waiting.
+
+        Raises:
+            Overloaded: The queue has no room for them.
+            ShuttingDown: Nothing new is admitted.
+        """
+        self.check_room(sequences, client)
+        with self._queue.reserve(client, sequences):
+            yield
 
     def reject(self) -> None:
         """Admits nothing new from now on; what was admitted is answered."""

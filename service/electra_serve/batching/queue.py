@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
@@ -118,6 +119,15 @@ class RequestQueue(Generic[T]):
     def check_room(self, client: str, sequences: int, tokens: int) -> None:
         """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
         self._admission.check(client, sequences, tokens)
+
+    @contextmanager
+    def reserve(self, client: str, sequences: int) -> Iterator[None]:
+        """Counts `sequences` that are not there yet as waiting, for admission alone."""
+        self._admission.reserve(client, sequences)
+        try:
+            yield
+        finally:
+            self._admission.reserve(client, -sequences)
 
     def window(self, limit: int) -> Sequence[T]:
         """The first `limit` entries in order of turn, which stay in the queue."""

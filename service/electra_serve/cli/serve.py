@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LAST_LINES_S: Final = 1.0
 """Time for the last lines of each stream to be written before the process ends."""
 
+SWITCH_INTERVAL_S: Final = 0.0005
+"""Time after which a thread that runs Python hands over the GIL. At the default of 5 ms, the event loop waits up to
+that long after each system call while a long text is tokenized."""
+
 
 def add_serve(parser: argparse.ArgumentParser, load: ModelLoader | None) -> None:
     """Adds the command's flags and the command to `parser`."""
@@ -52,15 +56,14 @@ def serve(settings: Settings, *, load: ModelLoader | None = None) -> int:
     from electra_serve.observability.logs import configure_logs
     from electra_serve.runtime.background_writer import BackgroundWriter
     from electra_serve.runtime.daemon_thread import abandoned
-    from electra_serve.runtime.file_limit import OTHER_DESCRIPTORS, raise_descriptor_limit
-    from electra_serve.server.bootstrap import build_process
+    from electra_serve.runtime.file_limit import raise_descriptor_limit
+    from electra_serve.server.bootstrap import build_process, lower_connection_limits
 
     output, error = BackgroundWriter(sys.stdout), BackgroundWriter(sys.stderr)
     log = configure_logs(settings.log.level, settings.log.format, error)
     error.notify(lambda lines: log.warning("log lines dropped", lines=lines))
-    descriptors = raise_descriptor_limit()
-    if descriptors < settings.rest.max_connections + OTHER_DESCRIPTORS:
-        log.warning("too few file descriptors for rest.max_connections", descriptors=descriptors)
+    settings = lower_connection_limits(settings, raise_descriptor_limit(), log)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     async def run() -> int:
         process = build_process(

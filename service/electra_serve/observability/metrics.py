@@ -7,7 +7,7 @@ none of them; `code` is `ok` or an error's slug. The series of a model come with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Final
 
@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from electra_serve import errors
+from electra_serve.observability.connections import LimitAction
 
 TRANSPORTS: Final = ("rest", "grpc")
 CODES: Final = ("ok", *(cls.code for cls in errors.ServiceError.__subclasses__()))
@@ -71,6 +72,8 @@ class Metrics:
         self._define_requests()
         self._define_batches()
         self._define_gauges()
+        self._define_connections()
+        self._define_tokenization()
         build = Gauge(
             "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
@@ -111,6 +114,39 @@ class Metrics:
         # Each request writes to two series, and finding one by its labels is dearer than writing to it.
         self._answered = cache(self.requests.labels)
         self._answered_seconds = cache(self.request_seconds.labels)
+
+    def _define_connections(self) -> None:
+        self.connections = Gauge("electra_connections", "Open connections.", ["server"], registry=self.registry)
+        self.max_connections = Gauge(
+            "electra_max_connections", "Limit of open connections.", ["server"], registry=self.registry
+        )
+        self.connection_limit_actions = Counter(
+            "electra_connection_limit_total",
+            "Connections at the limit: closed to make room, accepted over it, or closed at once.",
+            ["server", "action"],
+            registry=self.registry,
+        )
+        for server in TRANSPORTS:
+            self.watch_connections(server, limit=0, count=lambda: 0)
+
+    def _define_tokenization(self) -> None:
+        self.queued_characters = Gauge(
+            "electra_queued_characters", "Characters of text waiting to be tokenized.", registry=self.registry
+        )
+        self.max_queued_characters = Gauge(
+            "electra_max_queued_characters", "Most characters of text that may wait.", registry=self.registry
+        )
+        self.tokenization_work = Gauge(
+            "electra_tokenization_work_seconds",
+            "Estimated time to tokenize the text that waits.",
+            registry=self.registry,
+        )
+        self.tokenization_wait = Histogram(
+            "electra_tokenization_wait_seconds",
+            "From the admission of a request's texts to their first turn at the tokenizer.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
 
     def _define_batches(self) -> None:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -199,6 +235,26 @@ class Metrics:
         """Makes the gauge of bytes in transit call `used_bytes` at each scrape."""
         self.transit_max_bytes.set(max_bytes)
         self.transit_bytes.set_function(used_bytes)
+
+    def watch_connections(
+        self, server: str, *, limit: int, count: Callable[[], float]
+    ) -> Mapping[LimitAction, Counter]:
+        """Makes the gauge of a listener's connections call `count` at each scrape.
+
+        Returns:
+            The listener's counter of each action.
+        """
+        self.max_connections.labels(server).set(limit)
+        self.connections.labels(server).set_function(count)
+        return {action: self.connection_limit_actions.labels(server, action) for action in LimitAction}
+
+    def watch_tokenization(
+        self, *, max_characters: int, characters: Callable[[], float], work_s: Callable[[], float]
+    ) -> None:
+        """Makes the gauges of the tokenizer's queue call these functions at each scrape."""
+        self.max_queued_characters.set(max_characters)
+        self.queued_characters.set_function(characters)
+        self.tokenization_work.set_function(work_s)
 
     def watch_queue(
         self,

@@ -19,6 +19,7 @@ import structlog
 from electra_serve.errors import Cancelled, EngineFailure, InternalError, ServiceError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
+from electra_serve.runtime.frames import clear_frames
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))
@@ -107,6 +108,7 @@ class RequestObserver:
             yield record
         except ServiceError as error:
             code = error.code
+            clear_frames(error)  # of a rejected request nothing is kept
             raise
         except asyncio.CancelledError:
             code = Cancelled.code

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from electra_serve import __version__
+from electra_serve.api.connections import ConnectionTable, surplus_of
+from electra_serve.api.grpc.connections import kept_free_of
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
@@ -29,11 +32,14 @@ from electra_serve.batching.queue import RequestQueue
 from electra_serve.batching.tracing import trace_batch
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.errors import SettingsError
+from electra_serve.observability.connections import ConnectionObserver
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
+from electra_serve.runtime.file_limit import fit_connections
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
 from electra_serve.serving.loader import Loading, ModelLoader
@@ -41,8 +47,18 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import BatchingSettings, SecuritySettings, Settings, TracingSettings
+from electra_serve.settings.schema import (
+    BatchingSettings,
+    SecuritySettings,
+    Settings,
+    TokenizationSettings,
+    TracingSettings,
+)
+
+AUXILIARY_CONNECTIONS: Final = 32
+"""Limit of connections for metrics, and for admin: their clients are few, and known."""
 
 PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
 """Makes the planner of a loaded model."""
@@ -75,7 +91,8 @@ def build_process(
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
     manager = build_manager(settings, registry, loading, log, trimmer)
-    service = InferenceService(registry, TextEncoder())
+    thread = WorkThread("decoder")
+    service = InferenceService(registry, TextEncoder(build_tokenizer_queue(settings.tokenization, metrics)))
     rest_observer = RequestObserver("rest", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     grpc_observer = RequestObserver("grpc", metrics, log, log_requests=settings.log.requests, tracer=tracer)
     budget = TransitBudget(settings.transit.max_bytes, LoopClock().now)
@@ -91,9 +108,12 @@ def build_process(
         rest_observer,
         max_sequences=most,
         budget=budget,
+        thread=thread,
         authenticator=authenticator,
     )
-    rest_server = HttpServer(app, settings.rest, tls)
+    connections = build_connections("rest", settings.rest.max_connections, metrics, log)
+    rest_server = HttpServer(app, settings.rest, connections, tls)
+    grpc_limit = settings.grpc.max_connections
     return ServiceProcess(
         rest=HttpListener("REST", rest_server, host=settings.rest.host, port=settings.rest.port),
         grpc=GrpcServer(
@@ -102,6 +122,8 @@ def build_process(
             grpc_observer,
             max_sequences=most,
             budget=budget,
+            connections=build_connections("grpc", grpc_limit, metrics, log, kept_free=kept_free_of(grpc_limit)),
+            thread=thread,
             authenticator=authenticator,
             tls=tls,
         ),
@@ -115,6 +137,64 @@ def build_process(
         on_ready=on_ready,
         tracer=tracer,
     )
+
+
+def lower_connection_limits(
+    settings: Settings, descriptors: int, log: structlog.typing.FilteringBoundLogger
+) -> Settings:
+    """Returns settings whose limits on connections leave some descriptors in reserve, and logs lower ones.
+
+    The system sets the number of descriptors, so defaults that do not fit must not end the start.
+
+    Args:
+        settings: All settings.
+        descriptors: Files and connections that this process may open.
+        log: Takes the warning.
+    """
+    wanted = settings.rest.max_connections, settings.grpc.max_connections
+    fitting = fit_connections(descriptors, wanted)
+    if fitting == wanted:
+        return settings
+    rest, grpc = fitting
+    log.warning("connection limits lowered", descriptors=descriptors, rest=rest, grpc=grpc)
+    return settings.model_copy(
+        update={
+            "rest": settings.rest.model_copy(update={"max_connections": rest}),
+            "grpc": settings.grpc.model_copy(update={"max_connections": grpc}),
+        }
+    )
+
+
+def build_connections(
+    server: str, limit: int, metrics: Metrics, log: structlog.typing.FilteringBoundLogger, *, kept_free: int = 0
+) -> ConnectionTable:
+    """Builds the table of a listener's connections, with its metrics and log lines.
+
+    Args:
+        server: Name of the listener.
+        limit: Its most connections.
+        metrics: Counts them.
+        log: Takes the warnings.
+        kept_free: How many of them idle ones are not allowed to take. The server itself keeps such a limit.
+    """
+
+    def count() -> float:
+        return len(table)
+
+    actions = metrics.watch_connections(server, limit=limit, count=count)
+    observer = ConnectionObserver(server, limit, actions, LoopClock(), log)
+    surplus = kept_free or surplus_of(limit)
+    table = ConnectionTable(limit - kept_free, surplus=surplus, on_limit=observer.record)
+    return table
+
+
+def build_tokenizer_queue(settings: TokenizationSettings, metrics: Metrics) -> TokenizerQueue:
+    """Queue and threads of the tokenizers of all models, and their gauges."""
+    queue = TokenizerQueue(settings.max_queue_characters, LoopClock(), metrics.tokenization_wait)
+    metrics.watch_tokenization(
+        max_characters=queue.max_characters, characters=lambda: queue.characters, work_s=lambda: queue.work_s
+    )
+    return queue
 
 
 def build_tracer(settings: TracingSettings) -> Tracer | None:
@@ -229,16 +309,16 @@ def build_auxiliary_servers(
     where = settings.metrics
     if where.port is not None:
         app = create_metrics_app(service, metrics)
-        auxiliary_servers.append(
-            HttpListener("metrics", HttpServer(app, settings.rest), host=where.host, port=where.port)
-        )
+        connections = build_connections("metrics", AUXILIARY_CONNECTIONS, metrics, log)
+        server = HttpServer(app, settings.rest, connections)
+        auxiliary_servers.append(HttpListener("metrics", server, host=where.host, port=where.port))
     admin = settings.admin
     if admin.port is not None:
         authenticator = build_authenticator(admin.keys_file, settings.security, log)
         app = create_admin_app(AdminEndpoints(manager, settings.rest, authenticator, log), keyed=authenticator.keyed)
-        auxiliary_servers.append(
-            HttpListener("admin", HttpServer(app, settings.rest, tls), host=admin.host, port=admin.port)
-        )
+        connections = build_connections("admin", AUXILIARY_CONNECTIONS, metrics, log)
+        server = HttpServer(app, settings.rest, connections, tls)
+        auxiliary_servers.append(HttpListener("admin", server, host=admin.host, port=admin.port))
     return auxiliary_servers
 
 

@@ -7,7 +7,8 @@ A transport turns its own message into an `EncodeRequest`, awaits `InferenceServ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -95,6 +96,11 @@ class EncodeResult:
     tokens: int
     truncated: tuple[bool, ...]
 
+    @property
+    def values(self) -> int:
+        """Numbers in all rows."""
+        return sum(row.size(output) for row in self.rows for output in self.outputs)
+
 
 class InferenceService:
     """Encodes requests with the models of a registry.
@@ -173,10 +179,11 @@ class InferenceService:
         now = asyncio.get_running_loop().time
         longest_s = model.max_timeout_s
         deadline = now() + (longest_s if request.timeout_s is None else min(request.timeout_s, longest_s))
-        validated = await self._validated(model, request, deadline)
-        values = _response_values(request, validated.encodings, model.hidden_dim)
-        if request.transit is not None:
-            await request.transit.reserve_response(values)
+        with ExitStack() as room:
+            validated = await self._validated(model, request, deadline, room)
+            values = _response_values(request, validated.encodings, model.hidden_dim)
+            if request.transit is not None:
+                await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
             validated.encodings,
             request.outputs,
@@ -193,21 +200,44 @@ class InferenceService:
             truncated=validated.truncated,
         )
 
-    async def _validated(self, model: ServedModel, request: EncodeRequest, deadline: float) -> Validated:
+    async def _validated(
+        self, model: ServedModel, request: EncodeRequest, deadline: float, room: ExitStack
+    ) -> Validated:
+        """Returns the request's sequences; `room` keeps room for those of texts in the queue."""
         if isinstance(request.input, TokenInput):
             return validate(request.input, model.input_limits, request.truncation)
         if isinstance(model.tokenizer, NoTokenizer):
             reason = model.tokenizer.reason
             raise InvalidInput(f"model {model.name} takes token_ids, not text: {reason}", field="text")
         check_count(len(request.input.texts), model.input_limits, "text")
-        model.batcher.check_room(len(request.input.texts), request.client)
+        with _retry_later(self._texts.work_s):
+            room.enter_context(model.batcher.reserve(len(request.input.texts), request.client))
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._texts.encode(
-                    request.input, model.tokenizer, model.input_limits, model.text_limits, request.truncation
-                )
+                with _retry_later(model.batcher.queued_work_s):
+                    return await self._texts.encode(
+                        request.input,
+                        model.tokenizer,
+                        model.input_limits,
+                        model.text_limits,
+                        request.truncation,
+                        client=request.client,
+                        priority=request.priority,
+                        timeout_s=max(deadline - asyncio.get_running_loop().time(), 0.0),
+                    )
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error
+
+
+@contextmanager
+def _retry_later(seconds: float) -> Iterator[None]:
+    """Adds `seconds` to the wait of rejections: a text waits for the tokenizer, and then for the engine."""
+    try:
+        yield
+    except Overloaded as error:
+        raise Overloaded(
+            error.message, field=error.field, retry_after_s=(error.retry_after_s or 0.0) + seconds
+        ) from error
 
 
 def _response_values(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> int:

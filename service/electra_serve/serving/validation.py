@@ -158,11 +158,12 @@ def _encodings(
     token_ids: Int32Array, segment_ids: Int32Array, padding_mask: Int32Array | None, ends: Sequence[int]
 ) -> tuple[Encoding, ...]:
     mask = np.ones(ends[-1], np.int32) if padding_mask is None else padding_mask  # (ΣT,)
+    whole_rows = padding_mask is None or bool(padding_mask.all())
     encodings = []
     start = 0
     for index, end in enumerate(ends):
         whole = (end - start, end - start)
-        compute_length, real_tokens = whole if padding_mask is None else _attended(padding_mask[start:end], index)
+        compute_length, real_tokens = whole if whole_rows else _attended(mask[start:end], index)
         encodings.append(
             Encoding(token_ids[start:end], segment_ids[start:end], mask[start:end], compute_length, real_tokens)
         )

@@ -82,8 +82,9 @@ class RestSettings(_Section):
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
     max_connections: Count = 4096
-    """Most connections; a few kB each, more with TLS. Where one more comes, the one that has been idle for longest is
-    closed; where none is idle, the new one is answered by the probes, and with 503 by all else."""
+    """Most connections, TLS handshakes included; a few kB each, some 50 kB with TLS. If one more comes, an idle one of
+    the address that has most idle ones closes; if none is idle, the new one gets 503 except for probes. Lowered at
+    start, together with `grpc.max_connections`, if the process may not open as many files."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
     sockets, and a shutdown."""
@@ -107,6 +108,9 @@ class GrpcSettings(_Section):
     max_request_bytes: Count = 4 * 2**20
     """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB of int32. Parsing can
     take 60 times this in memory, where a hostile message is made of nothing but empty tensors."""
+    max_connections: Count = 4096
+    """Most connections, TLS handshakes included; further ones close at once. If more than half of it are open, idle
+    ones of the address that has most idle ones close."""
     max_message_bytes: Count = 64 * 2**20
     """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
     wide, are 50 MB."""
@@ -192,9 +196,18 @@ class LimitSettings(_Section):
     max_text_characters: Count = 100_000
     """Longest text, in characters, that is handed to the tokenizer."""
     max_request_characters: Count = 1_000_000
-    """Most characters in all texts of one request. Tokenizing takes up to a microsecond each."""
+    """Most characters in all texts of one request. English takes 0.3 microseconds each, at worst 5."""
     max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds after which any request is given up, and the longest that a caller may ask for."""
+
+
+class TokenizationSettings(_Section):
+    """Long texts that wait for the tokenizer, of all models together."""
+
+    max_queue_characters: Count = 2_000_000
+    """Characters that may wait to be tokenized: one to two seconds of English, four to eight of the most expensive
+    characters. A client that waits may hold at most four times what it leaves free. More hides overload behind latency,
+    less sheds bursts; it must be at least `limits.max_request_characters`."""
 
 
 class BatchingFields(_Section):
@@ -468,6 +481,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     transit: TransitSettings = TransitSettings()
     limits: LimitSettings = LimitSettings()
+    tokenization: TokenizationSettings = TokenizationSettings()
     batching: BatchingSettings = BatchingSettings()
     hub: HubSettings = HubSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
@@ -488,6 +502,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"transit.max_bytes must be at least {2 * largest}, twice the largest request; "
                 f"got {self.transit.max_bytes}"
+            )
+        most_characters = max(model.limits_over(self.limits).max_request_characters for model in self.models)
+        if self.tokenization.max_queue_characters < most_characters:
+            raise ValueError(
+                f"tokenization.max_queue_characters must be at least limits.max_request_characters "
+                f"({most_characters}); got {self.tokenization.max_queue_characters}"
             )
         for model in self.models:
             try:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from electra_serve.api.sockets import disconnect, disconnect_clients, listen
+from electra_serve.api.sockets import ClientSockets, disconnect, disconnect_clients, listen
 from electra_serve.errors import StartupError
 
 IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
@@ -86,3 +86,39 @@ def test_the_clients_of_a_port_are_disconnected_and_others_are_not() -> None:
         assert client.recv(1) == b""
         kept.sendall(b"x")
         assert neighbor.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1", pytest.param("::", marks=IPV6)])
+def test_the_clients_of_a_port_are_found_and_can_be_disconnected(bound: str) -> None:
+    with listen("gRPC", bound, 0) as listener, listen("other", "127.0.0.1", 0) as other:
+        port = listener.getsockname()[1]
+        sockets = ClientSockets(port)
+        assert sockets.scan() == {}
+        with (
+            socket.create_connection(("127.0.0.1", port)) as first,
+            socket.create_connection(("127.0.0.1", port)) as second,
+            socket.create_connection(other.getsockname()),
+            listener.accept()[0],
+            listener.accept()[0],
+        ):
+            assert sockets.scan().keys() == {first.getsockname(), second.getsockname()}
+            sockets.shut_down([first.getsockname(), ("192.0.2.7", 5000)])
+            assert first.recv(1) == b""
+            second.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                second.recv(1)
+        assert sockets.scan() == {}
+
+
+def test_a_descriptor_that_has_become_another_connection_is_left_alone() -> None:
+    with listen("gRPC", "127.0.0.1", 0) as listener:
+        address = listener.getsockname()
+        sockets = ClientSockets(address[1])
+        with socket.create_connection(address) as first, listener.accept()[0] as accepted:
+            peer, number = first.getsockname(), accepted.fileno()
+            assert sockets.scan() == {peer: number}
+        with socket.create_connection(address) as second, listener.accept()[0] as accepted:
+            sockets.shut_down([peer])
+            second.sendall(b"a")
+            assert accepted.recv(1) == b"a"
+            assert sockets.scan().keys() == {second.getsockname()}

@@ -78,6 +78,18 @@ def test_what_could_never_fit_is_not_told_to_come_back() -> None:
         admission().check("a", 1, 10_001)
 
 
+def test_reserved_sequences_count_as_waiting_for_admission_alone() -> None:
+    room = admission()
+    room.reserve("a", 79)
+    room.check("a", 1, 1)
+    for client, sequences in (("a", 2), ("b", 22)):
+        with pytest.raises(Overloaded):
+            room.check(client, sequences, sequences)
+    assert (room.total.sequences, room.total.tokens, room.clients) == (0, 0, 0)
+    room.reserve("a", -79)
+    room.check("a", 100, 100)
+
+
 def refusal(room: Admission, client: str, sequences: int = 1) -> Overloaded:
     with pytest.raises(Overloaded) as refused:
         room.check(client, sequences, sequences)

@@ -274,7 +274,7 @@ async def test_closing_is_limited_without_a_limit_of_the_caller(fault: str, monk
     [line] = [entry for entry in logs if entry["event"] == "engine not closed"]
     assert {"hangs": "still closing after 0.05 s", "raises": "OSError('device lost')"}[fault] == line["reason"]
     assert rig.batcher.failure == "", "a model that goes away does not end the process"
-    assert abandoned() == (fault == "hangs")
+    assert abandoned() or fault == "raises"  # then the thread is about to end
     held.set()
     while abandoned():
         await turns()

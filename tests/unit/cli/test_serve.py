@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 
 from electra_serve import __version__
-from electra_serve.cli.serve import _announce
+from electra_serve.cli.serve import SWITCH_INTERVAL_S, _announce
 from electra_serve.serving.model_info import ModelInfo, ModelState
 from electra_serve.settings.schema import Settings
+
+WITHOUT_SERVER = """
+import sys, uvloop
+from electra_serve.cli.serve import serve
+from electra_serve.settings.schema import Settings
+
+def run(main):
+    main.close()
+    print(sys.getswitchinterval())
+    return 0
+
+uvloop.run = run
+serve(Settings())
+"""
+
+
+def test_threads_hand_over_the_gil_soon() -> None:
+    run = subprocess.run([sys.executable, "-c", WITHOUT_SERVER], capture_output=True, text=True, check=True)
+    assert float(run.stdout) == pytest.approx(SWITCH_INTERVAL_S)
 
 
 def model(name: str, *, text: bool = True, weights: str = "pretrained") -> ModelInfo:

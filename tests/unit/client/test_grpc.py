@@ -17,7 +17,7 @@ from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import Output, TextInput, Truncation
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
 
 KEY = "shop-0123456789abcdef"
@@ -130,6 +130,7 @@ async def test_a_key_goes_with_every_call_and_none_by_itself(running: Running, t
         observer(),
         max_sequences=MAX_SEQUENCES,
         budget=transit_budget(),
+        connections=connection_table(),
         authenticator=Authenticator(keys),
     )
     target = f"127.0.0.1:{await server.start()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 import pytest
 import structlog
@@ -85,3 +86,19 @@ def test_request_lines_can_be_turned_off(metrics: Metrics, written: CapturingLog
         pass
     assert written.calls == []
     assert count(metrics, "ok", model="") == 1
+
+
+def test_the_error_of_a_rejected_request_keeps_none_of_its_bytes(observer: RequestObserver) -> None:
+    class Body:
+        """Something that can be watched."""
+
+    refs: list[weakref.ref[Body]] = []
+
+    def decode() -> None:
+        body = Body()
+        refs.append(weakref.ref(body))
+        raise InvalidInput("no")
+
+    with pytest.raises(InvalidInput), observer.request("encode", "id-1"):
+        decode()
+    assert refs[0]() is None

@@ -30,10 +30,9 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
-from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TokenInput
-from tests.fakes import FakeEngine, encoding, loaded_model
+from tests.fakes import FakeEngine, encoding, loaded_model, text_encoder
 
 SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
@@ -79,7 +78,7 @@ class Stage:
             collect_and_trim=self.collect_and_trim,
             log=log,
         )
-        self.service = InferenceService(self.registry, TextEncoder())
+        self.service = InferenceService(self.registry, text_encoder())
 
     def load(self, settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
         self.batching.append(batching)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -10,19 +11,22 @@ import numpy as np
 import pytest
 import structlog
 
-from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, PayloadTooLarge
+from electra_serve.batching.admission import QueueLimits
+from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, Overloaded, PayloadTooLarge
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.service import EncodeRequest, InferenceService
-from electra_serve.serving.tokenization import TextEncoder, TextLimits
+from electra_serve.serving.tokenization import TextLimits
+from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
-from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model, text_encoder
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
 MEAN = frozenset({Output.MEAN})
@@ -44,7 +48,7 @@ async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else NO_FILES),
     )
     await registry.load_all()
-    yield InferenceService(registry, TextEncoder())
+    yield InferenceService(registry, text_encoder())
     await registry.close()
 
 
@@ -88,11 +92,16 @@ class BoundedTokenizer:
     ) -> TokenizedText:
         return SHORT.encode(texts, max_length=max_length, truncation=truncation)
 
+    def encode_in_steps(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> Steps[TokenizedText]:
+        return SHORT.encode_in_steps(texts, max_length=max_length, truncation=truncation)
+
 
 async def encode_texts(*texts: TextOrPair, truncation: Truncation, num_segments: int = 2) -> Validated:
     limits = InputLimits(vocab_size=10, num_segments=num_segments, max_sequence_length=6, max_sequences=8)
     text_limits = TextLimits(max_characters=100, max_request_characters=100)
-    return await TextEncoder().encode(TextInput(texts), BoundedTokenizer(), limits, text_limits, truncation)
+    return await text_encoder().encode(TextInput(texts), BoundedTokenizer(), limits, text_limits, truncation)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +200,7 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
     settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
     registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
     await registry.load_all()
-    service = InferenceService(registry, TextEncoder())
+    service = InferenceService(registry, text_encoder())
     engine.gate.clear()
     request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
     done, _ = await asyncio.wait({request}, timeout=0.5)
@@ -216,3 +225,51 @@ async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceServ
 async def test_all_texts_together_are_bounded(service: InferenceService) -> None:
     with pytest.raises(PayloadTooLarge, match="at most 9000 characters; received 9001"):
         await service.encode(EncodeRequest(TextInput(["a" * 4500, "b" * 4501]), model="text"))
+
+
+async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
+    service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be rejected afterwards is rejected before it is tokenized."""
+    reading, release = threading.Event(), threading.Event()
+
+    def held(*_: object, **__: object) -> Steps[TokenizedText]:
+        reading.set()
+        yield 0
+        release.wait(10)
+        raise InvalidInput("this text ends the request")
+
+    model = service._registry.ready_model("text")
+    monkeypatch.setattr(type(model.tokenizer), "encode_in_steps", held)
+    text = TextInput(["long " * 900] * 2)
+    settings = model.batcher.queue._admission._limits
+    monkeypatch.setattr(model.batcher.queue._admission, "_limits", QueueLimits(4, settings.max_tokens))
+    first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", client="a")))
+    await asyncio.to_thread(reading.wait, 10)
+    with pytest.raises(Overloaded, match="2 of this one are waiting") as rejection:
+        await service.encode(EncodeRequest(text, model="text", client="a"))
+    assert rejection.value.retry_after_s is not None
+    service.check_room("b")
+    release.set()
+    with pytest.raises(InvalidInput, match="ends the request"):
+        await first
+    assert model.batcher.queue._admission._reserved == {}
+
+
+async def test_retry_after_counts_both_queues(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TokenizerQueue, "work_s", 3.0)
+    model = service._registry.ready_model("text")
+    monkeypatch.setattr(type(model.batcher), "queued_work_s", 5.0)
+    request = EncodeRequest(TextInput(["long " * 900]), model="text")
+
+    def full(*_: object, **__: object) -> None:
+        raise Overloaded("full", retry_after_s=2.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.batcher), "check_room", full)
+        with pytest.raises(Overloaded, match="full") as engines:
+            await service.encode(request)
+    monkeypatch.setattr(TokenizerQueue, "_check_room", full)
+    with pytest.raises(Overloaded, match="full") as tokenizers:
+        await service.encode(request)
+    assert (engines.value.retry_after_s, tokenizers.value.retry_after_s) == (5.0, 7.0)

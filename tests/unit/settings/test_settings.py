@@ -211,6 +211,11 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         (["--models", "[]"], {}, "models must hold at least one model"),
         (["--models", ".."], {}, "--models: models.0.name must have no part that is empty, . or .. between slashes"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
+        (
+            ["--tokenization.max_queue_characters", "999999"],
+            {},
+            "tokenization.max_queue_characters must be at least limits.max_request_characters (1000000); got 999999",
+        ),
         (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
         (["--lifecycle.drain_timeout_s", "0.9"], {}, "--lifecycle.drain_timeout_s must be at least 1"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),

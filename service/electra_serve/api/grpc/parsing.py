@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -26,8 +27,10 @@ SMALL_MESSAGE_FIELDS: Final = 64
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
-_MIN_FIELD_BYTES: Final = 2
-"""A tag, and a number or a length. A message too small for more than `max_fields` need not be walked through."""
+_GROUP_MARKS: Final = frozenset((3, 4))
+_PACKED_PER_FIELD: Final = 16
+"""So many packed numbers count as a field."""
+_UNPACKED_TYPES: Final = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING))
 
 
 def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE_FIELDS) -> M:
@@ -40,9 +43,10 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
 
     Raises:
         MalformedRequest: The bytes are no such message, a string is not UTF-8, or a field is unknown.
-        PayloadTooLarge: There are more fields than `max_fields`.
+        PayloadTooLarge: There are more fields than `max_fields`, in a message of more than as many bytes.
     """
-    reject_bulk(message_type, data, max_fields)
+    if len(data) > max_fields:  # a field or a group's mark has at least one byte
+        reject_bulk(message_type, data, max_fields)
     try:
         message = message_type.FromString(data)
     except DecodeError as error:
@@ -52,9 +56,7 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
 
 
 def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
-    """Counts a message's fields before any object is created, fields of nested messages included.
-
-    Counting stops at the limit. Bytes that are no message pass: the parser rejects them.
+    """Rejects a message of too many fields before any object is created.
 
     Raises:
         PayloadTooLarge: The message has more than `max_fields` fields.
@@ -63,8 +65,24 @@ def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
         >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
         >>> reject_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
     """
-    if len(data) < max_fields * _MIN_FIELD_BYTES:
-        return
+    if has_more_fields(message_type, data, max_fields):
+        raise PayloadTooLarge(f"a message takes at most {max_fields} fields; received more")
+
+
+def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -> bool:
+    """Counts a message's fields, those of nested messages and packed numbers included.
+
+    Counting stops at the limit, and where the bytes are no message.
+
+    Raises:
+        MalformedRequest: There is a group, of which the .proto has none: millions fit into a message.
+
+    Example:
+        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+        >>> data = pb.EncodeRequest(model="m", truncate=True).SerializeToString()
+        >>> has_more_fields(pb.EncodeRequest, data, 2), has_more_fields(pb.EncodeRequest, data, 1)
+        (False, True)
+    """
     spans = [(message_type.DESCRIPTOR, 0, len(data))]
     fields = 0
     while spans:
@@ -72,14 +90,21 @@ def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> No
         while 0 <= at < end:
             fields += 1
             if fields > max_fields:
-                raise PayloadTooLarge(f"a message takes at most {max_fields} fields; received more")
+                return True
             tag, at = _varint(data, at, end)
             if tag >> 3 == 0:  # 0 is no field number: the parser stops here too
-                return
+                return False
+            if tag & 7 in _GROUP_MARKS:
+                raise MalformedRequest(f"a message must have no groups; received number {tag >> 3}")
             begin, at = _skip(data, at, end, tag & 7)
             field = message.fields_by_number.get(tag >> 3)
-            if field is not None and field.message_type is not None and tag & 7 == _LENGTH_DELIMITED and at >= 0:
+            if field is None or tag & 7 != _LENGTH_DELIMITED or at < 0:
+                continue
+            if field.message_type is not None:
                 spans.append((field.message_type, begin, at))
+            elif field.type not in _UNPACKED_TYPES:
+                fields += (at - begin) // _PACKED_PER_FIELD
+    return fields > max_fields
 
 
 def reject_unknown_fields(message: Message, field: str | None = None) -> None:
@@ -117,6 +142,8 @@ def _invalid_string(message_type: type[Message], data: bytes) -> str | None:
         message, at, end, parent = spans.pop()
         while 0 <= at < end:
             tag, at = _varint(data, at, end)
+            if tag >> 3 == 0:
+                return None
             begin, at = _skip(data, at, end, tag & 7)
             field = message.fields_by_number.get(tag >> 3)
             if field is None or tag & 7 != _LENGTH_DELIMITED or at < 0:

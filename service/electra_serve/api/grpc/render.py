@@ -48,7 +48,7 @@ def from_result(result: EncodeResult, request_id: str) -> Parts:
 def in_stream(response: Parts, request_id: str) -> Parts:
     """An `EncodeStreamResponse` that holds `response`."""
     head = pb.EncodeStreamResponse(request_id=request_id).SerializeToString()
-    return [head + _tag(pb.EncodeStreamResponse.RESPONSE_FIELD_NUMBER, _size(response)), *response]
+    return [head + _tag(pb.EncodeStreamResponse.RESPONSE_FIELD_NUMBER, size(response)), *response]
 
 
 def join(parts: Parts, max_bytes: int) -> bytes:
@@ -57,12 +57,17 @@ def join(parts: Parts, max_bytes: int) -> bytes:
     Raises:
         PayloadTooLarge: It has more than `max_bytes`, which gRPC would refuse without a word of advice.
     """
-    size = _size(parts)
-    if size > max_bytes:
+    total = size(parts)
+    if total > max_bytes:
         raise PayloadTooLarge(
-            f"an answer may be at most {max_bytes} bytes; this one has {size}: ask for fewer sequences or outputs"
+            f"an answer may be at most {max_bytes} bytes; this one has {total}: ask for fewer sequences or outputs"
         )
     return b"".join(parts)
+
+
+def size(parts: Sequence[bytes | memoryview]) -> int:
+    """Returns the bytes of a message."""
+    return sum(map(len, parts))
 
 
 def _stacked(result: EncodeResult, output: Output) -> pb.Tensor | None:
@@ -89,7 +94,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     digits.append(value)
     return bytes(digits)
-
-
-def _size(parts: Sequence[bytes | memoryview]) -> int:
-    return sum(map(len, parts))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Final
 
 import grpc
 
+from electra_serve.api.connections import ConnectionTable
+from electra_serve.api.grpc.codec import Codec
+from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
@@ -19,6 +23,7 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.api.sockets import disconnect_clients, listen
 from electra_serve.errors import StartupError
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
 
@@ -59,6 +64,8 @@ class GrpcServer:
         observer: Where requests are counted and logged.
         max_sequences: Most sequences of one request that any model takes.
         budget: Bytes in transit.
+        connections: Limits the connections.
+        thread: Decodes large requests and renders large responses; None: one of its own.
         authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
         tls: What to serve TLS with; None: no TLS.
     """
@@ -71,21 +78,30 @@ class GrpcServer:
         *,
         max_sequences: int,
         budget: TransitBudget,
+        connections: ConnectionTable,
+        thread: WorkThread | None = None,
         authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls
+        calls = PeerCalls()
+        self._watch = ConnectionWatch(connections, calls)
         self._transfer = Transfer(
             budget,
             max_request_bytes=settings.max_request_bytes,
             receive_timeout_s=settings.receive_timeout_s,
             send_timeout_s=settings.send_timeout_s,
+            calls=calls,
         )
         self._servicer = EncoderServicer(
             service,
             observer,
-            max_sequences=max_sequences,
+            codec=Codec(
+                thread or WorkThread("decoder"),
+                max_sequences=max_sequences,
+                max_response_bytes=settings.max_message_bytes,
+            ),
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,
             transfer=self._transfer,
@@ -116,6 +132,7 @@ class GrpcServer:
         port = _bind(server, self._settings, self._tls)
         await server.start()
         self._server, self._port = server, port
+        self._watch.start(port)
         return port
 
     def set_serving(self, serving: bool) -> None:
@@ -137,6 +154,7 @@ class GrpcServer:
             stopping = asyncio.create_task(self._server.stop(grace_s - linger_s))
             await self._disconnect_silent_clients(stopping)
             await stopping
+            self._watch.stop()
 
     async def _disconnect_silent_clients(self, stopping: asyncio.Task[None]) -> None:
         """Disconnects clients that hold the server up without an open call: they do not answer gRPC's goodbye."""
@@ -162,6 +180,7 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_time_ms", PEER_PING_S * 1000),
         ("grpc.keepalive_timeout_ms", PEER_PING_TIMEOUT_S * 1000),
         ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_S * 1000),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
@@ -184,14 +203,38 @@ def _bind(server: grpc.aio.Server, settings: GrpcSettings, tls: ServerTls | None
 
 
 def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Returns credentials that can be renewed: gRPC asks for them at each connection, on a thread of its own."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        return _certificates(tls.credentials)
-
+    """Returns credentials that can be renewed: gRPC asks for them at each connection, on threads of its own."""
+    renewal = CertificateRenewal(tls)
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=tls.asks_clients
+        _certificates(renewal.used),
+        renewal.fetch,  # type: ignore[arg-type]  # its stub omits None, which means no change
+        require_client_authentication=tls.asks_clients,
     )
+
+
+class CertificateRenewal:
+    """Gives gRPC each renewed certificate once.
+
+    gRPC's core replaces what it uses with what it is given, while other connections may just begin with that: given a
+    certificate at each connection, the process crashes under some thousand of them.
+
+    Args:
+        tls: Reads the files.
+    """
+
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        self.used = tls.credentials
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """Returns the certificate to use from now on; None if it is the same."""
+        with self._lock:
+            current = self._tls.credentials
+            if current is self.used:
+                return None
+            self.used = current
+            return _certificates(current)
 
 
 def _certificates(held: Credentials) -> grpc.ServerCertificateConfiguration:

@@ -15,9 +15,9 @@ import grpc
 
 from electra_serve.api.grpc import decode, status
 from electra_serve.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
+from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.model_info import from_model_info
-from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, parse
-from electra_serve.api.grpc.render import Parts, from_result, join
+from electra_serve.api.grpc.render import Parts
 from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
@@ -28,11 +28,9 @@ from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
+from electra_serve.settings.model_names import MAX_NAME
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
-
-FIELDS_PER_SEQUENCE: Final = 3 * 8
-"""For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
 
 BYTES_PER_VALUE: Final = 8
 """Of a response: a float32 number in the result, and in the message."""
@@ -50,7 +48,7 @@ class EncoderServicer:
     Args:
         service: What answers.
         observer: Where each request is counted and logged.
-        max_sequences: Most sequences of one request that any model takes; more are refused unread.
+        codec: Converts messages.
         max_stream_requests: Requests of one EncodeStream worked on at a time.
         max_answer_bytes: Largest answer.
         transfer: Receives and sends messages.
@@ -62,7 +60,7 @@ class EncoderServicer:
         service: EncodeService,
         observer: RequestObserver,
         *,
-        max_sequences: int,
+        codec: Codec,
         max_stream_requests: int,
         max_answer_bytes: int,
         transfer: Transfer,
@@ -70,8 +68,7 @@ class EncoderServicer:
     ) -> None:
         self._service = service
         self._observer = observer
-        self._max_sequences = max_sequences
-        self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
+        self._codec = codec
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
         self._transfer = transfer
@@ -117,7 +114,7 @@ class EncoderServicer:
         reservation = await self._transfer.reserve(call)
         data = await self._transfer.receive(call.context)
         reservation.shrink(len(data))
-        response = join(await answer(data, call, record, reservation), self._max_answer_bytes)
+        response = await self._codec.join(await answer(data, call, record, reservation), call.client)
         call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
         self._transfer.limit_sending(call.context, response)
         return response
@@ -127,7 +124,7 @@ class EncoderServicer:
         self._service.check_room(call.client)
 
     async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
-        message = parse(pb.EncodeRequest, data, max_fields=self._max_fields)
+        message = await self._codec.parse(pb.EncodeRequest, data, call.client)
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             record.request_id = message.request_id
         return await self._answer(message, call, record, reservation)
@@ -135,19 +132,25 @@ class EncoderServicer:
     async def _answer(
         self, message: pb.EncodeRequest, call: Call, record: RequestRecord, reservation: Reservation
     ) -> Parts:
-        record.model = self._service.label(message.model or None)
-        request = self._to_request(message, call, record.span, reservation)
+        model = message.model[: MAX_NAME + 1] or None  # what is cut is no model's name
+        record.model = self._service.label(model)
+        request = await self._to_request(message, model, call, record.span, reservation)
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         record.tokens = result.tokens
-        return from_result(result, record.request_id)
+        return await self._codec.render(result, record.request_id, call.client)
 
-    def _to_request(
-        self, message: pb.EncodeRequest, call: Call, span: RequestSpan | None, reservation: Reservation
+    async def _to_request(
+        self,
+        message: pb.EncodeRequest,
+        model: str | None,
+        call: Call,
+        span: RequestSpan | None,
+        reservation: Reservation,
     ) -> EncodeRequest:
         return EncodeRequest(
-            input=decode.to_input(message, self._max_sequences),
-            model=message.model or None,
+            input=await self._codec.to_input(message, call.client),
+            model=model,
             outputs=decode.to_outputs(message.outputs),
             truncation=decode.to_truncation(message),
             client=call.client,
@@ -180,10 +183,9 @@ class EncoderServicer:
             encode,
             self._observer,
             call,
+            self._codec,
             self._transfer,
             max_requests=self._max_stream_requests,
-            max_fields=self._max_fields,
-            max_answer_bytes=self._max_answer_bytes,
             carrier=call.metadata,
         )
         self._streams.add(stream)
@@ -206,13 +208,13 @@ class EncoderServicer:
         if self._draining:
             raise _shutting_down()
 
-    async def _list_models(self, data: bytes, _: Call, __: RequestRecord, ___: Reservation) -> Parts:
-        parse(pb.ListModelsRequest, data)
+    async def _list_models(self, data: bytes, call: Call, _: RequestRecord, __: Reservation) -> Parts:
+        await self._codec.parse(pb.ListModelsRequest, data, call.client)
         models = [from_model_info(info) for info in self._service.models()]
         return [pb.ListModelsResponse(models=models).SerializeToString()]
 
-    async def _get_model(self, data: bytes, _: Call, record: RequestRecord, __: Reservation) -> Parts:
-        name = parse(pb.GetModelRequest, data).name
+    async def _get_model(self, data: bytes, call: Call, record: RequestRecord, _: Reservation) -> Parts:
+        name = (await self._codec.parse(pb.GetModelRequest, data, call.client)).name[: MAX_NAME + 1]
         record.model = self._service.label(name)
         model = from_model_info(self._service.model(name))
         return [pb.GetModelResponse(model=model).SerializeToString()]

@@ -15,8 +15,9 @@ from typing import TypeAlias
 
 from electra_serve.api.grpc import status
 from electra_serve.api.grpc.call import Call
-from electra_serve.api.grpc.parsing import parse, reject_unknown_fields
-from electra_serve.api.grpc.render import Parts, in_stream, join
+from electra_serve.api.grpc.codec import Codec
+from electra_serve.api.grpc.parsing import reject_unknown_fields
+from electra_serve.api.grpc.render import Parts, in_stream
 from electra_serve.api.grpc.transfer import Transfer, uncancelled
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
@@ -34,10 +35,9 @@ class EncodeStream:
         encode: Answers one request.
         observer: Where each request is counted and logged, by itself.
         call: The call.
+        codec: Converts messages.
         transfer: Reserves the bytes of requests, and sends responses.
         max_requests: How many requests are worked on at a time.
-        max_fields: Most fields of one request's message.
-        max_answer_bytes: Largest answer that may be written.
         carrier: Where the caller's own span may be named: that of every request.
     """
 
@@ -46,11 +46,10 @@ class EncodeStream:
         encode: Encode,
         observer: RequestObserver,
         call: Call,
+        codec: Codec,
         transfer: Transfer,
         *,
         max_requests: int,
-        max_fields: int,
-        max_answer_bytes: int,
         carrier: Carrier = NO_CARRIER,
     ) -> None:
         self._encode = encode
@@ -58,8 +57,7 @@ class EncodeStream:
         self._call = call
         self._transfer = transfer
         self._slots = asyncio.Semaphore(max_requests)
-        self._max_answer_bytes = max_answer_bytes
-        self._max_fields = max_fields
+        self._codec = codec
         self._carrier = carrier
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
@@ -109,11 +107,11 @@ class EncodeStream:
         made, claimed = choose_request_id(None), ""
         try:
             with self._observer.request("EncodeStream", made, self._carrier) as record:
-                message = parse(pb.EncodeStreamRequest, data, max_fields=self._max_fields).request
+                message = (await self._codec.parse(pb.EncodeStreamRequest, data, self._call.client)).request
                 reject_unknown_fields(message, "request")
                 claimed = record.request_id = self._claim(message.request_id)
                 response = await self._encode(message, record, reservation)
-                return join(in_stream(response, claimed), self._max_answer_bytes)
+                return await self._codec.join(in_stream(response, claimed), self._call.client)
         except ServiceError as error:
             failed = status.from_error(error, claimed or made)
             return pb.EncodeStreamResponse(request_id=claimed, error=failed).SerializeToString()

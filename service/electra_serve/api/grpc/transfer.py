@@ -18,6 +18,7 @@ from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 from electra_serve.api.grpc.call import Call, Context, address_of
+from electra_serve.api.grpc.connections import PeerCalls
 from electra_serve.api.sockets import disconnect, send_limit_s
 from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
@@ -39,18 +40,26 @@ class Transfer:
             the length of a message.
         receive_timeout_s: Seconds for a message to arrive.
         send_timeout_s: Seconds that a client may stall while it receives a response.
+        calls: Counts the calls of each connection.
 
     Attributes:
         idle: Set while no call is open.
     """
 
     def __init__(
-        self, budget: TransitBudget, *, max_request_bytes: int, receive_timeout_s: float, send_timeout_s: float
+        self,
+        budget: TransitBudget,
+        *,
+        max_request_bytes: int,
+        receive_timeout_s: float,
+        send_timeout_s: float,
+        calls: PeerCalls,
     ) -> None:
         self.budget = budget
         self._max_request_bytes = max_request_bytes
         self._receive_timeout_s = receive_timeout_s
         self._send_timeout_s = send_timeout_s
+        self._calls = calls
         self._open_calls = 0
         self._receiving: set[asyncio.Timeout] = set()
         self._sending: dict[asyncio.Task[object], str] = {}  # to which peer each task sends
@@ -85,11 +94,14 @@ class Transfer:
             Overloaded: There was none within `RESERVE_TIMEOUT_S`.
         """
         reservation = await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
+        peer = call.context.peer()
+        self._calls.begin(peer)
         self._open_calls += 1
         self.idle.clear()
 
         def ended(_: object) -> None:
             reservation.release()
+            self._calls.end(peer)
             self._open_calls -= 1
             if not self._open_calls:
                 self.idle.set()

@@ -20,6 +20,7 @@ from starlette.types import Receive
 
 from electra_serve.api.request_options import Deadline
 from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from electra_serve.runtime.work_thread import await_loop_turn
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
@@ -28,14 +29,19 @@ CONTENT_ENCODING: Final = "content-encoding"
 TRANSFER_ENCODING: Final = "transfer-encoding"
 MAX_KEYS: Final = 64
 """Most braces and colons. A valid request has one brace and eight colons."""
+MAX_ESCAPES: Final = 16_384
+"""Most escaped surrogates and backslashes that are searched for a half pair, in some milliseconds."""
 MAX_DEPTH: Final = 2
 """Deepest nesting of lists: a list of sequences, each a list of ids."""
 
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
-_STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[][{:]', re.DOTALL)
-_SURROGATE_ESCAPE: Final = re.compile(
-    rb"(?P<before>(?<!\\)(?:\\\\)*+)\\"  # escaped backslashes begin no escape
-    rb"(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|u[dD][89a-fA-F][0-9a-fA-F]{2})"
+_NO_MARKS: Final = bytes(set(range(256)) - set(b'"[]{:'))
+_STRING: Final = re.compile(rb'"[^"]*+"?')
+"""Among the marks that are left of a body."""
+_ESCAPE: Final = re.compile(
+    rb"\\(?:\\(?:\\\\)*+"  # escaped backslashes begin no escape
+    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
 
 
@@ -81,28 +87,36 @@ def declared_length(headers: Mapping[str, str], max_body_bytes: int) -> int:
 def reject_bulk(body: bytes, max_sequences: int) -> None:
     """Counts the lists and members of a body before it is parsed.
 
-    Brackets and colons are counted; those inside strings do not count. Counting stops at the limit.
+    Brackets and colons are counted; those inside strings do not count. Counting stops at the limit, and strings are
+    limited too: a body costs a few passes at C speed.
 
     Args:
         body: As received; need not be JSON.
         max_sequences: The most sequences that any model here accepts.
 
     Raises:
-        PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need.
+        PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need, or more
+            strings than pairs of texts.
         MalformedRequest: More than `MAX_KEYS` members, or lists nested deeper than `MAX_DEPTH`.
     """
     max_lists = 3 * (max_sequences + 1) + 1
     if _counts_within(body, max_lists):
         return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = unescaped.translate(None, _NO_MARKS)
+    if marks.count(b'"') > 4 * (max_sequences + MAX_KEYS):
+        raise PayloadTooLarge(f"a request takes at most {max_sequences} sequences; received more strings")
     lists = depth = members = 0
-    for match in _STRING_OR_MARK.finditer(body):
-        match match[0]:
-            case b"[":
+    for mark in _STRING.sub(b"", marks):
+        match mark:
+            case 0x5B:  # [
                 lists, depth = lists + 1, depth + 1
-            case b"]":
+            case 0x5D:  # ]
                 depth -= 1
-            case b"{" | b":":
+            case _:  # { and :
                 members += 1
+        if depth < 0:
+            return  # no JSON, as the parser will find
         if depth > MAX_DEPTH:
             raise MalformedRequest("lists nest at most two deep; received deeper ones")
         if lists > max_lists:
@@ -118,7 +132,7 @@ def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
 
     A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
     that cut a text in the middle of an emoji send one, and the rest of the batch is right. Without
-    `replace_surrogates` it is rejected, as in names.
+    `replace_surrogates` it is rejected, as in names, and so it is among more than `MAX_ESCAPES` others.
 
     Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
 
@@ -131,6 +145,7 @@ def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
         repaired = _repaired(body, replace_surrogates=replace_surrogates)
         if repaired == body:
             raise _malformed(error) from error
+    await_loop_turn()
     try:
         return _loads(repaired)
     except orjson.JSONDecodeError as error:
@@ -146,9 +161,10 @@ def _repaired(body: bytes, *, replace_surrogates: bool) -> bytes:
     """Returns JSON that orjson parses; every character keeps its position."""
     if body.startswith(BOM_UTF8):
         body = b" " + body[len(BOM_UTF8) :]
-    if not replace_surrogates:
+    escapes = body.count(rb"\ud") + body.count(rb"\uD") + body.count(rb"\\")
+    if not replace_surrogates or escapes > MAX_ESCAPES:
         return body
-    return _SURROGATE_ESCAPE.sub(lambda match: match[0] if match["pair"] else match["before"] + b"\\ufffd", body)
+    return _ESCAPE.sub(lambda match: b"\\ufffd" if match["half"] else match[0], body)
 
 
 def _malformed(error: orjson.JSONDecodeError) -> MalformedRequest:

@@ -15,6 +15,7 @@ from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.observability.tracing import RequestSpan
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.serving.transit_budget import Reservation, Transit
+from electra_serve.settings.model_names import MAX_NAME
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
 
 _FIELDS: Final = frozenset(EncodeBody.model_fields)
@@ -67,7 +68,7 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
     encoding_format = _encoding_format(body.encoding_format)
     request = EncodeRequest(
         input=_input(body),
-        model=body.model,
+        model=None if body.model is None else body.model[: MAX_NAME + 1],  # what is cut is no model's name
         outputs=_outputs(body.outputs),
         truncation=_truncation(body),
         client=sender.client,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
-from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,14 +21,14 @@ from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.observability.tracing import RequestSpan
+from electra_serve.runtime.work_thread import WorkThread, await_loop_turn
 from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TokenInput
 
-LARGE_BODY_BYTES: Final = 65_536
-"""Larger bodies are decoded on a thread: that takes a millisecond and more. There is one, since decoding holds the
-interpreter's lock: several would only keep it from the event loop."""
+LARGE_BODY_BYTES: Final = 16_384
+"""Larger bodies are decoded on the decoding thread: that takes a millisecond and more."""
 
 
 class EncodeEndpoint:
@@ -41,6 +40,7 @@ class EncodeEndpoint:
         observer: Counts and logs each request.
         max_sequences: Most sequences of one request that any model takes; more are refused unread.
         budget: Bytes in transit.
+        thread: Decodes large bodies and renders large responses.
         authenticator: Who may ask.
     """
 
@@ -52,6 +52,7 @@ class EncodeEndpoint:
         *,
         max_sequences: int,
         budget: TransitBudget,
+        thread: WorkThread,
         authenticator: Authenticator = ALLOW_ALL,
     ) -> None:
         self._service = service
@@ -60,8 +61,7 @@ class EncodeEndpoint:
         self._max_sequences = max_sequences
         self._budget = budget
         self._authenticator = authenticator
-        self._decoder = ThreadPoolExecutor(1, "decoder")
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._thread = thread
 
     async def encode(self, request: Request) -> Response:
         """Answers one request.
@@ -81,7 +81,7 @@ class EncodeEndpoint:
             record.sequences = _sequences(decoded.request)
             result = await unless_disconnected(self._service.encode(decoded.request), request.receive)
             record.tokens = result.tokens
-            chunks = await render(result, decoded.encoding_format)
+            chunks = await render(result, decoded.encoding_format, partial(self._thread.run, client))
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
 
     def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
@@ -115,14 +115,15 @@ class EncodeEndpoint:
         reservation.shrink(len(body))
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
-        # One body of each client at a time, so that the clients take turns at the thread.
-        async with self._turns.setdefault(client, asyncio.Lock()):
-            return await asyncio.get_running_loop().run_in_executor(self._decoder, self._parse, body, sender)
+        return await self._thread.run(client, partial(self._parse, body, sender))
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
         reject_bulk(body, self._max_sequences)
+        await_loop_turn()
+        payload = parse_json(body)
+        await_loop_turn()
         return decode(
-            parse_json(body),
+            payload,
             sender,
             max_sequences=self._max_sequences,
             max_answer_bytes=self._settings.max_answer_bytes,

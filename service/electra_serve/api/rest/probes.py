@@ -13,6 +13,7 @@ from electra_serve.api.rest.schemas import Probe
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ModelNotReady
 from electra_serve.observability.metrics import Metrics
+from electra_serve.runtime.work_thread import WorkThread
 
 
 class ProbeEndpoints:
@@ -37,7 +38,7 @@ class ProbeEndpoints:
 
 
 class MetricsEndpoint:
-    """Shows the metrics.
+    """Shows the metrics, which a thread of its own writes: that takes some milliseconds for each model.
 
     Args:
         metrics: What Prometheus scrapes.
@@ -45,10 +46,11 @@ class MetricsEndpoint:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._thread = WorkThread("metrics")
 
     async def metrics(self) -> Response:
         """The Prometheus exposition."""
-        content, media_type = self._metrics.exposition()
+        content, media_type = await self._thread.run("", self._metrics.exposition)
         return Response(content, media_type=media_type)
 
 

@@ -1,11 +1,11 @@
 """uvicorn's HTTP protocol with limits that it lacks: on heads, on bodies, on time and on connections.
 
 - A head has `max_head_bytes` and `body_timeout_s`; the rest of a body that was answered early has as much time.
+- Headers and chunks are limited in number: each of them is a call into Python.
 - An `Upgrade` offer is ignored, and CONNECT is rejected.
 - A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
   closes after its response.
-- Every idle connection has a timer. When there are too many, the one that is idle for the longest time closes
-  (RFC 9112, 9.5); when all are busy, the newest may ask the probes only. See decision 15.
+- Every idle connection has a timer. `ConnectionTable` limits their number (RFC 9112, 9.5).
 - A client that does not read its last response in time is disconnected.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from electra_serve.api.connections import Connection, ConnectionTable, Phase
 from electra_serve.api.rest.upgrade import body_parser, framing_head
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
@@ -30,8 +31,11 @@ CERTIFIED: Final = "electra_certified"
 """In a request's state: its client has shown a certificate that was found good."""
 ARRIVED: Final = "electra_arrived"
 """In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
-MAX_SURPLUS: Final = 64
-"""More are closed unheard."""
+MAX_HEADERS: Final = 128
+"""Of one request, trailers included. Proxies and other servers take 100."""
+MIN_CHUNK_BYTES: Final = 512
+"""A body may have as many chunks as the largest body has pieces of this size, at least `MIN_CHUNKS`."""
+MIN_CHUNKS: Final = 1024
 MAX_UNREAD_BYTES: Final = 64 * 2**20
 """What is taken of a body that is answered already, so that its sender gets to read the answer."""
 
@@ -75,11 +79,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     max_head_bytes: ClassVar[int]
     max_framed_bytes: ClassVar[int]
+    max_chunks: ClassVar[int]
     head_timeout_s: ClassVar[float]
     send_timeout_s: ClassVar[float]
-    max_connections: ClassVar[int]
-    idle: ClassVar[dict[BoundedHttpProtocol, None]]
-    """Connections without a request, the longest idle first."""
+    table: ClassVar[ConnectionTable]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,24 +92,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._body_bytes = 0
+        self._headers = 0
+        self._chunks = 0
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
+        self.connection: Connection | None = None
+        """Set before `connection_made` if it was admitted already."""
 
     def connection_made(self, transport: Any) -> None:
-        """Makes room for the connection, and limits the time of its first head."""
+        """Admits the connection if that was not done, and limits the time of its first head."""
         super().connection_made(transport)
+        if self.connection is None:
+            self.connection = self.table.admit(self.client[0] if self.client else "", transport.abort)
+        if self.connection is None:
+            transport.abort()
+            return
+        self.connection.close = transport.abort
         self.app_state = {**self.app_state, ABORT: self.abort}
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, CERTIFIED: True}
-        self.idle[self] = None
-        if len(self.connections) > self.max_connections:
-            self._make_room()
+        if self.connection.over_limit:
+            self.app_state = {**self.app_state, SURPLUS: True}
         self._start_timer(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Removes the connection, and tells its request that the client has left."""
         self._stop_timer()
-        self.idle.pop(self, None)
+        if self.connection is not None:
+            self.table.remove(self.connection)
         super().connection_lost(exc)
 
     @property
@@ -131,6 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope["state"][ARRIVED] = time.monotonic()
         self._unset_keepalive_if_required()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
+        self._headers = self._chunks = 0
         self._start_timer(self.head_timeout_s)
 
     def on_url(self, url: bytes) -> None:
@@ -139,7 +153,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header; trailers come here too, and are not used."""
+        """Counts a header; trailers come here too, and are not used.
+
+        Raises:
+            BufferError: There are too many.
+        """
+        self._headers += 1
+        if self._headers > MAX_HEADERS:
+            self._reject_fields(b"a request must have at most %d headers; received more" % MAX_HEADERS)
+            raise BufferError("too many headers")
         super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
@@ -159,14 +181,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._in_body, self._body_bytes = False, True, 0
         self._stop_timer()
-        self.idle.pop(self, None)
+        self._move(Phase.RECEIVING)
         self.headers = []  # the request has its own; this list receives trailers
+
+    def on_chunk_header(self) -> None:
+        """Counts a chunk.
+
+        Raises:
+            BufferError: There are too many.
+        """
+        self._chunks += 1
+        if self._chunks > self.max_chunks + 1:  # an empty one ends the body
+            detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
+            self._reject(_rejection(b"400 Bad Request", detail))
+            raise BufferError("too many chunks")
 
     def on_message_complete(self) -> None:
         """Ends the body."""
         if self.parser.should_upgrade():
             return  # llhttp ends the message here, before its body
         self._in_body, self._mixed = False, True
+        if self._unanswered:
+            self._move(Phase.WORKING)
         if not self._unanswered:  # it was answered before its end
             self._start_timer(self.timeout_keep_alive)
         super().on_message_complete()
@@ -177,7 +213,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._start_timer(self.send_timeout_s)
             return
-        self.idle[self] = None
+        self._move(Phase.IDLE)
         if self._in_body:
             self._unset_keepalive_if_required()
             self._start_timer(self.head_timeout_s)
@@ -231,7 +267,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._reject_head()
 
     def _reject_head(self) -> None:
-        detail = b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        self._reject_fields(
+            b"the request line and headers must have at most %d bytes; received more" % self.max_head_bytes
+        )
+
+    def _reject_fields(self, detail: bytes) -> None:
         self._reject(_rejection(b"431 Request Header Fields Too Large", detail))
 
     def _reject(self, rejection: bytes) -> None:
@@ -256,15 +296,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         self.flow.resume_reading()
 
-    def _make_room(self) -> None:
-        oldest = next(iter(self.idle))
-        if oldest is not self:
-            del self.idle[oldest]
-            oldest.transport.close()
-        elif len(self.connections) > self.max_connections + MAX_SURPLUS:
-            self.transport.close()
-        else:
-            self.app_state = {**self.app_state, SURPLUS: True}
+    def _move(self, phase: Phase) -> None:
+        if self.connection is not None:
+            self.table.move(self.connection, phase)
 
     def _start_timer(self, timeout_s: float) -> None:
         """Disconnects the client unless it does what is expected of it in time."""
@@ -280,19 +314,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()  # closing would wait until all that is written has been read
 
 
-def bounded_protocol(settings: RestSettings) -> type[BoundedHttpProtocol]:
+def bounded_protocol(settings: RestSettings, table: ConnectionTable) -> type[BoundedHttpProtocol]:
     """The protocol class of one server, with these bounds.
 
     Args:
-        settings: `max_head_bytes`, `max_body_bytes`, `max_connections`, `send_timeout_s`, and `body_timeout_s`, which a
-            head has too.
+        settings: `max_head_bytes`, `max_body_bytes`, `send_timeout_s`, and `body_timeout_s`, which a head has too.
+        table: The connections of the server.
     """
     bounds = {
         "max_head_bytes": settings.max_head_bytes,
         "max_framed_bytes": settings.max_head_bytes + 2 * settings.max_body_bytes,
+        "max_chunks": max(settings.max_body_bytes // MIN_CHUNK_BYTES, MIN_CHUNKS),
         "head_timeout_s": settings.body_timeout_s,
         "send_timeout_s": settings.send_timeout_s,
-        "max_connections": settings.max_connections,
-        "idle": {},
+        "table": table,
     }
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), bounds)

@@ -12,7 +12,7 @@ import asyncio
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import orjson
@@ -27,8 +27,12 @@ from electra_serve.serving.service import EncodeResult
 from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import Float32Array, Output
 
+T = TypeVar("T")
+
 PIECE_FLOATS: Final = 65_536
-"""Most numbers written under one hold of the interpreter's lock; answers with no more are written inline."""
+"""Most numbers written under one hold of the interpreter's lock."""
+INLINE_FLOATS: Final = 16_384
+"""Results with no more numbers are written on the event loop, in a millisecond."""
 CHUNK_BYTES: Final = 2**20
 """Pieces are joined until they are at least this large, so that the socket is not fed by crumbs."""
 
@@ -88,15 +92,31 @@ class JsonChunks(Response):
             self._reservation.shrink(unsent)
 
 
-async def render(result: EncodeResult, encoding_format: EncodingFormat) -> list[bytes]:
+class RunOnThread(Protocol):
+    """Runs a function on a thread."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """Returns what `work` returns."""
+
+
+async def render(result: EncodeResult, encoding_format: EncodingFormat, on_thread: RunOnThread) -> list[bytes]:
     """Writes the answer, off the event loop where it is large.
+
+    Args:
+        result: What to write.
+        encoding_format: How to write numbers.
+        on_thread: Runs the work on a large result, chunk after chunk: other clients' work comes between them.
 
     Returns:
         Chunks, to be sent one after the other.
     """
-    if _floats(result) <= PIECE_FLOATS:
+    if result.values <= INLINE_FLOATS:
         return [b"".join(pieces(result, encoding_format))]
-    return await asyncio.to_thread(lambda: list(_join(pieces(result, encoding_format), CHUNK_BYTES)))
+    rendered = _join(pieces(result, encoding_format), CHUNK_BYTES)
+    chunks = []
+    while chunk := await on_thread(lambda: next(rendered, b"")):
+        chunks.append(chunk)
+    return chunks
 
 
 def pieces(result: EncodeResult, encoding_format: EncodingFormat, *, max_floats: int = PIECE_FLOATS) -> Iterator[bytes]:
@@ -147,10 +167,6 @@ def _base64(array: Float32Array) -> Iterator[bytes]:
 
 def _dumps(array: Float32Array) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _floats(result: EncodeResult) -> int:
-    return sum(row.get(output).size for row in result.rows for output in result.outputs)
 
 
 def _join(parts: Iterable[bytes], min_bytes: int) -> Iterator[bytes]:

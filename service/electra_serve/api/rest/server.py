@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from electra_serve.api.connections import Connection, ConnectionTable
 from electra_serve.api.rest.protocol import BoundedHttpProtocol, bounded_protocol
+from electra_serve.api.rest.tls_listener import TlsListener
 from electra_serve.api.security.tls import ServerTls
 from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
@@ -26,18 +28,23 @@ class HttpServer(uvicorn.Server):
     Args:
         app: What answers.
         settings: Limits; where to listen is the socket's business.
+        connections: Limits the connections.
         tls: What to serve TLS with; None: no TLS.
     """
 
-    def __init__(self, app: FastAPI, settings: RestSettings, tls: ServerTls | None = None) -> None:
-        super().__init__(_config(app, settings))
-        self._tls: dict[str, Any] = {}
+    def __init__(
+        self, app: FastAPI, settings: RestSettings, connections: ConnectionTable, tls: ServerTls | None = None
+    ) -> None:
+        super().__init__(_config(app, settings, connections))
+        self._tls_listener: TlsListener | None = None
         if tls is not None:
-            self._tls = {
-                "ssl": tls.context(),
-                "ssl_handshake_timeout": settings.body_timeout_s,
-                "ssl_shutdown_timeout": TLS_SHUTDOWN_S,
-            }
+            self._tls_listener = TlsListener(
+                tls.context(),
+                connections,
+                self._make_http,
+                handshake_timeout_s=settings.body_timeout_s,
+                shutdown_timeout_s=TLS_SHUTDOWN_S,
+            )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,13 +52,22 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens. As uvicorn does it a handshake would have a minute, and a shutdown half of one."""
+        """Listens, with our own protocol and TLS handshakes."""
         loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(self._connection, sock=listener, backlog=self.config.backlog, **self._tls)
-            for listener in sockets or ()
-        ]
+        self.servers = []
+        for listener in sockets or ():
+            if self._tls_listener is not None:
+                self._tls_listener.start(listener)
+            else:
+                server = await loop.create_server(self._make_http, sock=listener, backlog=self.config.backlog)
+                self.servers.append(server)
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops as uvicorn does; connections without a finished handshake have no request to wait for."""
+        if self._tls_listener is not None:
+            self._tls_listener.close()
+        await super().shutdown(sockets)
 
     def disconnect_stalled(self) -> None:
         """Closes the connections whose client holds them up: nothing is computed for them."""
@@ -59,11 +75,12 @@ class HttpServer(uvicorn.Server):
             if isinstance(connection, BoundedHttpProtocol) and connection.waits_for_client:
                 connection.abort()
 
-    def _connection(self) -> asyncio.Protocol:
-        connection: asyncio.Protocol = self.config.http_protocol_class(
+    def _make_http(self, connection: Connection | None = None) -> BoundedHttpProtocol:
+        http: BoundedHttpProtocol = self.config.http_protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )  # type: ignore[call-arg]
-        return connection
+        )  # type: ignore[call-arg,assignment]
+        http.connection = connection
+        return http
 
 
 class HttpListener:
@@ -130,10 +147,10 @@ class HttpListener:
         self._server.force_exit = True
 
 
-def _config(app: FastAPI, settings: RestSettings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: RestSettings, connections: ConnectionTable) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=bounded_protocol(settings),
+        http=bounded_protocol(settings, connections),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -32,6 +32,9 @@ class ParserCallbacks(Protocol):
     def on_body(self, body: bytes) -> None:
         """Receives a part of the body."""
 
+    def on_chunk_header(self) -> None:
+        """Begins a chunk of the body."""
+
     def on_message_complete(self) -> None:
         """Ends a message."""
 
@@ -72,6 +75,7 @@ class _AfterHead:
         self._protocol = protocol
         self._in_first_head = True
         self.on_body = protocol.on_body
+        self.on_chunk_header = protocol.on_chunk_header
         self.on_message_complete = protocol.on_message_complete
 
     def on_message_begin(self) -> None:

@@ -13,7 +13,7 @@ still matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -27,12 +27,14 @@ from electra_serve.presets.files import read_json, read_lines
 from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
 from electra_serve.presets.tokenizers.pairs import (
     LONGER_FIRST,
+    Ids,
     Packer,
     Template,
     TextOrPair,
     TokenizedText,
     keep_as_keras_hub,
 )
+from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps, finish
 from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
 from electra_serve.presets.tokenizers.word_splitter import AccentStripper, WordSplitter, fold_case
 from electra_serve.tensors import Truncation
@@ -117,21 +119,57 @@ class KerasTokenizer:
         self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
     ) -> TokenizedText:
         """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
+        return finish(self.encode_in_steps(texts, max_length=max_length, truncation=truncation))
+
+    def encode_in_steps(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> Steps[TokenizedText]:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode_in_steps`."""
         from_the_start = truncation in LONGER_FIRST and self._packer.cut_side(truncation) == "right"
         limit = max_length if from_the_start else None
-        rows = ([self._ids(part, limit) for part in ((text,) if isinstance(text, str) else text)] for text in texts)
+        rows: list[list[Ids]] = []
+        for text in texts:
+            parts: list[Ids] = []
+            for part in (text,) if isinstance(text, str) else text:
+                ids = yield from self._ids(part, limit)
+                parts.append(ids)
+            rows.append(parts)
         return self._packer.pack(rows, max_length, truncation)
 
-    def _ids(self, text: str, max_words: int | None) -> list[int]:
+    def _ids(self, text: str, max_words: int | None) -> Steps[Ids]:
         """The pieces of the first `max_words` words: each word is at least one piece."""
-        words = list(islice(self._words(text), max_words))
+        ids: list[int] = []
+        words_left = max_words
+        unfinished = ""
+        for window in self._windows(text):
+            *words, unfinished = (unfinished + self._spaced(window)).split(" ")
+            unfinished = unfinished[: MAX_WORD_CHARACTERS + 1]  # unknown, whatever follows
+            known = list(islice(self._known(words), words_left))
+            ids += self._pieces_of(known)
+            yield len(window)
+            if words_left is not None:
+                words_left -= len(known)
+                if not words_left:
+                    return ids
+        return ids + self._pieces_of(list(self._known([unfinished])))
+
+    def _windows(self, text: str) -> Iterator[str]:
+        if self._config.strip_accents:
+            return self._accents.windows(text, STEP_CHARACTERS)
+        return (text[start : start + STEP_CHARACTERS] for start in range(0, len(text), STEP_CHARACTERS))
+
+    def _spaced(self, window: str) -> str:
+        return self._splitter.space(self._accents.strip(window) if self._config.strip_accents else window)
+
+    def _pieces_of(self, words: list[str]) -> list[int]:
         # A batch of one, because `encode` holds the GIL to its end.
         encoded = self._pieces.encode_batch_fast([words], is_pretokenized=True, add_special_tokens=False)
         ids: list[int] = encoded[0].ids
         return ids
 
-    def _words(self, text: str) -> Iterator[str]:
-        for word in self._splitter.split(self._accents.strip(text) if self._config.strip_accents else text):
+    def _known(self, words: Iterable[str]) -> Iterator[str]:
+        """Folds words; those that are too long become the unknown piece, and those of nothing disappear."""
+        for word in words:
             if len(word) > MAX_WORD_CHARACTERS:
                 yield self._config.oov_token
                 continue

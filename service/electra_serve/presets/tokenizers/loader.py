@@ -14,6 +14,7 @@ from electra_serve.presets.tokenizers.bert_pipeline import build_bert_pipeline
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, read_keras_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.serialized_pipeline import build_serialized_pipeline
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
 from electra_serve.presets.tokenizers.transformers import TransformersTokenizer
 from electra_serve.presets.tokenizers.transformers_files import read_checkpoint_files, read_sequence_settings
@@ -38,6 +39,12 @@ class Tokenizer(Protocol):
             truncation: The rule for what is longer than `max_length`. Ids such as [SEP] stay. Results are longer than
                 `max_length` if it is `NONE`, or if cutting the text that it names is not enough.
         """
+
+    def encode_in_steps(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> Steps[TokenizedText]:
+        """Does the same in steps, each of which yields the number of characters that it has read."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ as [MASK], is that piece and not the word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,10 +25,11 @@ from electra_serve.presets.tokenizers.pairs import (
     TokenizedText,
     keep_as_transformers,
 )
+from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps, finish, windows_at_spaces
 from electra_serve.tensors import Truncation
 
 WINDOW_CHARACTERS_PER_ID: Final = 16
-"""How much of a long text is looked at first for each id that can stay. English has about four."""
+"""How much of a long text is read at a time for each id that can stay. English has about four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,30 +85,43 @@ class TransformersTokenizer:
         self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
     ) -> TokenizedText:
         """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
+        return finish(self.encode_in_steps(texts, max_length=max_length, truncation=truncation))
+
+    def encode_in_steps(
+        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+    ) -> Steps[TokenizedText]:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode_in_steps`."""
         cuts_the_end = truncation not in (Truncation.NONE, Truncation.ONLY_SECOND)
-        window = cuts_the_end and self._splits_at_spaces and self._packer.cut_side(truncation) == "right"
-        limit = max_length if window else None
-        return self._packer.pack((self._parts(text, limit) for text in texts), max_length, truncation)
+        limit = max_length if cuts_the_end and self._packer.cut_side(truncation) == "right" else None
+        rows: list[list[Ids]] = []
+        for text in texts:
+            parts: list[Ids] = []
+            for part in (text,) if isinstance(text, str) else text:
+                # Both of a pair are read to the end: which one is longer decides the cut.
+                ids = yield from self._part(part, limit if isinstance(text, str) else None)
+                parts.append(ids)
+            rows.append(parts)
+        return self._packer.pack(rows, max_length, truncation)
 
-    def _parts(self, text: TextOrPair, limit: int | None) -> list[Ids]:
-        """The ids of a text's parts. Both of a pair are read to the end: which one is longer decides the cut."""
-        if isinstance(text, str):
-            return [self._ids(text) if limit is None else self._first_ids(text, limit)]
-        return [self._ids(part) for part in text]
-
-    def _first_ids(self, text: str, limit: int) -> Ids:
+    def _part(self, text: str, limit: int | None) -> Steps[Ids]:
         """All ids, or more than `limit` of the first: a text may be cut at a space without changing ids before it."""
-        window = limit * WINDOW_CHARACTERS_PER_ID
-        while window < len(text):
-            ids = self._ids(text[: max(text.rfind(" ", 0, window), 0)])
-            if len(ids) > limit:
-                return ids
-            window *= 4
-        return self._ids(text)
+        ids: list[int] = []
+        for window in self._windows(text, limit):
+            ids += self._ids(window)
+            yield len(window)
+            if limit is not None and len(ids) > limit:
+                break
+        return ids
+
+    def _windows(self, text: str, limit: int | None) -> Iterable[str]:
+        if not self._splits_at_spaces:
+            return (text,)
+        size = STEP_CHARACTERS if limit is None else min(limit * WINDOW_CHARACTERS_PER_ID, STEP_CHARACTERS)
+        return windows_at_spaces(text, size)
 
     def _ids(self, text: str) -> Ids:
         # A batch of one, because `encode` holds the GIL to its end: 60 ms for the longest texts.
-        ids: list[int] = self._pipeline.encode_batch_fast([_whole(text)], add_special_tokens=False)[0].ids
+        ids: Ids = self._pipeline.encode_batch_fast([_whole(text)], add_special_tokens=False)[0].ids
         return ids
 
 

@@ -10,7 +10,7 @@ Characters fall into three kinds, and a table remembers each character's:
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _CodePoints = tuple[tuple[int, int], ...]
@@ -72,7 +72,11 @@ class WordSplitter:
 
     def split(self, text: str) -> list[str]:
         """The words of `text`, in order, none of them empty."""
-        return [word for word in text.translate(self._table).split(" ") if word]
+        return [word for word in self.space(text).split(" ") if word]
+
+    def space(self, text: str) -> str:
+        """Returns `text` with spaces between its words and nowhere else; several may follow each other."""
+        return text.translate(self._table)
 
 
 class _SpacingTable(dict[int, str]):
@@ -121,6 +125,23 @@ class AccentStripper:
             return text
         stripped = text.translate(self._table)
         return stripped if self._table.combining.isdisjoint(stripped) else _in_canonical_order(stripped)
+
+    def windows(self, text: str, size: int) -> Iterator[str]:
+        """Cuts `text` into windows of `size` characters that can be stripped one by one.
+
+        A run of combining characters is not cut, since it has to be sorted: it makes a longer window.
+        """
+        start = 0
+        while start < len(text):
+            end = start + size
+            while end < len(text) and not self._starts_a_run(text[end]):
+                end += 1
+            yield text[start:end]
+            start = end
+
+    def _starts_a_run(self, char: str) -> bool:
+        form = self._table[ord(char)]
+        return form != "" and not unicodedata.combining(form[0])
 
 
 class _DecompositionTable(dict[int, str]):

@@ -10,14 +10,17 @@ import grpc
 import pytest
 import structlog
 
+from electra_serve.api.grpc.codec import Codec
+from electra_serve.api.grpc.connections import PeerCalls
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.fake_service import FakeService
 
 if TYPE_CHECKING:
@@ -31,8 +34,17 @@ BUDGET_BYTES = 2**20
 def transfer(send_timeout_s: float = 30.0) -> Transfer:
     """Limits that no test but those about them reaches."""
     return Transfer(
-        transit_budget(BUDGET_BYTES), max_request_bytes=4096, receive_timeout_s=10.0, send_timeout_s=send_timeout_s
+        transit_budget(BUDGET_BYTES),
+        max_request_bytes=4096,
+        receive_timeout_s=10.0,
+        send_timeout_s=send_timeout_s,
+        calls=PeerCalls(),
     )
+
+
+def codec() -> Codec:
+    """Limits that no test but those about them reaches."""
+    return Codec(WorkThread("decoder"), max_sequences=8, max_response_bytes=2**20)
 
 
 def observer(
@@ -93,7 +105,14 @@ def settings() -> GrpcSettings:
 async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
     service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
     budget = transit_budget(BUDGET_BYTES)
-    server = GrpcServer(service, settings, observer(metrics, log), max_sequences=MAX_SEQUENCES, budget=budget)
+    server = GrpcServer(
+        service,
+        settings,
+        observer(metrics, log),
+        max_sequences=MAX_SEQUENCES,
+        budget=budget,
+        connections=connection_table(),
+    )
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Running(server, service, metrics, log, channel, port, budget)

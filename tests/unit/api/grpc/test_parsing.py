@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,34 @@ def test_an_unknown_field_is_named_by_its_number_beside_the_known_ones() -> None
         reject_unknown_fields(pb.ListModelsRequest.FromString(UNKNOWN_FIELD))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\xfb\x01\xfc\x01" * 1_000_000, id="whole"),
+        pytest.param(b"\xfb\x01" * 1_000_000, id="without an end"),
+        pytest.param(b"\xfc\x01" * 1_000_000, id="without a beginning"),
+        pytest.param(b"\x1a\x80\x01" + b"\xfb\x01\xfc\x01" * 32, id="in a message"),
+    ],
+)
+def test_groups_are_malformed_before_they_are_parsed(data: bytes) -> None:
+    with pytest.raises(MalformedRequest, match=r"no groups; received number 31"):
+        parse(pb.EncodeRequest, data)
+
+
+def test_packed_numbers_count_in_part() -> None:
+    def shape(numbers: int) -> bytes:
+        return pb.Tensor(shape=[1] * numbers).SerializeToString()
+
+    reject_bulk(pb.Tensor, shape(16 * 63 + 15), 64)
+    with pytest.raises(PayloadTooLarge):
+        reject_bulk(pb.Tensor, shape(16 * 64), 64)
+
+
+def test_zeros_are_no_message_and_are_not_walked_through() -> None:
+    with pytest.raises(MalformedRequest, match="4000000 bytes that are not"):
+        parse(pb.EncodeRequest, bytes(4_000_000))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
     try:
@@ -71,7 +101,8 @@ def test_unknown_and_empty_fields_count() -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_message_are_left_to_the_parser(data: bytes) -> None:
-    reject_bulk(pb.EncodeRequest, data, 10_000)
+    with suppress(MalformedRequest):  # a group
+        reject_bulk(pb.EncodeRequest, data, 10_000)
 
 
 @given(st.lists(st.text(max_size=20), max_size=10), st.text(max_size=5))

@@ -16,7 +16,7 @@ from electra_serve.errors import Overloaded, StartupError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.settings.schema import GrpcSettings
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import request
@@ -30,7 +30,9 @@ BURST = 3500
 
 
 def another(settings: GrpcSettings) -> GrpcServer:
-    return GrpcServer(FakeService(), settings, observer(), max_sequences=1, budget=transit_budget())
+    return GrpcServer(
+        FakeService(), settings, observer(), max_sequences=1, budget=transit_budget(), connections=connection_table()
+    )
 
 
 async def test_reflection_lists_and_describes_the_services(running: Running) -> None:
@@ -81,7 +83,14 @@ async def test_a_request_message_is_bounded_from_both_sides(running: Running) ->
 
 
 async def test_a_stock_client_takes_4_mb_until_told_otherwise() -> None:
-    server = GrpcServer(FakeService(), GrpcSettings(port=0), observer(), max_sequences=1, budget=transit_budget())
+    server = GrpcServer(
+        FakeService(),
+        GrpcSettings(port=0),
+        observer(),
+        max_sequences=1,
+        budget=transit_budget(),
+        connections=connection_table(),
+    )
     port = await server.start()
     large = request([1] * 300_000, outputs=[pb.OUTPUT_SEQUENCE])  # 4 wide: 4.8 MB
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

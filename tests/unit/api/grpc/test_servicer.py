@@ -16,7 +16,7 @@ from electra_serve.proto.tensors import to_floats
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, Truncation
 from tests.contract.waiting import until
-from tests.unit.api.grpc.conftest import Running, observer, transfer
+from tests.unit.api.grpc.conftest import Running, codec, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
 
@@ -39,7 +39,7 @@ def failing(error: Exception) -> Callable[[EncodeRequest], Awaitable[object]]:
 
 async def test_every_method_of_the_proto_is_served() -> None:
     servicer = EncoderServicer(
-        FakeService(), observer(), max_sequences=1, max_stream_requests=1, max_answer_bytes=1, transfer=transfer()
+        FakeService(), observer(), codec=codec(), max_stream_requests=1, max_answer_bytes=1, transfer=transfer()
     )
     proto = pb.DESCRIPTOR.services_by_name["EncoderService"]
     assert SERVICE_NAME == proto.full_name == "electra.v1.EncoderService"

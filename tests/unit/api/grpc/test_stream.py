@@ -19,11 +19,11 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.serving.transit_budget import Reservation
 from tests.contract.waiting import until
-from tests.unit.api.grpc.conftest import Running, observer, transfer
+from tests.unit.api.grpc.conftest import Running, codec, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
 
-BOUNDS: Any = {"max_requests": 3, "max_fields": 64, "max_answer_bytes": 1000}
+BOUNDS: Any = {"max_requests": 3}
 
 
 class Gates:
@@ -213,7 +213,7 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
 
-    stream = EncodeStream(encode, observer(), call(never), transfer(send_timeout_s=0.01), **BOUNDS)
+    stream = EncodeStream(encode, observer(), call(never), codec(), transfer(send_timeout_s=0.01), **BOUNDS)
     with pytest.raises(Cancelled, match=r"did not read its response within 0\.01 s"):
         await stream.run(requests(3))
     assert all(event.is_set() for event in held)
@@ -251,7 +251,7 @@ class OneAtATime:
 
 async def test_answers_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
-    stream = EncodeStream(answer_at_once, observer(), call(writer.write), transfer(), **BOUNDS)
+    stream = EncodeStream(answer_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
     assert await stream.run(requests(3))
     assert writer.written == 3
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from electra_serve.api.request_options import Deadline
-from electra_serve.api.rest.body import MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
+from electra_serve.api.rest.body import MAX_ESCAPES, MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
 from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
@@ -178,6 +178,16 @@ def test_surrogates_are_looked_for_in_linear_time(piece: bytes) -> None:
     assert min(seconds(100_000) for _ in range(3)) < 20 * min(seconds(10_000) for _ in range(5)) + 0.02
 
 
+@pytest.mark.parametrize("piece", [rb"\ud83d\ude00", rb"\uD83D\uDE00", rb"\\"])
+def test_half_a_pair_is_not_looked_for_among_too_many_escapes(piece: bytes) -> None:
+    def body(escapes: int) -> bytes:
+        return b'["' + piece * ((escapes - 1) // (2 if piece != rb"\\" else 1)) + rb'\ud800"]'
+
+    parse_json(body(MAX_ESCAPES - 1))
+    with pytest.raises(MalformedRequest):
+        parse_json(body(MAX_ESCAPES + 3))
+
+
 def test_half_a_pair_is_malformed_where_names_are_read() -> None:
     with pytest.raises(MalformedRequest):
         parse_json(b'{"name":"\\ud83d"}', replace_surrogates=False)
@@ -211,6 +221,20 @@ def test_lists_from_both_sides() -> None:
     reject_bulk(b"[]," * MAX_LISTS, MAX_SEQUENCES)
     with pytest.raises(PayloadTooLarge, match="4 sequences, 16 lists in all"):
         reject_bulk(b"[]," * (MAX_LISTS + 1), MAX_SEQUENCES)
+
+
+def test_strings_from_both_sides() -> None:
+    lists = b"[]," * (MAX_LISTS - 1) + b"["  # brackets enough to look closer
+    most = 2 * (MAX_SEQUENCES + MAX_KEYS)
+    reject_bulk(lists + b'"[",' * most, MAX_SEQUENCES)
+    with pytest.raises(PayloadTooLarge, match="more strings"):
+        reject_bulk(lists + b'"[",' * (most + 1), MAX_SEQUENCES)
+
+
+@pytest.mark.parametrize("marks", [b"]" * 100_000, b'"' + b"\\\\" * 100_000, b'"' + b"\\" * 99_999])
+def test_what_is_no_json_is_left_to_the_parser(marks: bytes) -> None:
+    lists = b"[]," * MAX_LISTS
+    reject_bulk(lists + marks + b"[", MAX_SEQUENCES)
 
 
 def test_deep_lists_are_no_request() -> None:

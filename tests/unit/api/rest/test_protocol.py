@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
-from electra_serve.api.rest.protocol import MAX_SURPLUS
+from electra_serve.api.connections import surplus_of
+from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
+from tests.fakes import connection_table
 from tests.unit.api.rest.conftest import Rest
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -93,7 +95,7 @@ class Server:
 @asynccontextmanager
 async def serve(**settings: float) -> AsyncIterator[Server]:
     rest, limits = Rest(), RestSettings(**settings)  # type: ignore[arg-type]
-    http = HttpServer(rest.app(limits), limits)
+    http = HttpServer(rest.app(limits), limits, connection_table(limits.max_connections))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         serving = asyncio.create_task(http.serve(sockets=[listener]))
@@ -134,6 +136,38 @@ async def test_a_head_that_is_too_long_is_rejected_in_the_common_form() -> None:
         status, headers, body = await (await server.connect()).ask(LIVEZ[:-2] + b"x: " + b"a" * 1000)
         assert (status, headers["connection"], headers["x-content-type-options"]) == (431, "close", "nosniff")
         assert orjson.loads(body)["status"] == 431
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+async def test_headers_are_limited_in_number_trailers_included(trailers: bool) -> None:
+    async with serve() as server:
+        for number, status in ((MAX_HEADERS, 200), (MAX_HEADERS + 1, 431), (50_000, 431)):
+            connection = await server.connect()
+            if trailers:
+                head = CHUNKED + b"%x\r\n%s\r\n0\r\n" % (len(IDS), IDS)
+                lines = b"a:\r\n" * (number - 3)  # those of the head
+            else:
+                head, lines = LIVEZ[:-2], b"a:\r\n" * (number - 1)
+            assert (await connection.ask(head + lines + b"\r\n"))[0] == status
+
+
+async def test_chunks_are_limited_in_number() -> None:
+    async with serve() as server:
+        most = RestSettings().max_body_bytes // MIN_CHUNK_BYTES
+        body = IDS + b" " * (most - len(IDS) + 1)
+        for chunks, status in ((most, 200), (most + 1, 400)):
+            pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body[:chunks])
+            got, _, answer = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
+            assert got == status
+        assert (
+            orjson.loads(answer)["detail"] == f"a body must have at most {most} chunks; received more: send larger ones"
+        )
+
+
+async def test_small_bodies_may_have_small_chunks() -> None:
+    async with serve(max_body_bytes=len(IDS)) as server:
+        pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in IDS)
+        assert (await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n"))[0] == 200
 
 
 def head_of(length: int, *, target: bool = False) -> bytes:
@@ -398,11 +432,11 @@ async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> No
 async def test_far_too_many_newcomers_are_not_heard() -> None:
     async with serve(max_connections=1) as server:
         busy = await server.busy()
-        newcomers = [await server.connect() for _ in range(MAX_SURPLUS + 8)]
-        await server.until(lambda: len(server.http.server_state.connections) <= 1 + MAX_SURPLUS)
+        newcomers = [await server.connect() for _ in range(surplus_of(1) + 8)]
+        await server.until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
         server.rest.service.gate.set()
         assert (await busy.answer())[0] == 200
-        assert len(newcomers) > MAX_SURPLUS
+        assert len(newcomers) > surplus_of(1)
 
 
 async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -14,12 +15,22 @@ from hypothesis.extra import numpy as hnp
 from starlette.types import Message
 
 from electra_serve.api.rest.protocol import ABORT
-from electra_serve.api.rest.render import CHUNK_BYTES, PIECE_FLOATS, JsonChunks, json_response, pieces, render
+from electra_serve.api.rest.render import (
+    CHUNK_BYTES,
+    INLINE_FLOATS,
+    PIECE_FLOATS,
+    JsonChunks,
+    json_response,
+    pieces,
+    render,
+)
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 from tests.fakes import transit_budget
 from tests.unit.api.rest.asgi import Wire, http_scope
 from tests.unit.api.rest.fake_service import READY_MODEL
+
+T = TypeVar("T")
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = hnp.arrays(np.float32, 3, elements=finite)
@@ -64,6 +75,16 @@ def large(rows: int = 1, length: int = 3) -> EncodeResult:
     return EncodeResult("m", outputs, (RowOutput(wide),) * rows, rows * length, (False,) * rows)
 
 
+ZEROS = RowOutput(
+    np.zeros((1, 2), np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32)
+)
+
+
+async def on_thread(work: Callable[[], T]) -> T:
+    """Runs work on a thread, as the service does."""
+    return await asyncio.to_thread(work)
+
+
 @given(results(), st.integers(1, 20))
 def test_pieces_are_one_shot_cut(result: EncodeResult, max_floats: int) -> None:
     written = list(pieces(result, "float", max_floats=max_floats))
@@ -73,8 +94,8 @@ def test_pieces_are_one_shot_cut(result: EncodeResult, max_floats: int) -> None:
 
 @given(results())
 async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
-    as_float = orjson.loads(b"".join(await render(result, "float")))
-    as_base64 = orjson.loads(b"".join(await render(result, "base64")))
+    as_float = orjson.loads(b"".join(await render(result, "float", on_thread)))
+    as_base64 = orjson.loads(b"".join(await render(result, "base64", on_thread)))
     for output in result.outputs:
         for index, row in enumerate(result.rows):
             np.testing.assert_array_equal(np.float32(as_float[output][index]), row.get(output))
@@ -82,11 +103,9 @@ async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
 
 
 async def test_members_come_in_one_order() -> None:
-    result = EncodeResult(
-        "m", frozenset(Output), (RowOutput(*(np.zeros(shape, np.float32) for shape in ((1, 2), 2, 2, 2))),), 1, (True,)
-    )
+    result = EncodeResult("m", frozenset(Output), (ZEROS,), 1, (True,))
     for encoding_format in ("float", "base64"):
-        answer = orjson.loads(b"".join(await render(result, encoding_format)))
+        answer = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
         assert list(answer) == ["model", *Output, "usage", "truncated"]
         assert answer["usage"] == {"sequences": 1, "tokens": 1}
         assert answer["truncated"] == [True]
@@ -106,8 +125,8 @@ async def test_views_into_a_batch_are_written_like_copies(encoding_format: str) 
 
 
 async def test_small_answers_are_one_chunk_and_large_ones_several() -> None:
-    assert len(await render(large(length=2), "float")) == 1
-    chunks = await render(large(rows=4), "float")
+    assert len(await render(large(length=2), "float", on_thread)) == 1
+    chunks = await render(large(rows=4), "float", on_thread)
     assert len(chunks) > 1
     assert all(len(chunk) >= CHUNK_BYTES for chunk in chunks[:-1])
     assert b"".join(chunks) == one_shot(large(rows=4))
@@ -121,19 +140,20 @@ async def test_only_large_answers_leave_the_event_loop() -> None:
             seen.append(threading.current_thread().name)
             return super().get(output)
 
-    async def threads(length: int) -> set[str]:
+    async def threads(floats: int) -> set[str]:
         seen.clear()
-        result = large(length=length)
-        tattling = Tattling(result.rows[0].sequence_output)
-        await render(EncodeResult("m", result.outputs, (tattling,), length, (False,)), "float")
+        length, result = 1, large()
+        tattling = Tattling(np.zeros((1, floats), np.float32))
+        await render(EncodeResult("m", result.outputs, (tattling,), length, (False,)), "float", on_thread)
         return set(seen)
 
-    assert len(await threads(2)) == 1
-    assert len(await threads(3)) == 2
+    loop = threading.current_thread().name
+    assert await threads(INLINE_FLOATS) == {loop}
+    assert loop not in await threads(INLINE_FLOATS + 1)
 
 
 async def test_the_event_loop_runs_while_a_large_answer_is_written() -> None:
-    writing = asyncio.ensure_future(render(large(rows=4), "float"))
+    writing = asyncio.ensure_future(render(large(rows=4), "float", on_thread))
     turns = 0
     while not writing.done():
         await asyncio.sleep(0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.api.rest.rows import id_rows, text_rows
+from electra_serve.api.rest.rows import STEP, id_rows, text_rows
 from electra_serve.errors import InvalidInput, MalformedRequest
 from tests.unit.api.rest.rejections import rejection
 from tests.unit.api.rest.strategies import json_values
@@ -49,6 +49,28 @@ def test_an_element_that_is_no_integer_is_pointed_out(element: str, name: str) -
         id_rows(orjson.loads(f"[[1,2],[],[3,{element},null]]"), "segment_ids")
     assert caught.value.field == "segment_ids[2]"
     assert caught.value.message == f"segment_ids must hold integers only; segment_ids[2][1] is {name}"
+
+
+def test_many_ids_are_converted_in_steps_and_narrowed() -> None:
+    ids = [*range(STEP), 2**31 - 1, -(2**31)]
+    rows = id_rows([[], ids, [7]], "token_ids")
+    assert [row.tolist() for row in rows] == [[], ids, [7]]
+    assert rows[1].dtype == np.int32
+    assert id_rows([[*ids, 2**31]], "token_ids")[0].dtype == np.int64
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(1.5, "is a number that is fractional"), (2**63, "has a larger one")])
+def test_the_first_wrong_id_is_found_in_a_later_step(wrong: float, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as caught:
+        id_rows([[1] * STEP, [], [1, 2, wrong, wrong]], "token_ids")
+    assert caught.value.field == "token_ids[2]"
+    if isinstance(wrong, float):
+        assert "token_ids[2][2]" in caught.value.message
+
+
+def test_an_id_too_wide_before_one_that_is_none() -> None:
+    with pytest.raises(InvalidInput, match="at most 64 bits"):
+        id_rows([[2**63] + [1] * STEP + ["7"]], "token_ids")
 
 
 def test_the_widest_integer_and_one_more() -> None:

@@ -12,12 +12,14 @@ from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.server import HttpListener, HttpServer
 from electra_serve.errors import StartupError
 from electra_serve.settings.schema import RestSettings
+from tests.fakes import connection_table
 
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 
 
 def make_listener(port: int = 0) -> HttpListener:
-    return HttpListener("admin", HttpServer(bare_app("Nothing."), RestSettings()), host="127.0.0.1", port=port)
+    server = HttpServer(bare_app("Nothing."), RestSettings(), connection_table())
+    return HttpListener("admin", server, host="127.0.0.1", port=port)
 
 
 async def test_it_answers_from_when_it_serves_to_when_it_stops() -> None:

@@ -16,7 +16,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.grpc.server import CertificateRenewal, GrpcServer
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles
@@ -24,7 +24,7 @@ from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, Ret
 from electra_serve.errors import SettingsError, Unauthenticated
 from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
-from tests.fakes import transit_budget
+from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.rest.conftest import Rest
@@ -76,13 +76,14 @@ async def serve(folder: Path, *, client_ca: Path | None = None, body_timeout_s: 
     certificate, key = authority.issue("server", HOST)
     tls = ServerTls(TlsFiles(certificate, key, client_ca), log(), now=clock)
     authenticator, limits = Authenticator(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
-    http = HttpServer(rest.app(limits, authenticator), limits, tls)
+    http = HttpServer(rest.app(limits, authenticator), limits, connection_table(limits.max_connections), tls)
     grpc = GrpcServer(
         FakeService(),
         GrpcSettings(port=0),
         observer(),
         max_sequences=8,
         budget=transit_budget(),
+        connections=connection_table(),
         authenticator=authenticator,
         tls=tls,
     )
@@ -120,6 +121,18 @@ async def test_a_renewed_certificate_is_shown_to_the_next_connection(tmp_path: P
         renewed.issue("server", HOST)
         served.clock.ahead_s += 1.0
         await served.ask(Tls(renewed.file))
+
+
+def test_grpc_is_given_each_certificate_once(tmp_path: Path) -> None:
+    """gRPC's core crashes under a burst of connections if it is given the same one at each."""
+    authority, clock = Authority(tmp_path), Clock()
+    tls = ServerTls(TlsFiles(*authority.issue("server", HOST), None), log(), now=clock)
+    renewal = CertificateRenewal(tls)
+    assert [renewal.fetch() for _ in range(3)] == [None] * 3
+    authority.issue("server", HOST, age_s=30.0)
+    clock.ahead_s += 1.0
+    assert renewal.fetch() is not None
+    assert renewal.fetch() is None
 
 
 async def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path) -> None:

@@ -34,24 +34,24 @@ compile.SHAPE_CACHE_ENTRIES = int(sys.argv[1])
 tell()
 for _ in range(2):
     engine = load_model(ModelSettings(preset="electra_demo"), BatchingSettings()).engines[0]
-    for length in range(1, 401):
+    for length in range(1, 201):
         ids = np.zeros((1, length), np.int32)
         engine.run(Batch(ids, ids, np.ones_like(ids)), frozenset({Output.MEAN}))
-        if length in (100, 400):
+        if length in (50, 200):
             tell()
     engine.close()
     del engine
     tell()
 print(json.dumps(told))
 """
-KEPT_BYTES: Final = 10_000_000
-"""Of 300 shapes, all of them, at the least; and what no model may leave behind."""
+KEPT_BYTES: Final = 5_000_000
+"""Of 150 shapes, all of them, at the least; and what no model may leave behind."""
 
 pytestmark = pytest.mark.skipif(not hasattr(CDLL(None), "mallinfo2"), reason="needs glibc")
 
 
 def used_bytes(shape_cache_entries: int) -> list[int]:
-    """Before; after 100 shapes, after 300 more, and when the model has gone; then the same of a second one."""
+    """Before; after 50 shapes, after 150 more, and when the model has gone; then the same of a second one."""
     command = [sys.executable, "-c", MEASURES, str(shape_cache_entries)]
     told: list[int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return told

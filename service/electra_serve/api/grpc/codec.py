@@ -1,0 +1,101 @@
+"""Parses requests and renders responses: small ones on the event loop, others on the decoding thread."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
+
+from electra_serve.api.grpc import decode
+from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, has_more_fields, parse
+from electra_serve.api.grpc.render import Parts, from_result, join, size
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.runtime.work_thread import WorkThread
+from electra_serve.serving.service import EncodeResult
+from electra_serve.tensors import TextInput, TokenInput
+
+M = TypeVar("M", bound=Message)
+
+FIELDS_PER_SEQUENCE: Final = 3 * 8
+"""For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
+INLINE_BYTES: Final = 4096
+"""Messages up to this size are parsed on the event loop, whatever they hold."""
+MAX_INLINE_BYTES: Final = 65_536
+MAX_INLINE_FIELDS: Final = 512
+"""Messages up to `MAX_INLINE_BYTES` too, with no more fields than these, which are counted in half a millisecond."""
+MAX_INLINE_TENSORS: Final = 64
+INLINE_FLOATS: Final = 65_536
+INLINE_RESPONSE_BYTES: Final = 2**20
+
+
+class Codec:
+    """Converts between messages and the service's types.
+
+    Args:
+        thread: Does what is too long for the event loop.
+        max_sequences: Most sequences of one request that any model takes.
+        max_response_bytes: Largest response.
+    """
+
+    def __init__(self, thread: WorkThread, *, max_sequences: int, max_response_bytes: int) -> None:
+        self._thread = thread
+        self._max_sequences = max_sequences
+        self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
+        self._max_response_bytes = max_response_bytes
+
+    async def parse(self, message_type: type[M], data: bytes, client: str) -> M:
+        """Parses a message that may hold sequences.
+
+        Raises:
+            MalformedRequest: See `parsing.parse`.
+            PayloadTooLarge: Likewise.
+        """
+        work = partial(parse, message_type, data, max_fields=self._max_fields)
+        if _is_simple(message_type, data):
+            return work()
+        return await self._thread.run(client, work)
+
+    async def to_input(self, message: pb.EncodeRequest, client: str) -> TokenInput | TextInput:
+        """Returns the sequences of a request.
+
+        Raises:
+            InvalidInput: See `decode.to_input`.
+            MalformedRequest: Likewise.
+            PayloadTooLarge: Likewise.
+        """
+        work = partial(decode.to_input, message, self._max_sequences)
+        if _tensors(message) <= MAX_INLINE_TENSORS:
+            return work()
+        return await self._thread.run(client, work)
+
+    async def render(self, result: EncodeResult, request_id: str, client: str) -> Parts:
+        """Returns an `EncodeResponse`."""
+        work = partial(from_result, result, request_id)
+        if result.values <= INLINE_FLOATS:
+            return work()
+        return await self._thread.run(client, work)
+
+    async def join(self, parts: Parts, client: str) -> bytes:
+        """Returns a message in one piece.
+
+        Raises:
+            PayloadTooLarge: It is larger than a response may be.
+        """
+        work = partial(join, parts, self._max_response_bytes)
+        if size(parts) <= INLINE_RESPONSE_BYTES:
+            return work()
+        return await self._thread.run(client, work)
+
+
+def _is_simple(message_type: type[Message], data: bytes) -> bool:
+    """Returns True for a message that is parsed within a millisecond."""
+    if len(data) <= INLINE_BYTES:
+        return True
+    return len(data) <= MAX_INLINE_BYTES and not has_more_fields(message_type, data, MAX_INLINE_FIELDS)
+
+
+def _tensors(message: pb.EncodeRequest) -> int:
+    """Returns the number of tensors and texts."""
+    tokens = message.tokens
+    return len(tokens.token_ids) + len(tokens.segment_ids) + len(tokens.padding_mask) + len(message.text.texts)

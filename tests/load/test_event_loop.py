@@ -1,0 +1,148 @@
+"""No single request keeps the event loop: what is long is rejected early, or done on the decoding thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+from typing import Final
+
+import grpc
+import pytest
+import structlog
+from structlog.testing import CapturingLogger
+
+from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.rest.app import create_app
+from electra_serve.api.rest.server import HttpListener, HttpServer
+from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import RequestObserver
+from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.runtime.work_thread import WorkThread
+from electra_serve.server.bootstrap import build_registry
+from electra_serve.serving.service import InferenceService
+from electra_serve.settings.schema import GrpcSettings, ModelSettings, RestSettings, Settings
+from tests.fakes import connection_table, text_encoder, transit_budget
+from tests.load.callers import ENCODE_METHOD, HOST
+from tests.load.conftest import Report
+from tests.load.loop_time import measured
+from tests.load.script import Script
+from tests.load.stand_in import load_stand_in
+from tests.load.worst_inputs import WorstInput, grpc_inputs, rest_inputs
+
+SCRIPT: Final = Script(batch_s=0.001, position_s=1e-8)
+SETTINGS: Final = Settings(
+    models=(ModelSettings(preset=DEMO_ID),), rest=RestSettings(port=0), grpc=GrpcSettings(port=0)
+)
+MAX_CALLBACK_S: Final = 0.005
+SANE_CALLBACK_S: Final = 0.05
+"""CPU time grows by some factor on a machine that does other things; the attacks took 0.2 to 2 s."""
+REPEATS: Final = 5
+TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where both transports listen."""
+
+    rest: int
+    grpc: int
+
+
+@pytest.fixture
+async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
+    """The service on this event loop, at default limits, with the stand-in's engine."""
+    for name, value in SCRIPT.environment.items():
+        monkeypatch.setenv(name, value)
+    metrics, log = Metrics("test"), structlog.wrap_logger(CapturingLogger(), [])
+    registry = build_registry(SETTINGS, metrics, log, load=load_stand_in)
+    await registry.load_all()
+    async with _serving(InferenceService(registry, text_encoder()), metrics, log) as listening:
+        yield listening
+    await registry.close(TIMEOUT_S)
+
+
+@asynccontextmanager
+async def _serving(
+    service: InferenceService, metrics: Metrics, log: structlog.typing.FilteringBoundLogger
+) -> AsyncIterator[Ports]:
+    shared = {"max_sequences": SETTINGS.max_sequences, "budget": transit_budget(), "thread": WorkThread("decoder")}
+    observe = partial(RequestObserver, metrics=metrics, log=log, log_requests=False)
+    app = create_app(service, SETTINGS.rest, metrics, observe("rest"), **shared)  # type: ignore[arg-type]
+    rest = HttpListener("REST", HttpServer(app, SETTINGS.rest, connection_table()), host=HOST, port=0)
+    server = GrpcServer(service, SETTINGS.grpc, observe("grpc"), connections=connection_table(), **shared)  # type: ignore[arg-type]
+    listening = Ports(rest.listen(), await server.start())
+    rest.serve()
+    try:
+        yield listening
+    finally:
+        await asyncio.gather(rest.stop(1.0), server.stop(1.0))
+
+
+@pytest.mark.parametrize(
+    "repeats", [pytest.param(1, id="short"), pytest.param(REPEATS, id="long", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+async def test_the_worst_requests(transport: str, repeats: int, ports: Ports, report: Report) -> None:
+    inputs: Iterable[WorstInput] = rest_inputs() if transport == "rest" else grpc_inputs()
+    longest: dict[str, float] = {}
+    for worst in inputs:
+        longest[worst.name] = min([await _longest_s(transport, worst, ports) for _ in range(repeats)])
+    for name, seconds in sorted(longest.items(), key=lambda item: -item[1])[:8]:
+        report(f"{transport}, {name}: {seconds * 1e3:.1f} ms of CPU time in one callback")
+    slowest = max(longest, key=lambda name: longest[name])
+    assert longest[slowest] < SANE_CALLBACK_S, slowest
+    report.promise(longest[slowest] <= MAX_CALLBACK_S, f"{slowest} takes {longest[slowest]:.4f} s")
+
+
+async def _longest_s(transport: str, worst: WorstInput, ports: Ports) -> float:
+    """Sends one request, checks its response, and returns the CPU seconds of the longest callback."""
+    ask = partial(_ask_rest, ports.rest) if transport == "rest" else partial(_ask_grpc, ports.grpc)
+    gc.collect()
+    gc.disable()  # a collection of this process' objects is no part of a request
+    try:
+        with measured() as loop_time:
+            code = await asyncio.to_thread(ask, worst.data)
+    finally:
+        gc.enable()
+    assert code == worst.code, worst.name
+    return loop_time.longest_s
+
+
+def _ask_rest(port: int, data: bytes) -> str:
+    """Sends bytes and returns the status of the response, which may come before all of them are sent."""
+    with socket.create_connection((HOST, port), timeout=TIMEOUT_S) as connection:
+        sender = Thread(target=_send, args=(connection, data))
+        sender.start()
+        received = b""
+        while (at := received.find(b"\r\n\r\n")) < 0 and (piece := connection.recv(2**16)):
+            received += piece
+        length = int(received.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        left = length + at + 4 - len(received)
+        while left > 0 and (piece := connection.recv(2**16)):
+            left -= len(piece)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    return received[9:12].decode()
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # rejected before its end
+        connection.sendall(data)
+
+
+def _ask_grpc(port: int, message: bytes) -> str:
+    options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    with grpc.insecure_channel(f"{HOST}:{port}", options) as channel:
+        encode: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENCODE_METHOD)
+        try:
+            encode(message, timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"

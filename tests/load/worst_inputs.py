@@ -1,0 +1,133 @@
+"""Requests that would keep the event loop for longest, at default limits: one for each way that was found.
+
+Each is what a client sends over a connection: the bytes of HTTP, or one gRPC message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_integers
+from electra_serve.settings.schema import GrpcSettings, LimitSettings, RestSettings
+from electra_serve.tensors import Output
+
+BODY_BYTES: Final = RestSettings().max_body_bytes
+MESSAGE_BYTES: Final = GrpcSettings().max_request_bytes
+SEQUENCES: Final = LimitSettings().max_sequences
+LENGTH: Final = 512
+INLINE: Final = (16_384, 65_536)
+"""Largest body and message that is decoded on the event loop."""
+GROUPS: Final = b"\xfb\x01\xfc\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class WorstInput:
+    """One request.
+
+    Attributes:
+        name: What makes it expensive.
+        data: What is sent.
+        code: The response's status, of HTTP or of gRPC.
+    """
+
+    name: str
+    data: bytes
+    code: str
+
+
+def rest_inputs() -> Iterable[WorstInput]:
+    """Requests over HTTP."""
+    yield from _heads()
+    yield from _framings()
+    for size in (INLINE[0], BODY_BYTES):
+        yield from _bodies(size)
+    ids = {"token_ids": [[7] * LENGTH] * SEQUENCES, "outputs": ["mean_output"]}
+    others = {"segment_ids": [[0] * LENGTH] * SEQUENCES, "padding_mask": [[1, 0] * (LENGTH // 2)] * SEQUENCES}
+    yield WorstInput("the most ids", _post(orjson.dumps(ids | others)), "200")
+    masked = {"token_ids": [[7] * LENGTH] * 32, "padding_mask": [[1] * 511 + [0]] * 32, "outputs": ["sequence_output"]}
+    yield WorstInput("a large response with masked positions", _post(orjson.dumps(masked)), "200")
+    yield WorstInput("metrics", _get(b"", b"/metrics"), "200")
+
+
+def grpc_inputs() -> Iterable[WorstInput]:
+    """Messages of `Encode`."""
+    for size in (4096, 12_400, INLINE[1], MESSAGE_BYTES - 64):
+        yield from _messages(size)
+    tensors = [from_integers(np.full(LENGTH, id_, np.int64)) for id_ in (7, 0, 1)]
+    ids, segments, mask = ([tensor] * SEQUENCES for tensor in tensors)
+    most = pb.TokenInput(token_ids=ids, segment_ids=segments, padding_mask=mask)
+    yield WorstInput("the most tensors", _message(most, Output.MEAN), "OK")
+    large = pb.TokenInput(token_ids=[from_integers(np.full((20, LENGTH), 7, np.int32))])
+    yield WorstInput("a response of 5 MB", _message(large, Output.SEQUENCE), "OK")
+
+
+def _heads() -> Iterable[WorstInput]:
+    yield WorstInput("6,000 headers", _get(b"a:\r\n" * 6000), "431")
+    yield WorstInput("50,000 headers", _get(b"a:\r\n" * 50_000), "431")
+    yield WorstInput("a long query", _get(b"", b"/v1/models?" + b"a=%41&" * 5000), "200")
+    yield WorstInput("a long cookie", _get(b"cookie: " + b"a;" * 16_000 + b"\r\n", b"/v1/models"), "200")
+    yield WorstInput("a long name, escaped", _get(b"", b"/v1/models/" + b"%41" * 10_000), "404")
+
+
+def _framings() -> Iterable[WorstInput]:
+    head = b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b'{"token_ids":[[7]],"outputs":["mean_output"]}'
+    chunk = b"%x\r\n%s\r\n" % (len(body), body)
+    yield WorstInput("chunks of one byte", head + b"1\r\n \r\n" * 500_000 + b"0\r\n\r\n", "400")
+    yield WorstInput("200,000 trailers", head + chunk + b"0\r\n" + b"a:\r\n" * 200_000 + b"\r\n", "431")
+
+
+def _bodies(size: int) -> Iterable[WorstInput]:
+    def filled(before: bytes, piece: bytes, after: bytes = b"") -> bytes:
+        return _post(before + piece * ((size - len(before) - len(after)) // len(piece)) + after)
+
+    rows = b'{"token_ids":[[1'
+    yield WorstInput(f"ids, {size} bytes", filled(rows, b",1", b"]]}"), "422")
+    yield WorstInput(f"ids and one fraction, {size} bytes", filled(rows, b",1", b",1.5]]}"), "422")
+    yield WorstInput(f"strings with brackets, {size} bytes", filled(b'{"text":[""', b',"["', b"]}"), "413")
+    yield WorstInput(f"brackets, {size} bytes", filled(b"", b"["), "400")
+    yield WorstInput(f"empty lists, {size} bytes", filled(b"[[]", b",[]", b"]"), "413")
+    yield WorstInput(f"halves of pairs, {size} bytes", filled(b'{"model":"', rb"\ud800", b'"}'), "400")
+    yield WorstInput(f"backslashes, {size} bytes", filled(b"[]" * 800 + b'"', b"\\"), "413")
+    yield WorstInput(f"a long name, {size} bytes", filled(b'{"token_ids":[[1]],"model":"', b"m", b'"}'), "404")
+
+
+def _messages(size: int) -> Iterable[WorstInput]:
+    names = "INVALID_ARGUMENT" if size < 12_416 else "RESOURCE_EXHAUSTED"  # 6,208 fields
+    yield WorstInput(f"groups, {size} bytes", GROUPS * (size // 4), "INVALID_ARGUMENT")
+    yield WorstInput(f"groups in a tensor, {size} bytes", _nested(GROUPS * (size // 4)), "INVALID_ARGUMENT")
+    yield WorstInput(f"zeros, {size} bytes", bytes(size), "INVALID_ARGUMENT")
+    yield WorstInput(f"empty tensors, {size} bytes", _field(b"\x1a", b"\x0a\x00" * (size // 2)), "RESOURCE_EXHAUSTED")
+    yield WorstInput(f"empty names, {size} bytes", b"\x12\x00" * (size // 2), names)
+    yield WorstInput(f"a name that is not UTF-8, {size} bytes", _field(b"\x12", b"\xff" * size), "INVALID_ARGUMENT")
+
+
+def _nested(content: bytes) -> bytes:
+    return _field(b"\x1a", _field(b"\x0a", content))
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    length, digits = len(content), bytearray()
+    while length > 0x7F:
+        digits.append(length & 0x7F | 0x80)
+        length >>= 7
+    return tag + bytes(digits) + bytes([length]) + content
+
+
+def _message(tokens: pb.TokenInput, output: Output) -> bytes:
+    value = {Output.MEAN: pb.OUTPUT_MEAN, Output.SEQUENCE: pb.OUTPUT_SEQUENCE}[output]
+    return pb.EncodeRequest(tokens=tokens, outputs=[value]).SerializeToString()
+
+
+def _get(headers: bytes, path: bytes = b"/livez") -> bytes:
+    return b"GET %s HTTP/1.1\r\nhost: x\r\n%s\r\n" % (path, headers)
+
+
+def _post(body: bytes) -> bytes:
+    return b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
