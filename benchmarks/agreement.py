@@ -18,7 +18,7 @@ from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, ModelOutput
 
 LENGTHS: Final = (33, 7, 20, 12)
 LARGEST_DIFFERENCE: Final = 1e-3
-LEAST_COSINE: Final[Mapping[str, float]] = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.9}
+LEAST_COSINE: Final[Mapping[str, float]] = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.98}
 """By dtype. Random weights are harder on int8 than trained ones: this only tells noise from nonsense."""
 OUTPUTS: Final = DEFAULT_OUTPUTS
 
