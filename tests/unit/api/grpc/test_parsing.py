@@ -123,9 +123,8 @@ def test_any_message_has_the_fields_it_was_given(texts: list[str], model: str) -
 
 
 def test_long_names_are_cut_and_texts_are_not() -> None:
-    request = pb.EncodeRequest(
-        model="é" * 1000, request_id="i" * 1000, text=pb.TextInput(texts=[pb.Text(first="t" * 1000)])
-    )
+    text = pb.TextInput(texts=[pb.Text(first="t" * 1000)])
+    request = pb.EncodeRequest(model="é" * 1000, request_id="i" * 1000, text=text)
     message = cut_names(pb.EncodeStreamRequest(request=request)).request
     assert (message.model, message.request_id) == ("é" * 129, "i" * 129)
     assert message.text == request.text

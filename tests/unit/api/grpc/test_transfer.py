@@ -114,7 +114,7 @@ async def test_a_burst_waits_its_turn(running: Running) -> None:
 
 async def test_a_draining_server_does_not_wait_for_messages(running: Running) -> None:
     call = open_call(running, "Encode", never())
-    await until_used(running, SETTINGS.max_request_bytes)
+    await until_used(running, COPIES * SETTINGS.max_request_bytes)
     stopping = asyncio.create_task(running.server.stop(30))
     assert await error_of(call) == "shutting_down"
     async with asyncio.timeout(10):
