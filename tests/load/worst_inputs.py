@@ -47,9 +47,9 @@ def rest_inputs(scale: int = 1) -> Iterable[WorstInput]:
     yield from _framings(scale)
     for size in (INLINE[0], BODY_BYTES // scale):
         yield from _bodies(size)
-    yield WorstInput(
-        "64 short texts", _post(orjson.dumps({"text": ["ﷺ" * 16] * 64, "outputs": ["mean_output"]})), "200"
-    )
+    for count in (32, 64):
+        texts = {"text": ["ﷺ" * 16] * count, "outputs": ["mean_output"]}
+        yield WorstInput(f"{count} short texts", _post(orjson.dumps(texts)), "200")
     ids = {"token_ids": [[7] * LENGTH] * SEQUENCES, "outputs": ["mean_output"]}
     others = {"segment_ids": [[0] * LENGTH] * SEQUENCES, "padding_mask": [[1, 0] * (LENGTH // 2)] * SEQUENCES}
     yield WorstInput("the most ids", _post(orjson.dumps(ids | others)), "200")
@@ -63,8 +63,10 @@ def grpc_inputs(scale: int = 1) -> Iterable[WorstInput]:
     for size in (4096, 12_400, INLINE[1], MESSAGE_BYTES // scale - 64):
         yield from _messages(size)
         yield from _strings(size)
-    texts = pb.TextInput(texts=[pb.Text(first="ﷺ" * 16)] * 64)
-    yield WorstInput("64 short texts", pb.EncodeRequest(text=texts, outputs=[pb.OUTPUT_MEAN]).SerializeToString(), "OK")
+    for count in (32, 64):
+        texts = pb.TextInput(texts=[pb.Text(first="ﷺ" * 16)] * count)
+        short = pb.EncodeRequest(text=texts, outputs=[pb.OUTPUT_MEAN])
+        yield WorstInput(f"{count} short texts", short.SerializeToString(), "OK")
     tensors = [from_integers(np.full(LENGTH, id_, np.int64)) for id_ in (7, 0, 1)]
     ids, segments, mask = ([tensor] * SEQUENCES for tensor in tensors)
     most = pb.TokenInput(token_ids=ids, segment_ids=segments, padding_mask=mask)
