@@ -41,12 +41,15 @@ class WorstInput:
     code: str
 
 
-def rest_inputs() -> Iterable[WorstInput]:
-    """Requests over HTTP."""
+def rest_inputs(scale: int = 1) -> Iterable[WorstInput]:
+    """Requests over HTTP; counts and bodies above what is decoded on the event loop are divided by `scale`."""
     yield from _heads()
-    yield from _framings()
-    for size in (INLINE[0], BODY_BYTES):
+    yield from _framings(scale)
+    for size in (INLINE[0], BODY_BYTES // scale):
         yield from _bodies(size)
+    for count in (32, 64):
+        texts = {"text": ["ﷺ" * 16] * count, "outputs": ["mean_output"]}
+        yield WorstInput(f"{count} short texts", _post(orjson.dumps(texts)), "200")
     ids = {"token_ids": [[7] * LENGTH] * SEQUENCES, "outputs": ["mean_output"]}
     others = {"segment_ids": [[0] * LENGTH] * SEQUENCES, "padding_mask": [[1, 0] * (LENGTH // 2)] * SEQUENCES}
     yield WorstInput("the most ids", _post(orjson.dumps(ids | others)), "200")
@@ -55,16 +58,35 @@ def rest_inputs() -> Iterable[WorstInput]:
     yield WorstInput("metrics", _get(b"", b"/metrics"), "200")
 
 
-def grpc_inputs() -> Iterable[WorstInput]:
-    """Messages of `Encode`."""
-    for size in (4096, 12_400, INLINE[1], MESSAGE_BYTES - 64):
+def grpc_inputs(scale: int = 1) -> Iterable[WorstInput]:
+    """Messages of `Encode`; those above what is decoded on the event loop are divided by `scale`."""
+    for size in (4096, 12_400, INLINE[1], MESSAGE_BYTES // scale - 64):
         yield from _messages(size)
+        yield from _strings(size)
+    for count in (32, 64):
+        texts = pb.TextInput(texts=[pb.Text(first="ﷺ" * 16)] * count)
+        short = pb.EncodeRequest(text=texts, outputs=[pb.OUTPUT_MEAN])
+        yield WorstInput(f"{count} short texts", short.SerializeToString(), "OK")
     tensors = [from_integers(np.full(LENGTH, id_, np.int64)) for id_ in (7, 0, 1)]
     ids, segments, mask = ([tensor] * SEQUENCES for tensor in tensors)
     most = pb.TokenInput(token_ids=ids, segment_ids=segments, padding_mask=mask)
     yield WorstInput("the most tensors", _message(most, Output.MEAN), "OK")
     large = pb.TokenInput(token_ids=[from_integers(np.full((20, LENGTH), 7, np.int32))])
     yield WorstInput("a response of 5 MB", _message(large, Output.SEQUENCE), "OK")
+
+
+def get_model_inputs(scale: int = 1) -> Iterable[WorstInput]:
+    """Messages of `GetModel`."""
+    name = _characters(MESSAGE_BYTES // scale - 64)
+    yield WorstInput("a long name of a model", _field(b"\x0a", name), "NOT_FOUND")
+
+
+def health_inputs(scale: int = 1) -> Iterable[WorstInput]:
+    """Messages of health's `Check`."""
+    size = MESSAGE_BYTES // scale - 64
+    yield WorstInput("a long name of a service", _field(b"\x0a", _characters(size)), "RESOURCE_EXHAUSTED")
+    yield WorstInput("groups to health", GROUPS * (size // 4), "RESOURCE_EXHAUSTED")
+    yield WorstInput("short groups to health", GROUPS * 1024, "OK")
 
 
 def _heads() -> Iterable[WorstInput]:
@@ -75,12 +97,12 @@ def _heads() -> Iterable[WorstInput]:
     yield WorstInput("a long name, escaped", _get(b"", b"/v1/models/" + b"%41" * 10_000), "404")
 
 
-def _framings() -> Iterable[WorstInput]:
+def _framings(scale: int) -> Iterable[WorstInput]:
     head = b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b'{"token_ids":[[7]],"outputs":["mean_output"]}'
     chunk = b"%x\r\n%s\r\n" % (len(body), body)
-    yield WorstInput("chunks of one byte", head + b"1\r\n \r\n" * 500_000 + b"0\r\n\r\n", "400")
-    yield WorstInput("200,000 trailers", head + chunk + b"0\r\n" + b"a:\r\n" * 200_000 + b"\r\n", "431")
+    yield WorstInput("chunks of one byte", head + b"1\r\n \r\n" * (500_000 // scale) + b"0\r\n\r\n", "400")
+    yield WorstInput("200,000 trailers", head + chunk + b"0\r\n" + b"a:\r\n" * (200_000 // scale) + b"\r\n", "431")
 
 
 def _bodies(size: int) -> Iterable[WorstInput]:
@@ -106,6 +128,22 @@ def _messages(size: int) -> Iterable[WorstInput]:
     yield WorstInput(f"empty tensors, {size} bytes", _field(b"\x1a", b"\x0a\x00" * (size // 2)), "RESOURCE_EXHAUSTED")
     yield WorstInput(f"empty names, {size} bytes", b"\x12\x00" * (size // 2), names)
     yield WorstInput(f"a name that is not UTF-8, {size} bytes", _field(b"\x12", b"\xff" * size), "INVALID_ARGUMENT")
+
+
+def _strings(size: int) -> Iterable[WorstInput]:
+    """Valid requests for the rest, with a string of two-byte and three-byte characters."""
+    text, tokens = _characters(size), pb.EncodeRequest(tokens=pb.TokenInput(token_ids=[from_integers(np.full(4, 7))]))
+    rest = tokens.SerializeToString()
+    yield WorstInput(f"a long name, {size} bytes", _field(b"\x12", text) + rest, "NOT_FOUND")
+    yield WorstInput(f"a long request id, {size} bytes", _field(b"\x0a", text) + rest, "OK")
+    if size > 65_536:  # shorter ones are tokenized, which is no step of the event loop
+        yield WorstInput(
+            f"a long text, {size} bytes", _field(b"\x22", _field(b"\x0a", _field(b"\x0a", text))), "INVALID_ARGUMENT"
+        )
+
+
+def _characters(size: int) -> bytes:
+    return "é€".encode() * (size // 5)
 
 
 def _nested(content: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from electra_serve import __version__
 from electra_serve.api.sockets import local_url, reachable
+from electra_serve.runtime.memory import use_one_arena
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import Settings
 
@@ -50,6 +51,7 @@ def serve(settings: Settings, *, load: ModelLoader | None = None) -> int:
     """
     # Otherwise gRPC writes lines of its own to standard error, one for each failed handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    use_one_arena(os.environ)
     # Imported here so that the other commands start without the server.
     import uvloop
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -120,3 +122,29 @@ async def test_a_trim_frees_memory_while_the_event_loop_runs() -> None:
     await trimmer.trim_if_grown()
     assert threads
     assert threads != [threading.get_ident()]
+
+
+ARENAS: Final = """
+import ctypes, os, threading
+from electra_serve.runtime.memory import use_one_arena
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+use_one_arena(os.environ)
+threads = [threading.Thread(target=lambda: [libc.malloc(50_000) for _ in range(9)]) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_stats()
+"""
+
+
+@pytest.mark.parametrize(("environment", "shared"), [({}, True), ({"MALLOC_ARENA_MAX": "3"}, False)])
+def test_threads_share_one_arena_unless_the_environment_sets_their_number(
+    environment: dict[str, str], shared: bool
+) -> None:
+    ours = {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    ran = subprocess.run(
+        [sys.executable, "-c", ARENAS], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    count = ran.stderr.count("\nArena ") + ran.stderr.startswith("Arena ")
+    assert (count == 1) is shared, ran.stderr

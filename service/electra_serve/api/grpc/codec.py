@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
 from electra_serve.api.grpc import decode
-from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, has_more_fields, parse
+from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, cut_names, has_more_fields, parse
 from electra_serve.api.grpc.render import Parts, from_result, join, size
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.runtime.work_thread import WorkThread
@@ -54,7 +55,7 @@ class Codec:
         work = partial(parse, message_type, data, max_fields=self._max_fields)
         if _is_simple(message_type, data):
             return work()
-        return await self._thread.run(client, work)
+        return await self._thread.run(client, partial(_parse_and_cut, work))
 
     async def to_input(self, message: pb.EncodeRequest, client: str) -> TokenInput | TextInput:
         """Returns the sequences of a request.
@@ -65,7 +66,7 @@ class Codec:
             PayloadTooLarge: Likewise.
         """
         work = partial(decode.to_input, message, self._max_sequences)
-        if _tensors(message) <= MAX_INLINE_TENSORS:
+        if _tensors(message) <= MAX_INLINE_TENSORS and message.ByteSize() <= MAX_INLINE_BYTES:
             return work()
         return await self._thread.run(client, work)
 
@@ -99,3 +100,8 @@ def _tensors(message: pb.EncodeRequest) -> int:
     """Returns the number of tensors and texts."""
     tokens = message.tokens
     return len(tokens.token_ids) + len(tokens.segment_ids) + len(tokens.padding_mask) + len(message.text.texts)
+
+
+def _parse_and_cut(parsed: Callable[[], M]) -> M:
+    """No closure: the traceback of an error would keep it, and the message's bytes with it."""
+    return cut_names(parsed())

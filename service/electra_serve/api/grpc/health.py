@@ -14,12 +14,15 @@ from collections.abc import Collection
 import grpc
 from grpc_health.v1 import health_pb2
 
+from electra_serve.api.grpc import status
+from electra_serve.api.grpc.parsing import parse_small
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
+from electra_serve.errors import ServiceError
 
 NAME = "grpc.health.v1.Health"
 """The protocol's own service name."""
 
-HealthContext = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+HealthContext = grpc.aio.ServicerContext[bytes, health_pb2.HealthCheckResponse]
 
 
 class Health:
@@ -57,12 +60,10 @@ class Health:
             {
                 "Check": grpc.unary_unary_rpc_method_handler(
                     self._check,
-                    request_deserializer=health_pb2.HealthCheckRequest.FromString,
                     response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
                 ),
                 "Watch": grpc.unary_stream_rpc_method_handler(
                     self._watch,
-                    request_deserializer=health_pb2.HealthCheckRequest.FromString,
                     response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
                 ),
             },
@@ -78,17 +79,17 @@ class Health:
             return response(status=response.SERVICE_UNKNOWN)
         return response(status=response.SERVING if self._serving else response.NOT_SERVING)
 
-    async def _check(
-        self, request: health_pb2.HealthCheckRequest, context: HealthContext
-    ) -> health_pb2.HealthCheckResponse:
-        if request.service not in self._services:
+    async def _check(self, data: bytes, context: HealthContext) -> health_pb2.HealthCheckResponse:
+        service = await _service(data, context)
+        if service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no service of that name")
-        return self._status(request.service)
+        return self._status(service)
 
-    async def _watch(self, request: health_pb2.HealthCheckRequest, context: HealthContext) -> None:
+    async def _watch(self, data: bytes, context: HealthContext) -> None:
+        service = await _service(data, context)
         try:
             with self._watches.hold(context.peer()):
-                await self._report_changes(request.service, context)
+                await self._report_changes(service, context)
         except TooManyStreams as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
@@ -102,3 +103,11 @@ class Health:
             if closed:
                 return
             await changed.wait()
+
+
+async def _service(data: bytes, context: HealthContext) -> str:
+    """Returns the name in a request; ends the call if there is none."""
+    try:
+        return parse_small(health_pb2.HealthCheckRequest, data).service
+    except ServiceError as error:
+        await context.abort(status.code_of(error), error.message)

@@ -18,11 +18,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from electra_serve.errors import MalformedRequest, PayloadTooLarge
+from electra_serve.settings.model_names import MAX_NAME
 
 M = TypeVar("M", bound=Message)
 
 SMALL_MESSAGE_FIELDS: Final = 64
 """More than any message has that carries no sequences."""
+
+MAX_SMALL_BYTES: Final = 4096
+"""Largest message of health and reflection, which need no key."""
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
@@ -53,6 +57,21 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
         raise _malformed(message_type, data) from error
     reject_unknown_fields(message)
     return message
+
+
+def parse_small(message_type: type[M], data: bytes) -> M:
+    """Parses a message of health or reflection, on the event loop; unknown fields are ignored.
+
+    Raises:
+        MalformedRequest: The bytes are no such message.
+        PayloadTooLarge: There are more than `MAX_SMALL_BYTES`.
+    """
+    if len(data) > MAX_SMALL_BYTES:
+        raise PayloadTooLarge(f"a message must be at most {MAX_SMALL_BYTES} bytes; got {len(data)}")
+    try:
+        return message_type.FromString(data)
+    except DecodeError as error:
+        raise _malformed(message_type, data) from error
 
 
 def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
@@ -105,6 +124,26 @@ def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -
             elif field.type not in _UNPACKED_TYPES:
                 fields += (at - begin) // _PACKED_PER_FIELD
     return fields > max_fields
+
+
+def cut_names(message: M) -> M:
+    """Cuts model names and request ids to one character more than valid ones have; returns the message.
+
+    protobuf decodes a string each time it is read: megabytes of it would take the event loop 10 ms.
+
+    Example:
+        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+        >>> len(cut_names(pb.GetModelRequest(name="m" * 10_000)).name)
+        129
+    """
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated:
+            continue
+        if field.type == field.TYPE_STRING and len(name := getattr(message, field.name)) > MAX_NAME:
+            setattr(message, field.name, name[: MAX_NAME + 1])
+        elif field.message_type is not None and message.HasField(field.name):
+            cut_names(getattr(message, field.name))
+    return message
 
 
 def reject_unknown_fields(message: Message, field: str | None = None) -> None:

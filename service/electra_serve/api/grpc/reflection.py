@@ -14,14 +14,17 @@ from typing import TypeAlias
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from electra_serve.api.grpc import status
+from electra_serve.api.grpc.parsing import parse_small
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.api.grpc.transfer import uncancelled
+from electra_serve.errors import ServiceError
 
 NAME = reflection.SERVICE_NAME
 """The protocol's own service name."""
 
 Request: TypeAlias = reflection_pb2.ServerReflectionRequest
-ReflectionContext = grpc.aio.ServicerContext[Request, reflection_pb2.ServerReflectionResponse]
+ReflectionContext = grpc.aio.ServicerContext[bytes, reflection_pb2.ServerReflectionResponse]
 
 
 class Reflection:
@@ -51,13 +54,12 @@ class Reflection:
             {
                 "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
                     self._describe,
-                    request_deserializer=Request.FromString,
                     response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
                 )
             },
         )
 
-    async def _describe(self, requests: AsyncIterator[Request], context: ReflectionContext) -> None:
+    async def _describe(self, requests: AsyncIterator[bytes], context: ReflectionContext) -> None:
         try:
             with self._slots.hold(context.peer()):
                 responses = self._servicer.ServerReflectionInfo(self._until_closed(requests), context)
@@ -65,18 +67,21 @@ class Reflection:
                     await context.write(response)
         except TooManyStreams as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except ServiceError as error:
+            await context.abort(status.code_of(error), error.message)
 
-    async def _until_closed(self, requests: AsyncIterator[Request]) -> AsyncIterator[Request]:
+    async def _until_closed(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Request]:
         """Yields requests until the client or the server ends the stream."""
         with contextlib.suppress(StopAsyncIteration, TimeoutError):
             while not self._closed:
                 yield await self._next(requests)
 
-    async def _next(self, requests: AsyncIterator[Request]) -> Request:
+    async def _next(self, requests: AsyncIterator[bytes]) -> Request:
         """Only waiting for a request may be interrupted: gRPC cannot end a call while a write is under way."""
         async with asyncio.timeout(None) as until:
             self._reading.add(until)
             try:
-                return await uncancelled(anext(requests))
+                data = await uncancelled(anext(requests))
             finally:
                 self._reading.discard(until)
+        return parse_small(Request, data)

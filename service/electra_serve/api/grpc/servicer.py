@@ -19,7 +19,7 @@ from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.render import Parts
 from electra_serve.api.grpc.stream import EncodeStream
-from electra_serve.api.grpc.transfer import Transfer
+from electra_serve.api.grpc.transfer import COPIES, Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDown, Unauthenticated
@@ -113,8 +113,10 @@ class EncoderServicer:
         """Receives the message of a unary call and returns the response."""
         reservation = await self._transfer.reserve(call)
         data = await self._transfer.receive(call.context)
-        reservation.shrink(len(data))
-        response = await self._codec.join(await answer(data, call, record, reservation), call.client)
+        reservation.shrink(COPIES * len(data))
+        answering = answer(data, call, record, reservation)
+        del data
+        response = await self._codec.join(await answering, call.client)
         call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
         self._transfer.limit_sending(call.context, response)
         return response
@@ -125,6 +127,7 @@ class EncoderServicer:
 
     async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.EncodeRequest, data, call.client)
+        del data  # the parsed message has a copy
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             record.request_id = message.request_id
         return await self._answer(message, call, record, reservation)
@@ -190,7 +193,7 @@ class EncoderServicer:
         )
         self._streams.add(stream)
         try:
-            await self._transfer.reserve(call)
+            await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
             if not await stream.run(requests):
                 raise _shutting_down()
         finally:

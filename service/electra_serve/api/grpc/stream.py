@@ -18,7 +18,7 @@ from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.parsing import reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream
-from electra_serve.api.grpc.transfer import Transfer, uncancelled
+from electra_serve.api.grpc.transfer import COPIES, Transfer, uncancelled
 from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
@@ -90,7 +90,7 @@ class EncodeStream:
     async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         await self._slots.acquire()
         while (data := await uncancelled(anext(requests, None))) is not None:
-            reservation = await self._transfer.budget.acquire(self._call.client, len(data), timeout_s=None)
+            reservation = await self._transfer.budget.acquire(self._call.client, COPIES * len(data), timeout_s=None)
             tasks.create_task(self._serve(data, reservation))
             await self._slots.acquire()
 
@@ -121,9 +121,7 @@ class EncodeStream:
     def _claim(self, request_id: str) -> str:
         if not REQUEST_ID_PATTERN.fullmatch(request_id):
             raise MalformedRequest(
-                "in a stream, request_id must be 1 to 128 of A-Z a-z 0-9 . _ : -; "
-                f"received {len(request_id)} characters that are not",
-                field="request_id",
+                "in a stream, `request_id` must be 1 to 128 of A-Z a-z 0-9 . _ : -; got another", field="request_id"
             )
         if request_id in self._in_flight:
             raise MalformedRequest(

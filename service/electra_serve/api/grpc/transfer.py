@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
+COPIES: Final = 2
+"""Of a message in memory: its pieces and its bytes when it is received, its bytes and the parsed message later."""
 DRAIN_RECEIVE_S: Final = 1.0
 DRAIN_MARGIN_S: Final = 1.0
 
@@ -87,13 +89,13 @@ class Transfer:
         for peer in set(self._sending.values()):
             _disconnect(peer)
 
-    async def reserve(self, call: Call) -> Reservation:
-        """Reserves room for one request message, until the current task ends.
+    async def reserve(self, call: Call, copies: int = COPIES) -> Reservation:
+        """Reserves room for `copies` of one request message, until the current task ends.
 
         Raises:
             Overloaded: There was none within `RESERVE_TIMEOUT_S`.
         """
-        reservation = await self.budget.acquire(call.client, self._max_request_bytes, RESERVE_TIMEOUT_S)
+        reservation = await self.budget.acquire(call.client, copies * self._max_request_bytes, RESERVE_TIMEOUT_S)
         peer = call.context.peer()
         self._calls.begin(peer)
         self._open_calls += 1

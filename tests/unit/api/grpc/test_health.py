@@ -98,3 +98,8 @@ async def first_of(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> boo
         return await watching.read() is not grpc.aio.EOF
     except grpc.aio.AioRpcError:
         return False
+
+
+async def test_a_large_request_is_rejected(running: Running) -> None:
+    for call in (check(running, "s" * 5000), watch(running, "s" * 5000)):
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

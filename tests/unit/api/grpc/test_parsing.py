@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.api.grpc.parsing import parse, reject_bulk, reject_unknown_fields
+from electra_serve.api.grpc.parsing import (
+    MAX_SMALL_BYTES,
+    cut_names,
+    parse,
+    parse_small,
+    reject_bulk,
+    reject_unknown_fields,
+)
 from electra_serve.errors import MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
@@ -113,3 +120,20 @@ def test_any_message_has_the_fields_it_was_given(texts: list[str], model: str) -
     reject_bulk(pb.EncodeRequest, data, fields)
     with pytest.raises(PayloadTooLarge):
         reject_bulk(pb.EncodeRequest, data, fields - 1)
+
+
+def test_long_names_are_cut_and_texts_are_not() -> None:
+    text = pb.TextInput(texts=[pb.Text(first="t" * 1000)])
+    request = pb.EncodeRequest(model="é" * 1000, request_id="i" * 1000, text=text)
+    message = cut_names(pb.EncodeStreamRequest(request=request)).request
+    assert (message.model, message.request_id) == ("é" * 129, "i" * 129)
+    assert message.text == request.text
+
+
+def test_a_small_message_is_parsed_leniently_and_a_large_one_is_not_parsed() -> None:
+    unknown = b"\x78\x01"
+    assert parse_small(pb.GetModelRequest, pb.GetModelRequest(name="m").SerializeToString() + unknown).name == "m"
+    with pytest.raises(MalformedRequest):
+        parse_small(pb.GetModelRequest, b"\xff")
+    with pytest.raises(PayloadTooLarge, match=f"at most {MAX_SMALL_BYTES} bytes"):
+        parse_small(pb.GetModelRequest, unknown * MAX_SMALL_BYTES)

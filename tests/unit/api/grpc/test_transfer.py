@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from electra_serve.api.grpc.servicer import SERVICE_NAME
+from electra_serve.api.grpc.transfer import COPIES
 from electra_serve.settings.schema import GrpcSettings
 from tests.contract.waiting import until
 from tests.unit.api.grpc.conftest import BUDGET_BYTES, SETTINGS, Running
@@ -47,7 +48,7 @@ async def until_used(running: Running, size: int) -> None:
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_call_being_received_holds_a_full_message(running: Running, method: str) -> None:
     call = open_call(running, method, never())
-    await until_used(running, SETTINGS.max_request_bytes)
+    await until_used(running, (1 if method == "EncodeStream" else COPIES) * SETTINGS.max_request_bytes)
     call.cancel()
     await until_used(running, 0)
 
@@ -74,7 +75,7 @@ async def test_a_request_holds_its_own_bytes_while_it_is_computed(running: Runni
     running.service.before = lambda _: gate.wait()
     message = request([1, 2], [3])
     call = running.stub.Encode(message)
-    await until_used(running, message.ByteSize())
+    await until_used(running, COPIES * message.ByteSize())
     gate.set()
     await call
     await until_used(running, 0)
@@ -85,7 +86,7 @@ async def test_an_open_stream_holds_a_full_message_and_each_of_its_requests(runn
     running.service.before = lambda _: gate.wait()
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
-    await until_used(running, SETTINGS.max_request_bytes + item("a", [1]).ByteSize())
+    await until_used(running, SETTINGS.max_request_bytes + COPIES * item("a", [1]).ByteSize())
     gate.set()
     await stream.read()
     await until_used(running, SETTINGS.max_request_bytes)
@@ -113,7 +114,7 @@ async def test_a_burst_waits_its_turn(running: Running) -> None:
 
 async def test_a_draining_server_does_not_wait_for_messages(running: Running) -> None:
     call = open_call(running, "Encode", never())
-    await until_used(running, SETTINGS.max_request_bytes)
+    await until_used(running, COPIES * SETTINGS.max_request_bytes)
     stopping = asyncio.create_task(running.server.stop(30))
     assert await error_of(call) == "shutting_down"
     async with asyncio.timeout(10):

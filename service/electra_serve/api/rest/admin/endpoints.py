@@ -34,6 +34,8 @@ from electra_serve.settings.schema import ModelSettings, RestSettings
 MODELS_PATH: Final = "/admin/v1/models"
 BATCHES_PATH: Final = "/admin/v1/flight-recorder"
 DEFAULT_WAIT_S: Final = 600.0
+MAX_BODY_BYTES: Final = 16_384
+"""A model's settings take less, and the body is parsed on the event loop."""
 MAX_WAIT_S: Final = 3600.0
 
 WaitSeconds = Annotated[
@@ -102,7 +104,8 @@ class AdminEndpoints:
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._administration = administration
-        self._settings = settings
+        max_bytes = min(settings.max_body_bytes, MAX_BODY_BYTES)
+        self._settings = settings.model_copy(update={"max_body_bytes": max_bytes})
         self._authenticator = authenticator
         self._log = log
 

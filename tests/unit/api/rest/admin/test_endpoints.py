@@ -280,6 +280,11 @@ async def test_a_reload_keeps_the_name(client: httpx.AsyncClient, admin: Admin) 
     assert (await client.post(f"{MODELS}/one/reload", json={"name": "one"})).status_code == 200
 
 
+async def test_a_large_body_is_rejected(client: httpx.AsyncClient) -> None:
+    response = await client.post(MODELS, content=b"[" * 16_385)
+    assert response.status_code == 413
+
+
 async def test_a_body_is_json(client: httpx.AsyncClient) -> None:
     assert (await client.post(MODELS, content=b"{}", headers={"content-type": "text/plain"})).status_code == 415
     assert (await client.post(MODELS, content=b'{"preset": "./v1"}')).status_code == 201  # of no type
