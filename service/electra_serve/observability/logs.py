@@ -68,6 +68,7 @@ def configure_logs(
     # The libraries' own progress is no news; what goes wrong in them is.
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.getLogger(LOGGER).setLevel(threshold)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departed_client)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -77,6 +78,11 @@ def configure_logs(
     # Bound once: what get_logger returns would put itself together anew for each line.
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(LOGGER).bind()
     return log
+
+
+def _is_no_departed_client(record: logging.LogRecord) -> bool:
+    """Returns False for gRPC's error of a response whose client has left: clients may, as often as they like."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 class _Unfailing:

@@ -62,7 +62,7 @@ class _Job(Generic[T]):
                 self.characters += next(self._steps)
         except StopIteration as end:
             self._end(self.result.set_result, end.value)
-        except Exception as error:  # noqa: BLE001  # raised to the caller that awaits the result
+        except BaseException as error:  # noqa: BLE001  # a panic in native code is one; the caller is to get it
             self._end(self.result.set_exception, error)
 
     def _end(self, settle: Callable[[Any], None], outcome: object) -> None:

@@ -5,7 +5,8 @@ request holds one `Reservation` from before its body is read until its last byte
 really takes: first the declared length of its body, then the size of the response that it asks for.
 
 The budget is shared by dynamic thresholds, like the queue (`batching/admission.py`): a client that already holds bytes
-may hold at most `SHARE` times what stays free. So one client never takes it all.
+may hold at most `SHARE` times what stays free. So one client never takes it all. Many clients may, with streams that
+stay open: so a reservation that is only kept for the next message can be reclaimed for a client that holds less.
 
 On the event loop only.
 """
@@ -14,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from electra_serve.errors import Overloaded
 
@@ -27,9 +28,16 @@ RATE_WINDOW_S: Final = 2.0
 """Seconds over which the rate of released bytes is averaged."""
 GROWTH_TIMEOUT_S: Final = 5.0
 """Seconds that an admitted request waits for room for its response."""
+MAX_WAITERS: Final = 1024
+"""Most requests of one client that wait for bytes. Each takes up to 90 kB in gRPC."""
+RECLAIM_AFTER_S: Final = 1.0
+"""Seconds after which a reservation that is not used counts as idle."""
 MIN_RETRY_S: Final = 0.05
 MAX_RETRY_S: Final = 5.0
 """`Retry-After` if nothing was released recently: clients that stall release their bytes at a time limit."""
+
+_Line: TypeAlias = tuple[str, bool]
+"""Waiters of one client: its new requests, or those that need more than they hold."""
 
 
 class TransitBudget:
@@ -53,7 +61,8 @@ class TransitBudget:
         self.used_bytes = 0
         self._now = now
         self._clients: dict[str, int] = {}
-        self._waiters: deque[tuple[str, int, int, asyncio.Future[None]]] = deque()
+        self._lines: dict[_Line, dict[asyncio.Future[None], tuple[int, int]]] = {}  # each waiter's size and own
+        self._idle: dict[Reservation, tuple[float, Callable[[], None]]] = {}  # since when, the longest idle first
         self._released = 0.0  # bytes, decayed over RATE_WINDOW_S
         self._released_at = now()
 
@@ -68,13 +77,14 @@ class TransitBudget:
             Overloaded: They do not fit now, or exceed the client's share.
         """
         size = min(size, self.max_bytes)
+        self._make_room(client, size)
         if not self._fits(client, size):
             raise self._overloaded(client, size)
         self._add(client, size)
         return Reservation(self, client, size)
 
     async def acquire(self, client: str, size: int, timeout_s: float | None, *, own: int = 0) -> Reservation:
-        """Takes `size` bytes of the budget as soon as they fit, in order of arrival; waits forever without a timeout.
+        """Takes `size` bytes of the budget as soon as they fit, in turns of clients; waits forever without a timeout.
 
         Args:
             client: The client that they count for.
@@ -86,17 +96,26 @@ class TransitBudget:
             Overloaded: They did not fit within `timeout_s`.
         """
         size = min(size, self.max_bytes - own)
-        if self._waiters or not self._fits(client, size, own):
+        if not own:
+            self._make_room(client, size)
+        if self._lines or not self._fits(client, size, own):
             await self._wait(client, size, timeout_s, own)
         else:
             self._add(client, size)
         return Reservation(self, client, size)
 
     async def _wait(self, client: str, size: int, timeout_s: float | None, own: int) -> None:
-        """Waits until `_wake` has taken the bytes for this client."""
+        """Waits until `_wake` has taken the bytes for this client.
+
+        Raises:
+            Overloaded: They did not fit in time, or too many requests of the client wait already.
+        """
+        line = (client, own > 0)
+        waiters = self._lines.setdefault(line, {})
+        if len(waiters) >= MAX_WAITERS:
+            raise self._overloaded(client, size)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (client, size, own, turn)
-        self._waiters.append(waiter)
+        waiters[turn] = (size, own)
         self._wake()
         try:
             async with asyncio.timeout(timeout_s):
@@ -105,11 +124,17 @@ class TransitBudget:
             if turn.done() and not turn.cancelled():
                 self.give_back(client, size)
             else:
-                self._waiters.remove(waiter)
+                self._leave(line, turn)
                 self._wake()
             if isinstance(error, TimeoutError):
                 raise self._overloaded(client, size) from None
             raise
+
+    def _leave(self, line: _Line, turn: asyncio.Future[None]) -> None:
+        waiters = self._lines[line]
+        del waiters[turn]
+        if not waiters:
+            del self._lines[line]
 
     def _fits(self, client: str, size: int, own: int = 0) -> bool:
         others = self._clients.get(client, 0) - own
@@ -133,21 +158,50 @@ class TransitBudget:
         self._wake()
 
     def _wake(self) -> None:
-        """Gives waiting clients their bytes, in order.
+        """Gives waiting requests their bytes, one of each client in turn.
 
         A client that holds bytes does not block those behind it: it waits for its own share. One that holds none does:
         small requests must not keep a large one out.
         """
-        for waiter in list(self._waiters):
-            client, size, own, turn = waiter
-            if turn.done():
-                continue
-            if self._fits(client, size, own):
-                self._waiters.remove(waiter)
-                self._add(client, size)
-                turn.set_result(None)
-            elif client not in self._clients:
+        progress = True
+        while progress:
+            progress = False
+            for line in list(self._lines):
+                client, _ = line
+                turn, (size, own) = next(iter(self._lines[line].items()))
+                if turn.done() or self._fits(client, size, own):
+                    self._leave(line, turn)
+                    if not turn.done():
+                        self._add(client, size)
+                        turn.set_result(None)
+                    progress = True
+                elif client not in self._clients:
+                    return
+
+    @contextmanager
+    def reclaimable(self, reservation: Reservation, reclaim: Callable[[], None]) -> Iterator[None]:
+        """Lends a reservation to clients that hold less, for as long as the context lasts.
+
+        Args:
+            reservation: A reservation whose client may not need it for long.
+            reclaim: Releases it at once, and ends what it is for.
+        """
+        self._idle[reservation] = (self._now(), reclaim)
+        try:
+            yield
+        finally:
+            self._idle.pop(reservation, None)
+
+    def _make_room(self, client: str, size: int) -> None:
+        """Reclaims idle reservations of clients that hold more than this one, until `size` bytes fit."""
+        while not self._fits(client, size):
+            held, limit = self._clients.get(client, 0), self._now() - RECLAIM_AFTER_S
+            idle = [found for found, (since, _) in self._idle.items() if since <= limit]
+            victim = max(idle, key=lambda found: self._clients[found.client], default=None)
+            if victim is None or self._clients[victim.client] <= held:
                 return
+            _, reclaim = self._idle.pop(victim)
+            reclaim()
 
     def _rate(self) -> float:
         """Returns the bytes released per second, averaged over `RATE_WINDOW_S`."""
@@ -170,20 +224,21 @@ class Reservation:
     """The bytes that one request holds. Releasing them twice is harmless.
 
     Attributes:
+        client: The client that it counts for.
         size: Bytes held.
     """
 
-    __slots__ = ("_budget", "_client", "size")
+    __slots__ = ("_budget", "client", "size")
 
     def __init__(self, budget: TransitBudget, client: str, size: int) -> None:
         self._budget = budget
-        self._client = client
+        self.client = client
         self.size = size
 
     def shrink(self, size: int) -> None:
         """Holds at most `size` bytes from now on."""
         if size < self.size:
-            self._budget.give_back(self._client, self.size - size)
+            self._budget.give_back(self.client, self.size - size)
             self.size = size
 
     async def resize(self, size: int, *, timeout_s: float = GROWTH_TIMEOUT_S) -> None:
@@ -195,7 +250,7 @@ class Reservation:
         size = min(size, self._budget.max_bytes)
         self.shrink(size)
         if size > self.size:
-            await self._budget.acquire(self._client, size - self.size, timeout_s, own=self.size)
+            await self._budget.acquire(self.client, size - self.size, timeout_s, own=self.size)
             self.size = size
 
     def release(self) -> None:

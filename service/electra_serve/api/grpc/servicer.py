@@ -193,8 +193,8 @@ class EncoderServicer:
         )
         self._streams.add(stream)
         try:
-            await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
-            if not await stream.run(requests):
+            receiving = await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
+            if not await stream.run(requests, receiving):
                 raise _shutting_down()
         finally:
             self._streams.discard(stream)

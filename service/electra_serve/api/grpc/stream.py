@@ -19,11 +19,11 @@ from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.parsing import reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream
 from electra_serve.api.grpc.transfer import COPIES, Transfer, uncancelled
-from electra_serve.errors import Cancelled, MalformedRequest, ServiceError
+from electra_serve.errors import Cancelled, MalformedRequest, Overloaded, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from electra_serve.serving.transit_budget import Reservation
+from electra_serve.serving.transit_budget import RECLAIM_AFTER_S, Reservation
 
 Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awaitable[Parts]]
 
@@ -62,24 +62,36 @@ class EncodeStream:
         self._writing = asyncio.Lock()
         self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
+        self._reclaimed = False
 
-    async def run(self, requests: AsyncIterator[bytes]) -> bool:
+    async def run(self, requests: AsyncIterator[bytes], receiving: Reservation) -> bool:
         """Reads and answers until the caller has no more requests and all are answered.
+
+        Args:
+            requests: Messages of the caller.
+            receiving: Room for the message that is received next. It may be reclaimed while none arrives.
 
         Returns:
             True, or False where `drain` ended the reading before the caller did.
 
         Raises:
             Cancelled: The caller does not read its answers.
+            Overloaded: The room was reclaimed. What had been read is answered.
         """
         try:
-            return await self._work(requests)
+            ended = await self._work(requests, receiving)
         except* Cancelled as group:
             raise Cancelled(str(group.exceptions[0])) from group
+        if self._reclaimed:
+            raise Overloaded(
+                "the stream waited for its next request while others needed the room; open it again",
+                retry_after_s=RECLAIM_AFTER_S,
+            )
+        return ended
 
-    async def _work(self, requests: AsyncIterator[bytes]) -> bool:
+    async def _work(self, requests: AsyncIterator[bytes], receiving: Reservation) -> bool:
         async with asyncio.TaskGroup() as tasks:
-            self._reader = tasks.create_task(self._read(requests, tasks))
+            self._reader = tasks.create_task(self._read(requests, receiving, tasks))
         return not self._reader.cancelled()
 
     def drain(self) -> None:
@@ -87,19 +99,30 @@ class EncodeStream:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def _read(self, requests: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
+    async def _read(self, requests: AsyncIterator[bytes], receiving: Reservation, tasks: asyncio.TaskGroup) -> None:
+        def reclaim() -> None:
+            self._reclaimed = True
+            receiving.release()
+            self.drain()
+
         await self._slots.acquire()
-        while (data := await uncancelled(anext(requests, None))) is not None:
-            reservation = await self._transfer.budget.acquire(self._call.client, COPIES * len(data), timeout_s=None)
-            tasks.create_task(self._serve(data, reservation))
+        budget = self._transfer.budget
+        while True:
+            with budget.reclaimable(receiving, reclaim):
+                data = await uncancelled(anext(requests, None))
+            if data is None:
+                return
+            reservation = await budget.acquire(self._call.client, COPIES * len(data), timeout_s=None)
+            task = tasks.create_task(self._serve(data, reservation))
+            # A task that is cancelled before its first step would not release it.
+            task.add_done_callback(lambda _, reservation=reservation: reservation.release())  # type: ignore[misc]
             await self._slots.acquire()
 
     async def _serve(self, data: bytes, reservation: Reservation) -> None:
         try:
-            with reservation:
-                answer = await self._answer(data, reservation)
-                async with self._writing:  # gRPC takes one write at a time
-                    await self._transfer.send(self._call.context, answer)
+            answer = await self._answer(data, reservation)
+            async with self._writing:  # gRPC takes one write at a time
+                await self._transfer.send(self._call.context, answer)
         finally:
             self._slots.release()
 

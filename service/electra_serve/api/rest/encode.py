@@ -115,7 +115,8 @@ class EncodeEndpoint:
         reservation.shrink(len(body))
         if len(body) <= LARGE_BODY_BYTES:
             return self._parse(body, sender)
-        return await self._thread.run(client, partial(self._parse, body, sender))
+        parsing = self._thread.run(client, partial(self._parse, body, sender))
+        return await unless_disconnected(parsing, request.receive)
 
     def _parse(self, body: bytes, sender: Sender) -> Decoded:
         reject_bulk(body, self._max_sequences)

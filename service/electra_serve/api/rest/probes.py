@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from fastapi import FastAPI
@@ -47,10 +48,13 @@ class MetricsEndpoint:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._thread = WorkThread("metrics")
+        self._rendering: asyncio.Task[tuple[bytes, str]] | None = None
 
     async def metrics(self) -> Response:
-        """The Prometheus exposition."""
-        content, media_type = await self._thread.run("", self._metrics.exposition)
+        """The Prometheus exposition. Requests that come while it is written share it, so they do not queue."""
+        if self._rendering is None or self._rendering.done():
+            self._rendering = asyncio.create_task(self._thread.run("", self._metrics.exposition))
+        content, media_type = await asyncio.shield(self._rendering)
         return Response(content, media_type=media_type)
 
 

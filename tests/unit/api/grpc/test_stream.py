@@ -215,7 +215,7 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
 
     stream = EncodeStream(encode, observer(), call(never), codec(), transfer(send_timeout_s=0.01), **BOUNDS)
     with pytest.raises(Cancelled, match=r"did not read its response within 0\.01 s"):
-        await stream.run(requests(3))
+        await stream.run(requests(3), transit_budget().reserve("a", 1))
     assert all(event.is_set() for event in held)
 
 
@@ -252,7 +252,7 @@ class OneAtATime:
 async def test_answers_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
     stream = EncodeStream(answer_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
-    assert await stream.run(requests(3))
+    assert await stream.run(requests(3), transit_budget().reserve("a", 1))
     assert writer.written == 3
 
 

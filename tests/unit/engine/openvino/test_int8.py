@@ -29,9 +29,8 @@ def evaluate(values: Float32Array) -> Float32Array:
 
 
 def test_each_row_is_rounded_to_127_steps_of_its_own() -> None:
-    values = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32) * np.float32(
-        [[1], [9], [0.01], [1e4], [2]]
-    )
+    scales = np.array([[1], [9], [0.01], [1e4], [2]], np.float32)
+    values = scales * np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
     step = np.abs(values).max(axis=1, keepdims=True) / 127
     rounded = evaluate(values)
     assert np.abs(rounded - values).max() > 0
