@@ -21,6 +21,7 @@ from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 from electra_serve.server.lifecycle import EXIT_OK
+from electra_serve.serving.transit_budget import RECLAIM_AFTER_S
 from electra_serve.settings.schema import GrpcSettings, RestSettings, TransitSettings
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Endpoint
@@ -40,6 +41,7 @@ CALLS_PER_CONNECTION: Final = 20
 ENCODE: Final = f"/{SERVICE_NAME}/Encode"
 STREAM: Final = f"/{SERVICE_NAME}/EncodeStream"
 NEIGHBORS: Final = 20
+IDLE_CLIENTS: Final = 48
 HOSTILE: Final = "127.0.0.3"
 IN_TRANSIT: Final = "electra_transit_bytes"
 
@@ -62,6 +64,19 @@ def test_messages_that_never_end(calls: int, process: ServiceProcess, report: Re
                 client.open_call(2 * call + 1, ENCODE)
                 client.send(2 * call + 1, unfinished)
         check(process, before, f"{calls} messages without an end", report)
+        check_stops(process)
+
+
+def test_idle_streams_of_many_clients(process: ServiceProcess, report: Report) -> None:
+    """As many as the budget has room for, from as many addresses: none holds more than its share."""
+    before = resident(process)
+    with ExitStack() as stack:
+        for address in range(IDLE_CLIENTS):
+            client = stack.enter_context(closing(Http2Client(process.grpc_port, source=f"127.0.1.{address + 1}")))
+            client.open_call(1, STREAM)
+        wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES * 0.9)
+        time.sleep(RECLAIM_AFTER_S)
+        check(process, before, f"idle streams of {IDLE_CLIENTS} clients", report)
         check_stops(process)
 
 

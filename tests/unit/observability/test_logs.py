@@ -71,6 +71,16 @@ def test_the_libraries_warnings_come_in_the_same_form() -> None:
     assert json.loads(stream.getvalue())["event"] == "careful"
 
 
+def test_a_client_that_left_is_no_error_of_grpc() -> None:
+    stream = io.StringIO()
+    configure_logs("info", "json", stream)
+    log = logging.getLogger("grpc._cython.cygrpc")
+    log.error("ExecuteBatchError raised in core by servicer method [%s]", "/electra.v1.EncoderService/Encode")
+    log.error("Unexpected [%s] raised by servicer method", "KeyError")
+    [line] = stream.getvalue().splitlines()
+    assert "KeyError" in line
+
+
 def test_for_people_it_is_plain() -> None:
     stream = io.StringIO()
     configure_logs("info", "console", stream).info("ready", rest_port=8080)

@@ -148,14 +148,19 @@ async def test_a_request_that_is_cancelled_during_its_turn_ends_with_it() -> Non
     assert rig.done == ["running", "next"]
 
 
-async def test_an_error_reaches_the_request_and_no_other() -> None:
+class Panic(BaseException):
+    """As native code raises one."""
+
+
+@pytest.mark.parametrize("error", [InvalidInput("a text is wrong"), Panic("a text is wrong")])
+async def test_an_error_reaches_the_request_and_no_other(error: BaseException) -> None:
     def failing() -> Steps[str]:
         yield STEP
-        raise InvalidInput("a text is wrong")
+        raise error
 
     rig = Rig()
     rig.open.set()
-    with pytest.raises(InvalidInput, match="a text is wrong"):
+    with pytest.raises(type(error), match="a text is wrong"):
         await rig.queue.run(failing(), 5 * STEP)
     assert rig.queue.characters == 0
     assert await rig.start("next") == "next"

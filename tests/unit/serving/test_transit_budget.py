@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_serve.errors import Overloaded
-from electra_serve.serving.transit_budget import MAX_RETRY_S, MIN_RETRY_S, RATE_WINDOW_S, SHARE, TransitBudget
+from electra_serve.serving.transit_budget import (
+    MAX_RETRY_S,
+    MAX_WAITERS,
+    MIN_RETRY_S,
+    RATE_WINDOW_S,
+    RECLAIM_AFTER_S,
+    SHARE,
+    TransitBudget,
+)
 
 MAX_BYTES = 1000
 
@@ -147,6 +155,82 @@ async def test_small_requests_do_not_keep_a_large_one_out() -> None:
     held.release()
     assert (await large).size == 600
     assert (await small).size == 100
+
+
+async def test_waiting_requests_of_a_client_are_limited() -> None:
+    transit = budget()
+    held = transit.reserve("a", MAX_BYTES)
+    waiting = [asyncio.create_task(transit.acquire("greedy", 1, 10.0)) for _ in range(MAX_WAITERS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await transit.acquire("greedy", 1, 10.0)
+    other = asyncio.create_task(transit.acquire("other", 1, 10.0))
+    await asyncio.sleep(0)
+    held.release()
+    assert (await other).size == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_growth_does_not_wait_behind_new_requests_of_its_client() -> None:
+    transit = budget()
+    request, other = transit.reserve("a", 100), transit.reserve("b", 700)
+    blocked = asyncio.create_task(transit.acquire("a", 900, None))
+    await asyncio.sleep(0)
+    growing = asyncio.create_task(request.resize(300))
+    await asyncio.sleep(0)
+    other.release()
+    await growing
+    assert request.size == 300
+    assert not blocked.done()
+    blocked.cancel()
+
+
+class TestReclaiming:
+    """Reservations that are kept for a next message."""
+
+    def test_many_clients_that_keep_room_do_not_keep_another_out(self) -> None:
+        now = Time()
+        transit = budget(now)
+        with contextlib.ExitStack() as kept:
+            idle = [transit.reserve(f"client {i}", MAX_BYTES // 10) for i in range(10)]
+            for reservation in idle:
+                kept.enter_context(transit.reclaimable(reservation, reservation.release))
+            with pytest.raises(Overloaded):
+                transit.reserve("new", 1)  # none is idle yet
+            now.seconds = RECLAIM_AFTER_S
+            assert transit.reserve("new", 150).size == 150
+        assert [reservation.size for reservation in idle] == [0, 0, *[MAX_BYTES // 10] * 8]
+
+    def test_a_client_takes_nothing_from_those_that_hold_less(self) -> None:
+        now = Time()
+        transit = budget(now)
+        transit.reserve("large", 700)
+        small = transit.reserve("small", 300)
+        with transit.reclaimable(small, small.release):
+            now.seconds = RECLAIM_AFTER_S
+            with pytest.raises(Overloaded):
+                transit.reserve("large", 10)
+        assert small.size == 300
+
+    async def test_a_request_that_waits_reclaims_too(self) -> None:
+        now = Time()
+        transit = budget(now)
+        idle = transit.reserve("idle", MAX_BYTES)
+        with transit.reclaimable(idle, idle.release):
+            now.seconds = RECLAIM_AFTER_S
+            assert (await transit.acquire("new", 10, timeout_s=0.0)).size == 10
+
+    def test_what_is_used_again_is_kept(self) -> None:
+        now = Time()
+        transit = budget(now)
+        busy = transit.reserve("busy", MAX_BYTES)
+        with transit.reclaimable(busy, busy.release):
+            pass
+        now.seconds = RECLAIM_AFTER_S
+        with pytest.raises(Overloaded):
+            transit.reserve("new", 1)
 
 
 async def test_waiting_ends_with_overloaded() -> None:

@@ -19,6 +19,7 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.serving.transit_budget import Reservation
 from tests.contract.waiting import until
+from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import Running, codec, observer, transfer
 from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item

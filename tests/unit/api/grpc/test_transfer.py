@@ -10,6 +10,7 @@ import pytest
 
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.api.grpc.transfer import COPIES
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.settings.schema import GrpcSettings
 from tests.contract.waiting import until
 from tests.unit.api.grpc.conftest import BUDGET_BYTES, SETTINGS, Running
@@ -91,6 +92,36 @@ async def test_an_open_stream_holds_a_full_message_and_each_of_its_requests(runn
     await stream.read()
     await until_used(running, SETTINGS.max_request_bytes)
     await stream.done_writing()
+    await until_used(running, 0)
+
+
+async def test_an_idle_stream_makes_room_and_what_it_sent_is_answered(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("electra_serve.serving.transit_budget.RECLAIM_AFTER_S", 0.0)
+    gate = asyncio.Event()
+    running.service.before = lambda _: gate.wait()
+    stream = running.stub.EncodeStream()
+    await stream.write(item("a", [1]))
+    await until_used(running, SETTINGS.max_request_bytes + COPIES * item("a", [1]).ByteSize())
+    running.budget.reserve("another", BUDGET_BYTES - SETTINGS.max_request_bytes // 2).release()
+    await until_used(running, COPIES * item("a", [1]).ByteSize())
+    gate.set()
+    answer = await stream.read()
+    assert isinstance(answer, pb.EncodeStreamResponse)
+    assert answer.request_id == "a"
+    with pytest.raises(grpc.aio.AioRpcError, match="open it again") as caught:
+        await stream.read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await until_used(running, 0)
+
+
+async def test_a_stream_that_is_reset_at_once_holds_nothing(running: Running) -> None:
+    for _ in range(50):
+        stream = running.stub.EncodeStream()
+        for number in range(5):
+            await stream.write(item(f"r{number}", [1]))
+        stream.cancel()
     await until_used(running, 0)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 import structlog
 
@@ -9,6 +12,7 @@ from electra_serve.api.rest.app import create_app, create_metrics_app
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
+from tests.contract.waiting import until
 from tests.fakes import transit_budget
 from tests.unit.api.rest.conftest import connect
 from tests.unit.api.rest.fake_service import FakeEncodeService
@@ -35,3 +39,23 @@ async def test_rest_then_has_the_probes_alone(path: str, status: int) -> None:
     async with connect(app) as client:
         assert (await client.get(path)).status_code == status
         assert path in (await client.get("/openapi.json")).json()["paths"] or status == 404
+
+
+async def test_scrapes_at_the_same_time_share_one_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics("1.2.3")
+    rendered, opened = [0], threading.Event()
+
+    def exposition() -> tuple[bytes, str]:
+        rendered[0] += 1
+        opened.wait(10)
+        return b"up 1", "text/plain"
+
+    monkeypatch.setattr(metrics, "exposition", exposition)
+    async with connect(create_metrics_app(FakeEncodeService(), metrics)) as client:
+        scrapes = [asyncio.create_task(client.get("/metrics")) for _ in range(20)]
+        await until(lambda: rendered[0] == 1)
+        await asyncio.sleep(0.05)
+        scrapes[0].cancel()  # it takes nothing from the others
+        opened.set()
+        assert {(await scrape).text for scrape in scrapes[1:]} == {"up 1"}
+    assert rendered == [1]
