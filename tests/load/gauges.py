@@ -31,10 +31,10 @@ def scrape(process: ServiceProcess) -> str:
 
 
 def wait_at_rest(process: ServiceProcess, timeout_s: float = 30.0) -> None:
-    """Waits until nothing waits or runs, and no request but the scrape's own is in flight."""
+    """Waits until nothing waits, runs or is in transit, and no request but the scrape's own is in flight."""
 
     def at_rest() -> bool:
         text = scrape(process)
-        return all(gauge(text, name) == 0 for name in (*RESTING, "electra_requests_in_flight"))
+        return all(gauge(text, name) == 0 for name in (*RESTING, "electra_requests_in_flight", "electra_transit_bytes"))
 
     wait_until(at_rest, timeout_s)

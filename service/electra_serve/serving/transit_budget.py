@@ -131,10 +131,10 @@ class TransitBudget:
             raise
 
     def _leave(self, line: _Line, turn: asyncio.Future[None]) -> None:
-        waiters = self._lines[line]
-        del waiters[turn]
+        waiters = self._lines.get(line, {})
+        waiters.pop(turn, None)  # a cancelled one may have left already
         if not waiters:
-            del self._lines[line]
+            self._lines.pop(line, None)
 
     def _fits(self, client: str, size: int, own: int = 0) -> bool:
         others = self._clients.get(client, 0) - own

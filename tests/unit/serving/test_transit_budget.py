@@ -241,6 +241,19 @@ async def test_waiting_ends_with_overloaded() -> None:
     assert transit.used_bytes == MAX_BYTES
 
 
+async def test_a_release_at_the_moment_of_a_cancellation() -> None:
+    transit = budget()
+    held = transit.reserve("a", MAX_BYTES)
+    waiting = asyncio.create_task(transit.acquire("b", MAX_BYTES, 10.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    held.shrink(1)  # looks through those that wait, before the cancelled one runs again
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    held.release()
+    assert (transit.used_bytes, transit._lines) == (0, {})
+
+
 async def test_cancelled_waiting_takes_nothing() -> None:
     transit = budget()
     held = transit.reserve("a", MAX_BYTES)
