@@ -27,7 +27,7 @@ from tests.load.stand_in import stand_in
 
 SCRIPT: Final = Script(batch_s=0.0005, position_s=1e-7)
 DROPPED: Final = "electra_log_lines_dropped_total"
-REQUESTS: Final = 5_500
+REQUESTS: Final = 5_600
 """More lines than the pipe and the service's own queue of lines take together."""
 CLIENTS: Final = 16
 PATIENCE_S: Final = 20

@@ -1,4 +1,4 @@
-"""The manifest of a compiled artifact: version 0.1.0's still reads, and the same is written."""
+"""The manifest of a compiled artifact, literally: it is read, and the same is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANIFEST_FILE: Final = "electra-serve.artefact.json"
 CONTENT: Final = b"written by version 0.1.0"
 SHA256: Final = hashlib.sha256(CONTENT).hexdigest()
 MANIFEST: Final[dict[str, Any]] = {
-    "format": 1,
+    "format": 2,
     "engine": "openvino",
     "dtype": "float32",
     "preset": "electra_demo",
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_manifest_of_0_1_0_is_read(folder: Path) -> None:
+def test_the_manifest_is_read(folder: Path) -> None:
     assert read_artifact(folder) == Artifact(**FIELDS)
 
 

@@ -458,7 +458,7 @@ async def test_a_client_that_half_closes_is_taken_for_one_that_left() -> None:
         connection.writer.write_eof()
         await server.until(lambda: server.rest.service.cancelled == 1)
         assert await connection.closed()
-        assert server.rest.counted(model="electra_demo", code="cancelled") == 1
+        await server.until(lambda: server.rest.counted(model="electra_demo", code="cancelled") == 1)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
 
 
