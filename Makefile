@@ -40,8 +40,9 @@ $(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
 run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
-# A process per core; each takes up to 4 GB, so at most four.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# One process more than cores, since tests wait as well; each takes up to 4 GB, so at most four.
+PROCESSES = $$($(BIN)/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 
 .PHONY: test
 test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
