@@ -74,7 +74,7 @@ def disconnect(host: str, port: int) -> bool:
     for connection in _connections():
         peer_host, peer_port = connection.getpeername()[:2]
         if peer_port == port and _plain_address(peer_host) == _plain_address(host):
-            _shut_down(connection)
+            shut_down_quietly(connection)
             found = True
     return found
 
@@ -83,7 +83,7 @@ def disconnect_clients(local_port: int) -> None:
     """Shuts down the TCP connections that clients of `local_port` have with this process."""
     for connection in _connections():
         if connection.getsockname()[1] == local_port:
-            _shut_down(connection)
+            shut_down_quietly(connection)
 
 
 class ClientSockets:
@@ -117,7 +117,7 @@ class ClientSockets:
         for peer in peers:
             with _connection(self._descriptors.get(peer, -1)) as connection:
                 if connection is not None and _peer_of(connection) == peer:  # the descriptor is not another's now
-                    _shut_down(connection)
+                    shut_down_quietly(connection)
 
     def _client_of(self, descriptor: int) -> Peer | None:
         with _connection(descriptor) as connection:
@@ -126,7 +126,8 @@ class ClientSockets:
         return None
 
 
-def _shut_down(connection: socket.socket) -> None:
+def shut_down_quietly(connection: socket.socket) -> None:
+    """Shuts a connection down in both directions; does nothing if its client has just left."""
     with contextlib.suppress(OSError):  # the client has just left
         connection.shutdown(socket.SHUT_RDWR)
 

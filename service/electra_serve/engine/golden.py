@@ -29,8 +29,8 @@ from electra_serve.tensors import Batch, Float32Array, Output
 LENGTH: Final = 16
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05, "int8": 0.1}
 """Largest relative distance, by what is computed in. float32 leaves room for the TF32 of GPUs, which has 10 bits; a
-bfloat16 has 7, and measures 0.01. int8 is computed in another way
-on CPUs with bfloat16 arithmetic: 0.04 apart on this input, with real weights."""
+bfloat16 has 7, and measures 0.01. int8 is computed in another way on
+CPUs with bfloat16 arithmetic: 0.04 apart on this input, with real weights."""
 WIDEST: Final = max(TOLERANCE.values())
 """For a dtype that is not listed."""
 DECIMALS: Final = 5

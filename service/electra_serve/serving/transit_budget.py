@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from electra_serve.errors import Overloaded
 
@@ -256,6 +256,10 @@ class Reservation:
     def release(self) -> None:
         """Holds nothing any more."""
         self.shrink(0)
+
+    def release_after(self, task: asyncio.Task[Any]) -> None:
+        """Holds nothing once `task` has ended, even if it is cancelled before its first step."""
+        task.add_done_callback(lambda _: self.release())
 
     def __enter__(self) -> Self:
         return self

@@ -113,9 +113,7 @@ class EncodeStream:
             if data is None:
                 return
             reservation = await budget.acquire(self._call.client, COPIES * len(data), timeout_s=None)
-            task = tasks.create_task(self._serve(data, reservation))
-            # A task that is cancelled before its first step would not release it.
-            task.add_done_callback(lambda _, reservation=reservation: reservation.release())  # type: ignore[misc]
+            reservation.release_after(tasks.create_task(self._serve(data, reservation)))
             await self._slots.acquire()
 
     async def _serve(self, data: bytes, reservation: Reservation) -> None:

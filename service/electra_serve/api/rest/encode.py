@@ -93,7 +93,7 @@ class EncodeEndpoint:
         reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
         task = asyncio.current_task()
         if task is not None:
-            task.add_done_callback(lambda _: reservation.release())
+            reservation.release_after(task)
         return reservation
 
     async def _decode(

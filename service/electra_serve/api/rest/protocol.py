@@ -203,7 +203,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body, self._mixed = False, True
         if self._unanswered:
             self._move(Phase.WORKING)
-        if not self._unanswered:  # it was answered before its end
+        else:  # it was answered before its end
             self._start_timer(self.timeout_keep_alive)
         super().on_message_complete()
 

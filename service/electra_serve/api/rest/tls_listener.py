@@ -17,6 +17,7 @@ from typing import Final
 
 from electra_serve.api.connections import Connection, ConnectionTable
 from electra_serve.api.rest.protocol import BoundedHttpProtocol
+from electra_serve.api.sockets import shut_down_quietly
 
 RETRY_S: Final = 0.1
 """Seconds without accepting after the system could not give a connection."""
@@ -62,7 +63,7 @@ class TlsListener:
             asyncio.get_running_loop().remove_reader(listener)
         self._listeners.clear()
         for client in self._handshakes.values():
-            _shut_down(client)
+            shut_down_quietly(client)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -79,7 +80,7 @@ class TlsListener:
             loop.call_later(RETRY_S, self._resume, listener)
             return
         client.settimeout(0)
-        connection = self._table.admit(address[0], partial(_shut_down, client))
+        connection = self._table.admit(address[0], partial(shut_down_quietly, client))
         if connection is None:
             client.close()
             return
@@ -116,8 +117,3 @@ async def _readable(client: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(client)
-
-
-def _shut_down(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the client has left
-        client.shutdown(socket.SHUT_RDWR)

@@ -70,9 +70,12 @@ def compile_preset(
         PresetError: The weights cannot be read, or `destination` not written.
     """
     require_free(destination)
-    reference = _engine(draw_graph(preset, load_weights=load_weights), preset.config, "float32")
+    graph = draw_graph(preset, load_weights=load_weights)
+    reference = _engine(graph, preset.config, "float32")
     with new_folder(destination) as folder:
-        _write_files(preset, draw_graph(preset, load_weights=load_weights, int8=dtype == "int8"), folder)
+        if dtype == "int8":
+            graph = draw_graph(preset, load_weights=load_weights, int8=True)
+        _write_files(preset, graph, folder)
         runs_here = computes_in(dtype)
         engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
         note_golden(engine, preset.config, folder)
