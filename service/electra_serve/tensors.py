@@ -2,12 +2,12 @@
 
     TokenInput | TextInput      what a caller sent, not yet checked
     Encoding                    one checked sequence, (T,) int32 each
-    Batch                       sequences packed and padded for an engine, (B, S) int32 each
-    ModelOutput                 what an engine computed for a batch, (B, …) float32
+    Batch                       sequences packed into rows for an engine, (R, P) int32 each
+    ModelOutput                 what an engine computed for a batch, (R, …) float32
     RowOutput                   one sequence's share of it
 
-Shapes use B for sequences in a batch, S for their padded length, T for one sequence's own length and H
-for the model's hidden width.
+Shapes use R for the rows of a batch, P for the positions of a row, S for its slots, each of which holds one sequence,
+T for one sequence's own length and H for the model's hidden width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ class Output(StrEnum):
     MEAN = "mean_output"
     """Mean of the final hidden states where `padding_mask` is 1, (H,)."""
 
+
+SLOT_POSITIONS: Final = 4
+"""A row has a slot for every so many positions, so a sequence takes at least that many."""
 
 Outputs = frozenset[Output]
 
@@ -108,64 +112,104 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, order=True)
 class BatchShape:
-    """The padded shape of a batch: `rows` sequences of `length` positions."""
+    """The shape of a batch: `rows` rows of `length` positions."""
 
     rows: int
     length: int
 
     @property
-    def tokens(self) -> int:
+    def positions(self) -> int:
         """Positions computed, padding included."""
         return self.rows * self.length
+
+    @property
+    def slots(self) -> int:
+        """Most sequences in one row."""
+        return max(1, self.length // SLOT_POSITIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one sequence is in a batch.
+
+    Attributes:
+        row: The row.
+        slot: Its place among the sequences of the row, below the shape's `slots`.
+        start: The position of its first token.
+        length: Its positions.
+    """
+
+    row: int
+    slot: int
+    start: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Sequences packed for an engine: `token_ids`, `segment_ids` and `padding_mask`, each (B, S) int32."""
+    """Sequences packed for an engine: R rows of P positions, each with S slots for sequences, all int32.
+
+    Attributes:
+        token_ids: (R, P).
+        segment_ids: (R, P).
+        position_ids: (R, P), the position within the sequence.
+        sequence_ids: (R, P), one more than the slot of the position's sequence, masked positions included; 0 for
+            padding.
+        padding_mask: (R, P), the sequences' own; 0 for padding.
+        starts: (R, S), the position of each slot's first token; 0 for empty slots.
+        placements: Where each sequence is.
+    """
 
     token_ids: Int32Array
     segment_ids: Int32Array
+    position_ids: Int32Array
+    sequence_ids: Int32Array
     padding_mask: Int32Array
+    starts: Int32Array
+    placements: tuple[Placement, ...]
 
     @property
     def shape(self) -> BatchShape:
-        """The padded shape."""
+        """Rows and their length."""
         rows, length = self.token_ids.shape
         return BatchShape(rows, length)
 
     @classmethod
-    def pack(cls, encodings: Sequence[Encoding], shape: BatchShape) -> Batch:
-        """Pads `encodings` into one batch of `shape`.
-
-        Positions after a row's `compute_length` are id 0, segment 0, mask 0. Rows beyond the encodings
-        are padding too; their position 0 has mask 1, so that no softmax runs over nothing.
+    def pack(cls, encodings: Sequence[Encoding], placements: Sequence[Placement], shape: BatchShape) -> Batch:
+        """Writes each of `encodings` at its placement; other positions are padding.
 
         Args:
-            encodings: At most `shape.rows`, each with `compute_length` ≤ `shape.length`.
+            encodings: The sequences; of each, the first `compute_length` positions.
+            placements: One per sequence, which must not overlap and must have its `compute_length`.
             shape: The shape to fill.
 
         Example:
             >>> one = np.ones(3, np.int32)
-            >>> row = Encoding(one * 7, one * 0, one, compute_length=3, real_tokens=3)
-            >>> Batch.pack([row], BatchShape(rows=2, length=4)).padding_mask.tolist()
-            [[1, 1, 1, 0], [1, 0, 0, 0]]
+            >>> sequence = Encoding(one * 7, one * 0, one, compute_length=3, real_tokens=3)
+            >>> places = [Placement(row=0, slot=0, start=0, length=3), Placement(row=0, slot=1, start=4, length=3)]
+            >>> batch = Batch.pack([sequence, sequence], places, BatchShape(rows=1, length=8))
+            >>> batch.sequence_ids.tolist(), batch.position_ids.tolist(), batch.starts.tolist()
+            ([[1, 1, 1, 0, 2, 2, 2, 0]], [[0, 1, 2, 0, 0, 1, 2, 0]], [[0, 4]])
         """
-        token_ids, segment_ids, padding_mask = np.zeros((3, shape.rows, shape.length), np.int32)
-        for row, encoding in enumerate(encodings):
-            n = encoding.compute_length
-            token_ids[row, :n] = encoding.token_ids[:n]
-            segment_ids[row, :n] = encoding.segment_ids[:n]
-            padding_mask[row, :n] = encoding.padding_mask[:n]
-        padding_mask[len(encodings) :, 0] = 1
-        return cls(token_ids, segment_ids, padding_mask)
+        arrays = np.zeros((5, shape.rows, shape.length), np.int32)
+        token_ids, segment_ids, position_ids, sequence_ids, padding_mask = arrays
+        starts = np.zeros((shape.rows, shape.slots), np.int32)
+        for encoding, place in zip(encodings, placements, strict=True):
+            n = place.length
+            span = slice(place.start, place.start + n)
+            token_ids[place.row, span] = encoding.token_ids[:n]
+            segment_ids[place.row, span] = encoding.segment_ids[:n]
+            position_ids[place.row, span] = np.arange(n, dtype=np.int32)
+            sequence_ids[place.row, span] = place.slot + 1
+            padding_mask[place.row, span] = encoding.padding_mask[:n]
+            starts[place.row, place.slot] = place.start
+        return cls(token_ids, segment_ids, position_ids, sequence_ids, padding_mask, starts, tuple(placements))
 
-    def padded(self, shape: BatchShape) -> Batch:
-        """The same rows in a batch of `shape`, which is at least as large; padding is as in `pack`."""
-        rows, length = self.token_ids.shape
-        arrays = np.zeros((3, shape.rows, shape.length), np.int32)
-        arrays[:, :rows, :length] = self.token_ids, self.segment_ids, self.padding_mask
-        arrays[2, rows:, 0] = 1
-        return Batch(*arrays)
+    @classmethod
+    def one_per_row(cls, encodings: Sequence[Encoding], shape: BatchShape) -> Batch:
+        """Packs sequence i alone into row i; rows beyond them are padding."""
+        places = [Placement(row, 0, 0, encoding.compute_length) for row, encoding in enumerate(encodings)]
+        return cls.pack(encodings, places, shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,11 +266,13 @@ class RowOutput:
 class ModelOutput:
     """What an engine computed for a batch, float32; None where not asked for.
 
+    Of empty slots and of padding, only `sequence_output` is defined: zeros.
+
     Attributes:
-        sequence_output: (B, S, H), zeros where the batch's mask is 0.
-        pooled_output: (B, H).
-        cls_output: (B, H).
-        mean_output: (B, H).
+        sequence_output: (R, P, H), zeros where the batch's mask is 0.
+        pooled_output: (R, S, H).
+        cls_output: (R, S, H).
+        mean_output: (R, S, H).
     """
 
     sequence_output: Float32Array | None = None
@@ -234,25 +280,28 @@ class ModelOutput:
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
 
-    def row(self, index: int, encoding: Encoding, outputs: Outputs) -> RowOutput:
-        """Cuts out row `index`, for the sequence `encoding`, with just the `outputs` its caller wants.
+    def extract(self, place: Placement, encoding: Encoding, outputs: Outputs) -> RowOutput:
+        """Cuts out the sequence `encoding` at `place`, with just the `outputs` its caller wants.
 
         `sequence_output` grows back to the caller's own length when it is rendered: positions that were cut before
         batching are zeros. Nothing is copied here, on the event loop.
+
+        Raises:
+            KeyError: The engine did not compute one of `outputs`.
         """
+        slot = place.row, place.slot
+        span = place.row, slice(place.start, place.start + place.length)
         return RowOutput(
-            sequence_output=(
-                _take(self.sequence_output, index)[: encoding.compute_length] if Output.SEQUENCE in outputs else None
-            ),
-            pooled_output=_take(self.pooled_output, index) if Output.POOLED in outputs else None,
-            cls_output=_take(self.cls_output, index) if Output.CLS in outputs else None,
-            mean_output=_take(self.mean_output, index) if Output.MEAN in outputs else None,
+            sequence_output=_take(self.sequence_output, span) if Output.SEQUENCE in outputs else None,
+            pooled_output=_take(self.pooled_output, slot) if Output.POOLED in outputs else None,
+            cls_output=_take(self.cls_output, slot) if Output.CLS in outputs else None,
+            mean_output=_take(self.mean_output, slot) if Output.MEAN in outputs else None,
             length=len(encoding),
         )
 
 
-def _take(array: Float32Array | None, index: int) -> Float32Array:
+def _take(array: Float32Array | None, index: tuple[int, int | slice]) -> Float32Array:
     if array is None:
         raise KeyError("the engine did not compute an output that a row asked for")
-    row: Float32Array = array[index]
-    return row
+    part: Float32Array = array[index]
+    return part

@@ -1,25 +1,15 @@
-"""How long a batch takes: t(B, S) = a + b·B·S + c·B·S².
+"""How long a batch takes: a table of one timing per batch shape, taken at warm-up.
 
-`a` is what any batch costs (dispatch, weights read from memory), `b` what a position costs (the dense
-layers), `c` what a pair of positions costs (attention). Three numbers per model and device, fitted to
-timings taken at warm-up. They only choose between partitions and predict waits, so a fit within some ten
-per cent does. How the machine has changed since is one more number, `DriftCorrection`. Nothing here knows of clocks:
-timings come in, seconds go out.
+The timings choose between plans and predict waits. How the machine has changed since is one number,
+`DriftCorrection`. Nothing here knows of clocks: timings come in, seconds go out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from electra_serve.tensors import BatchShape
-
-FloatArray = NDArray[np.float64]
 
 WEIGHT: Final = 0.1
 """Of the latest batch in the correction: what lasts ten batches is believed, what lasts one is not."""
@@ -27,31 +17,39 @@ MOST_STEP: Final = 1.15
 """Most that a single batch changes the correction by, as a factor; a fourfold error moves it so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class CostModel:
-    """t(B, S) = `batch_s` + `position_s`·B·S + `pair_s`·B·S², in seconds, each factor ≥ 0.
+class CostTable:
+    """Seconds of each batch shape that an engine was timed in.
 
-    Attributes:
-        batch_s: Seconds per batch (a).
-        position_s: Seconds per padded position (b).
-        pair_s: Seconds per pair of positions of one row (c).
+    Args:
+        timings: At least one shape of one row, each of more than 0 seconds.
+
+    Raises:
+        ValueError: There is none, or a time is not above 0.
 
     Example:
-        >>> CostModel(batch_s=1.0, position_s=0.5, pair_s=0.25).seconds(rows=2, length=4)
-        13.0
+        >>> CostTable({BatchShape(1, 16): 0.001, BatchShape(1, 32): 0.0015}).seconds(BatchShape(1, 32))
+        0.0015
     """
 
-    batch_s: float
-    position_s: float
-    pair_s: float
+    def __init__(self, timings: Mapping[BatchShape, float]) -> None:
+        if not any(shape.rows == 1 for shape in timings) or any(not seconds > 0 for seconds in timings.values()):
+            raise ValueError(
+                f"timings must have a shape of one row and only times above 0 s; got {len(timings)} timings"
+            )
+        self._timings = dict(timings)
 
-    def seconds(self, rows: int, length: int) -> float:
-        """Seconds for a batch of `rows` sequences of `length` positions."""
-        return self.batch_s + rows * self.row_seconds(length)
+    @property
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes, smallest first."""
+        return tuple(sorted(self._timings, key=lambda shape: (shape.positions, shape.rows)))
 
-    def row_seconds(self, length: int) -> float:
-        """Seconds that one more row of `length` adds to a batch of that length."""
-        return length * (self.position_s + self.pair_s * length)
+    def seconds(self, shape: BatchShape) -> float:
+        """Seconds of a batch of `shape`.
+
+        Raises:
+            KeyError: The shape was not timed.
+        """
+        return self._timings[shape]
 
 
 class DriftCorrection:
@@ -85,44 +83,3 @@ class DriftCorrection:
         if predicted_s > 0:
             step = (measured_s / (predicted_s * self.factor)) ** WEIGHT
             self.factor *= min(max(step, 1 / MOST_STEP), MOST_STEP)
-
-
-def fit(timings: Sequence[tuple[BatchShape, float]]) -> CostModel:
-    """Fits the model to `timings` by least squares of the relative error, with no factor below zero.
-
-    Relative, because a batch of 2 ms matters as much to the planner as one of 200 ms. With three factors the
-    best non-negative fit is found by trying every subset of them.
-
-    Args:
-        timings: Batch shapes and the seconds each took: at least one, each of more than 0 seconds.
-
-    Raises:
-        ValueError: No timings, or one that is not positive.
-
-    Example:
-        >>> true = CostModel(2e-3, 1e-5, 1e-8)
-        >>> shapes = [BatchShape(1, 8), BatchShape(1, 256), BatchShape(16, 32), BatchShape(8, 512)]
-        >>> found = fit([(shape, true.seconds(shape.rows, shape.length)) for shape in shapes])
-        >>> round(found.batch_s, 6), round(found.position_s, 8), round(found.pair_s, 11)
-        (0.002, 1e-05, 1e-08)
-    """
-    if not timings or any(not seconds > 0 for _, seconds in timings):
-        raise ValueError(f"timings must be one or more, each above 0 seconds; received {len(timings)}")
-    rows = np.array([shape.rows for shape, _ in timings], np.float64)
-    lengths = np.array([shape.length for shape, _ in timings], np.float64)
-    seconds = np.array([seconds for _, seconds in timings], np.float64)
-    terms = np.stack([np.ones_like(rows), rows * lengths, rows * lengths**2], axis=1) / seconds[:, None]  # (N, 3)
-    factors = min(_candidates(terms), key=lambda found: float(((terms @ found - 1) ** 2).sum()))
-    return CostModel(*(float(factor) for factor in factors))
-
-
-def _candidates(terms: FloatArray) -> list[FloatArray]:
-    """Least-squares solutions of terms · x = 1 over each subset of columns that leave no factor negative."""
-    solutions = []
-    for size in (1, 2, 3):
-        for columns in combinations(range(3), size):
-            solution = np.zeros(3)
-            solution[list(columns)] = np.linalg.lstsq(terms[:, columns], np.ones(len(terms)), rcond=None)[0]
-            if (solution >= 0).all():
-                solutions.append(solution)
-    return solutions
