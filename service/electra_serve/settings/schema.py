@@ -283,7 +283,7 @@ class ModelSettings(_Section):
     run time. `auto` is what an artifact was compiled for, and float32 for other presets."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
-    replicas: Count = 1
+    replicas: Annotated[int, Field(ge=0)] = 0
     """Engines that share the model's queue, one thread each. On GPUs, replica i goes to the i-th GPU from
     `device`; on a CPU more than one only helps with many cores."""
     threads: Annotated[int, Field(ge=0)] = 0
