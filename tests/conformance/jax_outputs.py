@@ -11,26 +11,25 @@ import keras
 import numpy as np
 
 from electra_serve.model.loading import load_backbone
-from electra_serve.model.outputs import compute_outputs
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output
 from tests.data.reader import CASES, GOLDEN, INPUTS, PRESETS, Arrays, read_case
+from tests.packing import compute_rows, pack_rows
 
 
 def main(path: str) -> None:
-    """Writes `<preset>/<case>/<output>` arrays, as a model's call and as `compute_outputs` has them."""
+    """Writes `<preset>/<case>/<output>` arrays, as a model's call and as `compute_outputs` returns them."""
     arrays: Arrays = {"backend": np.array(keras.backend.backend())}
     for preset in PRESETS:
         backbone = load_backbone(resolve_preset(str(GOLDEN / preset)), dtype="float32", load_weights=True)
         for case in CASES:
             inputs, _ = read_case(preset, case)
-            token_ids, segment_ids, padding_mask = (keras.ops.convert_to_tensor(inputs[name]) for name in INPUTS)
             called = backbone(inputs)
-            computed = compute_outputs(backbone, token_ids, segment_ids, padding_mask, DEFAULT_OUTPUTS)
+            computed = compute_rows(backbone, pack_rows(*(inputs[name] for name in INPUTS)), DEFAULT_OUTPUTS)
             for output in Output:
                 if output in DEFAULT_OUTPUTS:
                     arrays[f"{preset}/{case}/{output}/called"] = np.asarray(called[output])
-                    arrays[f"{preset}/{case}/{output}/computed"] = np.asarray(computed[output])
+                    arrays[f"{preset}/{case}/{output}/computed"] = computed[output]
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy types its one option, not the arrays
 
 

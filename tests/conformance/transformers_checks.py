@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import numpy as np
 import torch
 import transformers
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.model.conversion import convert
 from electra_serve.model.loading import load_backbone
-from electra_serve.model.outputs import compute_outputs
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
@@ -29,6 +27,7 @@ from electra_serve.presets.tokenizers.pairs import TextOrPair
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Truncation
 from tests.conformance.transformers_text import noise, oddities, sentences
 from tests.data.make_transformers_golden import STYLES, save_checkpoint
+from tests.packing import compute_rows, pack_rows
 
 TOLERANCE: Final = 1e-5
 SMALL: Final = {"vocab_size": 4000, "num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024}
@@ -169,9 +168,7 @@ def _batch() -> dict[str, Array]:
 
 def _ours(backbone: ElectraBackbone, inputs: Mapping[str, Array]) -> dict[Output, Array]:
     names = ("input_ids", "token_type_ids", "attention_mask")
-    ids, segments, mask = (keras.ops.convert_to_tensor(inputs[name].astype(np.int32)) for name in names)
-    outputs = compute_outputs(backbone, ids, segments, mask, DEFAULT_OUTPUTS)
-    return {output: np.asarray(tensor) for output, tensor in outputs.items()}
+    return dict(compute_rows(backbone, pack_rows(*(inputs[name] for name in names)), DEFAULT_OUTPUTS))
 
 
 def _difference(found: Array, expected: Array) -> float:

@@ -15,7 +15,7 @@ from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import cpu_shapes
 from electra_serve.errors import EngineUnavailable
-from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output, Outputs, RowOutput
+from electra_serve.tensors import Batch, BatchShape, Float32Array, Output, Outputs, RowOutput
 from tests.contract.engines import (
     ALL,
     ENGINES,

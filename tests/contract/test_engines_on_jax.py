@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import coverage
+import numpy as np
 import pytest
 
+from electra_serve.engine.base import Engine
+from electra_serve.engine.shapes import cpu_shapes
 from electra_serve.errors import EngineUnavailable
+from electra_serve.model.attention import Attend
+from electra_serve.model.loading import load_backbone
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import Output
-from tests.contract.engines import ALL, GRID, ON_JAX, build_for, random_batch
+from electra_serve.tensors import Output, Outputs, RowOutput
+from tests.contract.engines import ALL, LIMITS, ON_JAX, SINGLE, Packed, random_packed, reference, run
 
 ROOT = Path(__file__).parents[2]
+FIRST = frozenset({Output.CLS, Output.POOLED})
+"""Outputs of first positions alone."""
 ENVIRONMENT = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 
@@ -43,35 +50,82 @@ def test_the_contract_holds_on_jax() -> None:
     assert child.returncode == 0, child.stdout
 
 
-@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
-def test_nothing_at_all_is_compiled_by_a_run() -> None:
+def warm_engine(fused: Attend) -> Engine:
+    """An engine that takes batches of `SINGLE` and tries `fused`."""
     import jax
 
-    engine = build_for("jax", 2, 8)
+    from electra_serve.engine.keras.jax.engine import JaxEngine
+
+    [cpu, *_] = jax.devices("cpu")
+    backbone = load_backbone(resolve_preset("electra_demo"), dtype="float32", load_weights=True)
+    weights = [weight.value for weight in backbone.weights]
+    engine = JaxEngine(backbone, weights, device=cpu, name="cpu", shapes=(SINGLE,), fused=fused)
+    engine.warm_up()
+    return engine
+
+
+def assert_as_alone(packed: Packed, found: list[RowOutput], outputs: Outputs) -> None:
+    for one, encoding in zip(found, packed.encodings, strict=True):
+        for name in outputs:
+            assert np.abs(one.get(name) - reference(encoding)[name]).max() <= 1e-5
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+def test_without_working_fused_attention_an_engine_uses_plain_and_compiles_nothing_more() -> None:
+    import jax
+
+    from electra_serve.engine.keras.jax.attention import CUDNN
+
+    engine, packed = warm_engine(CUDNN), random_packed(SINGLE)
     compiled: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: compiled.append(event))
-    for outputs in (frozenset({Output.POOLED}), frozenset({Output.MEAN}), ALL):
-        engine.run(random_batch(2, 8), outputs)
+    found = {outputs: run(engine, packed, outputs) for outputs in (ALL, FIRST, frozenset({Output.MEAN}))}
     assert [event for event in compiled if "compile" in event] == []
     jax.jit(lambda x: x + 41)(1)
     assert [event for event in compiled if "compile" in event] != []  # the listener hears
+    for outputs, rows in found.items():
+        assert_as_alone(packed, rows, outputs)
 
 
 @pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
-def test_fused_attention_is_tried_before_it_is_trusted(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_uses_fused_attention_that_works() -> None:
+    from electra_serve.engine.keras.jax.attention import PLAIN
+
+    traced: list[int] = []
+
+    def fused(query: Any, key: Any, value: Any, bias: Any) -> Any:
+        traced.append(query.shape[0])
+        return PLAIN(query, key, value, bias)
+
+    engine, packed = warm_engine(fused), random_packed(SINGLE)
+    # Once for three rows to verify it, and in every layer but the last one of first positions alone.
+    assert traced == [3] + [1] * (2 * 2 - 1)
+    for outputs in (ALL, FIRST):
+        assert_as_alone(packed, run(engine, packed, outputs), outputs)
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+def test_fused_attention_is_verified_on_packed_rows(caplog: pytest.LogCaptureFixture) -> None:
     import jax
 
-    from electra_serve.engine.keras.jax.attention import choose_attention, cudnn_attention, works_on, xla_attention
+    from electra_serve.engine.keras.jax.attention import CUDNN, PLAIN, fused_attention, verified, works_on
 
     def maskless(query: Any, key: Any, value: Any, _: Any) -> Any:
-        return xla_attention(query, key, value, None)
+        return PLAIN(query, key, value, None)
+
+    def rowwise(query: Any, key: Any, value: Any, bias: Any) -> Any:
+        return PLAIN(query, key, value, bias.max(axis=2, keepdims=True))  # as if rows had one sequence
 
     [cpu, *_] = jax.devices("cpu")
-    assert works_on(cpu, xla_attention, "bfloat16", (16, 2, 8))
+    for length in (SINGLE.length, 1):
+        assert works_on(cpu, PLAIN, "bfloat16", (length, 2, 8))
     assert not works_on(cpu, maskless, "bfloat16", (16, 2, 8))
-    assert not works_on(cpu, cudnn_attention, "bfloat16", (16, 2, 8))
-    assert "fused attention is not to be had" in caplog.text
-    assert choose_attention(cpu, "bfloat16", (2, 8), GRID) is None
+    assert not works_on(cpu, rowwise, "bfloat16", (16, 2, 8))
+    assert not works_on(cpu, CUDNN, "bfloat16", (16, 2, 8))
+    assert "fused attention is not available" in caplog.text
+    assert verified(PLAIN, cpu, "bfloat16", (2, 8), cpu_shapes(LIMITS)) is PLAIN
+    assert verified(maskless, cpu, "bfloat16", (2, 8), cpu_shapes(LIMITS)) is None
+    assert fused_attention(cpu, "bfloat16") is None
 
 
 @pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
@@ -81,4 +135,4 @@ def test_threads_are_not_ignored() -> None:
     preset = resolve_preset("electra_demo", load_weights=False)
     settings = ModelSettings(preset="electra_demo", dtype="float32", threads=2, load_weights=False)
     with pytest.raises(EngineUnavailable, match="threads must be 0 for the jax engine"):
-        build_engines(preset, settings, GRID)
+        build_engines(preset, settings, LIMITS)

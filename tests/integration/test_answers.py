@@ -42,14 +42,14 @@ PADDING_MASK: Final = ((1, 1, 0, 1, 1), (1, 1, 1, 0, 0, 0), (1, 1, 1, 1))
 def expected() -> list[EncodedRow]:
     """What the model itself makes of the rows above, each computed alone, without any service."""
     from electra_serve.model.loading import load_backbone
-    from electra_serve.model.outputs import compute_outputs
+    from tests.packing import compute_rows, pack_rows
 
     backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
     rows: list[EncodedRow] = []
     for row in zip(TOKEN_IDS, SEGMENT_IDS, PADDING_MASK, strict=True):
-        ids, segments, mask = (np.array([values], np.int32) for values in row)
-        outputs = compute_outputs(backbone, ids, segments, mask, frozenset(Output))
-        rows.append({output.value: np.array(array)[0] for output, array in outputs.items()})
+        batch = pack_rows(*(np.array([values], np.int32) for values in row))
+        outputs = compute_rows(backbone, batch, frozenset(Output))
+        rows.append({output.value: array[0] for output, array in outputs.items()})
     return rows
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from electra_serve.model.attention import HeadsDense, SelfAttention, mask_to_bias
+from electra_serve.model.attention import MASKED_SCORE, HeadsDense, SelfAttention, mask_to_bias, sequence_bias
 from electra_serve.model.layers import PositionEmbedding, TransformerEncoder, layer_norm
 
 MASK = np.array([[1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 1, 1]])
@@ -40,11 +40,36 @@ def test_masked_positions_get_no_attention_at_all() -> None:
     np.testing.assert_array_equal(before[MASK == 1], after[MASK == 1])
 
 
-@pytest.mark.parametrize("query_rows", [1, 2, 6])
-def test_fewer_rows_are_the_first_of_all(query_rows: int) -> None:
+@pytest.mark.parametrize("positions", [[0], [0, 3], [5, 5, 0, 2, 1, 4, 3]])
+def test_some_queries_are_computed_as_among_all(positions: list[int]) -> None:
     layer = encoder()
-    found = layer(rows(1), padding_mask=MASK, query_rows=query_rows)
-    np.testing.assert_allclose(found, layer(rows(1), padding_mask=MASK)[:, :query_rows], atol=1e-6)
+    found = layer(rows(1), padding_mask=MASK, queries=rows(1)[:, positions])
+    np.testing.assert_allclose(found, np.asarray(layer(rows(1), padding_mask=MASK))[:, positions], atol=1e-6)
+
+
+def test_sequences_in_a_row_attend_as_if_alone() -> None:
+    layer, together = encoder(), rows(1)
+    ids = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
+    key_ids = ids * np.array([[1, 0, 0, 1, 1, 0], [1, 1, 1, 1, 0, 1]])
+    found = np.asarray(layer(together, attention_bias=sequence_bias(ids, key_ids)))
+    for row, span in ((0, slice(0, 2)), (0, slice(2, 5)), (1, slice(0, 6))):
+        alone = layer(together[row : row + 1, span], padding_mask=(key_ids[row, span] > 0)[None])
+        np.testing.assert_allclose(found[row, span], alone[0], atol=1e-6)
+
+
+def test_no_query_is_without_a_key() -> None:
+    ids = np.array([[1, 1, 2, 2, 0, 0]])
+    bias = np.asarray(sequence_bias(ids, ids * np.array([[0, 1, 1, 1, 0, 0]])))
+    assert bias.shape == (1, 1, 6, 6)
+    assert (bias == 0).any(axis=-1).all()
+    assert set(np.unique(bias)) == {0.0, np.float32(MASKED_SCORE)}
+
+
+def test_position_ids_choose_the_vectors_of_positions() -> None:
+    layer = PositionEmbedding(6)
+    vectors = np.asarray(layer(rows(0)))[0]
+    ids = np.array([[0, 1, 2, 0, 1, 0], [5, 4, 3, 2, 1, 0]])
+    np.testing.assert_array_equal(layer(rows(0), ids), vectors[ids])
 
 
 def test_a_single_position_attends_to_itself_without_a_warning() -> None:
@@ -128,8 +153,8 @@ def test_fused_attention_gives_what_the_layers_own_does() -> None:
     np.testing.assert_allclose(found, layer(rows(1), attention_bias=bias), atol=1e-5)
 
 
-def test_fused_attention_is_left_out_where_only_some_rows_are_computed() -> None:
+def test_fused_attention_is_not_used_for_some_queries() -> None:
     def attend(*_: Any) -> Any:
         raise AssertionError
 
-    encoder()(rows(1), padding_mask=MASK, query_rows=1, attend=attend)
+    encoder()(rows(1), padding_mask=MASK, queries=rows(1)[:, :1], attend=attend)

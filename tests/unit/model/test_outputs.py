@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from electra_serve.model import ElectraBackbone
-from electra_serve.model.attention import Attend
-from electra_serve.model.outputs import compute_outputs
-from electra_serve.tensors import TOKEN_OUTPUTS, Output, Outputs
+from electra_serve.model.attention import Attend, Tensor
+from electra_serve.model.outputs import PackedInputs, compute_outputs
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
 from tests.data.reader import INPUTS, read_case
+from tests.packing import compute_rows, pack_rows
 
 SUBSETS = [
     frozenset(subset)
@@ -30,9 +31,7 @@ def computed(
     backbone: ElectraBackbone, outputs: Outputs, case: str = "everything"
 ) -> dict[Output, NDArray[np.float32]]:
     inputs, _ = read_case("below", case)
-    token_ids, segment_ids, padding_mask = (inputs[name] for name in INPUTS)
-    found = compute_outputs(backbone, token_ids, segment_ids, padding_mask, outputs)
-    return {output: keras.ops.convert_to_numpy(tensor) for output, tensor in found.items()}
+    return compute_rows(backbone, pack_rows(*(inputs[name] for name in INPUTS)), outputs)
 
 
 @pytest.mark.parametrize("outputs", SUBSETS, ids=lambda outputs: "+".join(sorted(outputs)))
@@ -71,7 +70,8 @@ def test_cls_is_position_0_even_where_that_is_masked(backbone: ElectraBackbone) 
     mask[:, 0] = 0
     mask[:, 3] = 1
     full = backbone({**inputs, "padding_mask": mask})
-    found = compute_outputs(backbone, inputs["token_ids"], inputs["segment_ids"], mask, frozenset({Output.CLS}))
+    batch = pack_rows(inputs["token_ids"], inputs["segment_ids"], mask)
+    found = compute_rows(backbone, batch, frozenset({Output.CLS}))
     np.testing.assert_allclose(found[Output.CLS], full.sequence_output[:, 0], atol=1e-6)
 
 
@@ -80,22 +80,23 @@ class RecordingLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no 
 
     def __init__(self, inner: keras.layers.Layer) -> None:
         super().__init__()
-        self.inner, self.query_rows = inner, list[int | None]()
+        self.inner, self.queries = inner, list[int | None]()
 
     def call(
-        self, inputs: object, attention_bias: object, query_rows: int | None = None, attend: Attend | None = None
+        self, inputs: object, attention_bias: object, queries: Tensor | None = None, attend: Attend | None = None
     ) -> object:
-        self.query_rows.append(query_rows)
-        return self.inner(inputs, attention_bias=attention_bias, query_rows=query_rows, attend=attend)
+        self.queries.append(None if queries is None else queries.shape[1])
+        return self.inner(inputs, attention_bias=attention_bias, queries=queries, attend=attend)
 
 
 @pytest.mark.parametrize("outputs", SUBSETS, ids=lambda outputs: "+".join(sorted(outputs)))
-def test_the_last_layer_computes_all_rows_only_for_token_outputs(outputs: Outputs) -> None:
+def test_the_last_layer_computes_all_positions_only_for_token_outputs(outputs: Outputs) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
     recorder = RecordingLayer(backbone.transformer_layers[-1])
     backbone.transformer_layers = [*backbone.transformer_layers[:-1], recorder]
-    computed(backbone, outputs)
-    assert list(recorder.query_rows) == [None if outputs & TOKEN_OUTPUTS else 1]
+    shape = BatchShape(2, 12)
+    compute_outputs(backbone, PackedInputs.of(Batch.pack([], [], shape)), outputs)
+    assert list(recorder.queries) == [None if outputs & TOKEN_OUTPUTS else shape.slots]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_float16"])
@@ -104,3 +105,32 @@ def test_everything_is_float32_and_finite(dtype: str) -> None:
     for array in computed(backbone, frozenset(Output)).values():
         assert array.dtype == np.float32
         assert np.isfinite(array).all()
+
+
+def sequence_of(*token_ids: int) -> Encoding:
+    ids = np.array(token_ids, np.int32)
+    return Encoding(ids, ids * 0, ids * 0 + 1, compute_length=len(ids), real_tokens=len(ids))
+
+
+@pytest.mark.parametrize("outputs", [frozenset(Output), frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
+def test_numbers_that_are_not_finite_stay_in_their_row(outputs: Outputs) -> None:
+    backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
+    [embeddings] = backbone.token_embedding.get_weights()
+    embeddings[59] = np.nan
+    backbone.token_embedding.set_weights([embeddings])
+    places = [Placement(0, 0, 0, 3), Placement(0, 1, 3, 4), Placement(1, 0, 0, 3)]
+    batch = Batch.pack([sequence_of(1, 2, 3), sequence_of(4, 59, 5, 6), sequence_of(1, 2, 3)], places, BatchShape(2, 8))
+    for tensor in compute_outputs(backbone, PackedInputs.of(batch), outputs).values():
+        spoiled, whole = keras.ops.convert_to_numpy(tensor)
+        assert np.isnan(spoiled).any()
+        assert np.isfinite(whole).all()
+
+
+def test_padding_is_exactly_zero_even_next_to_numbers_that_are_not_finite() -> None:
+    backbone = ElectraBackbone(60, 1, 2, 8, intermediate_dim=16)
+    backbone.position_embedding.position_embeddings.assign(
+        np.full(backbone.position_embedding.position_embeddings.shape, np.nan)
+    )
+    batch = Batch.pack([sequence_of(1, 2, 3)], [Placement(0, 0, 0, 3)], BatchShape(1, 8))
+    found = compute_outputs(backbone, PackedInputs.of(batch), frozenset({Output.SEQUENCE}))[Output.SEQUENCE]
+    assert (keras.ops.convert_to_numpy(found)[0, 3:] == 0).all()

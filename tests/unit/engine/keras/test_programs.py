@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from itertools import chain, combinations
 
+import keras
 import numpy as np
 import pytest
 
-from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
-from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Output, Outputs
+from electra_serve.engine.keras.programs import (
+    PROGRAMS,
+    STACKED,
+    program_of,
+    run_program,
+    stack_inputs,
+    to_model_output,
+)
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.outputs import PackedInputs, compute_outputs
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
 
 SUBSETS = [frozenset(chosen) for chosen in chain.from_iterable(combinations(Output, size) for size in range(1, 5))]
 
@@ -28,8 +38,15 @@ def test_only_what_is_asked_for_is_taken_and_nothing_is_copied() -> None:
     assert taken.sequence_output is taken.pooled_output is taken.mean_output is None
 
 
-def test_inputs_are_one_array_in_the_order_that_programs_read() -> None:
-    ids = np.arange(4, dtype=np.int32).reshape(2, 2)
-    stacked = stack_inputs(Batch(ids, ids + 10, ids + 20))
-    assert stacked.dtype == np.int32
-    assert stacked.tolist() == [ids.tolist(), (ids + 10).tolist(), (ids + 20).tolist()]
+def test_inputs_are_two_arrays_in_the_order_that_programs_read() -> None:
+    ids = np.arange(5, dtype=np.int32)
+    sequence = Encoding(ids, ids % 2, np.array([1, 0, 1, 1, 1], np.int32), compute_length=5, real_tokens=4)
+    places = [Placement(0, 1, 3, 5), Placement(1, 0, 0, 5)]
+    batch = Batch.pack([sequence, sequence], places, BatchShape(2, 9))
+    stacked, starts = stack_inputs(batch)
+    assert (stacked.shape, starts.shape) == ((STACKED, 2, 9), (2, 2))
+    assert stacked.dtype == starts.dtype == np.int32
+    backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
+    found = run_program(backbone, keras.ops.convert_to_tensor(stacked), starts, frozenset(Output))
+    for output, expected in compute_outputs(backbone, PackedInputs.of(batch), frozenset(Output)).items():
+        np.testing.assert_array_equal(found[output.value], expected)

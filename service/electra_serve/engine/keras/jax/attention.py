@@ -59,8 +59,8 @@ def verified(
         heads: How many there are, and the width of one.
         shapes: The batch shapes to run.
     """
-    lengths = {shape.length for shape in shapes}
-    works = all(works_on(device, attend, dtype, (length, *heads)) for length in (min(lengths), max(lengths)))
+    lengths = [shape.length for shape in shapes]
+    works = all(works_on(device, attend, dtype, (length, *heads)) for length in {min(lengths), max(lengths)})
     _log.info("attention on %s in %s: %s", device, dtype, "fused" if works else "plain")
     return attend if works else None
 

@@ -1,0 +1,29 @@
+"""Batches of one sequence per row, for tests that compare with models that know no others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.outputs import PackedInputs, compute_outputs
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, IntArray, Output, Outputs
+
+
+def pack_rows(token_ids: IntArray, segment_ids: IntArray, padding_mask: IntArray) -> Batch:
+    """Makes each row of three (B, T) arrays a sequence in a row of its own."""
+    rows, length = token_ids.shape
+    arrays = [np.asarray(array, np.int32) for array in (token_ids, segment_ids, padding_mask)]
+    sequences = [
+        Encoding(ids, segments, mask, compute_length=length, real_tokens=int(mask.sum()))
+        for ids, segments, mask in zip(*arrays, strict=True)
+    ]
+    return Batch.one_per_row(sequences, BatchShape(rows, length))
+
+
+def compute_rows(backbone: ElectraBackbone, batch: Batch, outputs: Outputs) -> dict[Output, Float32Array]:
+    """Computes `outputs` of a batch from `pack_rows`: (B, T, H) or (B, H), as the model itself returns them."""
+    computed: dict[Output, Any] = dict(compute_outputs(backbone, PackedInputs.of(batch), outputs))
+    arrays = {output: np.asarray(tensor) for output, tensor in computed.items()}
+    return {output: array if output is Output.SEQUENCE else array[:, 0] for output, array in arrays.items()}
