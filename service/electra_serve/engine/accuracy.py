@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from electra_serve.engine.base import Engine
-from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output
+from electra_serve.tensors import Batch, Encoding, Float32Array, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,9 @@ def agreement(engine: Engine, reference: Engine, encodings: Sequence[Encoding]) 
 
 def _encode(engine: Engine, encoding: Encoding) -> tuple[Float32Array, Float32Array]:
     """The hidden states of the positions that count, (T, H), and their mean, (H,)."""
-    batch = Batch.pack([encoding], BatchShape(1, encoding.compute_length))
-    row = engine.run(batch, frozenset({Output.SEQUENCE, Output.MEAN})).row(
-        0, encoding, frozenset({Output.SEQUENCE, Output.MEAN})
-    )
+    outputs = frozenset({Output.SEQUENCE, Output.MEAN})
+    batch = Batch.one_per_row([encoding], engine.signature.single_row(encoding.compute_length))
+    row = engine.run(batch, outputs).extract(batch.placements[0], encoding, outputs)
     return row.get(Output.SEQUENCE)[encoding.padding_mask == 1], row.get(Output.MEAN)
 
 

@@ -96,3 +96,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds. It is not run again; closing it twice does nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSet:
+    """The engines of one model.
+
+    Attributes:
+        engines: They share the queue under load; at least one.
+        lone: Computes one batch with all cores, while nothing else runs; None: the others do that too.
+    """
+
+    engines: tuple[Engine, ...]
+    lone: Engine | None = None
+
+    def all(self) -> tuple[Engine, ...]:
+        """Every engine."""
+        return self.engines if self.lone is None else (*self.engines, self.lone)

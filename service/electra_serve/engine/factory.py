@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.base import EngineSet
 from electra_serve.engine.golden import check_golden
 from electra_serve.engine.keras.backend import use_keras_on
-from electra_serve.engine.profiling import Timing, calibrate
+from electra_serve.engine.profiling import Timings, calibrate, run_each
 from electra_serve.engine.selection import choose_dtype, choose_engine
+from electra_serve.engine.shapes import ShapeLimits
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import PresetSource, resolve_preset
@@ -30,21 +31,23 @@ class LoadedModel:
     Attributes:
         preset: Where it came from.
         tokenizer: The tokenizer, or the reason why there is none.
-        engines: Its replicas, warm, at least one.
-        timings: Batch shapes and the seconds each took, for the cost model.
+        engines: Its engines, warm.
+        timings: Seconds of each batch shape on one of `engines.engines`.
+        lone_timings: Likewise on `engines.lone`; empty without one.
     """
 
     preset: PresetFolder
     tokenizer: Tokenizer | NoTokenizer
-    engines: tuple[Engine, ...]
-    timings: Sequence[Timing]
+    engines: EngineSet
+    timings: Timings
+    lone_timings: Timings = field(default_factory=dict)
 
 
 class EngineBuilder(Protocol):
-    """Builds the replicas of one model for one backend."""
+    """Builds the engines of one model for one backend."""
 
-    def __call__(self, preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
-        """Builds `settings.replicas` engines, not yet warm.
+    def __call__(self, preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
+        """Builds engines, not yet warm, as `settings.replicas` and `settings.threads` say.
 
         Raises:
             EngineUnavailable: The device asked for is not here.
@@ -103,18 +106,15 @@ def load_model(
     engine = choose_engine(settings, preset.artifact)
     settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artifact)})
     tokenizer = load_tokenizer(preset)
-    grid = ShapeGrid(
-        max_rows=batching.max_batch_sequences,
-        max_length=preset.config.max_sequence_length,
-        max_tokens=batching.max_batch_tokens,
-    )
-    engines = BUILDERS[engine]()(preset, settings, grid)
-    first, *replicas = engines
-    timings = calibrate(first, batching.max_batch_tokens)
-    for replica in replicas:
-        replica.warm_up([shape for shape, _ in timings])
+    limits = ShapeLimits(preset.config.max_sequence_length, batching.max_batch_tokens)
+    engines = BUILDERS[engine]()(preset, settings, limits)
+    lone_timings = calibrate(engines.lone, batching.target_batch_s) if engines.lone else {}
+    first, *others = engines.engines
+    timings = calibrate(first, batching.target_batch_s)
+    for other in others:
+        run_each(other, timings)
     check_golden(first, preset)
-    return LoadedModel(preset, tokenizer, engines, timings)
+    return LoadedModel(preset, tokenizer, engines, timings, lone_timings)
 
 
 def _require_pinned(preset: PresetFolder, sha256: str) -> None:

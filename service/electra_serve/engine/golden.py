@@ -24,7 +24,7 @@ from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.files import read_json
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
-from electra_serve.tensors import Batch, Float32Array, Output
+from electra_serve.tensors import Batch, Encoding, Float32Array, Output
 
 LENGTH: Final = 16
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05, "int8": 0.1}
@@ -62,11 +62,11 @@ def note_golden(engine: Engine, config: BackboneConfig, folder: Path) -> None:
     _write(_compute(engine, config.vocab_size), engine.signature.dtype, folder / GOLDEN_FILE)
 
 
-def golden_batch(vocab_size: int, max_length: int) -> Batch:
-    """One row of ids spread over the vocabulary: (1, S)."""
-    ids = np.arange(1, min(LENGTH, max_length) + 1) * 7919 % vocab_size
-    token_ids = ids.astype(np.int32)[None]
-    return Batch(token_ids, np.zeros_like(token_ids), np.ones_like(token_ids))
+def golden_sequence(vocab_size: int, max_length: int) -> Encoding:
+    """Ids spread over the vocabulary."""
+    length = min(LENGTH, max_length)
+    ids = (np.arange(1, length + 1) * 7919 % vocab_size).astype(np.int32)
+    return Encoding(ids, np.zeros_like(ids), np.ones_like(ids), compute_length=length, real_tokens=length)
 
 
 def distance(computed: Float32Array, kept: Float32Array) -> float:
@@ -83,13 +83,11 @@ def distance(computed: Float32Array, kept: Float32Array) -> float:
 
 
 def _compute(engine: Engine, vocab_size: int) -> Float32Array:
-    grid = engine.signature.grid
-    batch = golden_batch(vocab_size, grid.max_length)
-    mean = engine.run(batch.padded(grid.fit(1, batch.shape.length)), frozenset({Output.MEAN})).mean_output
-    if mean is None:
-        raise PresetError("the engine must compute mean_output; it did not")
-    first: Float32Array = mean[0]
-    return first
+    signature = engine.signature
+    sequence = golden_sequence(vocab_size, signature.max_length)
+    batch = Batch.one_per_row([sequence], signature.single_row(len(sequence)))
+    outputs = frozenset({Output.MEAN})
+    return engine.run(batch, outputs).extract(batch.placements[0], sequence, outputs).get(Output.MEAN)
 
 
 def _compare(computed: Float32Array, dtype: str, path: Path, remedy: str) -> None:

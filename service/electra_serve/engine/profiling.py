@@ -1,98 +1,108 @@
-"""Warms an engine and times it, so that the cost model speaks of this model on this machine.
+"""Warms an engine and times each of its shapes once it is warm: the cost table of this model on this machine.
 
-A start may not take long, and machines are busy while services start. So a few small shapes are timed in rounds:
-what disturbs a timing only adds to it, the least of several is near the truth, and a disturbance shorter than a round
-spoils one timing of each shape at most. One round is always run; the others only while there is time.
-
-Larger shapes tell apart what a batch costs and what a position costs where small ones are all alike, as on GPUs. They
-are timed where they are quick, and nowhere else.
+A start may not take long, and machines are busy while services start. So shapes are timed smallest first, and those of
+several rows that would take longer than batches may are passed over. Then all are timed again in rounds while there is
+time: what disturbs a timing only adds to it, so the least of several is near the truth. For the same reason a shape
+takes no longer than one that holds it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
-from electra_serve.engine.base import Engine, ShapeGrid
-from electra_serve.tensors import Batch, BatchShape, Output
+from electra_serve.engine.base import Engine
+from electra_serve.tensors import Batch, BatchShape, Encoding, Output
 
-Timing = tuple[BatchShape, float]
-"""A batch shape, and the seconds that a batch of it took."""
+Timings = dict[BatchShape, float]
+"""Batch shapes, and the seconds that a batch of each took."""
 
-ROUNDS: Final = 5
-BUDGET_S: Final = 1.0
-"""Seconds after which no further round begins. The first round of an ELECTRA base takes 0.3 s on two cores."""
-QUICK_S: Final = 0.05
-"""Most seconds that one of `LARGE_SHAPES` may be expected to take."""
-
-SHAPES: Final = ((1, 16), (1, 64), (1, 256), (8, 16), (8, 32), (16, 32))
-"""Rows and lengths to time: enough spread to tell the fixed, the linear and the quadratic part apart, in about
-1,200 positions."""
-LARGE_SHAPES: Final = ((32, 64), (8, 512), (32, 256))
-
-
-def profiling_shapes(
-    grid: ShapeGrid, max_tokens: int, shapes: Sequence[tuple[int, int]] = SHAPES
-) -> tuple[BatchShape, ...]:
-    """Those of `shapes` that an engine takes, fitted to its grid, none above `max_tokens` but single rows.
-
-    Example:
-        >>> grid = ShapeGrid(max_rows=8, max_length=64)
-        >>> [(shape.rows, shape.length) for shape in profiling_shapes(grid, max_tokens=128)]
-        [(1, 16), (1, 64), (8, 16)]
-    """
-    fitted = {grid.fit(rows, min(length, grid.max_length)) for rows, length in shapes if rows <= grid.max_rows}
-    fitting = [shape for shape in fitted if shape.rows == 1 or shape.tokens <= max_tokens]
-    return tuple(sorted(fitting, key=lambda shape: (shape.tokens, shape.rows)))
+ROUNDS: Final = 4
+BUDGET_S: Final = 0.4
+"""Seconds after which no further round begins."""
 
 
 def calibrate(
-    engine: Engine, max_tokens: int, now: Callable[[], float] = time.perf_counter, *, budget_s: float = BUDGET_S
-) -> list[Timing]:
-    """Warms `engine` and times a batch of each calibration shape.
+    engine: Engine,
+    target_batch_s: float,
+    now: Callable[[], float] = time.perf_counter,
+    *,
+    budget_s: float = BUDGET_S,
+) -> Timings:
+    """Warms `engine` and times a batch of each shape.
 
     Args:
         engine: Warmed here.
-        max_tokens: Most positions in a batch.
+        target_batch_s: Most seconds of a batch of several sequences.
         now: Seconds of a clock that never goes back.
-        budget_s: Seconds that timing may take, one round excepted.
+        budget_s: Seconds that further rounds of timing may take.
 
     Returns:
-        Each shape with the least of its timings in seconds.
+        Each shape with the least of its timings in seconds. Shapes of several rows are left out if they are expected
+        to take more than `target_batch_s`.
     """
-    grid = engine.signature.grid
-    shapes = profiling_shapes(grid, max_tokens)
-    engine.warm_up(shapes)
+    engine.warm_up()
+    timings: Timings = {}
+    for shape in engine.signature.shapes:
+        if shape.rows == 1 or _expected_s(shape, timings) <= target_batch_s:
+            timings[shape] = _first_timing(engine, shape, now)
     end = now() + budget_s
-    least = {shape: _seconds(engine, shape, now) for shape in shapes}
-    for shape in profiling_shapes(grid, max_tokens, LARGE_SHAPES):
-        if _expected_s(shape, least) <= QUICK_S:
-            least[shape] = _seconds(engine, shape, now)
     for _ in range(ROUNDS - 1):
-        if now() + sum(least.values()) > end:
+        if now() + sum(timings.values()) > end:
             break
-        for shape, seconds in least.items():
-            least[shape] = min(seconds, _seconds(engine, shape, now))
-    return list(least.items())
+        for shape, seconds in timings.items():
+            timings[shape] = min(seconds, _seconds(engine, shape, Output.MEAN, now))
+    return without_outliers(timings)
 
 
-def _expected_s(shape: BatchShape, least: dict[BatchShape, float]) -> float:
-    """By the positions of the largest shape timed so far; too much rather than too little, as it has a fixed part."""
-    largest = max(least, key=lambda timed: timed.tokens)
-    return least[largest] * shape.tokens / largest.tokens
+def run_each(engine: Engine, timings: Timings) -> None:
+    """Warms `engine` and runs each of the shapes, of an engine like it, that are used."""
+    engine.warm_up()
+    for shape in timings:
+        for output in (Output.MEAN, Output.CLS):
+            engine.run(full_batch(shape), frozenset({output}))
 
 
-def _seconds(engine: Engine, shape: BatchShape, now: Callable[[], float]) -> float:
+def without_outliers(timings: Timings) -> Timings:
+    """`timings`, none above that of a shape with as many rows and positions in each, or more.
+
+    Example:
+        >>> without_outliers({BatchShape(1, 16): 0.09, BatchShape(1, 32): 0.02, BatchShape(2, 16): 0.03})
+        {BatchShape(rows=1, length=16): 0.02, BatchShape(rows=1, length=32): 0.02, BatchShape(rows=2, length=16): 0.03}
+    """
+    return {
+        shape: min(
+            seconds for other, seconds in timings.items() if other.rows >= shape.rows and other.length >= shape.length
+        )
+        for shape in timings
+    }
+
+
+def _first_timing(engine: Engine, shape: BatchShape, now: Callable[[], float]) -> float:
+    """Runs both ways of computing a shape, with all positions and with the first ones alone, and times the former."""
+    first_s = _seconds(engine, shape, Output.MEAN, now)
+    _seconds(engine, shape, Output.CLS, now)
+    return min(first_s, _seconds(engine, shape, Output.MEAN, now))
+
+
+def _expected_s(shape: BatchShape, timings: Timings) -> float:
+    """By the positions of the largest shape timed so far."""
+    largest = max(timings, key=lambda timed: timed.positions)
+    return timings[largest] * shape.positions / largest.positions
+
+
+def _seconds(engine: Engine, shape: BatchShape, output: Output, now: Callable[[], float]) -> float:
     batch = full_batch(shape)
     started = now()
-    engine.run(batch, frozenset({Output.MEAN}))
+    engine.run(batch, frozenset({output}))
     return max(now() - started, 1e-9)
 
 
 def full_batch(shape: BatchShape) -> Batch:
-    """A batch of that shape without padding, every id 0: valid for any vocabulary."""
-    zeros = np.zeros((shape.rows, shape.length), np.int32)
-    return Batch(zeros, zeros, np.ones_like(zeros))
+    """A batch of one sequence in each row, without padding, every id 0: valid for any vocabulary."""
+    zeros = np.zeros(shape.length, np.int32)
+    sequence = Encoding(zeros, zeros, np.ones_like(zeros), compute_length=shape.length, real_tokens=shape.length)
+    return Batch.one_per_row([sequence] * shape.rows, shape)
