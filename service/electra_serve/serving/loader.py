@@ -133,4 +133,6 @@ def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: Ser
         return model.preset.config, settings.threads, len(model.engines), model.engines[0].signature
 
     same = kind(loaded, settings) == kind(before.loaded, before.settings)
-    return replace(loaded, timings=before.loaded.timings) if same else loaded
+    if not same:
+        return loaded
+    return replace(loaded, timings=before.loaded.timings, lone_timings=before.loaded.lone_timings)

@@ -264,7 +264,8 @@ class ModelSettings(_Section):
     tensorflow."""
     compiler: Literal["auto", "graph", "xla"] = "auto"
     """How the tensorflow engine makes its programs. `graph` takes any shape and starts in seconds. `xla` compiles each
-    batch shape at each start, which takes a minute; on CPUs float32 then takes about 15 % less CPU time, bfloat16 more. `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
+    batch shape at each start, which takes a minute; on CPUs float32 then takes about 15 % less CPU time, bfloat16 more.
+    `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """What to compute in. The 16-bit types are faster where the hardware has them, and less exact. int8 is for CPUs
     without bfloat16, on the openvino engine: weights are rounded when the preset is loaded or compiled, activations at

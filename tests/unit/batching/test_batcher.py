@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_serve.batching.admission import MIN_WAIT_S
-from electra_serve.batching.cost_model import CostModel
 from electra_serve.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, RowOutput
 from tests.fakes import FakeEngine, encoding
@@ -28,7 +27,7 @@ async def test_rows_come_back_in_order(rig: Rig) -> None:
 
 async def test_masked_tail_is_not_computed_and_comes_back_as_zeros(rig: Rig) -> None:
     [row] = await rig.batcher.submit([encoding(5, 6, masked_tail=3)], SEQUENCE)
-    assert rig.engine.batches[0].shape.length == 2
+    assert rig.engine.batches[0].shape.length == 16
     assert row.get(Output.SEQUENCE)[:, 0].tolist() == [5, 6, 0, 0, 0]
 
 
@@ -77,17 +76,17 @@ async def test_arrivals_without_end_do_not_hold_the_first_one_back(rig: Rig) -> 
         rig.submit([2])
         rig.clock.advance(0.0004)
         await turns(1)
-    assert rig.engine.batches[0].shape.rows <= 4
+    assert len(rig.engine.batches[0].placements) <= 4
 
 
-async def test_what_waits_shares_a_batch_of_like_lengths(rig: Rig) -> None:
+async def test_short_sequences_share_a_row_and_a_long_one_runs_apart(rig: Rig) -> None:
     first = await hold(rig)
-    others = [rig.submit([2] * 4), rig.submit([3] * 300), rig.submit([4] * 4)]
+    others = [rig.submit([2] * 4), rig.submit([3] * 510), rig.submit([4] * 4)]
     await turns()
     rig.engine.gate.set()
     await asyncio.gather(first, *others)
-    assert [batch.shape.rows for batch in rig.engine.batches] == [1, 2, 1]
-    assert rig.engine.batches[1].token_ids[:, 0].tolist() == [2, 4]
+    assert [batch.shape.length for batch in rig.engine.batches] == [16, 16, 512]
+    assert rig.engine.batches[1].token_ids[0, :8].tolist() == [2] * 4 + [4] * 4
 
 
 async def test_no_more_is_chosen_than_the_engine_can_take_soon(rig: Rig) -> None:
@@ -199,7 +198,7 @@ async def test_a_cancelled_request_leaves_the_queue_and_its_neighbours_alone(rig
     assert (rig.batcher.queue.sequences, rig.batcher.queue.tokens) == (1, 1)
     rig.engine.gate.set()
     await asyncio.gather(first, stays)
-    assert [batch.token_ids.tolist() for batch in rig.engine.batches] == [[[1]], [[4]]]
+    assert [batch.token_ids[0, :2].tolist() for batch in rig.engine.batches] == [[1, 0], [4, 0]]
 
 
 async def test_a_request_cancelled_while_it_runs_does_not_hurt_its_batch(rig: Rig) -> None:
@@ -255,7 +254,7 @@ async def test_the_time_to_come_back_follows_what_batches_take_of_late() -> None
     with pytest.raises(Overloaded) as refused:
         await rig.submit([3])
     assert refused.value.retry_after_s is not None
-    assert refused.value.retry_after_s < CostModel(0.01, 1e-4, 0.0).row_seconds(500) / 2
+    assert refused.value.retry_after_s < rig.batcher.costs.seconds(BatchShape(1, 512)) / 2
     await close(rig)
 
 
@@ -303,7 +302,7 @@ async def test_closing_again_waits_for_the_same_end() -> None:
 
 
 async def test_two_engines_share_one_queue() -> None:
-    rig = make_rig(FakeEngine(max_rows=8), FakeEngine(max_rows=8))
+    rig = make_rig(FakeEngine(), FakeEngine())
     rig.batcher.start()
     for engine in rig.engines:
         engine.gate.clear()
@@ -325,7 +324,7 @@ class ForgetfulEngine(FakeEngine):
 
 
 async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher() -> None:
-    rig = make_rig(ForgetfulEngine(max_rows=8))
+    rig = make_rig(ForgetfulEngine())
     rig.batcher.start()
     with pytest.raises(InternalError):
         await rig.submit([1])
@@ -335,7 +334,7 @@ async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher
 
 
 async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig) -> None:
-    waiting = rig.submit([1] * 513)  # longer than the grid
+    waiting = rig.submit([1] * 513)  # longer than any shape
     await turns()
     assert not rig.batcher.alive
     with pytest.raises(InternalError):
@@ -375,7 +374,7 @@ async def test_a_log_that_fails_leaves_nobody_waiting() -> None:
 async def test_batches_are_counted(rig: Rig) -> None:
     await rig.submit([1, 2, 3])
     assert rig.metric("electra_real_tokens_total") == 3
-    assert rig.metric("electra_padded_tokens_total") == 3
+    assert rig.metric("electra_padded_tokens_total") == 16
     assert rig.metric("electra_batch_sequences_count") == 1
     assert rig.metric("electra_compute_seconds_count") == 1
     assert rig.metric("electra_queue_wait_seconds_count") == 1
@@ -405,7 +404,7 @@ def test_every_admitted_row_is_answered_exactly_once(script: list[Call], engines
 
 
 async def _play(script: list[Call], engines: int) -> None:
-    rig = make_rig(*(FakeEngine(max_rows=8) for _ in range(engines)), max_sequences=20)
+    rig = make_rig(*(FakeEngine() for _ in range(engines)), max_sequences=20)
 
     def explode(batch: Batch) -> None:
         if BOMB in batch.token_ids:

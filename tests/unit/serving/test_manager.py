@@ -32,7 +32,7 @@ from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TokenInput
-from tests.fakes import FakeEngine, encoding, loaded_model, text_encoder
+from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, loaded_model, text_encoder
 
 SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
@@ -85,7 +85,7 @@ class Stage:
         self.gate.wait(SOON_S)
         if settings.preset in self.errors:
             raise self.errors[settings.preset]
-        engine = FakeEngine(max_length=16)
+        engine = FakeEngine(SHORT_SHAPES)
         self.engines.append(engine)
         return loaded_model(engine)
 

@@ -15,6 +15,7 @@ ACTIVATION_GROUP: Final = 64
 """Neighboring activations that share one scale in int8 products. Groups of 256 take 2 to 3 % less time and are twice
 as far from float32; see docs/performance.md."""
 
+
 def compile_graph(graph: ov.Model, *, dtype: str, threads: int, engines: int) -> ov.CompiledModel:
     """Compiles `graph`, once for so many engines: they share its weights.
 
