@@ -1,232 +1,173 @@
-"""Plans batches: which waiting sequences share a batch, in which rows and shape.
+"""Which waiting sequences share a batch.
 
-A plan costs the sum of its batches' seconds. Those come from a table, one timing per shape, because no formula predicts
-how well a device runs a shape. The cheapest plan is sought in two steps. First, sequences are packed into rows by
-best-fit decreasing, once for each row length that promises a low cost: long sequences leave gaps, which short ones
-fill, and one row at most is left half empty. Second, rows are cut into the cheapest batches exactly
-(`electra_serve.batching.row_batches`), where a half-empty row gets a shorter shape.
+Padding a batch to its longest row wastes the difference; running rows one by one wastes the fixed cost of a
+batch. Sorted by length, the rows of a good batch are neighbours, so the best partition is a way of cutting
+one sorted list, and dynamic programming finds it: with lengths l₁ ≤ … ≤ lₙ,
 
-No plan costs more than one sequence per row, or than first-fit in arrival order into rows of one length. Those are
-packed as well if a lower bound of their cost does not rule them out.
+    best(j) = min over i < j of  best(i) + t(j − i, lⱼ)
+
+where t is the engine's cost of a batch of j − i rows padded to lⱼ. Cutting everywhere (one by one) and
+nowhere (one batch) are among the candidates, so the plan never costs more than either.
+
+A batch of several rows keeps within two bounds: its positions (memory) and its predicted seconds (how long
+newcomers wait behind it). A single row always fits, or it could never run.
+
+Planning happens on the event loop once per batch, so it must stay well below a millisecond. Seconds of every
+shape that may be cut are looked up, not computed. And where a row costs the same whatever their number, t
+satisfies the quadrangle inequality t(i, j) + t(i', j') ≤ t(i, j') + t(i', j) for i < i' < j < j', which lets the
+best i never move back as j grows (F. F. Yao, "Efficient dynamic programming using quadrangle inequalities", STOC
+1980); the bounds do not change that, as they only ever exclude more of the small i. Grids with few row counts are
+charged for rows that are not there, and get the full search.
+
+Nothing here waits, reads a clock or knows what a request is: lengths in, row numbers out.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate
-from typing import Final
+from operator import add
 
-from electra_serve.batching.cost_model import CostTable
-from electra_serve.batching.row_batches import CHEAPER, RowBatches
-from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit, one_per_row
-from electra_serve.tensors import SLOT_POSITIONS, BatchShape, Placement
-
-_PACKED_SEQUENCES: Final = 384
-"""Sequences to pack while the cheapest row length is sought: small windows try all, large ones two."""
-_LEAST_PACKINGS: Final = 2
-
-_Rows = list[list[int]]
-"""The sequences of each row."""
-_Candidate = tuple[float, Callable[[], Packing]]
-"""A lower bound of its seconds, and the packing."""
+from electra_serve.batching.cost_model import CostModel
+from electra_serve.engine.base import ShapeGrid
+from electra_serve.tensors import BatchShape
 
 
 @dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """Sequences to run together.
+class MicroBatch:
+    """Rows to run together.
 
     Attributes:
-        shape: The shape to run them in.
-        sequences: Their indices in the list that was planned, ascending.
-        placements: Where each of them is, in the same order.
+        rows: Their indices in the list that was planned, shortest row first.
+        shape: The padded shape to run them in.
     """
 
+    rows: tuple[int, ...]
     shape: BatchShape
-    sequences: tuple[int, ...]
-    placements: tuple[Placement, ...]
 
 
 class Planner:
-    """Partitions a window of waiting sequences into batches of the least summed cost.
+    """Cuts a window of waiting sequences into micro-batches of the least summed cost.
 
     Args:
-        costs: Seconds of each shape.
-        max_positions: Most positions in a batch of several sequences, padding included.
-        target_batch_s: Most seconds of a batch of several sequences.
+        cost: What a batch costs.
+        grid: The shapes that the engine takes.
+        max_tokens: Most positions in a micro-batch of several rows, padding included.
+        target_batch_s: Most seconds that a micro-batch of several rows may take by `cost`; default: any.
     """
 
-    def __init__(self, costs: CostTable, *, max_positions: int, target_batch_s: float = math.inf) -> None:
-        self._costs = costs
+    def __init__(self, cost: CostModel, grid: ShapeGrid, *, max_tokens: int, target_batch_s: float = math.inf) -> None:
+        self._cost = cost
+        self._grid = grid
+        self._max_tokens = max_tokens
         self._target_batch_s = target_batch_s
-        self._single_rows = sorted((shape for shape in costs.shapes if shape.rows == 1), key=costs.seconds)
-        self._max_length = max(shape.length for shape in self._single_rows)
-        self.reduce_max_positions(max_positions)
+        self._padded = [grid.fit(1, max(1, length)).length for length in range(grid.max_length + 1)]  # by length
+        self._batch_s = {length: self._seconds_by_rows(length) for length in set(self._padded)}
 
     @property
-    def costs(self) -> CostTable:
-        """Seconds of each shape."""
-        return self._costs
+    def cost(self) -> CostModel:
+        """What a batch is taken to cost."""
+        return self._cost
 
     @property
-    def max_positions(self) -> int:
-        """Most positions in a batch of several sequences."""
-        return self._max_positions
+    def max_tokens(self) -> int:
+        """Most positions in a micro-batch of several rows, whatever its cost."""
+        return self._max_tokens
 
-    @property
-    def batch_positions(self) -> int:
-        """Positions of the largest shape that several sequences may share; 0 if none."""
-        return max((shape.positions for shape in self._shared if shape.rows * shape.slots > 1), default=0)
-
-    def reduce_max_positions(self, max_positions: int) -> None:
+    def reduce_max_tokens(self, max_tokens: int) -> None:
         """Allows fewer positions from now on."""
-        self._max_positions = max_positions
-        self._shared = [shape for shape in self._costs.shapes if self._may_share(shape)]
-        self._batches = RowBatches(self._costs, self._shared)
+        self._max_tokens = max_tokens
+        self._batch_s = {length: self._seconds_by_rows(length) for length in self._batch_s}
 
-    def sequence_seconds(self, length: int) -> float:
-        """Seconds of engine time that one more sequence is expected to add.
+    @property
+    def batch_tokens(self) -> int:
+        """Most positions, padding included, in any micro-batch of several rows that both bounds and the grid allow.
 
-        Its positions count at the best rate of the shapes that it may share, or it takes a batch of its own.
+        0 where no two rows may share one.
         """
-        need = max(length, SLOT_POSITIONS)
-        if need > self._batches.max_length:
-            return self._costs.seconds(self._single_row(length))
-        return need * self._batches.position_seconds[self._batches.kinds[need]]
+        most = ((len(batch_s), length) for length, batch_s in self._batch_s.items() if len(batch_s) > 1)
+        return max((self._grid.fit(rows, length).tokens for rows, length in most), default=0)
 
-    def plan(self, lengths: Sequence[int]) -> list[BatchPlan]:
-        """Partitions sequences of these lengths.
+    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
+        """Partitions the rows of these lengths.
 
         Args:
-            lengths: Each sequence's positions, from 1 to those of the longest single row; most urgent first.
+            lengths: Each row's compute length, 1 ≤ length ≤ the grid's longest.
 
         Returns:
-            Batches that hold each sequence exactly once; that of the most urgent first.
+            Micro-batches that hold each row exactly once, shortest first.
 
         Raises:
-            ValueError: A length is out of range.
+            ValueError: A length is outside the grid.
 
         Example:
-            >>> shapes = {BatchShape(1, 16): 0.002, BatchShape(1, 64): 0.004, BatchShape(2, 64): 0.006}
-            >>> planner = Planner(CostTable(shapes), max_positions=128)
-            >>> [(batch.shape, batch.sequences) for batch in planner.plan([60, 20, 20, 20, 12])]
-            [(BatchShape(rows=2, length=64), (0, 1, 2, 3)), (BatchShape(rows=1, length=16), (4,))]
+            >>> planner = Planner(CostModel(5.0, 1.0, 0.0), ShapeGrid(max_rows=8, max_length=512), max_tokens=512)
+            >>> [batch.rows for batch in planner.plan([3, 100, 3, 98])]
+            [(2, 0), (3, 1)]
         """
-        batches = [_batch(lengths, shape, rows) for shape, rows in self._cheapest_batches(lengths)]
-        return sorted(batches, key=lambda batch: batch.sequences)
+        order, padded = self._sorted(lengths)
+        return [self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded)][::-1]
 
-    def plan_next(self, lengths: Sequence[int]) -> BatchPlan:
-        """The first batch of `plan`, which holds the most urgent sequence.
+    def plan_next(self, lengths: Sequence[int]) -> MicroBatch:
+        """The micro-batch of the plan that holds row 0, the one whose turn it is.
 
         Args:
-            lengths: As for `plan`; at least one.
+            lengths: As for `plan`, in order of urgency; at least one.
         """
+        order, padded = self._sorted(lengths)
+        first = order.index(0)
         return next(
-            _batch(lengths, shape, rows)
-            for shape, rows in self._cheapest_batches(lengths)
-            if any(0 in row for row in rows)
+            self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded) if start <= first < end
         )
 
-    def seconds(self, plans: Sequence[BatchPlan]) -> float:
-        """Seconds of these batches, one after the other."""
-        return sum(self._costs.seconds(batch.shape) for batch in plans)
+    def seconds(self, batches: Sequence[MicroBatch]) -> float:
+        """What running `batches` one after the other is taken to cost."""
+        return sum(self._cost.seconds(batch.shape.rows, batch.shape.length) for batch in batches)
 
-    def _may_share(self, shape: BatchShape) -> bool:
-        return shape.positions <= self._max_positions and self._costs.seconds(shape) <= self._target_batch_s
+    def _sorted(self, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The rows, shortest first, and the length that each is padded to by itself.
 
-    def _single_row(self, length: int) -> BatchShape:
-        """The cheapest shape for a sequence that shares with none."""
-        return next(shape for shape in self._single_rows if shape.length >= length)
-
-    def _check(self, lengths: Sequence[int]) -> None:
-        for length in (min(lengths, default=1), max(lengths, default=1)):
-            if not 1 <= length <= self._max_length:
-                raise ValueError(f"length must be 1 to {self._max_length}; got {length}")
-
-    def _cheapest_batches(self, lengths: Sequence[int]) -> Iterator[tuple[BatchShape, _Rows]]:
-        """Shape and rows of each batch, most urgent rows first."""
-        self._check(lengths)
-        needs = [length if length > SLOT_POSITIONS else SLOT_POSITIONS for length in lengths]
-        order = sorted(range(len(needs)), key=needs.__getitem__, reverse=True)
-        alone = 0
-        while alone < len(order) and needs[order[alone]] > self._batches.max_length:
-            yield self._single_row(lengths[order[alone]]), [[order[alone]]]
-            alone += 1
-        if alone < len(order):
-            yield from self._cut(self._cheapest_packing(needs, order[alone:]))
-
-    def _cut(self, packing: Packing) -> Iterator[tuple[BatchShape, _Rows]]:
-        """Cuts rows into batches; of rows of one kind, the most urgent go together."""
-        kinds = self._batches.kinds
-        rows = sorted((kinds[used], -min(row), row) for row, used in zip(packing.rows, packing.used, strict=True))
-        for batch, shape in self._batches.cut([kind for kind, _, _ in rows]):
-            yield shape, [row for _, _, row in reversed(rows[batch])]
-
-    def _cheapest_packing(self, needs: list[int], order: list[int]) -> Packing:
-        kinds = self._batches.kinds
-        least_s = math.inf
-        for bound_s, pack in self._candidates(needs, order):
-            if bound_s < least_s * CHEAPER:
-                packing = pack()
-                seconds = self._batches.seconds(sorted([kinds[used] for used in packing.used]))
-                if seconds < least_s:
-                    least_s, cheapest = seconds, packing
-        return cheapest
-
-    def _candidates(self, needs: list[int], order: list[int]) -> Iterator[_Candidate]:
-        """Packings with about the least seconds that each may take, most promising first."""
-        lengths = self._batches.lengths
-        ascending = [needs[sequence] for sequence in reversed(order)]
-        estimates, single_s = self._estimates(ascending)
-        most = max(_LEAST_PACKINGS, _PACKED_SEQUENCES // len(order))
-        for estimate_s, length in sorted(estimates)[:most]:
-            yield estimate_s, partial(best_fit_decreasing, needs, order, length, lengths)
-        yield single_s, partial(one_per_row, needs, order)
-        total = sum(ascending)
-        arrivals = sorted(order)
-        for kind in range(self._batches.kinds[ascending[-1]], len(lengths)):
-            least_s = self._batches.equal_seconds(kind, -(-total // lengths[kind]))
-            yield least_s, partial(first_fit, needs, arrivals, lengths[kind])
-
-    def _estimates(self, ascending: list[int]) -> tuple[list[tuple[float, int]], float]:
-        """Seconds of best-fit decreasing by row length, if nothing but a last row has gaps; and of one sequence per row.
-
-        Sequences too long for that row length get rows of their own, whose gaps shorter ones fill.
+        Of equal lengths the most urgent come last: where several cuts cost the same, the last micro-batch is the one
+        that is full, and a full one should go first.
         """
-        batches = self._batches
-        sums = list(accumulate(ascending, initial=0))
-        estimates = []
-        longer_s = 0.0
-        gaps = 0
-        end = len(ascending)
-        for kind in range(len(batches.lengths) - 1, -1, -1):
-            length = batches.lengths[kind]
-            rest = max(0, sums[end] - gaps)
-            full, last = divmod(rest, length)
-            estimate_s = batches.equal_seconds(kind, full + (last > 0))
-            if last and full:
-                estimate_s = min(
-                    estimate_s, batches.equal_seconds(kind, full) + batches.equal_seconds(batches.kinds[last], 1)
-                )
-            estimates.append((longer_s + estimate_s, length))
-            start = bisect_right(ascending, batches.lengths[kind - 1], 0, end) if kind else 0
-            longer_s += batches.equal_seconds(kind, end - start)
-            gaps += (end - start) * length - (sums[end] - sums[start])
-            end = start
-            if not end:
+        order = sorted(range(len(lengths) - 1, -1, -1), key=lengths.__getitem__)
+        for row in order[:1] + order[-1:]:
+            self._grid.fit(1, lengths[row])
+        return order, [self._padded[lengths[row]] for row in order]
+
+    def _micro_batch(self, order: list[int], padded: list[int], start: int, end: int) -> MicroBatch:
+        return MicroBatch(tuple(order[start:end]), self._grid.fit(end - start, padded[end - 1]))
+
+    def _cuts(self, padded: list[int]) -> Iterator[tuple[int, int]]:
+        """The cheapest cuts of rows with ascending `padded` lengths: (start, end), longest rows first."""
+        starts = self._starts(padded)
+        end = len(padded)
+        while end > 0:
+            yield starts[end], end
+            end = starts[end]
+
+    def _starts(self, padded: list[int]) -> list[int]:
+        """Where the last micro-batch starts in the cheapest plan of the first j rows, for each j."""
+        best_s = [0.0]
+        starts = [0]
+        for end, length in enumerate(padded, start=1):
+            batch_s = self._batch_s[length]
+            # Starts never move back, except on grids with few row counts: see the top.
+            earliest = max(0 if self._grid.rows else starts[-1], end - len(batch_s))
+            candidates = list(map(add, best_s[earliest:], batch_s[earliest - end :]))
+            least = min(candidates)
+            best_s.append(least)
+            starts.append(earliest + candidates.index(least))
+        return starts
+
+    def _seconds_by_rows(self, length: int) -> tuple[float, ...]:
+        """Seconds of the micro-batches of `length` that may be cut, from the most rows down to one."""
+        seconds = [self._cost.seconds(self._grid.fit(1, length).rows, length)]
+        for rows in range(2, self._grid.max_rows + 1):
+            shape = self._grid.fit(rows, length)
+            batch_s = self._cost.seconds(shape.rows, length)
+            if shape.tokens > self._max_tokens or batch_s > self._target_batch_s:
                 break
-        return estimates, longer_s
-
-
-def _batch(lengths: Sequence[int], shape: BatchShape, rows: _Rows) -> BatchPlan:
-    placements = {}
-    for row, sequences in enumerate(rows):
-        start = 0
-        for slot, sequence in enumerate(sorted(sequences)):
-            placements[sequence] = Placement(row, slot, start, lengths[sequence])
-            start += max(lengths[sequence], SLOT_POSITIONS)
-    ordered = sorted(placements)
-    return BatchPlan(shape, tuple(ordered), tuple([placements[sequence] for sequence in ordered]))
+            seconds.append(batch_s)
+        return tuple(reversed(seconds))

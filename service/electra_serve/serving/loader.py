@@ -55,11 +55,7 @@ class Loading:
         return settings.limits_over(self._limits)
 
     def batching_of(self, settings: ModelSettings) -> BatchingSettings:
-        """How the model's requests are queued and batched.
-
-        Raises:
-            ValueError: The model's own settings contradict the common ones.
-        """
+        """How the model's requests are queued and batched."""
         return settings.batching_over(self._batching)
 
     async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -210,8 +210,8 @@ class TokenizationSettings(_Section):
     less sheds bursts; it must be at least `limits.max_request_characters`."""
 
 
-class BatchingFields(_Section):
-    """The fields of `batching`, of which a model's own may set some."""
+class BatchingSettings(_Section):
+    """The queue and the batches cut from it."""
 
     max_queue_sequences: Count = 2048
     """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
@@ -233,10 +233,6 @@ class BatchingFields(_Section):
     should. Less recovers sooner from a device that hangs, more outlasts a machine that does."""
     recorded_batches: Count = 256
     """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
-
-
-class BatchingSettings(BatchingFields):
-    """The queue and the batches cut from it."""
 
 
 def _one_or_several(value: object) -> object:
@@ -284,7 +280,7 @@ class ModelSettings(_Section):
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None
     """This model's own `limits`. Fields that it leaves out are those of the common ones."""
-    batching: BatchingFields | None = None
+    batching: BatchingSettings | None = None
     """This model's own `batching`. Fields that it leaves out are those of the common one."""
 
     @model_validator(mode="before")
@@ -310,18 +306,8 @@ class ModelSettings(_Section):
         return common if self.limits is None else LimitSettings.model_validate(_overlaid(common, self.limits))
 
     def batching_over(self, common: BatchingSettings) -> BatchingSettings:
-        """Returns `common` with this model's own fields in their place.
-
-        Raises:
-            ValueError: The two together contradict each other.
-        """
-        if self.batching is None:
-            return common
-        try:
-            return BatchingSettings.model_validate(_overlaid(common, self.batching))
-        except ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"batching: {reason}") from error
+        """Returns `common` with this model's own fields in their place."""
+        return common if self.batching is None else BatchingSettings.model_validate(_overlaid(common, self.batching))
 
 
 def _overlaid(common: _Section, own: _Section) -> dict[str, object]:

@@ -48,26 +48,43 @@ class Rig:
         self.tasks.append(task)
         return task
 
+    @property
+    def ran(self) -> list[list[list[int]]]:
+        """The ids of each sequence of each batch that ran."""
+        return [
+            [
+                batch.token_ids[place.row, place.start : place.start + place.length].tolist()
+                for place in batch.placements
+            ]
+            for batch in self.engine.batches
+        ]
+
     def metric(self, name: str) -> float:
         value = self.metrics.registry.get_sample_value(name, {"model": "m"})
         assert value is not None
         return value
 
 
-def make_rig(*engines: FakeEngine, max_sequences: int = 64, max_positions: int = 512, log: Any = None) -> Rig:
+def make_rig(
+    *engines: FakeEngine,
+    lone: FakeEngine | None = None,
+    max_sequences: int = 64,
+    max_positions: int = 512,
+    log: Any = None,
+) -> Rig:
     clock = FakeClock()
     metrics = Metrics("test")
     fakes = engines or (FakeEngine(),)
     costs = CostTable(fake_timings(fakes[0], batch_s=0.01, position_s=1e-4))
+
+    def lane(*engines: FakeEngine) -> Lane:
+        workers = (EngineWorker(engine, f"test-{i}", clock) for i, engine in enumerate(engines))
+        return Lane(tuple(workers), Planner(costs, max_positions=max_positions))
+
     queue: RequestQueue[PendingRow] = RequestQueue(QueueLimits(max_sequences, 100_000))
     batcher = Batcher(
         queue=queue,
-        pool=WorkerPool(
-            Lane(
-                tuple(EngineWorker(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)),
-                Planner(costs, max_positions=max_positions),
-            )
-        ),
+        pool=WorkerPool(lane(*fakes), None if lone is None else lane(lone)),
         clock=clock,
         metrics=metrics.batches("m"),
         log=log or structlog.get_logger(),
@@ -75,7 +92,7 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, max_positions: int =
         hang_timeout_s=HANG_S,
         recorder=FlightRecorder(16),
     )
-    return Rig(batcher, fakes, clock, metrics)
+    return Rig(batcher, fakes if lone is None else (*fakes, lone), clock, metrics)
 
 
 async def close(rig: Rig) -> None:

@@ -161,15 +161,18 @@ async def test_what_was_packed_before_memory_was_short_halves_nothing_again() ->
     rig.engine.fail = lambda batch: short_of_memory(batch, most=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
-    first, waiting = await queue_up(rig, 16)
-    rig.clock.advance(EXPECTED_S)  # the first eight are packed
+    rig.engine.gate.clear()
+    running = [rig.submit([number] * 60) for number in range(8)]
     await turns()
+    packed = [rig.submit([number] * 60) for number in range(8)]
+    await turns()
+    rig.clock.advance(1.0)  # the first eight are about to be done
+    await turns()
+    assert rig.batcher.running_sequences == 16
     rig.engine.gate.set()
-    await asyncio.gather(first, *waiting)
+    await asyncio.gather(*running, *packed)
     assert rig.metric("electra_out_of_memory_total") == 2
-    assert rig.batcher.batch_tokens in {before // 2, before // 4}, (
-        "the second eight may have been cut after the halving"
-    )
+    assert rig.batcher.batch_tokens == before // 2
     await close(rig)
 
 

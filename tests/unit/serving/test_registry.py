@@ -131,7 +131,7 @@ async def test_what_is_told_of_a_ready_model() -> None:
     assert info.parameters == info.config.parameters
     assert info.batch_shapes is not None
     assert [(cost.rows, cost.length) for cost in info.batch_shapes] == list(SHORT_SHAPES)
-    assert info.batch_tokens == 32 * 16
+    assert info.batch_tokens == 4 * 16
     await registry.close()
 
 

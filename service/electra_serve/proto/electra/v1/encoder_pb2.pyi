@@ -683,11 +683,11 @@ class ModelInfo(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    BATCH_SHAPES_FIELD_NUMBER: _builtins.int
     POOLER_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     TEXT_REASON_FIELD_NUMBER: _builtins.int
-    BATCH_SHAPES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -733,12 +733,12 @@ class ModelInfo(_message.Message):
         """What one request may carry."""
 
     @_builtins.property
-    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other names that requests may use. Responses have `name`."""
-
-    @_builtins.property
     def batch_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShapeCost]:
         """The shapes of its batches, and how long each takes."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that requests may use. Responses have `name`."""
 
     def __init__(
         self,
@@ -758,11 +758,11 @@ class ModelInfo(_message.Message):
         replicas: _builtins.int | None = ...,
         text: _builtins.bool | None = ...,
         load_seconds: _builtins.float | None = ...,
+        batch_shapes: _abc.Iterable[Global___ShapeCost] | None = ...,
         pooler: Global___Weights.ValueType = ...,
         batch_tokens: _builtins.int | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         text_reason: _builtins.str | None = ...,
-        batch_shapes: _abc.Iterable[Global___ShapeCost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
