@@ -1,4 +1,4 @@
-"""Every engine that the contract holds for, and what its answers are compared with.
+"""Every engine that the contract holds for, and the packed batches and references that its outputs are compared with.
 
 Keras has one backend in a process, so each process has the engines of its own: those that run Keras on TensorFlow, and
 those that run no Keras, in an ordinary one; JAX' where `KERAS_BACKEND=jax`, as `test_engines_on_jax.py` starts it.
@@ -7,21 +7,22 @@ those that run no Keras, in an ordinary one; JAX' where `KERAS_BACKEND=jax`, as 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.factory import BUILDERS
+from electra_serve.engine.shapes import ShapeLimits
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement, RowOutput
 
 Settings = Mapping[str, Any]
 
@@ -50,67 +51,113 @@ def computes_in(name: str, dtype: str) -> bool:
     return dtype == "bfloat16" and any(flag in flags for flag in NATIVE_BFLOAT16)
 
 
-GRID: Final = ShapeGrid(max_rows=3, max_length=20, max_tokens=48)
-COMPILED_GRID: Final = replace(GRID, rows=(1, 3), lengths=(8, 20))
-"""For engines that compile each shape, which takes seconds: three of them."""
+LIMITS: Final = ShapeLimits(max_length=20, max_positions=48)
+"""Three shapes: engines that compile each take seconds."""
+ONE_SHAPE: Final = ShapeLimits(max_length=16, max_positions=16)
+SINGLE: Final = BatchShape(1, 16)
+"""The only shape of `ONE_SHAPE`, and the smallest of `LIMITS`."""
+LARGEST: Final = BatchShape(2, 20)
+LENGTHS: Final = (1, 3, 6, 11)
+"""Of random sequences: a few, since JAX compiles the reference for each."""
+VOCAB_SIZE: Final = 4000
 ALL: Final[Outputs] = frozenset(Output)
 
 
-def grid_of(name: str) -> ShapeGrid:
-    """The grid that the engine is tested with."""
-    return COMPILED_GRID if name in {"tensorflow xla", "jax"} else GRID
-
-
-def build(name: str, grid: ShapeGrid | None = None, **settings: str) -> Engine:
-    """An engine on the embedded preset, not warm yet."""
+def build(name: str, limits: ShapeLimits = LIMITS, **settings: str) -> EngineSet:
+    """Engines on the embedded preset, not warm yet."""
     chosen = ModelSettings.model_validate({"preset": DEMO_ID, "dtype": "float32", **ENGINES[name], **settings})
-    [engine] = BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, grid or grid_of(name))
+    return BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, limits)
+
+
+def build_one(name: str, **settings: str) -> Engine:
+    """An engine, warm, that takes batches of `SINGLE`."""
+    engines = build(name, ONE_SHAPE, **settings)
+    for other in engines.all()[1:]:
+        other.close()
+    engine = engines.engines[0]
+    engine.warm_up()
     return engine
 
 
-def build_for(name: str, rows: int, length: int, **settings: str) -> Engine:
-    """An engine, warm, that takes batches of one shape."""
-    engine = build(name, ShapeGrid(max_rows=rows, max_length=length, rows=(rows,), lengths=(length,)), **settings)
-    engine.warm_up([BatchShape(rows, length)])
-    return engine
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Sequences, and the batch that they are packed in.
+
+    Attributes:
+        encodings: The sequences, in the order of the batch's placements.
+        batch: The batch.
+    """
+
+    encodings: tuple[Encoding, ...]
+    batch: Batch
+
+    @classmethod
+    def of(cls, encodings: Sequence[Encoding], starts: Sequence[tuple[int, int]], shape: BatchShape) -> Packed:
+        """Packs each of `encodings` at its row and start, in the first slots of the row."""
+        slots = [0] * shape.rows
+        places = []
+        for encoding, (row, start) in zip(encodings, starts, strict=True):
+            places.append(Placement(row, slots[row], start, encoding.compute_length))
+            slots[row] += 1
+        return cls(tuple(encodings), Batch.pack(encodings, places, shape))
 
 
-def run(engine: Engine, batch: Batch, outputs: Outputs = ALL) -> ModelOutput:
-    """Pads `batch` as the planner does, and cuts the padding off again."""
-    rows, length = batch.token_ids.shape
-    output = engine.run(batch.padded(engine.signature.grid.fit(rows, length)), outputs)
-    kept = {name.value: getattr(output, name.value) for name in outputs}
-    cut = {name: array[:rows, :length] if array.ndim == 3 else array[:rows] for name, array in kept.items()}
-    assert all(getattr(output, name.value) is None for name in ALL - outputs)
-    return ModelOutput(**cut)
+def random_sequence(length: int, rng: np.random.Generator) -> Encoding:
+    """Random ids in two segments, with a fifth of its positions masked; often the first one too."""
+    positions = np.arange(length)
+    mask = (rng.random(length) < 0.8).astype(np.int32)
+    mask[0] = rng.random() < 0.6
+    mask[rng.integers(length)] = 1
+    return Encoding(
+        token_ids=rng.integers(0, VOCAB_SIZE, length, dtype=np.int32),
+        segment_ids=(positions >= rng.integers(1, length + 1)).astype(np.int32),
+        padding_mask=mask,
+        compute_length=length,
+        real_tokens=int(mask.sum()),
+    )
 
 
-def random_batch(rows: int, length: int, seed: int = 0) -> Batch:
-    """Rows of different lengths, the first with a hole in its mask, the last in two segments."""
+def random_packed(shape: BatchShape, seed: int = 0) -> Packed:
+    """Rows of several sequences, in slots of any order, some of which are empty, with padding between and after."""
     rng = np.random.default_rng(seed)
-    token_ids = rng.integers(0, 4000, (rows, length), dtype=np.int32)
-    segment_ids = np.zeros((rows, length), np.int32)
-    segment_ids[-1, length // 2 :] = 1
-    lengths = rng.integers(1, length + 1, rows)
-    padding_mask = (np.arange(length)[None, :] < lengths[:, None]).astype(np.int32)
-    padding_mask[0, lengths[0] // 2] = int(lengths[0] < 3)
-    return Batch(token_ids, segment_ids, padding_mask)
+    encodings, places = [], []
+    for row in range(shape.rows):
+        start = int(rng.integers(2))
+        for slot in rng.permutation(shape.slots).tolist():
+            fitting = [length for length in LENGTHS if start + length <= shape.length]
+            if fitting:
+                encodings.append(random_sequence(int(rng.choice(fitting)), rng))
+                places.append(Placement(row, slot, start, len(encodings[-1])))
+                start += len(encodings[-1]) + int(rng.integers(2))
+    return Packed(tuple(encodings), Batch.pack(encodings, places, shape))
+
+
+def run(engine: Engine, packed: Packed, outputs: Outputs = ALL) -> list[RowOutput]:
+    """Each sequence's `outputs`; fails if the engine returns others too."""
+    output = engine.run(packed.batch, outputs)
+    assert all(getattr(output, name.value) is None for name in ALL - outputs)
+    assert all(getattr(output, name.value).dtype == np.float32 for name in outputs)
+    places = packed.batch.placements
+    return [output.extract(place, one, outputs) for place, one in zip(places, packed.encodings, strict=True)]
+
+
+def reference(encoding: Encoding) -> Mapping[Output, Float32Array]:
+    """The outputs of one sequence, by way of the Keras model itself on the sequence alone, in float32."""
+    return _reference(*(getattr(encoding, name).tobytes() for name in ("token_ids", "segment_ids", "padding_mask")))
 
 
 @cache
-def reference(rows: int, length: int, seed: int = 0) -> Mapping[Output, Float32Array]:
-    """The outputs of `random_batch`, by way of the Keras model itself, in float32."""
-    batch = random_batch(rows, length, seed)
-    sequence, pooled = _backbone()(
-        {"token_ids": batch.token_ids, "segment_ids": batch.segment_ids, "padding_mask": batch.padding_mask}
-    )
-    hidden = np.asarray(sequence)
-    mask = batch.padding_mask[:, :, None].astype(np.float32)
+def _reference(token_ids: bytes, segment_ids: bytes, padding_mask: bytes) -> Mapping[Output, Float32Array]:
+    arrays = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+    inputs = {name: np.frombuffer(array, np.int32)[None] for name, array in arrays.items()}  # (1, T)
+    sequence, pooled = _backbone()(inputs)
+    hidden = np.asarray(sequence)[0]  # (T, H)
+    mask = inputs["padding_mask"][0][:, None].astype(np.float32)
     return {
         Output.SEQUENCE: hidden * mask,
-        Output.POOLED: np.asarray(pooled),
-        Output.CLS: hidden[:, 0],
-        Output.MEAN: (hidden * mask).sum(axis=1) / mask.sum(axis=1),
+        Output.POOLED: np.asarray(pooled)[0],
+        Output.CLS: hidden[0],
+        Output.MEAN: (hidden * mask).sum(axis=0) / mask.sum(),
     }
 
 

@@ -1,4 +1,4 @@
-"""One suite over every engine: the numbers, the subsets, the shapes, the refusals, and what happens after warm-up."""
+"""One suite over every engine: numbers, subsets of outputs, shapes, rejections, and compilations after warm-up."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from electra_serve.engine.base import Engine
+from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.shapes import cpu_shapes
 from electra_serve.errors import EngineUnavailable
-from electra_serve.tensors import Batch, BatchShape, Float32Array, Output, Outputs
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output, Outputs, RowOutput
 from tests.contract.engines import (
     ALL,
     ENGINES,
-    GRID,
+    LARGEST,
+    LENGTHS,
+    LIMITS,
     OF_KERAS,
     ON_JAX,
     OTHERS,
+    SINGLE,
+    Packed,
     build,
-    build_for,
+    build_one,
     computes_in,
-    random_batch,
+    random_packed,
+    random_sequence,
     reference,
     run,
     short_of_memory,
@@ -39,135 +45,178 @@ FLOAT32 = 1e-5
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engines(request: pytest.FixtureRequest) -> Iterator[EngineSet]:
     built = build(request.param)
-    built.warm_up([BatchShape(1, 8), BatchShape(3, 8)])
+    for engine in built.all():
+        engine.warm_up()
     yield built
-    built.close()
+    for engine in built.all():
+        engine.close()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (3, 7), (3, 8)])
-def test_outputs_equal_the_models_own(engine: Engine, shape: tuple[int, int]) -> None:
-    output = run(engine, random_batch(*shape))
-    for name, expected in reference(*shape).items():
-        got = getattr(output, name.value)
-        assert got.dtype == np.float32
-        assert got.shape == expected.shape
-        assert np.abs(got - expected).max() <= FLOAT32, name
+@pytest.fixture
+def engine(engines: EngineSet) -> Engine:
+    return engines.engines[0]
+
+
+def assert_close(found: RowOutput, expected: RowOutput, outputs: Outputs = ALL) -> None:
+    for name in outputs:
+        assert np.abs(found.get(name) - expected.get(name)).max() <= FLOAT32, name
+
+
+def assert_as_alone(engine: Engine, packed: Packed, outputs: Outputs = ALL) -> None:
+    """Fails unless each sequence has the outputs that the model gives it alone."""
+    for found, encoding in zip(run(engine, packed, outputs), packed.encodings, strict=True):
+        expected = reference(encoding)
+        for name in outputs:
+            assert found.get(name).shape == expected[name].shape
+            assert np.abs(found.get(name) - expected[name]).max() <= FLOAT32, name
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_outputs_equal_the_models_own(engines: EngineSet, seed: int) -> None:
+    for engine in engines.all():
+        for shape in engine.signature.shapes:
+            assert_as_alone(engine, random_packed(shape, seed))
+
+
+def test_the_longest_sequence_fills_a_row(engine: Engine) -> None:
+    longest = random_sequence(LARGEST.length, np.random.default_rng(2))
+    assert_as_alone(engine, Packed.of([longest, longest], [(0, 0), (1, 0)], LARGEST))
 
 
 @pytest.mark.parametrize("outputs", OUTPUT_SETS, ids=lambda outputs: "+".join(sorted(outputs)))
-def test_only_what_is_asked_for_is_answered(engine: Engine, outputs: Outputs) -> None:
-    everything = reference(3, 8)
-    some = run(engine, random_batch(3, 8), outputs)
-    for name in outputs:
-        assert np.abs(getattr(some, name.value) - everything[name]).max() <= FLOAT32
+def test_only_the_outputs_requested_are_returned(engine: Engine, outputs: Outputs) -> None:
+    assert_as_alone(engine, random_packed(LARGEST), outputs)
 
 
-def test_a_row_does_not_depend_on_its_batch(engine: Engine) -> None:
-    together = random_batch(3, 8, seed=3)
-    whole = run(engine, together)
-    for row in range(3):
-        n = int(np.flatnonzero(together.padding_mask[row])[-1]) + 1
-        alone = Batch(
-            together.token_ids[row : row + 1, :n],
-            together.segment_ids[row : row + 1, :n],
-            together.padding_mask[row : row + 1, :n],
-        )
-        single = run(engine, alone)
-        for name in Output:
-            expected = getattr(whole, name.value)[row]
-            got = getattr(single, name.value)[0]
-            assert np.abs(got - (expected[:n] if name is Output.SEQUENCE else expected)).max() <= FLOAT32
+def test_a_sequence_does_not_depend_on_its_place_or_its_neighbors(engine: Engine) -> None:
+    rng = np.random.default_rng(3)
+    one, *others = (random_sequence(length, rng) for length in (11, 6, 3, 3, 1))
+    [alone] = run(engine, Packed.of([one], [(0, 0)], SINGLE))
+    packings = (
+        ([one, others[0], others[1]], [(0, 0), (0, 11), (0, 17)]),
+        ([others[0], others[1], one], [(0, 0), (0, 6), (0, 9)]),
+        ([others[3], one, others[2]], [(1, 1), (1, 5), (1, 16)]),
+        ([others[0], others[1], one], [(0, 0), (1, 0), (1, 3)]),
+        ([one, one], [(0, 2), (1, 9)]),
+    )
+    for encodings, starts in packings:
+        packed = Packed.of(encodings, starts, LARGEST)
+        for outputs in (ALL, frozenset({Output.CLS, Output.POOLED})):
+            found = run(engine, packed, outputs)
+            assert_close(found[encodings.index(one)], alone, outputs)
 
 
 def test_masked_positions_are_zeros_and_change_nothing(engine: Engine) -> None:
-    batch = random_batch(3, 8, seed=5)
-    assert batch.padding_mask[:, 0].all()
-    output = run(engine, batch)
-    assert output.sequence_output is not None
-    assert (output.sequence_output[batch.padding_mask == 0] == 0).all()
-    scrambled = np.where(batch.padding_mask == 1, batch.token_ids, 3999 - batch.token_ids)
-    other = run(engine, replace(batch, token_ids=scrambled))
-    for name in Output:
-        assert np.abs(getattr(other, name.value) - getattr(output, name.value)).max() <= FLOAT32
+    packed = random_packed(LARGEST, seed=5)
+    masked = packed.batch.padding_mask == 0
+    assert masked[:, 0].any()
+    output = engine.run(packed.batch, ALL).sequence_output
+    assert output is not None
+    assert (output[masked] == 0).all()
+    # The first position of a sequence is computed even if it is masked: its own id counts there.
+    free = masked & (packed.batch.position_ids > 0) | (packed.batch.sequence_ids == 0)
+    changes = {
+        "token_ids": 3999 - packed.batch.token_ids,
+        "segment_ids": 1 - packed.batch.segment_ids,
+        "position_ids": 19 - packed.batch.position_ids,
+    }
+    scrambled = {name: np.where(free, values, getattr(packed.batch, name)) for name, values in changes.items()}
+    changed = run(engine, replace(packed, batch=replace(packed.batch, **scrambled)))
+    for ours, expected in zip(changed, run(engine, packed), strict=True):
+        assert_close(ours, expected)
+
+
+def test_an_empty_row_and_an_empty_batch_are_zeros(engine: Engine) -> None:
+    sequence = random_sequence(LENGTHS[-1], np.random.default_rng(6))
+    assert_as_alone(engine, Packed.of([sequence], [(1, 3)], LARGEST))
+    for outputs in (ALL, frozenset({Output.CLS})):
+        output = engine.run(Batch.pack([], [], LARGEST), outputs)
+        assert output.cls_output is not None
+        assert np.isfinite(output.cls_output).all()
+    whole = engine.run(Batch.pack([], [], LARGEST), ALL).sequence_output
+    assert whole is not None
+    assert not whole.any()
 
 
 def test_an_answer_is_not_changed_by_the_next_run(engine: Engine) -> None:
-    answer = run(engine, random_batch(2, 8))
+    answer = engine.run(random_packed(LARGEST).batch, ALL)
     kept = {name: np.copy(getattr(answer, name.value)) for name in Output}
-    run(engine, random_batch(2, 8, seed=1))
+    engine.run(random_packed(LARGEST, seed=1).batch, ALL)
     for name in Output:
         np.testing.assert_array_equal(getattr(answer, name.value), kept[name])
 
 
 def test_it_runs_on_another_thread_than_it_was_made_on(engine: Engine) -> None:
     with ThreadPoolExecutor(1) as thread:
-        output = thread.submit(run, engine, random_batch(3, 7)).result()
-    assert output.mean_output is not None
-    assert np.abs(output.mean_output - reference(3, 7)[Output.MEAN]).max() <= FLOAT32
+        thread.submit(assert_as_alone, engine, random_packed(SINGLE)).result()
 
 
-def test_nothing_is_compiled_after_warm_up(engine: Engine) -> None:
-    for rows, length in [(1, 1), (2, 3), (1, 20), (1, 19), (3, 8), (3, 5)]:
-        shape = engine.signature.grid.fit(rows, length)
+def test_nothing_is_compiled_after_warm_up(engines: EngineSet) -> None:
+    sequence = random_sequence(1, np.random.default_rng(7))
+    for engine in engines.all():
+        for shape in engine.signature.shapes:
+            for sequences in range(shape.slots + 1):
+                packed = Packed.of([sequence] * sequences, [(0, start) for start in range(sequences)], shape)
+                for outputs in (frozenset({Output.MEAN}), frozenset({Output.CLS})):
+                    run(engine, packed, outputs)
         for outputs in OUTPUT_SETS:
-            engine.run(full_batch(shape), outputs)
-    assert engine.compilations == 0
+            engine.run(full_batch(SINGLE), outputs)
+        assert engine.compilations == 0
 
 
-def test_signature(engine: Engine) -> None:
-    signature = engine.signature
-    assert (signature.device, signature.dtype, signature.hidden_dim) == ("cpu", "float32", 128)
-    grid = signature.grid
-    assert (grid.max_rows, grid.max_length, grid.max_tokens) == (GRID.max_rows, GRID.max_length, GRID.max_tokens)
+def test_signature(engines: EngineSet) -> None:
+    for engine in engines.all():
+        signature = engine.signature
+        assert (signature.device, signature.dtype, signature.hidden_dim) == ("cpu", "float32", 128)
+        assert signature.shapes == cpu_shapes(LIMITS)
+        assert {SINGLE, LARGEST} < set(signature.shapes)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "bound"),
     [
-        ("token_ids", 4000, "token_ids must be 0 to 3999; received .* to 4000"),
-        ("token_ids", -1, "token_ids must be 0 to 3999; received -1 to "),
-        ("segment_ids", 2, "segment_ids must be 0 to 1; received 0 to 2"),
-        ("padding_mask", 2, "padding_mask must be 0 to 1; received 1 to 2"),
+        ("token_ids", 4000),
+        ("segment_ids", 2),
+        ("position_ids", 512),
+        ("sequence_ids", LARGEST.slots + 1),
+        ("padding_mask", 2),
+        ("starts", LARGEST.length),
     ],
 )
-def test_what_is_out_of_range_is_refused_and_the_next_batch_runs(
-    engine: Engine, field: str, value: int, message: str
-) -> None:
-    good = full_batch(engine.signature.grid.fit(2, 8))
-    values = np.copy(getattr(good, field))
-    values[1, 3] = value
-    with pytest.raises(ValueError, match=message):
-        engine.run(replace(good, **{field: values}), ALL)
+def test_a_value_out_of_range_is_rejected_and_the_next_batch_runs(engine: Engine, field: str, bound: int) -> None:
+    good = full_batch(LARGEST)
+    for value in (bound, -1):
+        values = np.copy(getattr(good, field))
+        values[1, 3] = value
+        with pytest.raises(ValueError, match=rf"{field} must be 0 to {bound - 1}; got .*{value}"):
+            engine.run(replace(good, **{field: values}), ALL)
     assert engine.run(good, ALL).mean_output is not None
 
 
-@pytest.mark.parametrize("shape", [(4, 8), (1, 21), (3, 20), (0, 8), (1, 0)])
-def test_a_shape_outside_the_grid_is_refused(engine: Engine, shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="shape of the engine's grid; received BatchShape"):
-        engine.run(full_batch(BatchShape(*shape)), ALL)
+@pytest.mark.parametrize("shape", [(3, 16), (1, 8), (1, 21), (2, 16), (0, 16), (1, 0)])
+def test_another_shape_is_rejected(engine: Engine, shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="one of the engine's shapes; got BatchShape"):
+        engine.run(Batch.pack([], [], BatchShape(*shape)), ALL)
     assert engine.compilations == 0
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ENGINES)
-def test_sixteen_bits_are_close_or_refused(name: str, dtype: str) -> None:
+def test_sixteen_bits_are_close_or_rejected(name: str, dtype: str) -> None:
     if not computes_in(name, dtype):
-        with pytest.raises(EngineUnavailable, match=f"received {dtype}"):
-            build_for(name, 3, 8, dtype=dtype)
+        with pytest.raises(EngineUnavailable, match=dtype):
+            build(name, dtype=dtype)
         return
-    engine = build_for(name, 3, 8, dtype=dtype)
-    batch = random_batch(3, 8)
-    output = run(engine, batch)
+    engine = build_one(name, dtype=dtype)
+    packed = random_packed(SINGLE)
     assert engine.signature.dtype == dtype
-    expected = reference(3, 8)
-    attended = batch.padding_mask == 1
-    assert output.sequence_output is not None
-    assert output.sequence_output.dtype == np.float32
-    assert _cosines(output.sequence_output[attended], expected[Output.SEQUENCE][attended]).min() >= 0.9995
-    assert output.mean_output is not None
-    assert _cosines(output.mean_output, expected[Output.MEAN]).min() >= 0.9995
+    for found, encoding in zip(run(engine, packed), packed.encodings, strict=True):
+        expected = reference(encoding)
+        kept = encoding.padding_mask == 1
+        assert _cosines(found.get(Output.SEQUENCE)[kept], expected[Output.SEQUENCE][kept]).min() >= 0.9995
+        assert _cosines(found.get(Output.MEAN)[None], expected[Output.MEAN][None]).min() >= 0.9995
     engine.close()
 
 
@@ -177,22 +226,16 @@ def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
 
 
 def test_two_live_side_by_side_and_closing_one_leaves_the_other(engine: Engine, request: pytest.FixtureRequest) -> None:
-    one, other = build_for(request.node.callspec.params["engine"], 3, 8), engine
-    first, second = random_batch(3, 8), random_batch(1, 20)
+    one, other = build_one(request.node.callspec.params["engines"]), engine
+    first, second = random_packed(SINGLE), random_packed(LARGEST)
     for _ in range(2):
-        _assert_mean(one, first, (3, 8))
-        _assert_mean(other, second, (1, 20))
+        assert_as_alone(one, first)
+        assert_as_alone(other, second)
     one.close()
     one.close()
     with pytest.raises(RuntimeError):
-        one.run(first, ALL)
-    _assert_mean(other, second, (1, 20))
-
-
-def _assert_mean(engine: Engine, batch: Batch, shape: tuple[int, int]) -> None:
-    mean = engine.run(batch, frozenset({Output.MEAN})).mean_output
-    assert mean is not None
-    assert np.abs(mean - reference(*shape)[Output.MEAN]).max() <= FLOAT32
+        one.run(first.batch, ALL)
+    assert_as_alone(other, second)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -210,7 +253,7 @@ def test_keras_on_another_backend_is_refused(backend: str) -> None:
         BUILDERS[backend]()
 
 
-@pytest.mark.parametrize("engine", sorted(set(ENGINES) - set(OTHERS)), indirect=True)
+@pytest.mark.parametrize("engines", sorted(set(ENGINES) - set(OTHERS)), indirect=True)
 def test_short_memory_is_told_as_such(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = engine._programs  # type: ignore[attr-defined]
 
@@ -219,4 +262,4 @@ def test_short_memory_is_told_as_such(engine: Engine, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(engine, "_programs", dict.fromkeys(programs, fail))
     with pytest.raises(MemoryError):
-        engine.run(random_batch(3, 8), ALL)
+        engine.run(full_batch(SINGLE), ALL)

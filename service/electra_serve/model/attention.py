@@ -30,8 +30,8 @@ Tensor = Any
 """A tensor of Keras' backend, for which Keras has no type of its own."""
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Fused attention of a backend's own, for inference: (B, T, N, K) query, key and value and the (B, 1, 1, T) bias of
-`mask_to_bias` to (B, T, N, K). It scales by 1 / √K, and its softmax is float32 too."""
+"""Fused attention of a backend's own, for inference: (B, T, N, K) query, key and value and the (B, 1, T, T) bias of
+`sequence_bias` to (B, T, N, K). It scales by 1 / √K, and its softmax is float32 too."""
 
 
 def mask_to_bias(padding_mask: Tensor) -> Tensor:
@@ -48,6 +48,23 @@ def mask_to_bias(padding_mask: Tensor) -> Tensor:
     """
     masked = ops.cast(ops.logical_not(ops.cast(padding_mask, "bool")), "float32")  # (B, T)
     return ops.multiply(masked, MASKED_SCORE)[:, None, None, :]  # (B, 1, 1, T)
+
+
+def sequence_bias(query_ids: Tensor, key_ids: Tensor) -> Tensor:
+    """Confines attention to keys with the id of the query, for sequences that share a row.
+
+    One such tensor serves every layer of a forward pass. If masked keys have id 0, as padding has, then padding attends
+    to them, and no query is without a key.
+
+    Args:
+        query_ids: (B, Q), the sequence of each query.
+        key_ids: (B, T), the sequence of each key; 0 for masked keys.
+
+    Returns:
+        (B, 1, Q, T) float32: 0 or `MASKED_SCORE`, to be added to attention scores.
+    """
+    others = ops.cast(ops.not_equal(query_ids[:, :, None], key_ids[:, None, :]), "float32")  # (B, Q, T)
+    return ops.multiply(others, MASKED_SCORE)[:, None]  # (B, 1, Q, T)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -135,7 +152,8 @@ class SelfAttention(keras.layers.Layer):
         Args:
             queries: (B, Q, D).
             values: (B, T, D), of which keys and values are made.
-            attention_bias: (B, 1, 1, T) float32, from `mask_to_bias`; None where nothing is masked.
+            attention_bias: (B, 1, 1, T) or (B, 1, Q, T) float32, from `mask_to_bias` or `sequence_bias`; None: nothing
+                is masked.
             training: Whether to drop out.
             attend: Computes scores, softmax and context instead, without dropout; needs Q = T.
 

@@ -220,10 +220,11 @@ class ElectraBackbone(Backbone):
         ]
         self.pooled_dense = make(hidden_dim, "pooled_dense", activation="tanh")
 
-    def embed(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
-        """What goes into the first transformer layer: (B, T) ids to (B, T, D)."""
+    def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """What goes into the first transformer layer: (B, T) ids to (B, T, D); positions are 0 to T - 1 by default."""
         tokens = self.token_embedding(token_ids)  # (B, T, E)
-        x = self.embeddings_add((tokens, self.position_embedding(tokens), self.segment_embedding(segment_ids)))
+        positions = self.position_embedding(tokens, position_ids)
+        x = self.embeddings_add((tokens, positions, self.segment_embedding(segment_ids)))
         x = self.embeddings_dropout(self.embeddings_layer_norm(x))
         return x if self.embeddings_projection is None else self.embeddings_projection(x)  # (B, T, D)
 

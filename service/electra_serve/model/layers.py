@@ -50,16 +50,19 @@ class PositionEmbedding(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
-        """The vectors of the first T positions.
+    def call(self, inputs: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """Returns the vector of each position.
 
         Args:
             inputs: (B, T, E); only its shape matters.
+            position_ids: (B, T), each position within its sequence; None: 0 to T - 1.
 
         Returns:
-            (1, T, E), to be added to each of B sequences.
+            (B, T, E); without `position_ids` (1, T, E), to be added to each of B sequences.
         """
         vectors = ops.convert_to_tensor(self.position_embeddings)  # JAX slices no variables
+        if position_ids is not None:
+            return ops.take(vectors, position_ids, axis=0)  # (B, T, E)
         return ops.slice(vectors, (0, 0), ops.shape(inputs)[1:])[None]  # (1, T, E)
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -127,7 +130,7 @@ class TransformerEncoder(keras.layers.Layer):
         padding_mask: Tensor | None = None,
         attention_bias: Tensor | None = None,
         training: bool | None = None,
-        query_rows: int | None = None,
+        queries: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
         """Encodes.
@@ -135,20 +138,19 @@ class TransformerEncoder(keras.layers.Layer):
         Args:
             inputs: (B, T, D).
             padding_mask: (B, T), 1 for positions that may be attended to; None: all may.
-            attention_bias: (B, 1, 1, T), `mask_to_bias` of the mask, for callers that have it; `padding_mask` is
-                then unused.
+            attention_bias: (B, 1, 1, T) or (B, 1, Q, T), for callers that have it; `padding_mask` is then unused.
             training: Whether to drop out.
-            query_rows: Compute only the first so many positions; they still attend to all T. None: all.
-            attend: Fused attention; unused where only some positions are computed.
+            queries: (B, Q, D), those of `inputs` to compute; they still attend to all T. None: all.
+            attend: Fused attention; unused if `queries` are given.
 
         Returns:
-            (B, Q, D), Q being `query_rows` or T.
+            (B, Q, D), Q being T without `queries`.
         """
         inputs = ops.cast(inputs, self.compute_dtype)
         if attention_bias is None and padding_mask is not None:
             attention_bias = mask_to_bias(padding_mask)
-        rows = inputs if query_rows is None else inputs[:, :query_rows]  # (B, Q, D)
-        fused = attend if query_rows is None else None
+        rows = inputs if queries is None else ops.cast(queries, self.compute_dtype)  # (B, Q, D)
+        fused = attend if queries is None else None
         attended = self._self_attention_layer(rows, inputs, attention_bias, training=training, attend=fused)
         attended = self._self_attention_dropout(attended, training=training)
         rows = self._self_attention_layer_norm(rows + attended)
@@ -173,10 +175,9 @@ class TransformerEncoder(keras.layers.Layer):
             "_feedforward_layer_norm": self._feedforward_layer_norm,
         }
 
-    def compute_output_spec(self, inputs: Any, *args: Any, query_rows: int | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
+    def compute_output_spec(self, inputs: Any, *args: Any, queries: Any | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
         """(B, Q, D), said outright: tracing `call` for each layer would make building a model slow."""
-        batch, length, width = inputs.shape
-        return keras.KerasTensor((batch, query_rows or length, width), dtype=self.compute_dtype)
+        return keras.KerasTensor((inputs if queries is None else queries).shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer.get_config`."""

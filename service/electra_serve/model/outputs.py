@@ -1,111 +1,125 @@
-"""What an engine traces: from ids to just the outputs that are asked for.
+"""Traced computation of an engine: from a packed batch to the outputs requested.
 
-Nothing here depends on a shape in Python, so one trace serves every batch shape. Where no output needs every
-position, the last layer computes position 0 alone; it still attends to all of them.
+Nothing here depends on a shape in Python, so one trace serves every shape and every number of sequences. If no output
+needs every position, the last layer computes the first position of each sequence alone; it still attends to all of its
+sequence.
+
+Shapes are those of `electra_serve.tensors.Batch`: R rows, P positions, S slots; D is the hidden width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from keras import ops
 
-from electra_serve.model.attention import Attend, Tensor, mask_to_bias
-from electra_serve.tensors import TOKEN_OUTPUTS, Output, Outputs
+from electra_serve.model.attention import Attend, Tensor, sequence_bias
+from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Output, Outputs
 
 if TYPE_CHECKING:
     from electra_serve.model.backbone import ElectraBackbone
 
 
+class PackedInputs(NamedTuple):
+    """The arrays of a `Batch`, int32, as tensors of Keras' backend.
+
+    Attributes:
+        token_ids: (R, P).
+        segment_ids: (R, P).
+        position_ids: (R, P).
+        sequence_ids: (R, P).
+        padding_mask: (R, P).
+        starts: (R, S).
+    """
+
+    token_ids: Tensor
+    segment_ids: Tensor
+    position_ids: Tensor
+    sequence_ids: Tensor
+    padding_mask: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """Converts the arrays of `batch`."""
+        return cls(*(ops.convert_to_tensor(getattr(batch, name)) for name in cls._fields))
+
+    @property
+    def key_ids(self) -> Tensor:
+        """(R, P), the sequence that each position is a key of; 0 for masked positions and padding."""
+        return self.sequence_ids * self.padding_mask
+
+    def at_starts(self, values: Tensor) -> Tensor:
+        """Takes `values` at the first position of each slot: (R, P, …) to (R, S, …)."""
+        rows, length = ops.shape(self.token_ids)
+        index = self.starts + ops.arange(rows, dtype="int32")[:, None] * length  # (R, S)
+        return ops.take(ops.reshape(values, (-1, *values.shape[2:])), index, axis=0)
+
+
 def compute_outputs(
-    backbone: ElectraBackbone,
-    token_ids: Tensor,
-    segment_ids: Tensor,
-    padding_mask: Tensor,
-    outputs: Outputs,
-    attend: Attend | None = None,
+    backbone: ElectraBackbone, inputs: PackedInputs, outputs: Outputs, attend: Attend | None = None
 ) -> dict[Output, Tensor]:
-    """Encodes a batch, in inference mode.
+    """Encodes a packed batch, in inference mode.
 
     Args:
         backbone: The model.
-        token_ids: (B, S) integers.
-        segment_ids: (B, S) integers.
-        padding_mask: (B, S) integers, 1 for positions that count, 0 for others.
-        outputs: What to compute; at least one.
-        attend: Fused attention of the backend's own; None: as Keras has it.
-
-    Returns:
-        Each of `outputs` and nothing else: see `read_outputs`.
-    """
-    hidden = encode(backbone, token_ids, segment_ids, padding_mask, cls_only=not outputs & TOKEN_OUTPUTS, attend=attend)
-    return read_outputs(backbone, hidden, padding_mask, outputs)
-
-
-def encode(
-    backbone: ElectraBackbone,
-    token_ids: Tensor,
-    segment_ids: Tensor,
-    padding_mask: Tensor,
-    *,
-    cls_only: bool,
-    attend: Attend | None = None,
-) -> Tensor:
-    """The last layer's hidden states, by far the larger part of the work.
-
-    Args:
-        backbone: The model.
-        token_ids: (B, S) integers.
-        segment_ids: (B, S) integers.
-        padding_mask: (B, S) integers, 0 or 1.
-        cls_only: Whether the last layer computes position 0 alone.
-        attend: Fused attention of the backend's own.
-
-    Returns:
-        (B, S, D), or (B, 1, D) where `cls_only`.
-    """
-    hidden = backbone.embed(token_ids, segment_ids)
-    bias = mask_to_bias(padding_mask)
-    *first, last = backbone.transformer_layers
-    for layer in first:
-        hidden = layer(hidden, attention_bias=bias, training=False, attend=attend)
-    return last(hidden, attention_bias=bias, training=False, query_rows=1 if cls_only else None, attend=attend)
-
-
-def read_outputs(
-    backbone: ElectraBackbone, hidden: Tensor, padding_mask: Tensor, outputs: Outputs
-) -> dict[Output, Tensor]:
-    """Makes outputs of hidden states.
-
-    Args:
-        backbone: The model.
-        hidden: From `encode`.
-        padding_mask: (B, S) integers, 0 or 1.
-        outputs: What to make; those in `TOKEN_OUTPUTS` need `hidden` at every position.
+        inputs: The batch.
+        outputs: Those to compute; at least one.
+        attend: Fused attention of the backend's own; None: Keras' own operations.
 
     Returns:
         Each of `outputs` and nothing else, float32: shapes as in `electra_serve.tensors.ModelOutput`. At masked
-        positions `sequence_output` is 0, and `mean_output` leaves them out; `cls_output` and `pooled_output` are of
-        position 0 even where that is masked.
+        positions `sequence_output` is 0, and `mean_output` leaves them out; `cls_output` and `pooled_output` are of a
+        sequence's first position even if that is masked.
     """
+    if outputs & TOKEN_OUTPUTS:
+        hidden = _encode(backbone, inputs, attend)  # (R, P, D)
+        return _read(backbone, inputs, outputs, hidden, inputs.at_starts(hidden))
+    return _read(backbone, inputs, outputs, None, _encode_starts(backbone, inputs, attend))
+
+
+def _encode(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> Tensor:
+    """Hidden states of every position after the last layer: (R, P, D)."""
+    hidden, bias = _encode_but_last(backbone, inputs, attend)
+    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, attend=attend)
+
+
+def _encode_starts(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> Tensor:
+    """Hidden states of first positions after the last layer: (R, S, D)."""
+    hidden, _ = _encode_but_last(backbone, inputs, attend)
+    bias = sequence_bias(inputs.at_starts(inputs.sequence_ids), inputs.key_ids)  # (R, 1, S, P)
+    queries = inputs.at_starts(hidden)  # (R, S, D)
+    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, queries=queries)
+
+
+def _encode_but_last(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> tuple[Tensor, Tensor]:
+    """Hidden states that go into the last layer, (R, P, D), and the bias of every position, (R, 1, P, P)."""
+    hidden = backbone.embed(inputs.token_ids, inputs.segment_ids, inputs.position_ids)
+    bias = sequence_bias(inputs.sequence_ids, inputs.key_ids)
+    for layer in backbone.transformer_layers[:-1]:
+        hidden = layer(hidden, attention_bias=bias, training=False, attend=attend)
+    return hidden, bias
+
+
+def _read(
+    backbone: ElectraBackbone, inputs: PackedInputs, outputs: Outputs, hidden: Tensor | None, first: Tensor
+) -> dict[Output, Tensor]:
+    """Makes outputs of hidden states: `hidden` is (R, P, D), `first` (R, S, D)."""
     compute: dict[Output, Callable[[], Tensor]] = {
-        Output.SEQUENCE: lambda: _float32(hidden) * _weights(padding_mask),
-        Output.POOLED: lambda: _float32(backbone.pool(hidden)),
-        Output.CLS: lambda: _float32(hidden[:, 0, :]),
-        Output.MEAN: lambda: _mean(_float32(hidden), _weights(padding_mask)),
+        Output.SEQUENCE: lambda: ops.where(ops.equal(inputs.padding_mask, 1)[:, :, None], _float32(hidden), 0.0),
+        Output.POOLED: lambda: _float32(backbone.pooled_dense(first)),
+        Output.CLS: lambda: _float32(first),
+        Output.MEAN: lambda: _means(_float32(hidden), inputs),
     }
     return {output: compute[output]() for output in Output if output in outputs}
 
 
-def _weights(padding_mask: Tensor) -> Tensor:
-    """(B, S) 0 or 1 to (B, S, 1) float32."""
-    return ops.cast(padding_mask, "float32")[:, :, None]
-
-
-def _mean(hidden: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the positions that count: (B, S, D) and (B, S, 1) to (B, D)."""
-    return ops.sum(hidden * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)
+def _means(hidden: Tensor, inputs: PackedInputs) -> Tensor:
+    """Mean over each sequence's unmasked positions, as one product with a matrix of zeros and ones."""
+    slots = ops.arange(ops.shape(inputs.starts)[1], dtype="int32") + 1  # (S,)
+    belongs = _float32(ops.equal(slots[None, :, None], inputs.key_ids[:, None, :]))  # (R, S, P)
+    return ops.matmul(belongs, hidden) / ops.maximum(ops.sum(belongs, axis=-1, keepdims=True), 1.0)  # (R, S, D)
 
 
 def _float32(tensor: Tensor) -> Tensor:

@@ -1,37 +1,43 @@
-"""The TensorFlow engine, on CPU or GPU: as graphs that take any shape, or compiled by XLA for each of a grid.
+"""The TensorFlow engine, on CPU or GPU: as graphs that serve every shape, or compiled by XLA for each.
 
-The encoder is traced twice, with dynamic (B, S): see `electra_serve.engine.keras.programs`. A run is one call of one
-traced function, with one array going in; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both
-programs for every shape of a fixed grid while warming up, and takes no other. `COMPILERS` says which is chosen where
-nobody says, docs/decisions/0003 why.
+The encoder is traced twice, with dynamic (R, P) and S: see `electra_serve.engine.keras.programs`. A run is one call of
+one traced function; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both programs for every
+shape of the signature during warm-up. `COMPILERS` has the default for each device and dtype, docs/decisions/0003 the
+reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
 import tensorflow as tf
 
-from electra_serve.engine.base import Engine, EngineSignature, ShapeGrid
+from electra_serve.engine.base import EngineSet, EngineSignature
 from electra_serve.engine.input_checks import InputBounds
 from electra_serve.engine.keras.backend import require_dtype
-from electra_serve.engine.keras.buckets import fixed_grid
 from electra_serve.engine.keras.placement import choose_devices
-from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
+from electra_serve.engine.keras.programs import (
+    PROGRAMS,
+    STACKED,
+    program_of,
+    run_program,
+    stack_inputs,
+    to_model_output,
+)
 from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.model.loading import load_backbone
-from electra_serve.model.outputs import compute_outputs
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 Compiler = Literal["graph", "xla"]
-Program = Callable[[Any], Mapping[str, tf.Tensor]]
+Program = Callable[[Any, Any], Mapping[str, tf.Tensor]]
 
 COMPILERS: Final[Mapping[tuple[str, str], Compiler]] = {
     ("cpu", "float32"): "graph",  # XLA takes 0.85 of the time on natural text, and minutes to compile for it
@@ -42,7 +48,7 @@ COMPILERS: Final[Mapping[tuple[str, str], Compiler]] = {
     ("gpu", "float16"): "xla",
 }
 """What `auto` stands for, by kind of device and dtype."""
-_INPUTS: Final = tf.TensorSpec((3, None, None), tf.int32)
+_INPUTS: Final = (tf.TensorSpec((STACKED, None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
 
 
 class TensorFlowEngine:
@@ -51,20 +57,22 @@ class TensorFlowEngine:
     Args:
         backbone: Built on the TensorFlow backend, on `device`.
         device: `cpu`, or `gpu:N`.
-        grid: The batches to expect; for `xla`, of fixed row counts and lengths.
+        shapes: The batch shapes to run.
         compiler: What makes the programs.
     """
 
-    def __init__(self, backbone: ElectraBackbone, *, device: str, grid: ShapeGrid, compiler: Compiler) -> None:
+    def __init__(
+        self, backbone: ElectraBackbone, *, device: str, shapes: tuple[BatchShape, ...], compiler: Compiler
+    ) -> None:
         self._signature = EngineSignature(
             engine="tensorflow",
             device=device,
             dtype=backbone.dtype_policy.compute_dtype,
             hidden_dim=backbone.config.hidden_dim,
-            grid=grid,
+            shapes=shapes,
         )
         self._backbone = backbone
-        self._bounds = InputBounds.of(backbone.config, grid)
+        self._bounds = InputBounds.of(backbone.config, shapes)
         self._compiler = compiler
         self._traces = 0
         self._compiled: set[tuple[Outputs, BatchShape]] = set()  # by XLA, which does so at a shape's first run
@@ -81,14 +89,14 @@ class TensorFlowEngine:
         """See `Engine.compilations`."""
         return self._traces + len(self._compiled) - self._compilations_when_warm
 
-    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
+    def warm_up(self) -> None:
         """See `Engine.warm_up`."""
         with tf.device(_tf_device(self._signature.device)):
             self._programs = {outputs: self._trace(outputs) for outputs in PROGRAMS}
-        grid = self._signature.grid
-        all_shapes = dict.fromkeys([grid.fit(1, 1), *grid.shapes(), *shapes])
+        shapes = self._signature.shapes
+        first_runs = shapes if self._compiler == "xla" else (min(shapes, key=lambda shape: shape.positions),)
         with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles several programs at a time
-            list(pool.map(self._run_all, all_shapes))
+            list(pool.map(self._run_all, first_runs))
         self._compilations_when_warm = self._traces + len(self._compiled)
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
@@ -101,7 +109,7 @@ class TensorFlowEngine:
             self._compiled.add((program, batch.shape))
         try:
             with tf.device(_tf_device(self._signature.device)):
-                computed = self._programs[program](stack_inputs(batch))
+                computed = self._programs[program](*stack_inputs(batch))
             return to_model_output(computed, outputs)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(str(error)) from error
@@ -111,12 +119,10 @@ class TensorFlowEngine:
         self._programs.clear()
 
     def _trace(self, outputs: Outputs) -> Program:
-        @tf.function(input_signature=[_INPUTS], autograph=False, jit_compile=self._compiler == "xla" or None)
-        def program(inputs: Any) -> Mapping[str, tf.Tensor]:
+        @tf.function(input_signature=_INPUTS, autograph=False, jit_compile=self._compiler == "xla" or None)
+        def program(stacked: Any, starts: Any) -> Mapping[str, tf.Tensor]:
             self._traces += 1
-            token_ids, segment_ids, padding_mask = inputs[0], inputs[1], inputs[2]  # (B, S) each
-            computed = compute_outputs(self._backbone, token_ids, segment_ids, padding_mask, outputs)
-            return {output.value: tensor for output, tensor in computed.items()}
+            return run_program(self._backbone, stacked, starts, outputs)
 
         traced: Program = program.get_concrete_function()
         return traced
@@ -126,8 +132,8 @@ class TensorFlowEngine:
             self.run(full_batch(shape), outputs)
 
 
-def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
-    """Builds the replicas of one model; those on one device share its weights.
+def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
+    """Builds the replicas of one model, by default one; those on one device share its weights.
 
     Raises:
         EngineUnavailable: The device asked for is not here, or the dtype is not TensorFlow's.
@@ -135,11 +141,15 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     """
     require_dtype(settings.dtype, "tensorflow")
     _share_cores(settings.threads)
-    devices = choose_devices(settings.device, settings.replicas, _count_gpus(), backend="TensorFlow")
+    devices = choose_devices(settings.device, settings.replicas or 1, _count_gpus(), backend="TensorFlow")
     backbones = {device: _load(preset, settings, device) for device in dict.fromkeys(devices)}
     compiler = choose_compiler(settings.compiler, devices[0], settings.dtype)
-    grid = fixed_grid(grid) if compiler == "xla" else grid
-    return tuple(TensorFlowEngine(backbones[device], device=device, grid=grid, compiler=compiler) for device in devices)
+    shapes = cpu_shapes(limits) if devices[0] == "cpu" else gpu_shapes(limits)
+    return EngineSet(
+        tuple(
+            TensorFlowEngine(backbones[device], device=device, shapes=shapes, compiler=compiler) for device in devices
+        )
+    )
 
 
 def _share_cores(threads: int) -> None:

@@ -1,6 +1,6 @@
-"""The JAX engine, for GPUs first: Keras' JAX backend, compiled ahead of time for a grid of shapes.
+"""The JAX engine, for GPUs first: Keras' JAX backend, compiled ahead of time for each batch shape.
 
-attention   which attention a device computes best, tried before it is trusted
+attention   fused attention, verified on the device before it is used
 engine      compiles and runs: `electra_serve.engine.base.Engine`
 build       devices and weights → engines
 """

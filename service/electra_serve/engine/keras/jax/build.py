@@ -6,19 +6,20 @@ from typing import Any
 
 import jax
 
-from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.base import EngineSet
 from electra_serve.engine.keras.backend import require_dtype
-from electra_serve.engine.keras.buckets import fixed_grid
+from electra_serve.engine.keras.jax.attention import fused_attention
 from electra_serve.engine.keras.jax.engine import JaxEngine
 from electra_serve.engine.keras.placement import choose_devices, device_index
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.settings.schema import ModelSettings
 
 
-def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
-    """Builds the replicas of one model; those on one device share its weights.
+def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
+    """Builds the replicas of one model, by default one; those on one device share its weights.
 
     Raises:
         EngineUnavailable: The device asked for is not here, or the dtype, compiler or threads are not JAX'.
@@ -28,7 +29,7 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     if settings.compiler == "graph":
         raise EngineUnavailable("compiler must be auto or xla for the jax engine; received graph")
     gpus = _gpus()
-    names = choose_devices(settings.device, settings.replicas, len(gpus), backend="JAX")
+    names = choose_devices(settings.device, settings.replicas or 1, len(gpus), backend="JAX")
     if settings.threads and "cpu" in names:
         raise EngineUnavailable(f"threads must be 0 for the jax engine, which sizes its pool; got {settings.threads}")
     host = _host()
@@ -36,8 +37,20 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
         backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
     devices = {name: host if name == "cpu" else gpus[device_index(name)] for name in names}
     weights = {name: jax.device_put([w.value for w in backbone.weights], device) for name, device in devices.items()}
-    fixed = fixed_grid(grid)
-    return tuple(JaxEngine(backbone, weights[name], device=devices[name], name=name, grid=fixed) for name in names)
+    shapes = cpu_shapes(limits) if names[0] == "cpu" else gpu_shapes(limits)
+    return EngineSet(
+        tuple(
+            JaxEngine(
+                backbone,
+                weights[name],
+                device=devices[name],
+                name=name,
+                shapes=shapes,
+                fused=fused_attention(devices[name], settings.dtype),
+            )
+            for name in names
+        )
+    )
 
 
 def _host() -> Any:

@@ -1,8 +1,8 @@
 """Runs a backbone that Keras has on JAX, compiled by XLA before the first request.
 
-Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape of the grid, and a
+Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape of the signature, and a
 run only looks one up: there is nothing left in it that could trace or compile. Weights lie on the device and are
-passed as arguments; baked into programs they would be there once for each. One array goes to the device, and just the
+passed as arguments; baked into programs they would be there once for each. Two arrays go to the device, and just the
 outputs asked for come back.
 """
 
@@ -17,21 +17,26 @@ import jax
 import keras
 import numpy as np
 
-from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.engine.base import EngineSignature
 from electra_serve.engine.input_checks import InputBounds
-from electra_serve.engine.keras.jax.attention import choose_attention
-from electra_serve.engine.keras.programs import PROGRAMS, program_of, stack_inputs, to_model_output
-from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.keras.jax.attention import verified
+from electra_serve.engine.keras.programs import (
+    PROGRAMS,
+    STACKED,
+    program_of,
+    run_program,
+    stack_inputs,
+    to_model_output,
+)
 from electra_serve.engine.threads import usable_cores
 from electra_serve.model.attention import Attend
 from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.outputs import compute_outputs
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 NO_MEMORY: Final = "RESOURCE_EXHAUSTED"
 """The status that XLA's errors begin with where memory is short: JAX has one type for all of them."""
 
-Program = Callable[[Sequence[Any], Any], Mapping[str, Any]]
+Program = Callable[[Sequence[Any], Any, Any], Mapping[str, Any]]
 
 
 class JaxEngine:
@@ -42,11 +47,19 @@ class JaxEngine:
         weights: The backbone's, in its order, on `device`; engines may share them.
         device: Where to compute.
         name: What the signature calls it: `cpu` or `gpu:N`.
-        grid: The batches to run; row counts and lengths are fixed.
+        shapes: The batch shapes to run.
+        fused: Attention to use if it proves right on `device`; None: the model's own.
     """
 
     def __init__(
-        self, backbone: ElectraBackbone, weights: Sequence[Any], *, device: Any, name: str, grid: ShapeGrid
+        self,
+        backbone: ElectraBackbone,
+        weights: Sequence[Any],
+        *,
+        device: Any,
+        name: str,
+        shapes: tuple[BatchShape, ...],
+        fused: Attend | None = None,
     ) -> None:
         config = backbone.config
         self._signature = EngineSignature(
@@ -54,13 +67,13 @@ class JaxEngine:
             device=name,
             dtype=backbone.dtype_policy.compute_dtype,
             hidden_dim=config.hidden_dim,
-            grid=grid,
+            shapes=shapes,
         )
         self._backbone = backbone
         self._device = device
-        self._bounds = InputBounds.of(config, grid)
+        self._bounds = InputBounds.of(config, shapes)
         self._weights = weights
-        self._attend: Attend | None = None
+        self._attend = fused
         self._programs: dict[tuple[Outputs, BatchShape], Program] = {}
         self._compilations = 0
         self._compilations_when_warm = 0
@@ -75,19 +88,18 @@ class JaxEngine:
         """See `Engine.compilations`."""
         return self._compilations - self._compilations_when_warm
 
-    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
+    def warm_up(self) -> None:
         """See `Engine.warm_up`."""
-        config, grid = self._backbone.config, self._signature.grid
-        heads = (config.num_heads, config.hidden_dim // config.num_heads)
-        self._attend = choose_attention(self._device, self._signature.dtype, heads, grid)
+        config, shapes = self._backbone.config, self._signature.shapes
+        if self._attend is not None:
+            heads = (config.num_heads, config.hidden_dim // config.num_heads)
+            self._attend = verified(self._attend, self._device, self._signature.dtype, heads, shapes)
         with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles without Python's lock
             compiling = {
                 (outputs, shape): pool.submit(self._lower(outputs, shape).compile)
-                for outputs, shape in product(PROGRAMS, grid.shapes())
+                for outputs, shape in product(PROGRAMS, shapes)
             }
         self._programs = {key: compiled.result() for key, compiled in compiling.items()}
-        for outputs, shape in product(PROGRAMS, shapes):
-            self.run(full_batch(shape), outputs)
         self._compilations_when_warm = self._compilations
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
@@ -97,7 +109,7 @@ class JaxEngine:
         if program is None:
             raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
         try:
-            computed = program(self._weights, jax.device_put(stack_inputs(batch), self._device))
+            computed = program(self._weights, *jax.device_put(stack_inputs(batch), self._device))
             # All copies are started before the first is waited for.
             wanted = jax.device_get({output.value: computed[output.value] for output in outputs})
         except jax.errors.JaxRuntimeError as error:
@@ -114,15 +126,14 @@ class JaxEngine:
     def _lower(self, outputs: Outputs, shape: BatchShape) -> Any:
         """Traces one program; what comes of it is yet to be compiled."""
         self._compilations += 1
-        inputs = jax.ShapeDtypeStruct(
-            (3, shape.rows, shape.length), np.int32, sharding=jax.sharding.SingleDeviceSharding(self._device)
-        )
-        return jax.jit(self._program(outputs)).lower(self._weights, inputs)
+        sharding = jax.sharding.SingleDeviceSharding(self._device)
+        sizes = ((STACKED, shape.rows, shape.length), (shape.rows, shape.slots))
+        inputs = (jax.ShapeDtypeStruct(size, np.int32, sharding=sharding) for size in sizes)
+        return jax.jit(self._program(outputs)).lower(self._weights, *inputs)
 
     def _program(self, outputs: Outputs) -> Program:
-        def program(weights: Sequence[Any], inputs: Any) -> Mapping[str, Any]:
+        def program(weights: Sequence[Any], stacked: Any, starts: Any) -> Mapping[str, Any]:
             with keras.StatelessScope(state_mapping=list(zip(self._backbone.weights, weights, strict=True))):
-                computed = compute_outputs(self._backbone, inputs[0], inputs[1], inputs[2], outputs, self._attend)
-            return {output.value: tensor for output, tensor in computed.items()}
+                return run_program(self._backbone, stacked, starts, outputs, self._attend)
 
         return program
