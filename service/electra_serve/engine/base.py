@@ -109,3 +109,7 @@ class EngineSet:
 
     engines: tuple[Engine, ...]
     lone: Engine | None = None
+
+    def all(self) -> tuple[Engine, ...]:
+        """Every engine."""
+        return self.engines if self.lone is None else (*self.engines, self.lone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_serve.batching.admission import MIN_WAIT_S
+from electra_serve.batching.planner import Planner
 from electra_serve.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs, RowOutput
 from tests.fakes import FakeEngine, encoding
@@ -347,8 +348,12 @@ async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher
     await close(rig)
 
 
-async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig) -> None:
-    waiting = rig.submit([1] * 513)  # longer than any shape
+async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object, lengths: Sequence[int]) -> None:
+        raise ValueError(f"{len(lengths)} sequences")
+
+    monkeypatch.setattr(Planner, "plan_next", fail)
+    waiting = rig.submit([1])
     await turns()
     assert not rig.batcher.alive
     with pytest.raises(InternalError):
