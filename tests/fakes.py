@@ -9,8 +9,13 @@ import numpy as np
 
 from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.batching.clock import LoopClock
-from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.batching.cost_model import CostTable
+from electra_serve.batching.flight_recorder import InFlightBatch
+from electra_serve.batching.planner import Planner
+from electra_serve.batching.worker_pool import Lane
+from electra_serve.engine.base import EngineSignature
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.engine.profiling import Timings
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
@@ -18,31 +23,34 @@ from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Token
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, ModelOutput, Output, Outputs, Placement
 
 FAKE_HIDDEN_DIM = 4
+FAKE_SHAPES = ((1, 16), (1, 64), (1, 512), (2, 64), (4, 64), (8, 64))
+"""Rows and lengths of a fake engine's batches."""
+SHORT_SHAPES = ((1, 8), (1, 16), (4, 16))
+"""Those of a model that takes at most 16 positions."""
 
 
 class FakeEngine:
     """An engine whose answers can be told from the ids alone.
 
-    Position t of a row answers with its token id in every one of H components, zero where masked. The
-    pooled and [CLS] outputs are the first position's, the mean is the mean.
+    Each position answers with its token id in every one of H components, zero where masked. The pooled and [CLS]
+    outputs are a sequence's first position's, the mean is the mean.
 
     Attributes:
         batches: Every batch run, in order.
         requested: The outputs asked for with each.
         gate: `run` waits for it; clear it to hold the engine.
         fail: Called with each batch before it runs; may raise.
-        poison: Token ids whose rows come back non-finite.
+        poison: Token ids that make the whole row non-finite.
         close_gate: `close` waits for it; clear it to hold the closing.
         closings: How often it was closed.
     """
 
-    def __init__(self, *, max_rows: int = 32, max_length: int = 512, grid: ShapeGrid | None = None) -> None:
-        self._signature = EngineSignature(
-            "fake", "cpu", "float32", FAKE_HIDDEN_DIM, grid or ShapeGrid(max_rows=max_rows, max_length=max_length)
-        )
+    def __init__(self, shapes: Sequence[tuple[int, int]] = FAKE_SHAPES) -> None:
+        batch_shapes = tuple(BatchShape(rows, length) for rows, length in shapes)
+        self._signature = EngineSignature("fake", "cpu", "float32", FAKE_HIDDEN_DIM, batch_shapes)
         self.batches: list[Batch] = []
         self.requested: list[Outputs] = []
         self.gate = threading.Event()
@@ -53,37 +61,55 @@ class FakeEngine:
         self.close_gate.set()
         self.closings = 0
         self.closed = False
-        self.warmed: list[BatchShape] = []
+        self.warm_ups = 0
         self.compilations = 0
 
     @property
     def signature(self) -> EngineSignature:
         return self._signature
 
-    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
-        self.warmed.extend(shapes)
+    def warm_up(self) -> None:
+        self.warm_ups += 1
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         self.gate.wait()
         self.batches.append(batch)
         self.requested.append(outputs)
         self.fail(batch)
-        ids = batch.token_ids.astype(np.float32)
-        ids[np.isin(batch.token_ids, list(self.poison))] = np.nan
-        hidden = np.repeat(ids[:, :, None], FAKE_HIDDEN_DIM, axis=2)  # (B, S, H)
+        ids = batch.token_ids.astype(np.float32)  # (R, P)
+        ids[np.isin(batch.token_ids, list(self.poison)).any(axis=1)] = np.nan
+        hidden = np.repeat(ids[:, :, None], FAKE_HIDDEN_DIM, axis=2)  # (R, P, H)
         mask = batch.padding_mask[:, :, None].astype(np.float32)
-        mean = (hidden * mask).sum(axis=1) / mask.sum(axis=1)
+        first = np.take_along_axis(hidden, batch.starts[:, :, None], axis=1)  # (R, S, H)
         return ModelOutput(
             sequence_output=hidden * mask if Output.SEQUENCE in outputs else None,
-            pooled_output=hidden[:, 0] if Output.POOLED in outputs else None,
-            cls_output=hidden[:, 0] if Output.CLS in outputs else None,
-            mean_output=mean if Output.MEAN in outputs else None,
+            pooled_output=first if Output.POOLED in outputs else None,
+            cls_output=first if Output.CLS in outputs else None,
+            mean_output=slot_means(batch, hidden) if Output.MEAN in outputs else None,
         )
 
     def close(self) -> None:
         self.closings += 1
         self.close_gate.wait()
         self.closed = True
+
+
+def in_flight_batch(engine: FakeEngine | None = None) -> InFlightBatch:
+    """A batch of two sequences that runs."""
+    timed = fake_timings(engine or FakeEngine())
+    lane = Lane((), Planner(CostTable(timed), max_positions=512))
+    placements = [Placement(row, 0, 0, 8) for row in range(2)]
+    return InFlightBatch(lane, 0, 512, BatchShape(2, 64), placements, 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01)
+
+
+def slot_means(batch: Batch, hidden: Float32Array) -> Float32Array:
+    """The mean of each sequence's unmasked positions, (R, P, H) to (R, S, H); zeros for empty slots."""
+    means = np.zeros((*batch.starts.shape, hidden.shape[2]), np.float32)
+    for place in batch.placements:
+        span = slice(place.start, place.start + place.length)
+        kept = batch.padding_mask[place.row, span] == 1
+        means[place.row, place.slot] = hidden[place.row, span][kept].mean(axis=0)
+    return means
 
 
 class FakeTimer:
@@ -164,4 +190,10 @@ def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | NoTokenizer = NO_F
         weight_files=(),
         has_tokenizer=not isinstance(tokenizer, NoTokenizer),
     )
-    return LoadedModel(preset, tokenizer, engines or (FakeEngine(max_length=16),), [(BatchShape(1, 8), 1e-3)])
+    used = engines or (FakeEngine(SHORT_SHAPES),)
+    return LoadedModel(preset, tokenizer, used, fake_timings(used[0]))
+
+
+def fake_timings(engine: FakeEngine, batch_s: float = 1e-3, position_s: float = 1e-5) -> Timings:
+    """A fixed time for each batch and one for each position."""
+    return {shape: batch_s + position_s * shape.positions for shape in engine.signature.shapes}

@@ -2,8 +2,9 @@
 
 admission       how much may wait, in all and per client                pure
 queue           order of the waiting rows: priority, fairness, arrival   pure
-cost_model      expected seconds of a batch shape                        pure
-planner         partition of the waiting rows into batches               pure
+cost_model      seconds of each batch shape                              pure
+planner         packs the waiting sequences into batches                 pure
+worker_pool     which engine runs the next batch                         pure
 coalescing      when an idle engine starts                               pure
 pending         one request and its rows                                 asyncio
 batcher         admits requests, awaits their results                    asyncio

@@ -20,15 +20,14 @@ import structlog
 
 from electra_serve.batching.clock import Clock
 from electra_serve.batching.completion import BatchCompletion, BatchObserver
-from electra_serve.batching.cost_model import CostModel, DriftCorrection
+from electra_serve.batching.cost_model import CostTable
 from electra_serve.batching.dispatcher import Dispatcher, deadline_exceeded, stopped
-from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import BatchOutcome, BatchRecord, FlightRecorder, for_log
 from electra_serve.batching.in_flight import InFlight, RetryQueue, fail
 from electra_serve.batching.pending import PendingRequest, PendingRow
-from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import RequestQueue
 from electra_serve.batching.watchdog import Watchdog
+from electra_serve.batching.worker_pool import WorkerPool
 from electra_serve.errors import EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
 from electra_serve.observability.metrics import BatchMetrics
 from electra_serve.observability.tracing import RequestSpan
@@ -43,8 +42,7 @@ class Batcher:
 
     Args:
         queue: Where they wait.
-        planner: Cuts the batches.
-        workers: One per engine, at least one; all share the queue.
+        pool: The engines, and the planners of their batches.
         clock: Tells the time.
         metrics: Where batches are counted.
         log: Where engine failures are written.
@@ -58,8 +56,7 @@ class Batcher:
         self,
         *,
         queue: RequestQueue[PendingRow],
-        planner: Planner,
-        workers: Sequence[EngineWorker],
+        pool: WorkerPool,
         clock: Clock,
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
@@ -69,36 +66,31 @@ class Batcher:
         observe: BatchObserver | None = None,
     ) -> None:
         self._queue = queue
-        self._planner = planner
-        self._workers = workers
+        self._pool = pool
         self._clock = clock
         self._log = log
         self._recorder = recorder
-        self._watchdog = Watchdog(workers, hang_timeout_s, clock, stalled=self._set_stalled, failed=self._fail_engine)
-        self._correction = DriftCorrection()
+        self._watchdog = Watchdog(
+            pool.workers, hang_timeout_s, clock, stalled=self._set_stalled, failed=self._fail_engine
+        )
         self._rejecting = False
         self._stalled = False
         self._in_flight = InFlight()
-        self._retries = RetryQueue(self._in_flight)
+        self._retries = RetryQueue(self._in_flight, pool.shared.planner)
         completion = BatchCompletion(
             in_flight=self._in_flight,
             retries=self._retries,
-            planner=planner,
-            correction=self._correction,
-            longest=workers[0].engine.signature.grid.max_length,
             metrics=metrics,
             log=log,
             observe=observe,
         )
         self._dispatcher = Dispatcher(
             queue=queue,
-            planner=planner,
-            workers=workers,
+            pool=pool,
             clock=clock,
             in_flight=self._in_flight,
             retries=self._retries,
             completion=completion,
-            correction=self._correction,
             recorder=recorder,
             metrics=metrics,
             max_window_sequences=max_window_sequences,
@@ -116,7 +108,7 @@ class Batcher:
     @property
     def queued_work_s(self) -> float:
         """Estimated time for the engines to compute everything that waits."""
-        return self._queue.work_s / len(self._workers)
+        return self._queue.work_s / len(self._pool.shared.workers)
 
     @property
     def running_sequences(self) -> int:
@@ -124,14 +116,14 @@ class Batcher:
         return self._in_flight.sequences
 
     @property
-    def cost(self) -> CostModel:
-        """What a batch is taken to cost."""
-        return self._planner.cost
+    def costs(self) -> CostTable:
+        """Seconds of each batch shape under load, as measured at warm-up."""
+        return self._pool.shared.planner.costs
 
     @property
     def batch_tokens(self) -> int:
         """Most positions in a batch of several sequences, padding included."""
-        return self._planner.batch_tokens
+        return self._pool.shared.planner.batch_positions
 
     @property
     def alive(self) -> bool:
@@ -187,7 +179,7 @@ class Batcher:
         request = PendingRequest(len(encodings), outputs, span)
         deadline = None if timeout_s is None else now + timeout_s
         rows = [self._row(request, index, row, client, priority, deadline) for index, row in enumerate(encodings)]
-        self._queue.admit(rows, now, busy_s=min(worker.remaining_s for worker in self._workers))
+        self._queue.admit(rows, now, busy_s=self._pool.remaining_s)
         self._dispatcher.feed_soon()
         timer = (
             None if timeout_s is None else self._clock.call_later(timeout_s, lambda: request.fail(deadline_exceeded()))
@@ -253,14 +245,16 @@ class Batcher:
         self._watchdog.stop()
         closed = not self.failure and await self._close_engines(ENGINE_CLOSE_S if within_s is None else within_s)
         if not closed:
-            for worker in self._workers:
+            for worker in self._pool.workers:
                 worker.leave()
         return closed
 
     async def _close_engines(self, within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
-                outcomes = await asyncio.gather(*(worker.close() for worker in self._workers), return_exceptions=True)
+                outcomes = await asyncio.gather(
+                    *(worker.close() for worker in self._pool.workers), return_exceptions=True
+                )
         except TimeoutError:
             self._log.error("engine not closed", reason=f"still closing after {within_s:g} s")
             return False
@@ -289,7 +283,7 @@ class Batcher:
             index=index,
             encoding=encoding,
             length=encoding.compute_length,
-            work_s=self._planner.cost.row_seconds(encoding.compute_length) * self._correction.factor,
+            work_s=self._pool.shared.sequence_s(encoding.compute_length),
             client=client,
             priority=priority,
             deadline=deadline,

@@ -1,29 +1,30 @@
 """Feeds the engines: coalesces arrivals, plans the next batch, hands it to a free worker and takes it back.
 
-On the event loop only. While one batch runs, arrivals wait. Shortly before it ends, the planner partitions the first
-waiting rows, and the micro-batch with the most urgent row runs next. So batches grow with the load, and no timer
-delays a row: an idle engine starts once `CoalescingWindow` closes. Retries run before anything that waits.
+On the event loop only. While one batch runs, arrivals wait. Shortly before it ends, the planner packs the first waiting
+sequences into batches, and the one with the most urgent sequence runs next. So batches grow with the load, and no timer
+delays a request: an idle engine starts once `CoalescingWindow` closes. Engines that are free at the same time share
+what waits. Retries run before anything that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from math import ceil
 
 from electra_serve.batching.clock import Clock
 from electra_serve.batching.coalescing import CoalescingWindow
 from electra_serve.batching.completion import BatchCompletion
-from electra_serve.batching.cost_model import DriftCorrection
-from electra_serve.batching.engine_worker import BatchResult, EngineWorker
+from electra_serve.batching.engine_worker import BatchResult
 from electra_serve.batching.flight_recorder import FlightRecorder, InFlightBatch
-from electra_serve.batching.in_flight import InFlight, RetryQueue, fail
-from electra_serve.batching.pending import PendingRow, PendingRows
-from electra_serve.batching.planner import Planner
+from electra_serve.batching.in_flight import InFlight, PlannedBatch, RetryQueue, fail
+from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.queue import RequestQueue
+from electra_serve.batching.worker_pool import NextBatch, WorkerPool
 from electra_serve.errors import DeadlineExceeded, ShuttingDown
 from electra_serve.observability.metrics import BatchMetrics
-from electra_serve.tensors import Batch, BatchShape
+from electra_serve.tensors import Batch
 
 
 class Dispatcher:
@@ -31,13 +32,11 @@ class Dispatcher:
 
     Args:
         queue: Rows that wait.
-        planner: Chooses the next batch among them.
-        workers: One per engine, at least one.
+        pool: The engines, and the planners of their batches.
         clock: Tells the time.
         in_flight: Rows that have left the queue.
         retries: Halves of failed batches that wait to be run again.
         completion: Takes finished batches back.
-        correction: Scales the cost model's expectations.
         recorder: Keeps the last batches.
         metrics: Counts queue waits.
         max_window_sequences: Number of waiting sequences that the planner sees.
@@ -48,26 +47,22 @@ class Dispatcher:
         self,
         *,
         queue: RequestQueue[PendingRow],
-        planner: Planner,
-        workers: Sequence[EngineWorker],
+        pool: WorkerPool,
         clock: Clock,
         in_flight: InFlight,
         retries: RetryQueue,
         completion: BatchCompletion,
-        correction: DriftCorrection,
         recorder: FlightRecorder,
         metrics: BatchMetrics,
         max_window_sequences: int,
         on_fault: Callable[[Exception], None],
     ) -> None:
         self._queue = queue
-        self._planner = planner
-        self._workers = workers
+        self._pool = pool
         self._clock = clock
         self._in_flight = in_flight
         self._retries = retries
         self._completion = completion
-        self._correction = correction
         self._recorder = recorder
         self._metrics = metrics
         self._max_window_sequences = max_window_sequences
@@ -78,7 +73,7 @@ class Dispatcher:
     def start(self) -> None:
         """Begins to feed the engines."""
         self.feeding = True
-        for worker in self._workers:
+        for worker in self._pool.workers:
             worker.notify(self._feed_next)
         self.feed_soon()
 
@@ -88,7 +83,7 @@ class Dispatcher:
 
     def feed_soon(self) -> None:
         """Opens a coalescing window if rows wait and an engine is free."""
-        if self._window is None and self._queue.sequences and self._free_worker() is not None:
+        if self._window is None and self._queue.sequences and self._next() is not None:
             self._window = CoalescingWindow(self._clock.now(), self._queue.sequences)
             asyncio.get_running_loop().call_soon(self._coalesce)
 
@@ -107,61 +102,62 @@ class Dispatcher:
     def _feed(self) -> None:
         """Gives every free engine a batch, retries first."""
         try:
-            while self.feeding and (worker := self._free_worker()) is not None:
+            while self.feeding and (chosen := self._next()) is not None:
                 if (retry := self._retries.next()) is not None:
-                    self._start(worker, retry.rows, budget=retry.budget)
+                    self._start(chosen, retry)
                 elif self._queue.sequences:
-                    self._start_next(worker)
+                    self._start_next(chosen)
                 else:
                     break
         except Exception as error:  # noqa: BLE001  # a bug here must reach the logs and the probes
             self._on_fault(error)
 
-    def _free_worker(self) -> EngineWorker | None:
-        """Returns the free worker with the fewest batches in flight."""
-        free = [worker for worker in self._workers if worker.free]
-        return min(free, key=lambda worker: worker.in_flight, default=None)
+    def _next(self) -> NextBatch | None:
+        """Returns the engine for the next batch. Retries are planned for the engines that share the queue."""
+        return self._pool.next(len(self._pool.workers) if self._retries else self._queue.sequences)
 
-    def _start_next(self, worker: EngineWorker) -> None:
-        rows, shape = self._choose()
-        if rows:
-            self._start(worker, rows, shape, budget=self._planner.max_tokens)
+    def _start_next(self, chosen: NextBatch) -> None:
+        batch = self._choose(chosen)
+        if batch is not None:
+            self._start(chosen, batch)
 
-    def _choose(self) -> tuple[PendingRows, BatchShape]:
-        """Takes the next micro-batch out of the queue; returns no rows if all that waited has expired."""
+    def _choose(self, chosen: NextBatch) -> PlannedBatch | None:
+        """Takes the next batch out of the queue; returns None if all that waited has expired."""
         now = self._clock.now()
         fail(self._queue.expire(now), deadline_exceeded())
-        window = self._queue.window(self._max_window_sequences)
+        planner = chosen.lane.planner
+        share = ceil(self._queue.sequences * chosen.share)
+        window = self._queue.window(min(share, self._max_window_sequences))
         if not window:
-            return [], BatchShape(0, 0)
-        chosen = self._planner.plan_next([row.length for row in window])
-        rows = [window[index] for index in sorted(chosen.rows)]  # by turn: the most urgent comes first
+            return None
+        plan = planner.plan_next([row.length for row in window])
+        rows = [window[index] for index in plan.sequences]  # by turn: the most urgent comes first
         for row in rows:
             self._metrics.queue_wait_s.observe(now - row.admitted_at)
         self._queue.take(rows)
         self._in_flight.take(rows)
-        return rows, chosen.shape
+        return PlannedBatch(rows, plan.shape, plan.placements, planner.max_positions)
 
-    def _start(self, worker: EngineWorker, rows: PendingRows, shape: BatchShape | None = None, *, budget: int) -> None:
-        """Hands one batch to a worker; without a shape, in the smallest of the engine's grid that holds it."""
+    def _start(self, chosen: NextBatch, planned: PlannedBatch) -> None:
+        """Packs one batch and hands it to its engine's worker."""
+        rows = planned.rows
         try:
-            if shape is None:
-                grid = worker.engine.signature.grid
-                shape = grid.fit(len(rows), max(row.length for row in rows))
-            packed = Batch.pack([row.encoding for row in rows], shape)
             batch = InFlightBatch(
-                engine=self._workers.index(worker),
-                budget=budget,
-                shape=shape,
+                lane=chosen.lane,
+                engine=self._pool.workers.index(chosen.worker),
+                budget=planned.budget,
+                shape=planned.shape,
+                placements=planned.placements,
                 admitted_at=min(row.admitted_at for row in rows),
                 chosen_at=self._clock.now(),
                 real_tokens=sum(row.encoding.real_tokens for row in rows),
                 outputs=frozenset(output for row in rows for output in row.request.outputs),
-                expected_s=self._planner.cost.seconds(shape.rows, shape.length) * self._correction.factor,
+                expected_s=chosen.lane.expected_s(planned.shape),
             )
+            packed = Batch.pack([row.encoding for row in rows], planned.placements, planned.shape)
             self._in_flight.begin(batch, rows)
             self._recorder.add(batch)
-            worker.run(packed, batch.outputs, batch.expected_s, partial(self._finish, batch))
+            chosen.worker.run(packed, batch.outputs, batch.expected_s, partial(self._finish, batch))
         except Exception:  # noqa: BLE001  # a bug here must not leave these rows without a result
             self._completion.abort(rows)
 

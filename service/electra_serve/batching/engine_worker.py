@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from electra_serve.batching.clock import Clock, Timer
 from electra_serve.engine.base import Engine
 from electra_serve.runtime.daemon_thread import mark_abandoned
-from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
+from electra_serve.tensors import Batch, Float32Array, ModelOutput, Output, Outputs, Placement
 
 LEAD_S: Final = 0.002
 """How long before the running batch's expected end the next one is chosen: enough for a turn of a busy event
@@ -48,7 +48,7 @@ class BatchResult:
 
     Attributes:
         output: What the engine answered.
-        finite: (B,) bool, whether all of a row's numbers are finite.
+        finite: (N,) bool, whether all numbers of each of the batch's sequences are finite.
         seconds: How long the engine took.
     """
 
@@ -200,7 +200,7 @@ class EngineWorker:
             started = time.perf_counter()
             output = self._engine.run(batch, outputs)
             seconds = time.perf_counter() - started
-            came = BatchResult(output, finite_rows(output, batch.shape.rows), seconds)
+            came = BatchResult(output, finite_sequences(output, batch.placements), seconds)
         except BaseException as error:  # noqa: BLE001  # an engine may raise anything, and its batch waits to hear of it
             came = error
         with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waited
@@ -248,23 +248,34 @@ def _settle(closed: asyncio.Future[BaseException | None], failure: BaseException
         closed.set_result(failure)
 
 
-def finite_rows(output: ModelOutput, rows: int) -> NDArray[np.bool_]:
-    """Which rows hold finite numbers only, (rows,) bool.
+def finite_sequences(output: ModelOutput, placements: Sequence[Placement]) -> NDArray[np.bool_]:
+    """Which of a batch's sequences hold finite numbers only: (N,) bool.
 
-    A row's sum is finite only if all its numbers are (hidden states are far from overflowing one), and
+    A vector's sum is finite only if all its numbers are (hidden states are far from overflowing one), and
     summing reads the memory once without making a mask as large as the output.
 
     Example:
-        >>> finite_rows(ModelOutput(cls_output=np.array([[1, 2], [np.nan, 2]], np.float32)), 2).tolist()
+        >>> output = ModelOutput(cls_output=np.array([[[1, 2], [np.nan, 2]]], np.float32))
+        >>> places = [Placement(row=0, slot=slot, start=4 * slot, length=4) for slot in (0, 1)]
+        >>> finite_sequences(output, places).tolist()
         [True, False]
     """
-    finite = np.ones(rows, np.bool_)
+    finite = np.ones(len(placements), np.bool_)
     for name in Output:
-        array = getattr(output, name.value)
-        if array is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                finite &= np.isfinite(array.reshape(rows, -1).sum(axis=1))
+        array: Float32Array | None = getattr(output, name.value)
+        if array is None:
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            vectors = np.isfinite(array.sum(axis=-1))  # (R, P) or (R, S)
+        if not vectors.all():
+            finite &= [_all_finite(vectors, place, name) for place in placements]
     return finite
+
+
+def _all_finite(vectors: NDArray[np.bool_], place: Placement, output: Output) -> bool:
+    if output is Output.SEQUENCE:
+        return bool(vectors[place.row, place.start : place.start + place.length].all())
+    return bool(vectors[place.row, place.slot])
 
 
 def is_stalled(running_s: float, expected_s: float) -> bool:

@@ -7,11 +7,12 @@ API. The recorder keeps the last batches, running ones included: after a fault t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from electra_serve.tensors import BatchShape, Outputs
+from electra_serve.batching.worker_pool import Lane
+from electra_serve.tensors import BatchShape, Outputs, Placement
 
 
 class BatchOutcome(StrEnum):
@@ -36,21 +37,23 @@ class BatchRecord:
         chosen_at: When the batch was cut from what waited.
         started_at: When the engine began; None: not yet, or it raised.
         ended_at: When the batch was back; None: not yet.
-        rows: B.
-        length: S, the padded length.
+        sequences: How many it holds.
+        rows: R.
+        length: P, the positions of each row.
         real_tokens: Unmasked positions.
         outputs: What was asked of the engine, by name.
         expected_s: Seconds that it should take, by the cost model.
         seconds: Seconds that the engine took; None where it raised or has not ended.
         outcome: What became of it.
         error: The type of what the engine raised; "" where it did not.
-        non_finite_rows: Rows whose output was not finite.
+        non_finite_rows: Sequences whose output was not finite. Those that shared a row are run again alone.
     """
 
     admitted_at: float
     chosen_at: float
     started_at: float | None
     ended_at: float | None
+    sequences: int
     rows: int
     length: int
     real_tokens: int
@@ -67,14 +70,17 @@ class InFlightBatch:
     """One batch on its way; attributes as of `BatchRecord`.
 
     Attributes:
-        engine: Which engine has it.
-        budget: Most positions that a batch might have when it, or the batch that it is a part of, was cut.
+        lane: The engines that it was planned for.
+        engine: Which engine has it, among all.
+        budget: Most positions that a batch might have when it, or the batch that it is a part of, was planned.
+        placements: Where each of its sequences is.
     """
 
+    lane: Lane
     engine: int
     budget: int
-
     shape: BatchShape
+    placements: Sequence[Placement]
     admitted_at: float
     chosen_at: float
     real_tokens: int
@@ -94,6 +100,7 @@ class InFlightBatch:
             chosen_at=self.chosen_at,
             started_at=self.started_at,
             ended_at=self.ended_at,
+            sequences=len(self.placements),
             rows=self.shape.rows,
             length=self.shape.length,
             real_tokens=self.real_tokens,

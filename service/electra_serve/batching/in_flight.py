@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from electra_serve.batching.flight_recorder import BatchOutcome, InFlightBatch
 from electra_serve.batching.pending import PendingRows
+from electra_serve.batching.planner import Planner
 from electra_serve.errors import ServiceError
+from electra_serve.tensors import BatchShape, Placement
 
 
 def fail(rows: PendingRows, error: ServiceError) -> None:
@@ -70,15 +72,19 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryBatch:
-    """A part of a batch.
+class PlannedBatch:
+    """Sequences to run together.
 
     Attributes:
-        rows: Its rows.
-        budget: Most positions that a batch might have when the whole one was cut.
+        rows: The sequences.
+        shape: The shape to run them in.
+        placements: Where each of them is.
+        budget: Most positions that a batch might have when it, or the batch that it is a part of, was planned.
     """
 
     rows: PendingRows
+    shape: BatchShape
+    placements: Sequence[Placement]
     budget: int
 
 
@@ -87,11 +93,13 @@ class RetryQueue:
 
     Args:
         in_flight: Who is under way: the rows of parts are, until they are answered.
+        planner: Packs the parts.
     """
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, planner: Planner) -> None:
         self._in_flight = in_flight
-        self._retries: deque[RetryBatch] = deque()
+        self._planner = planner
+        self._retries: deque[PlannedBatch] = deque()
 
     def __len__(self) -> int:
         return len(self._retries)
@@ -99,16 +107,29 @@ class RetryQueue:
     def split(self, rows: PendingRows, budget: int) -> None:
         """Adds both halves of a batch of several rows."""
         middle = len(rows) // 2
-        self._retries.extend((RetryBatch(rows[:middle], budget), RetryBatch(rows[middle:], budget)))
+        for half in (rows[:middle], rows[middle:]):
+            self._add(half, budget)
 
-    def next(self) -> RetryBatch | None:
+    def isolate(self, rows: PendingRows, budget: int) -> None:
+        """Adds each of these sequences as a batch of its own."""
+        for row in rows:
+            self._add([row], budget)
+
+    def _add(self, rows: PendingRows, budget: int) -> None:
+        for plan in self._planner.plan([row.length for row in rows]):
+            chosen = [rows[index] for index in plan.sequences]
+            self._retries.append(PlannedBatch(chosen, plan.shape, plan.placements, budget))
+
+    def next(self) -> PlannedBatch | None:
         """The first that somebody still wants something of, without the rows that nobody does; None: there is none."""
         while self._retries:
             part = self._retries.popleft()
-            wanted = [row for row in part.rows if not row.request.result.done()]
-            self._in_flight.settle([row for row in part.rows if row.request.result.done()])
+            placed = list(zip(part.rows, part.placements, strict=True))
+            wanted = [(row, place) for row, place in placed if not row.request.result.done()]
+            self._in_flight.settle([row for row, _ in placed if row.request.result.done()])
             if wanted:
-                return RetryBatch(wanted, part.budget)
+                rows, placements = zip(*wanted, strict=True)
+                return PlannedBatch(rows, part.shape, placements, part.budget)
         return None
 
     def fail(self, error: ServiceError) -> None:

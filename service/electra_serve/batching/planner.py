@@ -1,25 +1,13 @@
-"""Which waiting sequences share a batch.
+"""Planner of batches: which waiting sequences run together, in which rows and shape.
 
-Padding a batch to its longest row wastes the difference; running rows one by one wastes the fixed cost of a
-batch. Sorted by length, the rows of a good batch are neighbours, so the best partition is a way of cutting
-one sorted list, and dynamic programming finds it: with lengths l₁ ≤ … ≤ lₙ,
+A plan costs the sum of its batches' seconds, by a table of one timing per shape: no formula predicts how well a device
+runs a shape. Minimizing that sum is bin packing with bins of several sizes, sold in batches. It is done in two steps:
 
-    best(j) = min over i < j of  best(i) + t(j − i, lⱼ)
+1. Sequences are packed into rows by best-fit decreasing, for the row lengths that promise the least cost
+   (`electra_serve.batching.packing_search`). Most texts are short and fill the gaps, so rows are full but for one.
+2. Rows are cut into the cheapest batches, exactly, by dynamic programming (`electra_serve.batching.row_batches`).
 
-where t is the engine's cost of a batch of j − i rows padded to lⱼ. Cutting everywhere (one by one) and
-nowhere (one batch) are among the candidates, so the plan never costs more than either.
-
-A batch of several rows keeps within two bounds: its positions (memory) and its predicted seconds (how long
-newcomers wait behind it). A single row always fits, or it could never run.
-
-Planning happens on the event loop once per batch, so it must stay well below a millisecond. Seconds of every
-shape that may be cut are looked up, not computed. And where a row costs the same whatever their number, t
-satisfies the quadrangle inequality t(i, j) + t(i', j') ≤ t(i, j') + t(i', j) for i < i' < j < j', which lets the
-best i never move back as j grows (F. F. Yao, "Efficient dynamic programming using quadrangle inequalities", STOC
-1980); the bounds do not change that, as they only ever exclude more of the small i. Grids with few row counts are
-charged for rows that are not there, and get the full search.
-
-Nothing here waits, reads a clock or knows what a request is: lengths in, row numbers out.
+The most urgent sequence is always in the next batch. Nothing here reads a clock: lengths in, placements out.
 """
 
 from __future__ import annotations
@@ -27,147 +15,164 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import add
 
-from electra_serve.batching.cost_model import CostModel
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.tensors import BatchShape
+from electra_serve.batching.cost_model import CostTable
+from electra_serve.batching.packing_search import PackingSearch
+from electra_serve.batching.row_batches import RowBatches
+from electra_serve.batching.row_packing import Packing
+from electra_serve.tensors import SLOT_POSITIONS, BatchShape, Placement
+
+_Rows = list[list[int]]
+"""The sequences of each row."""
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Rows to run together.
+class BatchPlan:
+    """Sequences to run together.
 
     Attributes:
-        rows: Their indices in the list that was planned, shortest row first.
-        shape: The padded shape to run them in.
+        shape: The shape to run them in.
+        sequences: Their indices in the list that was planned, ascending.
+        placements: Where each of them is, in the same order.
     """
 
-    rows: tuple[int, ...]
     shape: BatchShape
+    sequences: tuple[int, ...]
+    placements: tuple[Placement, ...]
 
 
 class Planner:
-    """Cuts a window of waiting sequences into micro-batches of the least summed cost.
+    """Partitions a window of waiting sequences into batches of the least summed cost.
 
     Args:
-        cost: What a batch costs.
-        grid: The shapes that the engine takes.
-        max_tokens: Most positions in a micro-batch of several rows, padding included.
-        target_batch_s: Most seconds that a micro-batch of several rows may take by `cost`; default: any.
+        costs: Seconds of each shape.
+        max_positions: Most positions in a batch of several sequences, padding included.
+        target_batch_s: Most seconds of a batch of several sequences.
     """
 
-    def __init__(self, cost: CostModel, grid: ShapeGrid, *, max_tokens: int, target_batch_s: float = math.inf) -> None:
-        self._cost = cost
-        self._grid = grid
-        self._max_tokens = max_tokens
+    def __init__(self, costs: CostTable, *, max_positions: int, target_batch_s: float = math.inf) -> None:
+        self._costs = costs
         self._target_batch_s = target_batch_s
-        self._padded = [grid.fit(1, max(1, length)).length for length in range(grid.max_length + 1)]  # by length
-        self._batch_s = {length: self._seconds_by_rows(length) for length in set(self._padded)}
+        self._single_rows = sorted((shape for shape in costs.shapes if shape.rows == 1), key=costs.seconds)
+        self._max_length = max(shape.length for shape in self._single_rows)
+        self.reduce_max_positions(max_positions)
 
     @property
-    def cost(self) -> CostModel:
-        """What a batch is taken to cost."""
-        return self._cost
+    def costs(self) -> CostTable:
+        """Seconds of each shape."""
+        return self._costs
 
     @property
-    def max_tokens(self) -> int:
-        """Most positions in a micro-batch of several rows, whatever its cost."""
-        return self._max_tokens
+    def max_positions(self) -> int:
+        """Most positions in a batch of several sequences."""
+        return self._max_positions
 
-    def reduce_max_tokens(self, max_tokens: int) -> None:
+    @property
+    def batch_positions(self) -> int:
+        """Positions of the largest shape that several sequences may share; 0 if none."""
+        return max((shape.positions for shape in self._shared if shape.rows * shape.slots > 1), default=0)
+
+    def reduce_max_positions(self, max_positions: int) -> None:
         """Allows fewer positions from now on."""
-        self._max_tokens = max_tokens
-        self._batch_s = {length: self._seconds_by_rows(length) for length in self._batch_s}
+        self._max_positions = max_positions
+        self._shared = [shape for shape in self._costs.shapes if self._may_share(shape)]
+        self._batches = RowBatches(self._costs, self._shared)
+        self._search = PackingSearch(self._batches)
 
-    @property
-    def batch_tokens(self) -> int:
-        """Most positions, padding included, in any micro-batch of several rows that both bounds and the grid allow.
+    def sequence_seconds(self, length: int) -> float:
+        """Seconds of engine time that one more sequence is expected to add.
 
-        0 where no two rows may share one.
-        """
-        most = ((len(batch_s), length) for length, batch_s in self._batch_s.items() if len(batch_s) > 1)
-        return max((self._grid.fit(rows, length).tokens for rows, length in most), default=0)
-
-    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
-        """Partitions the rows of these lengths.
-
-        Args:
-            lengths: Each row's compute length, 1 ≤ length ≤ the grid's longest.
-
-        Returns:
-            Micro-batches that hold each row exactly once, shortest first.
+        Its positions count at the best rate of the shapes that it may share. One that shares none takes a whole batch.
 
         Raises:
-            ValueError: A length is outside the grid.
-
-        Example:
-            >>> planner = Planner(CostModel(5.0, 1.0, 0.0), ShapeGrid(max_rows=8, max_length=512), max_tokens=512)
-            >>> [batch.rows for batch in planner.plan([3, 100, 3, 98])]
-            [(2, 0), (3, 1)]
+            ValueError: The length is out of range.
         """
-        order, padded = self._sorted(lengths)
-        return [self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded)][::-1]
+        self._check((length,))
+        need = max(length, SLOT_POSITIONS)
+        if need > self._batches.max_length:
+            return self._costs.seconds(self._single_row(length))
+        return need * self._batches.position_seconds[self._batches.kinds[need]]
 
-    def plan_next(self, lengths: Sequence[int]) -> MicroBatch:
-        """The micro-batch of the plan that holds row 0, the one whose turn it is.
+    def plan(self, lengths: Sequence[int]) -> list[BatchPlan]:
+        """Partitions sequences of these lengths.
 
         Args:
-            lengths: As for `plan`, in order of urgency; at least one.
+            lengths: Each sequence's positions, from 1 to those of the longest single row; most urgent first.
+
+        Returns:
+            Batches that hold each sequence exactly once; that of the most urgent first.
+
+        Raises:
+            ValueError: A length is out of range.
+
+        Example:
+            >>> shapes = {BatchShape(1, 16): 0.002, BatchShape(1, 64): 0.004, BatchShape(2, 64): 0.006}
+            >>> planner = Planner(CostTable(shapes), max_positions=128)
+            >>> [(batch.shape, batch.sequences) for batch in planner.plan([60, 20, 20, 20, 12])]
+            [(BatchShape(rows=2, length=64), (0, 1, 2, 3)), (BatchShape(rows=1, length=16), (4,))]
         """
-        order, padded = self._sorted(lengths)
-        first = order.index(0)
+        batches = [_batch(lengths, shape, rows) for shape, rows in self._cheapest_batches(lengths)]
+        return sorted(batches, key=lambda batch: batch.sequences)
+
+    def plan_next(self, lengths: Sequence[int]) -> BatchPlan:
+        """The first batch of `plan`, which holds the most urgent sequence.
+
+        Args:
+            lengths: As for `plan`; at least one.
+
+        Raises:
+            ValueError: A length is out of range, or there is none.
+        """
+        if not lengths:
+            raise ValueError("lengths must have at least one; got 0")
         return next(
-            self._micro_batch(order, padded, start, end) for start, end in self._cuts(padded) if start <= first < end
+            _batch(lengths, shape, rows)
+            for shape, rows in self._cheapest_batches(lengths)
+            if any(0 in row for row in rows)
         )
 
-    def seconds(self, batches: Sequence[MicroBatch]) -> float:
-        """What running `batches` one after the other is taken to cost."""
-        return sum(self._cost.seconds(batch.shape.rows, batch.shape.length) for batch in batches)
+    def seconds(self, plans: Sequence[BatchPlan]) -> float:
+        """Seconds of these batches, one after the other."""
+        return sum(self._costs.seconds(batch.shape) for batch in plans)
 
-    def _sorted(self, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The rows, shortest first, and the length that each is padded to by itself.
+    def _may_share(self, shape: BatchShape) -> bool:
+        return shape.positions <= self._max_positions and self._costs.seconds(shape) <= self._target_batch_s
 
-        Of equal lengths the most urgent come last: where several cuts cost the same, the last micro-batch is the one
-        that is full, and a full one should go first.
-        """
-        order = sorted(range(len(lengths) - 1, -1, -1), key=lengths.__getitem__)
-        for row in order[:1] + order[-1:]:
-            self._grid.fit(1, lengths[row])
-        return order, [self._padded[lengths[row]] for row in order]
+    def _single_row(self, length: int) -> BatchShape:
+        """The cheapest shape for a sequence that shares with none."""
+        return next(shape for shape in self._single_rows if shape.length >= length)
 
-    def _micro_batch(self, order: list[int], padded: list[int], start: int, end: int) -> MicroBatch:
-        return MicroBatch(tuple(order[start:end]), self._grid.fit(end - start, padded[end - 1]))
+    def _check(self, lengths: Sequence[int]) -> None:
+        for length in (min(lengths, default=1), max(lengths, default=1)):
+            if not 1 <= length <= self._max_length:
+                raise ValueError(f"length must be 1 to {self._max_length}; got {length}")
 
-    def _cuts(self, padded: list[int]) -> Iterator[tuple[int, int]]:
-        """The cheapest cuts of rows with ascending `padded` lengths: (start, end), longest rows first."""
-        starts = self._starts(padded)
-        end = len(padded)
-        while end > 0:
-            yield starts[end], end
-            end = starts[end]
+    def _cheapest_batches(self, lengths: Sequence[int]) -> Iterator[tuple[BatchShape, _Rows]]:
+        """Shape and rows of each batch of the cheapest plan."""
+        self._check(lengths)
+        needs = [length if length > SLOT_POSITIONS else SLOT_POSITIONS for length in lengths]
+        order = sorted(range(len(needs)), key=needs.__getitem__, reverse=True)
+        alone = 0
+        while alone < len(order) and needs[order[alone]] > self._batches.max_length:
+            yield self._single_row(lengths[order[alone]]), [[order[alone]]]
+            alone += 1
+        if alone < len(order):
+            yield from self._cut(self._search.cheapest(needs, order[alone:]))
 
-    def _starts(self, padded: list[int]) -> list[int]:
-        """Where the last micro-batch starts in the cheapest plan of the first j rows, for each j."""
-        best_s = [0.0]
-        starts = [0]
-        for end, length in enumerate(padded, start=1):
-            batch_s = self._batch_s[length]
-            # Starts never move back, except on grids with few row counts: see the top.
-            earliest = max(0 if self._grid.rows else starts[-1], end - len(batch_s))
-            candidates = list(map(add, best_s[earliest:], batch_s[earliest - end :]))
-            least = min(candidates)
-            best_s.append(least)
-            starts.append(earliest + candidates.index(least))
-        return starts
+    def _cut(self, packing: Packing) -> Iterator[tuple[BatchShape, _Rows]]:
+        """Cuts rows into batches; of rows of one kind, the most urgent go together."""
+        kinds = self._batches.kinds
+        rows = sorted((kinds[used], -min(row), row) for row, used in zip(packing.rows, packing.used, strict=True))
+        for batch, shape in self._batches.cut([kind for kind, _, _ in rows]):
+            yield shape, [row for _, _, row in reversed(rows[batch])]
 
-    def _seconds_by_rows(self, length: int) -> tuple[float, ...]:
-        """Seconds of the micro-batches of `length` that may be cut, from the most rows down to one."""
-        seconds = [self._cost.seconds(self._grid.fit(1, length).rows, length)]
-        for rows in range(2, self._grid.max_rows + 1):
-            shape = self._grid.fit(rows, length)
-            batch_s = self._cost.seconds(shape.rows, length)
-            if shape.tokens > self._max_tokens or batch_s > self._target_batch_s:
-                break
-            seconds.append(batch_s)
-        return tuple(reversed(seconds))
+
+def _batch(lengths: Sequence[int], shape: BatchShape, rows: _Rows) -> BatchPlan:
+    placements = {}
+    for row, sequences in enumerate(rows):
+        start = 0
+        for slot, sequence in enumerate(sorted(sequences)):
+            placements[sequence] = Placement(row, slot, start, lengths[sequence])
+            start += max(lengths[sequence], SLOT_POSITIONS)
+    ordered = sorted(placements)
+    return BatchPlan(shape, tuple(ordered), tuple([placements[sequence] for sequence in ordered]))

@@ -11,7 +11,7 @@ import grpc
 
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
@@ -55,7 +55,7 @@ SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "weights",
     "config",
     "limits",
-    "cost",
+    "batch_shapes",
     "pooler",
 }
 
@@ -122,7 +122,7 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         weights=_weights_origin(info.weights),
         config=_to_config(info.config) if info.HasField("config") else None,
         limits=_to_limits(info.limits) if info.HasField("limits") else None,
-        cost=(info.cost.a, info.cost.b, info.cost.c) if info.HasField("cost") else None,
+        batch_shapes=tuple(ShapeCost(cost.rows, cost.length, cost.seconds) for cost in info.batch_shapes),
         pooler=_weights_origin(info.pooler),
         aliases=tuple(info.aliases),
     )

@@ -49,6 +49,21 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ShapeCost:
+    """What a batch of one shape takes on one engine, as measured at warm-up.
+
+    Attributes:
+        rows: Rows of the batch, each of which holds several sequences.
+        length: Positions of each row.
+        seconds: Seconds of the engine.
+    """
+
+    rows: int
+    length: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the server tells of a model. What only loading can tell is None before its state is `ready`.
 
@@ -68,7 +83,7 @@ class ModelInfo:
         replicas: Engines that share its queue.
         text: Whether it takes texts.
         load_seconds: From the start of loading to ready.
-        cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+        batch_shapes: The shapes of its batches, and how long each takes.
         pooler: `pretrained`, or `random`: what the layer behind `pooled_output` is worth.
         batch_tokens: Most positions, padding included, that a batch of several sequences is given; 0 where each runs by
             itself.
@@ -91,7 +106,7 @@ class ModelInfo:
     replicas: int | None = None
     text: bool | None = None
     load_seconds: float | None = None
-    cost: tuple[float, float, float] | None = None
+    batch_shapes: tuple[ShapeCost, ...] = ()
     pooler: str | None = None
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()

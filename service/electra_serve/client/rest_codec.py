@@ -14,13 +14,13 @@ import numpy as np
 
 from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.errors import ElectraServeError
 from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "cost", "limits"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "limits"}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
@@ -145,10 +145,10 @@ def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
 
 def _to_model(model: Mapping[str, Any]) -> ModelInfo:
     known = {name: value for name, value in model.items() if name in KNOWN}
-    limits, cost = model.get("limits"), model.get("cost")
+    limits, shapes = model.get("limits"), model.get("batch_shapes") or ()
     return ModelInfo(
         **known,
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
-        cost=(cost[0], cost[1], cost[2]) if cost else None,
+        batch_shapes=tuple(ShapeCost(cost["rows"], cost["length"], cost["seconds"]) for cost in shapes),
         aliases=tuple(model.get("aliases", ())),
     )

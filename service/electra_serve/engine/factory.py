@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from electra_serve.engine.base import EngineSet
+from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.golden import check_golden
 from electra_serve.engine.keras.backend import use_keras_on
 from electra_serve.engine.profiling import Timings, calibrate, run_each
@@ -31,16 +31,23 @@ class LoadedModel:
     Attributes:
         preset: Where it came from.
         tokenizer: The tokenizer, or the reason why there is none.
-        engines: Its engines, warm.
-        timings: Seconds of each batch shape on one of `engines.engines`.
-        lone_timings: Likewise on `engines.lone`; empty without one.
+        engines: Its engines that share the queue, warm, at least one.
+        timings: Seconds of each batch shape on one of them.
+        lone: One more with all cores, for lone requests, if there is one.
+        lone_timings: Seconds of each batch shape on that.
     """
 
     preset: PresetFolder
     tokenizer: Tokenizer | NoTokenizer
-    engines: EngineSet
+    engines: tuple[Engine, ...]
     timings: Timings
+    lone: Engine | None = None
     lone_timings: Timings = field(default_factory=dict)
+
+    @property
+    def all_engines(self) -> tuple[Engine, ...]:
+        """Every engine."""
+        return self.engines if self.lone is None else (*self.engines, self.lone)
 
 
 class EngineBuilder(Protocol):
@@ -114,7 +121,7 @@ def load_model(
     for other in others:
         run_each(other, timings)
     check_golden(first, preset)
-    return LoadedModel(preset, tokenizer, engines, timings, lone_timings)
+    return LoadedModel(preset, tokenizer, engines.engines, timings, engines.lone, lone_timings)
 
 
 def _require_pinned(preset: PresetFolder, sha256: str) -> None:

@@ -1,9 +1,11 @@
-"""How many threads an engine computes with on a CPU.
+"""How many engines a model has on a CPU, and how many threads each computes with.
 
-The rule: the engines of one model share the cores that this process may use, in equal parts; from eight cores on one is
-left to the event loop. Below that a core is too much to leave: the loop needs a tenth of one while the engine is busy,
-and what it takes from the engine is less than an idle core would cost. Several models on one CPU are each given all the
-cores: they are seldom busy together, and the operating system shares when they are.
+The rule: under load one engine runs on each core, since two batches side by side take less time than two after one
+another on both cores, whose threads wait for each other at every layer. Machines with many cores get at most
+`MAX_ENGINES` engines of a few threads each: more would each wait longer for enough sequences to fill a batch. A lone
+request has all cores. From eight cores on one is left to the event loop. Below that a core is too much to leave: the
+loop needs a tenth of one while the engines are busy. Several models on one CPU are each given all the cores: they are
+seldom busy together, and the operating system shares when they are.
 
 The cores that a process may use are those it is scheduled on, or the CPU time that its container may take, if that is
 less. An engine with more threads than that is stopped by the quota in the middle of every batch.
@@ -12,19 +14,60 @@ less. An engine with more threads than that is stopped by the quota in the middl
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Final
 
 CORES_WITH_ONE_TO_SPARE: Final = 8
+MAX_ENGINES: Final = 8
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 
 
-def engine_threads(threads: int, replicas: int, cores: int) -> int:
-    """Threads for each of `replicas` engines.
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The engines of one model on a CPU.
+
+    Attributes:
+        engines: How many share the queue.
+        threads: Of each of them.
+        lone_threads: Of one more engine, for lone requests; 0: there is none.
+    """
+
+    engines: int
+    threads: int
+    lone_threads: int = 0
+
+
+def arrange(replicas: int, threads: int, cores: int) -> Arrangement:
+    """Shares the cores among the engines of a model.
+
+    Args:
+        replicas: Engines, as the settings say; 0: by the rule.
+        threads: Threads of each, as the settings say; 0: by the rule.
+        cores: From `usable_cores`.
+
+    Example:
+        >>> arrange(0, 0, cores=1), arrange(0, 0, cores=2)
+        (Arrangement(engines=1, threads=1, lone_threads=0), Arrangement(engines=2, threads=1, lone_threads=2))
+        >>> arrange(0, 0, cores=16), arrange(1, 0, cores=2)
+        (Arrangement(engines=7, threads=2, lone_threads=15), Arrangement(engines=1, threads=2, lone_threads=0))
+    """
+    if replicas or threads:
+        engines = replicas or 1
+        return Arrangement(engines, engine_threads(threads, engines, cores))
+    shared = engine_threads(0, 1, cores)
+    each = ceil(shared / MAX_ENGINES)
+    engines = shared // each
+    return Arrangement(engines, each, shared if engines > 1 else 0)
+
+
+def engine_threads(threads: int, engines: int, cores: int) -> int:
+    """Threads for each of `engines` engines that share the cores in equal parts.
 
     Args:
         threads: What the settings say; 0: as the rule says.
-        replicas: Engines of the model on this CPU.
+        engines: Engines of the model on this CPU.
         cores: From `usable_cores`.
 
     Example:
@@ -34,7 +77,7 @@ def engine_threads(threads: int, replicas: int, cores: int) -> int:
         3
     """
     spare = 1 if cores >= CORES_WITH_ONE_TO_SPARE else 0
-    return threads or max(1, (cores - spare) // replicas)
+    return threads or max(1, (cores - spare) // engines)
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:

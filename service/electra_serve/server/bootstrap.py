@@ -23,14 +23,17 @@ from electra_serve.api.security.tls import ServerTls, TlsFiles
 from electra_serve.batching.admission import QueueLimits
 from electra_serve.batching.batcher import Batcher
 from electra_serve.batching.clock import LoopClock
-from electra_serve.batching.cost_model import fit
+from electra_serve.batching.cost_model import CostTable
 from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
 from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import RequestQueue
 from electra_serve.batching.tracing import trace_batch
+from electra_serve.batching.worker_pool import Lane, WorkerPool
+from electra_serve.engine.base import Engine
 from electra_serve.engine.factory import LoadedModel, load_model
+from electra_serve.engine.profiling import Timings
 from electra_serve.errors import SettingsError
 from electra_serve.observability.connections import ConnectionObserver
 from electra_serve.observability.metrics import Metrics
@@ -60,7 +63,7 @@ from electra_serve.settings.schema import (
 AUXILIARY_CONNECTIONS: Final = 32
 """Limit of connections for metrics, and for admin: their clients are few, and known."""
 
-PlannerFactory = Callable[[LoadedModel, BatchingSettings], Planner]
+PlannerFactory = Callable[[CostTable, BatchingSettings], Planner]
 """Makes the planner of a loaded model."""
 
 
@@ -322,15 +325,9 @@ def build_auxiliary_servers(
     return auxiliary_servers
 
 
-def build_planner(loaded: LoadedModel, batching: BatchingSettings) -> Planner:
-    """The planner of one model, by what its engine took at calibration."""
-    grid = loaded.engines[0].signature.grid
-    return Planner(
-        fit(loaded.timings),
-        grid,
-        max_tokens=batching.max_batch_tokens,
-        target_batch_s=batching.target_batch_s,
-    )
+def build_planner(costs: CostTable, batching: BatchingSettings) -> Planner:
+    """The planner of engines that take so long."""
+    return Planner(costs, max_positions=batching.max_batch_tokens, target_batch_s=batching.target_batch_s)
 
 
 def build_batcher(
@@ -348,10 +345,17 @@ def build_batcher(
     queue = RequestQueue[PendingRow](
         QueueLimits(batching.max_queue_sequences, batching.max_queue_tokens), engines=len(loaded.engines)
     )
+
+    def lane(kind: str, engines: Sequence[Engine], timings: Timings) -> Lane:
+        workers = (EngineWorker(engine, f"{kind}-{name}-{i}", clock) for i, engine in enumerate(engines))
+        return Lane(tuple(workers), make_planner(CostTable(timings), batching))
+
     batcher = Batcher(
         queue=queue,
-        planner=make_planner(loaded, batching),
-        workers=[EngineWorker(engine, f"engine-{name}-{i}", clock) for i, engine in enumerate(loaded.engines)],
+        pool=WorkerPool(
+            lane("engine", loaded.engines, loaded.timings),
+            lane("lone-engine", (loaded.lone,), loaded.lone_timings) if loaded.lone else None,
+        ),
         clock=clock,
         metrics=metrics.batches(name),
         log=log.bind(model=name),
@@ -368,7 +372,7 @@ def build_batcher(
         oldest_wait_s=lambda: queue.oldest_wait_s(clock.now()),
         running=lambda: batcher.running_sequences,
         engines=lambda: len(loaded.engines),
-        compilations=lambda: sum(engine.compilations for engine in loaded.engines),
+        compilations=lambda: sum(engine.compilations for engine in loaded.all_engines),
         alive=lambda: batcher.alive,
     )
     return batcher

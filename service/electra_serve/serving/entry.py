@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from electra_serve.presets.tokenizers.loader import NoTokenizer
-from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus
+from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus, ShapeCost
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.settings.schema import ModelSettings
 
@@ -47,7 +47,7 @@ class ModelEntry:
             return ModelInfo(settings.name, settings.preset, self.state, aliases=settings.aliases)
         preset = served.loaded.preset
         signature = served.loaded.engines[0].signature
-        cost = served.batcher.cost
+        costs = served.batcher.costs
         return ModelInfo(
             name=served.name,
             preset=served.settings.preset,
@@ -64,7 +64,7 @@ class ModelEntry:
             replicas=len(served.loaded.engines),
             text=not isinstance(served.tokenizer, NoTokenizer),
             load_seconds=served.load_seconds,
-            cost=(cost.batch_s, cost.position_s, cost.pair_s),
+            batch_shapes=tuple(ShapeCost(shape.rows, shape.length, costs.seconds(shape)) for shape in costs.shapes),
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
             aliases=served.settings.aliases,

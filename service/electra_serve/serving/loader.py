@@ -55,11 +55,7 @@ class Loading:
         return settings.limits_over(self._limits)
 
     def batching_of(self, settings: ModelSettings) -> BatchingSettings:
-        """How the model's requests are queued and batched.
-
-        Raises:
-            ValueError: The model's own settings contradict the common ones.
-        """
+        """How the model's requests are queued and batched."""
         return settings.batching_over(self._batching)
 
     async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:
@@ -133,4 +129,6 @@ def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: Ser
         return model.preset.config, settings.threads, len(model.engines), model.engines[0].signature
 
     same = kind(loaded, settings) == kind(before.loaded, before.settings)
-    return replace(loaded, timings=before.loaded.timings) if same else loaded
+    if not same:
+        return loaded
+    return replace(loaded, timings=before.loaded.timings, lone_timings=before.loaded.lone_timings)

@@ -177,11 +177,7 @@ class ModelManager:
     def _check_limits(self, settings: ModelSettings) -> None:
         limits = self._loading.limits_of(settings)
         try:
-            batching = self._loading.batching_of(settings)
-        except ValueError as error:
-            raise InvalidInput(str(error), field="batching") from error
-        try:
-            check_admissible(limits, batching)
+            check_admissible(limits, self._loading.batching_of(settings))
         except ValueError as error:
             raise InvalidInput(str(error), field="limits") from error
         if limits.max_sequences > self._max_sequences:

@@ -40,6 +40,21 @@ class ModelLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ShapeCost:
+    """What a batch of one shape takes on one engine, as measured at warm-up.
+
+    Attributes:
+        rows: Rows of the batch.
+        length: Positions of each row.
+        seconds: Seconds of the engine.
+    """
+
+    rows: int
+    length: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """All that a caller may know of a model.
 
@@ -60,11 +75,11 @@ class ModelInfo:
         replicas: Engines that share its queue.
         text: Whether it takes texts, that is, has a tokenizer.
         load_seconds: From the start of loading to READY.
-        cost: Seconds of a batch of B rows of S positions: a + b·B·S + c·B·S², as (a, b, c).
+        batch_shapes: The shapes of its batches, and how long each takes.
         pooler: `pretrained` or `random`: what the layer behind `pooled_output` is worth.
         batch_tokens: Most positions, padding included, that a batch of several sequences is given: what
-            `batching.target_batch_s` allows by `cost`, or what the other bounds of `batching` do where that is less. 0
-            where each sequence runs by itself.
+            `batching.target_batch_s` allows by `batch_shapes`, or `batching.max_batch_tokens` if that is less. 0 if
+            each sequence runs by itself.
         aliases: Other names that requests may use.
         text_reason: Why it takes no texts; None if it does.
     """
@@ -84,7 +99,7 @@ class ModelInfo:
     replicas: int | None = None
     text: bool | None = None
     load_seconds: float | None = None
-    cost: tuple[float, float, float] | None = None
+    batch_shapes: tuple[ShapeCost, ...] | None = None
     pooler: str | None = None
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -210,44 +210,29 @@ class TokenizationSettings(_Section):
     less sheds bursts; it must be at least `limits.max_request_characters`."""
 
 
-class BatchingFields(_Section):
-    """The fields of `batching`, of which a model's own may set some."""
+class BatchingSettings(_Section):
+    """The queue and the batches cut from it."""
 
     max_queue_sequences: Count = 2048
     """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
     max_queue_tokens: Count = 262_144
     """Positions that may wait, whichever bound comes first."""
-    max_batch_sequences: Count = 32
-    """Most sequences in one batch."""
     max_batch_tokens: Count = 8192
-    """Most positions in one batch, padding included; at least one sequence always fits. Bounds the memory of a batch
-    and its answers: more fills large GPUs."""
+    """Most positions in a batch of several sequences, padding included. Bounds the memory of a batch and its responses:
+    more fills large GPUs, 1 runs each sequence by itself."""
     target_batch_s: Annotated[float, Field(gt=0)] = 0.2
-    """Seconds that a batch of several sequences may take, by the cost model fitted at start. What arrives while a
-    batch runs waits for its end: less lets urgent and short sequences in sooner, more spreads the fixed cost of a
-    batch over more of them. Cuts no batch of a small model or on a GPU, where a batch is done long before."""
+    """Seconds that a batch of several sequences may take, by the timings of the start. Requests that arrive while a
+    batch runs wait for its end: less lets urgent and short sequences in sooner, more spreads the fixed cost of a
+    batch over more of them. Has no effect on small models or GPUs, where every batch takes less."""
     max_window_sequences: Count = 128
-    """How many waiting sequences the planner looks at to find those of like length. More packs tighter and
-    costs planning time, a microsecond each."""
+    """Number of waiting sequences that the planner packs batches from. More packs tighter and costs planning time, two
+    microseconds each."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that an engine may stay late until it is given up: what waits is refused and the process ends, for an
     orchestrator to start it anew. It is late, and the process not ready, when its batch takes some seconds more than it
     should. Less recovers sooner from a device that hangs, more outlasts a machine that does."""
     recorded_batches: Count = 256
     """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
-
-
-class BatchingSettings(BatchingFields):
-    """The queue and the batches cut from it."""
-
-    @model_validator(mode="after")
-    def _check(self) -> BatchingSettings:
-        if self.max_window_sequences < self.max_batch_sequences:
-            raise ValueError(
-                f"max_window_sequences must be at least max_batch_sequences ({self.max_batch_sequences}); "
-                f"got {self.max_window_sequences}"
-            )
-        return self
 
 
 def _one_or_several(value: object) -> object:
@@ -274,9 +259,9 @@ class ModelSettings(_Section):
     """What computes. `auto` takes the fastest that is installed: on a GPU jax, then tensorflow; on a CPU openvino, then
     tensorflow."""
     compiler: Literal["auto", "graph", "xla"] = "auto"
-    """How the tensorflow engine makes its programs. `graph` takes any shape and starts in seconds. `xla` compiles some
-    hundred shapes at each start, which takes minutes and gigabytes, and pads to them; on CPUs float32 then takes about
-    15 % less CPU time, bfloat16 more. `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
+    """How the tensorflow engine makes its programs. `graph` takes any shape and starts in seconds. `xla` compiles each
+    batch shape at each start, which takes a minute; on CPUs float32 then takes about 15 % less CPU time, bfloat16 more.
+    `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """What to compute in. The 16-bit types are faster where the hardware has them, and less exact. int8 is for CPUs
     without bfloat16, on the openvino engine: weights are rounded when the preset is loaded or compiled, activations at
@@ -284,17 +269,18 @@ class ModelSettings(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Annotated[int, Field(ge=0)] = 0
-    """Engines that share the model's queue, one thread each. On GPUs, replica i goes to the i-th GPU from
-    `device`; on a CPU more than one only helps with many cores."""
+    """Engines that share the model's queue. 0 chooses: on the openvino engine one for each core that this process may
+    use, of more threads where there are many cores, and one with all cores for lone requests; elsewhere one. On GPUs,
+    replica i goes to the i-th GPU from `device`."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of each engine on a CPU. 0: all cores that this process may use, shared by the replicas; from eight
-    cores on, one is left to the servers. TensorFlow has one pool in a process, sized by the first model: others ask for
-    the same number, or 0. JAX sizes its own and takes 0 only."""
+    """Threads of each engine on a CPU. 0: all cores, shared by the replicas; from eight cores on, one is left to the
+    servers. TensorFlow has one pool in a process, sized by the first model: others ask for the same number, or 0. JAX
+    sizes its own and takes 0 only."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
     limits: LimitSettings | None = None
     """This model's own `limits`. Fields that it leaves out are those of the common ones."""
-    batching: BatchingFields | None = None
+    batching: BatchingSettings | None = None
     """This model's own `batching`. Fields that it leaves out are those of the common one."""
 
     @model_validator(mode="before")
@@ -320,18 +306,8 @@ class ModelSettings(_Section):
         return common if self.limits is None else LimitSettings.model_validate(_overlaid(common, self.limits))
 
     def batching_over(self, common: BatchingSettings) -> BatchingSettings:
-        """Returns `common` with this model's own fields in their place.
-
-        Raises:
-            ValueError: The two together contradict each other.
-        """
-        if self.batching is None:
-            return common
-        try:
-            return BatchingSettings.model_validate(_overlaid(common, self.batching))
-        except ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"batching: {reason}") from error
+        """Returns `common` with this model's own fields in their place."""
+        return common if self.batching is None else BatchingSettings.model_validate(_overlaid(common, self.batching))
 
 
 def _overlaid(common: _Section, own: _Section) -> dict[str, object]:

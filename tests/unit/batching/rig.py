@@ -11,15 +11,16 @@ import structlog
 
 from electra_serve.batching.admission import QueueLimits
 from electra_serve.batching.batcher import Batcher
-from electra_serve.batching.cost_model import CostModel
+from electra_serve.batching.cost_model import CostTable
 from electra_serve.batching.engine_worker import EngineWorker
 from electra_serve.batching.flight_recorder import FlightRecorder
 from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.planner import Planner
 from electra_serve.batching.queue import RequestQueue
+from electra_serve.batching.worker_pool import Lane, WorkerPool
 from electra_serve.observability.metrics import Metrics
 from electra_serve.tensors import Output, Outputs, RowOutput
-from tests.fakes import FakeClock, FakeEngine, encoding
+from tests.fakes import FakeClock, FakeEngine, encoding, fake_timings
 
 SEQUENCE: Final[Outputs] = frozenset({Output.SEQUENCE})
 HANG_S: Final = 30.0
@@ -47,21 +48,43 @@ class Rig:
         self.tasks.append(task)
         return task
 
+    @property
+    def ran(self) -> list[list[list[int]]]:
+        """The ids of each sequence of each batch that ran."""
+        return [
+            [
+                batch.token_ids[place.row, place.start : place.start + place.length].tolist()
+                for place in batch.placements
+            ]
+            for batch in self.engine.batches
+        ]
+
     def metric(self, name: str) -> float:
         value = self.metrics.registry.get_sample_value(name, {"model": "m"})
         assert value is not None
         return value
 
 
-def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> Rig:
+def make_rig(
+    *engines: FakeEngine,
+    lone: FakeEngine | None = None,
+    max_sequences: int = 64,
+    max_positions: int = 512,
+    log: Any = None,
+) -> Rig:
     clock = FakeClock()
     metrics = Metrics("test")
-    fakes = engines or (FakeEngine(max_rows=8),)
+    fakes = engines or (FakeEngine(),)
+    costs = CostTable(fake_timings(fakes[0], batch_s=0.01, position_s=1e-4))
+
+    def lane(*engines: FakeEngine) -> Lane:
+        workers = (EngineWorker(engine, f"test-{i}", clock) for i, engine in enumerate(engines))
+        return Lane(tuple(workers), Planner(costs, max_positions=max_positions))
+
     queue: RequestQueue[PendingRow] = RequestQueue(QueueLimits(max_sequences, 100_000))
     batcher = Batcher(
         queue=queue,
-        planner=Planner(CostModel(0.01, 1e-4, 0.0), fakes[0].signature.grid, max_tokens=4096),
-        workers=[EngineWorker(engine, f"test-{i}", clock) for i, engine in enumerate(fakes)],
+        pool=WorkerPool(lane(*fakes), None if lone is None else lane(lone)),
         clock=clock,
         metrics=metrics.batches("m"),
         log=log or structlog.get_logger(),
@@ -69,7 +92,7 @@ def make_rig(*engines: FakeEngine, max_sequences: int = 64, log: Any = None) -> 
         hang_timeout_s=HANG_S,
         recorder=FlightRecorder(16),
     )
-    return Rig(batcher, fakes, clock, metrics)
+    return Rig(batcher, fakes if lone is None else (*fakes, lone), clock, metrics)
 
 
 async def close(rig: Rig) -> None:

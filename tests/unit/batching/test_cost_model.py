@@ -1,44 +1,63 @@
-"""The cost model finds what made the timings, and never a negative factor."""
+"""The table returns what was timed; the correction follows what lasts."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.cost_model import MOST_STEP, CostModel, DriftCorrection, fit
+from electra_serve.batching.cost_model import MOST_STEP, CostTable, DriftCorrection
 from electra_serve.tensors import BatchShape
 
 SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
-
-factors = st.tuples(st.floats(1e-5, 1e-1), st.floats(1e-7, 1e-3), st.floats(1e-10, 1e-5))
-
-
-@given(factors)
-def test_fit_recovers_the_factors_behind_exact_timings(true: tuple[float, float, float]) -> None:
-    model = CostModel(*true)
-    found = fit([(shape, model.seconds(shape.rows, shape.length)) for shape in SHAPES])
-    for shape in SHAPES:
-        assert found.seconds(shape.rows, shape.length) == pytest.approx(
-            model.seconds(shape.rows, shape.length), rel=1e-3
-        )
+ONE_ROW = BatchShape(1, 16)
 
 
-@given(st.lists(st.tuples(st.sampled_from(SHAPES), st.floats(1e-6, 10)), min_size=1, max_size=12))
-def test_no_factor_is_negative_whatever_was_timed(timings: list[tuple[BatchShape, float]]) -> None:
-    found = fit(timings)
-    assert min(found.batch_s, found.position_s, found.pair_s) >= 0
-    assert found.seconds(1, 1) > 0 or found.seconds(16, 512) > 0
+@given(st.dictionaries(st.sampled_from(SHAPES), st.floats(1e-6, 10)))
+def test_table_returns_each_timing(timings: dict[BatchShape, float]) -> None:
+    table = CostTable({ONE_ROW: 0.001, **timings})
+    assert {shape: table.seconds(shape) for shape in table.shapes} == {ONE_ROW: 0.001, **timings}
 
 
-def test_one_timing_is_explained_exactly() -> None:
-    assert fit([(BatchShape(4, 32), 0.5)]).seconds(4, 32) == pytest.approx(0.5)
+def test_shapes_are_sorted_by_positions_then_rows() -> None:
+    shapes = [BatchShape(4, 32), BatchShape(1, 512), BatchShape(1, 128), BatchShape(2, 64), BatchShape(1, 16)]
+    assert CostTable(dict.fromkeys(shapes, 0.1)).shapes == (
+        BatchShape(1, 16),
+        BatchShape(1, 128),
+        BatchShape(2, 64),
+        BatchShape(4, 32),
+        BatchShape(1, 512),
+    )
 
 
-@pytest.mark.parametrize("timings", [[], [(BatchShape(1, 1), 0.0)], [(BatchShape(1, 1), float("nan"))]])
-def test_timings_must_be_positive(timings: list[tuple[BatchShape, float]]) -> None:
-    with pytest.raises(ValueError, match="above 0 seconds"):
-        fit(timings)
+def test_table_keeps_its_timings() -> None:
+    timings = {ONE_ROW: 0.001}
+    table = CostTable(timings)
+    timings[ONE_ROW] = 1.0
+    assert table.seconds(ONE_ROW) == 0.001
+
+
+def test_a_shape_that_was_not_timed_has_no_seconds() -> None:
+    with pytest.raises(KeyError):
+        CostTable({ONE_ROW: 0.001}).seconds(BatchShape(2, 16))
+
+
+@pytest.mark.parametrize(
+    "timings",
+    [
+        {},
+        {BatchShape(2, 16): 0.1},
+        {ONE_ROW: 0.0},
+        {ONE_ROW: -1.0},
+        {ONE_ROW: math.nan},
+        {ONE_ROW: 0.1, BatchShape(2, 16): 0.0},
+    ],
+)
+def test_table_needs_a_single_row_and_positive_times(timings: dict[BatchShape, float]) -> None:
+    with pytest.raises(ValueError, match=f"timings must have .* got {len(timings)} timings"):
+        CostTable(timings)
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-4, 10))

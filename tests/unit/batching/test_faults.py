@@ -31,10 +31,15 @@ def pass_time(rig: Rig, seconds: float) -> None:
         rig.clock.advance(CHECK_S)
 
 
-async def queue_up(rig: Rig, rows: int) -> tuple[asyncio.Task[list[RowOutput]], list[asyncio.Task[list[RowOutput]]]]:
-    """Holds a first request in the engine, and has so many rows wait behind it, each ten times its number from 2 on."""
+async def queue_up(
+    rig: Rig, sequences: int
+) -> tuple[asyncio.Task[list[RowOutput]], list[asyncio.Task[list[RowOutput]]]]:
+    """Holds a first request in the engine, and has so many sequences wait behind it, one of which fills a row.
+
+    Each has its number, from 2 on, at all positions.
+    """
     first = await hold(rig)
-    waiting = [rig.submit([number] * 10) for number in range(2, 2 + rows)]
+    waiting = [rig.submit([number] * 60) for number in range(2, 2 + sequences)]
     await turns()
     return first, waiting
 
@@ -102,7 +107,7 @@ async def test_a_thread_that_ends_is_noticed_while_it_is_idle(rig: Rig) -> None:
 
 def end_thread(rig: Rig) -> None:
     """Ends the engine's thread, which waits for work, as a fault in native code or an exit from it would."""
-    engine_thread = rig.batcher._workers[0]._thread
+    engine_thread = rig.batcher._pool.workers[0]._thread
     thread = engine_thread._thread
     engine_thread.submit(sys.exit)
     thread.join(10)
@@ -122,8 +127,8 @@ async def test_closing_does_not_wait_for_an_engine_that_hangs() -> None:
 
 
 async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
-    rig = make_rig(FakeEngine(max_rows=8))
-    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
+    rig = make_rig(FakeEngine())
+    rig.engine.fail = lambda batch: short_of_memory(batch, most=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
     first, waiting = await queue_up(rig, 8)
@@ -139,38 +144,41 @@ async def test_short_memory_makes_batches_smaller_and_loses_no_row() -> None:
 
 
 async def test_the_parts_of_a_batch_for_which_memory_was_short_halve_nothing_again() -> None:
-    rig = make_rig(FakeEngine(max_rows=8))
-    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=1)
+    rig = make_rig(FakeEngine())
+    rig.engine.fail = lambda batch: short_of_memory(batch, most=1)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
     first, waiting = await queue_up(rig, 8)
     rig.engine.gate.set()
     await asyncio.gather(first, *waiting)
-    assert rig.metric("electra_out_of_memory_total") == 7, "8 rows, then 4 and 4, then 2 and 2 and 2 and 2"
+    assert rig.metric("electra_out_of_memory_total") == 7, "8 sequences, then 4 and 4, then 2 and 2 and 2 and 2"
     assert rig.batcher.batch_tokens == before // 2
     await close(rig)
 
 
 async def test_what_was_packed_before_memory_was_short_halves_nothing_again() -> None:
-    rig = make_rig(FakeEngine(max_rows=8))
-    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=4)
+    rig = make_rig(FakeEngine())
+    rig.engine.fail = lambda batch: short_of_memory(batch, most=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
-    first, waiting = await queue_up(rig, 16)
-    rig.clock.advance(EXPECTED_S)  # the first eight are packed
+    rig.engine.gate.clear()
+    running = [rig.submit([number] * 60) for number in range(8)]
     await turns()
+    packed = [rig.submit([number] * 60) for number in range(8)]
+    await turns()
+    rig.clock.advance(1.0)  # the first eight are about to be done
+    await turns()
+    assert rig.batcher.running_sequences == 16
     rig.engine.gate.set()
-    await asyncio.gather(first, *waiting)
+    await asyncio.gather(*running, *packed)
     assert rig.metric("electra_out_of_memory_total") == 2
-    assert rig.batcher.batch_tokens in {before // 2, before // 4}, (
-        "the second eight may have been cut after the halving"
-    )
+    assert rig.batcher.batch_tokens == before // 2
     await close(rig)
 
 
 async def test_parts_that_nobody_wants_any_more_are_not_run(rig: Rig) -> None:
     first = await hold(rig)
-    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=1)
+    rig.engine.fail = lambda batch: short_of_memory(batch, most=1)
     waiting = [rig.submit([n]) for n in range(2, 6)]
     await turns()
     for task in waiting[1:]:
@@ -180,7 +188,7 @@ async def test_parts_that_nobody_wants_any_more_are_not_run(rig: Rig) -> None:
     await first
     await waiting[0]
     assert rig.batcher.running_sequences == 0
-    assert sum(batch.shape.rows for batch in rig.engine.batches) <= 2
+    assert sum(len(batch.placements) for batch in rig.engine.batches) <= 2
 
 
 async def test_two_engines_that_are_late_in_turn_do_not_hang() -> None:
@@ -280,14 +288,14 @@ async def test_closing_is_limited_without_a_limit_of_the_caller(fault: str, monk
         await turns()
 
 
-def short_of_memory(batch: Batch, *, most_rows: int) -> None:
-    if batch.shape.rows > most_rows:
+def short_of_memory(batch: Batch, *, most: int) -> None:
+    if len(batch.placements) > most:
         raise MemoryError
 
 
 async def test_a_row_for_which_memory_is_short_even_alone_fails_alone(rig: Rig) -> None:
     tokens = rig.batcher.batch_tokens
-    rig.engine.fail = lambda batch: short_of_memory(batch, most_rows=0)
+    rig.engine.fail = lambda batch: short_of_memory(batch, most=0)
     with pytest.raises(EngineFailure):
         await rig.submit([1, 2, 3])
     assert rig.batcher.batch_tokens == tokens, "no smaller batch would have helped"
@@ -305,7 +313,8 @@ async def test_the_recorder_tells_what_became_of_batches_and_not_what_was_in_the
         BatchOutcome.OK, BatchOutcome.NON_FINITE, BatchOutcome.RUNNING,
     ]  # fmt: skip
     first = told[0]
-    assert (first.rows, first.length, first.real_tokens, first.outputs) == (1, 3, 3, ("sequence_output",))
+    assert (first.sequences, first.rows, first.length, first.real_tokens) == (1, 1, 16, 3)
+    assert first.outputs == ("sequence_output",)
     assert first.seconds is not None
     assert first.started_at is not None
     assert told[1].non_finite_rows == 1

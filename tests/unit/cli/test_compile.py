@@ -21,12 +21,12 @@ from electra_serve.tensors import BatchShape, Output
 
 
 def load(preset: Path | str, **settings: object) -> LoadedModel:
-    batching = BatchingSettings(max_batch_sequences=4, max_batch_tokens=512)
+    batching = BatchingSettings(max_batch_tokens=512)
     return load_model(ModelSettings.model_validate({"preset": str(preset), **settings}), batching)
 
 
 def mean(loaded: LoadedModel) -> np.ndarray:
-    output = loaded.engines[0].run(full_batch(BatchShape(2, 9)), frozenset({Output.MEAN})).mean_output
+    output = loaded.engines[0].run(full_batch(BatchShape(2, 64)), frozenset({Output.MEAN})).mean_output
     assert output is not None
     return output
 

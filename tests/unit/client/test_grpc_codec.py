@@ -13,7 +13,7 @@ from electra_serve.api.grpc.render import from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
 from electra_serve.client import grpc_codec
 from electra_serve.client.errors import TransportError
-from electra_serve.client.response import RequestLimits
+from electra_serve.client.response import RequestLimits, ShapeCost
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
@@ -86,7 +86,8 @@ def test_models_are_read() -> None:
     assert (model.weights, model.pooler) == ("random", "random")
     assert model.config is not None
     assert (model.config["dropout"], model.config["hidden_dim"]) == (0.0, 4)
-    assert (model.limits, model.cost, model.text) == (RequestLimits(8, 512), READY.cost, False)
+    assert (model.limits, model.text) == (RequestLimits(8, 512), False)
+    assert model.batch_shapes == (ShapeCost(1, 16, 1e-3), ShapeCost(4, 128, 1e-2))
     assert (model.batch_tokens, model.aliases) == (4096, ("other",))
     loading = grpc_codec.to_model(from_model_info(LOADING))
     assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)

@@ -12,6 +12,7 @@ import pytest
 from electra_serve import errors
 from electra_serve.api.rest.app import create_app
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
+from electra_serve.client.response import ShapeCost
 from electra_serve.observability.metrics import Metrics
 from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.settings.schema import RestSettings
@@ -87,7 +88,8 @@ async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(
 
 async def test_the_application_s_models_are_read(client: AsyncElectraClient) -> None:
     tiny, big = await client.models()
-    assert (tiny.name, tiny.state, tiny.weights, tiny.cost) == ("tiny", "ready", "random", (1e-3, 1e-6, 1e-9))
+    assert (tiny.name, tiny.state, tiny.weights) == ("tiny", "ready", "random")
+    assert tiny.batch_shapes == (ShapeCost(1, 16, 1e-3), ShapeCost(4, 128, 1e-2))
     assert tiny.config is not None
     assert tiny.config["hidden_dim"] == 4
     assert tiny.limits is not None

@@ -12,7 +12,7 @@ import pytest
 from electra_serve import errors
 from electra_serve.client import rest_codec
 from electra_serve.client.errors import TransportError
-from electra_serve.client.response import RequestLimits
+from electra_serve.client.response import RequestLimits, ShapeCost
 from tests.unit.client.test_request import query
 
 
@@ -114,16 +114,17 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
         "state": "ready",
         "config": {"hidden_dim": 4},
         "limits": {"max_sequences": 8, "max_sequence_length": 512, "newer": 1},
-        "cost": [1.0, 2.0, 3.0],
+        "batch_shapes": [{"rows": 1, "length": 16, "seconds": 0.5}],
         "batch_tokens": 4096,
         "aliases": ["other"],
         "newer": True,
     }
-    loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "cost": None}
+    loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "batch_shapes": None}
     tiny, big = rest_codec.to_models(httpx.Response(200, json={"models": [full, loading]}))
     assert (tiny.name, tiny.state, tiny.config) == ("tiny", "ready", {"hidden_dim": 4})
-    assert (tiny.limits, tiny.cost, tiny.batch_tokens) == (RequestLimits(8, 512), (1.0, 2.0, 3.0), 4096)
+    assert (tiny.limits, tiny.batch_tokens) == (RequestLimits(8, 512), 4096)
+    assert tiny.batch_shapes == (ShapeCost(1, 16, 0.5),)
     assert (tiny.aliases, big.aliases) == (("other",), ())
-    assert (big.state, big.limits, big.cost, big.parameters) == ("loading", None, None, None)
+    assert (big.state, big.limits, big.batch_shapes, big.parameters) == ("loading", None, (), None)
     with pytest.raises(TransportError):
         rest_codec.to_models(httpx.Response(200, json={"models": [{}]}))

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.engine.golden import LENGTH, check_golden, distance, golden_batch
+from electra_serve.engine.golden import LENGTH, check_golden, distance, golden_sequence
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
 from electra_serve.tensors import BatchShape
-from tests.fakes import FakeEngine, loaded_model
+from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model
 
 
 @pytest.fixture
@@ -33,26 +32,26 @@ def scale(preset: PresetFolder, factor: float) -> None:
 
 def test_it_is_noted_first_and_compared_later(preset: PresetFolder) -> None:
     assert preset.path is not None
-    check_golden(FakeEngine(max_length=16), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
     kept = json.loads((preset.path / GOLDEN_FILE).read_text())
-    ids = golden_batch(100, 16).token_ids
+    ids = golden_sequence(100, 16).token_ids
     assert kept == {"dtype": "float32", "mean_output": [pytest.approx(float(ids.mean()))] * 4}
-    check_golden(FakeEngine(max_length=16), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
 
 
 @pytest.mark.parametrize("factor", [0.9901, 1.0099])
 def test_another_machines_rounding_is_let_be(preset: PresetFolder, factor: float) -> None:
-    check_golden(FakeEngine(max_length=16), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
     scale(preset, 1 / factor)
-    check_golden(FakeEngine(max_length=16), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
 
 
 @pytest.mark.parametrize("factor", [0.98, 1.02, -1.0, 0.0, float("nan")])
 def test_another_result_is_refused(preset: PresetFolder, factor: float) -> None:
-    check_golden(FakeEngine(max_length=16), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
     scale(preset, factor)
     with pytest.raises(PresetError, match=f"must compute what it did when first loaded here.*delete {GOLDEN_FILE}"):
-        check_golden(FakeEngine(max_length=16), preset)
+        check_golden(FakeEngine(SHORT_SHAPES), preset)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"dtype": "float32", "mean_output": "x"}', "[]", "{"])
@@ -60,12 +59,12 @@ def test_a_note_that_is_none_is_refused(preset: PresetFolder, content: str) -> N
     assert preset.path is not None
     (preset.path / GOLDEN_FILE).write_text(content)
     with pytest.raises(PresetError, match=GOLDEN_FILE):
-        check_golden(FakeEngine(max_length=16), preset)
+        check_golden(FakeEngine(SHORT_SHAPES), preset)
 
 
 def test_only_what_was_fetched_and_trained_is_noted(preset: PresetFolder) -> None:
     assert preset.path is not None
-    engine = FakeEngine(max_length=16)
+    engine = FakeEngine(SHORT_SHAPES)
     check_golden(engine, replace(preset, weights="random"))
     check_golden(engine, replace(preset, path=None))
     (preset.path / MANIFEST_FILE).unlink()
@@ -74,9 +73,9 @@ def test_only_what_was_fetched_and_trained_is_noted(preset: PresetFolder) -> Non
 
 
 def test_the_input_fits_the_model() -> None:
-    assert golden_batch(10, 4).token_ids.shape == (1, 4)
-    assert golden_batch(30522, 512).token_ids.shape == (1, LENGTH)
-    assert golden_batch(10, 4).token_ids.max() < 10
+    assert len(golden_sequence(10, 4)) == 4
+    assert len(golden_sequence(30522, 512)) == LENGTH
+    assert golden_sequence(10, 4).token_ids.max() < 10
 
 
 def test_vectors_of_other_lengths_are_infinitely_far() -> None:
@@ -85,7 +84,7 @@ def test_vectors_of_other_lengths_are_infinitely_far() -> None:
 
 
 def test_it_is_padded_to_a_shape_that_the_engine_takes(preset: PresetFolder) -> None:
-    engine = FakeEngine(grid=ShapeGrid(max_rows=4, max_length=64, rows=(2, 4), lengths=(32, 64)))
+    engine = FakeEngine(((1, 32), (1, 64), (4, 32)))
     check_golden(engine, preset)
-    assert engine.batches[0].shape == BatchShape(2, 32)
-    check_golden(FakeEngine(max_length=64), preset)
+    assert engine.batches[0].shape == BatchShape(1, 32)
+    check_golden(FakeEngine(), preset)

@@ -9,103 +9,91 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.cost_model import CostModel, fit
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.engine.keras.buckets import fixed_grid
-from electra_serve.engine.profiling import LARGE_SHAPES, QUICK_S, ROUNDS, SHAPES, calibrate, profiling_shapes
-from electra_serve.tensors import Batch, ModelOutput, Outputs
-from tests.fakes import FakeEngine
+from electra_serve.engine.profiling import ROUNDS, calibrate, run_each, without_outliers
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
+from tests.fakes import FAKE_SHAPES, FakeEngine
 
-FACTORS = st.tuples(st.floats(1e-4, 5e-2), st.floats(1e-7, 1e-3), st.floats(1e-10, 1e-6))
+POSITIONS = sum(rows * length for rows, length in FAKE_SHAPES)
+FIRST_RUNS = 3
+"""Of each shape: one that may choose kernels, one of [CLS] alone, and one that is timed again."""
 
 
 class TimedEngine(FakeEngine):
-    """An engine that takes what `cost` says, on a clock of its own; `slower` is asked for a factor at each run."""
+    """An engine that takes `batch_s` and `position_s` for each position, on a clock of its own.
 
-    def __init__(self, cost: CostModel, slower: Callable[[int], float] = lambda _: 1.0) -> None:
+    `slower` is called with the number of each run for a factor.
+    """
+
+    def __init__(self, batch_s: float, position_s: float, slower: Callable[[int], float] = lambda _: 1.0) -> None:
         super().__init__()
-        self.cost = cost
+        self.batch_s, self.position_s = batch_s, position_s
         self.slower = slower
         self.time = 0.0
 
     def now(self) -> float:
         return self.time
 
+    def seconds(self, shape: BatchShape) -> float:
+        return self.batch_s + self.position_s * shape.positions
+
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        self.time += self.cost.seconds(batch.shape.rows, batch.shape.length) * self.slower(len(self.batches))
+        self.time += self.seconds(batch.shape) * self.slower(len(self.batches))
         return super().run(batch, outputs)
 
 
-@given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
-def test_shapes_fit_the_engine_and_the_budget(max_rows: int, max_length: int, max_tokens: int) -> None:
-    grid = ShapeGrid(max_rows=max_rows, max_length=max_length)
-    shapes = profiling_shapes(grid, max_tokens)
-    assert shapes
-    for shape in shapes:
-        assert grid.fit(shape.rows, shape.length) == shape
-        assert shape.tokens <= max_tokens or shape.rows == 1
-
-
-def test_the_least_of_the_rounds_counts_and_the_engine_is_warm_first() -> None:
-    engine = FakeEngine(max_rows=1, max_length=8)
-    ticks = iter([0.0, 0.0, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6, 0.8, 1.0])  # the budget's start, a run, a look, a run, …
-    [(shape, seconds)] = calibrate(engine, 64, now=lambda: next(ticks), budget_s=1.0)
-    assert engine.warmed == [shape]
-    assert seconds == pytest.approx(0.1)
-    assert len(engine.batches) == 3
+def test_each_shape_is_timed_by_the_least_of_the_rounds_and_the_engine_is_warm_first() -> None:
+    engine = TimedEngine(1e-4, 1e-6)
+    timings = calibrate(engine, 0.2, engine.now, budget_s=10.0)
+    assert engine.warm_ups == 1
+    assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
+    assert len(engine.batches) == (FIRST_RUNS + ROUNDS - 1) * len(FAKE_SHAPES)
 
 
 def test_a_timing_too_short_for_the_clock_is_still_positive() -> None:
-    assert all(seconds > 0 for _, seconds in calibrate(FakeEngine(), 8192, now=lambda: 7.0))
+    assert all(seconds > 0 for seconds in calibrate(FakeEngine(), 0.2, now=lambda: 7.0).values())
 
 
-def test_each_shape_is_timed_by_itself_and_once_where_there_is_no_time() -> None:
+def test_both_ways_of_computing_are_run_before_requests_come() -> None:
     engine = FakeEngine()
     clock = count()
-    timings = calibrate(engine, 8192, now=lambda: float(next(clock)))
-    assert len(engine.batches) == len(timings) == len(SHAPES)
-    assert len({shape for shape, _ in timings}) == len(timings)
+    timings = calibrate(engine, 1e9, now=lambda: float(next(clock)))
+    assert {output for outputs in engine.requested for output in outputs} == {Output.MEAN, Output.CLS}
+    other = FakeEngine()
+    run_each(other, timings)
+    assert {(batch.shape, *asked) for batch, asked in zip(other.batches, other.requested, strict=True)} == {
+        (shape, output) for shape in timings for output in (Output.MEAN, Output.CLS)
+    }
+    assert other.warm_ups == 1
 
 
 def test_rounds_end_in_time() -> None:
-    engine = TimedEngine(CostModel(0.0, 1e-4, 0.0))  # 0.12 s a round
-    timings = calibrate(engine, 8192, engine.now, budget_s=0.4)
-    assert len(engine.batches) == 3 * len(timings)
-    assert engine.time <= 0.4
+    engine = TimedEngine(0.0, 1e-4)
+    round_s = POSITIONS * 1e-4
+    calibrate(engine, 1e9, engine.now, budget_s=1.5 * round_s)
+    assert len(engine.batches) == (FIRST_RUNS + 1) * len(FAKE_SHAPES)
 
 
-def test_a_quick_engine_is_timed_on_large_shapes_too_and_not_for_ever() -> None:
-    engine = TimedEngine(CostModel(1e-3, 1e-6, 0.0))
-    timings = calibrate(engine, 8192, engine.now)
-    assert len(timings) == len(SHAPES) + len(LARGE_SHAPES)
-    assert len(engine.batches) == ROUNDS * len(timings)
+@pytest.mark.parametrize(("target_s", "left_out"), [(0.5121, 0), (0.5119, 1), (0.2561, 1), (0.2559, 2), (0.001, 3)])
+def test_batches_that_would_take_too_long_are_left_out_and_single_rows_never(target_s: float, left_out: int) -> None:
+    engine = TimedEngine(0.0, 1e-3)  # 0.512 s for (8, 64), 0.256 s for (4, 64)
+    timings = calibrate(engine, target_s, engine.now)
+    assert len(timings) == len(FAKE_SHAPES) - left_out
+    assert sum(shape.rows == 1 for shape in timings) == sum(rows == 1 for rows, _ in FAKE_SHAPES)
 
 
-def test_large_shapes_are_timed_where_they_are_quick_from_both_sides() -> None:
-    for factor, expected in ((0.99, 1), (1.01, 0)):
-        engine = TimedEngine(CostModel(0.0, factor * QUICK_S / (32 * 64), 0.0))
-        assert len(calibrate(engine, 8192, engine.now)) == len(SHAPES) + expected
+@given(st.integers(0, len(FAKE_SHAPES) * FIRST_RUNS), st.floats(1, 20))
+def test_a_disturbance_as_long_as_a_round_is_forgotten(first: int, slower: float) -> None:
+    disturbed = range(first, first + len(FAKE_SHAPES))
+    engine = TimedEngine(2e-3, 3e-5, lambda run: slower if run in disturbed else 1.0)
+    timings = calibrate(engine, 1e9, engine.now, budget_s=100.0)
+    assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
 
 
-@given(FACTORS)
-def test_timings_are_enough_to_tell_the_factors(factors: tuple[float, float, float]) -> None:
-    engine = TimedEngine(CostModel(*factors))
-    found = fit(calibrate(engine, 8192, engine.now))
-    for rows, length in ((1, 8), (3, 40), (16, 64), (4, 512)):
-        assert found.seconds(rows, length) == pytest.approx(engine.cost.seconds(rows, length), rel=1e-3)
-
-
-@given(st.integers(0, 5), st.floats(1, 20))
-def test_a_disturbance_of_a_round_is_forgotten(first: int, slower: float) -> None:
-    disturbed = range(first, first + len(SHAPES))
-    engine = TimedEngine(CostModel(2e-3, 3e-5, 1e-8), lambda run: slower if run in disturbed else 1.0)
-    found = fit(calibrate(engine, 8192, engine.now, budget_s=10.0))
-    assert found.seconds(8, 32) == pytest.approx(engine.cost.seconds(8, 32), rel=1e-6)
-
-
-@given(st.integers(1, 64), st.integers(1, 1024), st.integers(1, 10_000))
-def test_shapes_of_a_fixed_grid_are_in_it(max_rows: int, max_length: int, max_tokens: int) -> None:
-    grid = fixed_grid(ShapeGrid(max_rows, max_length, max_tokens=max_tokens))
-    shapes = profiling_shapes(grid, max_tokens)
-    assert shapes
-    assert all(grid.holds(shape) for shape in shapes)
+@given(st.dictionaries(st.builds(BatchShape, st.integers(1, 8), st.integers(1, 512)), st.floats(1e-6, 10), min_size=1))
+def test_no_shape_takes_longer_than_one_that_holds_it(timings: dict[BatchShape, float]) -> None:
+    cleaned = without_outliers(timings)
+    for shape, seconds in cleaned.items():
+        assert seconds <= timings[shape]
+        assert all(
+            seconds <= cleaned[other] for other in cleaned if other.rows >= shape.rows and other.length >= shape.length
+        )

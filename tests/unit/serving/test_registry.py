@@ -18,7 +18,7 @@ from electra_serve.server.bootstrap import build_registry
 from electra_serve.serving.model_info import ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
-from tests.fakes import FakeEngine, loaded_model
+from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model
 
 TOKENIZER = KerasTokenizer(["[UNK]", "[CLS]", "[SEP]"], TokenizerConfig())
 Loader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
@@ -129,8 +129,9 @@ async def test_what_is_told_of_a_ready_model() -> None:
     assert (info.text, info.replicas) == (False, 1)
     assert info.config is not None
     assert info.parameters == info.config.parameters
-    assert info.cost is not None
-    assert info.batch_tokens == 32 * 16
+    assert info.batch_shapes is not None
+    assert [(cost.rows, cost.length) for cost in info.batch_shapes] == list(SHORT_SHAPES)
+    assert info.batch_tokens == 4 * 16
     await registry.close()
 
 
@@ -144,7 +145,7 @@ async def test_retiring_turns_readiness_off_while_requests_are_served() -> None:
 
 
 async def test_closing_frees_the_engines() -> None:
-    engine = FakeEngine(max_length=16)
+    engine = FakeEngine(SHORT_SHAPES)
     registry, metrics = make(lambda _, __: loaded_model(engine))
     await registry.load_all()
     await registry.close()

@@ -26,7 +26,7 @@ from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
-from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, loaded_model, text_encoder
+from tests.fakes import FAKE_HIDDEN_DIM, SHORT_SHAPES, FakeEngine, loaded_model, text_encoder
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
 MEAN = frozenset({Output.MEAN})
@@ -34,7 +34,7 @@ MEAN = frozenset({Output.MEAN})
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    return FakeEngine(max_length=16)
+    return FakeEngine(SHORT_SHAPES)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
 
 @pytest.mark.parametrize(("own", "common", "passes"), [(0.05, 30, True), (30, 0.05, False), (None, 0.05, True)])
 async def test_a_models_own_longest_timeout_holds(own: float | None, common: float, *, passes: bool) -> None:
-    engine = FakeEngine(max_length=16)
+    engine = FakeEngine(SHORT_SHAPES)
     model = {"preset": "ids", "limits": None if own is None else {"max_timeout_s": own}}
     settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
     registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))

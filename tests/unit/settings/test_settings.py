@@ -216,7 +216,6 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
             {},
             "tokenization.max_queue_characters must be at least limits.max_request_characters (1000000); got 999999",
         ),
-        (["--batching.max_window_sequences", "31"], {}, "max_window_sequences must be at least max_batch_sequences"),
         (["--lifecycle.drain_timeout_s", "0.9"], {}, "--lifecycle.drain_timeout_s must be at least 1"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
         (["--models", '{"preset": "a", "colour": "red"}'], {}, "--models: models.0.colour is not a setting"),
@@ -308,7 +307,7 @@ def test_a_models_own_limits_count() -> None:
 
 COMMON_LIMITS = {"max_sequences": 7, "max_text_characters": 8, "max_request_characters": 9, "max_timeout_s": 10.0}
 COMMON_BATCHING = {
-    "max_queue_sequences": 1000, "max_queue_tokens": 1001, "max_batch_sequences": 200, "max_batch_tokens": 1002,
+    "max_queue_sequences": 1000, "max_queue_tokens": 1001, "max_batch_tokens": 1002,
     "target_batch_s": 1.5, "max_window_sequences": 300, "hang_timeout_s": 2.5, "recorded_batches": 3,
 }  # fmt: skip
 OWN_VALUE = 250
@@ -340,16 +339,9 @@ def test_every_field_of_limits_and_batching_is_tried() -> None:
     assert COMMON_BATCHING.keys() == BatchingSettings.model_fields.keys()
 
 
-def test_a_models_own_batching_may_be_valid_only_with_the_common_one() -> None:
-    own = '{"preset": "a", "batching": {"max_batch_sequences": 200}}'
-    settings = read(["--models", own, "--batching.max_window_sequences", "200"])
-    assert settings.models[0].batching_over(settings.batching).max_batch_sequences == 200
-
-
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"batching": {"max_batch_sequences": 129}}, "model a: batching: max_window_sequences must be at least"),
         ({"limits": {"max_sequences": 2049}}, "model a: limits.max_sequences (2049) must not exceed"),
         ({"batching": {"max_queue_sequences": 255}}, "model a: limits.max_sequences (256) must not exceed"),
     ],

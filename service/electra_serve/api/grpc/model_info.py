@@ -41,7 +41,9 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         replicas=info.replicas,
         text=info.text,
         load_seconds=info.load_seconds,
-        cost=_cost(info.cost),
+        batch_shapes=[
+            pb.ShapeCost(rows=cost.rows, length=cost.length, seconds=cost.seconds) for cost in info.batch_shapes or ()
+        ],
         pooler=WEIGHTS[info.pooler],
         batch_tokens=info.batch_tokens,
         aliases=info.aliases,
@@ -70,7 +72,3 @@ def _limits(limits: ModelLimits | None) -> pb.ModelLimits | None:
     if limits is None:
         return None
     return pb.ModelLimits(max_sequences=limits.max_sequences, max_sequence_length=limits.max_sequence_length)
-
-
-def _cost(cost: tuple[float, float, float] | None) -> pb.CostModel | None:
-    return None if cost is None else pb.CostModel(a=cost[0], b=cost[1], c=cost[2])

@@ -11,11 +11,11 @@ import openvino as ov
 
 from electra_serve import __version__
 from electra_serve.engine.accuracy import Agreement, agreement
-from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.golden import note_golden
 from electra_serve.engine.openvino.compile import compile_graph, computes_in
 from electra_serve.engine.openvino.engine import OpenVINOEngine
 from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import PresetError
 from electra_serve.presets.artifact import (
@@ -104,10 +104,10 @@ def _read_graph(folder: Path) -> ov.Model:
 
 
 def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngine:
-    compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), replicas=1)
-    grid = ShapeGrid(max_rows=1, max_length=config.max_sequence_length)
-    engine = OpenVINOEngine(compiled, config, dtype=dtype, grid=grid)
-    engine.warm_up([])
+    compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), engines=1)
+    shapes = cpu_shapes(ShapeLimits(config.max_sequence_length, max_positions=1))
+    engine = OpenVINOEngine(compiled, config, dtype=dtype, shapes=shapes)
+    engine.warm_up()
     return engine
 
 

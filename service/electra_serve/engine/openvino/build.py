@@ -1,22 +1,29 @@
-"""Builds the engines of one model: drawn from its preset's weights, or read from an artifact."""
+"""Builds the engines of one model: drawn from its preset's weights, or read from an artifact.
+
+Unless the settings say how many, one engine per core shares the queue, and one more has all cores for lone requests.
+The latter is compiled apart, since OpenVINO fixes an engine's threads when it compiles: a second copy of the weights,
+as they are computed with, is what that costs (docs/decisions/0027-all-cores.md).
+"""
 
 from __future__ import annotations
 
 import openvino as ov
 
-from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.base import EngineSet
 from electra_serve.engine.openvino.artifact import read_graph
 from electra_serve.engine.openvino.compile import compile_graph
 from electra_serve.engine.openvino.engine import OpenVINOEngine
 from electra_serve.engine.openvino.graph import draw_graph
-from electra_serve.engine.threads import engine_threads, usable_cores
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, single_rows
+from electra_serve.engine.threads import arrange, usable_cores
 from electra_serve.errors import EngineUnavailable
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import BatchShape
 
 
-def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid) -> tuple[Engine, ...]:
-    """Builds the replicas of one model, which share its weights.
+def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
+    """Builds the engines of one model.
 
     Raises:
         EngineUnavailable: The device or dtype asked for is not to be had here.
@@ -27,11 +34,17 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, grid: ShapeGrid
     if settings.compiler != "auto":
         raise EngineUnavailable(f"compiler must be auto for the openvino engine; received {settings.compiler}")
     graph = _graph(preset, settings)
-    threads = engine_threads(settings.threads, settings.replicas, usable_cores())
-    compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, replicas=settings.replicas)
-    return tuple(
-        OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, grid=grid) for _ in range(settings.replicas)
-    )
+    cores = arrange(settings.replicas, settings.threads, usable_cores())
+    shapes = cpu_shapes(limits)
+
+    def build(engines: int, threads: int, shapes: tuple[BatchShape, ...]) -> tuple[OpenVINOEngine, ...]:
+        compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, engines=engines)
+        return tuple(
+            OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, shapes=shapes) for _ in range(engines)
+        )
+
+    lone = build(1, cores.lone_threads, single_rows(shapes))[0] if cores.lone_threads else None
+    return EngineSet(build(cores.engines, cores.threads, shapes), lone)
 
 
 def _graph(preset: PresetFolder, settings: ModelSettings) -> ov.Model:

@@ -15,20 +15,16 @@ ACTIVATION_GROUP: Final = 64
 """Neighboring activations that share one scale in int8 products. Groups of 256 take 2 to 3 % less time and are twice
 as far from float32; see docs/performance.md."""
 
-SHAPE_CACHE_ENTRIES: Final = 2000
-"""How much each replica keeps of what OpenVINO makes for new batch shapes: half a gigabyte for ELECTRA small. More is
-2 to 3 % faster, and takes more than a gigabyte; see docs/decisions/0021-bounded-shape-cache.md."""
 
-
-def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -> ov.CompiledModel:
-    """Compiles `graph`, once for all replicas: they share its weights.
+def compile_graph(graph: ov.Model, *, dtype: str, threads: int, engines: int) -> ov.CompiledModel:
+    """Compiles `graph`, once for so many engines: they share its weights.
 
     Args:
         graph: From `draw_graph` or an artifact.
         dtype: `float32`, `bfloat16`, or `int8` for a graph with such weights. On a CPU without bfloat16 arithmetic its
             products are int8, with activations quantized at run time. With it, they are bfloat16, which is faster.
-        threads: Of each replica.
-        replicas: How many infer requests will run at a time.
+        threads: Of each engine.
+        engines: How many will run at a time.
 
     Raises:
         EngineUnavailable: This CPU does not compute in `dtype`.
@@ -48,11 +44,10 @@ def compile_graph(graph: ov.Model, *, dtype: str, threads: int, replicas: int) -
         {
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": str(replicas),
-            "INFERENCE_NUM_THREADS": str(threads * replicas),
+            "NUM_STREAMS": str(engines),
+            "INFERENCE_NUM_THREADS": str(threads * engines),
             # Pinned threads could not move out of the way of the servers' thread, which is pinned to nothing.
             "ENABLE_CPU_PINNING": "NO",
-            "CPU_RUNTIME_CACHE_CAPACITY": str(SHAPE_CACHE_ENTRIES),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(ACTIVATION_GROUP),
         },
     )

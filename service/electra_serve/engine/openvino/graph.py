@@ -4,14 +4,16 @@ It is the model of `electra_serve.model.backbone` a second time, on purpose: dra
 runs fastest, a start from it needs neither Keras nor TensorFlow, and the contract suite holds the two to the same
 numbers.
 
-    token_ids, segment_ids, padding_mask  (B, S) int32     positions  (1,) int32
-      └ embeddings ─ norm ─ projection ─ layer ×(L-1) ─ last layer ┬ sequence_output  (B, Q, D), zeros where masked
-                                                                   ├ mean_output      (B, D)
-                                                                   ├ cls_output       (B, D)
-                                                                   └ pooled_output    (B, D)
+    token_ids, segment_ids, position_ids, sequence_ids, padding_mask  (R, P) int32
+      └ embeddings ─ norm ─ projection ─ layer ×(L-1) ─ last layer ┬ sequence_output  (R, Q, D), zeros where masked
+                                                                   ├ mean_output      (R, S, D)
+    queries  (R, Q) int32     starts  (R, S) int32                 ├ cls_output       (R, S, D)
+                                                                   └ pooled_output    (R, S, D)
 
-Q is `positions`, 1 or S: of how many positions the last layer computes its result. With 1 only [CLS] is computed, and
-only `cls_output` and `pooled_output` mean anything. B and S are free.
+The first five are a packed `electra_serve.tensors.Batch`'s. The last layer computes its result at the positions
+`queries` of each row, and `starts` are the places among those of the first positions of sequences. With all P positions
+as queries every output is computed; with the first positions of sequences alone, `cls_output` and `pooled_output`.
+R, P, Q and S are free.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ from electra_serve.engine.openvino.layers import (
     GELU,
     Tensor,
     attend,
+    attention_bias,
     dense,
-    first,
     integers,
     layer_norm,
-    mask_to_bias,
+    matmul,
     reshape,
+    size,
     split_heads,
+    take,
     weight,
 )
 from electra_serve.presets.config import BackboneConfig
@@ -43,8 +47,9 @@ from electra_serve.presets.weight_files.names import pooler_paths
 from electra_serve.presets.weights import read_weights
 from electra_serve.tensors import Output
 
-IDS = ("token_ids", "segment_ids", "padding_mask")
-POSITIONS = "positions"
+POSITION_INPUTS = ("token_ids", "segment_ids", "position_ids", "sequence_ids", "padding_mask")
+QUERIES = "queries"
+STARTS = "starts"
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Kernel (inputs, outputs) and bias, or gamma and beta."""
@@ -76,50 +81,55 @@ class _Encoder:
         self._dense = partial(dense, int8=int8)
         self._weights = weights
         self._head_dim = config.hidden_dim // config.num_heads
-        self._inputs = {name: _parameter(name, [-1, -1]) for name in IDS}
-        self._positions = _parameter(POSITIONS, [1])  # Q
-        shape = ops.shape_of(self._inputs["token_ids"], output_type="i32")
-        self._batch, self._length = (ops.gather(shape, integers([axis]), integers(0)) for axis in (0, 1))  # (1,)
-        self._bias = mask_to_bias(self._inputs["padding_mask"])  # (B, 1, 1, S)
+        self._inputs = {name: _parameter(name) for name in (*POSITION_INPUTS, QUERIES, STARTS)}
+        self._queries, self._starts = self._inputs[QUERIES], self._inputs[STARTS]
+        self._rows, self._length = (size(self._inputs["token_ids"], axis) for axis in (0, 1))  # (1,) each
+        self._query_count, self._slots = (size(positions, 1) for positions in (self._queries, self._starts))
+        # Padding has sequence id 0, as masked keys get here: it attends to those, and no softmax is over nothing.
+        keys = ops.multiply(self._inputs["sequence_ids"], self._inputs["padding_mask"])  # (R, P)
+        self._query_keys = take(keys, self._queries)  # (R, Q)
+        self._bias = attention_bias(self._inputs["sequence_ids"], keys)  # (R, 1, P, P)
+        self._last_bias = attention_bias(take(self._inputs["sequence_ids"], self._queries), keys)  # (R, 1, Q, P)
 
     def draw(self) -> ov.Model:
-        x = self._embeddings()  # (B·S, D)
+        x = self._embeddings()  # (R·P, D)
         for layer in range(self._config.num_layers - 1):
             x = self._layer(layer, x)
-        hidden = self._last_layer(self._config.num_layers - 1, x)  # (B, Q, D)
+        hidden = self._last_layer(self._config.num_layers - 1, x)  # (R, Q, D)
         outputs = self._outputs(hidden)
         for name, output in outputs.items():
             output.output(0).set_names({name.value})
-        return ov.Model(list(outputs.values()), [*self._inputs.values(), self._positions], "electra")
+        return ov.Model(list(outputs.values()), list(self._inputs.values()), "electra")
 
     def _embeddings(self) -> Tensor:
-        rows = [
-            ops.gather(self._table("reversible_embedding"), self._inputs["token_ids"], integers(0)),  # (B, S, E)
-            first(self._table("position_embedding"), self._length, axis=0),  # (S, E)
-            ops.gather(self._table("embedding"), self._inputs["segment_ids"], integers(0)),  # (B, S, E)
-        ]
-        x = layer_norm(ops.add(ops.add(rows[0], rows[1]), rows[2]), *self._pair("layer_normalization"))
-        x = reshape(x, integers([-1, self._config.embedding_dim]))  # (B·S, E)
+        tokens, positions, segments = (
+            ops.gather(self._table(table), self._inputs[ids], integers(0))  # (R, P, E)
+            for table, ids in (
+                ("reversible_embedding", "token_ids"),
+                ("position_embedding", "position_ids"),
+                ("embedding", "segment_ids"),
+            )
+        )
+        x = layer_norm(ops.add(ops.add(tokens, positions), segments), *self._pair("layer_normalization"))
+        x = reshape(x, integers([-1, self._config.embedding_dim]))  # (R·P, E)
         projected = self._config.embedding_dim != self._config.hidden_dim
         return self._dense(x, *self._pair("dense")) if projected else x
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
-        """(B·S, D) to (B·S, D)."""
+        """(R·P, D) to (R·P, D)."""
         names = ("query", "key", "value")
-        projected = self._dense(x, *self._projection(index, names))  # (B·S, 3·D)
+        projected = self._dense(x, *self._projection(index, names))  # (R·P, 3·D)
         query, key, value = self._heads(projected, self._length, len(names))
         return self._after_attention(index, x, attend(query, key, value, self._bias, self._config.hidden_dim))
 
     def _last_layer(self, index: int, x: Tensor) -> Tensor:
-        """(B·S, D) to (B, Q, D): keys and values of all positions, queries of the first Q."""
-        width = integers([self._config.hidden_dim])
-        whole = reshape(x, ops.concat([self._batch, self._length, width], 0))  # (B, S, D)
-        rows = first(whole, self._positions, axis=1)  # (B, Q, D)
-        rows = reshape(rows, integers([-1, self._config.hidden_dim]))  # (B·Q, D)
-        (query,) = self._heads(self._dense(rows, *self._projection(index, ("query",))), self._positions, 1)
+        """(R·P, D) to (R, Q, D): keys and values of all positions, queries of `queries`."""
+        computed = take(self._by_row(x, self._length), self._queries)  # (R, Q, D)
+        computed = reshape(computed, integers([-1, self._config.hidden_dim]))  # (R·Q, D)
+        (query,) = self._heads(self._dense(computed, *self._projection(index, ("query",))), self._query_count, 1)
         key, value = self._heads(self._dense(x, *self._projection(index, ("key", "value"))), self._length, 2)
-        encoded = self._after_attention(index, rows, attend(query, key, value, self._bias, self._config.hidden_dim))
-        return reshape(encoded, ops.concat([self._batch, self._positions, width], 0))  # (B, Q, D)
+        attended = attend(query, key, value, self._last_bias, self._config.hidden_dim)
+        return self._by_row(self._after_attention(index, computed, attended), self._query_count)
 
     def _after_attention(self, index: int, x: Tensor, attended: Tensor) -> Tensor:
         """Residual, norm, feed-forward, residual, norm, on (M, D) rows."""
@@ -133,21 +143,31 @@ class _Encoder:
 
     def _outputs(self, hidden: Tensor) -> dict[Output, Tensor]:
         """See `electra_serve.model.outputs.read_outputs`."""
-        mask = first(self._inputs["padding_mask"], self._positions, axis=1)  # (B, Q)
-        weights = ops.unsqueeze(ops.convert(mask, "f32"), integers([2]))  # (B, Q, 1)
-        masked = ops.multiply(hidden, weights)  # (B, Q, D)
-        count = ops.maximum(ops.reduce_sum(weights, integers([1])), weight(1.0))  # (B, 1)
-        cls = ops.squeeze(first(hidden, integers([1]), axis=1), integers([1]))  # (B, D)
+        mask = ops.convert(take(self._inputs["padding_mask"], self._queries), "f32")  # (R, Q)
+        cls = take(hidden, self._starts)  # (R, S, D)
         pooler = pooler_paths(self._config)[0].split("/")[1]
+        pooled = ops.tanh(self._dense(reshape(cls, integers([-1, self._config.hidden_dim])), *self._pair(pooler)))
         return {
-            Output.SEQUENCE: masked,
-            Output.POOLED: ops.tanh(self._dense(cls, *self._pair(pooler))),
+            Output.SEQUENCE: ops.multiply(hidden, ops.unsqueeze(mask, integers([2]))),
+            Output.POOLED: self._by_row(pooled, self._slots),
             Output.CLS: cls,
-            Output.MEAN: ops.divide(ops.reduce_sum(masked, integers([1])), count),
+            Output.MEAN: self._means(hidden),
         }
 
+    def _means(self, hidden: Tensor) -> Tensor:
+        """(R, Q, D) to (R, S, D): one product with a matrix that picks each slot's unmasked positions."""
+        end = ops.add(ops.squeeze(self._slots, integers([0])), integers(1))
+        ids = ops.unsqueeze(ops.range(integers(1), end, integers(1), "i32"), integers([0, 2]))  # (1, S, 1)
+        picked = ops.convert(ops.equal(ids, ops.unsqueeze(self._query_keys, integers([1]))), "f32")  # (R, S, Q)
+        count = ops.reduce_sum(picked, integers([2]), keep_dims=True)  # (R, S, 1)
+        return ops.divide(matmul(picked, hidden), ops.maximum(count, weight(1.0)))
+
+    def _by_row(self, x: Tensor, count: Tensor) -> Tensor:
+        """(R·count, D) to (R, count, D)."""
+        return reshape(x, ops.concat([self._rows, count, integers([self._config.hidden_dim])], 0))
+
     def _heads(self, x: Tensor, length: Tensor, parts: int) -> list[Tensor]:
-        return split_heads(x, self._batch, length, parts, self._config.num_heads, self._head_dim)
+        return split_heads(x, self._rows, length, parts, self._config.num_heads, self._head_dim)
 
     def _projection(self, index: int, names: tuple[str, ...]) -> Pair:
         """Some of query, key and value side by side, (D, len·D) and (len·D,); queries come scaled."""
@@ -173,7 +193,8 @@ def _group(index: int) -> str:
     return f"transformer_encoder_{index}" if index else "transformer_encoder"
 
 
-def _parameter(name: str, shape: list[int]) -> Tensor:
-    parameter = ops.parameter(shape, ov.Type.i32, name=name)
+def _parameter(name: str) -> Tensor:
+    """A (free, free) int32 input."""
+    parameter = ops.parameter([-1, -1], ov.Type.i32, name=name)
     parameter.output(0).set_names({name})
     return parameter

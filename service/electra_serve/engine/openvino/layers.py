@@ -4,7 +4,7 @@ What fuses decides the speed, so each layer is drawn the way the CPU plugin reco
 
 - Matrix products are of (M, D) matrices with (D, O) constants: a bias, and an activation after it, become part of the
   product. Query, key and value are one product, whose result is transposed once and cut without copying.
-- Attention is product, sum, softmax, product on (B, N, T, K): the plugin runs it as one loop that never writes the
+- Attention is product, sum, softmax, product on (R, N, P, K): the plugin runs it as one loop that never writes the
   scores to memory.
 - A normalisation's axes are a vector: the plugin does not fuse one whose axis is a scalar.
 
@@ -60,15 +60,23 @@ def reshape(x: Tensor, shape: Tensor) -> Tensor:
     return ops.reshape(x, shape, special_zero=False)
 
 
-def first(x: Tensor, count: Tensor, axis: int) -> Tensor:
-    """The first `count`, (1,) int32, of what lies along `axis`."""
-    return ops.slice(x, integers([0]), count, integers([1]), integers([axis]))
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """Of each row of (R, P, …), those at `positions`, (R, Q): (R, Q, …)."""
+    return ops.gather(x, positions, integers(1), batch_dims=1)
+
+
+def size(x: Tensor, axis: int) -> Tensor:
+    """How long `axis` of `x` is: (1,) int32."""
+    return ops.gather(ops.shape_of(x, output_type="i32"), integers([axis]), integers(0))
 
 
 def dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32], *, int8: bool = False) -> Tensor:
-    """(M, D) times (D, O), plus (O,): (M, O). With `int8`, the kernel is rounded to that."""
-    product = matmul(x, int8_weight(kernel.T), transpose_b=True) if int8 else matmul(x, weight(kernel))
-    return ops.add(product, weight(bias[None]))
+    """(M, D) times (D, O), plus (O,): (M, O). With `int8`, the kernel is rounded to that.
+
+    The constant is (O, D), as the plugin wants it: given (D, O), each compiled model keeps a transposed copy.
+    """
+    constant = int8_weight(kernel.T) if int8 else weight(kernel.T)
+    return ops.add(matmul(x, constant, transpose_b=True), weight(bias[None]))
 
 
 def layer_norm(x: Tensor, gamma: NDArray[np.float32], beta: NDArray[np.float32]) -> Tensor:
@@ -77,21 +85,21 @@ def layer_norm(x: Tensor, gamma: NDArray[np.float32], beta: NDArray[np.float32])
     return ops.add(ops.multiply(normal, weight(gamma)), weight(beta))
 
 
-def mask_to_bias(padding_mask: Tensor) -> Tensor:
-    """(B, T) integers to (B, 1, 1, T): 0 where the mask is 1, `MASKED_SCORE` where it is 0."""
-    masked = ops.subtract(weight(1.0), ops.convert(padding_mask, "f32"))  # (B, T)
-    return ops.unsqueeze(ops.multiply(masked, weight(MASKED_SCORE)), integers([1, 2]))  # (B, 1, 1, T)
+def attention_bias(query_ids: Tensor, key_ids: Tensor) -> Tensor:
+    """(R, Q) and (R, P) integers to (R, 1, Q, P): 0 where the two are equal, else `MASKED_SCORE`."""
+    equal = ops.equal(ops.unsqueeze(query_ids, integers([1, 3])), ops.unsqueeze(key_ids, integers([1, 2])))
+    return ops.select(equal, weight(0.0), weight(MASKED_SCORE))
 
 
-def split_heads(x: Tensor, batch: Tensor, length: Tensor, parts: int, heads: int, head_dim: int) -> list[Tensor]:
-    """(B·T, parts·N·K) to `parts` tensors of (B, N, T, K), by one transposition."""
-    shape = ops.concat([batch, length, integers([parts, heads, head_dim])], 0)
-    split = ops.transpose(reshape(x, shape), integers([2, 0, 3, 1, 4]))  # (parts, B, N, T, K)
+def split_heads(x: Tensor, rows: Tensor, length: Tensor, parts: int, heads: int, head_dim: int) -> list[Tensor]:
+    """(R·P, parts·N·K) to `parts` tensors of (R, N, P, K), by one transposition."""
+    shape = ops.concat([rows, length, integers([parts, heads, head_dim])], 0)
+    split = ops.transpose(reshape(x, shape), integers([2, 0, 3, 1, 4]))  # (parts, R, N, P, K)
     return [ops.squeeze(part, integers([0])).output(0) for part in ops.split(split, integers(0), parts).outputs()]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, width: int) -> Tensor:
-    """Scaled queries (B, N, Q, K), keys and values (B, N, T, K), bias (B, 1, 1, T): to (B·Q, D)."""
-    scores = ops.add(matmul(query, key, transpose_b=True), bias)  # (B, N, Q, T)
-    context = matmul(ops.softmax(scores, 3), value)  # (B, N, Q, K)
+    """Scaled queries (R, N, Q, K), keys and values (R, N, P, K), bias (R, 1, Q, P): to (R·Q, D)."""
+    scores = ops.add(matmul(query, key, transpose_b=True), bias)  # (R, N, Q, P)
+    context = matmul(ops.softmax(scores, 3), value)  # (R, N, Q, K)
     return reshape(ops.transpose(context, integers([0, 2, 1, 3])), integers([-1, width]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
-from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
@@ -33,7 +33,7 @@ READY = ModelInfo(
     replicas=1,
     text=False,
     load_seconds=0.5,
-    cost=(1e-3, 1e-6, 1e-9),
+    batch_shapes=(ShapeCost(1, 16, 1e-3), ShapeCost(4, 128, 1e-2)),
     pooler="random",
     batch_tokens=4096,
     aliases=("other",),

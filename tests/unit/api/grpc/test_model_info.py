@@ -23,7 +23,7 @@ def test_a_ready_model_tells_everything() -> None:
     )
     assert {f.name: getattr(message.config, f.name) for f in fields(BackboneConfig)} == asdict(CONFIG)
     assert (message.limits.max_sequences, message.limits.max_sequence_length) == (8, 512)
-    assert (message.cost.a, message.cost.b, message.cost.c) == READY.cost
+    assert [(cost.rows, cost.length, cost.seconds) for cost in message.batch_shapes] == [(1, 16, 1e-3), (4, 128, 1e-2)]
     assert (message.parameters, message.batch_tokens) == (CONFIG.parameters, 4096)
 
 

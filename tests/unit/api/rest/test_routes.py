@@ -38,7 +38,8 @@ async def test_one_model_tells_all(client: httpx.AsyncClient) -> None:
     assert (model["weights"], model["pooler"]) == ("random", "random")
     assert model["config"]["vocab_size"] == 100
     assert model["limits"] == {"max_sequences": 4, "max_sequence_length": 16}
-    assert (model["cost"], model["batch_tokens"]) == ([1e-3, 1e-6, 1e-9], 4096)
+    assert model["batch_shapes"][0] == {"rows": 1, "length": 16, "seconds": 1e-3}
+    assert model["batch_tokens"] == 4096
 
 
 @pytest.mark.parametrize("name", ["unknown", "", "org/unknown", "%2e%2e", "caf%C3%A9"])

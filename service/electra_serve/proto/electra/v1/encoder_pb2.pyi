@@ -683,7 +683,7 @@ class ModelInfo(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LOAD_SECONDS_FIELD_NUMBER: _builtins.int
-    COST_FIELD_NUMBER: _builtins.int
+    BATCH_SHAPES_FIELD_NUMBER: _builtins.int
     POOLER_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
@@ -720,8 +720,7 @@ class ModelInfo(_message.Message):
     """
     batch_tokens: _builtins.int
     """Most positions, padding included, that a batch of several sequences is given: what the configured target time of
-    a batch allows by its cost, or what the other bounds on batches do where that is less. 0 where each sequence runs
-    by itself.
+    a batch allows, or the configured bound on positions if that is less. 0 if each sequence runs by itself.
     """
     text_reason: _builtins.str
     """Why it takes no texts: it has no tokenizer, or one whose ids are not reproduced exactly. Absent if it does."""
@@ -734,8 +733,8 @@ class ModelInfo(_message.Message):
         """What one request may carry."""
 
     @_builtins.property
-    def cost(self) -> Global___CostModel:
-        """How long a batch takes."""
+    def batch_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShapeCost]:
+        """The shapes of its batches, and how long each takes."""
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -759,15 +758,15 @@ class ModelInfo(_message.Message):
         replicas: _builtins.int | None = ...,
         text: _builtins.bool | None = ...,
         load_seconds: _builtins.float | None = ...,
-        cost: Global___CostModel | None = ...,
+        batch_shapes: _abc.Iterable[Global___ShapeCost] | None = ...,
         pooler: Global___Weights.ValueType = ...,
         batch_tokens: _builtins.int | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         text_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_tokens", b"batch_tokens", "config", b"config", "cost", b"cost", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_shapes", b"batch_shapes", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -901,31 +900,31 @@ class ModelLimits(_message.Message):
 Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 
 @_typing.final
-class CostModel(_message.Message):
-    """Seconds that a batch of B sequences, S positions long, takes: a + b·B·S + c·B·S². Measured at warm-up."""
+class ShapeCost(_message.Message):
+    """What a batch of one shape takes on one engine, as measured at warm-up."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    A_FIELD_NUMBER: _builtins.int
-    B_FIELD_NUMBER: _builtins.int
-    C_FIELD_NUMBER: _builtins.int
-    a: _builtins.float
-    """Fixed, in seconds."""
-    b: _builtins.float
-    """For each position, in seconds."""
-    c: _builtins.float
-    """For each pair of positions, in seconds."""
+    ROWS_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the batch, each of which holds several sequences."""
+    length: _builtins.int
+    """Positions of each row."""
+    seconds: _builtins.float
+    """Seconds of the engine."""
     def __init__(
         self,
         *,
-        a: _builtins.float = ...,
-        b: _builtins.float = ...,
-        c: _builtins.float = ...,
+        rows: _builtins.int = ...,
+        length: _builtins.int = ...,
+        seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b", "c", b"c"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "rows", b"rows", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CostModel: _TypeAlias = CostModel  # noqa: Y015
+Global___ShapeCost: _TypeAlias = ShapeCost  # noqa: Y015

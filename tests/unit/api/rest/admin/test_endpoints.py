@@ -20,12 +20,12 @@ from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
-from electra_serve.batching.flight_recorder import BatchRecord, FlightRecorder, InFlightBatch
+from electra_serve.batching.flight_recorder import BatchRecord, FlightRecorder
 from electra_serve.errors import Conflict, ModelLoadFailed, ModelNotFound, ServiceError
 from electra_serve.serving.manager import Operation
 from electra_serve.serving.model_info import Change, ModelState, ModelStatus
 from electra_serve.settings.schema import ModelSettings, RestSettings
-from electra_serve.tensors import BatchShape, Output
+from tests.fakes import in_flight_batch
 from tests.unit.api.rest.conftest import connect
 
 KEY = "0123456789abcdef"
@@ -61,7 +61,7 @@ class FakeAdministration:
 
     def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
         recorder = FlightRecorder(1)
-        recorder.add(InFlightBatch(0, 512, BatchShape(2, 8), 1.0, 2.0, 11, frozenset({Output.MEAN}), 0.01))
+        recorder.add(in_flight_batch())
         return {"one": recorder.records()}
 
     def status(self, name: str) -> ModelStatus:
@@ -323,7 +323,8 @@ async def test_the_last_batches_are_told(client: httpx.AsyncClient) -> None:
     [one] = (await client.get(BATCHES)).json()["models"]
     assert one["model"] == "one"
     [batch] = one["batches"]
-    assert (batch["rows"], batch["length"], batch["outputs"], batch["outcome"]) == (2, 8, ["mean_output"], "running")
+    assert (batch["sequences"], batch["rows"], batch["length"]) == (2, 2, 64)
+    assert (batch["outputs"], batch["outcome"]) == (["mean_output"], "running")
 
 
 async def test_the_document_describes_it(admin: Admin, client: httpx.AsyncClient) -> None:

@@ -1,0 +1,108 @@
+"""The cheapest batches for rows, by a table of shapes and their seconds.
+
+A row may run in any shape that is at least as long as its positions in use, so in a cheapest grouping the rows of a
+batch are neighbors in the order of those positions. For rows with u₁ ≤ … ≤ uₙ,
+
+    best(j) = min over shapes (R, P) with P ≥ uⱼ of  seconds(R, P) + best(max(0, j − R))
+
+is the least cost of the first j. Rows that fit the same shapes are of one kind, and for each kind and number of rows
+only the cheapest shape counts, so that few are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from electra_serve.batching.cost_model import CostTable
+from electra_serve.tensors import BatchShape
+
+CHEAPER: Final = 1 - 1e-9
+"""Sums of the same seconds differ by their order; cheaper is what differs by more."""
+
+_Option = tuple[int, float, BatchShape]
+"""Rows, seconds, shape."""
+
+
+class RowBatches:
+    """Cheapest batches for rows of given kinds.
+
+    Args:
+        costs: Seconds of each shape.
+        shapes: The shapes to use.
+
+    Attributes:
+        lengths: The row lengths, ascending; the kind of a row is the index of the smallest one that holds it.
+        kinds: The kind of a row, by its positions in use.
+        max_length: The longest of them; 0 if there is none.
+        position_seconds: Least seconds per position, by kind.
+    """
+
+    def __init__(self, costs: CostTable, shapes: Sequence[BatchShape]) -> None:
+        self.lengths = sorted({shape.length for shape in shapes})
+        self.max_length = max(self.lengths, default=0)
+        self.kinds = [bisect_left(self.lengths, used) for used in range(self.max_length + 1)]
+        self._options = [_options(costs, shapes, length) for length in self.lengths]
+        self.position_seconds = [
+            min(costs.seconds(shape) / shape.positions for shape in shapes if shape.length >= length)
+            for length in self.lengths
+        ]
+        self._equal_s = [[0.0] for _ in self.lengths]
+
+    def seconds(self, kinds: Sequence[int]) -> float:
+        """Least seconds of rows of these kinds, in ascending order."""
+        best_s = [0.0]
+        for kind in kinds:
+            best_s.append(self._last_batch(kind, best_s)[0])
+        return best_s[-1]
+
+    def equal_seconds(self, kind: int, count: int) -> float:
+        """Least seconds of `count` rows of one kind."""
+        best_s = self._equal_s[kind]
+        while len(best_s) <= count:
+            best_s.append(self._last_batch(kind, best_s)[0])
+        return best_s[count]
+
+    def cut(self, kinds: Sequence[int]) -> Iterator[tuple[slice, BatchShape]]:
+        """Cuts rows into the cheapest batches.
+
+        Args:
+            kinds: The rows' kinds, in ascending order.
+
+        Yields:
+            The rows of each batch and its shape, longest rows first, and of rows of one kind the most at once first.
+        """
+        best_s = [0.0]
+        shapes = []
+        for kind in kinds:
+            seconds, shape = self._last_batch(kind, best_s)
+            best_s.append(seconds)
+            shapes.append(shape)
+        end = len(kinds)
+        while end > 0:
+            start = max(0, end - shapes[end - 1].rows)
+            yield slice(start, end), shapes[end - 1]
+            end = start
+
+    def _last_batch(self, kind: int, best_s: list[float]) -> tuple[float, BatchShape]:
+        """Seconds of the cheapest plan and its last batch, for one more row of `kind` than `best_s` has plans for."""
+        count = len(best_s)
+        least_s = math.inf
+        for rows, seconds, option in self._options[kind]:
+            if rows < count:
+                seconds += best_s[count - rows]
+            if seconds < least_s * CHEAPER:
+                least_s, shape = seconds, option
+        return least_s, shape
+
+
+def _options(costs: CostTable, shapes: Sequence[BatchShape], length: int) -> list[_Option]:
+    """The cheapest shape of each number of rows for rows of `length`, unless more rows cost less; most rows first."""
+    options: list[_Option] = []
+    fitting = [(shape.rows, costs.seconds(shape), shape) for shape in shapes if shape.length >= length]
+    for option in sorted(fitting, key=lambda option: (-option[0], option[1])):
+        if not options or option[1] < options[-1][1]:
+            options.append(option)
+    return options
