@@ -11,15 +11,17 @@ from electra_serve.model.outputs import PackedInputs, compute_outputs
 from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, IntArray, Output, Outputs
 
 
-def pack_rows(token_ids: IntArray, segment_ids: IntArray, padding_mask: IntArray) -> Batch:
-    """Makes each row of three (B, T) arrays a sequence in a row of its own."""
+def pack_rows(
+    token_ids: IntArray, segment_ids: IntArray, padding_mask: IntArray, *, shape: BatchShape | None = None
+) -> Batch:
+    """Makes each row of three (B, T) arrays a sequence in a row of its own, in a batch of `shape`; None: (B, T)."""
     rows, length = token_ids.shape
     arrays = [np.asarray(array, np.int32) for array in (token_ids, segment_ids, padding_mask)]
     sequences = [
         Encoding(ids, segments, mask, compute_length=length, real_tokens=int(mask.sum()))
         for ids, segments, mask in zip(*arrays, strict=True)
     ]
-    return Batch.one_per_row(sequences, BatchShape(rows, length))
+    return Batch.one_per_row(sequences, shape or BatchShape(rows, length))
 
 
 def compute_rows(backbone: ElectraBackbone, batch: Batch, outputs: Outputs) -> dict[Output, Float32Array]:

@@ -7,7 +7,7 @@ those that run no Keras, in an ordinary one; JAX' where `KERAS_BACKEND=jax`, as 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -150,7 +150,7 @@ def reference(encoding: Encoding) -> Mapping[Output, Float32Array]:
 def _reference(token_ids: bytes, segment_ids: bytes, padding_mask: bytes) -> Mapping[Output, Float32Array]:
     arrays = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
     inputs = {name: np.frombuffer(array, np.int32)[None] for name, array in arrays.items()}  # (1, T)
-    sequence, pooled = _backbone()(inputs)
+    sequence, pooled = _model()(inputs)
     hidden = np.asarray(sequence)[0]  # (T, H)
     mask = inputs["padding_mask"][0][:, None].astype(np.float32)
     return {
@@ -162,8 +162,15 @@ def _reference(token_ids: bytes, segment_ids: bytes, padding_mask: bytes) -> Map
 
 
 @cache
-def _backbone() -> Any:
-    return load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
+def _model() -> Callable[[Any], Any]:
+    backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
+    if not ON_JAX:
+        return lambda inputs: tuple(backbone(inputs))
+    import jax
+
+    # Compiles once for a length, not once for each operation.
+    compiled: Callable[[Any], Any] = jax.jit(lambda inputs: tuple(backbone(inputs)))
+    return compiled
 
 
 def short_of_memory() -> Exception:

@@ -99,7 +99,8 @@ def test_an_engine_uses_fused_attention_that_works() -> None:
 
     engine, packed = warm_engine(fused), random_packed(SINGLE)
     # Once for three rows to verify it, and in every layer but the last one of first positions alone.
-    assert traced == [3] + [1] * (2 * 2 - 1)
+    layers = resolve_preset("electra_demo").config.num_layers
+    assert traced == [3] + [1] * (2 * layers - 1)
     for outputs in (ALL, FIRST):
         assert_as_alone(packed, run(engine, packed, outputs), outputs)
 
