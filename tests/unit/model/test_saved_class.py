@@ -21,7 +21,7 @@ from electra_serve.model.layers import PositionEmbedding, TransformerEncoder
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from electra_serve.tensors import Batch, Output
+from electra_serve.tensors import Batch, Encoding, Output
 from tests.data.reader import GOLDEN, INPUTS, read_case
 
 MOVED_FROM: Final = "service.model."
@@ -82,15 +82,17 @@ def test_a_keras_engine_loads_it(folder: Path, expected: dict[str, Any]) -> None
 
 def test_the_openvino_engine_serves_it(folder: Path, expected: dict[str, Any]) -> None:
     inputs, _ = read_case("below", "everything")
-    batch = Batch(*(inputs[name].astype(np.int32) for name in INPUTS))
     settings = ModelSettings(preset=str(folder), engine="openvino", dtype="float32")
-    [engine] = load_model(settings, BatchingSettings(max_batch_sequences=4, max_batch_tokens=64)).engines
-    output = engine.run(batch, frozenset({Output.SEQUENCE, Output.POOLED}))
-    unmasked = batch.padding_mask.astype(bool)
-    assert output.sequence_output is not None
-    assert output.pooled_output is not None
-    assert np.abs(output.sequence_output[unmasked] - expected["sequence_output"][unmasked]).max() <= 1e-5
-    assert np.abs(output.pooled_output - expected["pooled_output"]).max() <= 1e-5
+    engine = load_model(settings, BatchingSettings(max_batch_tokens=1)).engines[0]
+    outputs = frozenset({Output.SEQUENCE, Output.POOLED})
+    for row, arrays in enumerate(zip(*(inputs[name].astype(np.int32) for name in INPUTS), strict=True)):
+        mask = arrays[-1]
+        sequence = Encoding(*arrays, compute_length=len(mask), real_tokens=int(mask.sum()))
+        batch = Batch.one_per_row([sequence], engine.signature.single_row(len(mask)))
+        output = engine.run(batch, outputs).extract(batch.placements[0], sequence, outputs)
+        difference = output.get(Output.SEQUENCE) - expected["sequence_output"][row]
+        assert np.abs(difference[mask == 1]).max() <= 1e-5
+        assert np.abs(output.get(Output.POOLED) - expected["pooled_output"][row]).max() <= 1e-5
 
 
 def test_a_new_preset_names_where_the_class_is(tmp_path: Path) -> None:
