@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import cpu_shapes, single_rows
 from electra_serve.errors import EngineUnavailable
-from electra_serve.tensors import Batch, BatchShape, Float32Array, Output, Outputs, RowOutput
+from electra_serve.tensors import Batch, BatchShape, Float32Array, Int32Array, Output, Outputs, RowOutput
 from tests.contract.engines import (
     ALL,
     ENGINES,
@@ -122,7 +123,9 @@ def test_masked_positions_are_zeros_and_change_nothing(engine: Engine) -> None:
         "segment_ids": 1 - packed.batch.segment_ids,
         "position_ids": 19 - packed.batch.position_ids,
     }
-    scrambled = {name: np.where(free, values, getattr(packed.batch, name)) for name, values in changes.items()}
+    scrambled: dict[str, Any] = {
+        name: np.where(free, values, getattr(packed.batch, name)) for name, values in changes.items()
+    }
     changed = run(engine, replace(packed, batch=replace(packed.batch, **scrambled)))
     for ours, expected in zip(changed, run(engine, packed), strict=True):
         assert_close(ours, expected)
@@ -175,6 +178,11 @@ def test_signature(engines: EngineSet) -> None:
         assert signature.shapes == (single_rows(shapes) if engine is engines.lone else shapes)
 
 
+def changed(batch: Batch, field: str, values: Int32Array) -> Batch:
+    fields: dict[str, Any] = {field: values}
+    return replace(batch, **fields)
+
+
 @pytest.mark.parametrize(
     ("field", "bound"),
     [
@@ -192,7 +200,7 @@ def test_a_value_out_of_range_is_rejected_and_the_next_batch_runs(engine: Engine
         values = np.copy(getattr(good, field))
         values[1, 3] = value
         with pytest.raises(ValueError, match=rf"{field} must be 0 to {bound - 1}; got .*{value}"):
-            engine.run(replace(good, **{field: values}), ALL)
+            engine.run(changed(good, field, values), ALL)
     assert engine.run(good, ALL).mean_output is not None
 
 

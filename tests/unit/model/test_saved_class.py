@@ -85,9 +85,8 @@ def test_the_openvino_engine_serves_it(folder: Path, expected: dict[str, Any]) -
     settings = ModelSettings(preset=str(folder), engine="openvino", dtype="float32")
     engine = load_model(settings, BatchingSettings(max_batch_tokens=1)).engines[0]
     outputs = frozenset({Output.SEQUENCE, Output.POOLED})
-    for row, arrays in enumerate(zip(*(inputs[name].astype(np.int32) for name in INPUTS), strict=True)):
-        mask = arrays[-1]
-        sequence = Encoding(*arrays, compute_length=len(mask), real_tokens=int(mask.sum()))
+    for row, (ids, segments, mask) in enumerate(zip(*(inputs[name].astype(np.int32) for name in INPUTS), strict=True)):
+        sequence = Encoding(ids, segments, mask, compute_length=len(mask), real_tokens=int(mask.sum()))
         batch = Batch.one_per_row([sequence], engine.signature.single_row(len(mask)))
         output = engine.run(batch, outputs).extract(batch.placements[0], sequence, outputs)
         difference = output.get(Output.SEQUENCE) - expected["sequence_output"][row]
