@@ -38,7 +38,7 @@ MAX_TEXT_CHARACTERS = 1200
 MAX_REQUEST_BYTES = 16_384
 MAX_QUEUE_SEQUENCES = 6
 
-SECONDS_PER_POSITION = 0.0025
+SECONDS_PER_POSITION = 0.001
 SHAPES = ((1, 4), (1, 8), (4, 8), (8, 8))
 """Rows and lengths of the batches of a model that takes at most `MAX_LENGTH` positions."""
 
