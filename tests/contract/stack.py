@@ -28,8 +28,7 @@ from electra_serve.settings.schema import (
     RestSettings,
     Settings,
 )
-from electra_serve.tensors import BatchShape
-from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, text_encoder
+from tests.fakes import FAKE_HIDDEN_DIM, FakeEngine, fake_timings, text_encoder
 
 TINY = "tiny"
 VOCAB_SIZE = 100
@@ -39,9 +38,9 @@ MAX_TEXT_CHARACTERS = 1200
 MAX_REQUEST_BYTES = 16_384
 MAX_QUEUE_SEQUENCES = 6
 
-SECONDS_PER_POSITION = 0.01
-TIMINGS = tuple((BatchShape(1, length), length * SECONDS_PER_POSITION) for length in (4, 8))
-"""What the engines are said to take: nothing for a batch, and this much for each position."""
+SECONDS_PER_POSITION = 0.001
+SHAPES = ((1, 4), (1, 8), (4, 8), (8, 8))
+"""Rows and lengths of the batches of a model that takes at most `MAX_LENGTH` positions."""
 
 TINY_CONFIG = BackboneConfig(
     vocab_size=VOCAB_SIZE,
@@ -90,7 +89,7 @@ class Stack:
         cls, settings: Settings, engine: type[FakeEngine] = FakeEngine, authenticator: Authenticator = ALLOW_ALL
     ) -> Stack:
         """Wires it; no model is loaded yet."""
-        engines = {TINY: engine(max_length=MAX_LENGTH), DEMO_ID: engine()}
+        engines = {TINY: engine(SHAPES), DEMO_ID: engine()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = build_registry(settings, metrics, log, load=partial(_load, engines))
@@ -131,7 +130,9 @@ class Stack:
 def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
     preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else _tiny_preset()
-    return LoadedModel(preset, load_tokenizer(preset), (engines[settings.name],), TIMINGS)
+    engine = engines[settings.name]
+    timings = fake_timings(engine, batch_s=0.0, position_s=SECONDS_PER_POSITION)
+    return LoadedModel(preset, load_tokenizer(preset), (engine,), timings)
 
 
 def _tiny_preset() -> PresetFolder:

@@ -14,7 +14,7 @@ from electra_serve.batching.admission import SPREAD
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.service import EncodeRequest, EncodeResult
-from electra_serve.tensors import Batch, ModelOutput, Output, Outputs, TokenInput
+from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Rejection, answered, rejected
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
@@ -104,7 +104,7 @@ async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) ->
     held = await hold(loaded, MAX_QUEUE_SEQUENCES)
     rejection = rejected(await side.send(side.render(GOOD)))
     assert_reported(rejection, side, "overloaded", loaded)
-    drained_s = MAX_QUEUE_SEQUENCES * SECONDS_PER_POSITION
+    drained_s = MAX_QUEUE_SEQUENCES * SLOT_POSITIONS * SECONDS_PER_POSITION
     assert rejection.retry_after_s is not None
     assert drained_s - 2e-3 <= rejection.retry_after_s <= drained_s * (1 + SPREAD) + 2e-3
 

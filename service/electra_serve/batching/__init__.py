@@ -4,6 +4,9 @@ admission       how much may wait, in all and per client                pure
 queue           order of the waiting rows: priority, fairness, arrival   pure
 cost_model      seconds of each batch shape                              pure
 planner         packs the waiting sequences into batches                 pure
+packing_search  which packings the planner tries                         pure
+row_packing     sequences into rows                                      pure
+row_batches     rows into batches                                        pure
 worker_pool     which engine runs the next batch                         pure
 coalescing      when an idle engine starts                               pure
 pending         one request and its rows                                 asyncio

@@ -4,21 +4,22 @@ Best-fit decreasing is tried for the row lengths with the lowest estimates: long
 ones fill the gaps, and what is left fills rows of that length but for a last one. A packing costs what
 `electra_serve.batching.row_batches` finds for its rows, so a half-empty row gets a shorter shape.
 
-One sequence per row and first-fit in arrival order are packed too, unless a lower bound shows that they cost no less:
-the search never returns anything worse than those.
+The search never returns anything worse than one sequence per row, or than first-fit in arrival order into rows of one
+length. Unless a lower bound rules that out, it also tries first-fit, and best-fit decreasing that starts the smallest
+rows: those are the rows of one sequence each, less some.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
 from typing import Final
 
 from electra_serve.batching.row_batches import CHEAPER, RowBatches
-from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit, one_per_row
+from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit
 
 PACKED_SEQUENCES: Final = 256
 """Most sequences to pack by best-fit decreasing in all tries: few try every row length, 128 two."""
@@ -65,17 +66,11 @@ class PackingSearch:
         tries = max(LEAST_TRIES, PACKED_SEQUENCES // len(order))
         for estimate_s, length in sorted(estimates)[:tries]:
             yield estimate_s, partial(best_fit_decreasing, needs, order, length, lengths)
-        yield single_s, partial(one_per_row, needs, order)
-        yield from self._first_fits(needs, order)
-
-    def _first_fits(self, needs: list[int], order: list[int]) -> Iterator[_Candidate]:
-        """First-fit in arrival order, for each row length that holds the longest sequence."""
-        lengths = self._batches.lengths
+        yield single_s, partial(best_fit_decreasing, needs, order, lengths[0], lengths)
         arrivals = sorted(order)
-        total = sum([needs[sequence] for sequence in order])
-        for kind in range(self._batches.kinds[needs[order[0]]], len(lengths)):
-            least_s = self._batches.equal_seconds(kind, -(-total // lengths[kind]))
-            yield least_s, partial(first_fit, needs, arrivals, lengths[kind])
+        for kind in range(self._batches.kinds[ascending[-1]], len(lengths)):
+            bound_s = self._batches.equal_seconds(kind, _least_rows(ascending, lengths[kind]))
+            yield bound_s, partial(first_fit, needs, arrivals, lengths[kind])
 
     def _estimates(self, ascending: list[int]) -> tuple[list[tuple[float, int]], float]:
         """Estimates seconds of best-fit decreasing.
@@ -84,25 +79,37 @@ class PackingSearch:
             Seconds and row length, for each row length; and the seconds of one sequence per row.
         """
         lengths = self._batches.lengths
+        shortest = ascending[0]
         sums = list(accumulate(ascending, initial=0))
         ends = [0, *(bisect_right(ascending, length) for length in lengths)]
         estimates = []
         longer_s, gaps = 0.0, 0
-        for kind in reversed(range(len(lengths))):
+        for kind in reversed(range(bisect_left(lengths, shortest), len(lengths))):
             start, end = ends[kind], ends[kind + 1]
-            if not end:
-                break
-            estimates.append((longer_s + self._filled_seconds(kind, max(0, sums[end] - gaps)), lengths[kind]))
+            filled_s = self._filled_seconds(kind, sums[end] - gaps, end - gaps // shortest, shortest)
+            estimates.append((longer_s + filled_s, lengths[kind]))
             longer_s += self._batches.equal_seconds(kind, end - start)
             gaps += (end - start) * lengths[kind] - (sums[end] - sums[start])
         return estimates, longer_s
 
-    def _filled_seconds(self, kind: int, positions: int) -> float:
-        """Seconds of full rows of one kind for so many positions, with what is left in the smallest row for it."""
+    def _filled_seconds(self, kind: int, positions: int, sequences: int, shortest: int) -> float:
+        """Seconds of full rows of one kind for so many positions and sequences; the last may be a shorter one."""
+        length = self._batches.lengths[kind]
+        rows = max(-(-positions // length), -(-sequences // (length // shortest)))
+        if rows <= 0:
+            return 0.0
+        last = self._batches.kinds[max(positions - (rows - 1) * length, shortest)]
         equal_seconds = self._batches.equal_seconds
-        full, left = divmod(positions, self._batches.lengths[kind])
-        if not left:
-            return equal_seconds(kind, full)
-        return min(
-            equal_seconds(kind, full + 1), equal_seconds(kind, full) + equal_seconds(self._batches.kinds[left], 1)
-        )
+        return min(equal_seconds(kind, rows), equal_seconds(kind, rows - 1) + equal_seconds(last, 1))
+
+
+def _least_rows(ascending: list[int], length: int) -> int:
+    """Rows of `length` that any packing needs: by positions, and by how many sequences of some length a row holds.
+
+    Of sequences longer than 1/(k + 1) of the row, it holds k.
+    """
+    rows = -(-sum(ascending) // length)
+    for most in (1, 2, 3, length // ascending[0]):
+        longer = len(ascending) - bisect_right(ascending, length // (most + 1))
+        rows = max(rows, -(-longer // most))
+    return rows

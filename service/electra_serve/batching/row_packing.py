@@ -80,8 +80,3 @@ def first_fit(needs: Sequence[int], order: Sequence[int], length: int) -> Packin
         rows[row].append(sequence)
         used[row] += needs[sequence]
     return Packing(rows, used)
-
-
-def one_per_row(needs: Sequence[int], order: Sequence[int]) -> Packing:
-    """Gives each sequence a row of its own."""
-    return Packing([[sequence] for sequence in order], [needs[sequence] for sequence in order])

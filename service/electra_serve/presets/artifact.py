@@ -26,7 +26,7 @@ from electra_serve.presets.weight_files.open import WeightsOrigin
 ARTIFACT_FILE: Final = "electra-serve.artefact.json"
 GRAPH_FILE: Final = "model.xml"
 GRAPH_WEIGHTS_FILE: Final = "model.bin"
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 ArtifactDtype = Literal["float32", "bfloat16", "int8"]
 DTYPES: Final[tuple[ArtifactDtype, ...]] = ("float32", "bfloat16", "int8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit, one_per_row
+from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit
 
 LENGTHS = [16, 48, 128]
 
@@ -18,7 +20,6 @@ Pack = Callable[[list[int], list[int]], Packing]
 PACKINGS = [
     *(pytest.param(partial(best_fit_decreasing, preferred=p, lengths=LENGTHS), id=f"best fit {p}") for p in LENGTHS),
     pytest.param(partial(first_fit, length=128), id="first fit"),
-    pytest.param(one_per_row, id="one per row"),
 ]
 
 
@@ -43,6 +44,13 @@ def test_best_fit_opens_a_row_only_if_none_has_room(needs: list[int]) -> None:
     for earlier, row in enumerate(packing.rows):
         for later in packing.rows[earlier + 1 :]:
             assert packing.used[earlier] + needs[later[0]] > 128, (row, later)
+
+
+@given(st.lists(st.integers(4, 128), min_size=1, max_size=60))
+def test_best_fit_into_smallest_rows_needs_none_beyond_one_per_sequence(needs: list[int]) -> None:
+    packing = best_fit_decreasing(needs, _descending(needs), LENGTHS[0], LENGTHS)
+    rows = Counter(LENGTHS[bisect_left(LENGTHS, used)] for used in packing.used)
+    assert rows <= Counter(LENGTHS[bisect_left(LENGTHS, need)] for need in needs)
 
 
 def test_best_fit_takes_the_fullest_row_with_room() -> None:

@@ -159,7 +159,7 @@ def test_a_file_that_was_added_is_rejected(artifact: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format must be 2"),
+        ({"format": 2}, "format must be 3"),
         ({"engine": "numpy"}, "malformed"),
         ({"engine": 5}, "malformed"),
         ({"dtype": "float8"}, "malformed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def holding(field: str, value: int) -> Batch:
     batch = full_batch(BatchShape(4, 8))
     values = np.copy(getattr(batch, field))
     values[3, -1] = value
-    return replace(batch, **{field: values})
+    fields: dict[str, Any] = {field: values}
+    return replace(batch, **fields)
 
 
 @pytest.mark.parametrize(

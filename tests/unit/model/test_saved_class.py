@@ -21,9 +21,8 @@ from electra_serve.model.layers import PositionEmbedding, TransformerEncoder
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from electra_serve.tensors import Output
+from electra_serve.tensors import Batch, Encoding, Output
 from tests.data.reader import GOLDEN, INPUTS, read_case
-from tests.packing import pack_rows
 
 MOVED_FROM: Final = "service.model."
 """The package of the model's modules in version 0.1.0, which no longer exists."""
@@ -83,19 +82,16 @@ def test_a_keras_engine_loads_it(folder: Path, expected: dict[str, Any]) -> None
 
 def test_the_openvino_engine_serves_it(folder: Path, expected: dict[str, Any]) -> None:
     inputs, _ = read_case("below", "everything")
-    rows, length = inputs["token_ids"].shape
-    settings = ModelSettings(preset=str(folder), engine="openvino", dtype="float32", replicas=1)
-    [engine] = load_model(settings, BatchingSettings(max_batch_tokens=64)).engines
-    for row in range(rows):
-        token_ids, segment_ids, padding_mask = (inputs[name][row : row + 1] for name in INPUTS)
-        batch = pack_rows(token_ids, segment_ids, padding_mask, shape=engine.signature.single_row(length))
-        output = engine.run(batch, frozenset({Output.SEQUENCE, Output.POOLED}))
-        unmasked = batch.padding_mask[0, :length].astype(bool)
-        assert output.sequence_output is not None
-        assert output.pooled_output is not None
-        found = output.sequence_output[0, :length][unmasked]
-        assert np.abs(found - expected["sequence_output"][row][unmasked]).max() <= 1e-5
-        assert np.abs(output.pooled_output[0, 0] - expected["pooled_output"][row]).max() <= 1e-5
+    settings = ModelSettings(preset=str(folder), engine="openvino", dtype="float32")
+    engine = load_model(settings, BatchingSettings(max_batch_tokens=1)).engines[0]
+    outputs = frozenset({Output.SEQUENCE, Output.POOLED})
+    for row, (ids, segments, mask) in enumerate(zip(*(inputs[name].astype(np.int32) for name in INPUTS), strict=True)):
+        sequence = Encoding(ids, segments, mask, compute_length=len(mask), real_tokens=int(mask.sum()))
+        batch = Batch.one_per_row([sequence], engine.signature.single_row(len(mask)))
+        output = engine.run(batch, outputs).extract(batch.placements[0], sequence, outputs)
+        difference = output.get(Output.SEQUENCE) - expected["sequence_output"][row]
+        assert np.abs(difference[mask == 1]).max() <= 1e-5
+        assert np.abs(output.get(Output.POOLED) - expected["pooled_output"][row]).max() <= 1e-5
 
 
 def test_a_new_preset_names_where_the_class_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ MANIFEST_FILE: Final = "electra-serve.artefact.json"
 CONTENT: Final = b"written by version 0.1.0"
 SHA256: Final = hashlib.sha256(CONTENT).hexdigest()
 MANIFEST: Final[dict[str, Any]] = {
-    "format": 2,
+    "format": 3,
     "engine": "openvino",
     "dtype": "float32",
     "preset": "electra_demo",

@@ -10,8 +10,8 @@ Importing `openvino` reports to its makers over the network, from a process that
 to be found. This file is imported before any that imports it, and sees to that: a service that holds gRPC must not
 fork, and nobody who deploys one expects it to call out.
 
-It also turns off the cache that oneDNN, which OpenVINO computes with, has for all models of a process: `compile` gives
-each model one of its own, which goes when the model goes (decision 21).
+It also turns off the cache that oneDNN, which OpenVINO computes with, has for all models of a process: OpenVINO has one
+for each model, which goes when the model goes (decision 21).
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Unless the settings say how many, one engine per core shares the queue, and one more has all cores for lone requests.
 The latter is compiled apart, since OpenVINO fixes an engine's threads when it compiles: a second copy of the weights,
-as they are computed with, is what that costs (docs/decisions/0027-all-cores.md).
+as they are computed with, is what that costs (docs/decisions/0028-all-cores.md).
 """
 
 from __future__ import annotations

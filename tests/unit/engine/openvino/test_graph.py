@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electra_serve.engine.base import Engine, ShapeGrid
+from electra_serve.engine.base import Engine
+from electra_serve.engine.openvino import build as building
 from electra_serve.engine.openvino.build import build_engines
+from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, single_rows
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.outputs import compute_outputs
+from electra_serve.model.outputs import PackedInputs, compute_outputs
 from electra_serve.model.weights import assign
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
 from electra_serve.presets.weights import draw_weights
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import Batch, Float32Array, Output, Outputs
+from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement
 
 SMALL = BackboneConfig(
     vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,
@@ -33,7 +36,8 @@ CONFIGS = {
     "exact gelu": replace(SMALL, hidden_activation="gelu"),
     "four segments, one head": replace(SMALL, num_segments=4, num_heads=1),
 }
-GRID = ShapeGrid(max_rows=4, max_length=12)
+LIMITS = ShapeLimits(max_length=12, max_positions=48)
+SHAPES = [BatchShape(1, 12), BatchShape(2, 12), BatchShape(4, 12)]
 
 
 def preset(config: BackboneConfig, folder: Path) -> tuple[ElectraBackbone, PresetFolder]:
@@ -44,15 +48,19 @@ def preset(config: BackboneConfig, folder: Path) -> tuple[ElectraBackbone, Prese
     return backbone, read_preset_folder(folder, id_="model", source="local", load_weights=True)
 
 
-def batch(config: BackboneConfig, rows: int, length: int) -> Batch:
+def batch(config: BackboneConfig, shape: BatchShape) -> Batch:
+    """Rows of three sequences, with holes in their masks, in which the first position may be masked too."""
     generator = np.random.default_rng(0)
-    mask = generator.integers(0, 2, (rows, length))
-    mask[:, length // 2] = 1
-    return Batch(
-        generator.integers(0, config.vocab_size, (rows, length)).astype(np.int32),
-        generator.integers(0, config.num_segments, (rows, length)).astype(np.int32),
-        mask.astype(np.int32),
-    )
+    encodings, places = [], []
+    for row in range(shape.rows):
+        for slot, (start, length) in enumerate(((0, 5), (5, 1), (7, 4))):
+            mask = generator.integers(0, 2, length).astype(np.int32)
+            mask[-1] = 1
+            ids = generator.integers(0, config.vocab_size, length).astype(np.int32)
+            segments = generator.integers(0, config.num_segments, length).astype(np.int32)
+            encodings.append(Encoding(ids, segments, mask, length, int(mask.sum())))
+            places.append(Placement(row, slot, start, length))
+    return Batch.pack(encodings, places, shape)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -60,26 +68,21 @@ def batch(config: BackboneConfig, rows: int, length: int) -> Batch:
 def test_equals_the_keras_model(name: str, outputs: Outputs, tmp_path: Path) -> None:
     config = CONFIGS[name]
     backbone, folder = preset(config, tmp_path / "model")
-    [engine] = build_engines(folder, ModelSettings(preset="model", dtype="float32"), GRID)
-    engine.warm_up([])
-    for rows, length in [(1, 1), (2, 12), (4, 5)]:
-        sent = batch(config, rows, length)
-        expected = compute_outputs(backbone, sent.token_ids, sent.segment_ids, sent.padding_mask, outputs)
+    engine = build(folder, replicas=1)
+    for shape in SHAPES:
+        sent = batch(config, shape)
+        expected = compute_outputs(backbone, PackedInputs.of(sent), outputs)
         got = engine.run(sent, outputs)
         for output in outputs:
             assert np.abs(getattr(got, output.value) - np.asarray(expected[output])).max() <= 2e-5, output
 
 
-def test_replicas_share_one_graph_and_answer_alike(tmp_path: Path) -> None:
-    _, folder = preset(SMALL, tmp_path / "model")
-    engines = build_engines(folder, ModelSettings(preset="model", dtype="float32", replicas=2), GRID)
-    for engine in engines:
-        engine.warm_up([])
-    sent = batch(SMALL, 2, 6)
-    answers = [engine.run(sent, frozenset({Output.MEAN})).mean_output for engine in engines]
-    assert answers[0] is not None
-    assert answers[1] is not None
-    assert np.abs(answers[0] - answers[1]).max() <= 1e-6
+def build(folder: PresetFolder, **settings: int) -> Engine:
+    """One engine, warm."""
+    chosen = ModelSettings.model_validate({"preset": "model", "dtype": "float32", **settings})
+    engine = build_engines(folder, chosen, LIMITS).engines[0]
+    engine.warm_up()
+    return engine
 
 
 def sequence_output(engine: Engine, sent: Batch) -> Float32Array:
@@ -88,13 +91,14 @@ def sequence_output(engine: Engine, sent: Batch) -> Float32Array:
     return output
 
 
-def test_replicas_run_at_the_same_time_on_batches_of_their_own(tmp_path: Path) -> None:
+def test_engines_compute_alike_at_the_same_time(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
-    engines = build_engines(folder, ModelSettings(preset="model", dtype="float32", replicas=2, threads=1), GRID)
-    sent = [batch(SMALL, 1, 12), batch(SMALL, 4, 5)]
+    settings = ModelSettings(preset="model", dtype="float32", replicas=2, threads=1)
+    engines = build_engines(folder, settings, LIMITS).engines
+    sent = [batch(SMALL, shape) for shape in SHAPES[:2]]
     for engine in engines:
-        engine.warm_up([])
-    expected = [sequence_output(engine, own) for engine, own in zip(engines, sent, strict=True)]
+        engine.warm_up()
+    expected = [sequence_output(engines[0], own) for own in sent]
 
     def run_often(index: int) -> float:
         runs = (sequence_output(engines[index], sent[index]) for _ in range(100))
@@ -104,19 +108,30 @@ def test_replicas_run_at_the_same_time_on_batches_of_their_own(tmp_path: Path) -
         assert max(pool.map(run_often, range(2))) <= 1e-6
 
 
+@pytest.mark.parametrize(("cores", "engines", "lone"), [(1, 1, False), (2, 2, True)])
+def test_each_core_has_an_engine_and_lone_requests_have_all_cores(
+    cores: int, engines: int, lone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "usable_cores", lambda: cores)
+    _, folder = preset(SMALL, tmp_path / "model")
+    built = build_engines(folder, ModelSettings(preset="model", dtype="float32"), LIMITS)
+    assert (len(built.engines), built.lone is not None) == (engines, lone)
+    shapes = cpu_shapes(LIMITS)
+    assert all(engine.signature.shapes == shapes for engine in built.engines)
+    if built.lone is not None:
+        assert built.lone.signature.shapes == single_rows(shapes)
+
+
 def test_answers_stay_what_they_are_when_the_engine_runs_again(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
-    [engine] = build_engines(folder, ModelSettings(preset="model", dtype="float32"), GRID)
-    engine.warm_up([])
-    first = engine.run(batch(SMALL, 2, 6), frozenset({Output.SEQUENCE})).sequence_output
-    assert first is not None
+    engine = build(folder)
+    first = sequence_output(engine, batch(SMALL, SHAPES[1]))
     kept = first.copy()
-    zeros = np.zeros((2, 6), np.int32)
-    engine.run(Batch(zeros, zeros, zeros + 1), frozenset({Output.SEQUENCE}))
+    engine.run(full_batch(SHAPES[1]), frozenset({Output.SEQUENCE}))
     assert (first == kept).all()
 
 
 def test_float16_is_refused(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
     with pytest.raises(EngineUnavailable, match="received float16"):
-        build_engines(folder, ModelSettings(preset="model", dtype="float16"), GRID)
+        build_engines(folder, ModelSettings(preset="model", dtype="float16"), LIMITS)

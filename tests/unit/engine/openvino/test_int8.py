@@ -7,12 +7,12 @@ import openvino as ov
 import pytest
 from openvino import opset15 as ops
 
-from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.openvino import compile as compilation
 from electra_serve.engine.openvino.build import build_engines
 from electra_serve.engine.openvino.graph import draw_graph
 from electra_serve.engine.openvino.layers import int8_weight
 from electra_serve.engine.profiling import full_batch
+from electra_serve.engine.shapes import ShapeLimits
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
@@ -66,11 +66,11 @@ def test_any_preset_is_served_close_to_float32(native: bool, monkeypatch: pytest
 
 
 def mean(dtype: str) -> Float32Array:
-    """`mean_output` of the embedded preset for one batch: (3, H)."""
+    """`mean_output` of the embedded preset for a batch of a sequence in each row: (4, H)."""
     settings = ModelSettings(preset=DEMO_ID, engine="openvino", dtype=dtype)  # type: ignore[arg-type]
-    [engine] = build_engines(resolve_preset(DEMO_ID), settings, ShapeGrid(max_rows=3, max_length=40))
-    engine.warm_up([])
-    output = engine.run(full_batch(BatchShape(3, 40)), frozenset({Output.MEAN})).mean_output
+    engine = build_engines(resolve_preset(DEMO_ID), settings, ShapeLimits(max_length=40, max_positions=160)).engines[0]
+    engine.warm_up()
+    output = engine.run(full_batch(BatchShape(4, 40)), frozenset({Output.MEAN})).mean_output
     engine.close()
     assert output is not None
-    return output
+    return output[:, 0]
