@@ -16,7 +16,7 @@ SINGLE_ROWS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4
 """Lengths of single rows on CPUs, as far as the model takes them; its longest is always added."""
 SINGLE_ROWS_ON_GPUS: Final = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """GPUs take about the same time for any small batch."""
-CPU_BATCHES: Final = ((2, 64), (4, 64), (2, 128), (4, 128), (8, 128), (2, 256), (4, 256))
+CPU_BATCHES: Final = ((2, 64), (4, 64), (8, 64), (2, 128), (4, 128), (8, 128), (2, 256), (4, 256))
 """Rows and lengths of batches of several rows."""
 GPU_BATCHES: Final = ((4, 128), (16, 128), (64, 128), (4, 256), (16, 256), (32, 256), (4, 512), (8, 512), (16, 512))
 
