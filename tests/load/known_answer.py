@@ -1,4 +1,4 @@
-"""What the stand-in engine answers: a function of a sequence's ids and mask, exact in float32, so that any mix-up shows.
+"""The stand-in engine's answers: a function of a sequence's ids and mask, exact in float32, so that any mix-up shows.
 
 Component h of position t is its id + h / H. [CLS] and pooled output are the first position's, the mean output is the
 mean of the unmasked ids + h / H. Ids below 2¹⁴ and H a power of two below 2⁸ leave no rounding but the mean's, which
@@ -46,17 +46,17 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
     token_ids = np.array(ids, np.int32)
     if output is Output.SEQUENCE:
         return _vectors(token_ids, HIDDEN_DIM)
-    return _vectors(token_ids.mean() if output is Output.MEAN else token_ids[0], HIDDEN_DIM)
+    return _vectors(np.asarray(token_ids.mean() if output is Output.MEAN else token_ids[0]), HIDDEN_DIM)
 
 
-def _vectors(numbers: NDArray[np.generic] | np.generic, width: int) -> Float32Array:
+def _vectors(numbers: NDArray[np.generic], width: int) -> Float32Array:
     """A vector for each number, (…) to (…, H)."""
     components = np.arange(width, dtype=np.float32) / np.float32(width)
     vectors: Float32Array = numbers.astype(np.float32)[..., None] + components
     return vectors
 
 
-def _slot_sums(batch: Batch, numbers: NDArray[np.int32]) -> NDArray[np.float64]:
+def _slot_sums(batch: Batch, numbers: NDArray[np.int32]) -> NDArray[np.generic]:
     """Sums of numbers over the positions of each slot, (R, P) to (R, S)."""
     rows, slots = batch.starts.shape
     slot = np.arange(rows)[:, None] * (slots + 1) + batch.sequence_ids  # (R, P); the first of each row is padding
