@@ -83,17 +83,19 @@ def measure_served(effort: Effort) -> Findings:
     return findings
 
 
-def scenarios_of(spec: ServiceSpec) -> list[Scenario]:
+def _scenarios(spec: ServiceSpec, effort: Effort) -> list[Scenario]:
     """The scenarios that are meant for a service."""
-    full = not spec.metrics or spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL}
+    ours_in_full = not effort.beside_only and spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL}
+    full = ours_in_full or not spec.metrics
     transports = ("rest", "grpc") if spec.grpc else ("rest",)
     outputs = ("pooled_output", "sequence_output") if full else ("pooled_output",)
-    return [
+    loads = [
         Scenario(transport, output, clients, rows)
         for output in outputs
         for clients, rows in LOADS
         for transport in transports
     ]
+    return [*loads, *lone_scenarios(spec, effort)]
 
 
 def _specs(engines: Sequence[str], effort: Effort) -> list[ServiceSpec]:
@@ -183,7 +185,7 @@ def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None
     cases = {
         (service.spec.name, scenario): partial(load_once, service, scenario, effort.load_factor)
         for service in contest.fleet.values()
-        for scenario in (*scenarios_of(service.spec), *lone_scenarios(service.spec, effort))
+        for scenario in _scenarios(service.spec, effort)
     }
     ordered = sorted(cases, key=lambda case: (case[1].output, case[1].load, case[1].mix, case[1].transport))
     best = _offline_cases(contest)
@@ -208,7 +210,7 @@ def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effo
     for engine in offline:
         engine()
     for service in contest.fleet.values():
-        for scenario in scenarios_of(service.spec):
+        for scenario in _scenarios(service.spec, effort):
             if scenario.transport == "rest" and scenario.load in WARM_LOADS:
                 load_once(service, scenario, effort.load_factor)
 
