@@ -24,7 +24,8 @@ COMPARED: Final = (("small", "bfloat16"), ("small", "float32"), ("base", "bfloat
 LONE_LENGTHS: Final = (32, 512)
 """Of lone requests, which are compared by their latency."""
 LONE: Final = tuple(Scenario("rest", "pooled_output", 1, 1, length=length) for length in LONE_LENGTHS)
-RATIOS: Final = ("sequences_per_s", "p50_ms", "p99_ms")
+RATIOS: Final = ("sequences_per_s", "p50_ms", "p99_ms", "server_cpu_us")
+"""CPU time of the server for a request depends least on what else the machine does."""
 OTHER: Final = ", other checkout"
 
 

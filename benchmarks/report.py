@@ -240,7 +240,12 @@ def _memory(found: Results) -> Iterator[str]:
 
 
 def _beside(found: Results) -> Iterator[str]:
-    figures = {"sequences_per_s_ratio": "sequences/s", "p50_ms_ratio": "p50", "p99_ms_ratio": "p99"}
+    figures = {
+        "sequences_per_s_ratio": "sequences/s",
+        "p50_ms_ratio": "p50",
+        "p99_ms_ratio": "p99",
+        "server_cpu_us_ratio": "CPU time",
+    }
     rows = []
     for rate in select(found, "served", "sequences_per_s_ratio", output="pooled_output"):
         cells = [select(found, "served", figure, **rate.labels) for figure in figures]

@@ -12,7 +12,7 @@ from benchmarks.measurements import Findings
 from benchmarks.scenarios import Scenario, run_scenario
 from benchmarks.scrape import Counted, scrape
 
-FIGURES: Final = ("sequences_per_s", "p50_ms", "p90_ms", "p99_ms", "generator_cpu")
+FIGURES: Final = ("sequences_per_s", "p50_ms", "p90_ms", "p99_ms", "server_cpu_us", "generator_cpu")
 log = logging.getLogger(__name__)
 
 
