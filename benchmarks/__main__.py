@@ -67,10 +67,15 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
 
 def main() -> int:
     """Measures the parts that were asked for, and writes the report of everything measured so far."""
-    flags = _parser().parse_args()
+    parser = _parser()
+    flags = parser.parse_args()
+    if flags.beside_only and flags.beside is None:
+        parser.error("--beside-only needs --beside")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process that was started is ended
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    effort = dataclasses.replace(QUICK if flags.quick else FULL, device=flags.device)
+    effort = dataclasses.replace(
+        QUICK if flags.quick else FULL, device=flags.device, beside=flags.beside, beside_only=flags.beside_only
+    )
     if flags.rounds:
         effort = dataclasses.replace(effort, rounds=flags.rounds, mix_rounds=flags.rounds)
     folder = QUICK_RESULTS if flags.quick else RESULTS
@@ -88,6 +93,13 @@ def _report(folder: Path) -> Path:
     return write_report(folder)
 
 
+def _folder(text: str) -> Path:
+    folder = Path(text).resolve()
+    if not (folder / "service").is_dir():
+        raise argparse.ArgumentTypeError(f"must be a checkout of this project; got {text}")
+    return folder
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
@@ -101,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="minutes instead of hours; to see that it works")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="of the part for GPUs")
     parser.add_argument("--rounds", type=int, help="samples of each case")
+    parser.add_argument(
+        "--beside", type=_folder, metavar="CHECKOUT", help="served: that checkout's services too, in the same rounds"
+    )
+    parser.add_argument("--beside-only", action="store_true", help="served: nothing but what --beside compares")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Part 3: what single ideas are worth, each taken away while all else stays.
 
-    planner        the service as it is, against the same with batches in order of arrival, padded to their longest
+    planner        the service as it is, against the same with batches in order of arrival, one sequence per row
     [CLS] alone    engines asked for outputs that need position 0 of the last layer only, against all positions
 
 Each with every engine, which is the third ablation: the rows can be compared.
@@ -18,12 +18,13 @@ from benchmarks.encoders.base import Encoder
 from benchmarks.encoders.questions import Time, start_encoder
 from benchmarks.encoders.roster import our_spec
 from benchmarks.fleet import start_fleet
+from benchmarks.machine import cores
 from benchmarks.measurements import Findings
-from benchmarks.orders import Batches, sorted_by_length
+from benchmarks.orders import Batches, in_arrival_order
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
+from benchmarks.sampling import Sample, load_once, record
 from benchmarks.scenarios import Scenario
-from benchmarks.served import Sample, load_once, record
 from benchmarks.services import JAX_IS_SLOW_TO_START, PADDING_MODULE, SIZE, our_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
@@ -41,7 +42,7 @@ LAST_LAYERS: Final[Mapping[str, Outputs]] = {
     "[CLS] alone": frozenset({Output.POOLED}),
     "every position": frozenset({Output.POOLED, Output.MEAN}),
 }
-ROWS: Final = 16
+WINDOW: Final = 64
 log = logging.getLogger(__name__)
 
 
@@ -72,9 +73,9 @@ def _start(stack: ExitStack, findings: Findings) -> dict[str, Worker[Encoder]]:
 def _measure_last_layer(workers: Mapping[str, Worker[Encoder]], effort: Effort, findings: Findings) -> None:
     waiting = encodings(natural_lengths(effort.sequences[SIZE]))
     workloads: dict[str, Batches] = {
-        "8x32": [encodings([32] * 8)],
-        "8x128": [encodings([128] * 8)],
-        "natural": sorted_by_length(waiting, ROWS),
+        "8x32": [encodings([32] * 8)] * cores(),
+        "8x128": [encodings([128] * 8)] * cores(),
+        "natural": in_arrival_order(waiting, WINDOW),
     }
     cases: dict[str, Callable[[], float]] = {
         f"{name}|{layer}|{workload}": partial(worker.ask, Time(batches, outputs, least_s=effort.shape_s))
@@ -96,7 +97,9 @@ def _measure_planner(names: list[str], effort: Effort, findings: Findings) -> No
         engine, dtype = name.split("/")
         for planner, spec in {
             "by cost": our_service(engine, dtype),
-            "padded in arrival order": our_service(engine, dtype, module=PADDING_MODULE, name=f"{name} padded"),
+            "one per row, in arrival order": our_service(
+                engine, dtype, module=PADDING_MODULE, name=f"{name} one per row"
+            ),
         }.items():
             planners[spec] = (name, planner)
     with start_fleet(list(planners)) as fleet:

@@ -1,6 +1,6 @@
 """Do all encoders compute the same? A benchmark of wrong answers is worthless, so this comes before any timing.
 
-A padded batch of uneven lengths is encoded, and compared with the reference at every position that counts. float32 must
+Sequences of uneven lengths are encoded together, and compared with the reference at every position. float32 must
 agree to 1e-3; 16 bits and 8 are held to the cosine of each position's vector, and what they reach is reported.
 """
 
@@ -12,9 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.orders import Batches
 from benchmarks.workload import encodings
-from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, ModelOutput
+from electra_serve.tensors import DEFAULT_OUTPUTS, Encoding, Float32Array, Output, RowOutput
 
 LENGTHS: Final = (33, 7, 20, 12)
 LARGEST_DIFFERENCE: Final = 1e-3
@@ -40,16 +39,19 @@ class Agreement:
     cosine: float
 
 
-def compare(found: ModelOutput, expected: ModelOutput, lengths: Sequence[int] = LENGTHS) -> Agreement:
-    """Compares (B, S, H) and (B, H) outputs where positions count; B and S may differ by padding.
+def compare(found: Sequence[RowOutput], expected: Sequence[RowOutput]) -> Agreement:
+    """Compares the (T, H) and (H,) outputs of the same sequences.
 
     Example:
-        >>> one = ModelOutput(np.ones((1, 2, 2), np.float32), np.ones((1, 2), np.float32))
-        >>> compare(one, one, [2]).difference
+        >>> one = [RowOutput(np.ones((2, 2), np.float32), np.ones(2, np.float32))]
+        >>> compare(one, one).difference
         0.0
     """
-    pairs = [(_sequence(found)[row, :n], _sequence(expected)[row, :n]) for row, n in enumerate(lengths)]
-    pairs.append((_pooled(found)[: len(lengths)], _pooled(expected)[: len(lengths)]))
+    pairs = [
+        (_array(ours, output), _array(theirs, output))
+        for ours, theirs in zip(found, expected, strict=True)
+        for output in OUTPUTS
+    ]
     return Agreement(
         difference=max(float(np.abs(a - b).max()) for a, b in pairs),
         cosine=min(float(_cosines(a, b).min()) for a, b in pairs),
@@ -70,25 +72,20 @@ def require_agreement(name: str, dtype: str, agreement: Agreement) -> None:
         )
 
 
-def probe() -> Batches:
-    """The batch that is compared."""
-    return [encodings(LENGTHS)]
+def probe() -> list[Encoding]:
+    """The sequences that are compared."""
+    return encodings(LENGTHS)
 
 
 def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
-    """Of each row: (N, H) and (N, H) to (N,)."""
+    """Of each vector: (…, H) and (…, H) to (…)."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     cosines: Float32Array = (a * b).sum(axis=-1) / np.maximum(norms, 1e-12)
     return cosines
 
 
-def _sequence(output: ModelOutput) -> Float32Array:
-    if output.sequence_output is None:
-        raise Disagreement("sequence_output is missing")
-    return output.sequence_output
-
-
-def _pooled(output: ModelOutput) -> Float32Array:
-    if output.pooled_output is None:
-        raise Disagreement("pooled_output is missing")
-    return output.pooled_output
+def _array(output: RowOutput, name: Output) -> Float32Array:
+    try:
+        return output.get(name)
+    except KeyError:
+        raise Disagreement(f"{name} is missing") from None

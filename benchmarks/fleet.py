@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,12 +46,18 @@ class ServiceSpec:
         command: What follows `python`, given a REST and a gRPC port.
         grpc: Whether it speaks gRPC too.
         metrics: Whether it has this service's metrics.
+        size: The architecture of its model.
+        dtype: What it computes in.
+        checkout: The source tree that it is started from.
     """
 
     name: str
     command: Callable[[int, int], Sequence[str]]
     grpc: bool = False
     metrics: bool = False
+    size: str = "small"
+    dtype: str = "float32"
+    checkout: Path = ROOT
 
 
 class RunningService:
@@ -64,13 +71,14 @@ class RunningService:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.spec = spec
         self.ports = {"rest": free_port(), "grpc": free_port()}
-        self.log = LOGS / f"{spec.name.replace('/', '-').replace(' ', '-')}.log"
+        self.log = LOGS / f"{re.sub(r'[ ,/]+', '-', spec.name)}.log"
         self._paused = False
         variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
+        variables["PYTHONPATH"] = str(spec.checkout / "service")  # before what is installed
         with self.log.open("wb") as log:
             self._popen = subprocess.Popen(
                 [sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],
-                cwd=ROOT,
+                cwd=spec.checkout,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

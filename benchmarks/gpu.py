@@ -1,6 +1,6 @@
 """Part 6: on a GPU, the jax engine against torch and transformers with fused attention, both in bfloat16.
 
-Full batches of fixed shapes, and the natural mix sorted by length: real tokens a second, and at fixed shapes the
+Full batches of fixed shapes, and the natural mix: real tokens a second, and at fixed shapes the
 fraction of the card's own rate of large bfloat16 matrix products. With `--device cpu` the same runs on a CPU, in
 smaller shapes, to show that it works.
 """
@@ -17,23 +17,23 @@ from typing import Final
 
 from benchmarks.agreement import compare, probe, require_agreement
 from benchmarks.encoders.base import Encoder, EncoderSpec
-from benchmarks.encoders.ours import build_on_grid
+from benchmarks.encoders.ours import build_ours
 from benchmarks.encoders.questions import Encode, Time, start_encoder
 from benchmarks.encoders.torch import build_torch
 from benchmarks.flops import forward_flops
 from benchmarks.measurements import Findings
-from benchmarks.orders import Batches, real_tokens, sorted_by_length
+from benchmarks.orders import in_arrival_order, real_tokens, sorted_by_length
 from benchmarks.peak import Multiply, start_products
 from benchmarks.rounds import interleave
 from benchmarks.sizes import Effort, config_of
 from benchmarks.weights import checkpoint_folder
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
-from electra_serve.engine.base import ShapeGrid
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output
 
 NVIDIA: Final = Path("/dev/nvidiactl")
 DTYPE: Final = "bfloat16"
+JAX: Final = "jax engine"
 OUTPUTS: Final = frozenset({Output.POOLED, Output.MEAN})
 """Makes the last layer compute every position, and copies little to the host: what is compared is the card."""
 log = logging.getLogger(__name__)
@@ -45,30 +45,31 @@ class Bench:
 
     Attributes:
         torch_device: Torch's name for it.
-        grid: The shapes that the jax engine compiles.
+        rows: Of full batches; the largest is also what torch is given of the natural mix at a time.
+        lengths: Of full batches.
         products: (M, K, N) of the matrix products that the device's rate is taken from.
         sequences: Of the natural mix.
+        window: Sequences that the jax engine's planner packs together.
     """
 
     torch_device: str
-    grid: ShapeGrid
+    rows: tuple[int, ...]
+    lengths: tuple[int, ...]
     products: tuple[tuple[int, int, int], ...]
     sequences: int
+    window: int
 
 
 BENCHES: Final[Mapping[str, Bench]] = {
     "gpu": Bench(
         "cuda",
-        ShapeGrid(max_rows=128, max_length=512, rows=(32, 128), lengths=(16, 32, 64, 128, 256, 512)),
-        ((8192, 8192, 8192), (16384, 4096, 16384)),
+        rows=(32, 128),
+        lengths=(16, 32, 64, 128, 256, 512),
+        products=((8192, 8192, 8192), (16384, 4096, 16384)),
         sequences=4096,
+        window=1024,
     ),
-    "cpu": Bench(
-        "cpu",
-        ShapeGrid(max_rows=8, max_length=512, rows=(8,), lengths=(32, 128, 512)),
-        ((1024, 1024, 4096),),
-        sequences=32,
-    ),
+    "cpu": Bench("cpu", rows=(8,), lengths=(32, 128, 512), products=((1024, 1024, 4096),), sequences=32, window=32),
 }
 
 
@@ -92,12 +93,11 @@ def measure_gpu(effort: Effort) -> Findings:
 
 
 def _specs(device: str) -> tuple[EncoderSpec, ...]:
-    bench = BENCHES[device]
-    ours = partial(build_on_grid, engine="jax", dtype=DTYPE, device=device, grid=bench.grid)
-    theirs = partial(build_torch, dtype=DTYPE, device=bench.torch_device, max_rows=bench.grid.max_rows)
+    ours = partial(build_ours, engine="jax", dtype=DTYPE, device=device)
+    theirs = partial(build_torch, dtype=DTYPE, device=BENCHES[device].torch_device)
     return (
         EncoderSpec("torch SDPA", DTYPE, ours=False, build=theirs),
-        EncoderSpec("jax engine", DTYPE, ours=True, build=ours),
+        EncoderSpec(JAX, DTYPE, ours=True, build=ours),
     )
 
 
@@ -113,7 +113,7 @@ def _start(stack: ExitStack, size: str, device: str, findings: Findings) -> dict
 
 def _check_agreement(workers: Mapping[str, Worker[Encoder]], findings: Findings, size: str) -> None:
     """Both compute in bfloat16, and differ by what that leaves."""
-    answers = {name: worker.ask(Encode(probe(), DEFAULT_OUTPUTS))[0] for name, worker in workers.items()}
+    answers = {name: worker.ask(Encode(probe(), DEFAULT_OUTPUTS)) for name, worker in workers.items()}
     for name, answer in answers.items():
         agreement = compare(answer, next(iter(answers.values())))
         findings.add("least_cosine", [agreement.cosine], encoder=name, size=size)
@@ -131,8 +131,8 @@ def _measure_shapes(
     workers: Mapping[str, Worker[Encoder]], bench: Bench, size: str, effort: Effort, findings: Findings
 ) -> None:
     cases: dict[str, Callable[[], float]] = {}
-    for rows in bench.grid.rows:
-        for length in bench.grid.lengths:
+    for rows in bench.rows:
+        for length in bench.lengths:
             question = Time([encodings([length] * rows)], OUTPUTS, least_s=effort.shape_s)
             cases |= {f"{name}|{rows}x{length}": partial(worker.ask, question) for name, worker in workers.items()}
     for case, seconds in interleave(cases, effort.rounds).items():
@@ -147,10 +147,19 @@ def _measure_shapes(
 def _measure_mix(
     workers: Mapping[str, Worker[Encoder]], bench: Bench, size: str, effort: Effort, findings: Findings
 ) -> None:
-    batches: Batches = sorted_by_length(encodings(natural_lengths(bench.sequences)), bench.grid.max_rows)
-    question = Time(batches, OUTPUTS)
-    cases: dict[str, Callable[[], float]] = {name: partial(worker.ask, question) for name, worker in workers.items()}
+    """Torch pads batches of neighbors in length; the jax engine packs windows in order of arrival."""
+    waiting = encodings(natural_lengths(bench.sequences))
+    rows = max(bench.rows)
+    orders = {
+        name: (f"windows of {bench.window}", in_arrival_order(waiting, bench.window))
+        if name == JAX
+        else (f"length-sorted, {rows}", sorted_by_length(waiting, rows))
+        for name in workers
+    }
+    cases: dict[str, Callable[[], float]] = {
+        name: partial(worker.ask, Time(orders[name][1], OUTPUTS)) for name, worker in workers.items()
+    }
     interleave(cases, 1)
     for name, seconds in interleave(cases, effort.rounds).items():
-        labels = {"encoder": name, "size": size, "order": f"length-sorted, {bench.grid.max_rows}"}
-        findings.add("tokens_per_s", [real_tokens(batches) / s for s in seconds], **labels)
+        order, windows = orders[name]
+        findings.add("tokens_per_s", [real_tokens(windows) / s for s in seconds], encoder=name, size=size, order=order)

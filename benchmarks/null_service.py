@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import uvloop
 
 from benchmarks.null_engine import NullEngine
-from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes
 from electra_serve.observability.logs import configure_logs
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
@@ -29,7 +29,6 @@ from electra_serve.settings.schema import (
     RestSettings,
     Settings,
 )
-from electra_serve.tensors import BatchShape
 
 NAME = "null"
 MAX_LENGTH = 512
@@ -62,11 +61,9 @@ def null_loader(hidden_dim: int, seconds_per_batch: float) -> Callable[[ModelSet
     """
 
     def load(_: ModelSettings, batching: BatchingSettings) -> LoadedModel:
-        grid = ShapeGrid(max_rows=batching.max_batch_sequences, max_length=MAX_LENGTH)
-        engine = NullEngine(hidden_dim, grid, seconds_per_batch=seconds_per_batch)
-        expected_s = seconds_per_batch or 1e-5
-        timings = [(BatchShape(rows, 32), expected_s) for rows in (1, batching.max_batch_sequences)]
-        return LoadedModel(_preset(hidden_dim), NO_FILES, (engine,), timings)
+        shapes = cpu_shapes(ShapeLimits(MAX_LENGTH, batching.max_batch_tokens))
+        engine = NullEngine(hidden_dim, shapes, seconds_per_batch=seconds_per_batch)
+        return LoadedModel(_preset(hidden_dim), NO_FILES, (engine,), dict.fromkeys(shapes, seconds_per_batch or 1e-5))
 
     return load
 

@@ -1,8 +1,9 @@
 """Part 1: what encoders reach by themselves, without a service around them.
 
 At fixed shapes, full batches without padding: GFLOP/s, and the fraction of the machine's matrix peak. Over the natural
-mix, cut into batches in three orders (`orders`): real tokens and sequences a second. Both default outputs are computed
-and copied to numpy by all, so every position of the last layer is.
+mix, in windows of three orders (`orders`): real tokens and sequences a second, and positions computed per real token.
+Others pad a window to its longest sequence; ours pack it. Both default outputs are computed and copied to numpy by all,
+so every position of the last layer is.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Final
 
 from benchmarks.agreement import OUTPUTS, compare, probe, require_agreement
 from benchmarks.encoders.base import Encoder, EncoderSpec
-from benchmarks.encoders.questions import Encode, Time, start_encoder
+from benchmarks.encoders.questions import CountPositions, Encode, Time, start_encoder
 from benchmarks.encoders.roster import OTHERS, OURS, REFERENCE
 from benchmarks.flops import forward_flops
+from benchmarks.machine import cores
 from benchmarks.measurements import Findings
 from benchmarks.orders import Batches, in_arrival_order, one_by_one, real_tokens, sorted_by_length
 from benchmarks.peak import SHAPES as PRODUCTS
@@ -30,6 +32,7 @@ from benchmarks.workload import encodings, natural_lengths
 
 SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
 """Rows and length of the fixed batches."""
+WINDOW: Final = 64
 ROWS: Final = 32
 FEW_ROWS: Final = 8
 """Of neighbours in length there are only so many: smaller batches pad less."""
@@ -71,7 +74,7 @@ def check_agreement(workers: Workers, size: str, findings: Findings) -> None:
         Disagreement: One of them computes something else.
     """
     question = Encode(probe(), OUTPUTS)
-    answers = {spec: worker.ask(question)[0] for spec, worker in workers.items()}
+    answers = {spec: worker.ask(question) for spec, worker in workers.items()}
     expected = next(answer for spec, answer in answers.items() if spec.name == REFERENCE)
     for spec, answer in answers.items():
         agreement = compare(answer, expected)
@@ -84,7 +87,7 @@ def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findin
     """Full batches of fixed shapes, and the machine's matrix peak in the same rounds."""
     cases: dict[str, Callable[[], float]] = {}
     for rows, length in SHAPES:
-        question = Time([encodings([length] * rows)], OUTPUTS, least_s=effort.shape_s)
+        question = Time([encodings([length] * rows)] * _copies(rows), OUTPUTS, least_s=effort.shape_s)
         cases |= {f"{spec.name}|{rows}x{length}": partial(worker.ask, question) for spec, worker in workers.items()}
     log.info("%s: fixed shapes, %d cases, %d rounds", size, len(cases), effort.rounds)
     with start_peak() as products:
@@ -96,11 +99,17 @@ def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findin
     for name in cases:
         encoder, shape = name.split("|")
         rows, length = map(int, shape.split("x"))
+        batch_s = [s / _copies(rows) for s in samples[name]]
         flops = forward_flops(config_of(size), rows, length)
         labels = {"encoder": encoder, "size": size, "shape": shape}
-        findings.add("batch_ms", [1e3 * s for s in samples[name]], **labels)
-        findings.add("gflop_per_s", [flops / s / 1e9 for s in samples[name]], **labels)
-        findings.add("tokens_per_s", [rows * length / s for s in samples[name]], **labels)
+        findings.add("batch_ms", [1e3 * s for s in batch_s], **labels)
+        findings.add("gflop_per_s", [flops / s / 1e9 for s in batch_s], **labels)
+        findings.add("tokens_per_s", [rows * length / s for s in batch_s], **labels)
+
+
+def _copies(rows: int) -> int:
+    """Batches of several rows are run once for each core, since ours may run on an engine each."""
+    return cores() if rows > 1 else 1
 
 
 @contextmanager
@@ -117,9 +126,10 @@ def start_peak() -> Iterator[dict[str, Callable[[], float]]]:
 
 
 def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
-    """The natural mix, cut into batches in three orders."""
+    """The natural mix, in windows of three orders."""
     waiting = encodings(natural_lengths(effort.sequences[size]))
     orders: dict[str, Batches] = {
+        f"arrival order, {WINDOW}": in_arrival_order(waiting, WINDOW),
         f"arrival order, {ROWS}": in_arrival_order(waiting, ROWS),
         f"length-sorted, {ROWS}": sorted_by_length(waiting, ROWS),
         f"length-sorted, {FEW_ROWS}": sorted_by_length(waiting, FEW_ROWS),
@@ -132,6 +142,10 @@ def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findin
             cases[f"{spec.name}|{order}"] = partial(worker.ask, question)
     log.info("%s: natural mix, %d cases, %d rounds", size, len(cases), effort.mix_rounds)
     interleave(cases, 1)  # every shape once: some compile for each
+    for spec, worker in workers.items():
+        for order, windows in orders.items():
+            padded = worker.ask(CountPositions(windows)) / real_tokens(windows)
+            findings.add("padded_per_real", [padded], encoder=spec.name, size=size, order=order)
     for name, seconds in interleave(cases, effort.mix_rounds).items():
         encoder, order = name.split("|")
         labels = {"encoder": encoder, "size": size, "order": order}

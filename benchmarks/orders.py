@@ -1,7 +1,7 @@
-"""Three ways of cutting sequences into batches, which is where engines win or lose on natural lengths.
+"""Three ways of cutting sequences into windows, which is where engines win or lose on natural lengths.
 
 in arrival order    what a server does that batches whatever comes next
-sorted by length    what is there to be had: little padding, full batches
+sorted by length    little padding, full batches, for what pads to the longest
 one by one          no padding at all, and no batch either
 """
 

@@ -26,11 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from benchmarks.null_engine import NullEngine
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.tensors import Batch, Output
+from electra_serve.engine.profiling import full_batch
+from electra_serve.tensors import BatchShape, Output
 
 ROOT: Final = Path(__file__).parents[1]
 SERVER_CORE: Final = 0
@@ -114,9 +112,9 @@ def measure(
 
 def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
     """What a raw call of the engine takes, (1, 32) in and one output out."""
-    engine = NullEngine(256, ShapeGrid(max_rows=1, max_length=32), seconds_per_batch=seconds_per_batch)
-    ids = np.ones((1, 32), np.int32)
-    batch = Batch(ids, ids * 0, ids)
+    shape = BatchShape(1, 32)
+    engine = NullEngine(256, (shape,), seconds_per_batch=seconds_per_batch)
+    batch = full_batch(shape)
     took = []
     for _ in range(calls):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""This service with batches cut in order of arrival and padded to their longest row: only the planner differs.
+"""This service with batches cut in order of arrival, one sequence per row: only the planner differs.
 
 `python -m benchmarks.padding_service serve …` takes the flags of `electra-serve serve`. It shows what the planner is
 worth; nobody should want it, so it is no setting of the product.
@@ -13,52 +13,56 @@ from collections.abc import Sequence
 
 import uvloop
 
-from electra_serve.batching.cost_model import CostModel, fit
-from electra_serve.batching.planner import MicroBatch, Planner
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.engine.factory import LoadedModel
+from electra_serve.batching.cost_model import CostTable
+from electra_serve.batching.planner import BatchPlan, Planner
 from electra_serve.observability.logs import configure_logs
 from electra_serve.runtime.background_writer import BackgroundWriter
 from electra_serve.server.bootstrap import build_process
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import BatchingSettings, Settings
+from electra_serve.tensors import BatchShape, Placement
 
 
 class ArrivalOrderPlanner(Planner):
-    """Full batches in order of arrival, whatever their padding costs: what dynamic batching mostly is.
-
-    Args:
-        cost: What a batch costs: tells when the next one is to be cut, and nothing else.
-        grid: The shapes that the engine takes.
+    """Full batches in order of arrival, one sequence per row, as dynamic batching mostly has them.
 
     Example:
-        >>> grid = ShapeGrid(max_rows=2, max_length=512)
-        >>> planner = ArrivalOrderPlanner(CostModel(1.0, 1.0, 0.0), grid)
-        >>> [(batch.rows, batch.shape.length) for batch in planner.plan([3, 100, 5])]
-        [((0, 1), 100), ((2,), 5)]
+        >>> shapes = (BatchShape(1, 16), BatchShape(1, 128), BatchShape(2, 64), BatchShape(4, 64))
+        >>> planner = ArrivalOrderPlanner(CostTable(dict.fromkeys(shapes, 1.0)), max_positions=256)
+        >>> [(batch.shape, batch.sequences) for batch in planner.plan([3, 60, 5, 100])]
+        [(BatchShape(rows=4, length=64), (0, 1, 2)), (BatchShape(rows=1, length=128), (3,))]
     """
 
-    def __init__(self, cost: CostModel, grid: ShapeGrid) -> None:
-        super().__init__(cost, grid, max_tokens=grid.max_rows * grid.max_length)
-        self._shapes = grid
-
-    def plan(self, lengths: Sequence[int]) -> list[MicroBatch]:
+    def plan(self, lengths: Sequence[int]) -> list[BatchPlan]:
         """See `Planner.plan`."""
-        starts = range(0, len(lengths), self._shapes.max_rows)
-        return [self._full_batch(lengths, start) for start in starts]
+        batches: list[BatchPlan] = []
+        start = 0
+        while start < len(lengths):
+            batches.append(self._full_batch(lengths, start))
+            start = batches[-1].sequences[-1] + 1
+        return batches
 
-    def urgent(self, lengths: Sequence[int]) -> MicroBatch:
-        """See `Planner.urgent`."""
+    def plan_next(self, lengths: Sequence[int]) -> BatchPlan:
+        """See `Planner.plan_next`."""
         return self._full_batch(lengths, 0)
 
-    def _full_batch(self, lengths: Sequence[int], start: int) -> MicroBatch:
-        rows = tuple(range(start, min(start + self._shapes.max_rows, len(lengths))))
-        return MicroBatch(rows, self._shapes.fit(len(rows), max(lengths[row] for row in rows)))
+    def _full_batch(self, lengths: Sequence[int], start: int) -> BatchPlan:
+        """As many sequences from `start` on as a shape has rows for, in the smallest such shape."""
+        last = min(start + max(shape.rows for shape in self.costs.shapes), len(lengths))
+        ends = range(start + 1, last + 1)
+        *_, (end, shape) = ((end, shape) for end in ends if (shape := self._smallest(lengths[start:end])))
+        placements = tuple(Placement(row, 0, 0, length) for row, length in enumerate(lengths[start:end]))
+        return BatchPlan(shape, tuple(range(start, end)), placements)
+
+    def _smallest(self, lengths: Sequence[int]) -> BatchShape | None:
+        """The smallest shape with a row for each sequence."""
+        fitting = (s for s in self.costs.shapes if s.rows >= len(lengths) and s.length >= max(lengths))
+        return next((s for s in fitting if s.rows == 1 or s.positions <= self.max_positions), None)
 
 
-def make_planner(loaded: LoadedModel, _: BatchingSettings) -> Planner:
+def make_planner(costs: CostTable, batching: BatchingSettings) -> Planner:
     """What stands in for `electra_serve.server.bootstrap.build_planner`."""
-    return ArrivalOrderPlanner(fit(loaded.timings), loaded.engines[0].signature.grid)
+    return ArrivalOrderPlanner(costs, max_positions=batching.max_batch_tokens)
 
 
 def serve(settings: Settings) -> int:

@@ -150,14 +150,16 @@ def _roofline(found: Results) -> Any:
 
 
 def _orders(found: Results) -> Any:
-    """Real tokens a second, by how the natural mix is cut into batches."""
+    """Real tokens a second, by how the natural mix is cut into windows."""
     rates = [m for m in select(found, "offline", "tokens_per_s", size="small") if "order" in m.labels]
     encoders, orders = _names(rates, "encoder"), _names(rates, "order")
     if not encoders:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 * len(encoders) + 1.4))
     height = 0.8 / len(orders)
-    for place, (order, colour) in enumerate(zip(orders, ("#c4622d", "#3a87d4", "#0b4f9e", "#9aa7b5"), strict=False)):
+    for place, (order, colour) in enumerate(
+        zip(orders, ("#c4622d", "#e0a27a", "#3a87d4", "#0b4f9e", "#9aa7b5"), strict=False)
+    ):
         values = {m.labels["encoder"]: m.median for m in rates if m.labels["order"] == order}
         at = [y + (place - (len(orders) - 1) / 2) * height for y in range(len(encoders))]
         axes.barh(at, [values.get(encoder, 0) for encoder in encoders], height * 0.9, color=colour, label=order)
@@ -165,14 +167,14 @@ def _orders(found: Results) -> Any:
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda rate, _: f"{rate:,.0f}"))
     axes.set_xlabel("real tokens / s (more is better)")
-    axes.set_title("Offline, small, natural lengths: how batches are cut")
+    axes.set_title("Offline, small, natural lengths: how windows are cut")
     _finish(axes, "x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=4, frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 def _planner(found: Results) -> Any:
-    """Bars in pairs: the planner, and padding in order of arrival."""
+    """Bars in pairs: the planner, and one sequence per row in order of arrival."""
     rates = select(found, "ablations", "sequences_per_s", load="64x1")
     engines, planners = _names(rates, "engine"), _names(rates, "planner")
     if not engines:

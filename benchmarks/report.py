@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from benchmarks.flops import forward_flops
 from benchmarks.measurements import Measurement, read_findings
 from benchmarks.plots import PLOTS
+from benchmarks.scenarios import SEQUENCES
+from benchmarks.services import SIZE
+from benchmarks.sizes import config_of
 from benchmarks.tables import number, pivot, spread, table
 from benchmarks.targets import Results, Target, dtype_of, judged, matrix_peak, offline_best, select
+from benchmarks.workload import natural_lengths
 
 DTYPES: Final = ("float32", "bfloat16", "int8")
 LOADS: Final = ("1x1", "8x1", "64x1", "4x32")
@@ -78,8 +83,10 @@ def _offline(found: Results) -> Iterator[str]:
         yield from (f"### {size}: fraction of its dtype's matrix peak, full batches of rows x length", "")
         yield from pivot(rates, "encoder", "shape", lambda m: _of_peak(found, m))
         yield from (f"### {size}: GFLOP/s", "", *pivot(rates, "encoder", "shape"))
-        yield from (f"### {size}: real tokens/s over the natural mix, by how it is cut into batches", "")
+        yield from (f"### {size}: real tokens/s over the natural mix, by how it is cut into windows", "")
         yield from pivot([m for m in mix if "order" in m.labels], "encoder", "order")
+        padded = select(found, "offline", "padded_per_real", size=size)
+        yield from (f"### {size}: positions computed per real token", "", *pivot(padded, "encoder", "order"))
         yield from (f"### {size}: agreement with KerasHub, checked before timing", "")
         yield from _agreement(found, "offline", "encoder", size=size)
 
@@ -96,6 +103,8 @@ def _served(found: Results) -> Iterator[str]:
             yield from (f"### {name}, `{output}`: p50 / p90 / p99 in ms", "", *_latencies(found, labels))
     yield from ("### Of the engine's own offline best, `pooled_output`, 64 clients", "", *_of_best(found))
     yield from ("### Batches at 64 clients, REST, `pooled_output`", "", *_batches(found))
+    yield from ("### Memory, and batches in the time that it grew in", "", *_memory(found))
+    yield from ("### Against the other checkout, `pooled_output`, ours / theirs in the same round", "", *_beside(found))
     yield from ("### Added to a raw forward of (1,32), one client, p50 in ms", "", *_added(found))
     yield from ("### Agreement with KerasHub + LitServe, checked before timing", "")
     yield from _agreement(found, "served", "service")
@@ -193,22 +202,56 @@ def _of_best(found: Results) -> Iterator[str]:
                     spread(served),
                     number(best),
                     f"{served.median / best:.2f}",
+                    _served_of_peak(found, served.median, engine),
                 ]
                 rows.append(row)
-    yield from table(["engine", "transport", "served/s", "offline best/s", "ratio"], rows)
+    yield from table(["engine", "transport", "served/s", "offline best/s", "ratio", "of the matrix peak"], rows)
+
+
+def _served_of_peak(found: Results, sequences_per_s: float, engine: str) -> str:
+    """Arithmetic for real tokens, as a fraction of the engine's dtype's matrix peak."""
+    peak = matrix_peak(found, dtype_of(engine), size=SIZE)
+    lengths = natural_lengths(SEQUENCES)
+    flops = sum(forward_flops(config_of(SIZE), 1, length) for length in lengths) / len(lengths)
+    return f"{sequences_per_s * flops / 1e9 / peak:.2f}" if peak else ""
 
 
 def _batches(found: Results) -> Iterator[str]:
     labels = {"load": "64x1", "output": "pooled_output", "transport": "rest"}
     quantities = {
-        "padded_per_real": "padded per real token",
-        "batch_rows": "rows a batch",
+        "padded_per_real": "positions per real token",
+        "batch_sequences": "sequences a batch",
         "compilations": "compilations",
     }
     columns = {q: {m.labels["service"]: spread(m) for m in select(found, "served", q, **labels)} for q in quantities}
     services = list(dict.fromkeys(service for column in columns.values() for service in column))
     rows = [[str(service), *(column.get(service, "") for column in columns.values())] for service in services]
     yield from table(["service", *quantities.values()], rows)
+
+
+def _memory(found: Results) -> Iterator[str]:
+    quantities = {"rss_ready_mib": "RSS at READY, MiB", "rss_growth_mib": "growth, MiB", "batches": "batches"}
+    columns = {q: {m.labels["service"]: number(m.median) for m in select(found, "served", q)} for q in quantities}
+    rows = [
+        [str(service), *(column.get(service, "") for column in columns.values())]
+        for service in columns["rss_ready_mib"]
+    ]
+    yield from table(["service", *quantities.values()], rows)
+
+
+def _beside(found: Results) -> Iterator[str]:
+    figures = {
+        "sequences_per_s_ratio": "sequences/s",
+        "p50_ms_ratio": "p50",
+        "p99_ms_ratio": "p99",
+        "server_cpu_us_ratio": "CPU time",
+    }
+    rows = []
+    for rate in select(found, "served", "sequences_per_s_ratio", output="pooled_output"):
+        cells = [select(found, "served", figure, **rate.labels) for figure in figures]
+        names = [str(rate.labels[label]) for label in ("service", "transport", "load", "mix")]
+        rows.append([*names, *(f"{spread(cell[0])}" if cell else "" for cell in cells)])
+    yield from table(["service", "transport", "clients × sequences", "lengths", *figures.values()], rows)
 
 
 def _added(found: Results) -> Iterator[str]:

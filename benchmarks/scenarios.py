@@ -100,6 +100,8 @@ def run_scenario(service: RunningService, scenario: Scenario, factor: float = 1.
         "--seconds": seconds,
         "--bodies": _bodies_file(scenario),
     }
+    if service.spec.metrics:  # one process; others may have several
+        flags["--server-pid"] = service.pid
     command = [sys.executable, "-m", "benchmarks.load", scenario.transport, *_words(flags)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -39,13 +39,13 @@ class Totals:
 
         Example:
             >>> Totals(110, 130, 3, 6, 0).since(Totals(10, 10, 1, 0, 0))
-            Counted(padded_per_real=1.2, batch_rows=3.0, compilations=0)
+            Counted(padded_per_real=1.2, batch_sequences=3.0, compilations=0)
         """
         if self.batches == before.batches:
             return None
         return Counted(
             padded_per_real=(self.padded_tokens - before.padded_tokens) / (self.real_tokens - before.real_tokens),
-            batch_rows=(self.sequences - before.sequences) / (self.batches - before.batches),
+            batch_sequences=(self.sequences - before.sequences) / (self.batches - before.batches),
             compilations=self.compilations,
         )
 
@@ -56,12 +56,12 @@ class Counted:
 
     Attributes:
         padded_per_real: Positions computed for each real token.
-        batch_rows: Mean sequences in a batch.
+        batch_sequences: Mean sequences in a batch.
         compilations: Graphs compiled since its warm-up, up to the end of that time.
     """
 
     padded_per_real: float
-    batch_rows: float
+    batch_sequences: float
     compilations: float
 
 

@@ -1,16 +1,16 @@
 """Part 2: services under load, ours and what a user would pick instead.
 
 All services are alive at once, and all but one stand still (`fleet`). In each round every service is loaded once with
-each scenario that is meant for it. What our engines do offline with the same sequences, sorted by length, is measured
-in the same rounds: it is the most that a service around them could reach.
+each scenario that is meant for it. What our engines do offline with the same sequences is measured in the same rounds:
+it is the most that a service around them could reach.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -18,21 +18,24 @@ from typing import Final
 import numpy as np
 
 from benchmarks.agreement import OUTPUTS, compare, probe, require_agreement
+from benchmarks.beside import commit_of, lone_scenarios, record_ratios, with_others
 from benchmarks.encoders.base import Encoder
 from benchmarks.encoders.questions import Time, start_encoder
 from benchmarks.encoders.roster import our_spec
 from benchmarks.fleet import RunningService, ServiceSpec, resumed, start_fleet
 from benchmarks.measurements import Findings
-from benchmarks.orders import sorted_by_length
+from benchmarks.memory import group_memory
+from benchmarks.orders import in_arrival_order
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
+from benchmarks.sampling import Sample, load_once, record
 from benchmarks.scenarios import SEQUENCES, Scenario, run_scenario
-from benchmarks.scrape import Counted, scrape
-from benchmarks.services import CONTENDERS, REPLICAS, SIZE, contender, our_service, replicas_service
+from benchmarks.scrape import scrape
+from benchmarks.services import CONTENDERS, SIZE, contender, one_engine_service, our_service
 from benchmarks.sizes import Effort
 from benchmarks.worker import Unavailable, Worker
 from benchmarks.workload import encodings, natural_lengths
-from electra_serve.tensors import ModelOutput, Output
+from electra_serve.tensors import Output, RowOutput
 
 LOADS: Final = ((1, 1), (8, 1), (64, 1), (4, 32))
 """Clients, and sequences in each request."""
@@ -40,28 +43,12 @@ FULL: Final = (("openvino", "bfloat16"), ("openvino", "float32"))
 """Measured with every scenario."""
 BRIEF: Final = (("openvino", "int8"), ("tensorflow", "float32"))
 """Measured with pooled outputs only."""
-SORTED_ROWS: Final = (4, 8, 16, 32)
-"""Batches that the offline best is sought among."""
+WINDOWS: Final = (64, 128, SEQUENCES)
+"""Sequences that are packed together, which the offline best is sought among."""
 WARM_LOADS: Final = ("64x1", "4x32")
 """That every service has before anything is counted."""
 FORWARD_LENGTH: Final = 32
-FIGURES: Final = ("sequences_per_s", "p50_ms", "p90_ms", "p99_ms", "generator_cpu")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one service did under one load.
-
-    Attributes:
-        figures: Those of `FIGURES` that there are: a service that answered nothing has no latencies.
-        errors: How many requests were not answered as they should be.
-        counted: What the service counted meanwhile; None where it does not tell, or ran nothing.
-    """
-
-    figures: Mapping[str, float]
-    errors: int
-    counted: Counted | None
 
 
 @dataclass(slots=True)
@@ -80,53 +67,56 @@ class Contest:
 def measure_served(effort: Effort) -> Findings:
     """Measures every service that can be started here."""
     findings = Findings("served", effort.quick)
-    prepare((SIZE,))
+    if not effort.beside_only:
+        prepare((SIZE,))
+    if effort.beside is not None:
+        findings.notes.append(f"The other checkout is at {commit_of(effort.beside)}.")
     with ExitStack() as stack:
-        engines = _start_engines(stack, findings)
-        specs = [our_service(*name.split("/")) for name in engines]
-        specs += [replicas_service("bfloat16")] if "openvino/bfloat16" in engines else []
-        specs += [contender(name) for name in CONTENDERS]
-        contest = Contest(stack.enter_context(start_fleet(specs)), engines)
-        log.info("%d services are ready", len(contest.fleet))
-        _check_answers(contest, findings)
-        _measure_loads(contest, effort, findings)
+        engines = {} if effort.beside_only else _start_engines(stack, findings)
+        fleet = stack.enter_context(start_fleet(_specs(list(engines), effort)))
+        contest = Contest(fleet, engines)
+        log.info("%d services are ready", len(fleet))
+        with _growth(fleet, findings):
+            _check_answers(contest, findings)
+            _measure_loads(contest, effort, findings)
         _measure_forward(contest, effort, findings)
     return findings
 
 
-def scenarios_of(spec: ServiceSpec) -> list[Scenario]:
+def _scenarios(spec: ServiceSpec, effort: Effort) -> list[Scenario]:
     """The scenarios that are meant for a service."""
-    brief = spec.name in {f"{engine}/{dtype}" for engine, dtype in BRIEF} or spec.name.startswith(REPLICAS)
+    ours_in_full = not effort.beside_only and spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL}
+    full = ours_in_full or not spec.metrics
     transports = ("rest", "grpc") if spec.grpc else ("rest",)
-    outputs = ("pooled_output",) if brief else ("pooled_output", "sequence_output")
-    return [
+    outputs = ("pooled_output", "sequence_output") if full else ("pooled_output",)
+    loads = [
         Scenario(transport, output, clients, rows)
         for output in outputs
         for clients, rows in LOADS
         for transport in transports
     ]
+    return [*loads, *lone_scenarios(spec, effort)]
 
 
-def load_once(service: RunningService, scenario: Scenario, factor: float) -> Sample:
-    """One sample: a service under load, and what it counted meanwhile."""
-    with resumed(service):
-        before = scrape(service) if service.spec.metrics else None
-        figures = run_scenario(service, scenario, factor)
-        counted = scrape(service).since(before) if before is not None else None
-    log.info("%s, %s: %.0f/s", service.spec.name, " ".join(scenario.labels.values()), figures["sequences_per_s"])
-    numbers = {name: float(figures[name]) for name in FIGURES if figures[name] is not None}
-    return Sample(numbers, sum(figures["errors"].values()), counted)
+def _specs(engines: Sequence[str], effort: Effort) -> list[ServiceSpec]:
+    """Every service, each followed by that of the other checkout if it is compared with one."""
+    specs = [our_service(*name.split("/")) for name in engines]
+    specs += [one_engine_service("bfloat16")] if "openvino/bfloat16" in engines else []
+    specs += [] if effort.beside_only else [contender(name) for name in CONTENDERS]
+    return specs if effort.beside is None else with_others(specs, effort.sizes, effort.beside)
 
 
-def record(findings: Findings, samples: Sequence[Sample], **labels: str | int) -> None:
-    """Adds the samples of one service and scenario to `findings`."""
-    for name in FIGURES:
-        findings.add(name, [sample.figures[name] for sample in samples if name in sample.figures], **labels)
-    findings.add("errors", [sample.errors for sample in samples], **labels)
-    counted = [sample.counted for sample in samples if sample.counted is not None]
-    findings.add("padded_per_real", [found.padded_per_real for found in counted], **labels)
-    findings.add("batch_rows", [found.batch_rows for found in counted], **labels)
-    findings.add("compilations", [found.compilations for found in counted], **labels)
+@contextmanager
+def _growth(fleet: Mapping[str, RunningService], findings: Findings) -> Iterator[None]:
+    """Records each service's memory when it is ready, its growth within the context, and the batches of that time."""
+    ready_mib = {name: group_memory(service.pid).rss_mib for name, service in fleet.items()}
+    yield
+    for name, service in fleet.items():
+        findings.add("rss_ready_mib", [ready_mib[name]], service=name)
+        findings.add("rss_growth_mib", [group_memory(service.pid).rss_mib - ready_mib[name]], service=name)
+        if service.spec.metrics:
+            with resumed(service):
+                findings.add("batches", [scrape(service).batches], service=name)
 
 
 def _start_engines(stack: ExitStack, findings: Findings) -> dict[str, Worker[Encoder]]:
@@ -141,7 +131,9 @@ def _start_engines(stack: ExitStack, findings: Findings) -> dict[str, Worker[Enc
 
 
 def _check_answers(contest: Contest, findings: Findings) -> None:
-    """All services must answer the same before any is timed; the first float32 one of the contenders' is the reference.
+    """All services of one size must answer the same before any is timed.
+
+    The reference is a contender, if there is one, in float32 if possible.
 
     Raises:
         Disagreement: One of them answers something else.
@@ -150,24 +142,23 @@ def _check_answers(contest: Contest, findings: Findings) -> None:
     for name, service in contest.fleet.items():
         with resumed(service):
             answers[name] = _answer(service)
-    expected = answers[next(iter(CONTENDERS))]
-    for name, answer in answers.items():
-        agreement = compare(answer, expected)
-        findings.add("largest_difference", [agreement.difference], service=name)
-        findings.add("least_cosine", [agreement.cosine], service=name)
-        require_agreement(name, name.partition("/")[2] or "float32", agreement)
+    specs = [service.spec for service in contest.fleet.values()]
+    for spec in specs:
+        of_size = (other for other in specs if other.size == spec.size)
+        reference = min(of_size, key=lambda other: (other.metrics, other.dtype != "float32"))
+        agreement = compare(answers[spec.name], answers[reference.name])
+        findings.add("largest_difference", [agreement.difference], service=spec.name)
+        findings.add("least_cosine", [agreement.cosine], service=spec.name)
+        require_agreement(spec.name, spec.dtype, agreement)
 
 
-def _answer(service: RunningService) -> ModelOutput:
-    """What a service answers to the probe, as one padded batch."""
-    rows = [encoding.token_ids.tolist() for encoding in probe()[0]]
+def _answer(service: RunningService) -> list[RowOutput]:
+    """What a service answers to the probe."""
+    rows = [encoding.token_ids.tolist() for encoding in probe()]
     body = json.dumps({"token_ids": rows, "outputs": sorted(OUTPUTS)}).encode()
     found = json.loads(service.post("/v1/encode", body))
-    pooled = np.array(found["pooled_output"], np.float32)
-    sequence = np.zeros((len(rows), max(map(len, rows)), pooled.shape[1]), np.float32)
-    for row, states in enumerate(found["sequence_output"]):
-        sequence[row, : len(states)] = states
-    return ModelOutput(sequence_output=sequence, pooled_output=pooled)
+    pairs = zip(found["sequence_output"], found["pooled_output"], strict=True)
+    return [RowOutput(np.array(states, np.float32), np.array(pooled, np.float32)) for states, pooled in pairs]
 
 
 def _measure_forward(contest: Contest, effort: Effort, findings: Findings) -> None:
@@ -194,9 +185,9 @@ def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None
     cases = {
         (service.spec.name, scenario): partial(load_once, service, scenario, effort.load_factor)
         for service in contest.fleet.values()
-        for scenario in scenarios_of(service.spec)
+        for scenario in _scenarios(service.spec, effort)
     }
-    ordered = sorted(cases, key=lambda case: (case[1].output, case[1].load, case[1].transport))
+    ordered = sorted(cases, key=lambda case: (case[1].output, case[1].load, case[1].mix, case[1].transport))
     best = _offline_cases(contest)
     _warm(contest, best.values(), effort)
     sampled: dict[tuple[str, Scenario], list[Sample]] = {case: [] for case in ordered}
@@ -209,8 +200,9 @@ def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None
             sampled[case].append(cases[case]())
     for (name, scenario), samples in sampled.items():
         record(findings, samples, service=name, **scenario.labels)
-    for (name, rows), found in seconds.items():
-        findings.add("sequences_per_s", [SEQUENCES / s for s in found], engine=name, sorted_rows=rows)
+    record_ratios(findings, sampled)
+    for (name, window), found in seconds.items():
+        findings.add("sequences_per_s", [SEQUENCES / s for s in found], engine=name, window=window)
 
 
 def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effort) -> None:
@@ -218,7 +210,7 @@ def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effo
     for engine in offline:
         engine()
     for service in contest.fleet.values():
-        for scenario in scenarios_of(service.spec):
+        for scenario in _scenarios(service.spec, effort):
             if scenario.transport == "rest" and scenario.load in WARM_LOADS:
                 load_once(service, scenario, effort.load_factor)
 
@@ -228,9 +220,9 @@ def _offline_cases(contest: Contest) -> dict[tuple[str, int], Callable[[], float
     waiting = encodings(natural_lengths(SEQUENCES))
     pooled = frozenset({Output.POOLED})
     return {
-        (name, rows): partial(worker.ask, Time(sorted_by_length(waiting, rows), pooled))
+        (name, window): partial(worker.ask, Time(in_arrival_order(waiting, window), pooled))
         for name, worker in contest.engines.items()
-        for rows in SORTED_ROWS
+        for window in WINDOWS
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from electra_serve.presets.catalog import CATALOG
@@ -35,6 +36,8 @@ class Effort:
         load_factor: How long services are under load, as a factor of what each scenario says.
         starts: Times that each engine is started.
         device: Where the part for GPUs computes: `gpu`, or `cpu` to see that it works.
+        beside: Checkout whose services are measured in the same rounds as ours.
+        beside_only: Whether nothing but what is compared with that checkout is measured.
     """
 
     quick: bool
@@ -46,6 +49,8 @@ class Effort:
     load_factor: float
     starts: int
     device: str = "gpu"
+    beside: Path | None = None
+    beside_only: bool = False
 
 
 QUICK: Final = Effort(

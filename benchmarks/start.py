@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from benchmarks.fleet import RunningService, ServiceFailed, ServiceSpec
 from benchmarks.measurements import Findings
+from benchmarks.memory import Memory, group_memory
 from benchmarks.prepare import prepare
 from benchmarks.rounds import interleave
 from benchmarks.services import CONTENDERS, JAX_IS_SLOW_TO_START, SIZE, artifact_service, contender, our_service
@@ -29,7 +28,6 @@ ENGINES: Final = (
     ("tensorflow", "float32"),
     ("tensorflow", "bfloat16"),
 )
-SMAPS: Final = "smaps_rollup"
 log = logging.getLogger(__name__)
 
 
@@ -39,13 +37,11 @@ class Started:
 
     Attributes:
         seconds: From the process' start to READY.
-        rss_mib: Resident memory then, of the process and its children.
-        pss_mib: The same, with shared pages counted in parts.
+        memory: Of the process and its children, then.
     """
 
     seconds: float
-    rss_mib: float
-    pss_mib: float
+    memory: Memory
 
 
 def measure_start(effort: Effort) -> Findings:
@@ -56,8 +52,8 @@ def measure_start(effort: Effort) -> Findings:
     cases = {spec.name: partial(_start, spec) for spec in _specs() if _can_start(spec, findings)}
     for name, starts in interleave(cases, effort.starts).items():
         findings.add("start_s", [started.seconds for started in starts], service=name)
-        findings.add("rss_mib", [started.rss_mib for started in starts], service=name)
-        findings.add("pss_mib", [started.pss_mib for started in starts], service=name)
+        findings.add("rss_mib", [started.memory.rss_mib for started in starts], service=name)
+        findings.add("pss_mib", [started.memory.pss_mib for started in starts], service=name)
     return findings
 
 
@@ -85,27 +81,8 @@ def _start(spec: ServiceSpec) -> Started:
     try:
         service.wait_ready()
         seconds = time.perf_counter() - began
-        memory = [_memory_kib(pid) for pid in _group(service.pid)]
+        memory = group_memory(service.pid)
     finally:
         service.close()
     log.info("%s: %.2f s", spec.name, seconds)
-    return Started(seconds, sum(m["Rss"] for m in memory) / 1024, sum(m["Pss"] for m in memory) / 1024)
-
-
-def _group(pid: int) -> list[int]:
-    """The processes of a group, by its leader."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        if int(fields[2]) == pid:
-            found.append(int(stat.parent.name))
-    return found
-
-
-def _memory_kib(pid: int) -> Mapping[str, int]:
-    """`Rss` and `Pss` of a process."""
-    lines = (Path("/proc") / str(pid) / SMAPS).read_text(encoding="utf-8").splitlines()[1:]
-    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return Started(seconds, memory)

@@ -53,11 +53,6 @@ def artifact_folder(size: str, dtype: str) -> Path:
     return folder
 
 
-def served_folder(size: str, dtype: str) -> Path:
-    """What our engines are given: the preset, but for int8, which is made when an artifact is compiled."""
-    return artifact_folder(size, dtype) if dtype == "int8" else preset_folder(size)
-
-
 def _write_preset(size: str, folder: Path) -> None:
     _choose_tensorflow()
     from electra_serve.model.loading import load_backbone

@@ -60,7 +60,12 @@ def token_ids(lengths: Sequence[int], *, seed: int = SEED) -> list[Ids]:
 
 def encodings(lengths: Sequence[int], *, seed: int = SEED) -> list[Encoding]:
     """`token_ids` as the service's own sequences: one segment, nothing masked."""
-    return [_encoding(row) for row in token_ids(lengths, seed=seed)]
+    return [encoding(row) for row in token_ids(lengths, seed=seed)]
+
+
+def encoding(row: Ids) -> Encoding:
+    """`row` as the service's own sequence: one segment, nothing masked."""
+    return Encoding(row, np.zeros_like(row), np.ones_like(row), compute_length=len(row), real_tokens=len(row))
 
 
 def _sequence(length: int, generator: np.random.Generator) -> Ids:
@@ -69,7 +74,3 @@ def _sequence(length: int, generator: np.random.Generator) -> Ids:
     if length > 1:
         row[-1] = SEP_ID
     return row
-
-
-def _encoding(row: Ids) -> Encoding:
-    return Encoding(row, np.zeros_like(row), np.ones_like(row), compute_length=len(row), real_tokens=len(row))

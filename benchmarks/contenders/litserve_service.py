@@ -6,16 +6,14 @@ function, which is faster than `predict`; answers are rendered by orjson, which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import litserve
 from starlette.responses import Response
 
 from benchmarks.contenders.app import port_flag
-from benchmarks.contenders.wire import PATH, Asked, cut, pad, read, render
+from benchmarks.contenders.wire import PATH, Asked, encode, read, render
 from benchmarks.encoders.keras_hub import KerasHubEncoder, build_function
-from benchmarks.workload import Ids
 from electra_serve.tensors import Outputs, RowOutput
 
 SIZE: Final = "small"
@@ -32,7 +30,8 @@ class ElectraAPI(litserve.LitAPI):
         """Loads the model and traces it."""
         del device
         self._encoder: KerasHubEncoder = build_function(SIZE)
-        self._encoder.run(pad(read({"token_ids": [[101, 102]], "outputs": ["pooled_output"]}).rows), frozenset())
+        asked = read({"token_ids": [[101, 102]], "outputs": ["pooled_output"]})
+        encode(self._encoder, asked.rows, asked.outputs)
 
     def decode_request(self, request) -> Asked:  # type: ignore[no-untyped-def]  # LitServe acts on an annotation
         """One request's rows, of its JSON."""
@@ -47,7 +46,7 @@ class ElectraAPI(litserve.LitAPI):
         outputs = frozenset(output for asked in inputs for output in asked.outputs)
         rows = [row for asked in inputs for row in asked.rows]
         batches = [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]
-        answers = (answer for batch in batches for answer in self._run(batch, outputs))
+        answers = (answer for batch in batches for answer in encode(self._encoder, batch, outputs))
         return [([next(answers) for _ in asked.rows], asked.outputs) for asked in inputs]
 
     def unbatch(self, output: list[Answer]) -> list[Answer]:
@@ -57,9 +56,6 @@ class ElectraAPI(litserve.LitAPI):
     def encode_response(self, output: Answer) -> Response:
         """One answer's JSON."""
         return Response(render(*output), media_type="application/json")
-
-    def _run(self, rows: Sequence[Ids], outputs: Outputs) -> list[RowOutput]:
-        return cut(self._encoder.run(pad(rows), outputs), rows, outputs)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.contenders.app import port_flag, serve
-from benchmarks.contenders.wire import Asked, cut, pad
+from benchmarks.contenders.wire import Asked, encode
 from benchmarks.encoders.onnx import OnnxEncoder, build_onnx
 from benchmarks.workload import Ids
 from electra_serve.tensors import Outputs, RowOutput
@@ -77,7 +77,7 @@ class DynamicBatcher:
     def _run(self, batch: Sequence[Waiting]) -> list[RowOutput]:
         rows = [one.row for one in batch]
         outputs = frozenset(output for one in batch for output in one.outputs)
-        return cut(self._encoder.run(pad(rows), outputs), rows, outputs)
+        return encode(self._encoder, rows, outputs)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.contenders.app import port_flag, serve
-from benchmarks.contenders.wire import Asked, cut, pad
+from benchmarks.contenders.wire import Asked, encode
 from benchmarks.encoders.onnx import OnnxEncoder, open_session
 from benchmarks.machine import cores
 from benchmarks.workload import Ids, natural_lengths, token_ids
@@ -65,7 +65,7 @@ class RowPool:
         return time.perf_counter() - started
 
     def _run(self, row: Ids, outputs: Outputs) -> RowOutput:
-        return cut(self._encoder.run(pad([row]), outputs), [row], outputs)[0]
+        return encode(self._encoder, [row], outputs)[0]
 
 
 def layouts() -> list[Layout]:

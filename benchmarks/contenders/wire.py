@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from benchmarks.workload import Ids
-from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Output, Outputs, RowOutput
+from benchmarks.encoders.base import PaddingEncoder, pad
+from benchmarks.workload import Ids, encoding
+from electra_serve.tensors import Output, Outputs, RowOutput
 
 PATH = "/v1/encode"
 READY_PATH = "/readyz"
@@ -39,20 +40,12 @@ def read(fields: dict[str, list[list[int]] | list[str]]) -> Asked:
     return Asked(rows, frozenset(Output(str(name)) for name in fields["outputs"]))
 
 
-def pad(rows: Sequence[Ids]) -> Batch:
-    """Rows as one batch, padded to the longest."""
-    shape = BatchShape(len(rows), max(map(len, rows)))
-    return Batch.pack([encoding(row) for row in rows], shape)
-
-
-def encoding(row: Ids) -> Encoding:
-    """A row as the service's own sequence."""
-    return Encoding(row, np.zeros_like(row), np.ones_like(row), compute_length=len(row), real_tokens=len(row))
-
-
-def cut(output: ModelOutput, rows: Sequence[Ids], outputs: Outputs) -> list[RowOutput]:
-    """A batch's output, a row each, without the padding."""
-    return [output.row(index, encoding(row), outputs) for index, row in enumerate(rows)]
+def encode(encoder: PaddingEncoder, rows: Sequence[Ids], outputs: Outputs) -> list[RowOutput]:
+    """The outputs of each row, computed as one batch that is padded to the longest."""
+    encodings = [encoding(row) for row in rows]
+    batch = pad(encodings)
+    found = encoder.run_one(batch, outputs)
+    return [found.extract(place, row, outputs) for place, row in zip(batch.placements, encodings, strict=True)]
 
 
 def render(answers: Sequence[RowOutput], outputs: Outputs) -> bytes:

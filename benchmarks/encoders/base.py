@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-from electra_serve.engine.base import ShapeGrid
-from electra_serve.tensors import Batch, ModelOutput, Outputs
-
-MAX_LENGTH: Final = 512
-MAX_ROWS: Final = 32
+from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Outputs
 
 
-class AnyShape:
-    """The grid of what takes batches of any shape.
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBatch:
+    """A batch, and whose sequences it holds.
 
-    Args:
-        max_rows: Largest batch.
+    Attributes:
+        batch: To be run.
+        sequences: The index of each of its sequences among those that were packed.
     """
 
-    def __init__(self, max_rows: int = MAX_ROWS) -> None:
-        self._grid = ShapeGrid(max_rows=max_rows, max_length=MAX_LENGTH)
-
-    @property
-    def grid(self) -> ShapeGrid:
-        """See `Encoder.grid`."""
-        return self._grid
-
-    @property
-    def max_tokens(self) -> int:
-        """See `Encoder.max_tokens`."""
-        return self._grid.max_rows * self._grid.max_length
+    batch: Batch
+    sequences: Sequence[int]
 
 
 class Encoder(Protocol):
     """Computes batches."""
 
-    @property
-    def grid(self) -> ShapeGrid:
-        """The shapes it takes."""
+    def pack(self, encodings: Sequence[Encoding]) -> list[PackedBatch]:
+        """The batches to run for sequences that are there at the same time."""
 
-    @property
-    def max_tokens(self) -> int:
-        """Most positions in a batch of several rows, padding included."""
+    def run(self, batches: Sequence[Batch], outputs: Outputs) -> list[ModelOutput]:
+        """Computes at least `outputs` of each batch, as numpy arrays on the host, as fast as it can on all cores."""
 
-    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """Computes at least `outputs`, as numpy arrays on the host."""
+
+class PaddingEncoder:
+    """An encoder that takes batches of any shape, one sequence in each row, one batch after the other."""
+
+    def pack(self, encodings: Sequence[Encoding]) -> list[PackedBatch]:
+        """See `Encoder.pack`: one batch, padded to the longest sequence."""
+        return [PackedBatch(pad(encodings), range(len(encodings)))]
+
+    def run(self, batches: Sequence[Batch], outputs: Outputs) -> list[ModelOutput]:
+        """See `Encoder.run`."""
+        return [self.run_one(batch, outputs) for batch in batches]
+
+    def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """Computes at least `outputs` of one batch; vectors are (R, 1, H)."""
+        raise NotImplementedError
+
+
+def pad(encodings: Sequence[Encoding]) -> Batch:
+    """One sequence in each row, padded to the longest."""
+    return Batch.one_per_row(encodings, BatchShape(len(encodings), max(map(len, encodings))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import AnyShape
+from benchmarks.encoders.base import PaddingEncoder
 from benchmarks.weights import preset_folder
 from electra_serve.tensors import Batch, ModelOutput, Outputs
 
@@ -16,7 +16,7 @@ Inputs = Mapping[str, Any]
 Call = Callable[[Inputs], Mapping[str, Any]]
 
 
-class KerasHubEncoder(AnyShape):
+class KerasHubEncoder(PaddingEncoder):
     """Calls a KerasHub backbone.
 
     Args:
@@ -24,18 +24,17 @@ class KerasHubEncoder(AnyShape):
     """
 
     def __init__(self, call: Call) -> None:
-        super().__init__()
         self._call = call
 
-    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `Encoder.run`; both of KerasHub's outputs, whatever is asked for."""
+    def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `PaddingEncoder.run_one`; both of KerasHub's outputs, whatever is asked for."""
         del outputs
         found = self._call(
             {"token_ids": batch.token_ids, "segment_ids": batch.segment_ids, "padding_mask": batch.padding_mask}
         )
         return ModelOutput(
             sequence_output=np.asarray(found["sequence_output"], np.float32),
-            pooled_output=np.asarray(found["pooled_output"], np.float32),
+            pooled_output=np.asarray(found["pooled_output"], np.float32)[:, None],  # (R, 1, H)
         )
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import AnyShape
+from benchmarks.encoders.base import PaddingEncoder
 from benchmarks.encoders.onnx_files import INPUTS, OUTPUTS, onnx_file
 from benchmarks.machine import cores
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 
-class OnnxEncoder(AnyShape):
+class OnnxEncoder(PaddingEncoder):
     """Runs a session; computes just the outputs that are asked for.
 
     Args:
@@ -20,15 +20,17 @@ class OnnxEncoder(AnyShape):
     """
 
     def __init__(self, session: Any) -> None:
-        super().__init__()
         self._session = session
 
-    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `Encoder.run`."""
+    def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `PaddingEncoder.run_one`."""
         wanted = [name for name in OUTPUTS if Output(name) in outputs]
         arrays = (batch.token_ids, batch.segment_ids, batch.padding_mask)
         feed = {name: array.astype(np.int64) for name, array in zip(INPUTS, arrays, strict=True)}
-        return ModelOutput(**dict(zip(wanted, self._session.run(wanted, feed), strict=True)))
+        found = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+        if Output.POOLED in wanted:
+            found[Output.POOLED] = found[Output.POOLED][:, None]  # (R, 1, H)
+        return ModelOutput(**found)
 
 
 def build_onnx(size: str, *, dtype: str) -> OnnxEncoder:

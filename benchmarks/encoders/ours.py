@@ -1,63 +1,70 @@
-"""Our engines, built as the service builds them."""
+"""Our engines, built and used as the service does: packed batches, on all engines at once."""
 
 from __future__ import annotations
 
-from benchmarks.encoders.base import MAX_ROWS
-from benchmarks.weights import served_folder
-from electra_serve.engine.base import Engine, ShapeGrid
-from electra_serve.engine.factory import BUILDERS, load_model
-from electra_serve.presets.sources import resolve_preset
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+from benchmarks.encoders.base import PackedBatch
+from benchmarks.weights import preset_folder
+from electra_serve.batching.cost_model import CostTable
+from electra_serve.engine.base import Engine
+from electra_serve.engine.factory import LoadedModel, load_model
+from electra_serve.server.bootstrap import build_planner
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from electra_serve.tensors import Batch, ModelOutput, Outputs
+from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
 
 
-class OurEngine:
-    """A warm engine.
+class OurEngines:
+    """The engines of a loaded model, each on a thread of its own.
 
     Args:
-        engine: From the service's factory.
-        max_tokens: Most positions that the service would put into a batch.
+        loaded: From the service's factory.
+        batching: The service's own.
     """
 
-    def __init__(self, engine: Engine, max_tokens: int) -> None:
-        self._engine = engine
-        self._max_tokens = max_tokens
+    def __init__(self, loaded: LoadedModel, batching: BatchingSettings) -> None:
+        self._planner = build_planner(CostTable(loaded.timings), batching)
+        self._engines = loaded.engines
+        self._lone = loaded.lone or loaded.engines[0]
+        unused: SimpleQueue[Engine] = SimpleQueue()
+        for engine in loaded.engines:
+            unused.put(engine)
+        self._thread = threading.local()
+        self._pool = ThreadPoolExecutor(len(loaded.engines), initializer=self._take_engine, initargs=(unused,))
 
-    @property
-    def grid(self) -> ShapeGrid:
-        """See `Encoder.grid`."""
-        return self._engine.signature.grid
+    def pack(self, encodings: Sequence[Encoding]) -> list[PackedBatch]:
+        """See `Encoder.pack`: all batches of the planner for one window."""
+        plans = self._planner.plan([encoding.compute_length for encoding in encodings])
+        return [
+            PackedBatch(Batch.pack([encodings[i] for i in plan.sequences], plan.placements, plan.shape), plan.sequences)
+            for plan in plans
+        ]
 
-    @property
-    def max_tokens(self) -> int:
-        """See `Encoder.max_tokens`."""
-        return self._max_tokens
+    def run(self, batches: Sequence[Batch], outputs: Outputs) -> list[ModelOutput]:
+        """See `Encoder.run`: on the engine for lone requests if there are fewer sequences than engines."""
+        if sum(len(batch.placements) for batch in batches) < len(self._engines):
+            return [self._lone.run(batch, outputs) for batch in batches]
+        return list(self._pool.map(lambda batch: self._run_on_own(batch, outputs), batches))
 
-    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `Encoder.run`."""
-        return self._engine.run(batch, outputs)
+    def _take_engine(self, unused: SimpleQueue[Engine]) -> None:
+        self._thread.engine = unused.get()
+
+    def _run_on_own(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        engine: Engine = self._thread.engine
+        return engine.run(batch, outputs)
 
 
-def build_ours(size: str, *, engine: str, dtype: str) -> OurEngine:
-    """Loads and warms an engine as the service does by default, on the CPU.
+def build_ours(size: str, *, engine: str, dtype: str, device: str = "cpu") -> OurEngines:
+    """Loads and warms engines as the service does by default.
 
     Raises:
         ValueError: This version of the service does not have that engine or dtype.
         StartupError: What it needs is not installed.
     """
-    batching = BatchingSettings(max_batch_sequences=MAX_ROWS)
-    loaded = load_model(_settings(size, engine, dtype, "cpu"), batching)
-    return OurEngine(loaded.engines[0], batching.max_batch_tokens)
-
-
-def build_on_grid(size: str, *, engine: str, dtype: str, device: str, grid: ShapeGrid) -> OurEngine:
-    """Builds an engine for the shapes of `grid` alone: those that compile need not compile others."""
-    settings = _settings(size, engine, dtype, device)
-    built = BUILDERS[engine]()(resolve_preset(settings.preset), settings, grid)[0]
-    built.warm_up([grid.fit(grid.max_rows, grid.max_length)])
-    return OurEngine(built, grid.max_rows * grid.max_length)
-
-
-def _settings(size: str, engine: str, dtype: str, device: str) -> ModelSettings:
-    preset = str(served_folder(size, dtype))
-    return ModelSettings.model_validate({"preset": preset, "engine": engine, "dtype": dtype, "device": device})
+    preset = str(preset_folder(size))
+    settings = ModelSettings.model_validate({"preset": preset, "engine": engine, "dtype": dtype, "device": device})
+    batching = BatchingSettings()
+    return OurEngines(load_model(settings, batching), batching)

@@ -1,4 +1,4 @@
-"""What is asked of an encoder in its process: its outputs, or how long it takes."""
+"""What is asked of an encoder in its process: its outputs, how long it takes, or how much it pads."""
 
 from __future__ import annotations
 
@@ -12,39 +12,44 @@ from functools import partial
 from benchmarks.encoders.base import Encoder, EncoderSpec
 from benchmarks.orders import Batches
 from benchmarks.worker import Worker
-from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
+from electra_serve.tensors import Batch, Encoding, Outputs, RowOutput
 
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Asks for the outputs of some batches."""
+    """Asks for the outputs of sequences that are there at the same time."""
 
-    batches: Batches
+    sequences: list[Encoding]
     outputs: Outputs
 
-    def answer(self, encoder: Encoder, /) -> list[ModelOutput]:
-        """The outputs of each."""
-        return [encoder.run(batch, self.outputs) for batch in pack(encoder, self.batches)]
+    def answer(self, encoder: Encoder, /) -> list[RowOutput]:
+        """Those of each sequence."""
+        packed = encoder.pack(self.sequences)
+        answers: dict[int, RowOutput] = {}
+        for one, output in zip(packed, encoder.run([one.batch for one in packed], self.outputs), strict=True):
+            for index, place in zip(one.sequences, one.batch.placements, strict=True):
+                answers[index] = output.extract(place, self.sequences[index], self.outputs)
+        return [answers[index] for index in range(len(self.sequences))]
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Asks how long some batches take, one after the other.
+    """Asks how long it takes to encode some windows of sequences.
 
     Attributes:
-        batches: Packed before the clock runs.
+        windows: Packed before the clock runs, each by itself.
         outputs: What to compute.
         least_s: They are run again and again for so long; the median is answered.
     """
 
-    batches: Batches
+    windows: Batches
     outputs: Outputs
     least_s: float = 0.0
 
     def answer(self, encoder: Encoder, /) -> float:
         """Seconds for all of them. One batch is run before: the caches are full of others' work."""
-        packed = pack(encoder, self.batches)
-        encoder.run(packed[0], self.outputs)
+        packed = pack(encoder, self.windows)
+        encoder.run(packed[:1], self.outputs)
         gc.collect()
         seconds = [self._once(encoder, packed)]
         while sum(seconds) < self.least_s:
@@ -53,9 +58,19 @@ class Time:
 
     def _once(self, encoder: Encoder, packed: Sequence[Batch]) -> float:
         started = time.perf_counter()
-        for batch in packed:
-            encoder.run(batch, self.outputs)
+        encoder.run(packed, self.outputs)
         return time.perf_counter() - started
+
+
+@dataclass(frozen=True, slots=True)
+class CountPositions:
+    """Asks how many positions are computed for some windows of sequences, padding included."""
+
+    windows: Batches
+
+    def answer(self, encoder: Encoder, /) -> int:
+        """Those of all batches."""
+        return sum(batch.shape.positions for batch in pack(encoder, self.windows))
 
 
 def start_encoder(spec: EncoderSpec, size: str) -> Worker[Encoder]:
@@ -67,14 +82,6 @@ def start_encoder(spec: EncoderSpec, size: str) -> Worker[Encoder]:
     return Worker(spec.name, partial(spec.build, size))
 
 
-def pack(encoder: Encoder, batches: Batches) -> list[Batch]:
-    """Each batch, padded to its longest row or to the next shape that the encoder takes; in halves where none is."""
-    return [packed for rows in batches for packed in _pack(encoder, rows)]
-
-
-def _pack(encoder: Encoder, rows: Sequence[Encoding]) -> list[Batch]:
-    shape = encoder.grid.fit(len(rows), max(map(len, rows)))
-    if len(rows) > 1 and shape.tokens > encoder.max_tokens:
-        middle = len(rows) // 2
-        return [*_pack(encoder, rows[:middle]), *_pack(encoder, rows[middle:])]
-    return [Batch.pack(rows, shape)]
+def pack(encoder: Encoder, windows: Batches) -> list[Batch]:
+    """The batches of each window."""
+    return [packed.batch for window in windows for packed in encoder.pack(window)]

@@ -6,41 +6,39 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.base import MAX_ROWS, AnyShape
+from benchmarks.encoders.base import PaddingEncoder
 from benchmarks.machine import cores
 from benchmarks.weights import checkpoint_folder
 from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 
-class TorchEncoder(AnyShape):
+class TorchEncoder(PaddingEncoder):
     """Runs transformers' model, and the pooler that transformers' ELECTRA does not have.
 
     Args:
         model: An `ElectraModel`.
         pooler: A `torch.nn.Linear`.
         device: Where both are.
-        max_rows: Largest batch.
     """
 
-    def __init__(self, model: Any, pooler: Any, device: str, max_rows: int) -> None:
+    def __init__(self, model: Any, pooler: Any, device: str) -> None:
         import torch
 
-        super().__init__(max_rows)
         self._torch = torch
         self._model = model
         self._pooler = pooler
         self._device = device
 
-    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `Encoder.run`; `sequence_output` reaches the host only where it is asked for."""
+    def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        """See `PaddingEncoder.run_one`; `sequence_output` reaches the host only where it is asked for."""
         torch = self._torch
         with torch.inference_mode():
             hidden = self._model(
                 input_ids=self._tensor(batch.token_ids),
                 token_type_ids=self._tensor(batch.segment_ids),
                 attention_mask=self._tensor(batch.padding_mask),
-            ).last_hidden_state  # (B, S, H)
-            pooled = torch.tanh(self._pooler(hidden[:, 0]))  # (B, H)
+            ).last_hidden_state  # (R, P, H)
+            pooled = torch.tanh(self._pooler(hidden[:, :1]))  # (R, 1, H)
             sequence = _numpy(hidden) if Output.SEQUENCE in outputs else None
             return ModelOutput(sequence_output=sequence, pooled_output=_numpy(pooled))
 
@@ -48,14 +46,14 @@ class TorchEncoder(AnyShape):
         return self._torch.from_numpy(ids).to(self._device, self._torch.int64)
 
 
-def build_torch(size: str, *, dtype: str, device: str = "cpu", max_rows: int = MAX_ROWS) -> TorchEncoder:
+def build_torch(size: str, *, dtype: str, device: str = "cpu") -> TorchEncoder:
     """The checkpoint with SDPA, for inference, on every core."""
     import torch
 
     torch.set_num_threads(cores())
     model, pooler = load_torch(size, attention="sdpa")
     kind = getattr(torch, dtype)
-    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device, max_rows)
+    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device)
 
 
 def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What the stand-in engine answers: a function of a row's ids and mask, exact in float32, so that any mix-up shows.
+"""The stand-in engine's answers: a function of a sequence's ids and mask, exact in float32, so that any mix-up shows.
 
 Component h of position t is its id + h / H. [CLS] and pooled output are the first position's, the mean output is the
 mean of the unmasked ids + h / H. Ids below 2¹⁴ and H a power of two below 2⁸ leave no rounding but the mean's, which
@@ -12,32 +12,30 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from electra_serve.tensors import Float32Array, Output
+from electra_serve.tensors import Batch, Float32Array, Output
 
 HIDDEN_DIM = 128
 """H of `electra_demo`."""
 
 
-def known_hidden(token_ids: NDArray[np.int32], padding_mask: NDArray[np.int32], width: int) -> Float32Array:
-    """(B, S) and (B, S) → (B, S, H), zeros where masked."""
-    hidden = token_ids[:, :, None].astype(np.float32) + _components(width)  # (B, S, H)
-    return hidden * padding_mask[:, :, None].astype(np.float32)
+def known_hidden(batch: Batch, width: int) -> Float32Array:
+    """The sequence output, (R, P, H): zeros where masked."""
+    return _vectors(batch.token_ids, width) * batch.padding_mask[:, :, None].astype(np.float32)
 
 
-def known_first(token_ids: NDArray[np.int32], width: int) -> Float32Array:
-    """(B, S) → (B, H)."""
-    return token_ids[:, :1].astype(np.float32) + _components(width)
+def known_first(batch: Batch, width: int) -> Float32Array:
+    """The [CLS] and pooled outputs, (R, S, H)."""
+    return _vectors(np.take_along_axis(batch.token_ids, batch.starts, axis=1), width)
 
 
-def known_mean(token_ids: NDArray[np.int32], padding_mask: NDArray[np.int32], width: int) -> Float32Array:
-    """(B, S) and (B, S) → (B, H)."""
-    means = (token_ids * padding_mask).sum(axis=1) / padding_mask.sum(axis=1)  # (B,)
-    mean: Float32Array = means.astype(np.float32)[:, None] + _components(width)
-    return mean
+def known_mean(batch: Batch, width: int) -> Float32Array:
+    """The mean output, (R, S, H)."""
+    sums = _slot_sums(batch, batch.token_ids * batch.padding_mask)  # (R, S)
+    return _vectors(sums / np.maximum(_slot_sums(batch, batch.padding_mask), 1), width)
 
 
 def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
-    """What one row of unmasked `ids` gets.
+    """What one sequence of unmasked `ids` gets.
 
     Example:
         >>> known_answer(Output.MEAN, [10, 20]).tolist()[:3]
@@ -45,16 +43,22 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
         >>> known_answer(Output.SEQUENCE, [10, 20]).shape, known_answer(Output.CLS, [10, 20])[0].item()
         ((2, 128), 10.0)
     """
-    row = np.array([ids], np.int32)
+    token_ids = np.array(ids, np.int32)
     if output is Output.SEQUENCE:
-        answers = known_hidden(row, np.ones_like(row), HIDDEN_DIM)
-    elif output is Output.MEAN:
-        answers = known_mean(row, np.ones_like(row), HIDDEN_DIM)
-    else:
-        answers = known_first(row, HIDDEN_DIM)
-    answer: Float32Array = answers[0]
-    return answer
+        return _vectors(token_ids, HIDDEN_DIM)
+    return _vectors(np.asarray(token_ids.mean() if output is Output.MEAN else token_ids[0]), HIDDEN_DIM)
 
 
-def _components(width: int) -> Float32Array:
-    return np.arange(width, dtype=np.float32) / np.float32(width)
+def _vectors(numbers: NDArray[np.generic], width: int) -> Float32Array:
+    """A vector for each number, (…) to (…, H)."""
+    components = np.arange(width, dtype=np.float32) / np.float32(width)
+    vectors: Float32Array = numbers.astype(np.float32)[..., None] + components
+    return vectors
+
+
+def _slot_sums(batch: Batch, numbers: NDArray[np.int32]) -> NDArray[np.generic]:
+    """Sums of numbers over the positions of each slot, (R, P) to (R, S)."""
+    rows, slots = batch.starts.shape
+    slot = np.arange(rows)[:, None] * (slots + 1) + batch.sequence_ids  # (R, P); the first of each row is padding
+    sums = np.bincount(slot.ravel(), numbers.ravel(), minlength=rows * (slots + 1))
+    return sums.reshape(rows, slots + 1)[:, 1:]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from electra_serve.tensors import Batch
+
 HEAD: Final = 3
-"""How many ids of each row are recorded: as many as tests need to tell their rows apart."""
+"""How many ids of each sequence are recorded: as many as tests need to tell their sequences apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,29 +20,35 @@ class Reached:
 
     Attributes:
         at_s: When, on the machine's monotonic clock.
-        length: Positions of each row, padding included.
-        rows: The first `HEAD` ids of each row.
+        sequences: The first `HEAD` ids of each.
     """
 
     at_s: float
-    length: int
-    rows: tuple[tuple[int, ...], ...]
+    sequences: tuple[tuple[int, ...], ...]
 
     @classmethod
     def parse(cls, line: str) -> Self:
         """Reads a line.
 
         Example:
-            >>> batch = Reached(1.5, 4, ((7, 8, 9), (1, 2, 0)))
+            >>> batch = Reached(1.5, ((7, 8, 9), (1, 2, 0)))
             >>> Reached.parse(batch.line()) == batch
             True
         """
-        at_s, length, rows = json.loads(line)
-        return cls(at_s, length, tuple(tuple(row) for row in rows))
+        at_s, sequences = json.loads(line)
+        return cls(at_s, tuple(tuple(sequence) for sequence in sequences))
 
     def line(self) -> str:
         """Writes a line."""
-        return json.dumps([self.at_s, self.length, self.rows]) + "\n"
+        return json.dumps([self.at_s, self.sequences]) + "\n"
+
+
+def heads(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    """The first `HEAD` ids of each sequence of a batch."""
+    return tuple(
+        tuple(batch.token_ids[place.row, place.start : place.start + min(place.length, HEAD)].tolist())
+        for place in batch.placements
+    )
 
 
 def read_record(path: Path) -> Sequence[Reached]:
@@ -48,6 +56,6 @@ def read_record(path: Path) -> Sequence[Reached]:
     return [Reached.parse(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def reached_rows(path: Path) -> list[tuple[int, ...]]:
-    """The heads of all rows that reached the engine, in order; a row that was run twice is there twice."""
-    return [row for batch in read_record(path) for row in batch.rows]
+def reached_sequences(path: Path) -> list[tuple[int, ...]]:
+    """The heads of all sequences that reached the engine, in order; one that was run twice is there twice."""
+    return [sequence for batch in read_record(path) for sequence in batch.sequences]

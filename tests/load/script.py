@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
+from electra_serve.tensors import BatchShape
+
 VARIABLE: Final = "STAND_IN"
 """Not `ELECTRA_…`: the service refuses variables of that name that are no settings."""
 
 RAISE: Final = 3990
 """A batch that holds this id raises."""
 OUT_OF_MEMORY: Final = 3991
-"""A batch that holds this id, and more than `Script.memory_rows` rows, raises `MemoryError`."""
+"""A batch that holds this id, and more than `Script.memory_sequences` sequences, raises `MemoryError`."""
 NOT_FINITE: Final = 3992
-"""A row that holds this id comes back as NaN."""
+"""A row of a batch that holds this id comes back as NaN, with every sequence in it."""
 WEDGE: Final = 3993
 """A batch that holds this id never comes back."""
 SLOW: Final = 3994
@@ -43,7 +45,7 @@ class Script:
         batch_s: Seconds that each batch takes.
         position_s: Seconds that each of its positions adds, padding included.
         faults: Whether ids order faults.
-        memory_rows: Most rows that fit into its memory beside `OUT_OF_MEMORY`.
+        memory_sequences: Most sequences that fit into its memory with `OUT_OF_MEMORY`.
         record: File to which each batch adds a line, as `tests.load.record` reads it; "" for none.
         leak_bytes: Bytes that each batch leaves behind: a control for tests of leaks.
         leak_descriptors: Whether each batch leaves an open file behind, likewise.
@@ -52,7 +54,7 @@ class Script:
 
     Example:
         >>> script = Script(batch_s=0.02, position_s=0.0001)
-        >>> script.seconds(8, 50), script.capacity(8, 50)
+        >>> script.seconds(BatchShape(4, 100)), script.capacity(BatchShape(4, 100), 50)
         (0.06, 133.33333333333334)
         >>> Script.read(script.environment) == script
         True
@@ -61,20 +63,20 @@ class Script:
     batch_s: float = 0.002
     position_s: float = 2e-5
     faults: bool = True
-    memory_rows: int = 1
+    memory_sequences: int = 1
     record: str = ""
     leak_bytes: int = 0
     leak_descriptors: bool = False
     waits: float = 1.0
     loop_stall_s: float = 0.0
 
-    def seconds(self, rows: int, length: int) -> float:
-        """How long a batch takes."""
-        return self.batch_s + self.position_s * rows * length
+    def seconds(self, shape: BatchShape) -> float:
+        """Seconds of a batch."""
+        return self.batch_s + self.position_s * shape.positions
 
-    def capacity(self, rows: int, length: int) -> float:
-        """Rows per second in batches of that shape, one after the other."""
-        return rows / self.seconds(rows, length)
+    def capacity(self, shape: BatchShape, length: int) -> float:
+        """Sequences of `length` per second in full batches of `shape`, one after the other."""
+        return shape.rows * (shape.length // length) / self.seconds(shape)
 
     @property
     def environment(self) -> Mapping[str, str]:

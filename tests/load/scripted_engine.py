@@ -9,18 +9,17 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from electra_serve.engine.base import EngineSignature, ShapeGrid
+from electra_serve.engine.base import EngineSignature
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
 from tests.load import script as ids
 from tests.load.known_answer import known_first, known_hidden, known_mean
-from tests.load.record import HEAD, Reached
+from tests.load.record import Reached, heads
 from tests.load.script import Script
 
 THREAD_ENDS_S: Final = 0.05
@@ -33,23 +32,23 @@ class ScriptedEngine:
     Args:
         script: What to do.
         hidden_dim: H of every output.
-        grid: The shapes it takes.
+        shapes: The batch shapes that it takes.
     """
 
-    def __init__(self, script: Script, hidden_dim: int, grid: ShapeGrid) -> None:
-        self.signature = EngineSignature("stand-in", "cpu", "float32", hidden_dim, grid)
+    def __init__(self, script: Script, hidden_dim: int, shapes: tuple[BatchShape, ...]) -> None:
+        self.signature = EngineSignature("stand-in", "cpu", "float32", hidden_dim, shapes)
         self.compilations = 0
         self._script = script
         self._record = Path(script.record).open("a") if script.record else None  # noqa: SIM115  # for as long as it runs
         self._leaked: list[bytes | TextIOWrapper] = []
         self._closes = True
 
-    def warm_up(self, shapes: Sequence[BatchShape]) -> None:
+    def warm_up(self) -> None:
         """Does nothing."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """Does what the ids say, and takes the time that the script says."""
-        seconds = self._script.seconds(batch.shape.rows, batch.shape.length)
+        seconds = self._script.seconds(batch.shape)
         ends = time.perf_counter() + seconds * (ids.SLOWER if self._says(ids.SLOW, batch) else 1)
         self._write_down(batch)
         self._leak()
@@ -77,15 +76,14 @@ class ScriptedEngine:
             threading.Event().wait()
         if self._says(ids.RAISE, batch):
             raise RuntimeError("the script says so")
-        if self._says(ids.OUT_OF_MEMORY, batch) and batch.shape.rows > self._script.memory_rows:
-            raise MemoryError(f"{batch.shape.rows} rows do not fit")
+        if self._says(ids.OUT_OF_MEMORY, batch) and len(batch.placements) > self._script.memory_sequences:
+            raise MemoryError(f"{len(batch.placements)} sequences do not fit")
 
     def _answer(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         width = self.signature.hidden_dim
-        first = known_first(batch.token_ids, width)
-        mean = known_mean(batch.token_ids, batch.padding_mask, width)
-        hidden = known_hidden(batch.token_ids, batch.padding_mask, width) if Output.SEQUENCE in outputs else None
-        broken = (batch.token_ids == ids.NOT_FINITE).any(axis=1) & self._script.faults  # (B,)
+        first, mean = known_first(batch, width), known_mean(batch, width)
+        hidden = known_hidden(batch, width) if Output.SEQUENCE in outputs else None
+        broken = (batch.token_ids == ids.NOT_FINITE).any(axis=1) & self._script.faults  # (R,)
         for array in (first, mean, hidden):
             if array is not None:
                 array[broken] = np.nan
@@ -98,8 +96,7 @@ class ScriptedEngine:
 
     def _write_down(self, batch: Batch) -> None:
         if self._record is not None:
-            rows = tuple(tuple(row) for row in batch.token_ids[:, :HEAD].tolist())
-            self._record.write(Reached(time.monotonic(), batch.shape.length, rows).line())
+            self._record.write(Reached(time.monotonic(), heads(batch)).line())
             self._record.flush()
 
     def _leak(self) -> None:

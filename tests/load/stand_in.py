@@ -1,7 +1,7 @@
 """The real service with a scripted engine: `python -m tests.load.stand_in serve …`, flags as for `electra-serve`.
 
 Settings, both transports, queue, batcher, lifecycle and exit are the service's own; so are presets and tokenizers. What
-stands in is the engine, and the timings that its cost model is fitted to.
+stands in is the engine, and the timings of its shapes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Final
 
 from electra_serve.batching import batcher
 from electra_serve.cli.main import main
-from electra_serve.engine.base import ShapeGrid
 from electra_serve.engine.factory import LoadedModel
-from electra_serve.engine.profiling import profiling_shapes
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.runtime import memory
@@ -35,16 +34,9 @@ def load_stand_in(settings: ModelSettings, batching: BatchingSettings) -> Loaded
     """What `electra_serve.engine.factory.load_model` does, with scripted engines."""
     script = Script.read(os.environ)
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights)
-    grid = ShapeGrid(
-        max_rows=batching.max_batch_sequences,
-        max_length=preset.config.max_sequence_length,
-        max_tokens=batching.max_batch_tokens,
-    )
-    engines = tuple(ScriptedEngine(script, preset.config.hidden_dim, grid) for _ in range(settings.replicas))
-    timings = [
-        (shape, script.seconds(shape.rows, shape.length)) for shape in profiling_shapes(grid, batching.max_batch_tokens)
-    ]
-    return LoadedModel(preset, load_tokenizer(preset), engines, timings)
+    shapes = cpu_shapes(ShapeLimits(preset.config.max_sequence_length, batching.max_batch_tokens))
+    engines = tuple(ScriptedEngine(script, preset.config.hidden_dim, shapes) for _ in range(settings.replicas or 1))
+    return LoadedModel(preset, load_tokenizer(preset), engines, {shape: script.seconds(shape) for shape in shapes})
 
 
 @contextmanager

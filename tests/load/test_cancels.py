@@ -20,14 +20,15 @@ from tests.load.callers import HOST, OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape, wait_at_rest
 from tests.load.payload import Payload, number_head, numbered
-from tests.load.record import reached_rows, read_record
+from tests.load.record import reached_sequences, read_record
 from tests.load.script import SLOW, Script
 from tests.load.stand_in import stand_in
 from tests.load.until import until, until_gauge
 
 LENGTH: Final = 16
-ROWS: Final = 8
-SCRIPT: Final = Script(batch_s=0.01, position_s=0.02 / (ROWS * LENGTH))
+POSITIONS: Final = 8 * LENGTH
+"""Of a batch: eight sequences fill it."""
+SCRIPT: Final = Script(batch_s=0.01, position_s=0.02 / POSITIONS)
 LONGEST_S: Final = 0.3
 """Leavers leave after up to so long: before, while and after their turn comes."""
 LEAVERS: Final = 24
@@ -44,7 +45,7 @@ Leave = Callable[[Payload, float], Awaitable[None]]
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[ServiceProcess]:
     script = Script(batch_s=SCRIPT.batch_s, position_s=SCRIPT.position_s, record=str(tmp_path / "record"))
-    with stand_in(tmp_path, script, f"--batching.max_batch_sequences={ROWS}") as started:
+    with stand_in(tmp_path, script, f"--batching.max_batch_tokens={POSITIONS}") as started:
         yield started
 
 
@@ -85,14 +86,14 @@ async def test_a_cancelled_row_beside_live_ones_hurts_nobody(process: ServicePro
         encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENCODE)
         unary = encode(numbered(100, LENGTH).message().SerializeToString())
         writer = await _post(process, numbered(101, LENGTH))
-        await until(lambda: number_head(100) in reached_rows(record))
+        await until(lambda: number_head(100) in reached_sequences(record))
         unary.cancel()
         writer.transport.abort()
     await asyncio.gather(rest.close(), other.close())
     assert {task.result().code for task in (*first, *live)} == {OK}
     wait_at_rest(process)
-    (batch,) = [batch for batch in read_record(record) if number_head(100) in batch.rows]
-    assert {number_head(i) for i in (*range(2, 8), 101)} <= set(batch.rows), "all were to be in one batch"
+    (batch,) = [batch for batch in read_record(record) if number_head(100) in batch.sequences]
+    assert {number_head(i) for i in (*range(2, 8), 101)} <= set(batch.sequences), "all were to be in one batch"
 
 
 async def _run(process: ServiceProcess, ways: dict[str, Leave], cancels: int) -> tuple[Counter[str], Counter[str]]:

@@ -15,13 +15,14 @@ from tests.integration.process import ServiceProcess
 from tests.load.callers import Caller, Endpoint, RestCaller
 from tests.load.conftest import Report
 from tests.load.payload import number_head, numbered
-from tests.load.record import reached_rows, read_record
+from tests.load.record import reached_sequences, read_record
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
 from tests.load.until import until_gauge
 
 LENGTH: Final = 32
-ROWS: Final = 8
+POSITIONS: Final = 8 * LENGTH
+"""Of a batch: eight sequences fill it."""
 BACKLOG: Final = 80
 """Requests ahead of those with a deadline: ten batches of 60 ms."""
 BEGUN: Final = 20
@@ -49,8 +50,8 @@ class Recorded:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     folder = tmp_path_factory.mktemp("deadlines")
     record = folder / "record"
-    script = Script(batch_s=0.02, position_s=0.04 / (ROWS * LENGTH), record=str(record))
-    with stand_in(folder, script, f"--batching.max_batch_sequences={ROWS}") as process:
+    script = Script(batch_s=0.02, position_s=0.04 / POSITIONS, record=str(record))
+    with stand_in(folder, script, f"--batching.max_batch_tokens={POSITIONS}") as process:
         yield Recorded(process, record)
 
 
@@ -68,7 +69,7 @@ async def test_what_is_hopeless_is_refused_at_once(transport: str, recorded: Rec
     assert refused.code in REFUSALS, refused
     assert refused.code == "deadline_exceeded" or refused.retry_after_s
     assert patient.code == "ok"
-    assert number_head(first + 500) not in reached_rows(recorded.record)
+    assert number_head(first + 500) not in reached_sequences(recorded.record)
     report(f"{refused.code} after {refused.seconds * 1e3:.1f} ms, of {HOPELESS_MS} ms asked for with {BACKLOG} ahead")
     report.promise(refused.seconds < HOPELESS_MS / 1e3 + AT_ONCE_S, "a hopeless request is rejected at once")
 
@@ -83,7 +84,7 @@ async def test_envoys_timeout_is_a_deadline(recorded: Recorded) -> None:
         refused = await hurried.ask(numbered(3500, LENGTH))
     await asyncio.gather(caller.close(), hurried.close())
     assert refused.code in REFUSALS
-    assert number_head(3500) not in reached_rows(recorded.record)
+    assert number_head(3500) not in reached_sequences(recorded.record)
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
@@ -103,7 +104,7 @@ async def test_what_expires_never_reaches_the_engine(transport: str, recorded: R
         for i in range(EXPIRING):
             group.create_task(ask(first + i, timeout_ms=LEAST_MS + STEP_MS * (i % 100)))
     await caller.close()
-    reached_s = {row: batch.at_s for batch in read_record(recorded.record) for row in batch.rows}
+    reached_s = {head: batch.at_s for batch in read_record(recorded.record) for head in batch.sequences}
     late = [number for number, at_s in told_s.items() if reached_s.get(number_head(number), 0.0) > at_s + PACKED_S]
     assert set(codes) <= {"ok", *REFUSALS}
     assert late == [], "the engine was given what nobody waited for"

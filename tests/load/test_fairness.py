@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from electra_serve.tensors import BatchShape
 from tests.integration.process import ServiceProcess
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
@@ -18,9 +19,10 @@ from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 LENGTH: Final = 32
-ROWS: Final = 8
-SCRIPT: Final = Script(batch_s=0.02, position_s=0.04 / (ROWS * LENGTH))
-CAPACITY: Final = SCRIPT.capacity(ROWS, LENGTH)
+BATCH: Final = BatchShape(4, 64)
+"""Eight sequences fill it."""
+SCRIPT: Final = Script(batch_s=0.02, position_s=0.04 / BATCH.positions)
+CAPACITY: Final = SCRIPT.capacity(BATCH, LENGTH)
 OTHERS: Final = 20
 LIGHT: Final = 0.6 * CAPACITY / OTHERS
 """What each of the others sends: together 60 % of the capacity. With much less, nobody waits for anybody, and what they
@@ -29,7 +31,7 @@ HEAVY: Final = 100 * LIGHT
 """Three times the capacity, from one client."""
 QUEUE: Final = 256
 FLAGS: Final = (
-    f"--batching.max_batch_sequences={ROWS}",
+    f"--batching.max_batch_tokens={BATCH.positions}",
     f"--batching.max_queue_sequences={QUEUE}",
     f"--limits.max_sequences={QUEUE}",
 )

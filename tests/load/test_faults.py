@@ -27,7 +27,7 @@ LENGTH: Final = 16
 NEIGHBOURS: Final = 12
 HANG_S: Final = 2.0
 PROMISED_S: Final = 5.0
-SCRIPT: Final = Script(batch_s=0.02, memory_rows=4)
+SCRIPT: Final = Script(batch_s=0.02, memory_sequences=4)
 
 
 def ordering(fault: int, number: int) -> Payload:
@@ -68,7 +68,9 @@ async def test_rows_at_fault_fail_alone_and_little_memory_loses_none(tmp_path: P
         counted, after = gauge(exposition, "electra_out_of_memory_total"), batch_tokens(process)
         assert counted >= 1
         assert after < before
-        report(f"32 rows where memory takes 4: all exact, {counted:.0f} times short, batches of {before} → {after}")
+        report(
+            f"32 sequences where memory takes 4: all exact, {counted:.0f} times short, batches of {before} → {after}"
+        )
 
         answers = await ask_all(process, [ordering(ids.SLOW, 3000), *(numbered(n, LENGTH) for n in range(NEIGHBOURS))])
         assert {answer.code for answer in answers} == {OK}

@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from electra_serve.tensors import BatchShape
 from tests.integration.process import ServiceProcess, start
 from tests.load.callers import OK, Caller, Endpoint
 from tests.load.conftest import Report
@@ -88,9 +89,9 @@ SHORT: Final = Course(calm_s=1.0, overload_s=2.5, normal_again_s=0.0)
 LONG: Final = Course(calm_s=12.0, overload_s=30.0, normal_again_s=10.0)
 
 SCRIPT: Final = Script(batch_s=0.02, position_s=0.04 / 256)
-ROWS: Final = 8
-"""Most rows in the stand-in's batches, which then take 60 ms: 133 requests a second."""
-STAND_IN: Final = Target(length=32, queue=256, capacity=SCRIPT.capacity(ROWS, 32), known=True)
+BATCH: Final = BatchShape(4, 64)
+"""The stand-in's largest batch: eight requests fill it, and it takes 60 ms, so 133 requests a second."""
+STAND_IN: Final = Target(length=32, queue=256, capacity=SCRIPT.capacity(BATCH, 32), known=True)
 """Whose full queue is two seconds' worth."""
 SMALL: Final = '--models={"preset": "electra_small_discriminator_uncased_en", "load_weights": false, "threads": 1}'
 """Real arithmetic on one core, of 500 positions a request: some ten requests a second. What the senders and the servers
@@ -109,7 +110,7 @@ def queue_flags(queue: int) -> tuple[str, str]:
     "course", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
 )
 def test_overload(course: Course, tmp_path: Path, report: Report) -> None:
-    flags = (f"--batching.max_batch_sequences={ROWS}", *queue_flags(STAND_IN.queue))
+    flags = (f"--batching.max_batch_tokens={BATCH.positions}", *queue_flags(STAND_IN.queue))
     with stand_in(tmp_path, SCRIPT, *flags) as process:
         answered = _overload(process, STAND_IN, course, report)
     _check_goodput(answered, STAND_IN.capacity, report)

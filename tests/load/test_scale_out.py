@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 import uvloop
 
+from electra_serve.tensors import BatchShape
 from tests.load.callers import OK, Endpoint
 from tests.load.closed_loop import closed_loop
 from tests.load.conftest import Report
@@ -27,7 +28,8 @@ from tests.load.script import Script
 
 pytestmark = [needs_haproxy, pytest.mark.long]
 
-ROWS: Final = 16
+BATCH: Final = BatchShape(4, 128)
+"""Sixteen sequences fill it."""
 SLEEPS: Final = Script(batch_s=0.02, position_s=1.5e-4)
 """Most of the time is for positions, as on a CPU."""
 HARDLY_SLEEPS: Final = Script(batch_s=0.002, position_s=1e-6)
@@ -61,7 +63,7 @@ def test_two_and_three_do_so_much_more_than_one(tmp_path: Path, report: Report) 
     one = found[1].sequences_s
     for number, run in found.items():
         report(
-            f"{number} × {ROWS / SLEEPS.seconds(ROWS, LENGTH):.0f} sequences/s: {run.sequences_s:.0f} sequences/s, "
+            f"{number} × {SLEEPS.capacity(BATCH, LENGTH):.0f} sequences/s: {run.sequences_s:.0f} sequences/s, "
             f"{run.sequences_s / one:.2f} times one; p99 {run.p99_s * 1e3:.0f} ms; callers {run.caller_cores:.2f} cores"
         )
     report(f"control, engines that hardly sleep: {control.sequences_s:.0f} sequences/s from the same callers")
@@ -71,7 +73,7 @@ def test_two_and_three_do_so_much_more_than_one(tmp_path: Path, report: Report) 
 
 def _measure(folder: Path, number: int, script: Script) -> Throughput:
     folder.mkdir()
-    with replicas_behind_proxy(folder, number, script, f"--batching.max_batch_sequences={ROWS}") as (front, _):
+    with replicas_behind_proxy(folder, number, script, f"--batching.max_batch_tokens={BATCH.positions}") as (front, _):
         began_s, cpu_s = time.monotonic(), time.process_time()
         outcomes = _ask(front, CALLERS * number, began_s + WARM_S + SECONDS)
         cores = (time.process_time() - cpu_s) / (time.monotonic() - began_s)

@@ -25,7 +25,7 @@ from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.server.lifecycle import EXIT_OK
-from electra_serve.tensors import Truncation
+from electra_serve.tensors import BatchShape, Truncation
 from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Caller, Endpoint
 from tests.load.conftest import Report
@@ -122,7 +122,7 @@ def test_long_texts_of_one_client(attack: str, scale: Scale, tmp_path: Path, rep
             attacked = asyncio.run(ask(endpoints, scale))
             queued = gauge(scrape(process), QUEUED)
             grown = resident(process) - before
-        ratio = (percentile_s(attacked, 99) - SCRIPT.seconds(1, LENGTH)) / percentile_s(alone, 99)
+        ratio = (percentile_s(attacked, 99) - SCRIPT.seconds(BatchShape(1, LENGTH))) / percentile_s(alone, 99)
         report(
             f"{attack}: another client's p50 {_ms(alone, 50)} alone, {_ms(attacked, 50)} attacked, p99 "
             f"{_ms(alone, 99)} and {_ms(attacked, 99)} ({ratio:.2f}× without a batch); probes p50 "

@@ -3,36 +3,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.agreement import Agreement, Disagreement, compare, require_agreement
-from electra_serve.tensors import ModelOutput
+from benchmarks.agreement import OUTPUTS, Agreement, Disagreement, compare, require_agreement
+from benchmarks.encoders.base import PaddingEncoder
+from benchmarks.encoders.questions import Encode
+from benchmarks.workload import encodings
+from electra_serve.tensors import Batch, ModelOutput, Outputs, RowOutput
 
 
-def output(length: int = 3, *, noise: float = 0.0, padding: float = 0.0) -> ModelOutput:
-    generator = np.random.default_rng(0)
-    sequence = generator.standard_normal((1, 2, 8)).astype(np.float32) + np.float32(noise)
-    padded = np.full((1, length, 8), padding, np.float32)
-    padded[:, :2] = sequence
-    return ModelOutput(sequence_output=padded, pooled_output=sequence[:, 0])
+def output(*, noise: float = 0.0) -> RowOutput:
+    sequence = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32) + np.float32(noise)
+    return RowOutput(sequence_output=sequence, pooled_output=sequence[0])
+
+
+class Repeats(PaddingEncoder):
+    """Answers with the ids, and with something else where there is padding."""
+
+    def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        states = np.where(batch.padding_mask == 0, -batch.shape.length, batch.token_ids).astype(np.float32)
+        hidden = np.repeat(states[:, :, None], 8, axis=2)  # (R, P, H)
+        return ModelOutput(sequence_output=hidden, pooled_output=hidden[:, :1])
 
 
 def test_padding_does_not_count() -> None:
-    assert compare(output(3, padding=7.0), output(5), [2]).difference == 0
-
-
-def test_rows_of_padding_do_not_count() -> None:
-    one = output()
-    assert one.pooled_output is not None
-    two = ModelOutput(sequence_output=one.sequence_output, pooled_output=np.repeat(one.pooled_output, 2, axis=0))
-    assert compare(two, one, [2]).difference == 0
+    sequences = encodings([5, 9, 3])
+    together = Encode(sequences, OUTPUTS).answer(Repeats())
+    alone = [found for sequence in sequences for found in Encode([sequence], OUTPUTS).answer(Repeats())]
+    assert compare(together, alone).difference == 0
 
 
 def test_the_largest_difference_is_found() -> None:
-    assert compare(output(noise=0.25), output(), [2]).difference == pytest.approx(0.25)
+    assert compare([output(), output(noise=0.25)], [output(), output()]).difference == pytest.approx(0.25)
 
 
 def test_what_is_missing_disagrees() -> None:
     with pytest.raises(Disagreement, match="pooled_output"):
-        compare(ModelOutput(sequence_output=output().sequence_output), output(), [2])
+        compare([RowOutput(sequence_output=output().sequence_output)], [output()])
 
 
 @pytest.mark.parametrize(
