@@ -13,6 +13,7 @@ from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
+from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
 from electra_serve.api.grpc.reflection import Reflection
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
@@ -50,6 +51,9 @@ MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 GOODBYE_S: Final = 1.0
 """Seconds that clients without an open call have to close their connections when the server stops."""
+MAX_OPEN_RECEIVED: Final = 16
+"""Messages of health and reflection that are being received at a time. They need no key, and each may take 4 MB."""
+NEVER_S: Final = 1e8
 LINGER_S: Final = 0.1
 """How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
 their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
@@ -107,9 +111,11 @@ class GrpcServer:
             transfer=self._transfer,
             authenticator=authenticator,
         )
-        self._health = Health([SERVICE_NAME])
-        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME])
+        self._open_receiver = Receiver(settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED)
+        self._health = Health([SERVICE_NAME], self._open_receiver)
+        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME], self._open_receiver)
         self._server: grpc.aio.Server | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._port = 0
 
     async def start(self) -> int:
@@ -143,18 +149,31 @@ class GrpcServer:
         """Refuses what is new, lets what was accepted finish, and returns when all is over.
 
         Args:
-            grace_s: Seconds after which what is still running is cancelled.
+            grace_s: Seconds after which what is still running is cancelled. A second call may shorten them.
         """
         self._health.close()
-        self._reflection.close()
+        self._open_receiver.drain(0.0)
         self._servicer.drain(grace_s)
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)
-            stopping = asyncio.create_task(self._server.stop(grace_s - linger_s))
+            stopping = asyncio.create_task(self._stop_within(self._server, grace_s - linger_s))
             await self._disconnect_silent_clients(stopping)
             await stopping
             self._watch.stop()
+
+    async def _stop_within(self, server: grpc.aio.Server, grace_s: float) -> None:
+        """Stops gRPC's server, once for all callers.
+
+        At the end of its own grace it would touch what another `stop` may have freed by then, and the process would die
+        of it. So its own grace never ends.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(server.stop(NEVER_S))
+        await asyncio.wait((self._stopping,), timeout=grace_s)
+        if not self._stopping.done():
+            await server.stop(None)  # cancels all calls
+        await self._stopping
 
     async def _disconnect_silent_clients(self, stopping: asyncio.Task[None]) -> None:
         """Disconnects clients that hold the server up without an open call: they do not answer gRPC's goodbye."""

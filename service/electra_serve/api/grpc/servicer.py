@@ -112,6 +112,7 @@ class EncoderServicer:
     async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> bytes:
         """Receives the message of a unary call and returns the response."""
         reservation = await self._transfer.reserve(call)
+        self._reject_when_draining()
         data = await self._transfer.receive(call.context)
         reservation.shrink(COPIES * len(data))
         answering = answer(data, call, record, reservation)
@@ -194,6 +195,7 @@ class EncoderServicer:
         self._streams.add(stream)
         try:
             receiving = await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
+            self._reject_when_draining()  # a drain ends only streams that read
             if not await stream.run(requests, receiving):
                 raise _shutting_down()
         finally:

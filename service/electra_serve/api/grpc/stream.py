@@ -16,9 +16,10 @@ from typing import TypeAlias
 from electra_serve.api.grpc import status
 from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.codec import Codec
+from electra_serve.api.grpc.core_operations import uncancelled
 from electra_serve.api.grpc.parsing import reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream
-from electra_serve.api.grpc.transfer import COPIES, Transfer, uncancelled
+from electra_serve.api.grpc.transfer import COPIES, Transfer
 from electra_serve.errors import Cancelled, MalformedRequest, Overloaded, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
