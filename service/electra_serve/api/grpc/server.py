@@ -47,6 +47,9 @@ default, so that they are refused with a word instead."""
 MAX_PENDING_CALLS: Final = 16_384
 """Calls that have come and that the event loop has not taken up yet. gRPC cancels what is over this, by default by
 chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
+MAX_READ_BUFFER_BYTES: Final = 65_536
+"""Of one connection. By default it grows to half a megabyte with a large message, and stays for as long as the
+connection is open."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 GOODBYE_S: Final = 1.0
@@ -189,6 +192,7 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.experimental.tcp_max_read_buffer_size", MAX_READ_BUFFER_BYTES),
         ("grpc.http2.bdp_probe", 0),  # on, gRPC buffers megabytes of each call that is not read yet
         ("grpc.so_reuseport", 0),  # on, a second process binds the same port unnoticed
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1000),
