@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 
 from electra_serve.api.grpc.call import Context, host_of
-from electra_serve.api.grpc.core_operations import uncancelled
+from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.errors import MalformedRequest, Overloaded, ShuttingDown
 
 RETRY_AFTER_S: Final = 0.1
@@ -22,13 +22,15 @@ class Receiver:
     """Receives messages, each within a time limit.
 
     Args:
+        reader: Reads the messages.
         timeout_s: Seconds for a message to arrive.
         max_concurrent: Most messages that are received at a time; None: no limit. At the limit a newcomer is received
             all the same, and the address that receives most makes room with its oldest message. So calls whose messages
             never end keep no others out, and what clients send with the head of a call has arrived by then.
     """
 
-    def __init__(self, timeout_s: float, *, max_concurrent: int | None = None) -> None:
+    def __init__(self, reader: MessageReader, timeout_s: float, *, max_concurrent: int | None = None) -> None:
+        self._reader = reader
         self._timeout_s = timeout_s
         self._max_concurrent = max_concurrent
         self._receiving: dict[asyncio.Timeout, str] = {}  # the address of each, the oldest first
@@ -73,12 +75,11 @@ class Receiver:
         try:
             async with timeout:
                 self._receiving[timeout] = host_of(context.peer())
-                message = await uncancelled(context.read())
+                return await self._reader.read(context)
         except TimeoutError as error:
             raise self._failure(timeout) from error
         finally:
             self._receiving.pop(timeout, None)
-        return message if isinstance(message, bytes) else None  # grpc.aio.EOF
 
     def _make_room(self) -> None:
         """Ends the oldest message of the address that receives most."""

@@ -13,6 +13,7 @@ from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
+from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
 from electra_serve.api.grpc.reflection import Reflection
@@ -92,10 +93,11 @@ class GrpcServer:
     ) -> None:
         self._settings = settings
         self._tls = tls
-        calls = PeerCalls()
+        calls, reader = PeerCalls(), MessageReader()
         self._watch = ConnectionWatch(connections, calls)
         self._transfer = Transfer(
             budget,
+            reader,
             max_request_bytes=settings.max_request_bytes,
             receive_timeout_s=settings.receive_timeout_s,
             send_timeout_s=settings.send_timeout_s,
@@ -114,7 +116,7 @@ class GrpcServer:
             transfer=self._transfer,
             authenticator=authenticator,
         )
-        self._open_receiver = Receiver(settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED)
+        self._open_receiver = Receiver(reader, settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED)
         self._health = Health([SERVICE_NAME], self._open_receiver)
         self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME], self._open_receiver)
         self._server: grpc.aio.Server | None = None

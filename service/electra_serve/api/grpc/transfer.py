@@ -16,6 +16,7 @@ from typing import Final
 from electra_serve.api.grpc.call import Call, Context, address_of
 from electra_serve.api.grpc.connections import PeerCalls
 from electra_serve.api.grpc.core_operations import uncancelled
+from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.sockets import disconnect, send_limit_s
 from electra_serve.errors import Cancelled
@@ -34,6 +35,7 @@ class Transfer:
 
     Args:
         budget: Bytes in transit.
+        reader: Reads the messages.
         max_request_bytes: Largest request message, which is reserved while one is received: gRPC does not announce
             the length of a message.
         receive_timeout_s: Seconds for a message to arrive.
@@ -47,6 +49,7 @@ class Transfer:
     def __init__(
         self,
         budget: TransitBudget,
+        reader: MessageReader,
         *,
         max_request_bytes: int,
         receive_timeout_s: float,
@@ -55,7 +58,8 @@ class Transfer:
     ) -> None:
         self.budget = budget
         self._max_request_bytes = max_request_bytes
-        self._receiver = Receiver(receive_timeout_s)
+        self._reader = reader
+        self._receiver = Receiver(reader, receive_timeout_s)
         self._send_timeout_s = send_timeout_s
         self._calls = calls
         self._open_calls = 0
@@ -117,6 +121,10 @@ class Transfer:
             ShuttingDown: It had not arrived when the server stopped.
         """
         return await self._receiver.receive(context)
+
+    async def read_next(self, context: Context) -> bytes | None:
+        """Returns the next message of a stream, whenever it arrives; None at its end."""
+        return await self._reader.read(context)
 
     def limit_sending(self, context: Context, message: bytes) -> None:
         """Disconnects the client if it has not accepted the response `message` of the current call in time."""

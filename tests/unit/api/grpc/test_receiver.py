@@ -8,6 +8,7 @@ from typing import cast
 import grpc
 
 from electra_serve.api.grpc.call import Context
+from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.errors import MalformedRequest, Overloaded, ServiceError, ShuttingDown
 from tests.contract.waiting import until
@@ -53,7 +54,7 @@ async def start(receiver: Receiver, *addresses: str) -> list[tuple[FakeContext, 
 
 
 async def test_a_message_is_returned_and_makes_room() -> None:
-    receiver = Receiver(FOREVER_S, max_concurrent=1)
+    receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=1)
     for data in (b"a", b"b"):
         context = FakeContext()
         task = receive(receiver, context)
@@ -66,18 +67,18 @@ async def test_a_message_is_returned_and_makes_room() -> None:
 async def test_the_end_of_a_stream_is_no_message() -> None:
     context = FakeContext()
     context.message.set_result(grpc.aio.EOF)
-    assert await outcome(receive(Receiver(FOREVER_S), context)) is MalformedRequest
-    assert await Receiver(FOREVER_S).receive_next(cast("Context", context)) is None
+    assert await outcome(receive(Receiver(MessageReader(), FOREVER_S), context)) is MalformedRequest
+    assert await Receiver(MessageReader(), FOREVER_S).receive_next(cast("Context", context)) is None
 
 
 async def test_a_late_message_ends_its_call_but_not_the_pending_operation() -> None:
     context = FakeContext()
-    assert await outcome(receive(Receiver(0.01), context)) is MalformedRequest
+    assert await outcome(receive(Receiver(MessageReader(), 0.01), context)) is MalformedRequest
     assert not context.message.cancelled(), "gRPC's core still writes to its buffers"
 
 
 async def test_a_newcomer_is_received_and_the_oldest_makes_room() -> None:
-    receiver = Receiver(FOREVER_S, max_concurrent=2)
+    receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=2)
     first, second, third = await start(receiver, "10.0.0.1", "10.0.0.1", "10.0.0.1")
     assert await outcome(first[1]) is Overloaded
     assert not first[0].message.cancelled()
@@ -87,7 +88,7 @@ async def test_a_newcomer_is_received_and_the_oldest_makes_room() -> None:
 
 
 async def test_the_address_that_receives_most_makes_room() -> None:
-    receiver = Receiver(FOREVER_S, max_concurrent=3)
+    receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=3)
     probe, *hostile = await start(receiver, "10.0.0.1", *["10.0.0.9"] * 20)
     assert [await outcome(task) for _, task in hostile[:-2]] == [Overloaded] * 18
     probe[0].message.set_result(b"probe")
@@ -96,7 +97,7 @@ async def test_the_address_that_receives_most_makes_room() -> None:
 
 
 async def test_one_that_just_expires_may_be_asked_for_room_or_drained() -> None:
-    receiver = Receiver(0.01, max_concurrent=1)
+    receiver = Receiver(MessageReader(), 0.01, max_concurrent=1)
     (late,) = await start(receiver, "10.0.0.1")
     expired = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, expired.set)
@@ -109,7 +110,7 @@ async def test_one_that_just_expires_may_be_asked_for_room_or_drained() -> None:
 
 
 async def test_a_drain_shortens_the_time_of_all() -> None:
-    receiver = Receiver(FOREVER_S)
+    receiver = Receiver(MessageReader(), FOREVER_S)
     (before,) = await start(receiver, "10.0.0.1")
     receiver.drain(0.01)
     (after,) = await start(receiver, "10.0.0.1")
