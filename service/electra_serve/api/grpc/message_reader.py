@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from electra_serve.api.grpc.call import Context
-from electra_serve.api.grpc.core_operations import uncancelled
 
 T = TypeVar("T")
 
@@ -30,12 +29,21 @@ class MessageReader:
         self._copied = 0
         self._pause: asyncio.Future[None] | None = None
 
-    async def read(self, context: Context) -> bytes | None:
-        """Returns the next message of a call; None at the end of its messages. A cancelled reader reads on."""
-        return await uncancelled(self._read(context))
+    async def read(self, context: Context, arrived: Callable[[], None] = lambda: None) -> bytes | None:
+        """Returns the next message of a call; None at the end of its messages.
 
-    async def _read(self, context: Context) -> bytes | None:
-        message: object = await _resume_after(self._paused, context.read())
+        Must not be cancelled: see `core_operations`.
+
+        Args:
+            context: The call.
+            arrived: Called when the message is complete, before it is copied.
+        """
+
+        async def pause() -> None:
+            arrived()
+            await self._paused()
+
+        message: object = await _resume_after(pause, context.read())
         if not isinstance(message, bytes):  # grpc.aio.EOF
             return None
         if not self._copied:

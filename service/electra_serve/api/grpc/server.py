@@ -14,6 +14,7 @@ from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.message_reader import MessageReader
+from electra_serve.api.grpc.parsing import MAX_SMALL_BYTES
 from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
 from electra_serve.api.grpc.reflection import Reflection
@@ -116,7 +117,9 @@ class GrpcServer:
             transfer=self._transfer,
             authenticator=authenticator,
         )
-        self._open_receiver = Receiver(reader, settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED)
+        self._open_receiver = Receiver(
+            reader, settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED, max_bytes=MAX_SMALL_BYTES
+        )
         self._health = Health([SERVICE_NAME], self._open_receiver)
         self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME], self._open_receiver)
         self._server: grpc.aio.Server | None = None

@@ -124,7 +124,7 @@ class Transfer:
 
     async def read_next(self, context: Context) -> bytes | None:
         """Returns the next message of a stream, whenever it arrives; None at its end."""
-        return await self._reader.read(context)
+        return await uncancelled(self._reader.read(context))
 
     def limit_sending(self, context: Context, message: bytes) -> None:
         """Disconnects the client if it has not accepted the response `message` of the current call in time."""

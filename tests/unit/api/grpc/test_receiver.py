@@ -6,11 +6,12 @@ import asyncio
 from typing import cast
 
 import grpc
+import pytest
 
 from electra_serve.api.grpc.call import Context
 from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.receiver import Receiver
-from electra_serve.errors import MalformedRequest, Overloaded, ServiceError, ShuttingDown
+from electra_serve.errors import MalformedRequest, Overloaded, PayloadTooLarge, ServiceError, ShuttingDown
 from tests.contract.waiting import until
 
 FOREVER_S = 60.0
@@ -23,12 +24,14 @@ class FakeContext:
     def __init__(self, address: str = "10.0.0.1") -> None:
         self._peer = f"ipv4:{address}:{PORT}"
         self.message: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.asked = False
 
     def peer(self) -> str:
         return self._peer
 
     async def read(self) -> object:
-        return await self.message
+        self.asked = True
+        return await asyncio.shield(self.message)
 
 
 def receive(receiver: Receiver, context: FakeContext) -> asyncio.Task[bytes]:
@@ -77,23 +80,46 @@ async def test_a_late_message_ends_its_call_but_not_the_pending_operation() -> N
     assert not context.message.cancelled(), "gRPC's core still writes to its buffers"
 
 
-async def test_a_newcomer_is_received_and_the_oldest_makes_room() -> None:
+async def test_a_message_that_takes_long_makes_room_for_others_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("electra_serve.api.grpc.receiver.ARRIVES_WITHIN_S", 0.01)
     receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=2)
-    first, second, third = await start(receiver, "10.0.0.1", "10.0.0.1", "10.0.0.1")
+    first, _, third = await start(receiver, "10.0.0.1", "10.0.0.1", "10.0.0.1")
     assert await outcome(first[1]) is Overloaded
     assert not first[0].message.cancelled()
-    for context, task in (second, third):
-        context.message.set_result(b"here")
-        assert await outcome(task) == b"here"
+    await asyncio.sleep(0.02)
+    assert not third[0].asked, "it counts until gRPC has let go of it"
+    first[0].message.set_result(grpc.aio.EOF)
+    await until(lambda: third[0].asked)
+    third[0].message.set_result(b"here")
+    assert await outcome(third[1]) == b"here"
 
 
-async def test_the_address_that_receives_most_makes_room() -> None:
+async def test_another_address_gets_room_at_once() -> None:
     receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=3)
-    probe, *hostile = await start(receiver, "10.0.0.1", *["10.0.0.9"] * 20)
-    assert [await outcome(task) for _, task in hostile[:-2]] == [Overloaded] * 18
+    hostile = await start(receiver, *["10.0.0.9"] * 3)
+    (probe,) = await start(receiver, "10.0.0.1")
+    assert await outcome(hostile[0][1]) is Overloaded
+    hostile[0][0].message.set_result(grpc.aio.EOF)
+    await until(lambda: probe[0].asked)
     probe[0].message.set_result(b"probe")
     assert await outcome(probe[1]) == b"probe"
-    assert not any(task.done() for _, task in hostile[-2:])
+    assert not any(task.done() for _, task in hostile[1:])
+
+
+async def test_without_room_in_time_a_call_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("electra_serve.api.grpc.receiver.MAX_WAIT_S", 0.01)
+    receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=1)
+    _, second = await start(receiver, "10.0.0.1", "10.0.0.1")
+    assert await outcome(second[1]) is Overloaded
+
+
+async def test_the_error_of_a_large_message_does_not_keep_it() -> None:
+    context = FakeContext()
+    context.message.set_result(bytes(11))
+    with pytest.raises(PayloadTooLarge, match="at most 10 bytes; got 11") as caught:
+        await Receiver(MessageReader(), FOREVER_S, max_bytes=10).receive(cast("Context", context))
+    frames = [frame.frame for frame in caught.traceback]
+    assert not any(isinstance(value, bytes) for frame in frames for value in frame.f_locals.values())
 
 
 async def test_one_that_just_expires_may_be_asked_for_room_or_drained() -> None:
@@ -103,6 +129,7 @@ async def test_one_that_just_expires_may_be_asked_for_room_or_drained() -> None:
     asyncio.get_running_loop().call_later(0.01, expired.set)
     await expired.wait()
     receiver.drain(1.0)
+    late[0].message.set_result(grpc.aio.EOF)
     (newcomer,) = await start(receiver, "10.0.0.1")
     assert issubclass(cast("type[ServiceError]", await outcome(late[1])), ServiceError)
     newcomer[0].message.set_result(b"here")
