@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -17,12 +18,16 @@ TEXTS: Final = ["Hello, world!", "Is it safe to eat the skin of a kiwi?"]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    folder = tmp_path_factory.mktemp("artifact")
-    made = folder / "compiled"
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("artifact") / "compiled"
     command = [sys.executable, "-m", "electra_serve", "compile", "electra_demo", str(made)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    with start(folder, "--models=electra_demo", f"--models={made}") as process:
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    with start(tmp_path_factory.mktemp("served"), "--models=electra_demo", f"--models={artifact}") as process:
         process.wait_ready()
         yield process
 
@@ -43,7 +48,9 @@ def test_tells_what_it_is(served: ServiceProcess) -> None:
     assert info["parameters"] == httpx.get(f"{served.url}/v1/models/electra_demo").json()["parameters"]
 
 
-def test_stops_on_a_signal(served: ServiceProcess) -> None:
-    served.terminate()
-    assert served.wait() == 0
-    assert served.complaints == []
+def test_stops_on_a_signal(artifact: Path, tmp_path: Path) -> None:
+    with start(tmp_path, f"--models={artifact}") as process:
+        process.wait_ready()
+        process.terminate()
+        assert process.wait() == 0
+        assert process.complaints == []

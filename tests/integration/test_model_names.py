@@ -95,6 +95,8 @@ def test_a_reload_by_an_alias_may_take_it_away(named: Named) -> None:
 
 
 def test_metrics_have_the_model_s_own_name(named: Named) -> None:
+    body = {"model": "text-embedding-3-small", "text": "hi", "outputs": ["mean_output"]}
+    assert httpx.post(f"{named.process.url}/v1/encode", json=body).status_code == 200
     text = httpx.get(f"{named.process.url}/metrics").text
     assert f'electra_requests_total{{code="ok",model="{NAME}",transport="rest"}}' in text
     assert "text-embedding-3-small" not in text

@@ -186,8 +186,10 @@ def test_requests_to_a_model_that_loads_are_told_to_come_back(loading: ServicePr
         ).items()
 
 
-def test_a_signal_ends_the_loading(loading: ServiceProcess) -> None:
-    assert loading.popen.poll() is None
-    loading.terminate()
-    assert loading.wait(PROMPT_S) == 0
-    assert loading.complaints == []
+def test_a_signal_ends_the_loading(tmp_path: Path) -> None:
+    with start(tmp_path, f"--models={SLOW_MODEL}", "--log.format=json") as process:
+        process.wait_live()
+        assert process.status("/readyz") == 503
+        process.terminate()
+        assert process.wait(PROMPT_S) == 0
+        assert process.complaints == []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from tests.integration.process import ROOT, ServiceProcess
 from tests.load.callers import ENCODE_METHOD, HOST
 
 CONNECTIONS: Final = 64
+METHODS: Final = {"grpc": ENCODE_METHOD, "health": "/grpc.health.v1.Health/Check"}
 OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 
@@ -29,7 +31,7 @@ def flood(process: ServiceProcess, transport: str, request: Path, api_key: str) 
 
     Args:
         process: Where to.
-        transport: `rest` or `grpc`.
+        transport: `rest`, `grpc`, or `health` for gRPC's own method.
         request: File of a body or a message.
         api_key: The client's.
     """
@@ -61,10 +63,10 @@ async def _post(port: int, api_key: str, body: bytes) -> None:
                 writer.close()
 
 
-async def _call(port: int, api_key: str, message: bytes) -> None:
+async def _call(port: int, api_key: str, message: bytes, method: str) -> None:
     """Calls over one connection."""
     async with grpc.aio.insecure_channel(f"{HOST}:{port}", OPTIONS) as channel:
-        encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENCODE_METHOD)
+        encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         while True:
             with suppress(grpc.aio.AioRpcError):
                 await encode(message, metadata=(("authorization", f"Bearer {api_key}"),))
@@ -72,7 +74,7 @@ async def _call(port: int, api_key: str, message: bytes) -> None:
 
 async def _flood(transport: str, port: str, api_key: str, request: str) -> None:
     data = Path(request).read_bytes()  # noqa: ASYNC240  # nothing runs yet
-    send = _post if transport == "rest" else _call
+    send = _post if transport == "rest" else partial(_call, method=METHODS[transport])
     await asyncio.gather(*(send(int(port), api_key, data) for _ in range(CONNECTIONS)))
 
 

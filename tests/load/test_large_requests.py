@@ -74,6 +74,7 @@ LONG_FLOODS: Final = {
     "grpc, 4 MB in one row": one_tensor((MESSAGE_BYTES - 100) // 4),
     "grpc, 12 KB of fields": b"\x12\x00" * 6200,
     "grpc, 4 MB of groups": GROUPS * (MESSAGE_BYTES // 4 - 16),
+    "health, 4 MB of zeros": bytes(MESSAGE_BYTES - 64),
 }
 SHORT_FLOODS: Final = ("rest, 2 MB of ids", "grpc, 4 MB in one row")
 

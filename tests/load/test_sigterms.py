@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from collections import Counter
+from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,10 @@ import pytest
 from electra_serve.server.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
 from tests.integration.load import Load
 from tests.integration.process import ServiceProcess, wait_until
+from tests.load.callers import ENCODE_METHOD
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
+from tests.load.http2 import Http2Client, message
 from tests.load.payload import numbered
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
@@ -55,8 +58,10 @@ def test_the_shortest_drain_limit_is_enough_where_nothing_is_in_flight(tmp_path:
         assert process.complaints == []
 
 
-def test_the_drain_limit_ends_it(tmp_path: Path, report: Report) -> None:
-    with stand_in(tmp_path, STUCK, f"--lifecycle.drain_timeout_s={DRAIN_TIMEOUT_S}") as process, _waiting(process):
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_the_drain_limit_ends_it(transport: str, tmp_path: Path, report: Report) -> None:
+    waiting = _waiting if transport == "rest" else _waiting_over_grpc
+    with stand_in(tmp_path, STUCK, f"--lifecycle.drain_timeout_s={DRAIN_TIMEOUT_S}") as process, waiting(process):
         process.terminate()
         began = time.monotonic()
         assert process.wait(ENDS_S) == EXIT_FORCED
@@ -105,6 +110,15 @@ def _waiting(process: ServiceProcess) -> socket.socket:
     connection.sendall(head.encode() + body)
     wait_until(lambda: gauge(scrape(process), "electra_running_sequences") == 1)
     return connection
+
+
+def _waiting_over_grpc(process: ServiceProcess) -> closing[Http2Client]:
+    """The same over gRPC."""
+    client = Http2Client(process.grpc_port, source="127.0.0.1")
+    client.open_call(1, ENCODE_METHOD)
+    client.send(1, message(numbered(1, 16).message().SerializeToString()), end=True)
+    wait_until(lambda: gauge(scrape(process), "electra_running_sequences") == 1)
+    return closing(client)
 
 
 def _terminate_once(folder: Path, after_s: float, *, drain_delay_s: float) -> Counter[str]:

@@ -53,17 +53,24 @@ def process(tmp_path: Path) -> Iterator[ServiceProcess]:
         yield started
 
 
-@pytest.mark.parametrize("calls", [pytest.param(60, id="short"), pytest.param(600, id="long", marks=pytest.mark.long)])
-def test_messages_that_never_end(calls: int, process: ServiceProcess, report: Report) -> None:
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [
+        pytest.param(ENCODE, 60, id="short"),
+        pytest.param(ENCODE, 600, id="long", marks=pytest.mark.long),
+        pytest.param(STREAM, 60, id="stream-long", marks=pytest.mark.long),
+    ],
+)
+def test_messages_that_never_end(method: str, calls: int, process: ServiceProcess, report: Report) -> None:
     before = resident(process)
     unfinished = message(b"\0" * (MESSAGE_BYTES - 1024), length=MESSAGE_BYTES - 16)
     with ExitStack() as stack:
         for first in range(0, calls, CALLS_PER_CONNECTION):
             client = stack.enter_context(closing(Http2Client(process.grpc_port, source=HOSTILE)))
             for call in range(min(CALLS_PER_CONNECTION, calls - first)):
-                client.open_call(2 * call + 1, ENCODE)
+                client.open_call(2 * call + 1, method)
                 client.send(2 * call + 1, unfinished)
-        check(process, before, f"{calls} messages without an end", report)
+        check(process, before, f"{calls} messages without an end to {method}", report)
         check_stops(process)
 
 

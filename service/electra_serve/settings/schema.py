@@ -115,8 +115,8 @@ class GrpcSettings(_Section):
     """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
     wide, are 50 MB."""
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds for the message of a unary call to arrive. Too low rejects slow links, too high lets stalled clients
-    hold a share of `transit.max_bytes`."""
+    """Seconds for the message of a unary call to arrive, and for each request of reflection. Too low rejects slow
+    links, too high lets stalled clients hold a share of `transit.max_bytes`."""
     max_stream_requests: Count = 64
     """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0

@@ -4,25 +4,29 @@ The package's own servicer holds every Watch open until a stopping server ends i
 each shutdown last its full grace. It also takes any number of them.
 
 A watch wakes when the status changes, and costs no time otherwise. `StreamSlots` limits the number of watches.
+
+gRPC buffers a message of a unary method before its handler runs, up to the largest size, however long that takes. So
+the methods are client streams for gRPC, on the same wire format, and receive their message through a `Receiver`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from electra_serve.api.grpc import status
+from electra_serve.api.grpc.call import Context
+from electra_serve.api.grpc.core_operations import uncancelled
 from electra_serve.api.grpc.parsing import parse_small
+from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.errors import ServiceError
 
 NAME = "grpc.health.v1.Health"
 """The protocol's own service name."""
-
-HealthContext = grpc.aio.ServicerContext[bytes, health_pb2.HealthCheckResponse]
 
 
 class Health:
@@ -32,9 +36,11 @@ class Health:
 
     Args:
         services: The services that the status stands for.
+        receiver: Receives the messages.
     """
 
-    def __init__(self, services: Collection[str]) -> None:
+    def __init__(self, services: Collection[str], receiver: Receiver) -> None:
+        self._receiver = receiver
         self._services = frozenset(("", *services))
         self._serving = False
         self._closed = False
@@ -58,14 +64,8 @@ class Health:
         return grpc.method_handlers_generic_handler(
             NAME,
             {
-                "Check": grpc.unary_unary_rpc_method_handler(
-                    self._check,
-                    response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-                ),
-                "Watch": grpc.unary_stream_rpc_method_handler(
-                    self._watch,
-                    response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-                ),
+                "Check": grpc.stream_unary_rpc_method_handler(self._check),
+                "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
             },
         )
 
@@ -73,41 +73,39 @@ class Health:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _status(self, service: str) -> health_pb2.HealthCheckResponse:
+    def _status(self, service: str) -> bytes:
         response = health_pb2.HealthCheckResponse
         if service not in self._services:
-            return response(status=response.SERVICE_UNKNOWN)
-        return response(status=response.SERVING if self._serving else response.NOT_SERVING)
+            return response(status=response.SERVICE_UNKNOWN).SerializeToString()
+        return response(status=response.SERVING if self._serving else response.NOT_SERVING).SerializeToString()
 
-    async def _check(self, data: bytes, context: HealthContext) -> health_pb2.HealthCheckResponse:
-        service = await _service(data, context)
+    async def _check(self, _: AsyncIterator[bytes], context: Context) -> bytes:
+        service = await self._service(context)
         if service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no service of that name")
         return self._status(service)
 
-    async def _watch(self, data: bytes, context: HealthContext) -> None:
-        service = await _service(data, context)
+    async def _watch(self, _: AsyncIterator[bytes], context: Context) -> None:
         try:
             with self._watches.hold(context.peer()):
-                await self._report_changes(service, context)
+                await self._report_changes(await self._service(context), context)
         except TooManyStreams as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
-    async def _report_changes(self, service: str, context: HealthContext) -> None:
+    async def _service(self, context: Context) -> str:
+        """Receives the name in a request; ends the call if there is none."""
+        try:
+            return parse_small(health_pb2.HealthCheckRequest, await self._receiver.receive(context)).service
+        except ServiceError as error:
+            await context.abort(status.code_of(error), error.message)
+
+    async def _report_changes(self, service: str, context: Context) -> None:
         sent = None
         while True:
-            changed, closed, status = self._changed, self._closed, self._status(service)
-            if status != sent:
-                await context.write(status)
-                sent = status
+            changed, closed, current = self._changed, self._closed, self._status(service)
+            if current != sent:
+                await uncancelled(context.write(current))
+                sent = current
             if closed:
                 return
             await changed.wait()
-
-
-async def _service(data: bytes, context: HealthContext) -> str:
-    """Returns the name in a request; ends the call if there is none."""
-    try:
-        return parse_small(health_pb2.HealthCheckRequest, data).service
-    except ServiceError as error:
-        await context.abort(status.code_of(error), error.message)

@@ -1,13 +1,12 @@
 """gRPC's server reflection, as grpcurl and grpcui use it.
 
 The package's servicer keeps a stream open for as long as its client does, so one idle client would make each shutdown
-last its full grace. Here the streams end with the server, and `StreamSlots` limits their number.
+last its full grace. Here the streams end with the server, or if their next request does not arrive in time: gRPC may be
+buffering a large one. `StreamSlots` limits their number, and the `Receiver` how many wait for a request.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Collection
 from typing import TypeAlias
 
@@ -15,16 +14,17 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from electra_serve.api.grpc import status
+from electra_serve.api.grpc.call import Context
+from electra_serve.api.grpc.core_operations import uncancelled
 from electra_serve.api.grpc.parsing import parse_small
+from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
-from electra_serve.api.grpc.transfer import uncancelled
-from electra_serve.errors import ServiceError
+from electra_serve.errors import ServiceError, ShuttingDown
 
 NAME = reflection.SERVICE_NAME
 """The protocol's own service name."""
 
 Request: TypeAlias = reflection_pb2.ServerReflectionRequest
-ReflectionContext = grpc.aio.ServicerContext[bytes, reflection_pb2.ServerReflectionResponse]
 
 
 class Reflection:
@@ -32,56 +32,35 @@ class Reflection:
 
     Args:
         services: Their names.
+        receiver: Receives the requests.
     """
 
-    def __init__(self, services: Collection[str]) -> None:
+    def __init__(self, services: Collection[str], receiver: Receiver) -> None:
         self._servicer = reflection.aio.ReflectionServicer(services)
+        self._receiver = receiver
         self._slots = StreamSlots("reflection streams")
-        self._reading: set[asyncio.Timeout] = set()
-        self._closed = False
-
-    def close(self) -> None:
-        """Ends every stream, after the response that it writes."""
-        self._closed = True
-        now = asyncio.get_running_loop().time()
-        for until in self._reading:
-            until.reschedule(now)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The method, for a server to add."""
         return grpc.method_handlers_generic_handler(
-            NAME,
-            {
-                "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                    self._describe,
-                    response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-                )
-            },
+            NAME, {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self._describe)}
         )
 
-    async def _describe(self, requests: AsyncIterator[bytes], context: ReflectionContext) -> None:
+    async def _describe(self, _: AsyncIterator[bytes], context: Context) -> None:
         try:
             with self._slots.hold(context.peer()):
-                responses = self._servicer.ServerReflectionInfo(self._until_closed(requests), context)
+                responses = self._servicer.ServerReflectionInfo(self._requests(context), context)
                 async for response in responses:  # type: ignore[attr-defined]  # a generator, which its stub omits
-                    await context.write(response)
+                    await uncancelled(context.write(response.SerializeToString()))
         except TooManyStreams as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except ServiceError as error:
             await context.abort(status.code_of(error), error.message)
 
-    async def _until_closed(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Request]:
+    async def _requests(self, context: Context) -> AsyncIterator[Request]:
         """Yields requests until the client or the server ends the stream."""
-        with contextlib.suppress(StopAsyncIteration, TimeoutError):
-            while not self._closed:
-                yield await self._next(requests)
-
-    async def _next(self, requests: AsyncIterator[bytes]) -> Request:
-        """Only waiting for a request may be interrupted: gRPC cannot end a call while a write is under way."""
-        async with asyncio.timeout(None) as until:
-            self._reading.add(until)
-            try:
-                data = await uncancelled(anext(requests))
-            finally:
-                self._reading.discard(until)
-        return parse_small(Request, data)
+        try:
+            while (data := await self._receiver.receive_next(context)) is not None:
+                yield parse_small(Request, data)
+        except ShuttingDown:
+            return

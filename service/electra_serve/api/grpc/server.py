@@ -13,6 +13,9 @@ from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
+from electra_serve.api.grpc.message_reader import MessageReader
+from electra_serve.api.grpc.parsing import MAX_SMALL_BYTES
+from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
 from electra_serve.api.grpc.reflection import Reflection
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
@@ -46,10 +49,16 @@ default, so that they are refused with a word instead."""
 MAX_PENDING_CALLS: Final = 16_384
 """Calls that have come and that the event loop has not taken up yet. gRPC cancels what is over this, by default by
 chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
+MAX_READ_BUFFER_BYTES: Final = 65_536
+"""Of one connection. By default it grows to half a megabyte with a large message, and stays for as long as the
+connection is open."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
 """Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
 GOODBYE_S: Final = 1.0
 """Seconds that clients without an open call have to close their connections when the server stops."""
+MAX_OPEN_RECEIVED: Final = 16
+"""Messages of health and reflection that are being received at a time. They need no key, and each may take 4 MB."""
+NEVER_S: Final = 1e8
 LINGER_S: Final = 0.1
 """How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
 their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
@@ -85,10 +94,11 @@ class GrpcServer:
     ) -> None:
         self._settings = settings
         self._tls = tls
-        calls = PeerCalls()
+        calls, reader = PeerCalls(), MessageReader()
         self._watch = ConnectionWatch(connections, calls)
         self._transfer = Transfer(
             budget,
+            reader,
             max_request_bytes=settings.max_request_bytes,
             receive_timeout_s=settings.receive_timeout_s,
             send_timeout_s=settings.send_timeout_s,
@@ -107,9 +117,13 @@ class GrpcServer:
             transfer=self._transfer,
             authenticator=authenticator,
         )
-        self._health = Health([SERVICE_NAME])
-        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME])
+        self._open_receiver = Receiver(
+            reader, settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED, max_bytes=MAX_SMALL_BYTES
+        )
+        self._health = Health([SERVICE_NAME], self._open_receiver)
+        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME], self._open_receiver)
         self._server: grpc.aio.Server | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._port = 0
 
     async def start(self) -> int:
@@ -143,18 +157,31 @@ class GrpcServer:
         """Refuses what is new, lets what was accepted finish, and returns when all is over.
 
         Args:
-            grace_s: Seconds after which what is still running is cancelled.
+            grace_s: Seconds after which what is still running is cancelled. A second call may shorten them.
         """
         self._health.close()
-        self._reflection.close()
+        self._open_receiver.drain(0.0)
         self._servicer.drain(grace_s)
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)
-            stopping = asyncio.create_task(self._server.stop(grace_s - linger_s))
+            stopping = asyncio.create_task(self._stop_within(self._server, grace_s - linger_s))
             await self._disconnect_silent_clients(stopping)
             await stopping
             self._watch.stop()
+
+    async def _stop_within(self, server: grpc.aio.Server, grace_s: float) -> None:
+        """Stops gRPC's server, once for all callers.
+
+        At the end of its own grace it would touch what another `stop` may have freed by then, and the process would die
+        of it. So its own grace never ends.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(server.stop(NEVER_S))
+        await asyncio.wait((self._stopping,), timeout=grace_s)
+        if not self._stopping.done():
+            await server.stop(None)  # cancels all calls
+        await self._stopping
 
     async def _disconnect_silent_clients(self, stopping: asyncio.Task[None]) -> None:
         """Disconnects clients that hold the server up without an open call: they do not answer gRPC's goodbye."""
@@ -170,6 +197,7 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.experimental.tcp_max_read_buffer_size", MAX_READ_BUFFER_BYTES),
         ("grpc.http2.bdp_probe", 0),  # on, gRPC buffers megabytes of each call that is not read yet
         ("grpc.so_reuseport", 0),  # on, a second process binds the same port unnoticed
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1000),

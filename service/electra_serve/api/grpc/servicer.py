@@ -112,6 +112,7 @@ class EncoderServicer:
     async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> bytes:
         """Receives the message of a unary call and returns the response."""
         reservation = await self._transfer.reserve(call)
+        self._reject_when_draining()
         data = await self._transfer.receive(call.context)
         reservation.shrink(COPIES * len(data))
         answering = answer(data, call, record, reservation)
@@ -164,11 +165,11 @@ class EncoderServicer:
             transit=Transit(reservation, BYTES_PER_VALUE),
         )
 
-    async def _encode_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
+    async def _encode_stream(self, _: AsyncIterator[bytes], context: Context) -> None:
         metadata = metadata_of(context)
         request_id = choose_request_id(request_id_of(metadata))
         try:
-            await self._run_stream(requests, self._stream_call(context, metadata, request_id))
+            await self._run_stream(self._stream_call(context, metadata, request_id))
         except (Unauthenticated, ShuttingDown, Cancelled, Overloaded) as error:
             await _abort(context, error, request_id)
         except ExceptionGroup as group:
@@ -177,7 +178,7 @@ class EncoderServicer:
             # An answer could not be written: the caller has left, and gRPC is about to say so.
             raise asyncio.CancelledError from group
 
-    async def _run_stream(self, requests: AsyncIterator[bytes], call: Call) -> None:
+    async def _run_stream(self, call: Call) -> None:
         def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
             return self._answer(message, call, record, reservation)
 
@@ -194,7 +195,8 @@ class EncoderServicer:
         self._streams.add(stream)
         try:
             receiving = await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
-            if not await stream.run(requests, receiving):
+            self._reject_when_draining()  # a drain ends only streams that read
+            if not await stream.run(receiving):
                 raise _shutting_down()
         finally:
             self._streams.discard(stream)

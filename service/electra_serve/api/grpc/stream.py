@@ -10,7 +10,7 @@ All tasks of a call live in one `TaskGroup` inside the call's handler. Cancellin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from electra_serve.api.grpc import status
@@ -18,7 +18,7 @@ from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.parsing import reject_unknown_fields
 from electra_serve.api.grpc.render import Parts, in_stream
-from electra_serve.api.grpc.transfer import COPIES, Transfer, uncancelled
+from electra_serve.api.grpc.transfer import COPIES, Transfer
 from electra_serve.errors import Cancelled, MalformedRequest, Overloaded, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import NO_CARRIER, Carrier
@@ -64,11 +64,10 @@ class EncodeStream:
         self._reader: asyncio.Task[None] | None = None
         self._reclaimed = False
 
-    async def run(self, requests: AsyncIterator[bytes], receiving: Reservation) -> bool:
+    async def run(self, receiving: Reservation) -> bool:
         """Reads and answers until the caller has no more requests and all are answered.
 
         Args:
-            requests: Messages of the caller.
             receiving: Room for the message that is received next. It may be reclaimed while none arrives.
 
         Returns:
@@ -79,7 +78,7 @@ class EncodeStream:
             Overloaded: The room was reclaimed. What had been read is answered.
         """
         try:
-            ended = await self._work(requests, receiving)
+            ended = await self._work(receiving)
         except* Cancelled as group:
             raise Cancelled(str(group.exceptions[0])) from group
         if self._reclaimed:
@@ -89,9 +88,9 @@ class EncodeStream:
             )
         return ended
 
-    async def _work(self, requests: AsyncIterator[bytes], receiving: Reservation) -> bool:
+    async def _work(self, receiving: Reservation) -> bool:
         async with asyncio.TaskGroup() as tasks:
-            self._reader = tasks.create_task(self._read(requests, receiving, tasks))
+            self._reader = tasks.create_task(self._read(receiving, tasks))
         return not self._reader.cancelled()
 
     def drain(self) -> None:
@@ -99,7 +98,7 @@ class EncodeStream:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def _read(self, requests: AsyncIterator[bytes], receiving: Reservation, tasks: asyncio.TaskGroup) -> None:
+    async def _read(self, receiving: Reservation, tasks: asyncio.TaskGroup) -> None:
         def reclaim() -> None:
             self._reclaimed = True
             receiving.release()
@@ -109,7 +108,7 @@ class EncodeStream:
         budget = self._transfer.budget
         while True:
             with budget.reclaimable(receiving, reclaim):
-                data = await uncancelled(anext(requests, None))
+                data = await self._transfer.read_next(self._call.context)
             if data is None:
                 return
             reservation = await budget.acquire(self._call.client, COPIES * len(data), timeout_s=None)

@@ -6,24 +6,21 @@ message is received. A unary handler would run after gRPC has buffered the whole
 gRPC runs each call in one asyncio task, which ends when the client's side has accepted the response. So what a call
 holds is released when its task ends. A client that stalls for too long is disconnected: only then gRPC frees the
 response.
-
-An operation of gRPC's core must not be cancelled while it is pending: its buffers would be freed while the core still
-writes to them, and the process dies of it. So time limits stop the waiting, and the operation ends with its call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from electra_serve.api.grpc.call import Call, Context, address_of
 from electra_serve.api.grpc.connections import PeerCalls
+from electra_serve.api.grpc.core_operations import uncancelled
+from electra_serve.api.grpc.message_reader import MessageReader
+from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.sockets import disconnect, send_limit_s
-from electra_serve.errors import Cancelled, MalformedRequest, ShuttingDown
+from electra_serve.errors import Cancelled
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
-
-T = TypeVar("T")
 
 RESERVE_TIMEOUT_S: Final = 1.0
 """Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
@@ -38,6 +35,7 @@ class Transfer:
 
     Args:
         budget: Bytes in transit.
+        reader: Reads the messages.
         max_request_bytes: Largest request message, which is reserved while one is received: gRPC does not announce
             the length of a message.
         receive_timeout_s: Seconds for a message to arrive.
@@ -51,6 +49,7 @@ class Transfer:
     def __init__(
         self,
         budget: TransitBudget,
+        reader: MessageReader,
         *,
         max_request_bytes: int,
         receive_timeout_s: float,
@@ -59,13 +58,12 @@ class Transfer:
     ) -> None:
         self.budget = budget
         self._max_request_bytes = max_request_bytes
-        self._receive_timeout_s = receive_timeout_s
+        self._reader = reader
+        self._receiver = Receiver(reader, receive_timeout_s)
         self._send_timeout_s = send_timeout_s
         self._calls = calls
         self._open_calls = 0
-        self._receiving: set[asyncio.Timeout] = set()
         self._sending: dict[asyncio.Task[object], str] = {}  # to which peer each task sends
-        self._draining = False
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -78,12 +76,8 @@ class Transfer:
         Args:
             grace_s: Seconds until the server cancels what is left.
         """
-        self._draining = True
-        loop = asyncio.get_running_loop()
-        until = loop.time() + DRAIN_RECEIVE_S
-        for timeout in self._receiving:
-            timeout.reschedule(min(timeout.when() or until, until))
-        loop.call_later(max(grace_s - DRAIN_MARGIN_S, 0.0), self._disconnect_unread)
+        self._receiver.drain(DRAIN_RECEIVE_S)
+        asyncio.get_running_loop().call_later(max(grace_s - DRAIN_MARGIN_S, 0.0), self._disconnect_unread)
 
     def _disconnect_unread(self) -> None:
         for peer in set(self._sending.values()):
@@ -95,21 +89,29 @@ class Transfer:
         Raises:
             Overloaded: There was none within `RESERVE_TIMEOUT_S`.
         """
+        self._count_open()
         reservation = await self.budget.acquire(call.client, copies * self._max_request_bytes, RESERVE_TIMEOUT_S)
         peer = call.context.peer()
         self._calls.begin(peer)
-        self._open_calls += 1
-        self.idle.clear()
 
         def ended(_: object) -> None:
             reservation.release()
             self._calls.end(peer)
+
+        _current_task().add_done_callback(ended)
+        return reservation
+
+    def _count_open(self) -> None:
+        """Counts the current task as an open call until it ends."""
+        self._open_calls += 1
+        self.idle.clear()
+
+        def ended(_: object) -> None:
             self._open_calls -= 1
             if not self._open_calls:
                 self.idle.set()
 
         _current_task().add_done_callback(ended)
-        return reservation
 
     async def receive(self, context: Context) -> bytes:
         """Returns the message of a unary call.
@@ -118,20 +120,11 @@ class Transfer:
             MalformedRequest: It did not arrive in time, or there is none.
             ShuttingDown: It had not arrived when the server stopped.
         """
-        timeout = asyncio.timeout(self._receive_timeout_s)
-        self._receiving.add(timeout)
-        try:
-            async with timeout:
-                message = await uncancelled(context.read())
-        except TimeoutError as error:
-            if self._draining:
-                raise ShuttingDown("the server is shutting down; the message had not arrived") from error
-            raise MalformedRequest(f"a message must arrive within {self._receive_timeout_s:g} s") from error
-        finally:
-            self._receiving.discard(timeout)
-        if not isinstance(message, bytes):  # grpc.aio.EOF
-            raise MalformedRequest("a call must have one message; received none")
-        return message
+        return await self._receiver.receive(context)
+
+    async def read_next(self, context: Context) -> bytes | None:
+        """Returns the next message of a stream, whenever it arrives; None at its end."""
+        return await uncancelled(self._reader.read(context))
 
     def limit_sending(self, context: Context, message: bytes) -> None:
         """Disconnects the client if it has not accepted the response `message` of the current call in time."""
@@ -165,27 +158,6 @@ class Transfer:
 
     def _send_timeout(self, message: bytes) -> float:
         return send_limit_s(self._send_timeout_s, len(message))
-
-
-async def uncancelled(operation: Awaitable[T]) -> T:
-    """Awaits an operation of gRPC's core; if the caller is cancelled, the operation goes on."""
-    task = asyncio.ensure_future(operation)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        _PENDING.add(task)
-        task.add_done_callback(_forget)
-        raise
-
-
-_PENDING: Final[set[asyncio.Future[Any]]] = set()
-"""Operations that are no longer awaited: the event loop alone would not keep them."""
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    _PENDING.discard(task)
-    if not task.cancelled():
-        task.exception()  # how it ended is known: its call was ended
 
 
 def _disconnect(peer: str) -> None:

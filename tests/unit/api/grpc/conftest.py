@@ -12,6 +12,7 @@ import structlog
 
 from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.connections import PeerCalls
+from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.observability.metrics import Metrics
@@ -35,6 +36,7 @@ def transfer(send_timeout_s: float = 30.0) -> Transfer:
     """Limits that no test but those about them reaches."""
     return Transfer(
         transit_budget(BUDGET_BYTES),
+        MessageReader(),
         max_request_bytes=4096,
         receive_timeout_s=10.0,
         send_timeout_s=send_timeout_s,

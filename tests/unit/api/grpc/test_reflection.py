@@ -9,7 +9,8 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
 from electra_serve.api.grpc.stream_slots import MAX_PER_CONNECTION
-from tests.unit.api.grpc.conftest import Running
+from electra_serve.settings.schema import GrpcSettings
+from tests.unit.api.grpc.conftest import SETTINGS, Running
 
 Call = grpc.aio.StreamStreamCall[reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse]
 
@@ -75,3 +76,22 @@ async def test_a_connection_may_have_so_many_streams(running: Running) -> None:
     rejected = reflect(running)
     assert await rejected.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert f"at most {MAX_PER_CONNECTION} reflection streams" in str(await rejected.details())
+
+
+async def test_a_large_request_is_rejected(running: Running) -> None:
+    call = reflect(running)
+    await call.write(reflection_pb2.ServerReflectionRequest(file_by_filename="f" * 5000))
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class TestIdleStreams:
+    @pytest.fixture
+    def settings(self) -> GrpcSettings:
+        return SETTINGS.model_copy(update={"receive_timeout_s": 0.05})
+
+    async def test_end_when_no_request_arrives_in_time(self, running: Running) -> None:
+        """gRPC may be buffering a large one."""
+        call = reflect(running)
+        await services(call)
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "must arrive within 0.05 s" in str(await call.details())

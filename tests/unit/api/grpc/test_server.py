@@ -27,6 +27,7 @@ Reflect: TypeAlias = grpc.aio.StreamStreamMultiCallable[
 
 
 BURST = 3500
+GRACE_S = 0.3
 
 
 def another(settings: GrpcSettings) -> GrpcServer:
@@ -170,6 +171,20 @@ async def test_stopping_cancels_what_outlasts_its_grace(running: Running) -> Non
     await running.service.until(lambda service: service.cancelled == 1)
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await call
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.001, 0.002])
+async def test_a_second_stop_shortens_the_grace_even_as_the_first_ends(running: Running, late_s: float) -> None:
+    """gRPC's own server would free what its other `stop` still uses, and the process would die of it."""
+    never = asyncio.Event()
+    running.service.before = lambda _: never.wait()
+    for _ in range(3):
+        running.stub.Encode(request([1]))
+    await running.service.until(lambda service: len(service.requests) == 3)
+    first = asyncio.create_task(running.server.stop(GRACE_S))
+    async with asyncio.timeout(5):
+        await asyncio.sleep(GRACE_S - late_s)
+        await asyncio.gather(running.server.stop(0.0), first)
 
 
 async def test_a_server_that_never_started_stops() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
@@ -191,11 +191,6 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
 
 
-async def requests(count: int) -> AsyncIterator[bytes]:
-    for i in range(count):
-        yield item(f"r{i}", [i]).SerializeToString()
-
-
 async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
@@ -216,15 +211,19 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
 
     stream = EncodeStream(encode, observer(), call(never), codec(), transfer(send_timeout_s=0.01), **BOUNDS)
     with pytest.raises(Cancelled, match=r"did not read its response within 0\.01 s"):
-        await stream.run(requests(3), transit_budget().reserve("a", 1))
+        await stream.run(transit_budget().reserve("a", 1))
     assert all(event.is_set() for event in held)
 
 
 class FakeContext:
-    """What a stream uses of gRPC's context."""
+    """What a stream uses of gRPC's context: three requests arrive."""
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         self.write = write
+        self._messages = [item(f"r{i}", [i]).SerializeToString() for i in range(3)]
+
+    async def read(self) -> object:
+        return self._messages.pop(0) if self._messages else grpc.aio.EOF
 
     def peer(self) -> str:
         return "unix:"
@@ -253,7 +252,7 @@ class OneAtATime:
 async def test_answers_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
     stream = EncodeStream(answer_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
-    assert await stream.run(requests(3), transit_budget().reserve("a", 1))
+    assert await stream.run(transit_budget().reserve("a", 1))
     assert writer.written == 3
 
 

@@ -18,6 +18,7 @@ from tests.unit.api.grpc.messages import item, request
 
 CODE = "electra-error-code"
 METHODS = ("Encode", "ListModels", "GetModel")
+ARRIVED_S = 0.2
 
 
 async def never() -> AsyncIterator[bytes]:
@@ -147,6 +148,18 @@ async def test_a_draining_server_does_not_wait_for_messages(running: Running) ->
     call = open_call(running, "Encode", never())
     await until_used(running, COPIES * SETTINGS.max_request_bytes)
     stopping = asyncio.create_task(running.server.stop(30))
+    assert await error_of(call) == "shutting_down"
+    async with asyncio.timeout(10):
+        await stopping
+
+
+@pytest.mark.parametrize("method", ["Encode", "EncodeStream"])
+async def test_a_call_that_waits_for_room_does_not_outlast_a_drain(running: Running, method: str) -> None:
+    with running.budget.reserve("another", BUDGET_BYTES):
+        call = open_call(running, method, never())
+        await asyncio.sleep(ARRIVED_S)
+        stopping = asyncio.create_task(running.server.stop(30))
+        await asyncio.sleep(ARRIVED_S)
     assert await error_of(call) == "shutting_down"
     async with asyncio.timeout(10):
         await stopping
