@@ -54,5 +54,5 @@ def test_what_is_kept_of_shapes_does_not_grow_and_goes_with_the_model() -> None:
     before, used, used_again, gone, _, _, gone_again = json.loads(ran.stdout)
     assert used - before > KEPT_BYTES
     assert used_again - used < KEPT_BYTES / 4
-    assert gone - before < 2 * KEPT_BYTES  
+    assert gone - before < 2 * KEPT_BYTES
     assert gone_again - gone < KEPT_BYTES / 4
