@@ -123,7 +123,7 @@ class Changes:
         answer = self._stage.operator.reload(MODEL, self._folder(next(self._corruptions)))
         self._check_refusal(answer)
         after = self._stage.operator.status(MODEL)
-        assert after == {**before, "reason": answer.json()["detail"]} | {"cost": after["cost"]}
+        assert after == {**before, "reason": answer.json()["detail"]} | {"batch_shapes": after["batch_shapes"]}
 
     def _load_corrupt(self) -> None:
         answer = self._stage.operator.load(self._folder(next(self._corruptions)), BROKEN)
