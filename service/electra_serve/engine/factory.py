@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.golden import check_golden
 from electra_serve.engine.keras.backend import use_keras_on
-from electra_serve.engine.profiling import Timings, calibrate, run_each
+from electra_serve.engine.profiling import Timings, calibrate
 from electra_serve.engine.selection import choose_dtype, choose_engine
 from electra_serve.engine.shapes import ShapeLimits
 from electra_serve.errors import PresetError
@@ -115,12 +115,9 @@ def load_model(
     tokenizer = load_tokenizer(preset)
     limits = ShapeLimits(preset.config.max_sequence_length, batching.max_batch_tokens)
     engines = BUILDERS[engine]()(preset, settings, limits)
-    lone_timings = calibrate(engines.lone, batching.target_batch_s) if engines.lone else {}
-    first, *others = engines.engines
-    timings = calibrate(first, batching.target_batch_s)
-    for other in others:
-        run_each(other, timings)
-    check_golden(first, preset)
+    lone_timings = calibrate([engines.lone], batching.target_batch_s) if engines.lone else {}
+    timings = calibrate(engines.engines, batching.target_batch_s)
+    check_golden(engines.engines[0], preset)
     return LoadedModel(preset, tokenizer, engines.engines, timings, engines.lone, lone_timings)
 
 

@@ -1,15 +1,16 @@
-"""Warms an engine and times each of its shapes once it is warm: the cost table of this model on this machine.
+"""Warms engines and times each of their shapes once they are warm: the cost table of this model on this machine.
 
 A start may not take long, and machines are busy while services start. So shapes are timed smallest first, and those of
-several rows that would take longer than batches may are passed over. Then all are timed again in rounds while there is
-time: what disturbs a timing only adds to it, so the least of several is near the truth. For the same reason a shape
-takes no longer than one that holds it.
+several rows that would take longer than batches may are passed over. Engines that share the queue run at the same time,
+as they do under load. Then all shapes are timed again in rounds while there is time: what disturbs a timing only adds
+to it, so the least of several is near the truth. For the same reason a shape takes no longer than one that holds it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -21,21 +22,21 @@ Timings = dict[BatchShape, float]
 """Batch shapes, and the seconds that a batch of each took."""
 
 ROUNDS: Final = 4
-BUDGET_S: Final = 0.4
+BUDGET_S: Final = 0.2
 """Seconds after which no further round begins."""
 
 
 def calibrate(
-    engine: Engine,
+    engines: Sequence[Engine],
     target_batch_s: float,
     now: Callable[[], float] = time.perf_counter,
     *,
     budget_s: float = BUDGET_S,
 ) -> Timings:
-    """Warms `engine` and times a batch of each shape.
+    """Warms engines that are alike, and times a batch of each shape while all of them run one.
 
     Args:
-        engine: Warmed here.
+        engines: Warmed here; at least one.
         target_batch_s: Most seconds of a batch of several sequences.
         now: Seconds of a clock that never goes back.
         budget_s: Seconds that further rounds of timing may take.
@@ -44,26 +45,24 @@ def calibrate(
         Each shape with the least of its timings in seconds. Shapes of several rows are left out if they are expected
         to take more than `target_batch_s`.
     """
-    engine.warm_up()
-    timings: Timings = {}
-    for shape in engine.signature.shapes:
-        if shape.rows == 1 or _expected_s(shape, timings) <= target_batch_s:
-            timings[shape] = _first_timing(engine, shape, now)
-    end = now() + budget_s
-    for _ in range(ROUNDS - 1):
-        if now() + sum(timings.values()) > end:
-            break
-        for shape, seconds in timings.items():
-            timings[shape] = min(seconds, _seconds(engine, shape, Output.MEAN, now))
+    for engine in engines:
+        engine.warm_up()
+    with ThreadPoolExecutor(len(engines)) as pool:
+
+        def seconds(shape: BatchShape) -> float:
+            return next(iter(list(pool.map(lambda engine: _seconds(engine, shape, now), engines))))
+
+        timings: Timings = {}
+        for shape in engines[0].signature.shapes:
+            if shape.rows == 1 or _expected_s(shape, timings) <= target_batch_s:
+                timings[shape] = min(seconds(shape), seconds(shape))  # the first run may choose kernels
+        end = now() + budget_s
+        for _ in range(ROUNDS - 1):
+            if now() + sum(timings.values()) > end:
+                break
+            for shape, before_s in timings.items():
+                timings[shape] = min(before_s, seconds(shape))
     return without_outliers(timings)
-
-
-def run_each(engine: Engine, timings: Timings) -> None:
-    """Warms `engine` and runs each of the shapes, of an engine like it, that are used."""
-    engine.warm_up()
-    for shape in timings:
-        for output in (Output.MEAN, Output.CLS):
-            engine.run(full_batch(shape), frozenset({output}))
 
 
 def without_outliers(timings: Timings) -> Timings:
@@ -81,23 +80,16 @@ def without_outliers(timings: Timings) -> Timings:
     }
 
 
-def _first_timing(engine: Engine, shape: BatchShape, now: Callable[[], float]) -> float:
-    """Runs both ways of computing a shape, with all positions and with the first ones alone, and times the former."""
-    first_s = _seconds(engine, shape, Output.MEAN, now)
-    _seconds(engine, shape, Output.CLS, now)
-    return min(first_s, _seconds(engine, shape, Output.MEAN, now))
-
-
 def _expected_s(shape: BatchShape, timings: Timings) -> float:
     """By the positions of the largest shape timed so far."""
     largest = max(timings, key=lambda timed: timed.positions)
     return timings[largest] * shape.positions / largest.positions
 
 
-def _seconds(engine: Engine, shape: BatchShape, output: Output, now: Callable[[], float]) -> float:
+def _seconds(engine: Engine, shape: BatchShape, now: Callable[[], float]) -> float:
     batch = full_batch(shape)
     started = now()
-    engine.run(batch, frozenset({output}))
+    engine.run(batch, frozenset({Output.MEAN}))
     return max(now() - started, 1e-9)
 
 

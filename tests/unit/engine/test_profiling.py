@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.engine.profiling import ROUNDS, calibrate, run_each, without_outliers
-from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
+from electra_serve.engine.profiling import ROUNDS, calibrate, without_outliers
+from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 from tests.fakes import FAKE_SHAPES, FakeEngine
 
 POSITIONS = sum(rows * length for rows, length in FAKE_SHAPES)
-FIRST_RUNS = 3
-"""Of each shape: one that may choose kernels, one of [CLS] alone, and one that is timed again."""
+FIRST_RUNS = 2
+"""Of each shape: one that may choose kernels, and one more."""
 
 
 class TimedEngine(FakeEngine):
@@ -43,40 +43,47 @@ class TimedEngine(FakeEngine):
 
 def test_each_shape_is_timed_by_the_least_of_the_rounds_and_the_engine_is_warm_first() -> None:
     engine = TimedEngine(1e-4, 1e-6)
-    timings = calibrate(engine, 0.2, engine.now, budget_s=10.0)
+    timings = calibrate([engine], 0.2, engine.now, budget_s=10.0)
     assert engine.warm_ups == 1
     assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
     assert len(engine.batches) == (FIRST_RUNS + ROUNDS - 1) * len(FAKE_SHAPES)
 
 
 def test_a_timing_too_short_for_the_clock_is_still_positive() -> None:
-    assert all(seconds > 0 for seconds in calibrate(FakeEngine(), 0.2, now=lambda: 7.0).values())
+    assert all(seconds > 0 for seconds in calibrate([FakeEngine()], 0.2, now=lambda: 7.0).values())
 
 
-def test_both_ways_of_computing_are_run_before_requests_come() -> None:
-    engine = FakeEngine()
-    clock = count()
-    timings = calibrate(engine, 1e9, now=lambda: float(next(clock)))
-    assert {output for outputs in engine.requested for output in outputs} == {Output.MEAN, Output.CLS}
-    other = FakeEngine()
-    run_each(other, timings)
-    assert {(batch.shape, *asked) for batch, asked in zip(other.batches, other.requested, strict=True)} == {
-        (shape, output) for shape in timings for output in (Output.MEAN, Output.CLS)
-    }
-    assert other.warm_ups == 1
+def test_engines_that_are_alike_run_each_shape_at_the_same_time() -> None:
+    barrier = threading.Barrier(2)
+    engines = [MeetingEngine(barrier) for _ in range(2)]
+    timings = calibrate(engines, 1e9)
+    assert timings.keys() == set(engines[0].signature.shapes)
+    assert [engine.warm_ups for engine in engines] == [1, 1]
+
+
+class MeetingEngine(FakeEngine):
+    """An engine whose batches each wait for another engine's."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        super().__init__()
+        self.barrier = barrier
+
+    def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+        self.barrier.wait(10)
+        return super().run(batch, outputs)
 
 
 def test_rounds_end_in_time() -> None:
     engine = TimedEngine(0.0, 1e-4)
     round_s = POSITIONS * 1e-4
-    calibrate(engine, 1e9, engine.now, budget_s=1.5 * round_s)
+    calibrate([engine], 1e9, engine.now, budget_s=1.5 * round_s)
     assert len(engine.batches) == (FIRST_RUNS + 1) * len(FAKE_SHAPES)
 
 
 @pytest.mark.parametrize(("target_s", "left_out"), [(0.5121, 0), (0.5119, 1), (0.2561, 1), (0.2559, 2), (0.001, 3)])
 def test_batches_that_would_take_too_long_are_left_out_and_single_rows_never(target_s: float, left_out: int) -> None:
     engine = TimedEngine(0.0, 1e-3)  # 0.512 s for (8, 64), 0.256 s for (4, 64)
-    timings = calibrate(engine, target_s, engine.now)
+    timings = calibrate([engine], target_s, engine.now)
     assert len(timings) == len(FAKE_SHAPES) - left_out
     assert sum(shape.rows == 1 for shape in timings) == sum(rows == 1 for rows, _ in FAKE_SHAPES)
 
@@ -85,7 +92,7 @@ def test_batches_that_would_take_too_long_are_left_out_and_single_rows_never(tar
 def test_a_disturbance_as_long_as_a_round_is_forgotten(first: int, slower: float) -> None:
     disturbed = range(first, first + len(FAKE_SHAPES))
     engine = TimedEngine(2e-3, 3e-5, lambda run: slower if run in disturbed else 1.0)
-    timings = calibrate(engine, 1e9, engine.now, budget_s=100.0)
+    timings = calibrate([engine], 1e9, engine.now, budget_s=100.0)
     assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
 
 
