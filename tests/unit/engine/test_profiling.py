@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.engine.profiling import ROUNDS, calibrate, run_each, without_outliers
+from electra_serve.engine.profiling import ROUNDS, SLOW_S, calibrate, run_each, without_outliers
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
 from tests.fakes import FAKE_SHAPES, FakeEngine
 
@@ -56,7 +57,7 @@ def test_a_timing_too_short_for_the_clock_is_still_positive() -> None:
 def test_both_ways_of_computing_are_run_before_requests_come() -> None:
     engine = FakeEngine()
     clock = count()
-    timings = calibrate(engine, 1e9, now=lambda: float(next(clock)))
+    timings = calibrate(engine, 1e9, now=lambda: next(clock) / 1000)
     assert {output for outputs in engine.requested for output in outputs} == {Output.MEAN, Output.CLS}
     other = FakeEngine()
     run_each(other, timings)
@@ -64,6 +65,18 @@ def test_both_ways_of_computing_are_run_before_requests_come() -> None:
         (shape, output) for shape in timings for output in (Output.MEAN, Output.CLS)
     }
     assert other.warm_ups == 1
+
+
+def test_slow_shapes_are_run_once() -> None:
+    engine = TimedEngine(0.0, 1.9 * SLOW_S / 64)  # (1, 16) is quick
+    timings = calibrate(engine, 1e9, engine.now)
+    assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
+    runs = Counter(batch.shape for batch in engine.batches)
+    assert runs.pop(BatchShape(1, 16)) == FIRST_RUNS
+    assert set(runs.values()) == {1}
+    other = FakeEngine()
+    run_each(other, timings)
+    assert {batch.shape for batch in other.batches} == {BatchShape(1, 16)}
 
 
 def test_rounds_end_in_time() -> None:
