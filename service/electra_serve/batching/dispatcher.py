@@ -114,7 +114,9 @@ class Dispatcher:
 
     def _next(self) -> NextBatch | None:
         """Returns the engine for the next batch. Retries are planned for the engines that share the queue."""
-        return self._pool.next(len(self._pool.workers) if self._retries else self._queue.sequences)
+        if self._retries:
+            return self._pool.next(len(self._pool.workers), 0)
+        return self._pool.next(self._queue.sequences, self._queue.tokens)
 
     def _start_next(self, chosen: NextBatch) -> None:
         batch = self._choose(chosen)

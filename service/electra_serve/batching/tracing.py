@@ -25,6 +25,7 @@ def trace_batch(tracer: Tracer, model: str, record: BatchRecord, rows: PendingRo
             {
                 "electra.model": model,
                 "electra.outcome": record.outcome.value,
+                "electra.sequences": record.sequences,
                 "electra.rows": record.rows,
                 "electra.length": record.length,
                 "electra.real_tokens": record.real_tokens,

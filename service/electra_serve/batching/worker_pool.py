@@ -2,7 +2,7 @@
 
 Under load each core runs batches of its own: two batches beside one another take less time than two that share both
 cores one after the other, since threads wait for each other at every layer. While nothing runs, fewer sequences than
-engines are better off with all cores. So the switch depends on nothing but what runs and what waits.
+engines, if one batch holds them, are better off with all cores. So the switch depends only on what runs and what waits.
 
 Nothing here waits or reads a clock.
 """
@@ -73,11 +73,22 @@ class WorkerPool:
         """Seconds until an engine under load should be free."""
         return min(worker.remaining_s for worker in self.shared.workers)
 
-    def next(self, waiting: int) -> NextBatch | None:
-        """The engine for the next batch if `waiting` sequences wait; None: all are busy."""
-        if self.lone and waiting < len(self.shared.workers) and not any(worker.in_flight for worker in self.workers):
+    def next(self, sequences: int, positions: int) -> NextBatch | None:
+        """The engine for the next batch; None: all are busy.
+
+        Args:
+            sequences: How many wait, or are to be run again.
+            positions: Of all of them.
+        """
+        if self.lone and self._is_lone(self.lone, sequences, positions):
             return NextBatch(self.lone, self.lone.workers[0], share=1.0)
         free = [worker for worker in self.shared.workers if worker.free]
         if not free:
             return None
         return NextBatch(self.shared, min(free, key=lambda worker: worker.in_flight), share=1 / len(free))
+
+    def _is_lone(self, lone: Lane, sequences: int, positions: int) -> bool:
+        """Whether nothing runs, and the sequences are few and fit one batch."""
+        if sequences >= len(self.shared.workers) or any(worker.in_flight for worker in self.workers):
+            return False
+        return sequences == 1 or positions <= lone.planner.batch_positions

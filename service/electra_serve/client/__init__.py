@@ -12,7 +12,7 @@ Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 from electra_serve.client.errors import TransportError
 from electra_serve.client.grpc import AsyncGrpcElectraClient, GrpcElectraClient
 from electra_serve.client.request import Priority
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits
+from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.client.rest import AsyncElectraClient, ElectraClient
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
@@ -27,6 +27,7 @@ __all__ = [
     "Priority",
     "RequestLimits",
     "RetryPolicy",
+    "ShapeCost",
     "Tls",
     "TransportError",
 ]

@@ -24,6 +24,11 @@ Timings = dict[BatchShape, float]
 ROUNDS: Final = 4
 BUDGET_S: Final = 0.2
 """Seconds after which no further round begins."""
+SLOW_S: Final = 0.1
+"""A shape that takes longer is run once. What its first run takes beside that is little: 20 ms for a base model."""
+MARGIN: Final = 1.5
+"""A shape is left out if it is expected to take so many times the longest that a batch may: the start may be noisy, and
+the planner leaves out what is too slow by its own timing."""
 
 
 def calibrate(
@@ -43,7 +48,7 @@ def calibrate(
 
     Returns:
         Each shape with the least of its timings in seconds. Shapes of several rows are left out if they are expected
-        to take more than `target_batch_s`.
+        to take much more than `target_batch_s`.
     """
     for engine in engines:
         engine.warm_up()
@@ -54,8 +59,9 @@ def calibrate(
 
         timings: Timings = {}
         for shape in engines[0].signature.shapes:
-            if shape.rows == 1 or _expected_s(shape, timings) <= target_batch_s:
-                timings[shape] = min(seconds(shape), seconds(shape))  # the first run may choose kernels
+            if shape.rows == 1 or _expected_s(shape, timings) <= MARGIN * target_batch_s:
+                first_s = seconds(shape)  # in which kernels may be chosen
+                timings[shape] = first_s if first_s > SLOW_S else min(first_s, seconds(shape))
         end = now() + budget_s
         for _ in range(ROUNDS - 1):
             if now() + sum(timings.values()) > end:

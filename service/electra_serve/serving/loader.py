@@ -10,6 +10,7 @@ import structlog
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.engine.profiling import Timings, without_outliers
 from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.serving.served_model import ServedModel
@@ -126,9 +127,20 @@ def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: Ser
     """
 
     def kind(model: LoadedModel, settings: ModelSettings) -> tuple[object, ...]:
-        return model.preset.config, settings.threads, len(model.engines), model.engines[0].signature
+        signatures = tuple(engine.signature for engine in model.all_engines)
+        return model.preset.config, settings.threads, len(model.engines), signatures
 
     same = kind(loaded, settings) == kind(before.loaded, before.settings)
     if not same:
         return loaded
-    return replace(loaded, timings=before.loaded.timings, lone_timings=before.loaded.lone_timings)
+    quiet = before.loaded
+    return replace(
+        loaded,
+        timings=_quietest(quiet.timings, loaded.timings),
+        lone_timings=_quietest(quiet.lone_timings, loaded.lone_timings),
+    )
+
+
+def _quietest(quiet: Timings, noisy: Timings) -> Timings:
+    """`quiet`, and those of `noisy` that it lacks: a longer `target_batch_s` has more shapes timed."""
+    return quiet if noisy.keys() <= quiet.keys() else without_outliers({**noisy, **quiet})

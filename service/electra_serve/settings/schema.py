@@ -226,7 +226,7 @@ class BatchingSettings(_Section):
     batch over more of them. Has no effect on small models or GPUs, where every batch takes less."""
     max_window_sequences: Count = 128
     """Number of waiting sequences that the planner packs batches from. More packs tighter and costs planning time, two
-    microseconds each."""
+    microseconds each up to some hundred, and more beyond."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that an engine may stay late until it is given up: what waits is refused and the process ends, for an
     orchestrator to start it anew. It is late, and the process not ready, when its batch takes some seconds more than it
@@ -270,8 +270,8 @@ class ModelSettings(_Section):
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Annotated[int, Field(ge=0)] = 0
     """Engines that share the model's queue. 0 chooses: on the openvino engine one for each core that this process may
-    use, of more threads where there are many cores, and one with all cores for lone requests; elsewhere one. On GPUs,
-    replica i goes to the i-th GPU from `device`."""
+    use, of more threads where there are many cores, and one with all cores for lone requests, unless `threads` is set;
+    elsewhere one. On GPUs, replica i goes to the i-th GPU from `device`."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of each engine on a CPU. 0: all cores, shared by the replicas; from eight cores on, one is left to the
     servers. TensorFlow has one pool in a process, sized by the first model: others ask for the same number, or 0. JAX

@@ -89,17 +89,22 @@ async def test_every_engine_is_closed(rig: Rig) -> None:
 
 async def test_without_a_lone_engine_the_shared_ones_run_everything() -> None:
     shared = lane(FakeClock(), 2)
-    chosen = WorkerPool(shared).next(1)
+    chosen = WorkerPool(shared).next(1, 1)
     assert chosen is not None
     assert chosen.lane is shared
     assert chosen.share == 0.5
 
 
-@pytest.mark.parametrize(("waiting", "alone"), [(1, True), (2, True), (3, False)])
-async def test_fewer_sequences_than_engines_share_all_cores(waiting: int, alone: bool) -> None:
+@pytest.mark.parametrize(
+    ("sequences", "positions", "alone"),
+    [(1, 512, True), (1, 600, True), (2, 512, True), (2, 513, False), (3, 12, False)],
+)
+async def test_fewer_sequences_than_engines_share_all_cores_if_one_batch_holds_them(
+    sequences: int, positions: int, alone: bool
+) -> None:
     clock = FakeClock()
     shared, lone = lane(clock, 3), lane(clock, 1)
-    chosen = WorkerPool(shared, lone).next(waiting)
+    chosen = WorkerPool(shared, lone).next(sequences, positions)
     assert chosen is not None
     assert (chosen.lane is lone) == alone
 

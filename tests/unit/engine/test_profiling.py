@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.engine.profiling import ROUNDS, calibrate, without_outliers
+from electra_serve.engine.profiling import ROUNDS, SLOW_S, calibrate, without_outliers
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 from tests.fakes import FAKE_SHAPES, FakeEngine
 
@@ -73,6 +74,15 @@ class MeetingEngine(FakeEngine):
         return super().run(batch, outputs)
 
 
+def test_slow_shapes_are_run_once() -> None:
+    engine = TimedEngine(0.0, 1.9 * SLOW_S / 64)  # (1, 16) is quick
+    timings = calibrate([engine], 1e9, engine.now)
+    assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
+    runs = Counter(batch.shape for batch in engine.batches)
+    assert runs.pop(BatchShape(1, 16)) == FIRST_RUNS
+    assert set(runs.values()) == {1}
+
+
 def test_rounds_end_in_time() -> None:
     engine = TimedEngine(0.0, 1e-4)
     round_s = POSITIONS * 1e-4
@@ -80,7 +90,7 @@ def test_rounds_end_in_time() -> None:
     assert len(engine.batches) == (FIRST_RUNS + 1) * len(FAKE_SHAPES)
 
 
-@pytest.mark.parametrize(("target_s", "left_out"), [(0.5121, 0), (0.5119, 1), (0.2561, 1), (0.2559, 2), (0.001, 3)])
+@pytest.mark.parametrize(("target_s", "left_out"), [(0.342, 0), (0.341, 1), (0.171, 1), (0.1705, 2), (0.001, 3)])
 def test_batches_that_would_take_too_long_are_left_out_and_single_rows_never(target_s: float, left_out: int) -> None:
     engine = TimedEngine(0.0, 1e-3)  # 0.512 s for (8, 64), 0.256 s for (4, 64)
     timings = calibrate([engine], target_s, engine.now)

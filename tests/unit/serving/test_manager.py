@@ -7,7 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
-from electra_serve.tensors import Output, TokenInput
-from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, loaded_model, text_encoder
+from electra_serve.tensors import BatchShape, Output, TokenInput
+from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, fake_timings, loaded_model, text_encoder
 
 SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
@@ -53,6 +53,8 @@ class Stage:
         reclaimed: How often memory was given back.
         common: The settings beside the models.
         batching: What each engine was loaded with.
+        lone: Models are loaded with one more engine for lone requests.
+        left_out: Shapes that are not timed.
     """
 
     names: tuple[str, ...] = ("one", "two")
@@ -62,6 +64,8 @@ class Stage:
     reclaimed: int = 0
     common: dict[str, object] = field(default_factory=dict)
     batching: list[BatchingSettings] = field(default_factory=list)
+    lone: bool = False
+    left_out: set[BatchShape] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -87,7 +91,13 @@ class Stage:
             raise self.errors[settings.preset]
         engine = FakeEngine(SHORT_SHAPES)
         self.engines.append(engine)
-        return loaded_model(engine)
+        loaded = loaded_model(engine)
+        timings = {shape: seconds for shape, seconds in loaded.timings.items() if shape not in self.left_out}
+        if not self.lone:
+            return replace(loaded, timings=timings)
+        lone = FakeEngine(SHORT_SHAPES)
+        self.engines.append(lone)
+        return replace(loaded, timings=timings, lone=lone, lone_timings=fake_timings(lone))
 
     def collect_and_trim(self) -> None:
         self.reclaimed += 1
@@ -488,6 +498,25 @@ async def test_timings_are_kept_where_nothing_but_the_weights_is_new(stage: Stag
     assert stage.registry.ready_model("one").loaded.timings is quiet
     assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
     assert stage.registry.ready_model("one").loaded.timings is not quiet
+
+
+@pytest.mark.parametrize("lone_before", [True, False])
+async def test_a_reload_may_add_or_remove_the_engine_with_all_cores(stage: Stage, lone_before: bool) -> None:
+    for lone in (lone_before, not lone_before):
+        stage.lone = lone
+        assert await stage.changes.reload(model("next")).finished(SOON_S)
+        loaded = stage.registry.ready_model("one").loaded
+        assert bool(loaded.lone) == bool(loaded.lone_timings) == lone
+        await stage.encode()
+
+
+async def test_a_longer_target_time_adds_timings_at_a_reload(stage: Stage) -> None:
+    stage.left_out = {BatchShape(4, 16)}
+    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    before = stage.registry.ready_model("one").loaded.timings
+    stage.left_out = set()
+    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    assert stage.registry.ready_model("one").loaded.timings.keys() == before.keys() | {BatchShape(4, 16)}
 
 
 async def test_nothing_holds_what_was_replaced() -> None:
