@@ -35,6 +35,7 @@ class _Reception:
         timeout: Ends the waiting for it.
         evicted: It had to make room.
         arrived: It is complete, and is read soon.
+        awaited: A call waits for it. One whose client has left does not, and gRPC may still be reading.
     """
 
     address: str
@@ -42,6 +43,7 @@ class _Reception:
     timeout: asyncio.Timeout
     evicted: bool = False
     arrived: bool = False
+    awaited: bool = True
 
 
 class Receiver:
@@ -83,7 +85,7 @@ class Receiver:
         self._draining = True
         self._timeout_s = min(self._timeout_s, within_s)
         for reception in self._receiving:
-            _shorten(reception.timeout, within_s)
+            _shorten(reception, within_s)
 
     async def receive(self, context: Context) -> bytes:
         """Returns the one message of a call.
@@ -117,6 +119,8 @@ class Receiver:
                 message = await uncancelled(self._read(context, reception))
         except TimeoutError as error:
             raise self._failure(reception) from error
+        finally:
+            reception.awaited = False
         if self._max_bytes is not None and message is not None and len(message) > self._max_bytes:
             size = len(message)
             del message  # gRPC keeps the error for a while, and its traceback would keep the message
@@ -164,7 +168,7 @@ class Receiver:
             wait_s = oldest.began_s + ARRIVES_WITHIN_S - asyncio.get_running_loop().time()
             if received[address] < received[oldest.address] or wait_s <= 0.0:
                 oldest.evicted = True
-                _shorten(oldest.timeout, 0.0)
+                _shorten(oldest, 0.0)
                 wait_s = ARRIVES_WITHIN_S
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), wait_s)
@@ -180,7 +184,7 @@ class Receiver:
         return MalformedRequest(f"a message must arrive within {self._timeout_s:g} s")
 
 
-def _shorten(timeout: asyncio.Timeout, within_s: float) -> None:
-    until = asyncio.get_running_loop().time() + within_s
-    if not timeout.expired():  # one that just expires cannot be changed
+def _shorten(reception: _Reception, within_s: float) -> None:
+    timeout, until = reception.timeout, asyncio.get_running_loop().time() + within_s
+    if reception.awaited and not timeout.expired():  # one that has ended, or just expires, cannot be changed
         timeout.reschedule(min(timeout.when() or until, until))

@@ -136,6 +136,18 @@ async def test_one_that_just_expires_may_be_asked_for_room_or_drained() -> None:
     assert await outcome(newcomer[1]) == b"here"
 
 
+async def test_a_drain_passes_over_messages_whose_client_has_left() -> None:
+    receiver = Receiver(MessageReader(), FOREVER_S, max_concurrent=1)
+    (left,) = await start(receiver, "10.0.0.1")
+    await until(lambda: left[0].asked)
+    left[1].cancel()
+    await asyncio.gather(left[1], return_exceptions=True)
+    assert receiver.receiving == 1, "gRPC still reads it"
+    receiver.drain(1.0)
+    left[0].message.set_result(grpc.aio.EOF)
+    await until(lambda: not receiver.receiving)
+
+
 async def test_a_drain_shortens_the_time_of_all() -> None:
     receiver = Receiver(MessageReader(), FOREVER_S)
     (before,) = await start(receiver, "10.0.0.1")
