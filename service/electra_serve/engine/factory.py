@@ -47,7 +47,7 @@ class LoadedModel:
     @property
     def all_engines(self) -> tuple[Engine, ...]:
         """Every engine."""
-        return self.engines if self.lone is None else (*self.engines, self.lone)
+        return EngineSet(self.engines, self.lone).all()
 
 
 class EngineBuilder(Protocol):

@@ -55,7 +55,8 @@ def calibrate(
     with ThreadPoolExecutor(len(engines)) as pool:
 
         def seconds(shape: BatchShape) -> float:
-            return next(iter(list(pool.map(lambda engine: _seconds(engine, shape, now), engines))))
+            first_s, *_ = pool.map(lambda engine: _seconds(engine, shape, now), engines)
+            return first_s
 
         timings: Timings = {}
         for shape in engines[0].signature.shapes:

@@ -368,7 +368,7 @@ def build_batcher(
         name,
         sequences=lambda: queue.sequences,
         tokens=lambda: queue.tokens,
-        work_s=lambda: queue.work_s / len(loaded.engines),
+        work_s=lambda: batcher.queued_work_s,
         oldest_wait_s=lambda: queue.oldest_wait_s(clock.now()),
         running=lambda: batcher.running_sequences,
         engines=lambda: len(loaded.engines),
