@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final, Self
 
+from tests.integration.process import ServiceProcess
+
 MOST_GROWTH_BYTES: Final = 50_000_000
 SPARE_THREADS: Final = 2
 """A pool that meets its largest burst late grows by some threads, and then no more."""
@@ -47,6 +49,11 @@ class Sample:
         descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
         resident_bytes = int(status["VmRSS"].split()[0]) * 1024
         return cls(resident_bytes, int(status["Threads"]), descriptors, compilations)
+
+
+def resident_bytes(process: ServiceProcess) -> float:
+    """Memory that a service's process holds now."""
+    return Sample.of(process.popen.pid, compilations=0).resident_bytes
 
 
 @dataclass(frozen=True, slots=True)

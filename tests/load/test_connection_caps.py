@@ -28,7 +28,7 @@ from tests.certificates import Authority
 from tests.integration.process import ServiceProcess, free_port, start, wait_until
 from tests.load.conftest import Report
 from tests.load.gauges import gauge
-from tests.load.growth import Sample
+from tests.load.growth import Sample, resident_bytes
 from tests.load.http2 import PREFACE, SETTINGS, frame
 from tests.load.script import Script
 from tests.load.stand_in import MODULE
@@ -67,7 +67,7 @@ class Target:
 
     @property
     def resident_bytes(self) -> float:
-        return Sample.of(self.process.popen.pid, compilations=0).resident_bytes
+        return resident_bytes(self.process)
 
     @property
     def descriptors(self) -> float:

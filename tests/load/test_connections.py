@@ -23,7 +23,7 @@ from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.payload import numbered
 from tests.load.probes import Probes
 from tests.load.script import Script
@@ -115,14 +115,14 @@ def test_huge_metadata_is_refused(process: ServiceProcess, report: Report) -> No
 def test_idle_connections_cost_little(idle: int, transport: str, process: ServiceProcess, report: Report) -> None:
     """REST's never send anything and are given up; gRPC's have greeted and say no more."""
     port = process.rest_port if transport == "rest" else process.grpc_port
-    before = Sample.of(process.popen.pid, compilations=0)
+    before = resident_bytes(process)
     with unharmed(process), ExitStack() as stack:
         connections = [stack.enter_context(_connected(port)) for _ in range(idle)]
         if transport == "grpc":
             for connection in connections:
                 connection.sendall(PREFACE)
         wait_until(lambda: descriptors(process) > idle // 2)
-        grown = Sample.of(process.popen.pid, compilations=0).resident_bytes - before.resident_bytes
+        grown = resident_bytes(process) - before
         asyncio.run(_ask_as_a_neighbour(process))
     report(f"{idle} idle connections take {grown / 1e6:.0f} MB; neighbours and probes answered, descriptors back")
 

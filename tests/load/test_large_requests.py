@@ -24,7 +24,7 @@ from tests.integration.process import ServiceProcess
 from tests.load.callers import ENCODE_METHOD, OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.flood import CONNECTIONS, flood
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.payload import numbered
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
@@ -119,7 +119,7 @@ class Times:
 def test_large_requests(
     floods: tuple[str, ...], seconds: float, process: ServiceProcess, tmp_path: Path, report: Report
 ) -> None:
-    before = resident(process)
+    before = resident_bytes(process)
     report(f"alone (p50 / p99): {asyncio.run(measure(process, seconds))}")
     for name in floods:
         request = tmp_path / "request"
@@ -127,7 +127,7 @@ def test_large_requests(
         with flood(process, name.partition(",")[0], request, HOSTILE_KEY):
             time.sleep(STARTED_S)
             times = asyncio.run(measure(process, seconds))
-            grown = resident(process) - before
+            grown = resident_bytes(process) - before
         report(f"{CONNECTIONS} × {name}: {times}, memory +{grown / 1e6:.0f} MB")
         assert grown <= MAX_GROWTH_BYTES
         report.promise(times.p99_s("livez") <= LIVEZ_P99_S, f"{name}: the liveness probe is answered at once")
@@ -136,11 +136,6 @@ def test_large_requests(
     process.terminate()
     assert process.wait() == EXIT_OK
     assert process.complaints == []
-
-
-def resident(process: ServiceProcess) -> float:
-    """Resident bytes of the process."""
-    return Sample.of(process.popen.pid, compilations=0).resident_bytes
 
 
 async def measure(process: ServiceProcess, seconds: float) -> Times:

@@ -11,11 +11,11 @@ import pytest
 
 from electra_serve.runtime.memory import TRIM_EVERY_S, TRIM_SLACK_BYTES
 from electra_serve.tensors import Output
-from tests.integration.process import ServiceProcess, wait_until
+from tests.integration.process import wait_until
 from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.payload import Payload, numbered
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
@@ -61,8 +61,3 @@ async def test_memory_of_large_responses_goes_back(bursts: int, waits: float, tm
         report.promise(took_s <= 2 * TRIM_EVERY_S, "memory goes back within a minute")
         process.terminate()
         assert process.wait() == 0
-
-
-def resident_bytes(process: ServiceProcess) -> float:
-    """Memory of the process."""
-    return Sample.of(process.popen.pid, compilations=0).resident_bytes

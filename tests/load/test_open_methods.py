@@ -18,11 +18,10 @@ from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.server.lifecycle import EXIT_OK
 from electra_serve.settings.schema import GrpcSettings
 from tests.integration.process import ServiceProcess
-from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.http2 import Http2Client, message
-from tests.load.payload import numbered
+from tests.load.neighbors import ask_as_another
 from tests.load.probes import Probes
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
@@ -52,7 +51,7 @@ MAX_CONNECTION_BYTES: Final = 150_000
 @pytest.mark.parametrize("calls", [pytest.param(48, id="short"), pytest.param(600, id="long", marks=pytest.mark.long)])
 def test_messages_that_never_end(calls: int, tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, SCRIPT) as process, ExitStack() as stack:
-        before = resident(process)
+        before = resident_bytes(process)
         for name, path in PATHS.items():
             with Probes(process) as probes:
                 clients = [
@@ -63,7 +62,7 @@ def test_messages_that_never_end(calls: int, tmp_path: Path, report: Report) -> 
                     send_unfinished(client, path)
                 check_clients(process)
             ended = sum(count_ended(client) for client in clients)
-            grown = resident(process) - before
+            grown = resident_bytes(process) - before
             report(
                 f"{calls} messages without an end to {name}: {ended} ended, memory +{grown / 1e6:.0f} MB, "
                 f"slowest probe {probes.slowest_s * 1e3:.0f} ms"
@@ -101,21 +100,7 @@ def check_clients(process: ServiceProcess) -> None:
         assert health.Check(request, timeout=PATIENCE_S).status == health_pb2.HealthCheckResponse.SERVING
         assert next(health.Watch(request, timeout=PATIENCE_S)).status == health_pb2.HealthCheckResponse.SERVING
         assert SERVICE_NAME in ProtoReflectionDescriptorDatabase(channel).get_services()
-    asyncio.run(ask_as_another(process))
-
-
-async def ask_as_another(process: ServiceProcess) -> None:
-    """Checks that requests over both transports are answered."""
-    for endpoint in Endpoint.both(process.rest_port, process.grpc_port):
-        caller = endpoint.caller()
-        answers = await asyncio.gather(*(caller.ask(numbered(i, 16)) for i in range(NEIGHBORS)))
-        await caller.close()
-        assert {answer.code for answer in answers} == {OK}
-
-
-def resident(process: ServiceProcess) -> float:
-    """Resident bytes of the process."""
-    return Sample.of(process.popen.pid, compilations=0).resident_bytes
+    asyncio.run(ask_as_another(process, NEIGHBORS))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +111,13 @@ def test_a_connection_that_has_sent_a_large_message_costs_little(
 ) -> None:
     """gRPC reads ahead by as much as it has read before, and a connection keeps that buffer while it is open."""
     with stand_in(tmp_path, SCRIPT) as process, ExitStack() as stack:
-        before = resident(process)
+        before = resident_bytes(process)
         for _ in range(connections):
             client = stack.enter_context(closing(Http2Client(process.grpc_port, source=SOURCES[0])))
             client.open_call(1, f"/{SERVICE_NAME}/Encode")
             client.send(1, message(GROUPS * (MESSAGE_BYTES // 4 - 16)), end=True)
             while not client.ended:
                 assert client.read(PATIENCE_S)
-        grown = resident(process) - before
+        grown = resident_bytes(process) - before
         report(f"{connections} connections, each after a message of 4 MB: memory +{grown / 1e6:.0f} MB")
         assert grown <= READ_AHEAD_BYTES + connections * MAX_CONNECTION_BYTES

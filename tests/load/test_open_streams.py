@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from electra_serve.api.grpc.stream_slots import MAX_PER_ADDRESS, MAX_PER_CONNECTION, MAX_STREAMS
 from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
 from tests.load.until import until
@@ -38,14 +38,14 @@ async def test_watches_are_bounded_and_cost_nothing_while_nothing_changes(
 ) -> None:
     allowed = min(connections * MAX_PER_CONNECTION, MAX_PER_ADDRESS, MAX_STREAMS)
     with stand_in(tmp_path, Script()) as process:
-        before = Sample.of(process.popen.pid, compilations=0)
+        before = resident_bytes(process)
         async with AsyncExitStack() as stack:
             statuses: Counter[str] = Counter()
             channels = [await stack.enter_async_context(connection(process)) for _ in range(connections)]
             watching = [asyncio.create_task(watch(channels[i % connections], statuses)) for i in range(watches)]
             await until(lambda: statuses.total() == watches)
             assert statuses == {"SERVING": allowed, REJECTED: watches - allowed}
-            grown = Sample.of(process.popen.pid, compilations=0).resident_bytes - before.resident_bytes
+            grown = resident_bytes(process) - before
             assert grown < MOST_GROWTH_BYTES
             used = cpu_s(process)
             await asyncio.sleep(QUIET_S)

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.gauges import scrape
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
@@ -27,13 +27,13 @@ RESET: Final = struct.pack("ii", 1, 0)
 )
 def test_scrapes_that_are_left(scrapes: int, tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, Script()) as process:
-        before = Sample.of(process.popen.pid, compilations=0).resident_bytes
+        before = resident_bytes(process)
         for _ in range(scrapes):
             scrape_and_leave(process)
         began = time.monotonic()
         assert "electra_build_info" in scrape(process)
         took_s = time.monotonic() - began
-        grown = Sample.of(process.popen.pid, compilations=0).resident_bytes - before
+        grown = resident_bytes(process) - before
         assert process.status("/livez") == 200
         process.terminate()
         assert process.wait() == 0

@@ -30,7 +30,7 @@ from tests.integration.process import ServiceProcess, wait_until
 from tests.load.callers import OK, Caller, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.open_loop import Outcome, percentile_s
 from tests.load.payload import Payload
 from tests.load.probes import Probes
@@ -115,13 +115,13 @@ SCALES: Final = [
 def test_long_texts_of_one_client(attack: str, scale: Scale, tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, SCRIPT, "--lifecycle.drain_timeout_s=10") as process:
         endpoints = Endpoint.both(process.rest_port, process.grpc_port)
-        before = resident(process)
+        before = resident_bytes(process)
         alone = asyncio.run(ask(endpoints, scale))
         with hostile(process, attack, scale) as codes, Probes(process) as probes:
             wait_until(lambda: gauge(scrape(process), "electra_requests_in_flight") > scale.connections / 2)
             attacked = asyncio.run(ask(endpoints, scale))
             queued = gauge(scrape(process), QUEUED)
-            grown = resident(process) - before
+            grown = resident_bytes(process) - before
         ratio = (percentile_s(attacked, 99) - SCRIPT.seconds(BatchShape(1, LENGTH))) / percentile_s(alone, 99)
         report(
             f"{attack}: another client's p50 {_ms(alone, 50)} alone, {_ms(attacked, 50)} attacked, p99 "
@@ -137,11 +137,6 @@ def test_long_texts_of_one_client(attack: str, scale: Scale, tmp_path: Path, rep
         report.promise(ratio <= RATIO, f"p99 is at most {RATIO:g} times what it is alone, plus a batch")
         process.terminate()
         assert process.wait() == EXIT_OK
-
-
-def resident(process: ServiceProcess) -> float:
-    """Resident bytes of the process."""
-    return Sample.of(process.popen.pid, compilations=0).resident_bytes
 
 
 async def ask(endpoints: Sequence[Endpoint], scale: Scale) -> list[Outcome]:

@@ -24,12 +24,11 @@ from electra_serve.server.lifecycle import EXIT_OK
 from electra_serve.serving.transit_budget import RECLAIM_AFTER_S
 from electra_serve.settings.schema import GrpcSettings, RestSettings, TransitSettings
 from tests.integration.process import ServiceProcess, wait_until
-from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
-from tests.load.growth import Sample
+from tests.load.growth import resident_bytes
 from tests.load.http2 import Http2Client, message
-from tests.load.payload import numbered
+from tests.load.neighbors import ask_as_another
 from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
@@ -62,7 +61,7 @@ def process(tmp_path: Path) -> Iterator[ServiceProcess]:
     ],
 )
 def test_messages_that_never_end(method: str, calls: int, process: ServiceProcess, report: Report) -> None:
-    before = resident(process)
+    before = resident_bytes(process)
     unfinished = message(b"\0" * (MESSAGE_BYTES - 1024), length=MESSAGE_BYTES - 16)
     with ExitStack() as stack:
         for first in range(0, calls, CALLS_PER_CONNECTION):
@@ -76,7 +75,7 @@ def test_messages_that_never_end(method: str, calls: int, process: ServiceProces
 
 def test_idle_streams_of_many_clients(process: ServiceProcess, report: Report) -> None:
     """As many as the budget has room for, from as many addresses: none holds more than its share."""
-    before = resident(process)
+    before = resident_bytes(process)
     with ExitStack() as stack:
         for address in range(IDLE_CLIENTS):
             client = stack.enter_context(closing(Http2Client(process.grpc_port, source=f"127.0.1.{address + 1}")))
@@ -98,7 +97,7 @@ def test_idle_streams_of_many_clients(process: ServiceProcess, report: Report) -
 )
 def test_responses_that_are_not_read(method: str, responses: int, process: ServiceProcess, report: Report) -> None:
     """Each of 60 × 512 positions: 16 MB with the demo's 128 dimensions."""
-    before = resident(process)
+    before = resident_bytes(process)
     with ExitStack() as stack:
         client = stack.enter_context(closing(Http2Client(process.grpc_port, source=HOSTILE, window=100)))
         for call in range(responses):
@@ -117,7 +116,7 @@ def test_responses_that_are_not_read(method: str, responses: int, process: Servi
     "bodies", [pytest.param(200, id="short"), pytest.param(1000, id="long", marks=pytest.mark.long)]
 )
 def test_bodies_that_never_end(bodies: int, process: ServiceProcess, report: Report) -> None:
-    before = resident(process)
+    before = resident_bytes(process)
     size = RestSettings().max_body_bytes
     head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -131,7 +130,7 @@ def test_bodies_that_never_end(bodies: int, process: ServiceProcess, report: Rep
 
 @pytest.mark.parametrize("readers", [pytest.param(20, id="short"), pytest.param(40, id="long", marks=pytest.mark.long)])
 def test_rest_responses_that_are_not_read(readers: int, process: ServiceProcess, report: Report) -> None:
-    before = resident(process)
+    before = resident_bytes(process)
     body = json.dumps({"token_ids": [[7] * 512] * 60, "outputs": ["sequence_output"]}).encode()
     head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -164,17 +163,12 @@ def large_request(method: str, request_id: str) -> bytes:
     return message(whole.SerializeToString())
 
 
-def resident(process: ServiceProcess) -> float:
-    """Resident bytes of the process."""
-    return Sample.of(process.popen.pid, compilations=0).resident_bytes
-
-
 def check(process: ServiceProcess, before: float, load: str, report: Report) -> None:
     """Checks memory, the gauge, and that another client gets its responses."""
     exposition = scrape(process)
-    grown = resident(process) - before
+    grown = resident_bytes(process) - before
     began = time.monotonic()
-    asyncio.run(ask_as_another(process))
+    asyncio.run(ask_as_another(process, NEIGHBORS))
     took_s = time.monotonic() - began
     report(
         f"{load}: memory +{grown / 1e6:.0f} MB, {gauge(exposition, IN_TRANSIT) / 1e6:.0f} MB in transit, "
@@ -183,15 +177,6 @@ def check(process: ServiceProcess, before: float, load: str, report: Report) -> 
     assert grown <= MAX_GROWTH_BYTES
     assert gauge(exposition, IN_TRANSIT) <= BUDGET_BYTES
     assert process.status("/livez") == process.status("/readyz") == 200
-
-
-async def ask_as_another(process: ServiceProcess) -> None:
-    """Requests from another address than the hostile client's, on both transports."""
-    for endpoint in Endpoint.both(process.rest_port, process.grpc_port):
-        caller = endpoint.caller()
-        answers = await asyncio.gather(*(caller.ask(numbered(i, 16)) for i in range(NEIGHBORS)))
-        await caller.close()
-        assert {answer.code for answer in answers} == {OK}
 
 
 def check_stops(process: ServiceProcess) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from electra_serve.api.grpc.health import NAME
 from electra_serve.api.grpc.server import MAX_OPEN_RECEIVED
 from electra_serve.api.grpc.stream_slots import MAX_PER_CONNECTION
 from electra_serve.settings.schema import GrpcSettings
 from tests.unit.api.grpc.conftest import SETTINGS, Running
+from tests.unit.api.grpc.open_calls import never, nothing, open_call
 
 Request: TypeAlias = health_pb2.HealthCheckRequest
 Response: TypeAlias = health_pb2.HealthCheckResponse
@@ -108,36 +109,18 @@ async def test_a_large_request_is_rejected(running: Running) -> None:
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def never() -> AsyncIterator[bytes]:
-    await asyncio.Event().wait()
-    yield b""
-
-
-async def nothing() -> AsyncIterator[bytes]:
-    for message in list[bytes]():
-        yield message
-
-
-def open_call(running: Running, method: str, messages: AsyncIterator[bytes]) -> grpc.aio.StreamUnaryCall[bytes, bytes]:
-    """A call whose message the test controls; the wire format is the same."""
-    caller: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = running.channel.stream_unary(
-        f"/grpc.health.v1.Health/{method}"
-    )
-    return caller(messages)
-
-
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_a_call_without_a_message_is_malformed(running: Running, method: str) -> None:
-    call = open_call(running, method, nothing())
+    call = open_call(running.channel, f"/{NAME}/{method}", nothing())
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_calls_that_send_no_message_keep_no_other_out(running: Running, method: str) -> None:
-    silent = [open_call(running, method, never()) for _ in range(MAX_PER_CONNECTION)]
+    silent = [open_call(running.channel, f"/{NAME}/{method}", never()) for _ in range(MAX_PER_CONNECTION)]
     for _ in range(MAX_OPEN_RECEIVED):
         assert (await check(running, "")).status == Response.NOT_SERVING
-    more = [open_call(running, "Check", never()) for _ in range(MAX_OPEN_RECEIVED)]
+    more = [open_call(running.channel, f"/{NAME}/Check", never()) for _ in range(MAX_OPEN_RECEIVED)]
     assert {await call.code() for call in silent} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert not any(call.done() for call in more[1:])
 
@@ -149,7 +132,7 @@ class TestSlowMessages:
 
     @pytest.mark.parametrize("method", ["Check", "Watch"])
     async def test_are_ended(self, running: Running, method: str) -> None:
-        assert await open_call(running, method, never()).code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await open_call(running.channel, f"/{NAME}/{method}", never()).code() is grpc.StatusCode.INVALID_ARGUMENT
 
     async def test_end_no_watch(self, running: Running) -> None:
         watching = watch(running, "")
@@ -160,7 +143,7 @@ class TestSlowMessages:
 
 
 async def test_a_call_that_sends_no_message_delays_no_stop(running: Running) -> None:
-    call = open_call(running, "Check", never())
+    call = open_call(running.channel, f"/{NAME}/Check", never())
     await asyncio.sleep(0.1)
     async with asyncio.timeout(5):
         await running.server.stop(30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -15,26 +14,11 @@ from electra_serve.settings.schema import GrpcSettings
 from tests.contract.waiting import until
 from tests.unit.api.grpc.conftest import BUDGET_BYTES, SETTINGS, Running
 from tests.unit.api.grpc.messages import item, request
+from tests.unit.api.grpc.open_calls import never, nothing, open_call
 
 CODE = "electra-error-code"
 METHODS = ("Encode", "ListModels", "GetModel")
 ARRIVED_S = 0.2
-
-
-async def never() -> AsyncIterator[bytes]:
-    await asyncio.Event().wait()
-    yield b""
-
-
-async def nothing() -> AsyncIterator[bytes]:
-    for message in list[bytes]():
-        yield message
-
-
-def open_call(running: Running, method: str, messages: AsyncIterator[bytes]) -> grpc.aio.StreamUnaryCall[bytes, bytes]:
-    """A unary call whose message the test controls; the wire format is the same."""
-    caller: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = running.channel.stream_unary(f"/{SERVICE_NAME}/{method}")
-    return caller(messages)
 
 
 async def error_of(call: grpc.aio.Call) -> str:
@@ -49,7 +33,7 @@ async def until_used(running: Running, size: int) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_call_being_received_holds_a_full_message(running: Running, method: str) -> None:
-    call = open_call(running, method, never())
+    call = open_call(running.channel, f"/{SERVICE_NAME}/{method}", never())
     await until_used(running, (1 if method == "EncodeStream" else COPIES) * SETTINGS.max_request_bytes)
     call.cancel()
     await until_used(running, 0)
@@ -57,7 +41,7 @@ async def test_a_call_being_received_holds_a_full_message(running: Running, meth
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_call_without_a_message_is_malformed(running: Running, method: str) -> None:
-    assert await error_of(open_call(running, method, nothing())) == "malformed_request"
+    assert await error_of(open_call(running.channel, f"/{SERVICE_NAME}/{method}", nothing())) == "malformed_request"
     await until_used(running, 0)
 
 
@@ -68,7 +52,7 @@ class TestSlowMessages:
 
     @pytest.mark.parametrize("method", METHODS)
     async def test_are_ended(self, running: Running, method: str) -> None:
-        assert await error_of(open_call(running, method, never())) == "malformed_request"
+        assert await error_of(open_call(running.channel, f"/{SERVICE_NAME}/{method}", never())) == "malformed_request"
         await until_used(running, 0)
 
 
@@ -128,7 +112,7 @@ async def test_a_stream_that_is_reset_at_once_holds_nothing(running: Running) ->
 
 async def test_over_budget_a_call_is_rejected_before_its_message(running: Running) -> None:
     with running.budget.reserve("another", BUDGET_BYTES):
-        assert await error_of(open_call(running, "Encode", never())) == "overloaded"
+        assert await error_of(open_call(running.channel, f"/{SERVICE_NAME}/Encode", never())) == "overloaded"
         stream = running.stub.EncodeStream()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
@@ -145,7 +129,7 @@ async def test_a_burst_waits_its_turn(running: Running) -> None:
 
 
 async def test_a_draining_server_does_not_wait_for_messages(running: Running) -> None:
-    call = open_call(running, "Encode", never())
+    call = open_call(running.channel, f"/{SERVICE_NAME}/Encode", never())
     await until_used(running, COPIES * SETTINGS.max_request_bytes)
     stopping = asyncio.create_task(running.server.stop(30))
     assert await error_of(call) == "shutting_down"
@@ -156,7 +140,7 @@ async def test_a_draining_server_does_not_wait_for_messages(running: Running) ->
 @pytest.mark.parametrize("method", ["Encode", "EncodeStream"])
 async def test_a_call_that_waits_for_room_does_not_outlast_a_drain(running: Running, method: str) -> None:
     with running.budget.reserve("another", BUDGET_BYTES):
-        call = open_call(running, method, never())
+        call = open_call(running.channel, f"/{SERVICE_NAME}/{method}", never())
         await asyncio.sleep(ARRIVED_S)
         stopping = asyncio.create_task(running.server.stop(30))
         await asyncio.sleep(ARRIVED_S)
