@@ -7,6 +7,8 @@ as they are computed with, is what that costs (docs/decisions/0028-all-cores.md)
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import openvino as ov
 
 from electra_serve.engine.base import EngineSet
@@ -43,8 +45,10 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
             OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, shapes=shapes) for _ in range(engines)
         )
 
-    lone = build(1, cores.lone_threads, single_rows(shapes))[0] if cores.lone_threads else None
-    return EngineSet(build(cores.engines, cores.threads, shapes), lone)
+    with ThreadPoolExecutor(2) as pool:  # each compilation uses one core
+        shared = pool.submit(build, cores.engines, cores.threads, shapes)
+        lone = build(1, cores.lone_threads, single_rows(shapes))[0] if cores.lone_threads else None
+    return EngineSet(shared.result(), lone)
 
 
 def _graph(preset: PresetFolder, settings: ModelSettings) -> ov.Model:
