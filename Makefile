@@ -65,6 +65,10 @@ check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, prot
 	$(BIN)/python -m tools.dashboard --check
 	$(BIN)/python -m tools.prometheus_rule --check
 
+.PHONY: prose
+prose: $(VENV)/.dev-$(TEST_EXTRA) ## Check words, sentences and spelling of docs, docstrings and comments; paths in ARGS
+	$(BIN)/python -m tools.prose $(ARGS)
+
 .PHONY: format
 format: $(VENV)/.dev-$(TEST_EXTRA) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

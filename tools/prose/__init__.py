@@ -1,0 +1,1 @@
+"""Checks the countable rules of the project's prose; CONTRIBUTING.md lists them."""
