@@ -1,4 +1,4 @@
-"""The two architectures that are measured, and how large a run is."""
+"""The architectures that are measured, and how large a run is."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ PRESETS: Final[Mapping[str, str]] = {
 """Size → the published preset whose architecture it has."""
 
 
+CONFIGS: Final[Mapping[str, BackboneConfig]] = {
+    **{size: CATALOG[preset].config for size, preset in PRESETS.items()},
+    "large": CATALOG["electra_large_discriminator_uncased_en"].config,
+    "tiny": BackboneConfig(30522, 2, 4, 256, 128, 1024),
+}
+"""Size → architecture. `large` is for GPUs; `tiny` is `small` with two layers, to see that something works."""
+
+
 def config_of(size: str) -> BackboneConfig:
-    """The architecture of `small` or `base`."""
-    return CATALOG[PRESETS[size]].config
+    """The architecture of one of `CONFIGS`."""
+    return CONFIGS[size]
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,14 +123,14 @@ def random_sequence(length: int, rng: np.random.Generator) -> Encoding:
     )
 
 
-def random_packed(shape: BatchShape, seed: int = 0) -> Packed:
+def random_packed(shape: BatchShape, seed: int = 0, lengths: Sequence[int] = LENGTHS) -> Packed:
     """Rows of several sequences, in slots of any order, some of which are empty, with padding between and after."""
     rng = np.random.default_rng(seed)
     encodings, places = [], []
     for row in range(shape.rows):
         start = int(rng.integers(2))
         for slot in rng.permutation(shape.slots).tolist():
-            fitting = [length for length in LENGTHS if start + length <= shape.length]
+            fitting = [length for length in lengths if start + length <= shape.length]
             if fitting:
                 encodings.append(random_sequence(int(rng.choice(fitting)), rng))
                 places.append(Placement(row, slot, start, len(encodings[-1])))

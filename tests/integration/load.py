@@ -62,10 +62,12 @@ class Load(CallerThreads):
     Args:
         url: Where REST is.
         target: Where gRPC is.
+        model: Which model to ask; None: the only one.
     """
 
-    def __init__(self, url: str, target: str) -> None:
+    def __init__(self, url: str, target: str, model: str | None = None) -> None:
         super().__init__(CALLERS)
+        self._model = model
         self._url = url
         self._target = target
         self._outcomes: dict[str, str] = {}
@@ -86,6 +88,7 @@ class Load(CallerThreads):
 
     def _call_rest(self, caller: int) -> None:
         body = {"token_ids": [[caller + 1] * LENGTH], "outputs": ["mean_output"]}
+        body |= {} if self._model is None else {"model": self._model}
         with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as client:
 
             def ask(name: str) -> str:
@@ -104,7 +107,7 @@ class Load(CallerThreads):
 
             def ask(name: str) -> str:
                 tokens = pb.TokenInput(token_ids=[tensor])
-                request = pb.EncodeRequest(request_id=name, tokens=tokens, outputs=[pb.OUTPUT_MEAN])
+                request = pb.EncodeRequest(request_id=name, tokens=tokens, outputs=[pb.OUTPUT_MEAN], model=self._model)
                 try:
                     stub.Encode(request, timeout=TIMEOUT_S)
                 except grpc.RpcError as error:
