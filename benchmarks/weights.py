@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.apart import apart
 from benchmarks.sizes import config_of
@@ -60,7 +60,8 @@ def _write_preset(size: str, folder: Path) -> None:
     from electra_serve.model.weights import assign
     from electra_serve.presets.weights import draw_weights
 
-    backbone = ElectraBackbone(**config_of(size).to_mapping(), kernel_initializer=zeros)
+    config: dict[str, Any] = config_of(size).to_mapping()
+    backbone = ElectraBackbone(**config, kernel_initializer=zeros)
     assign(backbone.weights_by_path(), draw_weights(backbone.config, SEED, STDDEV))
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     backbone.save_to_preset(unfinished)

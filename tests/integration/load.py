@@ -107,7 +107,9 @@ class Load(CallerThreads):
 
             def ask(name: str) -> str:
                 tokens = pb.TokenInput(token_ids=[tensor])
-                request = pb.EncodeRequest(request_id=name, tokens=tokens, outputs=[pb.OUTPUT_MEAN], model=self._model)
+                request = pb.EncodeRequest(
+                    request_id=name, tokens=tokens, outputs=[pb.OUTPUT_MEAN], model=self._model or ""
+                )
                 try:
                     stub.Encode(request, timeout=TIMEOUT_S)
                 except grpc.RpcError as error:

@@ -43,6 +43,6 @@ def limit_of(stage: Stage, later: Sequence[Stage], remaining_s: float) -> float:
         >>> limit_of(one, [two], 80.0), limit_of(two, [], 15.0)
         (60.0, 15.0)
         >>> limit_of(one, [two], 35.0)
-        30.0
+        30
     """
     return min(remaining_s, max(stage.limit_s, remaining_s - sum(other.limit_s for other in later)))

@@ -138,8 +138,10 @@ def render(results: Results) -> str:
 def _goal_rows(results: Results) -> Iterator[tuple[str, str, str]]:
     for goal in GOALS:
         found = goal.number(results)
-        known = found is not None
-        yield goal.text, f"{found:.4g}" if known else "not measured", _yes(goal.reached(found)) if known else ""
+        if found is None:
+            yield goal.text, "not measured", ""
+        else:
+            yield goal.text, f"{found:.4g}", _yes(goal.reached(found))
 
 
 def _stage_rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
@@ -161,7 +163,9 @@ def _sections(stage: StageResult) -> Iterator[str]:
 
 
 def _number_row(record: Record) -> tuple[str, ...]:
-    labels = ", ".join(str(value) for value in record["labels"].values())
+    labels = ", ".join(
+        value if isinstance(value, str) else f"{name} {value}" for name, value in record["labels"].items()
+    )
     return record["quantity"], labels, *(f"{record[name]:.5g}" for name in ("median", "low", "high"))
 
 

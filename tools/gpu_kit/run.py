@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,12 @@ def main() -> int:
         shutil.copytree(KIT / "project", project)
         paths = [str(site), str(project), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile every module again
         runner = [sys.executable, "-m", "tools.gpu_kit.runner", f"--started={started}", f"--work={folder}"]
         arguments = [*runner, f"--out={Path.cwd() / 'gpu-kit-results'}", *sys.argv[1:]]
-        return subprocess.run(arguments, cwd=project, env=environment, check=False).returncode
+        process = subprocess.Popen(arguments, cwd=project, env=environment)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
 
 
 if __name__ == "__main__":

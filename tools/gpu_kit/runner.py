@@ -70,12 +70,14 @@ class Runner:
         environment = {**os.environ, **ENVIRONMENT} | ({"JAX_PLATFORMS": "cpu"} if self.device == "cpu" else {})
         with log_path.open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        while (code := process.poll()) is None and time.time() - started < result.limit_s:
-            time.sleep(POLL_S)
-            result.seconds = time.time() - started
-            result.records = list(read_records(records))
-            self._write()
-        _end(process)
+        try:
+            while (code := process.poll()) is None and time.time() - started < result.limit_s:
+                time.sleep(POLL_S)
+                result.seconds = time.time() - started
+                result.records = list(read_records(records))
+                self._write()
+        finally:
+            _end(process)
         result.seconds, result.records = time.time() - started, list(read_records(records))
         result.state = "cut off" if code is None else "failed" if code else "passed"
         _shorten(log_path)
@@ -113,6 +115,7 @@ def main() -> int:
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the stage that runs
     flags.out.mkdir(parents=True, exist_ok=True)
     results = Results(flags.device, dict(describe_machine()))
     runner = Runner(flags.device, flags.work, flags.out, flags.started + flags.total_s, results)

@@ -27,7 +27,7 @@ def run_suite(bench: Bench) -> None:
 
 
 def _record(bench: Bench, report: Path) -> None:
-    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314  # written by pytest just now
+    cases = list(ET.parse(report).iter("testcase"))
     failed = 0
     for case in cases:
         faults = [fault for fault in case if fault.tag in {"failure", "error"}]

@@ -9,7 +9,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +26,7 @@ SIZES: Final = {"gpu": ("base", "small"), "cpu": ("tiny",)}
 CLIENTS: Final = {"gpu": (64, 512), "cpu": (8,)}
 SECONDS: Final = {"gpu": (1.0, 3.0), "cpu": (0.3, 1.0)}
 """Load before anything is counted, and load that is counted."""
-START_S: Final = 1.0
-"""For a load generator to be imported: the engine's time is read after it."""
+LENGTH: Final = {"gpu": 0, "cpu": 32}
 BUSY: Final = "electra_compute_seconds_sum"
 CONNECTIONS: Final = 8
 
@@ -48,16 +46,20 @@ def measure_served(bench: Bench) -> None:
 
 
 def _measure(bench: Bench, services: Sequence[ServiceProcess], size: str, transport: str, clients: int) -> None:
-    warm_up_s, seconds = SECONDS[bench.device]
-    file = _bodies_file(bench.work, transport)
+    warm_up_s, _ = SECONDS[bench.device]
+    file = _bodies_file(bench.work, LENGTH[bench.device])
     commands = [_command(service, transport, clients // len(services), file, bench.device) for service in services]
+    busy_s = _busy_s(services)
     generators = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
-    time.sleep(START_S + warm_up_s)
-    busy, began = _busy_s(services), time.monotonic()
-    time.sleep(seconds / 2)
-    idle = 1 - (_busy_s(services) - busy) / (time.monotonic() - began) / len(services)
     found: list[dict[str, Any]] = [json.loads(generator.communicate()[0]) for generator in generators]
-    labels = {"size": size, "transport": transport, "clients": clients, "processes": len(services)}
+    loaded_s = warm_up_s + sum(one["seconds"] for one in found) / len(found)
+    idle = 1 - (_busy_s(services) - busy_s) / loaded_s / len(services)
+    labels: dict[str, str | int] = {
+        "size": size,
+        "transport": transport,
+        "clients": clients,
+        "processes": len(services),
+    }
     _record(bench, found, idle, labels)
 
 
@@ -90,10 +92,11 @@ def _command(service: ServiceProcess, transport: str, clients: int, file: Path, 
     return [sys.executable, "-m", "benchmarks.load", transport, *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _bodies_file(work: Path, transport: str) -> Path:
+def _bodies_file(work: Path, length: int) -> Path:
+    """Requests of `length` ids each; 0: of the natural mix."""
     path = work / "bodies.jsonl"
     if not path.is_file():
-        path.write_bytes(b"\n".join(bodies(Scenario(transport, "pooled_output", 1, 1))))
+        path.write_bytes(b"\n".join(bodies(Scenario("rest", "pooled_output", 1, 1, length=length))))
     return path
 
 

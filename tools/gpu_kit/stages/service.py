@@ -23,7 +23,7 @@ RELOADS: Final = 3
 RELOAD_S: Final = 120.0
 GROWTH_MIB: Final = 64.0
 """Device memory that a reload after the first may add."""
-SEQUENCES: Final = 16
+SEQUENCES: Final = 8
 BATCHED_DIFFERENCE: Final = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest difference of one number between a sequence alone and in a batch, in the dtype served."""
 WARM: Final = 20
@@ -68,10 +68,10 @@ def _check_responses(bench: Bench, service: ServiceProcess, size: str) -> None:
     """Compares the transports, and sequences in one request with the same ones alone."""
     ids = [row.tolist() for row in token_ids(natural_lengths(SEQUENCES))]
     outputs = ["mean_output", "cls_output"]
-    with ElectraClient(service.url, model=size) as rest, GrpcElectraClient(service.target, model=size) as grpc:
-        together = rest.encode(token_ids=ids, outputs=outputs)
-        other = grpc.encode(token_ids=ids, outputs=outputs)
-        alone = [rest.encode(token_ids=[row], outputs=outputs) for row in ids]
+    with ElectraClient(service.url) as rest, GrpcElectraClient(service.target) as grpc:
+        together = rest.encode(model=size, token_ids=ids, outputs=outputs)
+        other = grpc.encode(model=size, token_ids=ids, outputs=outputs)
+        alone = [rest.encode(model=size, token_ids=[row], outputs=outputs) for row in ids]
     for name in outputs:
         one, two = (np.asarray(getattr(found, name)) for found in (together, other))
         lone = np.concatenate([np.asarray(getattr(found, name)) for found in alone])

@@ -29,7 +29,7 @@ class Bench:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this is the real thing."""
+        """True if a GPU computes, and figures mean something."""
         return self.device == "gpu"
 
 
@@ -41,6 +41,7 @@ def run_stage(name: str, *steps: Callable[[Bench], None]) -> int:
     parser.add_argument("--work", type=Path, required=True)
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     recorder = Recorder(name, quick=flags.device == "cpu", path=flags.records)
     for step in steps:
         try:
