@@ -33,7 +33,7 @@ def main() -> int:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile every module again
         runner = [sys.executable, "-m", "tools.gpu_kit.runner", f"--started={started}", f"--work={folder}"]
-        arguments = [*runner, f"--out={Path.cwd() / 'gpu-kit-results'}", *sys.argv[1:]]
+        arguments = [*runner, f"--base={Path.cwd()}", *sys.argv[1:]]
         process = subprocess.Popen(arguments, cwd=project, env=environment)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         return process.wait()

@@ -110,17 +110,19 @@ def main() -> int:
     parser = argparse.ArgumentParser("python3 run.py", description=__doc__)
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--stage", action="append", choices=names, help="run this one only; may be repeated")
-    parser.add_argument("--out", type=Path, required=True, help="folder for results (default: ./gpu-kit-results)")
+    parser.add_argument("--out", default="gpu-kit-results", help="folder for results (default: %(default)s)")
     parser.add_argument("--total-s", type=float, default=TOTAL_S, help="seconds for everything (default: %(default)s)")
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the stage that runs
-    flags.out.mkdir(parents=True, exist_ok=True)
+    out = flags.base / flags.out
+    out.mkdir(parents=True, exist_ok=True)
     results = Results(flags.device, dict(describe_machine()))
-    runner = Runner(flags.device, flags.work, flags.out, flags.started + flags.total_s, results)
+    runner = Runner(flags.device, flags.work, out, flags.started + flags.total_s, results)
     passed = runner.run([stage for stage in STAGES if stage.name in (flags.stage or names)])
-    print(f"results are in {flags.out}", flush=True)
+    print(f"results are in {out}", flush=True)
     return 0 if passed else 1
 
 
