@@ -1,20 +1,6 @@
-"""From single sequences to batches.
+"""Dynamic batching: from queued sequences to engine batches.
 
-admission       how much may wait, in all and per client                pure
-queue           order of the waiting rows: priority, fairness, arrival   pure
-cost_model      seconds of each batch shape                              pure
-planner         packs the waiting sequences into batches                 pure
-packing_search  which packings the planner tries                         pure
-row_packing     sequences into rows                                      pure
-row_batches     rows into batches                                        pure
-worker_pool     which engine runs the next batch                         pure
-coalescing      when an idle engine starts                               pure
-pending         one request and its rows                                 asyncio
-batcher         admits requests, awaits their results                    asyncio
-dispatcher      starts batches on free workers, takes them back          asyncio
-completion      delivers the rows of a finished batch                    asyncio
-in_flight       rows that left the queue, and retries                    asyncio
-engine_worker   runs batches                                             one thread per engine
-watchdog        detects stalled and failed engines                       asyncio
-flight_recorder the last batches, for logs and the admin API             pure
+Pure policy, without clock or I/O: admission, queue, cost_model, planner, packing_search, row_packing, row_batches,
+worker_pool, coalescing, flight_recorder. On the event loop: batcher, dispatcher, completion, in_flight, pending,
+watchdog. On one thread per engine: engine_worker.
 """
