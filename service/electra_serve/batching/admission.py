@@ -1,8 +1,7 @@
 """Admission control: bounds the queue, and each client's share of it.
 
 A client with queued sequences may hold at most `SHARE` times the free capacity (dynamic thresholds: Choudhury and
-Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). One client fills at most 80 % of the queue, two fill 44 % each.
-A client without queued sequences is limited by the free capacity alone.
+Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). One client fills at most 80 % of the queue, two 44 % each.
 """
 
 from __future__ import annotations

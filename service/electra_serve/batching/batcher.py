@@ -1,9 +1,8 @@
 """Admits requests, awaits their results, and fails them if the engines fail.
 
-Everything here runs on the event loop; only `EngineWorker` uses the engine's thread. Each admitted row gets exactly
-one result: its output, or an error. A stalled engine makes the model not alive until it recovers. If it does not, the
-model has failed. The running batch fails with `engine_failure`; queued requests fail with `model_not_ready`, which is
-safe to retry. The process then has to end.
+Each admitted row gets exactly one result: its output, or an error. A model with a stalled engine is not alive until the
+engine recovers, or has failed. Then the running batch fails with `engine_failure`. Queued requests fail with
+`model_not_ready`, which is safe to retry, and the process has to end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Coalesces requests that arrive within 8 quiet event-loop iterations (at most 1 ms).
 
-Clients that get responses together send their next requests together, but gRPC accepts one call per iteration. An idle
-iteration takes microseconds, so a lone request is hardly delayed (docs/decisions/0012-turns-not-time.md).
+Clients that get responses together send their next requests together, but gRPC accepts one call per iteration
+(docs/decisions/0012).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Delivers the results of finished batches, and retries what failed.
 
 If the engine raised, the batch is halved until the sequence at fault is alone. If outputs are not finite, sequences
-that share a row run again alone, since one of them spoils the row. If memory ran out, later batches are at most half
-as large; retries of that batch do not halve the limit again. Everything here runs on the event loop.
+that share a row run again alone. If memory ran out, later batches are at most half as large.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Dispatches batches: coalesces arrivals, plans the next batch and hands it to a free worker.
 
-While one batch runs, arrivals queue. Shortly before it ends, the planner packs queued sequences into batches, and the
-batch with the most urgent sequence runs next. Batches thus grow with the load, and no timer delays a request. Free
-engines share the queue. Retries run first. Everything here runs on the event loop.
+While one batch runs, arrivals queue. Shortly before it ends, the batch with the most urgent sequence is planned to run
+next. Batches thus grow with the load, and no timer delays a request. Retries run first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Runs one engine on one thread.
+"""Runs one engine on one thread, with at most two batches in flight: one that runs, and a packed one.
 
-At most two batches are in flight: one that runs, and one that is packed and waits for the thread. The second is
-requested shortly before the expected end of the first (`free`). Earlier, it would be planned from fewer sequences;
+The second is requested shortly before the expected end of the first. Earlier, it would be planned from fewer sequences;
 later, the engine would idle while the event loop plans.
 """
 
@@ -52,11 +51,7 @@ Work: TypeAlias = Callable[[], None]
 
 
 class EngineThread:
-    """Runs work in order on one daemon thread.
-
-    Unlike `ThreadPoolExecutor`, it reports whether its thread is alive, and a hanging thread does not block the exit of
-    the interpreter.
-    """
+    """Runs work in order on one daemon thread, which reports its end and does not block the interpreter's exit."""
 
     def __init__(self, name: str) -> None:
         self._work: SimpleQueue[Work | None] = SimpleQueue()
@@ -194,7 +189,6 @@ class EngineWorker:
             self._pace()
 
     def _pace(self) -> None:
-        """Sets `free` now, or schedules it shortly before the running batch ends."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -218,14 +212,7 @@ def _settle(closed: asyncio.Future[BaseException | None], failure: BaseException
 
 
 def finite_sequences(output: ModelOutput, placements: Sequence[Placement]) -> NDArray[np.bool_]:
-    """Returns (N,) bool: True for sequences whose outputs are all finite.
-
-    Example:
-        >>> output = ModelOutput(cls_output=np.array([[[1, 2], [np.nan, 2]]], np.float32))
-        >>> places = [Placement(row=0, slot=slot, start=4 * slot, length=4) for slot in (0, 1)]
-        >>> finite_sequences(output, places).tolist()
-        [True, False]
-    """
+    """Returns (N,) bool: True for sequences whose outputs are all finite."""
     finite = np.ones(len(placements), np.bool_)
     for name in Output:
         array: Float32Array | None = getattr(output, name.value)
@@ -250,8 +237,6 @@ def is_stalled(running_s: float, expected_s: float) -> bool:
 
     Example:
         >>> is_stalled(2.7, expected_s=0.02), is_stalled(2.71, expected_s=0.02)
-        (False, True)
-        >>> is_stalled(5.0, expected_s=1.0), is_stalled(5.1, expected_s=1.0)
         (False, True)
     """
     return running_s > min(STALL_FACTOR * expected_s, expected_s + MAX_STALL_S) + STALL_SLACK_S

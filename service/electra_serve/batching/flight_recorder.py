@@ -1,8 +1,4 @@
-"""Flight recorder: metadata of the last batches, without any content.
-
-An `InFlightBatch` is updated while its batch runs; a `BatchRecord` is its immutable copy for logs and the admin API.
-Running batches are included, to show the cause of a fault.
-"""
+"""Flight recorder: metadata of the last batches, running ones included, without any content."""
 
 from __future__ import annotations
 

@@ -59,7 +59,6 @@ class PackingSearch:
             yield bound_s, partial(first_fit, needs, arrivals, lengths[kind])
 
     def _estimates(self, ascending: list[int]) -> tuple[list[tuple[float, int]], float]:
-        """Returns estimates (seconds, row length) of best-fit decreasing, and the seconds of one sequence per row."""
         lengths = self._batches.lengths
         shortest = ascending[0]
         sums = list(accumulate(ascending, initial=0))

@@ -1,8 +1,7 @@
 """Batch planner: groups queued sequences into rows and batches of the least total cost.
 
-The cost of a plan is the sum of its batches' seconds, from a table with one timing per shape. Sequences are packed into
-rows by best-fit decreasing (`packing_search`), then rows are cut into the cheapest batches by dynamic programming
-(`row_batches`). The most urgent sequence is always in the next batch. Pure: lengths in, placements out.
+The cost of a plan is the sum of its batches' seconds, by a table of timings. Sequences are packed into rows by best-fit
+decreasing (`packing_search`), then rows are cut into the cheapest batches by dynamic programming (`row_batches`).
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ class BatchPlan:
 
 
 class Planner:
-    """Plans batches of queued sequences.
-
-    `max_positions` and `target_batch_s` limit batches of several sequences; positions include padding.
-    """
+    """Plans batches of queued sequences; the limits apply to batches of several."""
 
     def __init__(self, costs: CostTable, *, max_positions: int, target_batch_s: float = math.inf) -> None:
         self._costs = costs
@@ -73,10 +69,7 @@ class Planner:
         return need * self._batches.position_seconds[self._batches.kinds[need]]
 
     def plan(self, lengths: Sequence[int]) -> list[BatchPlan]:
-        """Plans all sequences, given by their lengths, most urgent first; the batch of the most urgent one is first.
-
-        Raises:
-            ValueError: A length is not from 1 to that of the longest single row.
+        """Plans all sequences, given by their lengths, most urgent first; raises ValueError for a length out of range.
 
         Example:
             >>> shapes = {BatchShape(1, 16): 0.002, BatchShape(1, 64): 0.004, BatchShape(2, 64): 0.006}
@@ -124,8 +117,8 @@ class Planner:
             yield from self._cut(self._search.cheapest(needs, order[alone:]))
 
     def _cut(self, packing: Packing) -> Iterator[tuple[BatchShape, _Rows]]:
-        """Cuts rows into batches; among rows of one kind, the most urgent run together."""
         kinds = self._batches.kinds
+        # Of rows of one kind, the most urgent run together.
         rows = sorted((kinds[used], -min(row), row) for row, used in zip(packing.rows, packing.used, strict=True))
         for batch, shape in self._batches.cut([kind for kind, _, _ in rows]):
             yield shape, [row for _, _, row in reversed(rows[batch])]

@@ -1,8 +1,7 @@
 """Queue of pending rows: by priority, then fair between clients, then by arrival.
 
 Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the client with the least virtual time goes
-first. A client that sends 100 times the load of others delays only itself. A request is admitted or rejected whole. It
-is rejected at once if its estimated start is after its deadline. Pure: time is an argument.
+first. A request is admitted or rejected whole, and at once if its estimated start is after its deadline.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class RequestQueue(Generic[T]):
         return self._admission.total.work_s
 
     def admit(self, entries: Sequence[T], now: float, *, busy_s: float = 0.0) -> None:
-        """Admits all entries of one request, or none. `busy_s` is the time until an engine is free.
+        """Admits all entries of one request, or none. An engine is free in `busy_s` seconds.
 
         Raises:
             PayloadTooLarge: They exceed the limits of an empty queue.

@@ -1,11 +1,8 @@
-"""Finds the cheapest batches for packed rows, by a table of shapes and their seconds.
+"""Finds the cheapest batches for packed rows, by dynamic programming over a table of shapes and their seconds.
 
-A row may run in any shape at least as long as its used positions, so a cheapest batch holds neighbors in that order.
-For rows with u₁ ≤ … ≤ uₙ, the least cost of the first j is
+A row may run in any shape at least as long as its used positions. For rows with u₁ ≤ … ≤ uₙ, the first j cost
 
     best(j) = min over shapes (R, P) with P ≥ uⱼ of  seconds(R, P) + best(max(0, j − R))
-
-Rows that fit the same shapes are of one kind; per kind and number of rows only the cheapest shape is compared.
 """
 
 from __future__ import annotations
@@ -67,7 +64,6 @@ class RowBatches:
             end = start
 
     def _last_batch(self, kind: int, best_s: list[float]) -> tuple[float, BatchShape]:
-        """Returns the cost and last batch of the cheapest plan with one more row than `best_s` covers."""
         count = len(best_s)
         least_s = math.inf
         for rows, seconds, option in self._options[kind]:

@@ -1,7 +1,6 @@
 """Checks a model's engines twice a second: their threads must be alive and their batches must end in time.
 
-An engine that stays stalled for `hang_timeout_s` has failed, since native code that hangs cannot be stopped. Checks are
-counted, not clock time, so that a suspended process does not count its pause.
+An engine that stays stalled for `hang_timeout_s` has failed, since native code that hangs cannot be stopped.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ CHECK_S: Final = 0.5
 
 @dataclass(slots=True)
 class StallDetector:
-    """Decides when a stalled engine has failed. `stalled_s` is the time that it has been stalled so far."""
+    """Decides when a stalled engine has failed."""
 
     timeout_s: float
-    stalled_s: float = 0.0
+    stalled_s: float = 0.0  # counted in checks: a suspended process must not count its pause
 
     def check(self, *, stalled: bool, since_s: float) -> bool:
         """Records one check and returns True once the engine has been stalled for more than `timeout_s`.

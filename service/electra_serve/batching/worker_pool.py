@@ -1,6 +1,6 @@
 """Chooses the engine that runs the next batch.
 
-Under load each core runs batches of its own: two cores that share a batch wait for each other at every layer. While
+Under load each core runs its own batches, since two cores that share a batch wait for each other at every layer. While
 nothing runs, one batch of fewer sequences than engines gets all cores.
 """
 
