@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -55,8 +54,6 @@ async def _serve(rest_port: int, grpc_port: int) -> None:
         access_log=False,
     )
     http = asyncio.create_task(uvicorn.Server(config).serve())
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
     await http
     await server.stop(0)
 

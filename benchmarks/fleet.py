@@ -67,7 +67,7 @@ class RunningService:
         spec: What to start; it starts at once.
     """
 
-    def __init__(self, spec: ServiceSpec) -> None:
+    def __init__(self, spec: ServiceSpec, *, prefix: Sequence[str] = ()) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.spec = spec
         self.ports = {"rest": free_port(), "grpc": free_port()}
@@ -77,7 +77,7 @@ class RunningService:
         variables["PYTHONPATH"] = str(spec.checkout / "service")  # before what is installed
         with self.log.open("wb") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],
+                [*prefix, sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],
                 cwd=spec.checkout,
                 env=variables,
                 stdin=subprocess.DEVNULL,

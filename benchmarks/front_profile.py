@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.overhead import LOAD_CORE, ROOT, Scenario, Server, load, start
+from benchmarks.fleet import ROOT, RunningService
+from benchmarks.overhead import LOAD_CORE, Scenario, load, start
 
 COMPONENTS: Final = {
     "electra_serve/api/grpc/": "gRPC messages in and out",
@@ -57,7 +58,7 @@ def shares(stacks: Iterable[str]) -> dict[str, float]:
     """Sums up stacks, each `outermost;…;innermost count`.
 
     Example:
-        >>> shares(["run (uvloop/__init__.py:1);validate (service/validation.py:2);min (numpy/x.py:3) 3",
+        >>> shares(["run (uvloop/__init__.py:1);validate (electra_serve/serving/validation.py:2);min (numpy/x.py:3) 3",
         ...         "run (uvloop/__init__.py:1) 1"])
         {'validation': 0.75, "the event loop's native part, and gRPC's core": 0.25}
     """
@@ -76,9 +77,9 @@ def _component(frames: Sequence[str]) -> str:
     return "other"
 
 
-def _sample(server: Server, seconds: float, file: Path) -> list[str]:
+def _sample(server: RunningService, seconds: float, file: Path) -> list[str]:
     spy = Path(sys.executable).with_name("py-spy")
-    where = ["--pid", str(server.process.pid), "--output", str(file), "--format", "raw"]
+    where = ["--pid", str(server.pid), "--output", str(file), "--format", "raw"]
     how = ["--gil", "--function", "--rate", "400", "--duration", str(int(seconds))]
     pinned = ["taskset", "-c", str(LOAD_CORE), str(spy), "record", *where, *how]
     subprocess.run(pinned, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.null_engine import NullEngine
+from benchmarks.fleet import ROOT, RunningService, ServiceSpec
+from benchmarks.null_service import HIDDEN_DIM, null_script
+from benchmarks.stand_in.engine import StandInEngine
 from electra_serve.engine.profiling import full_batch
 from electra_serve.tensors import BatchShape, Output
 
-ROOT: Final = Path(__file__).parents[1]
 SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
-READY_S: Final = 60.0
 ENGINE_S: Final = 0.002
 """What the engine takes that is not quite null."""
 FIGURES: Final = ("requests_per_s", "server_cpu_us", "p50_ms", "p99_ms", "generator_cpu")
@@ -72,15 +69,6 @@ SCENARIOS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running server, pinned to its core."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    ports: Mapping[str, int]
-
-
 def measure(
     *, rounds: int, seconds: float, beside: Mapping[str, Path] | None = None, log_requests: bool = True
 ) -> Found:
@@ -102,18 +90,18 @@ def measure(
         for name, folder in {**(beside or {}), "service": ROOT}.items():
             servers.append(running.enter_context(start(name, folder, module)))
             servers.append(running.enter_context(start(f"{name}, {ENGINE_S * 1e3:g} ms", folder, slow)))
-        found: Found = {server.name: {scenario.name: [] for scenario in SCENARIOS} for server in servers}
+        found: Found = {server.spec.name: {scenario.name: [] for scenario in SCENARIOS} for server in servers}
         for _ in range(rounds):
             for scenario in SCENARIOS:
                 for server in servers:
-                    found[server.name][scenario.name].append(load(server, scenario, seconds))
+                    found[server.spec.name][scenario.name].append(load(server, scenario, seconds))
     return found
 
 
 def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
     """What a raw call of the engine takes, (1, 32) in and one output out."""
     shape = BatchShape(1, 32)
-    engine = NullEngine(256, (shape,), seconds_per_batch=seconds_per_batch)
+    engine = StandInEngine(null_script(seconds_per_batch), HIDDEN_DIM, (shape,))
     batch = full_batch(shape)
     took = []
     for _ in range(calls):
@@ -124,22 +112,21 @@ def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
 
 
 @contextmanager
-def start(name: str, folder: Path, module: Sequence[str]) -> Iterator[Server]:
-    """Starts a server of `folder` on two free ports and waits until it is ready; ends it with the context."""
-    ports = {"rest": _free_port(), "grpc": _free_port()}
-    command = _pinned(SERVER_CORE, *module, *(f"--{transport}-port={port}" for transport, port in ports.items()))
-    environment = os.environ | {"PYTHONPATH": str(folder / "service")}  # before what is installed: another checkout's
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def start(name: str, checkout: Path, module: Sequence[str]) -> Iterator[RunningService]:
+    """Starts a server of a checkout on its core and waits until it is ready; ends it with the context."""
+
+    def command(rest_port: int, grpc_port: int) -> Sequence[str]:
+        return ("-m", *module, f"--rest-port={rest_port}", f"--grpc-port={grpc_port}")
+
+    server = RunningService(ServiceSpec(name, command, checkout=checkout), prefix=_pin(SERVER_CORE))
     try:
-        if process.stdout is None or not process.stdout.readline().startswith(b"ready"):
-            raise RuntimeError(f"{name} did not start")
-        yield Server(name, process, ports)
+        server.wait_ready()
+        yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        server.close()
 
 
-def load(server: Server, scenario: Scenario, seconds: float) -> Figures:
+def load(server: RunningService, scenario: Scenario, seconds: float) -> Figures:
     """Loads one server from a process of its own."""
     flags = {
         "port": server.ports[scenario.transport],
@@ -147,12 +134,12 @@ def load(server: Server, scenario: Scenario, seconds: float) -> Figures:
         "encoding-format": scenario.encoding_format,
         "warm-up-s": min(1.0, seconds / 3),
         "seconds": seconds,
-        "server-pid": server.process.pid,
+        "server-pid": server.pid,
     }
-    command = _pinned(LOAD_CORE, "benchmarks.load", scenario.transport, *(f"--{k}={v}" for k, v in flags.items()))
-    figures = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.load", scenario.transport, *(f"--{k}={v}" for k, v in flags.items())]
+    figures = json.loads(subprocess.run([*_pin(LOAD_CORE), *command], cwd=ROOT, check=True, capture_output=True).stdout)
     if figures["errors"]:
-        raise RuntimeError(f"{server.name}, {scenario.name}: {figures['errors']}")
+        raise RuntimeError(f"{server.spec.name}, {scenario.name}: {figures['errors']}")
     return {name: figures[name] for name in FIGURES}
 
 
@@ -166,14 +153,8 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _pinned(core: int, module: str, *flags: str) -> list[str]:
-    return ["taskset", "-c", str(core), sys.executable, "-m", module, *flags]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+def _pin(core: int) -> tuple[str, ...]:
+    return ("taskset", "-c", str(core))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

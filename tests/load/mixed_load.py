@@ -14,15 +14,15 @@ import grpc.aio
 import httpx
 import numpy as np
 
+from benchmarks.load.clients import OK, WRONG
+from benchmarks.stand_in.answers import known_answer
+from benchmarks.stand_in.script import ORDINARY_IDS
 from electra_serve.tensors import Output
 from tests.contract.outcome import Answer, Outcome
 from tests.contract.query import Query
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide
 from tests.integration.process import ServiceProcess
-from tests.load.callers import OK, WRONG
-from tests.load.known_answer import known_answer
-from tests.load.script import ORDINARY_IDS
 
 CALLERS: Final = 8
 PATIENCE_S: Final = 60.0

@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from tests.integration.process import ROOT, free_port, wait_until
+from tests.integration.process import ROOT, free_port
+from tests.waiting import wait_until
 
 CONFIGURATION: Final = ROOT / "deploy/proxy/haproxy.cfg"
 HOST: Final = "127.0.0.1"

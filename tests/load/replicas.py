@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.stand_in.script import Script
 from tests.integration.process import ServiceProcess
 from tests.load.proxy import Ports, haproxy
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import Output
 from tests.contract import read
@@ -30,7 +31,6 @@ from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
 from tests.load.mutations import mutated
 from tests.load.queries import queries
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SHORT: Final = 150

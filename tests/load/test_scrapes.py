@@ -10,11 +10,11 @@ from typing import Final
 
 import pytest
 
+from benchmarks.stand_in.script import Script
 from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.gauges import scrape
 from tests.load.growth import resident_bytes
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 MOST_GROWTH_BYTES: Final = 400e6

@@ -18,6 +18,7 @@ from typing import Final
 import httpx
 import pytest
 
+from benchmarks.stand_in.script import Script
 from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.conftest import Report
@@ -25,7 +26,6 @@ from tests.load.gauges import gauge, scrape, wait_at_rest
 from tests.load.growth import Growth, Sample
 from tests.load.mixed_load import EXPECTED, mixed_load
 from tests.load.operator import KEY, Operator
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", 31 * 60))

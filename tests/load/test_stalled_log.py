@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -17,13 +16,14 @@ from typing import Final
 
 import pytest
 
-from tests.integration.process import ServiceProcess, Standard, wait_until
-from tests.load.callers import OK, RestCaller
+from benchmarks.load.clients import OK, Endpoint, closed_loop
+from benchmarks.stand_in.script import Script
+from tests.integration.process import ServiceProcess, Standard
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
 from tests.load.payload import numbered
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
+from tests.waiting import wait_until
 
 SCRIPT: Final = Script(batch_s=0.0005, position_s=1e-7)
 DROPPED: Final = "electra_log_lines_dropped_total"
@@ -152,16 +152,7 @@ def unwritable(ends: str) -> Iterator[int]:
 
 
 async def ask(process: ServiceProcess, requests: int) -> Counter[str]:
-    """Counts the responses by code to so many requests from several clients."""
-    caller = RestCaller(process.rest_port, patience_s=PATIENCE_S)
-    codes: Counter[str] = Counter()
-
-    async def client() -> None:
-        for number in range(requests // CLIENTS):
-            codes[(await caller.ask(numbered(number, 4))).code] += 1
-
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
-            clients.create_task(client())
-    await caller.close()
-    return codes
+    """Sends requests from several clients and counts the responses by code."""
+    endpoint = Endpoint("rest", process.rest_port, patience_s=PATIENCE_S)
+    sent = (numbered(number, 4) for number in range(requests))
+    return Counter(outcome.code for outcome in await closed_loop([endpoint], CLIENTS, sent))
