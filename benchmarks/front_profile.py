@@ -1,8 +1,7 @@
-"""Where a request's time goes: `python -m benchmarks.front_profile` samples the event loop's thread under load.
+"""Profile of the event loop's thread under load: `python -m benchmarks.front_profile`.
 
-Needs py-spy beside the interpreter. A sample belongs to the innermost frame that the table of components knows, so
-that numpy counts for whoever called it. What is left to the loop itself is native: reading and writing sockets,
-gRPC's core, the switching of tasks.
+Needs py-spy next to the interpreter. A sample counts for the innermost frame in the table of components, so numpy
+counts for its caller. The rest of the loop is native: sockets, gRPC's core and the switching of tasks.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ COMPONENTS: Final = {
     "uvicorn/": "uvicorn",
     "uvloop/": "the event loop's native part, and gRPC's core",
 }
-"""Part of a file's path → whose time it is; the first that fits."""
+"""Part of a file's path → its component; the first match counts."""
 
 
 def profile(scenario: Scenario, seconds: float) -> dict[str, float]:
@@ -55,7 +54,7 @@ def profile(scenario: Scenario, seconds: float) -> dict[str, float]:
 
 
 def shares(stacks: Iterable[str]) -> dict[str, float]:
-    """Sums up stacks, each `outermost;…;innermost count`.
+    """Sums stacks, each `outermost;…;innermost count`.
 
     Example:
         >>> shares(["run (uvloop/__init__.py:1);validate (electra_serve/serving/validation.py:2);min (numpy/x.py:3) 3",

@@ -1,12 +1,10 @@
-"""What the front end costs: `python -m benchmarks.overhead` prints a table, and JSON with `--json`.
+"""Cost of the front end: `python -m benchmarks.overhead` prints a table, or JSON with `--json`.
 
-The service with an engine that computes nothing runs on one core, the load generator on another, and beside it the
-ceilings: bare servers that answer the same bytes. `--beside before=FOLDER` adds the service of another checkout.
-All servers run at once and wait while another is loaded, round after round, so that whatever else the machine does
-hits all alike. Medians over the rounds.
+The null service runs on one core and the load generator on another. A bare server with the same responses is the upper
+limit, and `--beside before=FOLDER` adds the service of another checkout. The servers are loaded in turn, round after
+round, and the table has medians over the rounds.
 
-`requests_per_s` is what was answered; `server_cpu_us` is the CPU time of the whole server process for each request,
-which other processes on its core do not disturb.
+`server_cpu_us` is the CPU time of the server process per request, which other processes on its core do not disturb.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from electra_serve.tensors import BatchShape, Output
 SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
 ENGINE_S: Final = 0.002
-"""What the engine takes that is not quite null."""
+"""Time of a batch on the engine that is not null."""
 FIGURES: Final = ("requests_per_s", "server_cpu_us", "p50_ms", "p99_ms", "generator_cpu")
 
 Figures = dict[str, float]
@@ -46,8 +44,8 @@ class Scenario:
 
     Attributes:
         transport: `rest` or `grpc`.
-        clients: How many ask at a time.
-        encoding_format: Of REST's answer.
+        clients: Number of requests in flight.
+        encoding_format: Encoding of REST's responses.
     """
 
     transport: str
@@ -56,7 +54,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         return f"{self.transport} {self.encoding_format if self.transport == 'rest' else ''} {self.clients}"
 
 
@@ -75,10 +73,10 @@ def measure(
     """Runs every scenario against every server.
 
     Args:
-        rounds: How often.
-        seconds: Of each scenario in each round.
-        beside: Name and folder of other checkouts to measure in the same rounds.
-        log_requests: Whether the service writes a line for each request, as it does by default.
+        rounds: Number of rounds.
+        seconds: Seconds of each scenario in each round.
+        beside: Other checkouts to measure in the same rounds, by name.
+        log_requests: The service logs each request, as it does by default.
 
     Returns:
         Server → scenario → the figures of each round.
@@ -99,7 +97,7 @@ def measure(
 
 
 def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
-    """What a raw call of the engine takes, (1, 32) in and one output out."""
+    """Measures a raw call of the engine with (1, 32) positions and one output."""
     shape = BatchShape(1, 32)
     engine = StandInEngine(null_script(seconds_per_batch), HIDDEN_DIM, (shape,))
     batch = full_batch(shape)
@@ -144,7 +142,7 @@ def load(server: RunningService, scenario: Scenario, seconds: float) -> Figures:
 
 
 def table(found: Found) -> str:
-    """The medians in Markdown."""
+    """Writes the medians in Markdown."""
     lines = ["| server | load | requests/s | CPU µs | p50 ms | p99 ms |", "|---|---|---|---|---|---|"]
     for server, scenarios in found.items():
         for scenario, rounds in scenarios.items():

@@ -39,7 +39,8 @@ class Http2Client:
 
     def open_call(self, stream: int, path: str, metadata: dict[str, str] | None = None) -> None:
         """Sends the head of a call."""
-        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
+        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+        fields["te"] = "trailers"  # codespell:ignore te
         fields |= {"content-type": "application/grpc", **(metadata or {})}
         block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in fields.items())
         self._windows[stream] = self._initial

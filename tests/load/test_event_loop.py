@@ -42,7 +42,7 @@ SETTINGS: Final = Settings(
 )
 MAX_CALLBACK_S: Final = 0.005
 SANE_CALLBACK_S: Final = 0.05
-"""CPU time grows by some factor on a machine that does other things; the attacks took 0.2 to 2 s."""
+"""Generous limit, since CPU time grows on a busy machine; without the limits a callback took 0.2 to 2 s."""
 REPEATS: Final = 5
 REST: Final = "rest"
 GET_MODEL: Final = f"/{SERVICE_NAME}/GetModel"
@@ -52,7 +52,7 @@ TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where both transports listen."""
+    """Ports of both transports."""
 
     rest: int
     grpc: int

@@ -1,4 +1,4 @@
-"""Readers of standard output and error that stall: the service answers, counts the lost lines and ends on SIGTERM."""
+"""Stalled readers of standard output and error: the service serves, counts lost lines and ends on SIGTERM."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PIPE_BYTES: Final = 4096
 
 @dataclass
 class Pipe:
-    """A pipe of a page that the test reads when it wants to.
+    """A pipe of one page that only the test reads.
 
     Attributes:
         read_end: Read by the test.
@@ -103,7 +103,7 @@ async def test_a_reader_that_stalls_stops_nothing(tmp_path: Path, report: Report
     )
 
 
-async def test_a_reader_that_comes_back_gets_whole_lines_and_the_number_lost(tmp_path: Path, report: Report) -> None:
+async def test_a_reader_that_resumes_gets_whole_lines_and_the_number_lost(tmp_path: Path, report: Report) -> None:
     with Pipe.open() as output, Pipe.open() as error:
         with stand_in(tmp_path, SCRIPT, standard=Standard(output.write_end, error.write_end)) as process:
             assert await ask(process, REQUESTS) == {OK: REQUESTS}
