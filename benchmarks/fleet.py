@@ -1,7 +1,7 @@
 """Services as processes: all are started, and all but the measured one are stopped.
 
 While another service is measured, each is stopped (SIGSTOP) with all its children. It keeps its memory and its ports
-but uses no core, so services can be measured in turns for any number of rounds.
+but uses no core, so services can be measured in turn for any number of rounds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fakes that the whole suite shares: a clock the test owns, an engine it scripts, a model on such engines."""
+"""Fakes of the whole suite: a clock that the test moves, an engine that it controls, a model on such engines."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SHORT_SHAPES = ((1, 8), (1, 16), (4, 16))
 
 
 class FakeEngine:
-    """An engine whose answers can be told from the ids alone.
+    """An engine whose outputs follow from the ids alone.
 
-    Each position answers with its token id in every one of H components, zero where masked. The pooled and [CLS]
-    outputs are a sequence's first position's, the mean is the mean.
+    Each position has its token id in all H components, or zero if masked. Pooled and [CLS] outputs are those of a
+    sequence's first position, the mean output is the mean.
 
     Attributes:
         batches: Every batch run, in order.

@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from benchmarks.load.http_connection import HttpConnection, HttpResponse, closes, post_request
+from benchmarks.load.http_connection import HttpConnection, HttpResponse, post_request
 
 HOST: Final = "127.0.0.1"
 ENCODE_METHOD: Final = "/electra.v1.EncoderService/Encode"
@@ -117,7 +117,7 @@ class _Exchange(HttpConnection):
         except BaseException:
             self.close()
             raise
-        if closes(response):
+        if self.closing:
             self.close()
         return HttpResponse.parse(response)
 

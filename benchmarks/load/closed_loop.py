@@ -28,7 +28,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.load.clients import CHANNEL_OPTIONS, ENCODE_METHOD, HOST
-from benchmarks.load.http_connection import ENCODE_PATH, HttpConnection, closes, post_request
+from benchmarks.load.http_connection import ENCODE_PATH, HttpConnection, post_request
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 
@@ -259,7 +259,7 @@ class _TimedConnection(HttpConnection):
             self._tally.succeeded(time.perf_counter() - self._sent_at, self._current.sequences)
         else:
             self._tally.failed(status)
-        if self._tally.stopped or closes(response):
+        if self._tally.stopped or self.closing:
             self.transport.close()
         else:
             self._send_next()

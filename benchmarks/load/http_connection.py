@@ -33,11 +33,13 @@ class HttpConnection(asyncio.Protocol):
     Attributes:
         transport: The socket, once there is one.
         waiting: A request has no response yet.
+        closing: The server closes the connection after the last response.
     """
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
         self.waiting = False
+        self.closing = False
         self._received = b""
         self._end: int | None = None
 
@@ -54,7 +56,7 @@ class HttpConnection(asyncio.Protocol):
         """Passes on a response once it is complete."""
         self._received = self._received + data if self._received else data
         if self._end is None:
-            self._end = _body_end(self._received)
+            self._read_head()
         if self.waiting and self._complete():
             self.waiting = False
             self.responded(self._received)
@@ -63,26 +65,21 @@ class HttpConnection(asyncio.Protocol):
         """Handles a complete response."""
         raise NotImplementedError
 
+    def _read_head(self) -> None:
+        end = self._received.find(HEAD_END)
+        if end < 0:
+            return
+        head = self._received[:end].lower()
+        self.closing = b"\r\nconnection: close" in head
+        _, found, rest = head.partition(b"\r\ncontent-length:")
+        self._end = end + len(HEAD_END) + int(rest.split(b"\r\n", 1)[0]) if found else _CHUNKED
+
     def _complete(self) -> bool:
         if self._end is None:
             return False
         if self._end == _CHUNKED:
             return self._received.endswith(b"\r\n0\r\n\r\n")
         return len(self._received) >= self._end
-
-
-def _body_end(received: bytes) -> int | None:
-    """Offset of a response's end, `_CHUNKED`, or None if its head is incomplete."""
-    end = received.find(HEAD_END)
-    if end < 0:
-        return None
-    _, found, rest = received[:end].lower().partition(b"\r\ncontent-length:")
-    return end + len(HEAD_END) + int(rest.split(b"\r\n", 1)[0]) if found else _CHUNKED
-
-
-def closes(response: bytes) -> bool:
-    """Reports that the server closes the connection after this response."""
-    return b"\r\nconnection: close" in response[: response.find(HEAD_END)].lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _is_ready(target: Target) -> bool:
 
 @contextmanager
 def attack(port: int, number: int, begun: bytes) -> Iterator[None]:
-    """Holds connections to a port, as many as the server lets it, on each of which `begun` was sent."""
+    """Holds as many connections to a port as the server allows, and sends `begun` on each."""
     with ExitStack() as stack:
         for _ in range(number):
             with suppress(ConnectionError):

@@ -41,8 +41,6 @@ SETTINGS: Final = Settings(
     models=(ModelSettings(preset=DEMO_ID),), rest=RestSettings(port=0), grpc=GrpcSettings(port=0)
 )
 MAX_CALLBACK_S: Final = 0.005
-SANE_CALLBACK_S: Final = 0.05
-"""Generous limit, since CPU time grows on a busy machine; without the limits a callback took 0.2 to 2 s."""
 REPEATS: Final = 5
 REST: Final = "rest"
 GET_MODEL: Final = f"/{SERVICE_NAME}/GetModel"
@@ -111,7 +109,6 @@ async def test_the_worst_requests(repeats: int, scale: int, ports: Ports, report
     slowest = sorted(longest, key=lambda name: -longest[name])
     for name in slowest[:12]:
         report(f"{name}: {longest[name] * 1e3:.1f} ms of CPU time in one callback")
-    assert longest[slowest[0]] < SANE_CALLBACK_S, slowest[0]
     exceeded = {name: round(took, 4) for name, took in longest.items() if took > MAX_CALLBACK_S}
     report.promise(not exceeded, f"callbacks exceed {MAX_CALLBACK_S} s: {exceeded}")
 

@@ -70,7 +70,7 @@ class Pipe:
             os.set_blocking(self.write_end, True)
 
     def read_in_background(self) -> None:
-        """Reads whatever comes, from a thread that ends with the test."""
+        """Reads everything, from a thread that ends with the test."""
         threading.Thread(target=self._read, args=(os.dup(self.read_end),), daemon=True).start()
 
     def events(self) -> list[dict[str, object]]:

@@ -181,7 +181,7 @@ def check(process: ServiceProcess, before: float, load: str, report: Report) -> 
 
 
 def check_stops(process: ServiceProcess) -> None:
-    """SIGTERM ends the process in good order, whatever is in transit."""
+    """Checks that SIGTERM ends the process as usual."""
     process.terminate()
     assert process.wait() == EXIT_OK
     assert process.complaints == []
