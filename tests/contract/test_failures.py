@@ -19,8 +19,8 @@ from tests.contract.outcome import Rejection, answered, rejected
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
-from tests.contract.waiting import until
 from tests.fakes import FakeEngine
+from tests.waiting import until
 
 BAD_ID: Final = 13
 GOOD: Final = Query(token_ids=[[1, 2]])

@@ -19,7 +19,8 @@ from electra_serve.client import ElectraClient, GrpcElectraClient, RetryPolicy, 
 from electra_serve.client.base import SyncClient
 from electra_serve.errors import Unauthenticated
 from tests.certificates import Authority
-from tests.integration.process import ROOT, ServiceProcess, start, wait_until
+from tests.integration.process import ROOT, ServiceProcess, start
+from tests.waiting import wait_until
 
 HOST: Final = "127.0.0.1"
 OLD, NEW = "shop-0123456789abcdef", "shop-fedcba9876543210"

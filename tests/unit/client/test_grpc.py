@@ -19,6 +19,7 @@ from electra_serve.serving.service import EncodeRequest, Priority
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
+from tests.waiting import until
 
 KEY = "shop-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
@@ -105,11 +106,11 @@ async def test_cancelling_a_call_withdraws_it(running: Running) -> None:
     running.service.before = lambda _: never.wait()
     async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
         call = asyncio.create_task(client.encode(token_ids=[[1]]))
-        await running.service.until(lambda service: len(service.requests) == 1)
+        await until(lambda: len(running.service.requests) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await running.service.until(lambda service: service.cancelled == 1)
+        await until(lambda: running.service.cancelled == 1)
 
 
 async def test_no_server_is_a_transport_error(running: Running) -> None:
