@@ -48,9 +48,6 @@ def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:
 
     So every transport and route reads a repeated option alike: two keys, priorities or timeouts are none that is valid.
 
-    Args:
-        lines: Names and values in their order. Binary values are not joined: the last one counts.
-
     Example:
         >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
         {'x-priority': 'low, high', 'host': 'x'}

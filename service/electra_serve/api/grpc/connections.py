@@ -72,12 +72,7 @@ def _peers(names: Collection[str]) -> Iterator[Peer]:
 
 
 class ConnectionWatch:
-    """Keeps the table of the connections up to date, and closes those that it chooses.
-
-    Args:
-        table: The connections of the server.
-        calls: Their calls.
-    """
+    """Keeps the table of the connections up to date, and closes those that it chooses."""
 
     def __init__(self, table: ConnectionTable, calls: PeerCalls) -> None:
         self._table = table

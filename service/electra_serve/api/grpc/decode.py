@@ -82,11 +82,6 @@ def to_outputs(values: Sequence[int]) -> Outputs:
 def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[IntArray]:
     """Splits tensors into sequences: one for each tensor of rank 1, shape[0] for each of rank 2.
 
-    Args:
-        tensors: As received.
-        field: The request field they came in, for errors.
-        max_rows: Most sequences to split off.
-
     Returns:
         One (T,) int32 or int64 array per sequence, read-only views of the tensors' bytes.
 

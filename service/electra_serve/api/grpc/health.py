@@ -33,10 +33,6 @@ class Health:
     """One status for the whole server, under the names of its services and "".
 
     Starts as NOT_SERVING.
-
-    Args:
-        services: The services that the status stands for.
-        receiver: Receives the messages.
     """
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:

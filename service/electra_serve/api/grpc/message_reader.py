@@ -33,10 +33,6 @@ class MessageReader:
         """Returns the next message of a call; None at the end of its messages.
 
         Must not be cancelled: see `core_operations`.
-
-        Args:
-            context: The call.
-            arrived: Called when the message is complete, before it is copied.
         """
 
         async def pause() -> None:

@@ -149,10 +149,6 @@ def cut_names(message: M) -> M:
 def reject_unknown_fields(message: Message, field: str | None = None) -> None:
     """Checks one message, not those inside it.
 
-    Args:
-        message: As received.
-        field: Where in the request it is, for the error.
-
     Raises:
         MalformedRequest: A field is not in the .proto.
     """

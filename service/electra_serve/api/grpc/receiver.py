@@ -143,11 +143,7 @@ class Receiver:
         return reading
 
     async def _wait_for_room(self, peer: str, limit: int) -> None:
-        """Waits in line with other calls of the connection.
-
-        Raises:
-            Overloaded: There was no room in time.
-        """
+        """Waits in line with other calls of the connection."""
         try:
             async with asyncio.timeout(MAX_WAIT_S), self._lines.setdefault(peer, asyncio.Lock()):
                 while len(self._receiving) >= limit:

@@ -28,12 +28,7 @@ Request: TypeAlias = reflection_pb2.ServerReflectionRequest
 
 
 class Reflection:
-    """Describes the services of the server.
-
-    Args:
-        services: Their names.
-        receiver: Receives the requests.
-    """
+    """Describes the services of the server."""
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:
         self._servicer = reflection.aio.ReflectionServicer(services)

@@ -65,19 +65,7 @@ their way when it closes with CANCELLED, which no client tries again; refused wi
 
 
 class GrpcServer:
-    """Serves the encoder over gRPC.
-
-    Args:
-        service: What answers.
-        settings: Where to listen, and the size of messages.
-        observer: Where requests are counted and logged.
-        max_sequences: Most sequences of one request that any model takes.
-        budget: Bytes in transit.
-        connections: Limits the connections.
-        thread: Decodes large requests and renders large responses; None: one of its own.
-        authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
-        tls: What to serve TLS with; None: no TLS.
-    """
+    """Serves the encoder over gRPC."""
 
     def __init__(
         self,
@@ -245,9 +233,6 @@ class CertificateRenewal:
 
     gRPC's core replaces what it uses with what it is given, while other connections may just begin with that: given a
     certificate at each connection, the process crashes under some thousand of them.
-
-    Args:
-        tls: Reads the files.
     """
 
     def __init__(self, tls: ServerTls) -> None:

@@ -43,17 +43,7 @@ Admit: TypeAlias = Callable[[Call, RequestRecord], None]
 
 
 class EncoderServicer:
-    """The four methods.
-
-    Args:
-        service: What answers.
-        observer: Where each request is counted and logged.
-        codec: Converts messages.
-        max_stream_requests: Requests of one EncodeStream worked on at a time.
-        max_answer_bytes: Largest answer.
-        transfer: Receives and sends messages.
-        authenticator: Who may ask.
-    """
+    """The four methods."""
 
     def __init__(
         self,

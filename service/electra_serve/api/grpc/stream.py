@@ -29,17 +29,7 @@ Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awa
 
 
 class EncodeStream:
-    """Answers the requests of one call.
-
-    Args:
-        encode: Answers one request.
-        observer: Where each request is counted and logged, by itself.
-        call: The call.
-        codec: Converts messages.
-        transfer: Reserves the bytes of requests, and sends responses.
-        max_requests: How many requests are worked on at a time.
-        carrier: Where the caller's own span may be named: that of every request.
-    """
+    """Answers the requests of one call."""
 
     def __init__(
         self,

@@ -25,9 +25,6 @@ class TooManyStreams(Exception):
 class StreamSlots:
     """Counts open streams of one kind.
 
-    Args:
-        kind: Their name in errors, in the plural.
-
     Example:
         >>> slots = StreamSlots("watches")
         >>> with slots.hold("ipv4:127.0.0.1:5000"):
@@ -49,9 +46,6 @@ class StreamSlots:
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
         """Holds a slot for as long as the context lasts.
-
-        Args:
-            peer: The connection, as gRPC names it: its address, a colon and its port.
 
         Raises:
             TooManyStreams: A limit is reached.

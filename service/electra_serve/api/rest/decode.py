@@ -50,12 +50,6 @@ class Decoded:
 def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_bytes: int) -> Decoded:
     """Turns a body, parsed from JSON, into a request.
 
-    Args:
-        payload: The body.
-        sender: What else is known of the request.
-        max_sequences: Most sequences that any model here takes; more are refused before they cost anything.
-        max_answer_bytes: Largest answer that may come of it.
-
     Raises:
         MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
             together.

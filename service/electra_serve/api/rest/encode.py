@@ -32,17 +32,7 @@ LARGE_BODY_BYTES: Final = 16_384
 
 
 class EncodeEndpoint:
-    """Answers `POST /v1/encode`.
-
-    Args:
-        service: What encodes.
-        settings: The limits on bodies.
-        observer: Counts and logs each request.
-        max_sequences: Most sequences of one request that any model takes; more are refused unread.
-        budget: Bytes in transit.
-        thread: Decodes large bodies and renders large responses.
-        authenticator: Who may ask.
-    """
+    """Answers `POST /v1/encode`."""
 
     def __init__(
         self,
@@ -85,11 +75,7 @@ class EncodeEndpoint:
             return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
 
     def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
-        """Reserves room for the body, until the request's task ends: by then its response is sent.
-
-        Raises:
-            Overloaded: There is none.
-        """
+        """Reserves room for the body, until the request's task ends: by then its response is sent."""
         reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
         task = asyncio.current_task()
         if task is not None:

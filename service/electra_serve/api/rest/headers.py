@@ -79,10 +79,6 @@ def deadline_of(scope: Scope) -> Deadline | None:
 def caller_of(request: Request, authenticator: Authenticator) -> str:
     """Authenticates a request by its headers and connection; does not read its body.
 
-    Args:
-        request: The request.
-        authenticator: Names the client by its key or its address.
-
     Returns:
         The client's name.
 

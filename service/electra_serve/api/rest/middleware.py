@@ -35,11 +35,7 @@ def name_span(scope: Scope, span: RequestSpan | None) -> None:
 
 
 class RequestContextMiddleware:
-    """ASGI middleware.
-
-    Args:
-        app: What it surrounds.
-    """
+    """ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
