@@ -16,7 +16,7 @@ class EncodeService(Protocol):
         """True if every model is ready and new requests are admitted."""
         ...
 
-    def check_room(self, client: str) -> None:
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
         """Rejects a request of this client before it is read, if no model could admit it."""
         ...
 

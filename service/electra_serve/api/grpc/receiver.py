@@ -1,7 +1,7 @@
 """Receives messages of calls within limits of time and number.
 
-gRPC does not announce how long a message is, buffers all of it, and cannot stop receiving it: only the end of the call
-frees what has arrived. So a limit ends the call that exceeds it.
+gRPC does not announce the length of a message, buffers all of it, and cannot stop receiving it. Only the end of the
+call frees the buffer. So a limit ends the call that exceeds it.
 """
 
 from __future__ import annotations

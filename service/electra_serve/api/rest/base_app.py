@@ -12,7 +12,7 @@ from electra_serve import __version__
 from electra_serve.api.rest.cors import add_cors
 from electra_serve.api.rest.error_handlers import add_problem_handlers
 from electra_serve.api.rest.head import HeadMiddleware
-from electra_serve.api.rest.middleware import RequestContextMiddleware
+from electra_serve.api.rest.middleware import ResponseHeadersMiddleware
 from electra_serve.api.rest.openapi import SCHEMAS, DocumentedFastAPI
 from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 
@@ -38,7 +38,7 @@ def bare_app(
     app.add_middleware(ProblemMiddleware)
     add_cors(app, cors_origins)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(RequestContextMiddleware)  # the last one is the outermost
+    app.add_middleware(ResponseHeadersMiddleware)  # the last one is the outermost
     return app
 
 

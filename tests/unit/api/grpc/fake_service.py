@@ -85,7 +85,7 @@ class FakeService:
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
 
-    def check_room(self, client: str) -> None:
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
         if self.full is not None:
             raise self.full
 

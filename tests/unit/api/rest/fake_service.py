@@ -77,7 +77,7 @@ class FakeEncodeService:
             truncated=(False,) * len(rows),
         )
 
-    def check_room(self, client: str) -> None:
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
         if self.full is not None:
             raise self.full
 

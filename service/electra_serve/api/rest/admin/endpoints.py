@@ -1,8 +1,8 @@
 """`/admin/v1`: the state of each model, operations on models, and their last batches.
 
-The response to an operation comes when it has ended, so a script needs one call: 201 or 200 with the model, 204 if it
-is removed, or a problem. With a short `wait_s` the response is 202 with the current state, and the client polls. The
-operation continues in either case.
+An operation responds when it has ended: 201 or 200 with the model, 204 if it is removed, or a problem. So a script
+needs one call. After `wait_s` the response is 202 with the current state, and the client polls. The operation
+continues in either case.
 """
 
 from __future__ import annotations
