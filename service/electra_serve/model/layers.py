@@ -108,8 +108,8 @@ class TransformerEncoder(keras.layers.Layer):
     ) -> Tensor:
         """Computes one layer: `inputs` (B, T, D) to (B, Q, D).
 
-        `padding_mask` is (B, T), 1 for positions that may be attended to; `attention_bias` replaces it. `queries` (B, Q, D)
-        are the positions to compute, by default all of them; otherwise `attend` is unused.
+        `padding_mask` is (B, T), 1 for positions that may be attended to; `attention_bias` replaces it. `queries`
+        (B, Q, D) are the positions to compute, by default all of them; otherwise `attend` is unused.
         """
         inputs = ops.cast(inputs, self.compute_dtype)
         if attention_bias is None and padding_mask is not None:
