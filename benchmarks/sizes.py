@@ -1,4 +1,4 @@
-"""The two architectures that are measured, and how large a run is."""
+"""Measured architectures, and the extent of a run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PRESETS: Final[Mapping[str, str]] = {
     "small": "electra_small_discriminator_uncased_en",
     "base": "electra_base_discriminator_uncased_en",
 }
-"""Size → the published preset whose architecture it has."""
+"""Size → published preset with its architecture."""
 
 
 def config_of(size: str) -> BackboneConfig:
-    """The architecture of `small` or `base`."""
+    """Returns the architecture of `small` or `base`."""
     return CATALOG[PRESETS[size]].config
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
         quick: Whether this is only to see that it works.

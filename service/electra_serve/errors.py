@@ -12,7 +12,7 @@
         ├── PayloadTooLarge         more bytes or more sequences than one request may carry
         ├── Unauthenticated         no valid credentials
         ├── ModelNotFound           no model of that name is served
-        ├── ModelNotReady           the model is loading, or failed to load
+        ├── ModelNotReady           the model loads, unloads or failed
         ├── ShuttingDown            the process is draining
         ├── Overloaded              the queue is full
         ├── DeadlineExceeded        the caller's deadline passed first
@@ -107,7 +107,7 @@ class ModelNotFound(ServiceError):
 
 
 class ModelNotReady(ServiceError):
-    """The model is configured, but loading, unloading or failed."""
+    """The model loads, unloads or failed."""
 
     code = "model_not_ready"
 

@@ -9,12 +9,12 @@ from functools import partial
 import structlog
 from structlog.testing import CapturingLogger
 
+from benchmarks.stand_in.service import bare_preset
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.config import BackboneConfig
-from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.server.bootstrap import build_registry
@@ -129,21 +129,7 @@ class Stack:
 
 def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
-    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else _tiny_preset()
+    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else bare_preset(TINY, TINY_CONFIG)
     engine = engines[settings.name]
     timings = fake_timings(engine, batch_s=0.0, position_s=SECONDS_PER_POSITION)
     return LoadedModel(preset, load_tokenizer(preset), (engine,), timings)
-
-
-def _tiny_preset() -> PresetFolder:
-    return PresetFolder(
-        id=TINY,
-        source="local",
-        path=None,
-        config=TINY_CONFIG,
-        registered_name="keras_hub>ElectraBackbone",
-        sha256=None,
-        weights="random",
-        weight_files=(),
-        has_tokenizer=False,
-    )

@@ -18,7 +18,7 @@ from tests.contract.outcome import Outcome, answered, rejected
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, Stack, make_settings
-from tests.contract.waiting import until
+from tests.waiting import until
 
 KEY: Final = "shop-0123456789abcdef"
 OTHER: Final = "desk-fedcba9876543210"

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from electra_serve.runtime.file_limit import raise_descriptor_limit
-from tests.integration.process import ServiceProcess, start, wait_until
+from tests.integration.process import ServiceProcess, start
+from tests.waiting import wait_until
 
 MAX_CONNECTIONS: Final = 256
 IDLE: Final = 2000

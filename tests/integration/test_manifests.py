@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.container import Running, Volumes, run, running
 from tests.integration.deploy.manifests import config, pod, serving
-from tests.integration.process import wait_until
+from tests.waiting import wait_until
 
 DRAIN_DELAY_S: Final = 2
 """In place of the manifest's ten, which nobody here needs to wait for."""

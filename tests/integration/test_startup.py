@@ -14,8 +14,9 @@ import pytest
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, homeless, start, wait_until
+from tests.integration.process import ServiceProcess, free_port, homeless, start
 from tests.integration.standard import health_of
+from tests.waiting import wait_until
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
 PROMPT_S: Final = 5.0

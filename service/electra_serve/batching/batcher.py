@@ -171,24 +171,20 @@ class Batcher:
                 timer.cancel()
             self._queue.cancel(rows)
 
-    def check_room(self, sequences: int, client: str = "") -> None:
-        """Refuses so many sequences, of whatever length, where `submit` would: before work is put into them.
-
-        Args:
-            sequences: How many, at least.
-            client: Whose they are.
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
+        """Rejects sequences that `submit` would reject, before work is done for them.
 
         Raises:
-            Overloaded: The queue has no room for them.
+            Overloaded: The queue has no capacity for them.
             ShuttingDown: Nothing new is admitted.
         """
         self._check_open()
-        self._queue.check_room(client, sequences, tokens=sequences)
+        self._queue.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
-    def reserve(self, sequences: int, client: str = "") -> Iterator[None]:
+    def reserve(self, client: str, sequences: int) -> Iterator[None]:
         """Reserves capacity for sequences that are still being tokenized; raises as `submit` does."""
-        self.check_room(sequences, client)
+        self.ensure_capacity(client, sequences, tokens=sequences)
         with self._queue.reserve(client, sequences):
             yield
 

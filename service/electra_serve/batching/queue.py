@@ -75,13 +75,13 @@ class RequestQueue(Generic[T]):
             Overloaded: They do not fit now, or the last would start after the deadline.
         """
         first, tokens = entries[0], sum(entry.length for entry in entries)
-        self.check_room(first.client, len(entries), tokens)
+        self.ensure_capacity(first.client, len(entries), tokens)
         if first.deadline is not None:
             self._check_wait(first, tokens - entries[-1].length, first.deadline - now, busy_s)
         for entry in entries:
             self._insert(entry, now)
 
-    def check_room(self, client: str, sequences: int, tokens: int) -> None:
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
         """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
         self._admission.check(client, sequences, tokens)
 

@@ -13,7 +13,8 @@ from electra_serve.presets.hubs.manifest import MANIFEST_FILE
 from tests.integration.hubs.conftest import HF_REPO, Case, environment_of
 from tests.integration.hubs.huggingface import FakeHuggingFace
 from tests.integration.hubs.server import FakeHub, status
-from tests.integration.process import homeless, start, wait_until
+from tests.integration.process import homeless, start
+from tests.waiting import wait_until
 
 
 class CommandLine:

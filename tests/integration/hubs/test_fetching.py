@@ -15,7 +15,7 @@ from electra_serve.presets.hubs.manifest import read_manifest
 from electra_serve.presets.hubs.process import COMMAND
 from tests.integration.hubs.conftest import PRESET, Case, Stack, environment_of
 from tests.integration.hubs.server import Fault, body, cut, flip, status
-from tests.integration.process import wait_until
+from tests.waiting import wait_until
 
 
 def refusal(stack: Stack, handle: str, case: Case, **limits: float) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from electra_serve.serving.service import EncodeRequest, EncodeResult, Inference
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import BatchShape, Output, TokenInput
 from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, fake_timings, loaded_model, text_encoder
+from tests.waiting import until
 
 SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
@@ -129,12 +130,6 @@ async def stage() -> AsyncIterator[Stage]:
         engine.close_gate.set()
     made.changes.stop()
     await made.registry.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not condition():  # noqa: ASYNC110  # what is waited for is on other threads, too
-            await asyncio.sleep(0)
 
 
 async def test_a_reload_puts_the_new_model_in_place(stage: Stage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +13,7 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps
 from electra_serve.serving import tokenizer_queue
 from electra_serve.serving.tokenizer_queue import CHARACTER_S, TokenizerQueue
+from tests.waiting import until
 
 STEP = STEP_CHARACTERS
 
@@ -52,14 +52,6 @@ class Rig:
         task = self.start("first", client="first")
         await until(lambda: self.queue._main.began_s is not None)
         return task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 async def finish(rig: Rig, *tasks: asyncio.Task[str]) -> list[str]:

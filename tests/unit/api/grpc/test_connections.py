@@ -12,9 +12,9 @@ from electra_serve.api.connections import ConnectionTable
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.settings.schema import GrpcSettings
+from tests.fake_service import FakeService
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
-from tests.unit.api.grpc.fake_service import FakeService
 
 FIRST, SECOND, THIRD = [("192.0.2.7", port) for port in (5001, 5002, 5003)]
 

@@ -10,7 +10,7 @@ from electra_serve.api.grpc.model_info import STATES, from_model_info
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
-from tests.unit.api.grpc.fake_service import CONFIG, LOADING, READY
+from tests.fake_service import CONFIG, LOADING, READY
 
 
 def test_a_ready_model_tells_everything() -> None:

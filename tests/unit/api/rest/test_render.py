@@ -28,7 +28,7 @@ from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 from tests.fakes import transit_budget
 from tests.unit.api.rest.asgi import Wire, http_scope
-from tests.unit.api.rest.fake_service import READY_MODEL
+from tests.unit.api.rest.models import READY_MODEL
 
 T = TypeVar("T")
 

@@ -1,9 +1,10 @@
-"""A service whose answers can be told from the ids alone, and which a test can hold, fail and watch."""
+"""A service whose outputs follow from the ids alone, and which a test can hold, fail and watch."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -13,11 +14,11 @@ from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState,
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
-HIDDEN_DIM = 4
-CONFIG = BackboneConfig(
+HIDDEN_DIM: Final = 4
+CONFIG: Final = BackboneConfig(
     vocab_size=100, num_layers=1, num_heads=2, hidden_dim=HIDDEN_DIM, embedding_dim=4, intermediate_dim=8, dropout=0.0
 )
-READY = ModelInfo(
+READY: Final = ModelInfo(
     name="tiny",
     preset="presets/tiny",
     state=ModelState.READY,
@@ -39,7 +40,7 @@ READY = ModelInfo(
     aliases=("other",),
     text_reason="the preset has no tokenizer",
 )
-LOADING = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
+LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
 async def at_once(request: EncodeRequest) -> None:
@@ -47,83 +48,93 @@ async def at_once(request: EncodeRequest) -> None:
 
 
 class FakeService:
-    """Position t of a row answers with its id in each of H components; all other outputs with the row's first id.
+    """Each position has its id in all H components; [CLS] and pooled output are the first position's.
 
     A text counts as its characters' code points.
 
+    Args:
+        models: Models; the first one is served by default.
+
     Attributes:
         requests: Every request begun, in order.
-        cancelled: How many were cancelled.
-        full: Refuses every call unread.
-        before: Awaited before each answer; may wait or raise.
+        cancelled: Number of cancelled requests.
+        full: Rejects every call unread.
+        gate: Requests wait for it; clear it to hold them.
+        before: Awaited before each response; may wait or raise.
+        ready: Readiness.
+        hidden_dim: H of every output.
     """
 
-    ready = True
-
-    def __init__(self) -> None:
+    def __init__(self, *models: ModelInfo) -> None:
+        self._models = models or (READY, LOADING)
+        self.hidden_dim = config.hidden_dim if (config := self._models[0].config) else HIDDEN_DIM
         self.requests: list[EncodeRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.before: Callable[[EncodeRequest], Awaitable[object]] = at_once
-        self._changed = asyncio.Condition()
+        self.ready = True
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         self.requests.append(request)
-        await self._notify()
         try:
+            await self.gate.wait()
             await self.before(request)
         except asyncio.CancelledError:
             self.cancelled += 1
-            await self._notify()
             raise
         rows = rows_of(request)
         return EncodeResult(
-            model=request.model or READY.name,
+            model=request.model or self._models[0].name,
             outputs=request.outputs,
-            rows=tuple(answer(row, request.outputs) for row in rows),
+            rows=tuple(row_output(row, request.outputs, self.hidden_dim) for row in rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
 
-    def check_room(self, client: str) -> None:
+    def fail_with(self, error: Exception) -> None:
+        """Makes every request fail."""
+
+        async def fail(_: EncodeRequest) -> None:
+            raise error
+
+        self.before = fail
+
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
         if self.full is not None:
             raise self.full
 
     def models(self) -> tuple[ModelInfo, ...]:
-        return (READY, LOADING)
+        return self._models
 
     def model(self, name: str) -> ModelInfo:
-        for info in self.models():
+        for info in self._models:
             if info.name == name:
                 return info
-        raise ModelNotFound("the models are tiny, big; received another name", field="model")
+        names = ", ".join(info.name for info in self._models)
+        raise ModelNotFound(f"the models are {names}; received another name", field="model")
 
     def label(self, model: str | None) -> str:
-        return model if model in {"tiny", "big"} else ""
-
-    async def until(self, condition: Callable[[FakeService], bool]) -> None:
-        """Waits until `condition` holds; fails where that takes 5 s."""
-        async with asyncio.timeout(5), self._changed:
-            await self._changed.wait_for(lambda: condition(self))
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        if model is None:
+            return self._models[0].name
+        return model if model in {info.name for info in self._models} else ""
 
 
 def rows_of(request: EncodeRequest) -> list[list[int]]:
-    """The ids of each sequence."""
+    """Returns the ids of each sequence."""
     if isinstance(request.input, TokenInput):
         return [[int(i) for i in row] for row in request.input.token_ids]
     return [[ord(character) for character in "".join(text)] for text in request.input.texts]
 
 
-def answer(row: list[int], outputs: Outputs) -> RowOutput:
-    """What the fake answers to one sequence."""
-    hidden = np.repeat(np.array(row, np.float32)[:, None], HIDDEN_DIM, axis=1)  # (T, H)
+def row_output(row: Sequence[int], outputs: Outputs, hidden_dim: int = HIDDEN_DIM) -> RowOutput:
+    """Returns the fake's outputs for one sequence."""
+    hidden = np.repeat(np.array(row, np.float32)[:, None], hidden_dim, axis=1)  # (T, H)
+    first = hidden[0] if len(hidden) else np.zeros(hidden_dim, np.float32)
     return RowOutput(
         sequence_output=hidden if Output.SEQUENCE in outputs else None,
-        pooled_output=hidden[0] if Output.POOLED in outputs else None,
-        cls_output=hidden[0] if Output.CLS in outputs else None,
-        mean_output=hidden[0] if Output.MEAN in outputs else None,
+        pooled_output=first if Output.POOLED in outputs else None,
+        cls_output=first if Output.CLS in outputs else None,
+        mean_output=hidden.mean(axis=0) if Output.MEAN in outputs else None,
     )
