@@ -101,7 +101,7 @@ class FakeService:
 
         self.before = fail
 
-    def check_room(self, client: str) -> None:
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
         if self.full is not None:
             raise self.full
 

@@ -249,7 +249,7 @@ def test_two_live_side_by_side_and_closing_one_leaves_the_other(engine: Engine, 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_device_that_is_not_here_is_refused(name: str) -> None:
-    with pytest.raises(EngineUnavailable, match="received gpu:99"):
+    with pytest.raises(EngineUnavailable, match="got gpu:99"):
         build(name, device="gpu:99")
 
 

@@ -13,6 +13,7 @@ import pytest
 from electra_serve.batching.admission import SPREAD
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.tokenizers.steps import Steps
+from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Rejection, answered, rejected
@@ -54,7 +55,7 @@ async def hold(stack: Stack, waiting: int) -> list[asyncio.Task[EncodeResult]]:
 
 
 def _submit(stack: Stack, client: str = "") -> asyncio.Task[EncodeResult]:
-    request = EncodeRequest(TokenInput([np.array([1], np.int32)]), model=TINY, client=client)
+    request = EncodeRequest(TokenInput([np.array([1], np.int32)]), model=TINY, context=RequestContext(client=client))
     return asyncio.create_task(stack.service.encode(request))
 
 

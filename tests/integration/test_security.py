@@ -130,7 +130,7 @@ def test_a_key_comes_and_another_goes_without_a_restart(disposable: Secured) -> 
     assert disposable.accepts(NEW) == [True, True]
 
     log = disposable.process.stderr
-    assert '"event":"read again"' in log
+    assert '"event":"files reloaded"' in log
     assert not any(key in log for key in (OLD, NEW))
 
 

@@ -9,13 +9,11 @@ is ignored: the client did not write it and cannot fix it.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from electra_serve.errors import MalformedRequest
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import Priority
 from electra_serve.tensors import Truncation
 
 Value = TypeVar("Value", str, str | bytes)
@@ -28,28 +26,10 @@ PRIORITY_NAMES: Final = tuple(_BY_NAME)
 _MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The time at which a client stops waiting for its response.
-
-    Attributes:
-        at_s: Seconds of `time.monotonic`.
-    """
-
-    at_s: float
-
-    def remaining_s(self) -> float:
-        """Returns the seconds that are left; 0 if it has passed."""
-        return max(self.at_s - time.monotonic(), 0.0)
-
-
 def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """Returns headers or metadata by name; lines of one name form one value (RFC 9110, 5.3).
 
     So every transport and route reads a repeated option alike: two keys, priorities or timeouts are none that is valid.
-
-    Args:
-        lines: Names and values in their order. Binary values are not joined: the last one counts.
 
     Example:
         >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
@@ -69,10 +49,10 @@ def _join(values: list[Value]) -> Value:
 
 
 def parse_priority(value: str | bytes | None) -> Priority:
-    """The priority that a caller names; normal where it names none.
+    """Returns the priority of a request; normal without one.
 
     Raises:
-        MalformedRequest: None of high, normal and low.
+        MalformedRequest: The value is unknown.
 
     Example:
         >>> parse_priority("high")
@@ -83,7 +63,7 @@ def parse_priority(value: str | bytes | None) -> Priority:
     priority = _BY_NAME.get(value) if isinstance(value, str) else None
     if priority is None:
         raise MalformedRequest(
-            f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; received something else", field=PRIORITY_KEY
+            f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; got another value", field=PRIORITY_KEY
         )
     return priority
 
@@ -114,14 +94,10 @@ def lesser(one: float | None, other: float | None) -> float | None:
 
 
 def combine_truncation(truncate: bool, truncation: Truncation | None) -> Truncation:
-    """The rule that both fields mean together.
-
-    Args:
-        truncate: Whether to cut at all, if `truncation` does not say so.
-        truncation: The rule; None if the request names none.
+    """Combines the two fields for truncation; `truncation` is None if the request has none.
 
     Raises:
-        MalformedRequest: They contradict each other.
+        MalformedRequest: The fields contradict each other.
 
     Example:
         >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)

@@ -31,19 +31,19 @@ def send_limit_s(stall_s: float, size: int) -> float:
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Opens a listening socket.
 
     Args:
-        transport: What it is for, for the error.
-        host: An address, or a name; `::` takes IPv4 too.
-        port: 0 takes a free one.
+        transport: Its name in errors.
+        host: Address or name; `::` accepts IPv4 too.
+        port: 0 for a free port.
 
     Raises:
-        StartupError: The address cannot be had.
+        StartupError: The address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is; with it on, an answer
-    # written in two parts waits for the client's delayed acknowledgement, 40 ms.
+    # asyncio turns Nagle's algorithm off only if the protocol is named. Otherwise a response that is written in two
+    # parts waits 40 ms for the client's delayed ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,12 +60,7 @@ def listen(transport: str, host: str, port: int) -> socket.socket:
 def disconnect(host: str, port: int) -> bool:
     """Shuts down this process' TCP connections with a peer.
 
-    gRPC can end a call, but keeps a response that the client does not read until the connection closes, and has no
-    call to close one.
-
-    Args:
-        host: The peer's IP address.
-        port: The peer's port.
+    gRPC keeps a response that the client does not read until the connection closes, and has no function to close it.
 
     Returns:
         True if there was such a connection.
@@ -89,10 +84,7 @@ def disconnect_clients(local_port: int) -> None:
 class ClientSockets:
     """TCP connections that clients of one port have with this process.
 
-    gRPC's core does not show its own. What is known of a descriptor is kept, so a look costs a system call for each.
-
-    Args:
-        local_port: The port.
+    gRPC's core does not expose its sockets. A scan costs one system call for each known descriptor.
     """
 
     def __init__(self, local_port: int) -> None:
@@ -184,7 +176,7 @@ def _plain_address(host: str) -> IPv4Address | IPv6Address:
 
 
 def reachable(host: str) -> str:
-    """Where a client on this machine finds what listens on `host`, as a URL writes it.
+    """Returns the host, as in a URL, at which a client on this machine reaches a listener on `host`.
 
     Example:
         >>> reachable("0.0.0.0"), reachable("::"), reachable("::1"), reachable("localhost")

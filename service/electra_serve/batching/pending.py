@@ -46,16 +46,10 @@ class PendingRequest:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingRow(QueueEntry):
-    """One sequence of a request, from its admission to its result.
-
-    Attributes:
-        request: The request it belongs to.
-        index: Its place there.
-        encoding: The sequence.
-    """
+    """One sequence of a request, from its admission to its result."""
 
     request: PendingRequest
-    index: int
+    index: int  # among the rows of the request
     encoding: Encoding
 
 

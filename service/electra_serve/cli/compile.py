@@ -150,5 +150,5 @@ def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
         "against float32": f"on {agrees.texts} texts",
         "token cosine": f"≥ {agrees.token_cosine:.6f}",
         "mean cosine": f"≥ {agrees.mean_cosine:.6f}",
-        "same neighbour": f"{agrees.same_neighbour:.0%}",
+        "same neighbour": f"{agrees.same_neighbor:.0%}",
     }

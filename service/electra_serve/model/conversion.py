@@ -1,4 +1,4 @@
-"""Any preset that loads here, written anew in either format."""
+"""Converts presets between KerasHub's format and transformers'."""
 
 from __future__ import annotations
 
@@ -18,21 +18,10 @@ from electra_serve.presets.weight_files.open import PresetFormat, open_weights
 
 
 def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> PresetFolder:
-    """Writes `source` as a folder of the other format, or of its own, in float32; reads it back and compares.
-
-    The folder appears under its name only once it is whole.
-
-    Args:
-        source: With weights.
-        destination: A folder that does not exist yet, or is empty.
-        to: The format to write.
-
-    Returns:
-        What was written.
+    """Writes `source` to a new or empty folder, in float32; reads it back and compares.
 
     Raises:
-        PresetError: `source` cannot be loaded, has what the other format has no words for, or `destination` is taken
-            or cannot be written.
+        PresetError: `source` cannot be loaded or expressed in the format, or `destination` cannot be written.
     """
     with new_folder(destination) as folder:
         _write(source, folder, to)
@@ -65,4 +54,4 @@ def _verify(backbone: ElectraBackbone, written: PresetFolder) -> None:
     with open_weights(written.format, written.weight_files, written.config, written.id) as arrays:
         for path, variable in backbone.weights_by_path().items():
             if not np.array_equal(arrays.read(path, tuple(variable.shape)), np.asarray(variable)):
-                raise PresetError(f"{path} must be read back as it was written; it is not")
+                raise PresetError(f"cannot verify {path}: it differs from what was written")

@@ -144,7 +144,7 @@ class TokenizerQueue:
         job = _Job(steps)
         with self._lock:
             now = self._clock.now()
-            self._check_room(client, characters)
+            self._ensure_capacity(client, characters)
             turns = self._turns(job, characters, client, priority, None if timeout_s is None else now + timeout_s)
             self._queue.admit(turns, now)
             self._wake(self._main, self._next)
@@ -156,14 +156,14 @@ class TokenizerQueue:
             with self._lock:
                 self._queue.cancel(turns)
 
-    def _check_room(self, client: str, characters: int) -> None:
+    def _ensure_capacity(self, client: str, characters: int) -> None:
         if characters > self.max_characters:
             raise PayloadTooLarge(
                 f"at most {self.max_characters} characters may wait to be tokenized; received {characters}",
                 field="text",
             )
         try:
-            self._queue.check_room(client, 1, characters)
+            self._queue.ensure_capacity(client, 1, characters)
         except Overloaded as error:
             raise Overloaded(
                 f"at most {self.max_characters} characters may wait to be tokenized, those of one client at most "

@@ -1,4 +1,4 @@
-"""What the span of a batch shows."""
+"""The span of a batch has its size and outcome."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
@@ -47,9 +48,9 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     [seen] = running.service.requests
     assert seen.input == TextInput(("a",))
     assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
-    assert seen.priority is Priority.HIGH
-    assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 31
+    assert seen.context.priority is Priority.HIGH
+    assert seen.context.timeout_s is not None
+    assert 20 < seen.context.timeout_s <= 31
 
 
 async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(running: Running) -> None:

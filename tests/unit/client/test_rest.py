@@ -14,7 +14,8 @@ from electra_serve.api.rest.app import create_app
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
 from electra_serve.client.response import ShapeCost
 from electra_serve.observability.metrics import Metrics
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fake_service import FakeService
@@ -68,9 +69,9 @@ async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClie
     [seen] = service.requests
     assert seen.input == TextInput(("a", ("b", "c")))
     assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
-    assert seen.priority is Priority.HIGH
-    assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 31
+    assert seen.context.priority is Priority.HIGH
+    assert seen.context.timeout_s is not None
+    assert 20 < seen.context.timeout_s <= 31
 
 
 async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(

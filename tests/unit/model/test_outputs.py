@@ -1,4 +1,4 @@
-"""Only what is asked for is computed, and it is the same whatever else is asked for."""
+"""Only requested outputs are computed, and they do not depend on each other."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_cls_is_position_0_even_where_that_is_masked(backbone: ElectraBackbone) 
 
 
 class RecordingLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Stands for the last layer and keeps what it was asked."""
+    """Replaces the last layer and records its arguments."""
 
     def __init__(self, inner: keras.layers.Layer) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The graph that the TensorFlow engine traces: one trace for every shape, in the dtypes it should be in."""
+"""The TensorFlow engine's graph: one trace for every shape, in the expected dtypes."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.bootstrap import build_registry
+from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import EncodeRequest, InferenceService
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
@@ -188,7 +189,7 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
     both = frozenset({Output.SEQUENCE, Output.CLS})
     values = (3 + 2) * FAKE_HIDDEN_DIM  # three positions, and a vector for each of two rows
     await service.encode(ids([1, 2], [3], outputs=both, max_values=values))
-    with pytest.raises(PayloadTooLarge, match="at most 19 numbers; this one would have 20"):
+    with pytest.raises(PayloadTooLarge, match="at most 19 numbers; got 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
 
@@ -202,7 +203,9 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
     await registry.load_all()
     service = InferenceService(registry, text_encoder())
     engine.gate.clear()
-    request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
+    request = asyncio.create_task(
+        service.encode(ids([1], outputs=MEAN, context=RequestContext(deadline=Deadline.after(60.0))))
+    )
     done, _ = await asyncio.wait({request}, timeout=0.5)
     engine.gate.set()
     assert bool(done) is passes
@@ -216,8 +219,10 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
 
 async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:
     with pytest.raises(DeadlineExceeded):
-        await service.encode(ids([1], timeout_s=0.0))
-    long_text = EncodeRequest(TextInput(["long " * 900]), model="text", timeout_s=0.0)
+        await service.encode(ids([1], context=RequestContext(deadline=Deadline.after(0.0))))
+    long_text = EncodeRequest(
+        TextInput(["long " * 900]), model="text", context=RequestContext(deadline=Deadline.after(0.0))
+    )
     with pytest.raises(DeadlineExceeded, match="before the texts were tokenized"):
         await service.encode(long_text)
 
@@ -244,12 +249,12 @@ async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     text = TextInput(["long " * 900] * 2)
     settings = model.batcher.queue._admission._limits
     monkeypatch.setattr(model.batcher.queue._admission, "_limits", QueueLimits(4, settings.max_tokens))
-    first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", client="a")))
+    first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a"))))
     await asyncio.to_thread(reading.wait, 10)
     with pytest.raises(Overloaded, match="2 of this one are waiting") as rejection:
-        await service.encode(EncodeRequest(text, model="text", client="a"))
+        await service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a")))
     assert rejection.value.retry_after_s is not None
-    service.check_room("b")
+    service.ensure_capacity("b")
     release.set()
     with pytest.raises(InvalidInput, match="ends the request"):
         await first
@@ -266,10 +271,10 @@ async def test_retry_after_counts_both_queues(service: InferenceService, monkeyp
         raise Overloaded("full", retry_after_s=2.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(model.batcher), "check_room", full)
+        patch.setattr(type(model.batcher), "ensure_capacity", full)
         with pytest.raises(Overloaded, match="full") as engines:
             await service.encode(request)
-    monkeypatch.setattr(TokenizerQueue, "_check_room", full)
+    monkeypatch.setattr(TokenizerQueue, "_ensure_capacity", full)
     with pytest.raises(Overloaded, match="full") as tokenizers:
         await service.encode(request)
     assert (engines.value.retry_after_s, tokenizers.value.retry_after_s) == (5.0, 7.0)

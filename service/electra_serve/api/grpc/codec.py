@@ -31,13 +31,7 @@ INLINE_RESPONSE_BYTES: Final = 2**20
 
 
 class Codec:
-    """Converts between messages and the service's types.
-
-    Args:
-        thread: Does what is too long for the event loop.
-        max_sequences: Most sequences of one request that any model takes.
-        max_response_bytes: Largest response.
-    """
+    """Converts between messages and the service's types."""
 
     def __init__(self, thread: WorkThread, *, max_sequences: int, max_response_bytes: int) -> None:
         self._thread = thread

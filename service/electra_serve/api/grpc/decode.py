@@ -42,11 +42,11 @@ TRUNCATIONS: Final[Mapping[int, Truncation]] = MappingProxyType(
 
 
 def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | TextInput:
-    """The sequences of a request, ranges and lengths not yet checked.
+    """Returns the sequences of a request, without checks of ranges and lengths.
 
     Args:
-        message: As received; its own unknown fields have been refused.
-        max_sequences: Most sequences that any model here takes.
+        message: A request without unknown fields.
+        max_sequences: Most sequences that any model accepts.
 
     Raises:
         InvalidInput: A tensor's type, rank, dimensions or number of bytes is wrong.
@@ -63,10 +63,10 @@ def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | Text
 
 
 def to_outputs(values: Sequence[int]) -> Outputs:
-    """The outputs that a request names, or the default ones where it names none.
+    """Returns the requested outputs, or the defaults.
 
     Raises:
-        InvalidInput: A value is no output, or there are more values than outputs.
+        InvalidInput: A value is unknown, or there are more values than outputs.
     """
     if not values:
         return DEFAULT_OUTPUTS
@@ -81,11 +81,6 @@ def to_outputs(values: Sequence[int]) -> Outputs:
 
 def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[IntArray]:
     """Splits tensors into sequences: one for each tensor of rank 1, shape[0] for each of rank 2.
-
-    Args:
-        tensors: As received.
-        field: The request field they came in, for errors.
-        max_rows: Most sequences to split off.
 
     Returns:
         One (T,) int32 or int64 array per sequence, read-only views of the tensors' bytes.
@@ -114,10 +109,10 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
 
 
 def to_truncation(message: pb.EncodeRequest) -> Truncation:
-    """The rule of a request for sequences that are too long.
+    """Returns the rule for sequences that are too long.
 
     Raises:
-        InvalidInput: It is none of those that there are.
+        InvalidInput: It is unknown.
         MalformedRequest: `truncate` contradicts it.
     """
     value = message.truncation
@@ -128,7 +123,7 @@ def to_truncation(message: pb.EncodeRequest) -> Truncation:
 
 
 def count(sequences: TokenInput | TextInput) -> int:
-    """How many sequences there are."""
+    """Counts the sequences."""
     return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)
 
 

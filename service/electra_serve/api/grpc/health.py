@@ -1,7 +1,6 @@
-"""grpc.health.v1, as probes and load balancers speak it.
+"""grpc.health.v1 for probes and load balancers.
 
-The package's own servicer holds every Watch open until a stopping server ends it, so one watching client would make
-each shutdown last its full grace. It also takes any number of them.
+With the package's own servicer, a watching client makes each shutdown last its full grace, and watches are unlimited.
 
 A watch wakes when the status changes, and costs no time otherwise. `StreamSlots` limits the number of watches.
 
@@ -33,10 +32,6 @@ class Health:
     """One status for the whole server, under the names of its services and "".
 
     Starts as NOT_SERVING.
-
-    Args:
-        services: The services that the status stands for.
-        receiver: Receives the messages.
     """
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:
@@ -54,13 +49,13 @@ class Health:
             self._wake()
 
     def close(self) -> None:
-        """Says NOT_SERVING for good and ends every Watch."""
+        """Reports NOT_SERVING from now on and ends every Watch."""
         self._serving = False
         self._closed = True
         self._wake()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The methods, for a server to add."""
+        """Returns the handler of the methods."""
         return grpc.method_handlers_generic_handler(
             NAME,
             {

@@ -1,4 +1,4 @@
-"""What is known of a model, as its message."""
+"""Converts `ModelInfo` to its message."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Parses messages from bytes: bounded in cost, and strict where protobuf is lenient.
 
-A few megabytes can hold a million empty tensors or unknown fields; creating an object for each would block the
-event loop for seconds. So fields are counted on the wire before anything is parsed.
-protobuf ignores unknown fields; a misspelled option would give a wrong response that looks right. So an unknown
-field is rejected, as it is in JSON.
+A few megabytes can hold a million empty tensors or unknown fields, and an object for each would block the event loop
+for seconds. So fields are counted on the wire first. protobuf ignores unknown fields, and a misspelled option would
+give a wrong response that looks right. So unknown fields are rejected, as in JSON.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/.
 """
@@ -148,10 +147,6 @@ def cut_names(message: M) -> M:
 
 def reject_unknown_fields(message: Message, field: str | None = None) -> None:
     """Checks one message, not those inside it.
-
-    Args:
-        message: As received.
-        field: Where in the request it is, for the error.
 
     Raises:
         MalformedRequest: A field is not in the .proto.

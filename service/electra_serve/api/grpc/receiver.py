@@ -1,7 +1,7 @@
 """Receives messages of calls within limits of time and number.
 
-gRPC does not announce how long a message is, buffers all of it, and cannot stop receiving it: only the end of the call
-frees what has arrived. So a limit ends the call that exceeds it.
+gRPC does not announce the length of a message, buffers all of it, and cannot stop receiving it. Only the end of the
+call frees the buffer. So a limit ends the call that exceeds it.
 """
 
 from __future__ import annotations
@@ -143,11 +143,7 @@ class Receiver:
         return reading
 
     async def _wait_for_room(self, peer: str, limit: int) -> None:
-        """Waits in line with other calls of the connection.
-
-        Raises:
-            Overloaded: There was no room in time.
-        """
+        """Waits in line with other calls of the connection."""
         try:
             async with asyncio.timeout(MAX_WAIT_S), self._lines.setdefault(peer, asyncio.Lock()):
                 while len(self._receiving) >= limit:

@@ -1,7 +1,4 @@
-"""Errors as gRPC tells them: a status code, a text, and trailing metadata.
-
-The table names every `ServiceError` and owes nothing to the one for HTTP.
-"""
+"""`ServiceError` → gRPC: a status code, a text and trailing metadata. HTTP has a table of its own."""
 
 from __future__ import annotations
 
@@ -38,9 +35,9 @@ STATUS: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = MappingProx
 )
 
 PASSING: Final = (errors.ModelNotReady, errors.ShuttingDown, errors.Overloaded)
-"""Errors that pass by themselves, so that callers are always told when to try again."""
+"""Temporary errors; their responses always have a delay for the retry."""
 PRIVATE: Final = (errors.EngineFailure, errors.InternalError)
-"""Errors whose own text is for the log alone."""
+"""Errors whose text is only logged."""
 DEFAULT_RETRY_AFTER_S: Final = 1.0
 MAX_RETRY_AFTER_S: Final = 3600.0
 
@@ -51,12 +48,12 @@ PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 def code_of(error: errors.ServiceError) -> grpc.StatusCode:
-    """The status of `error`: that of its class, or of the nearest one above it in the table."""
+    """Returns the status of the error's class, or of its nearest base class in the table."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
 def retry_after_s(error: errors.ServiceError) -> float | None:
-    """Seconds until a retry: those that the error names, within bounds, or a default where it passes by itself."""
+    """Returns the error's own delay within bounds, or a default for temporary errors."""
     if error.retry_after_s is None:
         return DEFAULT_RETRY_AFTER_S if isinstance(error, PASSING) else None
     return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)

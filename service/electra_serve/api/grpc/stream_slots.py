@@ -1,7 +1,7 @@
 """Limits on streams that stay open and need no key: watches of health, and reflection.
 
-An open stream costs about 20 KB. It is limited for each connection, for each address and in total, so that no client
-takes them all and all of them fit into memory.
+An open stream costs about 20 KB. Their number is limited for each connection, for each address and in total. So no
+client can use all of them, and all fit into memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 MAX_PER_CONNECTION: Final = 16
-"""A client with health checking watches each service that it calls, and there are two names."""
+"""Clients with health checking watch each service that they call, and there are two names."""
 MAX_PER_ADDRESS: Final = 1024
 MAX_STREAMS: Final = 4096
 """About 90 MB."""
@@ -24,9 +24,6 @@ class TooManyStreams(Exception):
 
 class StreamSlots:
     """Counts open streams of one kind.
-
-    Args:
-        kind: Their name in errors, in the plural.
 
     Example:
         >>> slots = StreamSlots("watches")
@@ -49,9 +46,6 @@ class StreamSlots:
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
         """Holds a slot for as long as the context lasts.
-
-        Args:
-            peer: The connection, as gRPC names it: its address, a colon and its port.
 
         Raises:
             TooManyStreams: A limit is reached.

@@ -18,9 +18,9 @@ from typing import Final
 import orjson
 from starlette.types import Receive
 
-from electra_serve.api.request_options import Deadline
 from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.runtime.work_thread import await_loop_turn
+from electra_serve.serving.request_context import Deadline
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
@@ -130,14 +130,12 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
 def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
     """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep.
 
-    A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
-    that cut a text in the middle of an emoji send one, and the rest of the batch is right. Without
-    `replace_surrogates` it is rejected, as in names, and so it is among more than `MAX_ESCAPES` others.
-
-    Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
+    A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers. Clients
+    that cut a text in the middle of an emoji send one. It is rejected without `replace_surrogates`, as in names, and
+    together with more than `MAX_ESCAPES` others. Integers beyond 64 bits are parsed as floats.
 
     Raises:
-        MalformedRequest: Anything else; says at which character, not what stood there.
+        MalformedRequest: The body is not such JSON; the message has the position only.
     """
     try:
         return _loads(body)

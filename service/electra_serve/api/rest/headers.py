@@ -1,4 +1,4 @@
-"""Reads a request's headers: as a plain mapping, the timeout they ask for, and the client they authenticate."""
+"""Reads a request's headers: as a plain mapping, and as the context of the request."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
-from electra_serve.api.request_options import Deadline, joined, lesser, proxy_timeout_s
+from electra_serve.api.request_options import PRIORITY_KEY, joined, lesser, parse_priority, proxy_timeout_s
 from electra_serve.api.rest.protocol import ARRIVED, CERTIFIED
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import MalformedRequest
+from electra_serve.observability.requests import RequestRecord
+from electra_serve.serving.request_context import Deadline, RequestContext
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 
@@ -41,7 +43,7 @@ def _headers_of(lines: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
 
 
 def timeout_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the caller and a proxy in front will wait, the lesser of the two; None where neither says.
+    """Returns the lower of the client's and a proxy's timeout in seconds; None without either.
 
     Raises:
         MalformedRequest: `x-request-timeout-ms` is not a whole number of milliseconds from 1 to 999,999,999.
@@ -55,16 +57,14 @@ def timeout_s(headers: Mapping[str, str]) -> float | None:
         return proxy_timeout_s(headers)
     if not _TIMEOUT_PATTERN.fullmatch(value):
         raise MalformedRequest(
-            f"{TIMEOUT_HEADER} must be a whole number of milliseconds from 1 to 999999999; received something else",
+            f"{TIMEOUT_HEADER} must be a whole number of milliseconds from 1 to 999999999; got another value",
             field=TIMEOUT_HEADER,
         )
     return lesser(int(value) / 1e3, proxy_timeout_s(headers))
 
 
 def deadline_of(scope: Scope) -> Deadline | None:
-    """Returns when the request must be answered; None if neither the client nor a proxy sets a timeout.
-
-    The time runs from the first byte of the request: what a client takes to send it counts.
+    """Returns the deadline, counted from the first byte of the request; None without a timeout.
 
     Raises:
         MalformedRequest: See `timeout_s`.
@@ -76,12 +76,24 @@ def deadline_of(scope: Scope) -> Deadline | None:
     return Deadline((state[ARRIVED] if ARRIVED in state else time.monotonic()) + allowed_s)
 
 
+def context_of(request: Request, record: RequestRecord, authenticator: Authenticator) -> RequestContext:
+    """Authenticates a request and reads its options; does not read its body.
+
+    Raises:
+        Unauthenticated: The request has no valid key or certificate.
+        MalformedRequest: A header is invalid.
+    """
+    return RequestContext(
+        request_id=record.request_id,
+        client=caller_of(request, authenticator),
+        priority=parse_priority(headers_of(request.scope).get(PRIORITY_KEY)),
+        deadline=deadline_of(request.scope),
+        span=record.span,
+    )
+
+
 def caller_of(request: Request, authenticator: Authenticator) -> str:
     """Authenticates a request by its headers and connection; does not read its body.
-
-    Args:
-        request: The request.
-        authenticator: Names the client by its key or its address.
 
     Returns:
         The client's name.

@@ -1,7 +1,7 @@
-"""`ServiceError` → HTTP: one table, and the `application/problem+json` answer of RFC 9457.
+"""`ServiceError` → HTTP: one table, and `application/problem+json` responses (RFC 9457).
 
-The table is REST's own; gRPC has its own, and neither is made from the other. Whatever goes wrong, the answer
-has this one shape, names one error, and repeats nothing of what came in.
+Every failed request gets a response of this form. It describes one error and repeats nothing of the request. gRPC has a
+table of its own.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from electra_serve.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
-"""Not a registered status: for the log, since nobody is left to read it."""
+"""Not a registered status. It is for the log, since the client has disconnected."""
 DEFAULT_RETRY_AFTER_S: Final = 1.0
 MAX_RETRY_AFTER_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A kind of problem, as HTTP tells it.
+    """Kind of problem.
 
     Attributes:
-        status: The HTTP status.
-        title: The kind, for people.
-        retry: A retry may succeed: the answer always has a Retry-After.
-        private: The caller sees a generic text; the log has the rest.
-        close: The connection cannot serve another request.
-        challenge: What credentials are asked for, as `WWW-Authenticate` says it (RFC 9110, 11.6.1).
+        status: HTTP status.
+        title: Name for people.
+        retry: True if a retry may succeed; the response then has a Retry-After.
+        private: True if the client gets a generic text and only the log has the details.
+        close: True if the connection cannot serve another request.
+        challenge: Value of `WWW-Authenticate` (RFC 9110, 11.6.1).
     """
 
     status: int
@@ -73,7 +73,7 @@ _SUPPORTED: Final = {
 
 
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:
-    """The answer to a request that failed with `error`."""
+    """Returns the response to a request that failed with `error`."""
     kind = PROBLEM_TYPES[type(error)]
     retry_after_s = _retry_after_s(error, kind)
     headers: dict[str, str] = {}
@@ -102,7 +102,7 @@ def problem_members(
     field: str | None = None,
     retry_after_s: float | None = None,
 ) -> dict[str, str | int | float]:
-    """The members of one problem, as `electra_serve.api.rest.schemas.Problem` lists them; without those that are None.
+    """Returns the members of a problem that are not None; `electra_serve.api.rest.schemas.Problem` describes them.
 
     Example:
         >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]
@@ -122,7 +122,7 @@ def problem_members(
 
 
 def _retry_after_s(error: errors.ServiceError, kind: ProblemType) -> float | None:
-    """Seconds until a retry: those that the error names, within bounds, or a default where a retry makes sense."""
+    """Returns the error's own delay within bounds, or a default if a retry makes sense."""
     if error.retry_after_s is None:
         return DEFAULT_RETRY_AFTER_S if kind.retry else None
     return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)

@@ -100,15 +100,10 @@ class RunOnThread(Protocol):
 
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat, on_thread: RunOnThread) -> list[bytes]:
-    """Writes the answer, off the event loop where it is large.
-
-    Args:
-        result: What to write.
-        encoding_format: How to write numbers.
-        on_thread: Runs the work on a large result, chunk after chunk: other clients' work comes between them.
+    """Renders a response, on a thread if it is large.
 
     Returns:
-        Chunks, to be sent one after the other.
+        Chunks, to be sent in order.
     """
     if result.values <= INLINE_FLOATS:
         return [b"".join(pieces(result, encoding_format))]
@@ -120,12 +115,12 @@ async def render(result: EncodeResult, encoding_format: EncodingFormat, on_threa
 
 
 def pieces(result: EncodeResult, encoding_format: EncodingFormat, *, max_floats: int = PIECE_FLOATS) -> Iterator[bytes]:
-    """Writes the answer in order: `model`, the outputs asked for, `usage`, `truncated`.
+    """Renders `model`, the requested outputs, `usage` and `truncated`, in this order.
 
     Args:
-        result: What to write.
+        result: The result.
         encoding_format: `float` for nested lists, `base64` for one object of dtype, shape and data per row.
-        max_floats: Most numbers in one piece of nested lists; one position is never cut.
+        max_floats: Most numbers in one piece of nested lists; a position is never split.
     """
     yield b'{"model":' + orjson.dumps(result.model)
     for output in Output:

@@ -1,10 +1,8 @@
-"""Lists, as JSON has them, to the sequences that the service takes.
+"""Converts parsed JSON lists to sequences of ids, or to texts.
 
-Ids are checked and converted at C speed: `map(type, …)` sees every element, so that `true`, `1.5`, `"7"` and
-2**70 (a float by then) are told from ids, and one array is filled for all rows, in steps that hold the GIL briefly.
-Only when that fails is the first id at fault looked for.
-
-Ranges and lengths are the service's to check, not this module's.
+Ids are checked and converted at C speed. `map(type, …)` finds `true`, `1.5`, `"7"` and 2**70, which orjson parses as a
+float. One array is filled for all rows, in steps that hold the GIL briefly. The first invalid id is searched for only
+if that fails. The service checks ranges and lengths.
 """
 
 from __future__ import annotations
@@ -39,16 +37,12 @@ _MAX_INT32: Final = 2**31 - 1
 def id_rows(values: object, field: str) -> list[IntArray]:
     """Converts a list of lists of integers.
 
-    Args:
-        values: Parsed JSON.
-        field: What the values are called in the request.
-
     Returns:
         One (T,) int32 or int64 array per row; all are views of one buffer.
 
     Raises:
         MalformedRequest: Not a list of lists.
-        InvalidInput: An element is not an integer, or one beyond 64 bits.
+        InvalidInput: An element is not an integer, or has more than 64 bits.
 
     Example:
         >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]

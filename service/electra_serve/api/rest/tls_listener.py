@@ -24,15 +24,7 @@ RETRY_S: Final = 0.1
 
 
 class TlsListener:
-    """Accepts connections on listening sockets.
-
-    Args:
-        context: For the server's side.
-        table: Admits the connections.
-        make_http: Makes the protocol of a connection that was admitted.
-        handshake_timeout_s: Seconds until the first byte, and then for the handshake.
-        shutdown_timeout_s: Seconds for a client to close TLS.
-    """
+    """Accepts connections on listening sockets."""
 
     def __init__(
         self,

@@ -40,11 +40,7 @@ class ParserCallbacks(Protocol):
 
 
 def body_parser(protocol: ParserCallbacks) -> httptools.HttpRequestParser:
-    """Returns a parser for the rest of the connection; feed it with `framing_head` first.
-
-    Args:
-        protocol: Receives the body, and all of the requests that follow.
-    """
+    """Returns a parser for the rest of the connection; feed it with `framing_head` first."""
     parser = httptools.HttpRequestParser(_AfterHead(protocol))
     parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn's own parser
     return parser
@@ -52,9 +48,6 @@ def body_parser(protocol: ParserCallbacks) -> httptools.HttpRequestParser:
 
 def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     r"""Returns a head whose body has the same framing as that of `headers`, without an upgrade.
-
-    Args:
-        headers: Those of a request, with names in lower case.
 
     Example:
         >>> framing_head([(b"host", b"x"), (b"upgrade", b"h2c"), (b"content-length", b"5")])
@@ -65,11 +58,7 @@ def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class _AfterHead:
-    """Passes the callbacks on, except those of the first head.
-
-    Args:
-        protocol: Receives them.
-    """
+    """Passes the callbacks on, except those of the first head."""
 
     def __init__(self, protocol: ParserCallbacks) -> None:
         self._protocol = protocol

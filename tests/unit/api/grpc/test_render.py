@@ -67,5 +67,5 @@ def test_an_answer_is_bounded_from_both_sides() -> None:
     parts = from_result(result([1, 2]), "r1")
     size = len(join(parts, ANY_SIZE))
     assert len(join(parts, size)) == size
-    with pytest.raises(PayloadTooLarge, match="ask for fewer sequences or outputs"):
+    with pytest.raises(PayloadTooLarge, match="request fewer sequences or outputs"):
         join(parts, size - 1)

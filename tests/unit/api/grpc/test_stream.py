@@ -16,7 +16,8 @@ from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.errors import Cancelled, Overloaded
 from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation
 from tests.fake_service import rows_of
 from tests.fakes import transit_budget
@@ -150,7 +151,7 @@ async def test_an_id_in_flight_is_rejected_and_free_again_after_its_answer(runni
     await stream.write(item("a", [1]))
     rejected = await read(stream)
     assert (rejected.request_id, rejected.error.code, rejected.error.field) == ("", "malformed_request", "request_id")
-    assert rejected.error.message == "request_id must differ from those in flight; received a again"
+    assert rejected.error.message == "`request_id` must differ from those in flight; got a again"
     gates.open(1)
     assert (await read(stream)).request_id == "a"
     await stream.write(item("a", [1]))
@@ -162,8 +163,8 @@ async def test_metadata_of_the_call_holds_for_each_request(running: Running) -> 
     await stream.write(item("a", [1]))
     await read(stream)
     [seen] = running.service.requests
-    assert (seen.priority, seen.client) == (Priority.LOW, "127.0.0.1")
-    assert seen.timeout_s is not None
+    assert (seen.context.priority, seen.context.client) == (Priority.LOW, "127.0.0.1")
+    assert seen.context.timeout_s is not None
 
 
 async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from electra_serve import errors
 from electra_serve.api.rest.encode import LARGE_BODY_BYTES
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import Priority
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TextInput, TokenInput
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, http_scope, settle
@@ -59,9 +59,9 @@ async def test_text_to_bytes(client: httpx.AsyncClient, rest: Rest) -> None:
 async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, rest: Rest) -> None:
     await client.post("/v1/encode", json=IDS, headers={"x-request-timeout-ms": "9000", "x-priority": "low"})
     request = rest.service.requests[0]
-    assert (request.client, request.priority) == ("192.0.2.7", Priority.LOW)
-    assert request.timeout_s is not None
-    assert 0 < request.timeout_s < 9
+    assert (request.context.client, request.context.priority) == ("192.0.2.7", Priority.LOW)
+    assert request.context.timeout_s is not None
+    assert 0 < request.context.timeout_s < 9
 
 
 async def test_a_request_is_rejected_unread_where_there_is_no_room(rest: Rest) -> None:

@@ -1,4 +1,4 @@
-"""Two programs make every set of outputs, and only what is asked for leaves them."""
+"""Two programs compute every set of outputs, and only requested outputs are returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What OpenVINO keeps of batch shapes is bounded by their number, and goes with its model."""
+"""OpenVINO's memory per batch shape is bounded, and freed with the model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ for _ in range(2):
 print(json.dumps(measured))
 """
 KEPT_BYTES: Final = 5_000_000
-"""What no model may leave behind; a quarter is what no second run of the shapes may add."""
+"""Limit of memory left by a model; a second run of the shapes may add a quarter of it."""
 
 
 @pytest.mark.skipif(not hasattr(CDLL(None), "mallinfo2"), reason="needs glibc")
