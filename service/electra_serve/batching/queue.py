@@ -82,7 +82,7 @@ class RequestQueue(Generic[T]):
             self._insert(entry, now)
 
     def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
-        """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
+        """Raises as `admit` does if the entries exceed the capacity, without admitting them."""
         self._admission.check(client, sequences, tokens)
 
     @contextmanager
