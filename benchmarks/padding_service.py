@@ -61,7 +61,7 @@ class ArrivalOrderPlanner(Planner):
 
 
 def make_planner(costs: CostTable, batching: BatchingSettings) -> Planner:
-    """Replaces `electra_serve.server.bootstrap.build_planner`."""
+    """Replaces `electra_serve.server.models.build_planner`."""
     return ArrivalOrderPlanner(costs, max_positions=batching.max_batch_tokens)
 
 

@@ -17,7 +17,8 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import (
@@ -77,7 +78,7 @@ class Stack:
 
     settings: Settings
     engines: Mapping[str, FakeEngine]
-    registry: ModelRegistry
+    manager: ModelManager
     service: InferenceService
     metrics: Metrics
     log: structlog.typing.FilteringBoundLogger
@@ -92,9 +93,10 @@ class Stack:
         engines = {TINY: engine(SHAPES), DEMO_ID: engine()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
-        registry = build_registry(settings, metrics, log, load=partial(_load, engines))
+        registry = ModelRegistry(settings.models)
+        manager = build_manager(settings, registry, metrics, log, load=partial(_load, engines))
         service = InferenceService(registry, text_encoder())
-        return cls(settings, engines, registry, service, metrics, log, lines, authenticator)
+        return cls(settings, engines, manager, service, metrics, log, lines, authenticator)
 
     @property
     def engine(self) -> FakeEngine:

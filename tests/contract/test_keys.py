@@ -33,9 +33,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     stack = Stack.build(
         make_settings(), authenticator=Authenticator(KeyRing(file, structlog.wrap_logger(None, [LogCapture()])))
     )
-    await stack.registry.load_all()
+    await stack.manager.load_all()
     yield stack
-    await stack.registry.close()
+    await stack.manager.close()
 
 
 @pytest.fixture(params=ALL_SIDES)

@@ -27,7 +27,8 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.runtime.work_thread import WorkThread
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import GrpcSettings, ModelSettings, RestSettings, Settings
 from tests.fakes import text_encoder, transit_budget
@@ -62,11 +63,12 @@ async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
     for name, value in SCRIPT.environment.items():
         monkeypatch.setenv(name, value)
     metrics, log = Metrics("test"), structlog.wrap_logger(CapturingLogger(), [])
-    registry = build_registry(SETTINGS, metrics, log, load=load_stand_in)
-    await registry.load_all()
+    registry = ModelRegistry(SETTINGS.models)
+    manager = build_manager(SETTINGS, registry, metrics, log, load=load_stand_in)
+    await manager.load_all()
     async with _serving(InferenceService(registry, text_encoder()), metrics, log) as listening:
         yield listening
-    await registry.close(TIMEOUT_S)
+    await manager.close(TIMEOUT_S)
 
 
 @asynccontextmanager

@@ -9,10 +9,16 @@ from typing import Final
 
 import grpc
 
-from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
-from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
+from electra_serve.errors import (
+    DeadlineExceeded,
+    ElectraServeError,
+    PayloadTooLarge,
+    ServiceError,
+    TransportError,
+    error_class,
+)
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import IntArray, Output, Truncation
@@ -134,7 +140,7 @@ def to_error(status: grpc.StatusCode, details: str | None, metadata: Mapping[str
     code, field, pushback_ms = (_text_of(metadata, key) for key in (CODE_KEY, FIELD_KEY, PUSHBACK_KEY))
     if code is not None:
         retry_after_s = None if pushback_ms is None else int(pushback_ms) / 1e3
-        return service_error(code, text, field=field, retry_after_s=retry_after_s)
+        return error_class(code)(text, field=field, retry_after_s=retry_after_s)
     if status in BY_STATUS:
         return BY_STATUS[status](text)
     return TransportError(f"the server must be reachable over gRPC; {status.name}: {text}")

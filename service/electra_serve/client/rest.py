@@ -10,13 +10,12 @@ import httpx
 
 from electra_serve.client import rest_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.errors import TransportError
 from electra_serve.client.request import Query
 from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.time_limit import time_limit
 from electra_serve.client.tls import Tls
-from electra_serve.errors import DeadlineExceeded
+from electra_serve.errors import DeadlineExceeded, TransportError
 
 
 class ElectraClient(SyncClient):

@@ -12,10 +12,9 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
-from electra_serve.errors import ElectraServeError
+from electra_serve.errors import ElectraServeError, TransportError, error_class
 from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
@@ -95,8 +94,7 @@ def to_error(response: httpx.Response) -> ElectraServeError:
     """The error that an answer other than 200 stands for: this service's own, or that of a proxy on the way."""
     try:
         problem = response.json()
-        return service_error(
-            problem["code"],
+        return error_class(problem["code"])(
             problem["detail"],
             field=problem.get("field"),
             retry_after_s=problem.get("retry_after_s"),

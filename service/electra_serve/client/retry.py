@@ -6,13 +6,8 @@ Encoding changes nothing on the server, so a request may be sent twice without h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from electra_serve.client.errors import TransportError
-from electra_serve.errors import ElectraServeError, ModelNotReady, Overloaded, ServiceError, ShuttingDown
-
-PASSING: Final = (Overloaded, ModelNotReady, ShuttingDown, TransportError)
-"""Errors that may be gone a moment later."""
+from electra_serve.errors import ElectraServeError, ServiceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +37,11 @@ class RetryPolicy:
             chance: Drawn evenly from 0 to 1.
 
         Example:
+            >>> from electra_serve.errors import Overloaded
             >>> RetryPolicy().wait_s(Overloaded("full", retry_after_s=2.0), attempt=1, remaining_s=60.0, chance=1.0)
             2.5
         """
-        if attempt >= self.max_attempts or not isinstance(error, PASSING):
+        if attempt >= self.max_attempts or not error.retryable:
             return None
         asked = error.retry_after_s if isinstance(error, ServiceError) else None
         wait_s = self.first_wait_s * 2 ** (attempt - 1) if asked is None else asked

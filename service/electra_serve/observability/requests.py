@@ -12,17 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
-from electra_serve.errors import Cancelled, EngineFailure, InternalError, ServiceError
+from electra_serve.errors import Cancelled, InternalError, ServiceError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
 from electra_serve.runtime.frames import clear_frames
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))
 
 
 def choose_request_id(candidate: str | None) -> str:
@@ -103,23 +101,23 @@ class RequestObserver:
             record.span = self._tracer.request(self._transport, method, carrier)
         started = time.perf_counter()
         self._in_flight.inc()
-        code = "ok"
+        failure: type[ServiceError] | None = None
         try:
             yield record
         except ServiceError as error:
-            code = error.code
+            failure = type(error)
             clear_frames(error)  # of a rejected request nothing is kept
             raise
         except asyncio.CancelledError:
-            code = Cancelled.code
+            failure = Cancelled
             raise
         except Exception as error:
-            code = InternalError.code
+            failure = InternalError
             self._log.exception("request failed unexpectedly", request_id=record.request_id)
             raise InternalError(f"internal error; the log has the rest under request id {record.request_id}") from error
         finally:
             self._leave()
-            self._finish(method, record, code, time.perf_counter() - started)
+            self._finish(method, record, failure, time.perf_counter() - started)
 
     def _leave(self) -> None:
         """Counts the request as in flight until its task ends: by then its last byte is sent."""
@@ -129,10 +127,11 @@ class RequestObserver:
         else:
             task.add_done_callback(lambda _: self._in_flight.dec())
 
-    def _finish(self, method: str, record: RequestRecord, code: str, seconds: float) -> None:
+    def _finish(self, method: str, record: RequestRecord, failure: type[ServiceError] | None, seconds: float) -> None:
+        code, internal = ("ok", False) if failure is None else (failure.code, failure.internal)
         self._metrics.observe_request(transport=self._transport, model=record.model, code=code, seconds=seconds)
         if record.span is not None:
-            record.span.end(Outcome(record.model, code, code in _FAULTS, record.sequences, record.tokens))
+            record.span.end(Outcome(record.model, code, internal, record.sequences, record.tokens))
         if not self._log_requests:
             return
         self._log.info(

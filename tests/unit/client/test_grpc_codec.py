@@ -12,8 +12,8 @@ from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.render import from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
 from electra_serve.client import grpc_codec
-from electra_serve.client.errors import TransportError
 from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.errors import TransportError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation

@@ -11,8 +11,8 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.client import rest_codec
-from electra_serve.client.errors import TransportError
 from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.errors import TransportError
 from tests.unit.client.test_request import query
 
 

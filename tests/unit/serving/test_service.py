@@ -19,7 +19,8 @@ from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, Tokenizer
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import EncodeRequest, InferenceService
 from electra_serve.serving.tokenization import TextLimits
@@ -42,15 +43,17 @@ def engine() -> FakeEngine:
 async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
     settings = Settings(models=(ModelSettings(preset="ids"), ModelSettings(preset="text")), limits=LIMITS)
     tokenizer = load_tokenizer(resolve_preset("electra_demo"))
-    registry = build_registry(
+    registry = ModelRegistry(settings.models)
+    manager = build_manager(
         settings,
+        registry,
         Metrics("test"),
         structlog.get_logger(),
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else NO_FILES),
     )
-    await registry.load_all()
+    await manager.load_all()
     yield InferenceService(registry, text_encoder())
-    await registry.close()
+    await manager.close()
 
 
 def ids(*rows: list[int], **options: object) -> EncodeRequest:
@@ -199,8 +202,10 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
     engine = FakeEngine(SHORT_SHAPES)
     model = {"preset": "ids", "limits": None if own is None else {"max_timeout_s": own}}
     settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
-    registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
-    await registry.load_all()
+    registry = ModelRegistry(settings.models)
+    load, log = lambda *_: loaded_model(engine), structlog.get_logger()
+    manager = build_manager(settings, registry, Metrics("test"), log, load=load)
+    await manager.load_all()
     service = InferenceService(registry, text_encoder())
     engine.gate.clear()
     request = asyncio.create_task(
@@ -214,7 +219,7 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
             await request
     else:
         assert (await request).tokens == 1
-    await registry.close()
+    await manager.close()
 
 
 async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:

@@ -14,7 +14,6 @@ from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
 from electra_serve.api.rest.problems import (
-    DEFAULT_RETRY_AFTER_S,
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPES,
     ProblemType,
@@ -22,7 +21,7 @@ from electra_serve.api.rest.problems import (
 )
 from electra_serve.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
 from electra_serve.api.security.authentication import API_KEY
-from electra_serve.errors import ServiceError, Unauthenticated
+from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
 from electra_serve.serving.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
@@ -122,7 +121,7 @@ def _ask_for_keys(document: JsonObject) -> None:
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:
     description = " or ".join(kind.title for kind in kinds.values()) or "Any other problem"
-    retry = any(kind.retry for kind in kinds.values())
+    retry = any(cls.retryable for cls in kinds)
     content: JsonObject = {"schema": schema_of(Problem)}
     if kinds:
         content["examples"] = {cls.code: {"value": _problem_example(cls, kind)} for cls, kind in kinds.items()}
@@ -135,7 +134,7 @@ def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonOb
 
 def _problem_example(cls: type[ServiceError], kind: ProblemType) -> JsonObject:
     detail = (cls.__doc__ or "").partition("\n")[0]
-    retry_after_s = DEFAULT_RETRY_AFTER_S if kind.retry else None
+    retry_after_s = DEFAULT_RETRY_AFTER_S if cls.retryable else None
     return problem_members(kind.status, kind.title, detail, cls.code, "order-7", retry_after_s=retry_after_s)
 
 

@@ -20,8 +20,6 @@ from electra_serve.api.rest.protocol import ConnectionsFull
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
 """Not a registered status. It is for the log, since the client has disconnected."""
-DEFAULT_RETRY_AFTER_S: Final = 1.0
-MAX_RETRY_AFTER_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +29,12 @@ class ProblemType:
     Attributes:
         status: HTTP status.
         title: Name for people.
-        retry: True if a retry may succeed; the response then has a Retry-After.
-        private: True if the client gets a generic text and only the log has the details.
         close: True if the connection cannot serve another request.
         challenge: Value of `WWW-Authenticate` (RFC 9110, 11.6.1).
     """
 
     status: int
     title: str
-    retry: bool = False
-    private: bool = False
     close: bool = False
     challenge: str | None = None
 
@@ -53,16 +47,16 @@ PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.PayloadTooLarge: ProblemType(413, "Payload too large"),
     errors.Unauthenticated: ProblemType(401, "Not authenticated", challenge="Bearer"),
     errors.ModelNotFound: ProblemType(404, "Model not found"),
-    errors.ModelNotReady: ProblemType(503, "Model not ready", retry=True),
-    errors.ShuttingDown: ProblemType(503, "Shutting down", retry=True),
-    errors.Overloaded: ProblemType(429, "Overloaded", retry=True),
-    ConnectionsFull: ProblemType(503, "Too many connections", retry=True, close=True),
+    errors.ModelNotReady: ProblemType(503, "Model not ready"),
+    errors.ShuttingDown: ProblemType(503, "Shutting down"),
+    errors.Overloaded: ProblemType(429, "Overloaded"),
+    ConnectionsFull: ProblemType(503, "Too many connections", close=True),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     errors.Cancelled: ProblemType(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
-    errors.EngineFailure: ProblemType(500, "Engine failure", private=True),
+    errors.EngineFailure: ProblemType(500, "Engine failure"),
     errors.Conflict: ProblemType(409, "Conflict"),
     errors.ModelLoadFailed: ProblemType(422, "Model cannot be loaded"),
-    errors.InternalError: ProblemType(500, "Internal error", private=True),
+    errors.InternalError: ProblemType(500, "Internal error"),
 }
 
 _SUPPORTED: Final = {
@@ -75,7 +69,7 @@ _SUPPORTED: Final = {
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:
     """Returns the response to a request that failed with `error`."""
     kind = PROBLEM_TYPES[type(error)]
-    retry_after_s = _retry_after_s(error, kind)
+    retry_after_s = error.retry_delay_s
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnsupportedMediaType) and error.field is not None:
         headers |= _SUPPORTED[error.field]
@@ -85,7 +79,7 @@ def problem_response(error: errors.ServiceError, request_id: str) -> Response:
         headers["connection"] = "close"
     if kind.challenge is not None:
         headers["www-authenticate"] = kind.challenge
-    detail = f"the log has the rest under request id {request_id}" if kind.private else error.message
+    detail = f"the log has the rest under request id {request_id}" if error.internal else error.message
     members = problem_members(
         kind.status, kind.title, detail, error.code, request_id, field=error.field, retry_after_s=retry_after_s
     )
@@ -119,10 +113,3 @@ def problem_members(
         "retry_after_s": retry_after_s,
     }
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _retry_after_s(error: errors.ServiceError, kind: ProblemType) -> float | None:
-    """Returns the error's own delay within bounds, or a default if a retry makes sense."""
-    if error.retry_after_s is None:
-        return DEFAULT_RETRY_AFTER_S if kind.retry else None
-    return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
