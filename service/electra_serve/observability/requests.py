@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from opentelemetry.trace import Span, Tracer
 
 from electra_serve.errors import Cancelled, EngineFailure, InternalError, ServiceError
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
+from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, end_request_span, start_request_span
 from electra_serve.runtime.frames import clear_frames
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -55,7 +56,7 @@ class RequestRecord:
     model: str = ""
     sequences: int = 0
     tokens: int = 0
-    span: RequestSpan | None = None
+    span: Span | None = None
 
 
 class RequestObserver:
@@ -100,7 +101,7 @@ class RequestObserver:
         """
         record = RequestRecord(request_id)
         if self._tracer is not None:
-            record.span = self._tracer.request(self._transport, method, carrier)
+            record.span = start_request_span(self._tracer, self._transport, method, carrier)
         started = time.perf_counter()
         self._in_flight.inc()
         code = "ok"
@@ -132,7 +133,8 @@ class RequestObserver:
     def _finish(self, method: str, record: RequestRecord, code: str, seconds: float) -> None:
         self._metrics.observe_request(transport=self._transport, model=record.model, code=code, seconds=seconds)
         if record.span is not None:
-            record.span.end(Outcome(record.model, code, code in _FAULTS, record.sequences, record.tokens))
+            outcome = Outcome(record.model, code, code in _FAULTS, record.sequences, record.tokens)
+            end_request_span(record.span, outcome)
         if not self._log_requests:
             return
         self._log.info(

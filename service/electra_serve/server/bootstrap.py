@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from electra_serve import __version__
 from electra_serve.api.connections import ConnectionTable, surplus_of
@@ -38,7 +39,7 @@ from electra_serve.errors import SettingsError
 from electra_serve.observability.connections import ConnectionObserver
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
-from electra_serve.observability.tracing import Tracer
+from electra_serve.observability.tracing import Tracing
 from electra_serve.presets.sources import default_sources
 from electra_serve.runtime import memory
 from electra_serve.runtime.file_limit import fit_connections
@@ -89,7 +90,8 @@ def build_process(
         dropped_log_lines: Reads how many lines of the log were dropped so far.
     """
     metrics = Metrics(__version__, dropped_log_lines)
-    tracer = build_tracer(settings.tracing)
+    tracing = build_tracing(settings.tracing)
+    tracer = tracing.tracer
     loading = build_loading(settings, metrics, log, load=load, make_planner=make_planner, tracer=tracer)
     registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
     trimmer = memory.MemoryTrimmer()
@@ -138,7 +140,7 @@ def build_process(
         event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
         trimmer=trimmer,
         on_ready=on_ready,
-        tracer=tracer,
+        close_tracing=tracing.close,
     )
 
 
@@ -200,21 +202,21 @@ def build_tokenizer_queue(settings: TokenizationSettings, metrics: Metrics) -> T
     return queue
 
 
-def build_tracer(settings: TracingSettings) -> Tracer | None:
-    """What makes spans, where they are wanted.
+def build_tracing(settings: TracingSettings) -> Tracing:
+    """Builds the tracer, if tracing is enabled.
 
     Raises:
-        SettingsError: They are, and OpenTelemetry is not installed.
+        SettingsError: It is, and OpenTelemetry's SDK is not installed.
     """
     if not settings.enabled:
-        return None
+        return Tracing()
     try:
-        from electra_serve.observability.opentelemetry import otlp_tracer
+        from electra_serve.observability.opentelemetry import otlp_tracing
     except ModuleNotFoundError as error:
         raise SettingsError(
             "tracing.enabled needs the extra `tracing`: pip install 'electra-serve[tracing]'"
         ) from error
-    return otlp_tracer(__version__, LoopClock().now)
+    return otlp_tracing(__version__)
 
 
 def build_authenticator(
@@ -362,7 +364,7 @@ def build_batcher(
         max_window_sequences=batching.max_window_sequences,
         hang_timeout_s=batching.hang_timeout_s,
         recorder=FlightRecorder(batching.recorded_batches),
-        observe=None if tracer is None else partial(trace_batch, tracer, name),
+        observe=None if tracer is None else partial(trace_batch, tracer, clock, name),
     )
     metrics.watch_queue(
         name,

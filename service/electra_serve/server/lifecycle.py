@@ -23,7 +23,6 @@ import structlog
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpListener
 from electra_serve.batching.flight_recorder import for_log
-from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.server.event_loop import EventLoopLag
@@ -72,7 +71,7 @@ class ServiceProcess:
         event_loop_lag: Measures the lag of the event loop for as long as the process runs.
         trimmer: Gives memory back while the process serves.
         on_ready: Called once, when requests can come.
-        tracer: What has spans yet to send at the end, where requests are traced.
+        close_tracing: Sends the remaining spans; None without tracing.
     """
 
     def __init__(
@@ -88,9 +87,9 @@ class ServiceProcess:
         event_loop_lag: EventLoopLag,
         trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
-        tracer: Tracer | None = None,
+        close_tracing: Callable[[], None] | None = None,
     ) -> None:
-        self._tracer = tracer
+        self._close_tracing = close_tracing
         self._rest = rest
         self._grpc = grpc
         self._auxiliary_servers = auxiliary_servers
@@ -246,9 +245,9 @@ class ServiceProcess:
             self._log.info("flight recorder", model=model, batches=for_log(records))
 
     async def _send_spans(self) -> None:
-        if self._tracer is not None:
+        if self._close_tracing is not None:
             with contextlib.suppress(TimeoutError):  # nobody takes them
-                await asyncio.wait_for(run_in_daemon_thread(self._tracer.close), SPANS_GRACE_S)
+                await asyncio.wait_for(run_in_daemon_thread(self._close_tracing), SPANS_GRACE_S)
 
     def _signalled(self) -> None:
         now = asyncio.get_running_loop().time()

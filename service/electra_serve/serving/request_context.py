@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from electra_serve.observability.tracing import RequestSpan
+from opentelemetry.trace import Span
 
 
 class Priority(IntEnum):
@@ -50,7 +50,7 @@ class RequestContext:
     client: str = ""
     priority: Priority = Priority.NORMAL
     deadline: Deadline | None = None
-    span: RequestSpan | None = None
+    span: Span | None = None
 
     @property
     def timeout_s(self) -> float | None:
