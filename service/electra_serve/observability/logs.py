@@ -58,6 +58,7 @@ def configure_logs(
     )
     unfailing = stream if isinstance(stream, BackgroundWriter) else _Unfailing(stream)
     handler = logging.StreamHandler(unfailing)
+    handler.addFilter(_is_no_departed_client)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(shared),
@@ -68,7 +69,6 @@ def configure_logs(
     # The libraries' own progress is no news; what goes wrong in them is.
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.getLogger(LOGGER).setLevel(threshold)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departed_client)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

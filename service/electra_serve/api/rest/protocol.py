@@ -142,7 +142,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise BufferError("pipelining is not served")
         super().on_message_begin()
         self.scope["state"][ARRIVED] = time.monotonic()
-        self._unset_keepalive_if_required()
+        self._stop_keep_alive()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._headers = self._chunks = 0
         self._start_timer(self.head_timeout_s)
@@ -215,7 +215,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._move(Phase.IDLE)
         if self._in_body:
-            self._unset_keepalive_if_required()
+            self._stop_keep_alive()
             self._start_timer(self.head_timeout_s)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -304,6 +304,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Disconnects the client after `timeout_s`, unless the timer is stopped."""
         self._stop_timer()
         self._timer = self.loop.call_later(timeout_s, self._abort)
+
+    def _stop_keep_alive(self) -> None:
+        """Stops uvicorn's own timer, which it starts after each response."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
