@@ -82,8 +82,8 @@ class RequestQueue(Generic[T]):
             self._insert(entry, now)
 
     def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
-        """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
-        self._admission.check(client, sequences, tokens)
+        """Raises the error with which `admit` would reject such a request for lack of capacity."""
+        self._admission.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
     def reserve(self, client: str, sequences: int) -> Iterator[None]:

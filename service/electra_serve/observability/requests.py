@@ -1,6 +1,6 @@
-"""What both transports do around a request: name it, count it, log it, and turn a surprise into an error.
+"""Work of both transports for each request: its id, count, log line and span, and unexpected exceptions.
 
-Every request passes through `RequestObserver.request` once, so a transport's own code only converts.
+Every request passes through `RequestObserver.request` once, so the code of a transport only converts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))
 
 
 def choose_request_id(candidate: str | None) -> str:
-    r"""The caller's own request id where it is short and plain, else a new one.
+    r"""Returns the client's request id if it is short and plain, else a new one.
 
     Example:
         >>> choose_request_id("order-7")
@@ -42,14 +42,14 @@ def choose_request_id(candidate: str | None) -> str:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What becomes known of a request while it is worked on; the transport fills it in.
+    """Data for a request's log line, metrics and span; the transport fills it in.
 
     Attributes:
-        request_id: Names the request in the log and in a generic error.
-        model: The served model's name, "" until it is known.
-        sequences: Rows asked for.
+        request_id: Id in the log and in responses.
+        model: Name of the served model; "" until it is known.
+        sequences: Sequences of the request.
         tokens: Unmasked positions computed.
-        span: The request's, where requests are traced.
+        span: None without tracing.
     """
 
     request_id: str
@@ -60,14 +60,14 @@ class RequestRecord:
 
 
 class RequestObserver:
-    """Counts and logs the requests of one transport.
+    """Counts, logs and traces the requests of one transport.
 
     Args:
         transport: `rest` or `grpc`.
-        metrics: Where requests are counted.
-        log: Where surprises are told, with their tracebacks.
-        log_requests: Whether each request leaves a line there too.
-        tracer: Makes a span of each request, where requests are traced.
+        metrics: Counts the requests.
+        log: Takes the lines of requests, and unexpected exceptions with their tracebacks.
+        log_requests: False to log no line for each request.
+        tracer: None without tracing.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class RequestObserver:
 
     @contextmanager
     def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[RequestRecord]:
-        """Watches one request from its arrival to its answer.
+        """Observes one request from its arrival to its response.
 
         Args:
-            method: What was called, for the log.
-            request_id: From `choose_request_id`.
-            carrier: Where the caller's own span may be named.
+            method: Method for log and span.
+            request_id: Result of `choose_request_id`.
+            carrier: Headers or metadata that may name the client's span.
 
         Raises:
-            ServiceError: As raised inside; any other exception becomes an `InternalError` whose text holds
-                the request id and nothing else, while the log holds the traceback.
+            ServiceError: Raised inside. Any other exception becomes an `InternalError` that has only the request
+                id; the log has the traceback.
         """
         record = RequestRecord(request_id)
         if self._tracer is not None:
@@ -109,7 +109,7 @@ class RequestObserver:
             yield record
         except ServiceError as error:
             code = error.code
-            clear_frames(error)  # of a rejected request nothing is kept
+            clear_frames(error)  # keeps nothing of a rejected request
             raise
         except asyncio.CancelledError:
             code = Cancelled.code
@@ -117,13 +117,15 @@ class RequestObserver:
         except Exception as error:
             code = InternalError.code
             self._log.exception("request failed unexpectedly", request_id=record.request_id)
-            raise InternalError(f"internal error; the log has the rest under request id {record.request_id}") from error
+            raise InternalError(
+                f"internal error; the log has the traceback under request id {record.request_id}"
+            ) from error
         finally:
             self._leave()
             self._finish(method, record, code, time.perf_counter() - started)
 
     def _leave(self) -> None:
-        """Counts the request as in flight until its task ends: by then its last byte is sent."""
+        """Counts the request as in flight until its task ends; by then its response is sent."""
         task = _current_task()
         if task is None:
             self._in_flight.dec()
