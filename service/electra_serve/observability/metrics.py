@@ -57,12 +57,7 @@ class _LogLinesDropped(Collector):
 
 
 class Metrics:
-    """Instruments, on a separate registry.
-
-    Args:
-        version: Version of the service, for `electra_build_info`.
-        dropped_log_lines: Returns the number of dropped log lines; called at each scrape.
-    """
+    """Instruments, on a separate registry; `dropped_log_lines` is called at each scrape."""
 
     def __init__(self, version: str, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
@@ -240,11 +235,7 @@ class Metrics:
     def watch_connections(
         self, server: str, *, limit: int, count: Callable[[], float]
     ) -> Mapping[LimitAction, Counter]:
-        """Connects the gauge of a listener's connections, which calls `count` at each scrape.
-
-        Returns:
-            The listener's counter of each action.
-        """
+        """Connects the gauge of a listener's connections, which calls `count` at each scrape; returns its counters."""
         self.max_connections.labels(server).set(limit)
         self.connections.labels(server).set_function(count)
         return {action: self.connection_limit_actions.labels(server, action) for action in LimitAction}
@@ -281,14 +272,7 @@ class Metrics:
         self.engine_alive.labels(model).set_function(alive)
 
     def observe_request(self, *, transport: str, model: str, code: str, seconds: float) -> None:
-        """Counts a completed request.
-
-        Args:
-            transport: One of `TRANSPORTS`.
-            model: Name of a configured model, or "".
-            code: `ok`, or the error's code.
-            seconds: Time from arrival to response.
-        """
+        """Counts a completed request; `model` is a configured name or "", and `code` is `ok` or the error's code."""
         if model in self._removed:  # while the request was in flight
             model = ""
         self._requests_series(model, transport, code).inc()

@@ -42,15 +42,7 @@ def choose_request_id(candidate: str | None) -> str:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Data for a request's log line, metrics and span; the transport fills it in.
-
-    Attributes:
-        request_id: Id in the log and in responses.
-        model: Name of the served model; "" until it is known.
-        sequences: Sequences of the request.
-        tokens: Unmasked positions computed.
-        span: None without tracing.
-    """
+    """Data for a request's log line, metrics and span, which the transport fills in."""
 
     request_id: str
     model: str = ""
@@ -60,15 +52,7 @@ class RequestRecord:
 
 
 class RequestObserver:
-    """Counts, logs and traces the requests of one transport.
-
-    Args:
-        transport: `rest` or `grpc`.
-        metrics: Counts the requests.
-        log: Takes the lines of requests, and unexpected exceptions with their tracebacks.
-        log_requests: False to log no line for each request.
-        tracer: None without tracing.
-    """
+    """Counts, logs and traces the requests of one transport; there is no tracer without tracing."""
 
     def __init__(
         self,
@@ -88,12 +72,7 @@ class RequestObserver:
 
     @contextmanager
     def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[RequestRecord]:
-        """Observes one request from its arrival to its response.
-
-        Args:
-            method: Method for log and span.
-            request_id: Result of `choose_request_id`.
-            carrier: Headers or metadata that may name the client's span.
+        """Observes one request from its arrival to its response; the carrier may name the client's span.
 
         Raises:
             ServiceError: Raised inside. Any other exception becomes an `InternalError` that has only the request

@@ -34,12 +34,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Tracer of the process, and the call that sends its remaining spans; both None without tracing.
-
-    Attributes:
-        tracer: Makes spans.
-        close: Blocks for some seconds at most.
-    """
+    """Tracer of the process, and the call that sends its remaining spans within seconds; both None without tracing."""
 
     tracer: Tracer | None = None
     close: Callable[[], None] | None = None
@@ -47,15 +42,7 @@ class Tracing:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """End of a request, as its span shows it.
-
-    Attributes:
-        model: Name of the served model, or "".
-        code: `ok`, or the error's code.
-        fault: True if the service is at fault, not the client.
-        sequences: Sequences of the request.
-        tokens: Unmasked positions computed.
-    """
+    """End of a request, as its span shows it; `fault` is True if the service is at fault, not the client."""
 
     model: str
     code: str

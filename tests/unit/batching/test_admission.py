@@ -73,9 +73,9 @@ def test_a_client_without_queued_sequences_may_fill_the_queue() -> None:
 
 def test_a_request_over_the_limits_gets_no_retry_time() -> None:
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 101, 1)
+        admission().ensure_capacity("a", 101, 1)
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 1, 10_001)
+        admission().ensure_capacity("a", 1, 10_001)
 
 
 def test_reserved_sequences_count_as_waiting_for_admission_alone() -> None:

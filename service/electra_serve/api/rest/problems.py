@@ -28,13 +28,8 @@ MAX_RETRY_AFTER_S: Final = 3600.0
 class ProblemType:
     """Kind of problem.
 
-    Attributes:
-        status: HTTP status.
-        title: Name for people.
-        retry: True if a retry may succeed; the response then has a Retry-After.
-        private: True if the client gets a generic text and only the log has the details.
-        close: True if the connection cannot serve another request.
-        challenge: Value of `WWW-Authenticate` (RFC 9110, 11.6.1).
+    With `retry` the response has a Retry-After. With `private` the client gets a generic text, and only the log has the
+    details. With `close` the connection cannot serve another request. `challenge` is the value of `WWW-Authenticate`.
     """
 
     status: int
@@ -102,12 +97,7 @@ def problem_members(
     field: str | None = None,
     retry_after_s: float | None = None,
 ) -> dict[str, str | int | float]:
-    """Returns the members of a problem that are not None; `electra_serve.api.rest.schemas.Problem` describes them.
-
-    Example:
-        >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]
-        'urn:problem-type:electra-serve:not_found'
-    """
+    """Returns the members of a problem that are not None: see `electra_serve.api.rest.schemas.Problem`."""
     members: dict[str, str | int | float | None] = {
         "type": f"urn:problem-type:electra-serve:{code}",
         "title": title,

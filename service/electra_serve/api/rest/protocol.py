@@ -132,11 +132,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Begins a head.
-
-        Raises:
-            BufferError: The request before it has no response yet. Any exception raised here ends the parsing.
-        """
+        """Begins a head; raises `BufferError`, which ends the parsing, if the request before it has no response yet."""
         if self._unanswered:
             self._close_after_response()
             raise BufferError("pipelining is not served")
@@ -153,11 +149,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header; trailers come here too, and are not used.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a header, or a trailer, which is not used; raises `BufferError` if there are too many."""
         self._headers += 1
         if self._headers > MAX_HEADERS:
             self._reject_fields(b"a request must have at most %d headers; received more" % MAX_HEADERS)
@@ -166,11 +158,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
-        """Starts the request.
-
-        Raises:
-            BufferError: The head is too long, or the method is CONNECT.
-        """
+        """Starts the request; raises `BufferError` if the head is too long, or the method is CONNECT."""
         method = self.parser.get_method()
         if self._head_bytes + len(method) > self.max_head_bytes:
             self._reject_head()
@@ -185,11 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.headers = []  # the request has its own; this list receives trailers
 
     def on_chunk_header(self) -> None:
-        """Counts a chunk.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a chunk; raises `BufferError` if there are too many."""
         self._chunks += 1
         if self._chunks > self.max_chunks + 1:  # an empty one ends the body
             detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
