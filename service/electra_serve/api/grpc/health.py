@@ -1,7 +1,7 @@
 """grpc.health.v1 for probes and load balancers.
 
 With the package's own servicer, a watching client makes each shutdown last its full grace, and watches are unlimited.
-gRPC would buffer the message of a unary method before its handler runs. So the methods are client streams for gRPC, on
+The message of a unary method would be buffered before its handler runs. So the methods are client streams for gRPC, on
 the same wire format. They receive their message through a `Receiver`.
 """
 

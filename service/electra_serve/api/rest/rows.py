@@ -37,7 +37,7 @@ _MAX_INT32: Final = 2**31 - 1
 def id_rows(values: object, field: str) -> list[IntArray]:
     """Converts a list of lists of integers to one (T,) int32 or int64 array per row, all views of one buffer.
 
-    Raises `MalformedRequest` for anything else, and `InvalidInput` for an element that is no integer of 64 bits.
+    Raises `MalformedRequest` for anything else, and `InvalidInput` for an element that is not an integer of 64 bits.
 
     >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]
     [[101, 102], [7]]
