@@ -104,7 +104,10 @@ def test_a_preset_whose_files_were_deleted_is_fetched_again(tmp_path: Path) -> N
 def test_files_found_offline_are_completed_once_the_hub_responds(cache: PresetCache) -> None:
     partial = Fetched("2", "fake 1", {name: FOLDER / name for name in NAMES if name != "metadata.json"}, listed=False)
     handle = Handle("hf", "org/repo", COMMIT)
-    step = lambda fetched: lambda: replace(fetched, revision=COMMIT)  # noqa: E731
+
+    def step(fetched: Fetched) -> Callable[[], Fetched]:
+        return lambda: replace(fetched, revision=COMMIT)
+
     folder = make(cache, FakeAttempt(step(partial))).adopt(handle)
     assert folder == cache.find(handle)
     assert cache.find_listed(handle) is None
