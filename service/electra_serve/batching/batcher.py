@@ -176,7 +176,7 @@ class Batcher:
 
         Raises:
             Overloaded: The queue has no capacity for them.
-            ShuttingDown: Nothing new is admitted.
+            ShuttingDown: The service accepts no new requests.
         """
         self._check_open()
         self._queue.ensure_capacity(client, sequences, tokens)

@@ -82,7 +82,7 @@ class RequestQueue(Generic[T]):
             self._insert(entry, now)
 
     def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
-        """Raises the error with which `admit` would reject such a request for lack of capacity."""
+        """Raises as `admit` does if the entries exceed the capacity, without admitting them."""
         self._admission.ensure_capacity(client, sequences, tokens)
 
     @contextmanager

@@ -251,7 +251,7 @@ async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     monkeypatch.setattr(model.batcher.queue._admission, "_limits", QueueLimits(4, settings.max_tokens))
     first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a"))))
     await asyncio.to_thread(reading.wait, 10)
-    with pytest.raises(Overloaded, match="2 of this one are waiting") as rejection:
+    with pytest.raises(Overloaded, match="this client has 2 queued") as rejection:
         await service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a")))
     assert rejection.value.retry_after_s is not None
     service.ensure_capacity("b")
