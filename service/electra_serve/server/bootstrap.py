@@ -49,8 +49,8 @@ def build_process(
         settings: All settings.
         log: Takes every log line.
         on_ready: Called once, when every model is ready.
-        load: Loads a model; default: from the presets' sources.
-        make_planner: Makes a model's planner; default: `build_planner`.
+        load: Replaces the loader of models.
+        make_planner: Replaces `build_planner`.
         dropped_log_lines: Returns the number of log lines dropped so far.
 
     Raises:
@@ -99,14 +99,9 @@ def build_process(
 def lower_connection_limits(
     settings: Settings, descriptors: int, log: structlog.typing.FilteringBoundLogger
 ) -> Settings:
-    """Lowers the connection limits to what the system's file descriptors allow, and logs it.
+    """Lowers the connection limits to what the process's file descriptors allow, and logs it.
 
     The system sets the number of descriptors, so defaults that do not fit must not end the start.
-
-    Args:
-        settings: All settings.
-        descriptors: Files and connections that this process may open.
-        log: Takes the warning.
     """
     wanted = settings.rest.max_connections, settings.grpc.max_connections
     fitting = fit_connections(descriptors, wanted)
@@ -139,11 +134,7 @@ def build_transit_budget(settings: TransitSettings, metrics: Metrics) -> Transit
 
 
 def build_tracing(settings: TracingSettings) -> Tracing:
-    """Builds the tracer, if tracing is enabled.
-
-    Raises:
-        SettingsError: OpenTelemetry's SDK is not installed.
-    """
+    """Builds the tracer, if tracing is enabled; raises `SettingsError` without OpenTelemetry's SDK."""
     if not settings.enabled:
         return Tracing()
     try:

@@ -1,7 +1,7 @@
 """Lag of the event loop: by how much a timer of its own runs late.
 
 A lag of seconds means that one call kept the loop, that another thread kept the GIL, or that the process was suspended.
-CPU seconds tell these apart: those of the loop's thread grow in the first case, those of the process in the first two.
+CPU seconds distinguish them: the loop thread's grow in the first case, the process's in the first two.
 The lag is known when the loop runs again; a loop that never does is for the liveness probe to see.
 """
 

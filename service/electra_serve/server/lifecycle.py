@@ -63,7 +63,7 @@ class ServiceProcess:
         manager: Loads and closes the models.
         settings: Times of the drain.
         log: Takes a line for each step.
-        event_loop_lag: Measures the lag of the event loop while the process runs.
+        event_loop_lag: Started and stopped with the process.
         trimmer: Returns freed memory to the system while the process serves.
         on_ready: Called once, when every model is ready.
         close_tracing: Sends the remaining spans at the end; None without tracing.

@@ -46,15 +46,7 @@ def build_manager(
 ) -> ModelManager:
     """Builds the manager of a registry; each loaded model gets its own batcher.
 
-    Args:
-        settings: All settings.
-        registry: Entries of the models.
-        metrics: Records loads, queues and batches.
-        log: Takes the result of each load.
-        load: Loads a model; default: from the presets' sources.
-        make_planner: Default: `build_planner`.
-        tracer: Makes a span for each batch.
-        collect_and_trim: Returns freed memory to the system.
+    By default, models are loaded from the presets' sources, and `build_planner` makes their planners.
     """
     planned = make_planner or build_planner
 

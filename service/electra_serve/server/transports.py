@@ -39,13 +39,7 @@ class SharedParts:
     """Objects that several servers share.
 
     Attributes:
-        settings: All settings.
-        service: Encodes requests.
-        metrics: Records requests and connections.
-        log: Takes the log lines of every server.
-        tracer: Makes a span for each request.
-        budget: Limits the bytes of requests and responses in memory.
-        decoder: Thread for work on large requests.
+        decoder: Thread that decodes large requests.
         tls: None to serve without TLS.
     """
 
@@ -65,13 +59,7 @@ class SharedParts:
         )
 
     def connections(self, server: str, limit: int, *, kept_free: int = 0) -> ConnectionTable:
-        """Builds the connection table of a listener, with its metrics and log lines.
-
-        Args:
-            server: Name of the listener.
-            limit: Most connections; the server itself enforces it.
-            kept_free: Connections of the limit that idle ones must not occupy.
-        """
+        """Builds the connection table of a listener; idle connections may not occupy `kept_free` of its `limit`."""
 
         def count() -> float:
             return len(table)
@@ -119,11 +107,7 @@ def build_grpc(parts: SharedParts, authenticator: Authenticator) -> GrpcServer:
 
 
 def build_auxiliary_servers(parts: SharedParts, manager: ModelManager) -> Sequence[HttpListener]:
-    """Builds the metrics and admin servers that have their own ports.
-
-    Raises:
-        SettingsError: The file of admin keys is invalid.
-    """
+    """Builds the metrics and admin servers that have their own ports."""
     servers = []
     metrics = parts.settings.metrics
     if metrics.port is not None:
@@ -148,21 +132,13 @@ def _admin_server(parts: SharedParts, manager: ModelManager) -> HttpServer:
 def build_authenticator(
     keys_file: str, security: SecuritySettings, log: structlog.typing.FilteringBoundLogger
 ) -> Authenticator:
-    """Builds the check of API keys, if there is a file of them, and of client certificates, if they are required.
-
-    Raises:
-        SettingsError: The key file is invalid.
-    """
+    """Builds the check of API keys and client certificates; raises `SettingsError` if the key file is invalid."""
     keys = KeyRing(Path(keys_file), log) if keys_file else None
     return Authenticator(keys, certified=bool(security.tls_client_ca))
 
 
 def build_tls(security: SecuritySettings, log: structlog.typing.FilteringBoundLogger) -> ServerTls | None:
-    """Loads the certificate; None if none is configured.
-
-    Raises:
-        SettingsError: A file is invalid.
-    """
+    """Loads the certificate, if one is configured; raises `SettingsError` if a file is invalid."""
     if not security.tls_certificate:
         return None
     client_ca = Path(security.tls_client_ca) if security.tls_client_ca else None

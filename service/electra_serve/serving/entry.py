@@ -15,10 +15,10 @@ class ModelEntry:
     """Entry of the registry.
 
     Attributes:
-        settings: Settings of the loaded model; before the first load, those to load it with.
-        state: Stays READY during a reload.
+        settings: Settings of the loaded model, or of the first load.
+        state: READY also during a reload.
         served: None before the first load and after a load that failed.
-        change: Operation in progress, which excludes any other.
+        change: Operation in progress.
         reason: Reason of the last failed operation in one line; "" after a success.
         claimed: Names reserved by a reload in progress.
     """

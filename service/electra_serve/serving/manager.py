@@ -40,11 +40,7 @@ MAX_REASON_CHARACTERS: Final = 500
 
 
 class Operation:
-    """Operation in progress.
-
-    Args:
-        task: Ends with the failure, or None.
-    """
+    """Operation in progress; its task returns the failure, or None."""
 
     def __init__(self, task: asyncio.Task[ServiceError | None]) -> None:
         self._task = task
@@ -118,11 +114,7 @@ class ModelManager:
         return self._registry.entry(name).settings
 
     async def load_all(self) -> None:
-        """Loads the configured models one after the other.
-
-        Raises:
-            StartupError: One cannot be loaded: it is FAILED, and the next ones are not tried.
-        """
+        """Loads the configured models in order; raises the `StartupError` of the first that FAILED."""
         for entry in self._registry.entries():
             await self._publish(entry, entry.settings)
         self._registry.finish_start()
@@ -133,8 +125,7 @@ class ModelManager:
         Raises:
             Conflict: The name or an alias is taken.
             InvalidInput: The limits exceed those of this process.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: The process is stopping.
+            ModelNotReady, ShuttingDown: The process is starting or stopping.
         """
         self._check_open()
         self._check_limits(settings)
@@ -145,12 +136,7 @@ class ModelManager:
     def reload(self, settings: ModelSettings) -> Operation:
         """Starts to load a model that will replace the one of the same name.
 
-        Raises:
-            ModelNotFound: No model has that name.
-            Conflict: Another operation is in progress, or an alias is taken.
-            InvalidInput: The limits exceed those of this process.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: The process is stopping.
+        Raises as `load`, and `ModelNotFound`; `Conflict` also if another operation is in progress.
         """
         self._check_open()
         entry = self._idle_entry(settings.name)
@@ -163,11 +149,7 @@ class ModelManager:
     def unload(self, name: str) -> Operation:
         """Starts to remove a model: UNLOADING at once, closed after the response to its last request.
 
-        Raises:
-            ModelNotFound: No model has that name.
-            Conflict: Another operation is in progress, or no other model is READY.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: The process is stopping.
+        Raises as `reload`; `Conflict` also if no other model is READY.
         """
         self._check_open()
         entry = self._idle_entry(name)
@@ -186,14 +168,7 @@ class ModelManager:
             batcher.reject()
 
     async def close(self, within_s: float | None = None) -> bool:
-        """Fails the queued requests and closes the engines.
-
-        Args:
-            within_s: Seconds for running batches to end; None for no limit.
-
-        Returns:
-            True if every engine was closed.
-        """
+        """Fails queued requests, waits `within_s` for running batches, and returns True if every engine was closed."""
         batchers = self._registry.batchers
         self._registry.closing.clear()
         for entry in self._registry.entries():
@@ -286,7 +261,7 @@ class ModelManager:
         """Closes a model that no new request can find, after its last request."""
         closing = self._registry.closing
         closing.add(served)
-        await served.requests.gone()
+        await served.requests.wait_idle()
         if served in closing:  # else `close` closes it
             await served.batcher.close()
             closing.discard(served)  # only now: if this task is canceled, `close` closes it

@@ -25,12 +25,9 @@ LOADING_RETRY_AFTER_S = 1.0
 class ModelRegistry:
     """Models by name and alias.
 
-    Args:
-        models: Configured models; their names differ.
-
     Attributes:
         started: True once every configured model has been loaded.
-        closing: Replaced or unloaded models whose engines are not closed yet.
+        closing: Replaced or unloaded models whose engines are still open.
     """
 
     def __init__(self, models: Sequence[ModelSettings]) -> None:
@@ -85,11 +82,8 @@ class ModelRegistry:
     def ready_model(self, name: str | None) -> ServedModel:
         """Finds the model for a request, which must enter its `requests` before it awaits anything.
 
-        Args:
-            name: Name or alias; None for the only model.
-
         Raises:
-            ModelNotFound: The name is unknown, or missing although several models are served.
+            ModelNotFound: The name or alias is unknown, or None although several models are served.
             ModelNotReady: The model is not READY.
         """
         if name is None:
@@ -139,11 +133,7 @@ class ModelRegistry:
         return tuple(self._entries.values())
 
     def add(self, settings: ModelSettings) -> ModelEntry:
-        """Adds an entry in state LOADING; it may replace one that FAILED.
-
-        Raises:
-            Conflict: The name or an alias is taken.
-        """
+        """Adds an entry in state LOADING, or replaces a FAILED one; raises `Conflict` if a name is taken."""
         present = self._entries.get(settings.name)
         if present is not None and (present.state is not ModelState.FAILED or present.change is not None):
             raise Conflict(
@@ -155,11 +145,7 @@ class ModelRegistry:
         return entry
 
     def claim(self, entry: ModelEntry, settings: ModelSettings) -> None:
-        """Reserves the names of a reload until it ends.
-
-        Raises:
-            Conflict: One is taken.
-        """
+        """Reserves the names of a reload until it ends; raises `Conflict` if one is taken."""
         self._check_free(settings)
         entry.claimed = settings.names
 

@@ -131,7 +131,7 @@ class InferenceService:
 
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
-            raise InvalidInput("outputs must name at least one output; received none", field="outputs")
+            raise InvalidInput("outputs must name at least one output; got none", field="outputs")
         now = asyncio.get_running_loop().time
         context, longest_s = request.context, model.max_timeout_s
         timeout_s = context.timeout_s

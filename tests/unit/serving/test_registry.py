@@ -81,7 +81,7 @@ async def test_a_model_without_text_gives_its_reason() -> None:
         registry, manager, _ = make(load, "ids", "text")
         await manager.load_all()
     assert [(info.text, info.text_reason) for info in registry.infos()] == [(False, reason), (True, None)]
-    told = [line for line in lines if line["event"] == "model takes no text"]
+    told = [line for line in lines if line["event"] == "model rejects text"]
     assert [(line["model"], line["reason"], line["log_level"]) for line in told] == [("ids", reason, "warning")]
     await manager.close()
 

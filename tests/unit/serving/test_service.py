@@ -78,7 +78,7 @@ async def test_text_long_or_short_is_tokenized_and_cut_to_the_model(service: Inf
     request = EncodeRequest(
         TextInput([text, ("one", "two")]), model="text", outputs=MEAN, truncation=Truncation.LONGEST_FIRST
     )
-    with pytest.raises(InvalidInput, match="below 100, the model's vocab_size"):  # the demo's vocabulary is larger
+    with pytest.raises(InvalidInput, match="below the model's vocab_size, 100"):  # the demo's vocabulary is larger
         await service.encode(request)
 
 
@@ -127,11 +127,11 @@ async def test_what_is_cut_keeps_to_the_tokenizers_bound(truncation: Truncation,
 @pytest.mark.parametrize(
     ("texts", "truncation", "message"),
     [
-        (["a", "a b c d e"], Truncation.NONE, "at most 6 ids unless it may be truncated; received 7"),
-        (["a", "a b c"], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 5"),
-        (["a", ("a b", "c")], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 6"),
-        (["a", ("a", "b c")], Truncation.ONLY_FIRST, "only_first must leave at most 4 ids; it would leave 6"),
-        (["a", "g"], Truncation.NONE, "whose ids are below 10, the model's vocab_size; one is 10"),
+        (["a", "a b c d e"], Truncation.NONE, "at most 6 ids unless truncation is allowed; got 7"),
+        (["a", "a b c"], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; got 5"),
+        (["a", ("a b", "c")], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; got 6"),
+        (["a", ("a", "b c")], Truncation.ONLY_FIRST, "only_first must leave at most 4 ids; got 6"),
+        (["a", "g"], Truncation.NONE, "below the model's vocab_size, 10; got 10"),
     ],
 )
 async def test_a_text_that_the_model_cannot_take_is_named(
@@ -143,7 +143,7 @@ async def test_a_text_that_the_model_cannot_take_is_named(
 
 
 async def test_a_pair_for_a_model_of_one_segment_is_named_as_a_pair() -> None:
-    message = "a text must be single for a model of 1 segment; received a pair of texts"
+    message = "a text must not be a pair for a model with 1 segment; got a pair"
     with pytest.raises(InvalidInput, match=message) as refusal:
         await encode_texts("a", ("a", "b"), truncation=Truncation.NONE, num_segments=1)
     assert refusal.value.field == "text[1]"
@@ -233,7 +233,7 @@ async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceServ
 
 
 async def test_all_texts_together_are_bounded(service: InferenceService) -> None:
-    with pytest.raises(PayloadTooLarge, match="at most 9000 characters; received 9001"):
+    with pytest.raises(PayloadTooLarge, match="at most 9000 characters; got 9001"):
         await service.encode(EncodeRequest(TextInput(["a" * 4500, "b" * 4501]), model="text"))
 
 

@@ -82,13 +82,15 @@ async def test_a_higher_priority_goes_first_between_the_turns_of_another() -> No
 async def test_characters_that_wait_are_bounded_and_rejections_say_when_to_retry() -> None:
     rig = Rig(max_characters=10 * STEP)
     first = await rig.hold()
-    with pytest.raises(PayloadTooLarge, match=f"at most {10 * STEP} characters may wait"):
+    with pytest.raises(PayloadTooLarge, match=f"at most {10 * STEP} characters"):
         await rig.start("larger than the queue", 11)
     tasks = [rig.start("most", 8), rig.start("others", 2, client="b")]
     await asyncio.sleep(0)
     assert rig.queue.characters == 10 * STEP
     assert rig.queue.work_s == pytest.approx(10 * STEP * CHARACTER_S)
-    with pytest.raises(Overloaded, match=f"{10 * STEP} are waiting, the request has {STEP}") as rejection:
+    with pytest.raises(
+        Overloaded, match=f"cannot queue {STEP} characters: {10 * STEP} of {10 * STEP} are queued"
+    ) as rejection:
         await rig.start("too much", client="c")
     assert rejection.value.retry_after_s == pytest.approx(10 * STEP * CHARACTER_S, rel=0.3)
     await finish(rig, first, *tasks)
@@ -100,7 +102,7 @@ async def test_one_client_leaves_room_for_others() -> None:
     first = await rig.hold()
     tasks = [rig.start(f"{i}") for i in range(8)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="those of one client at most 4 times what they leave free"):
+    with pytest.raises(Overloaded, match="one client may hold at most 4 times the free capacity"):
         await rig.start("ninth")
     await finish(rig, first, *tasks, rig.start("another", client="b"))
 
