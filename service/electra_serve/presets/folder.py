@@ -34,7 +34,7 @@ from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
 from electra_serve.presets.transformers_checkpoint import (
-    MODEL_TYPE,
+    MODEL_TYPES,
     TOKENIZER_SIDE_FILES,
     VOCAB_FILE,
     find_checkpoint_weights,
@@ -180,9 +180,7 @@ def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
-    file, model_type = path / CONFIG_FILE, content["model_type"]
-    if model_type != MODEL_TYPE:
-        raise PresetError(f"{file}: model_type must be {MODEL_TYPE}; it is {model_type!r:.40}")
+    file = path / CONFIG_FILE
     try:
         config = read_checkpoint_config(content)
     except PresetError as error:
@@ -201,7 +199,7 @@ def _keras_config(path: Path, content: Mapping[str, object]) -> tuple[str, Backb
     if name not in BACKBONE_CLASSES:
         raise PresetError(
             f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)} (the config of any other class "
-            f"could run code), or model_type {MODEL_TYPE}; registered_name is {name!r:.80}"
+            f"could run code), or model_type {' or '.join(MODEL_TYPES)}; registered_name is {name!r:.80}"
         )
     if content.get("class_name", BACKBONE_CLASS_NAME) != BACKBONE_CLASS_NAME:
         raise PresetError(f"{path}: class_name must be {BACKBONE_CLASS_NAME}, as registered_name says; it is another")
