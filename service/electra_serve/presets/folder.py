@@ -33,6 +33,12 @@ from electra_serve.presets.artifact import (
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
+from electra_serve.presets.sentence_transformers import (
+    DEFAULT_EMBEDDING,
+    EmbeddingConfig,
+    embedding_files,
+    read_embedding,
+)
 from electra_serve.presets.transformers_checkpoint import (
     MODEL_TYPES,
     TOKENIZER_SIDE_FILES,
@@ -83,6 +89,7 @@ class PresetFolder:
         format: Who defined the files: `keras` or `transformers`.
         pooler: What the layer behind `pooled_output` is worth: see `detect_pooler`.
         artifact: What it was compiled to; None for a preset that an engine has yet to build from.
+        embedding: Computation of the output `embedding`, by its sentence-transformers files.
     """
 
     id: str
@@ -97,6 +104,7 @@ class PresetFolder:
     format: PresetFormat = "keras"
     pooler: WeightsOrigin = "random"
     artifact: Artifact | None = None
+    embedding: EmbeddingConfig = DEFAULT_EMBEDDING
 
     @property
     def revision(self) -> str | None:
@@ -126,7 +134,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
     weights: WeightsOrigin = "random" if not load_weights or _says_random(path) else "pretrained"
-    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
+    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files, *embedding_files(path)]
     return PresetFolder(
         id=id_,
         source=source,
@@ -139,6 +147,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         has_tokenizer=bool(contents.tokenizer_files),
         format=contents.format,
         pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
+        embedding=read_embedding(path),
     )
 
 
@@ -159,6 +168,7 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         format=contents.format,
         pooler=artifact.pooler,
         artifact=artifact,
+        embedding=read_embedding(path),
     )
 
 

@@ -9,6 +9,7 @@ The folder's root is a transformers checkpoint. The longest sequence, in sentenc
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,10 @@ class EmbeddingConfig:
     default_prompt: str = ""
 
 
+DEFAULT_EMBEDDING: Final = EmbeddingConfig()
+"""For presets without a description."""
+
+
 def is_sentence_transformer(folder: Path) -> bool:
     """Returns True if `folder` describes an embedding."""
     return (folder / MODULES_FILE).is_file()
@@ -65,7 +70,7 @@ def read_embedding(folder: Path) -> EmbeddingConfig:
         PresetError: A file is malformed, or describes another computation than `EmbeddingConfig` can.
     """
     if not is_sentence_transformer(folder):
-        return EmbeddingConfig()
+        return DEFAULT_EMBEDDING
     modules = [_module(folder, entry) for entry in read_json_list(folder / MODULES_FILE)]
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
@@ -86,6 +91,14 @@ def embedding_files(folder: Path) -> tuple[Path, ...]:
     files = [folder / MODULES_FILE, folder / PROMPTS_FILE]
     files += [folder / path / POOLING_CONFIG for _, path in modules if path]
     return tuple(file for file in files if file.is_file())
+
+
+def copy_embedding(source: Path, folder: Path) -> None:
+    """Copies the description of `source` into `folder`."""
+    for file in embedding_files(source):
+        copy = folder / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _module(folder: Path, entry: object) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 
 
 class ModelState(StrEnum):
@@ -82,6 +83,7 @@ class ModelInfo:
             each sequence runs by itself.
         aliases: Other names that requests may use.
         text_reason: Why it takes no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -104,6 +106,7 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
