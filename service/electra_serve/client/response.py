@@ -20,6 +20,7 @@ class EncodeResponse:
         pooled_output: (B, H).
         cls_output: (B, H).
         mean_output: (B, H).
+        embedding: (B, H), as `ModelInfo.embedding` says.
         tokens: Positions over all sequences where the padding mask is 1.
         truncated: For each sequence, whether it was cut.
         request_id: What the server's log calls the request.
@@ -33,6 +34,7 @@ class EncodeResponse:
     pooled_output: Float32Array | None = None
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
+    embedding: Float32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,23 @@ class ShapeCost:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """Computation of the output `embedding`.
+
+    Attributes:
+        pooling: `mean` over the unmasked positions, or the first position, `cls`.
+        normalize: True if vectors have unit length.
+        prompts: Prefixes that the model was trained with, by name; clients add them to texts.
+        default_prompt: Name of the prompt for texts without one; "" if there is none.
+    """
+
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+    default_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the server tells of a model. What only loading can tell is None before its state is `ready`.
 
@@ -89,6 +108,7 @@ class ModelInfo:
             itself.
         aliases: Other names that requests may use.
         text_reason: Why it takes no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -111,3 +131,4 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None

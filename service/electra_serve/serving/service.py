@@ -21,6 +21,7 @@ from electra_serve.errors import (
     ShuttingDown,
 )
 from electra_serve.presets.tokenizers.loader import NoTokenizer
+from electra_serve.serving.embedding import engine_outputs, with_embedding
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
@@ -143,12 +144,14 @@ class InferenceService:
                 await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
             validated.encodings,
-            request.outputs,
+            engine_outputs(request.outputs, model.embedding),
             client=context.client,
             priority=context.priority,
             timeout_s=max(deadline - now(), 0.0),
             span=context.span,
         )
+        if Output.EMBEDDING in request.outputs:
+            rows = [with_embedding(row, model.embedding) for row in rows]
         return EncodeResult(
             model=model.name,
             outputs=request.outputs,

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -38,7 +38,8 @@ class _Section(BaseModel):
         """Rejects true and false for a number: pydantic takes them for 1 and 0, and YAML `yes` and `no` for them."""
         given = values if isinstance(values, Mapping) else {}
         for name, field in cls.model_fields.items():
-            if field.annotation is not bool and isinstance(given.get(name), bool):
+            booleans = bool in (field.annotation, *get_args(field.annotation))
+            if not booleans and isinstance(given.get(name), bool):
                 raise ValueError(f"{name} must not be true or false; got {str(given[name]).lower()}")
         return values
 
@@ -242,6 +243,15 @@ def _one_or_several(value: object) -> object:
 ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
+class EmbeddingSettings(_Section):
+    """Overrides of the embedding description in a model's files."""
+
+    pooling: Literal["mean", "cls"] | None = None
+    """`mean` over the unmasked positions, or `cls`, the first one. Default: as the model's files say, or `mean`."""
+    normalize: bool | None = None
+    """Whether vectors have unit length. Default: as the model's files say, or false."""
+
+
 class ModelSettings(_Section):
     """One model to serve. A bare string stands for `{preset: …}`."""
 
@@ -278,6 +288,8 @@ class ModelSettings(_Section):
     sizes its own and takes 0 only."""
     load_weights: bool = True
     """False: random weights in the preset's architecture, for load tests; needs no files."""
+    embedding: EmbeddingSettings | None = None
+    """Computation of the output `embedding`, if it differs from the model's sentence-transformers files."""
     limits: LimitSettings | None = None
     """This model's own `limits`. Fields that it leaves out are those of the common ones."""
     batching: BatchingSettings | None = None

@@ -26,6 +26,7 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_POOLED: Output.POOLED,
         pb.OUTPUT_CLS: Output.CLS,
         pb.OUTPUT_MEAN: Output.MEAN,
+        pb.OUTPUT_EMBEDDING: Output.EMBEDDING,
     }
 )
 
