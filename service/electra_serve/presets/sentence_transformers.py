@@ -22,6 +22,8 @@ MODULES_FILE: Final = "modules.json"
 PROMPTS_FILE: Final = "config_sentence_transformers.json"
 POOLING_CONFIG: Final = "config.json"
 """Inside the folder of the pooling module."""
+HUB_FILES: Final = (MODULES_FILE, PROMPTS_FILE, f"1_Pooling/{POOLING_CONFIG}")
+"""Names under which sentence-transformers saves them."""
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)

@@ -16,6 +16,7 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json
 from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.presets.sentence_transformers import HUB_FILES
 from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
 
 SIDE_FILES: Final = (
@@ -24,6 +25,7 @@ SIDE_FILES: Final = (
     VOCABULARY_FILE,
     VOCAB_FILE,
     *TOKENIZER_SIDE_FILES,
+    *HUB_FILES,
 )
 """Optional files."""
 
