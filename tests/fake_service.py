@@ -10,6 +10,7 @@ import numpy as np
 
 from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
@@ -39,6 +40,7 @@ READY: Final = ModelInfo(
     batch_tokens=4096,
     aliases=("other",),
     text_reason="the preset has no tokenizer",
+    embedding=EmbeddingConfig("cls", normalize=True, prompts={"query": "query: "}, default_prompt="query"),
 )
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
@@ -137,4 +139,5 @@ def row_output(row: Sequence[int], outputs: Outputs, hidden_dim: int = HIDDEN_DI
         pooled_output=first if Output.POOLED in outputs else None,
         cls_output=first if Output.CLS in outputs else None,
         mean_output=hidden.mean(axis=0) if Output.MEAN in outputs else None,
+        embedding=hidden.mean(axis=0) if Output.EMBEDDING in outputs else None,
     )

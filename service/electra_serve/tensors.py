@@ -25,6 +25,7 @@ class Output(StrEnum):
     POOLED = "pooled_output"  # (H,), tanh(dense(hidden state of position 0)): KerasHub's second output
     CLS = "cls_output"  # (H,), final hidden state of position 0, masked or not
     MEAN = "mean_output"  # (H,), mean of the final hidden states where `padding_mask` is 1
+    EMBEDDING = "embedding"  # (H,), CLS or MEAN, normalized or not, as the model's embedding description says
 
 
 SLOT_POSITIONS: Final = 4  # positions per slot of a row, and the least that a sequence takes
@@ -32,6 +33,8 @@ SLOT_POSITIONS: Final = 4  # positions per slot of a row, and the least that a s
 Outputs = frozenset[Output]
 
 DEFAULT_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.POOLED})
+# computed by engines; the service derives the others from them
+ENGINE_OUTPUTS: Outputs = frozenset(Output) - {Output.EMBEDDING}
 # need the last layer at every position, not only at [CLS]
 TOKEN_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.MEAN})
 
@@ -164,6 +167,7 @@ class RowOutput:
     pooled_output: Float32Array | None = None  # (H,)
     cls_output: Float32Array | None = None  # (H,)
     mean_output: Float32Array | None = None  # (H,)
+    embedding: Float32Array | None = None  # (H,)
     length: int | None = None  # T of the request's sequence; None for n
 
     def size(self, output: Output) -> int:

@@ -16,7 +16,16 @@ from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import cpu_shapes, single_rows
 from electra_serve.errors import EngineUnavailable
-from electra_serve.tensors import Batch, BatchShape, Float32Array, Int32Array, Output, Outputs, RowOutput
+from electra_serve.tensors import (
+    ENGINE_OUTPUTS,
+    Batch,
+    BatchShape,
+    Float32Array,
+    Int32Array,
+    Output,
+    Outputs,
+    RowOutput,
+)
 from tests.contract.engines import (
     ALL,
     ENGINES,
@@ -145,9 +154,9 @@ def test_an_empty_row_and_an_empty_batch_are_zeros(engine: Engine) -> None:
 
 def test_an_answer_is_not_changed_by_the_next_run(engine: Engine) -> None:
     answer = engine.run(random_packed(LARGEST).batch, ALL)
-    kept = {name: np.copy(getattr(answer, name.value)) for name in Output}
+    kept = {name: np.copy(getattr(answer, name.value)) for name in ENGINE_OUTPUTS}
     engine.run(random_packed(LARGEST, seed=1).batch, ALL)
-    for name in Output:
+    for name in ENGINE_OUTPUTS:
         np.testing.assert_array_equal(getattr(answer, name.value), kept[name])
 
 

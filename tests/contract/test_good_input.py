@@ -175,6 +175,7 @@ def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[
                 Output.POOLED: hidden[0],
                 Output.CLS: hidden[0],
                 Output.MEAN: (hidden * attended).sum(axis=0) / attended.sum(),
+                Output.EMBEDDING: (hidden * attended).sum(axis=0) / attended.sum(),
             }
         )
     return {output: [row[output] for row in rows] for output in Output if output in outputs}

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from benchmarks.load.http_connection import post_request
 from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import Output
@@ -155,13 +156,10 @@ def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, repor
 def test_mutated_http(inputs: int, process: ServiceProcess, report: Report) -> None:
     """Mutates whole requests with their heads; no response is a server error."""
     body = to_json(SEEDS[0]).data
-    head = (
-        f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
     statuses: Counter[str] = Counter()
     for seed in range(inputs):
         with socket.create_connection(("127.0.0.1", process.rest_port), timeout=PATIENCE_S) as connection:
-            connection.sendall(mutated(head.encode() + body, seed))
+            connection.sendall(mutated(post_request(body), seed))
             connection.shutdown(socket.SHUT_WR)
             statuses[_status(connection)] += 1
     report(f"{inputs} mutated HTTP requests: {dict(statuses)}")

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import pytest
 
+from benchmarks.load.http_connection import post_request
 from benchmarks.stand_in.script import Script
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -133,10 +134,9 @@ def test_bodies_that_never_end(bodies: int, process: ServiceProcess, report: Rep
 def test_rest_responses_that_are_not_read(readers: int, process: ServiceProcess, report: Report) -> None:
     before = resident_bytes(process)
     body = json.dumps({"token_ids": [[7] * 512] * 60, "outputs": ["sequence_output"]}).encode()
-    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with ExitStack() as stack:
         for _ in range(readers):
-            stack.enter_context(hostile_connection(process.rest_port)).sendall(head + body)
+            stack.enter_context(hostile_connection(process.rest_port)).sendall(post_request(body))
         wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES / 4)
         check(process, before, f"{readers} REST responses of 47 MB unread", report)
         assert gauge(scrape(process), 'electra_requests_in_flight{transport="rest"}') >= 1

@@ -46,12 +46,7 @@ class Phase(Enum):
 
 
 class Connection:
-    """One open connection.
-
-    Attributes:
-        over_limit: It was accepted over the limit.
-        phase: Changes by `ConnectionTable.move`.
-    """
+    """One open connection."""
 
     __slots__ = ("address", "close", "closing", "over_limit", "phase")
 
@@ -88,14 +83,9 @@ class ConnectionTable:
         return self._open
 
     def admit(self, address: str, close: Callable[[], None]) -> Connection | None:
-        """Adds a new connection, which is idle, and makes room for it at the limit.
+        """Adds a new connection, which is idle, and makes room for it at the limit; returns None if it has to close.
 
-        Args:
-            address: The client's, without its port.
-            close: Closes the connection at once; `remove` follows.
-
-        Returns:
-            The connection; None if it has to close at once.
+        `address` has no port. `close` closes the connection at once, and `remove` follows.
         """
         connection = Connection(address, close)
         if self._full:

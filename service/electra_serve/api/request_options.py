@@ -29,11 +29,10 @@ _MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
 def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """Returns headers or metadata by name; lines of one name form one value (RFC 9110, 5.3).
 
-    So every transport and route reads a repeated option alike: two keys, priorities or timeouts are none that is valid.
+    So every transport and route rejects two keys, priorities or timeouts alike.
 
-    Example:
-        >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
-        {'x-priority': 'low, high', 'host': 'x'}
+    >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
+    {'x-priority': 'low, high', 'host': 'x'}
     """
     values: dict[str, list[Value]] = {}
     for name, value in lines:
@@ -49,14 +48,10 @@ def _join(values: list[Value]) -> Value:
 
 
 def parse_priority(value: str | bytes | None) -> Priority:
-    """Returns the priority of a request; normal without one.
+    """Returns the priority of a request; raises `MalformedRequest` for an unknown one.
 
-    Raises:
-        MalformedRequest: The value is unknown.
-
-    Example:
-        >>> parse_priority("high")
-        <Priority.HIGH: 0>
+    >>> parse_priority("high"), parse_priority(None)
+    (<Priority.HIGH: 0>, <Priority.NORMAL: 1>)
     """
     if value is None:
         return Priority.NORMAL
@@ -71,37 +66,25 @@ def parse_priority(value: str | bytes | None) -> Priority:
 def proxy_timeout_s(metadata: Mapping[str, str | bytes]) -> float | None:
     """Returns the proxy's timeout in seconds; None if it is absent or malformed.
 
-    Example:
-        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "250"})
-        0.25
-        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "soon"}) is None
-        True
+    >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "250"})
+    0.25
     """
     value = metadata.get(PROXY_TIMEOUT_KEY)
     return int(value) / 1e3 if isinstance(value, str) and _MILLISECONDS.fullmatch(value) else None
 
 
 def lesser(one: float | None, other: float | None) -> float | None:
-    """Returns the shorter of two timeouts; None means no limit.
-
-    Example:
-        >>> lesser(2.0, None), lesser(2.0, 1.0), lesser(None, None)
-        (2.0, 1.0, None)
-    """
+    """Returns the shorter of two timeouts; None means no limit."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
 
 
 def combine_truncation(truncate: bool, truncation: Truncation | None) -> Truncation:
-    """Combines the two fields for truncation; `truncation` is None if the request has none.
+    """Combines the two fields for truncation; raises `MalformedRequest` if they contradict each other.
 
-    Raises:
-        MalformedRequest: The fields contradict each other.
-
-    Example:
-        >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
-        (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
+    >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
+    (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
     """
     if truncation is None:
         return Truncation.LONGEST_FIRST if truncate else Truncation.NONE

@@ -21,25 +21,14 @@ MIN_SEND_RATE: Final = 2**20
 
 
 def send_limit_s(stall_s: float, size: int) -> float:
-    """Returns the seconds that a client has to accept a response.
-
-    Args:
-        stall_s: Seconds that it may stall: `send_timeout_s` of its transport.
-        size: Bytes of the response.
-    """
+    """Returns the seconds that a client has to accept `size` bytes; it may stall for `stall_s` of them."""
     return stall_s + size / MIN_SEND_RATE
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:
-    """Opens a listening socket.
+    """Opens a listening socket; host `::` accepts IPv4 too, and port 0 is a free one.
 
-    Args:
-        transport: Its name in errors.
-        host: Address or name; `::` accepts IPv4 too.
-        port: 0 for a free port.
-
-    Raises:
-        StartupError: The address is not available.
+    Raises `StartupError`, which names the transport, if the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only if the protocol is named. Otherwise a response that is written in two
@@ -58,12 +47,9 @@ def listen(transport: str, host: str, port: int) -> socket.socket:
 
 
 def disconnect(host: str, port: int) -> bool:
-    """Shuts down this process' TCP connections with a peer.
+    """Shuts down this process' TCP connections with a peer; returns False if there is none.
 
     gRPC keeps a response that the client does not read until the connection closes, and has no function to close it.
-
-    Returns:
-        True if there was such a connection.
     """
     found = False
     for connection in _connections():
@@ -139,10 +125,7 @@ def _connections() -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _connection(descriptor: int) -> Iterator[socket.socket | None]:
-    """A duplicate of a TCP connection; None if the descriptor is something else.
-
-    Ends quietly if the connection ends meanwhile: its owner may close it at any time.
-    """
+    """Duplicates a TCP connection; None if the descriptor is something else, or its owner closes it meanwhile."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         duplicate = _duplicate(descriptor)
         if duplicate is not None:
@@ -178,19 +161,13 @@ def _plain_address(host: str) -> IPv4Address | IPv6Address:
 def reachable(host: str) -> str:
     """Returns the host, as in a URL, at which a client on this machine reaches a listener on `host`.
 
-    Example:
-        >>> reachable("0.0.0.0"), reachable("::"), reachable("::1"), reachable("localhost")
-        ('127.0.0.1', '[::1]', '[::1]', 'localhost')
+    >>> reachable("0.0.0.0"), reachable("::"), reachable("::1"), reachable("localhost")
+    ('127.0.0.1', '[::1]', '[::1]', 'localhost')
     """
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound here
     return f"[{address}]" if ":" in address else address
 
 
 def local_url(host: str, port: int, *, tls: bool) -> str:
-    """Returns the URL at which a client on this machine reaches an HTTP server that listens on `host`.
-
-    Example:
-        >>> local_url("0.0.0.0", 8080, tls=False), local_url("::", 443, tls=True)
-        ('http://127.0.0.1:8080', 'https://[::1]:443')
-    """
+    """Returns the URL at which a client on this machine reaches an HTTP server that listens on `host`."""
     return f"{'https' if tls else 'http'}://{reachable(host)}:{port}"

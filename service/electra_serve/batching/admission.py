@@ -83,7 +83,7 @@ class Admission:
         if reserved:
             self._reserved[client] = reserved
 
-    def check(self, client: str, sequences: int, tokens: int) -> None:
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
         """Raises PayloadTooLarge for a request over the queue's limits, or Overloaded for one that does not fit now."""
         limits, total = self._limits, self.total
         if sequences > limits.max_sequences or tokens > limits.max_tokens:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import structlog
+from opentelemetry.trace import Span
 
 from electra_serve.batching.clock import Clock
 from electra_serve.batching.completion import BatchCompletion, BatchObserver
@@ -26,7 +27,6 @@ from electra_serve.batching.watchdog import Watchdog
 from electra_serve.batching.worker_pool import WorkerPool
 from electra_serve.errors import EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
 from electra_serve.observability.metrics import BatchMetrics
-from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
 
 ENGINE_CLOSE_S: Final = 10.0  # closing frees memory, which takes less than a second
@@ -133,7 +133,7 @@ class Batcher:
         client: str = "",
         priority: int = 1,
         timeout_s: float | None = None,
-        span: RequestSpan | None = None,
+        span: Span | None = None,
     ) -> list[RowOutput]:
         """Queues `encodings` and returns their outputs in the same order. Cancellation removes queued rows.
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from electra_serve.batching.clock import Clock, Timer
 from electra_serve.engine.base import Engine
 from electra_serve.runtime.daemon_thread import mark_abandoned
-from electra_serve.tensors import Batch, Float32Array, ModelOutput, Output, Outputs, Placement
+from electra_serve.tensors import ENGINE_OUTPUTS, Batch, Float32Array, ModelOutput, Output, Outputs, Placement
 
 LEAD_S: Final = 0.002  # time to plan and pack the next batch on a busy event loop
 # Batches may end after this part of their expected time. A late start idles the engine, an early one costs little:
@@ -214,7 +214,7 @@ def _settle(closed: asyncio.Future[BaseException | None], failure: BaseException
 def finite_sequences(output: ModelOutput, placements: Sequence[Placement]) -> NDArray[np.bool_]:
     """Returns (N,) bool: True for sequences whose outputs are all finite."""
     finite = np.ones(len(placements), np.bool_)
-    for name in Output:
+    for name in ENGINE_OUTPUTS:
         array: Float32Array | None = getattr(output, name.value)
         if array is None:
             continue

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from opentelemetry.trace import Span
+
 from electra_serve.batching.queue import QueueEntry
 from electra_serve.errors import ServiceError
-from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
 
 
@@ -25,7 +26,7 @@ class PendingRequest:
         result: The rows in order, or the error.
     """
 
-    def __init__(self, rows: int, outputs: Outputs, span: RequestSpan | None = None) -> None:
+    def __init__(self, rows: int, outputs: Outputs, span: Span | None = None) -> None:
         self.outputs = outputs
         self.span = span
         self.result: asyncio.Future[list[RowOutput]] = asyncio.get_running_loop().create_future()

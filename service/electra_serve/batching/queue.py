@@ -83,7 +83,7 @@ class RequestQueue(Generic[T]):
 
     def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
         """Raises as `admit` does if the entries exceed the capacity, without admitting them."""
-        self._admission.check(client, sequences, tokens)
+        self._admission.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
     def reserve(self, client: str, sequences: int) -> Iterator[None]:

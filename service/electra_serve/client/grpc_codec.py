@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.errors import (
     DeadlineExceeded,
     ElectraServeError,
@@ -29,6 +29,7 @@ OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.POOLED: pb.OUTPUT_POOLED,
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
+        Output.EMBEDDING: pb.OUTPUT_EMBEDDING,
     }
 )
 TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(
@@ -62,6 +63,7 @@ SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "config",
     "limits",
     "batch_shapes",
+    "embedding",
     "pooler",
 }
 
@@ -110,6 +112,7 @@ def to_response(response: pb.EncodeResponse) -> EncodeResponse:
             pooled_output=to_floats(response.pooled_output) if response.HasField("pooled_output") else None,
             cls_output=to_floats(response.cls_output) if response.HasField("cls_output") else None,
             mean_output=to_floats(response.mean_output) if response.HasField("mean_output") else None,
+            embedding=to_floats(response.embedding) if response.HasField("embedding") else None,
         )
     except ValueError as error:
         raise TransportError(f"cannot read the response: {error}") from error
@@ -127,6 +130,7 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         batch_shapes=tuple(ShapeCost(cost.rows, cost.length, cost.seconds) for cost in info.batch_shapes),
         pooler=_weights_origin(info.pooler),
         aliases=tuple(info.aliases),
+        embedding=_to_embedding(info.embedding) if info.HasField("embedding") else None,
     )
 
 
@@ -161,6 +165,10 @@ def _to_config(config: pb.BackboneConfig) -> dict[str, float | str]:
 
 def _to_limits(limits: pb.ModelLimits) -> RequestLimits:
     return RequestLimits(limits.max_sequences, limits.max_sequence_length)
+
+
+def _to_embedding(embedding: pb.EmbeddingConfig) -> EmbeddingConfig:
+    return EmbeddingConfig(embedding.pooling, embedding.normalize, dict(embedding.prompts), embedding.default_prompt)
 
 
 def _weights_origin(weights: pb.Weights.ValueType) -> str | None:

@@ -18,6 +18,7 @@ class EncodeResponse:
         pooled_output: (B, H).
         cls_output: (B, H).
         mean_output: (B, H).
+        embedding: (B, H), as `ModelInfo.embedding` describes.
         tokens: Unmasked positions of all sequences.
         truncated: True for each sequence that was truncated.
         request_id: Id in the server's log.
@@ -31,6 +32,7 @@ class EncodeResponse:
     pooled_output: Float32Array | None = None
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
+    embedding: Float32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,23 @@ class ShapeCost:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """Computation of the output `embedding`.
+
+    Attributes:
+        pooling: `mean` over the unmasked positions, or the first position, `cls`.
+        normalize: True if vectors have unit length.
+        prompts: Prefixes that the model was trained with, by name; clients add them to texts.
+        default_prompt: Name of the prompt for texts without one; "" if there is none.
+    """
+
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+    default_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Description of a model. Fields known only after loading are None before.
 
@@ -68,6 +87,7 @@ class ModelInfo:
         batch_tokens: Most positions of a batch of several sequences, with padding; 0 if each sequence runs alone.
         aliases: Other names in requests.
         text_reason: Reason why it accepts no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -90,3 +110,4 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None

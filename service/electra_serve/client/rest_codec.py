@@ -13,13 +13,13 @@ import httpx
 import numpy as np
 
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.errors import ElectraServeError, TransportError, error_class
 from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "limits"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "embedding", "limits"}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
@@ -66,6 +66,7 @@ def to_response(response: httpx.Response) -> EncodeResponse:
             pooled_output=_stacked(rows.get(Output.POOLED)),
             cls_output=_stacked(rows.get(Output.CLS)),
             mean_output=_stacked(rows.get(Output.MEAN)),
+            embedding=_stacked(rows.get(Output.EMBEDDING)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(response) from error
@@ -133,10 +134,17 @@ def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
 
 def _to_model(model: Mapping[str, Any]) -> ModelInfo:
     known = {name: value for name, value in model.items() if name in KNOWN}
-    limits, shapes = model.get("limits"), model.get("batch_shapes") or ()
+    limits, shapes, embedding = model.get("limits"), model.get("batch_shapes") or (), model.get("embedding")
     return ModelInfo(
         **known,
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
         batch_shapes=tuple(ShapeCost(cost["rows"], cost["length"], cost["seconds"]) for cost in shapes),
         aliases=tuple(model.get("aliases", ())),
+        embedding=_to_embedding(embedding) if embedding else None,
+    )
+
+
+def _to_embedding(embedding: Mapping[str, Any]) -> EmbeddingConfig:
+    return EmbeddingConfig(
+        embedding["pooling"], embedding["normalize"], dict(embedding["prompts"]), embedding["default_prompt"]
     )

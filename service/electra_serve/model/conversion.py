@@ -13,6 +13,7 @@ from electra_serve.model.saving import save_checkpoint
 from electra_serve.presets.atomic_folder import new_folder
 from electra_serve.presets.files import read_json, write_json
 from electra_serve.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
+from electra_serve.presets.sentence_transformers import copy_embedding
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.presets.weight_files.open import PresetFormat, open_weights
 
@@ -37,6 +38,8 @@ def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
     if source.weights == "random":
         _mark_random(folder)
     convert_tokenizer(source, folder, to)
+    if source.path is not None:
+        copy_embedding(source.path, folder)
     _verify(backbone, _read(folder))
 
 

@@ -89,7 +89,7 @@ def _read(
         Output.CLS: lambda: _float32(first),
         Output.MEAN: lambda: _means(_float32(hidden), inputs),
     }
-    return {output: compute[output]() for output in Output if output in outputs}
+    return {output: compute[output]() for output in compute if output in outputs}
 
 
 def _means(hidden: Tensor, inputs: PackedInputs) -> Tensor:

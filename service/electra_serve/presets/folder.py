@@ -33,8 +33,14 @@ from electra_serve.presets.artifact import (
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
+from electra_serve.presets.sentence_transformers import (
+    DEFAULT_EMBEDDING,
+    EmbeddingConfig,
+    embedding_files,
+    read_embedding,
+)
 from electra_serve.presets.transformers_checkpoint import (
-    MODEL_TYPE,
+    MODEL_TYPES,
     TOKENIZER_SIDE_FILES,
     VOCAB_FILE,
     find_checkpoint_weights,
@@ -83,6 +89,7 @@ class PresetFolder:
         format: Who defined the files: `keras` or `transformers`.
         pooler: What the layer behind `pooled_output` is worth: see `detect_pooler`.
         artifact: What it was compiled to; None for a preset that an engine has yet to build from.
+        embedding: Computation of the output `embedding`, by its sentence-transformers files.
     """
 
     id: str
@@ -97,6 +104,7 @@ class PresetFolder:
     format: PresetFormat = "keras"
     pooler: WeightsOrigin = "random"
     artifact: Artifact | None = None
+    embedding: EmbeddingConfig = DEFAULT_EMBEDDING
 
     @property
     def revision(self) -> str | None:
@@ -126,7 +134,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
     weights: WeightsOrigin = "random" if not load_weights or _says_random(path) else "pretrained"
-    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
+    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files, *embedding_files(path)]
     return PresetFolder(
         id=id_,
         source=source,
@@ -139,6 +147,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         has_tokenizer=bool(contents.tokenizer_files),
         format=contents.format,
         pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
+        embedding=read_embedding(path),
     )
 
 
@@ -159,6 +168,7 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         format=contents.format,
         pooler=artifact.pooler,
         artifact=artifact,
+        embedding=read_embedding(path),
     )
 
 
@@ -180,9 +190,7 @@ def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
-    file, model_type = path / CONFIG_FILE, content["model_type"]
-    if model_type != MODEL_TYPE:
-        raise PresetError(f"{file}: model_type must be {MODEL_TYPE}; it is {model_type!r:.40}")
+    file = path / CONFIG_FILE
     try:
         config = read_checkpoint_config(content)
     except PresetError as error:
@@ -201,7 +209,7 @@ def _keras_config(path: Path, content: Mapping[str, object]) -> tuple[str, Backb
     if name not in BACKBONE_CLASSES:
         raise PresetError(
             f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)} (the config of any other class "
-            f"could run code), or model_type {MODEL_TYPE}; registered_name is {name!r:.80}"
+            f"could run code), or model_type {' or '.join(MODEL_TYPES)}; registered_name is {name!r:.80}"
         )
     if content.get("class_name", BACKBONE_CLASS_NAME) != BACKBONE_CLASS_NAME:
         raise PresetError(f"{path}: class_name must be {BACKBONE_CLASS_NAME}, as registered_name says; it is another")

@@ -10,7 +10,7 @@ from electra_serve import __version__
 from electra_serve.batching.clock import LoopClock
 from electra_serve.errors import SettingsError
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.tracing import Tracer
+from electra_serve.observability.tracing import Tracing
 from electra_serve.runtime.file_limit import fit_connections
 from electra_serve.runtime.memory import MemoryTrimmer
 from electra_serve.runtime.work_thread import WorkThread
@@ -57,7 +57,7 @@ def build_process(
         SettingsError: A file that the settings name is invalid, or an extra is missing.
     """
     metrics = Metrics(__version__, dropped_log_lines)
-    tracer = build_tracer(settings.tracing)
+    tracing = build_tracing(settings.tracing)
     trimmer = MemoryTrimmer()
     registry = ModelRegistry(settings.models)
     manager = build_manager(
@@ -67,7 +67,7 @@ def build_process(
         log,
         load=load,
         make_planner=make_planner,
-        tracer=tracer,
+        tracer=tracing.tracer,
         collect_and_trim=trimmer.collect_and_trim,
     )
     parts = SharedParts(
@@ -75,7 +75,7 @@ def build_process(
         service=InferenceService(registry, TextEncoder(build_tokenizer_queue(settings.tokenization, metrics))),
         metrics=metrics,
         log=log,
-        tracer=tracer,
+        tracer=tracing.tracer,
         budget=build_transit_budget(settings.transit, metrics),
         decoder=WorkThread("decoder"),
         tls=build_tls(settings.security, log),
@@ -92,7 +92,7 @@ def build_process(
         event_loop_lag=EventLoopLag(LoopClock(), metrics.event_loop_lag, log),
         trimmer=trimmer,
         on_ready=on_ready,
-        tracer=tracer,
+        close_tracing=tracing.close,
     )
 
 
@@ -133,14 +133,14 @@ def build_transit_budget(settings: TransitSettings, metrics: Metrics) -> Transit
     return budget
 
 
-def build_tracer(settings: TracingSettings) -> Tracer | None:
-    """Builds the tracer if tracing is enabled; raises `SettingsError` without OpenTelemetry."""
+def build_tracing(settings: TracingSettings) -> Tracing:
+    """Builds the tracer, if tracing is enabled; raises `SettingsError` without OpenTelemetry's SDK."""
     if not settings.enabled:
-        return None
+        return Tracing()
     try:
-        from electra_serve.observability.opentelemetry import otlp_tracer
+        from electra_serve.observability.opentelemetry import otlp_tracing
     except ModuleNotFoundError as error:
         raise SettingsError(
             "tracing.enabled needs the extra `tracing`: pip install 'electra-serve[tracing]'"
         ) from error
-    return otlp_tracer(__version__, LoopClock().now)
+    return otlp_tracing(__version__)

@@ -21,7 +21,6 @@ import structlog
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpListener
 from electra_serve.batching.flight_recorder import for_log
-from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.server.event_loop import EventLoopLag
@@ -67,7 +66,7 @@ class ServiceProcess:
         event_loop_lag: Started and stopped with the process.
         trimmer: Returns freed memory to the system while the process serves.
         on_ready: Called once, when every model is ready.
-        tracer: Exports its last spans at the end.
+        close_tracing: Sends the remaining spans at the end; None without tracing.
     """
 
     def __init__(
@@ -83,9 +82,9 @@ class ServiceProcess:
         event_loop_lag: EventLoopLag,
         trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
-        tracer: Tracer | None = None,
+        close_tracing: Callable[[], None] | None = None,
     ) -> None:
-        self._tracer = tracer
+        self._close_tracing = close_tracing
         self._rest = rest
         self._grpc = grpc
         self._auxiliary_servers = auxiliary_servers
@@ -240,9 +239,9 @@ class ServiceProcess:
             self._log.info("flight recorder", model=model, batches=for_log(records))
 
     async def _send_spans(self) -> None:
-        if self._tracer is not None:
-            with contextlib.suppress(TimeoutError):  # no collector takes them
-                await asyncio.wait_for(run_in_daemon_thread(self._tracer.close), SPANS_GRACE_S)
+        if self._close_tracing is not None:
+            with contextlib.suppress(TimeoutError):  # no collector receives them
+                await asyncio.wait_for(run_in_daemon_thread(self._close_tracing), SPANS_GRACE_S)
 
     def _signalled(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from electra_serve.batching.admission import QueueLimits
 from electra_serve.batching.batcher import Batcher
@@ -22,7 +23,6 @@ from electra_serve.engine.base import Engine
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.engine.profiling import Timings
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.tracing import Tracer
 from electra_serve.presets.sources import default_sources
 from electra_serve.serving.loader import Loading, ModelLoader
 from electra_serve.serving.manager import ModelManager
@@ -107,7 +107,7 @@ def build_batcher(
         max_window_sequences=batching.max_window_sequences,
         hang_timeout_s=batching.hang_timeout_s,
         recorder=FlightRecorder(batching.recorded_batches),
-        observe=None if tracer is None else partial(trace_batch, tracer, name),
+        observe=None if tracer is None else partial(trace_batch, tracer, clock, name),
     )
     metrics.watch_queue(
         name,

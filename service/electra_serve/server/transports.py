@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.api.grpc.connections import kept_free_of
@@ -23,7 +24,6 @@ from electra_serve.batching.clock import LoopClock
 from electra_serve.observability.connections import ConnectionObserver
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
-from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.service import InferenceService

@@ -80,5 +80,6 @@ class ModelEntry:
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
             aliases=served.settings.aliases,
+            embedding=served.embedding,
             text_reason=served.tokenizer.reason if isinstance(served.tokenizer, NoTokenizer) else None,
         )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 
 
 class ModelState(StrEnum):
@@ -60,6 +61,7 @@ class ModelInfo:
         batch_tokens: Most positions of a batch of several sequences, with padding; 0 if each sequence runs alone.
             Set by `batching.target_batch_s` and `batch_shapes`, and by `batching.max_batch_tokens`.
         text_reason: Reason why it accepts no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Data of a request that its transport reads from headers or metadata, before and apart from the message."""
+"""Data that a transport reads from a request's headers or metadata, apart from the message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from electra_serve.observability.tracing import RequestSpan
+from opentelemetry.trace import Span
 
 
 class Priority(IntEnum):
@@ -36,21 +36,13 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Context of one request; built once, by its transport.
-
-    Attributes:
-        request_id: Id in the log and in responses.
-        client: Name for fairness between clients: of an API key, or an address.
-        priority: Order in the queue.
-        deadline: None if neither the client nor a proxy sets a timeout.
-        span: Span of the request; None without tracing.
-    """
+    """Context of one request, which its transport builds once."""
 
     request_id: str = ""
-    client: str = ""
+    client: str = ""  # of an API key, or an address; for fairness
     priority: Priority = Priority.NORMAL
-    deadline: Deadline | None = None
-    span: RequestSpan | None = None
+    deadline: Deadline | None = None  # the earlier of the client's and a proxy's
+    span: Span | None = None  # None without tracing
 
     @property
     def timeout_s(self) -> float | None:

@@ -12,7 +12,9 @@ from types import TracebackType
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
+from electra_serve.serving.embedding import configured_embedding
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
@@ -70,6 +72,11 @@ class ServedModel:
     def hidden_dim(self) -> int:
         """Width H of every output."""
         return self.loaded.preset.config.hidden_dim
+
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        """Computation of the output `embedding`."""
+        return configured_embedding(self.loaded.preset.embedding, self.settings.embedding)
 
     @property
     def tokenizer(self) -> Tokenizer | NoTokenizer:

@@ -21,6 +21,7 @@ from electra_serve.errors import (
     ShuttingDown,
 )
 from electra_serve.presets.tokenizers.loader import NoTokenizer
+from electra_serve.serving.embedding import engine_outputs, with_embedding
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
@@ -42,44 +43,26 @@ from electra_serve.tensors import (
 
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
-    """Sequences to encode.
-
-    Attributes:
-        input: Ids or texts.
-        model: Name of a served model; None if only one is served.
-        outputs: Outputs to compute; at least one.
-        truncation: Rule for sequences that are too long for the model.
-        context: Client, priority, deadline and span.
-        max_values: Most numbers of the response; None for no limit.
-        transit: Share of the transit budget; None if the request is not budgeted.
-    """
+    """Sequences to encode; `outputs` has at least one, and `model` may be None if only one is served."""
 
     input: TokenInput | TextInput
     model: str | None = None
     outputs: Outputs = DEFAULT_OUTPUTS
     truncation: Truncation = Truncation.NONE
     context: RequestContext = NO_CONTEXT
-    max_values: int | None = None
-    transit: Transit | None = None
+    max_values: int | None = None  # most numbers of the response
+    transit: Transit | None = None  # share of the transit budget
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeResult:
-    """Outputs of a request.
-
-    Attributes:
-        model: Name of the model.
-        outputs: The requested outputs.
-        rows: One for each sequence, in the request's order.
-        tokens: Unmasked positions of all sequences.
-        truncated: True for each sequence that was truncated.
-    """
+    """Outputs of a request, with one row for each sequence, in order."""
 
     model: str
     outputs: Outputs
     rows: tuple[RowOutput, ...]
-    tokens: int
-    truncated: tuple[bool, ...]
+    tokens: int  # unmasked positions of all sequences
+    truncated: tuple[bool, ...]  # for each sequence
 
     @property
     def values(self) -> int:
@@ -161,12 +144,14 @@ class InferenceService:
                 await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
             validated.encodings,
-            request.outputs,
+            engine_outputs(request.outputs, model.embedding),
             client=context.client,
             priority=context.priority,
             timeout_s=max(deadline - now(), 0.0),
             span=context.span,
         )
+        if Output.EMBEDDING in request.outputs:
+            rows = [with_embedding(row, model.embedding) for row in rows]
         return EncodeResult(
             model=model.name,
             outputs=request.outputs,

@@ -126,7 +126,9 @@ def _setting_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
         if name.startswith(ENV_PREFIX) and name.upper() not in known and not _SERVICE_LINK.fullmatch(name)
     )
     if unknown:
-        raise SettingsError(f"unknown setting in the environment: {unknown[0]}; README.md lists the known ones")
+        raise SettingsError(
+            f"unknown setting in the environment: {unknown[0]}; `electra-serve serve --help` lists the settings"
+        )
     return _variables(environment)
 
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -38,7 +38,8 @@ class _Section(BaseModel):
         """Rejects booleans for numbers: pydantic reads them as 1 and 0, and YAML reads `yes` and `no` as booleans."""
         given = values if isinstance(values, Mapping) else {}
         for name, field in cls.model_fields.items():
-            if field.annotation is not bool and isinstance(given.get(name), bool):
+            booleans = bool in (field.annotation, *get_args(field.annotation))
+            if not booleans and isinstance(given.get(name), bool):
                 raise ValueError(f"{name} must not be true or false; got {str(given[name]).lower()}")
         return values
 
@@ -240,6 +241,15 @@ def _one_or_several(value: object) -> object:
 ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
+class EmbeddingSettings(_Section):
+    """Overrides of the embedding description in a model's files."""
+
+    pooling: Literal["mean", "cls"] | None = None
+    """`mean` over the unmasked positions, or `cls`, the first one. Default: as the model's files say, or `mean`."""
+    normalize: bool | None = None
+    """Scale vectors to unit length. Default: as the model's files say, or false."""
+
+
 class ModelSettings(_Section):
     """One model to serve. A string is short for `{preset: …}`."""
 
@@ -276,6 +286,8 @@ class ModelSettings(_Section):
     0."""
     load_weights: bool = True
     """False: random weights for the preset's architecture, for load tests; needs no files."""
+    embedding: EmbeddingSettings | None = None
+    """Computation of the output `embedding`, if it differs from the model's sentence-transformers files."""
     limits: LimitSettings | None = None
     """This model's own `limits`; other fields are those of the common `limits`."""
     batching: BatchingSettings | None = None

@@ -19,7 +19,7 @@ def admission(max_sequences: int = 100, max_tokens: int = 10_000, *, engines: in
 def let_in(room: Admission, client: str, *, length: int = 1, work_s: float = 0.01) -> bool:
     """Adds one sequence if it is admitted."""
     try:
-        room.check(client, 1, length)
+        room.ensure_capacity(client, 1, length)
     except Overloaded:
         return False
     room.add(client, length, work_s)
@@ -49,50 +49,50 @@ def test_the_share_of_sequences_from_both_sides() -> None:
     room = admission()
     assert fill(room, "heavy") == [80]
     with pytest.raises(Overloaded, match="at most 4 times the free capacity"):
-        room.check("heavy", 1, 1)
+        room.ensure_capacity("heavy", 1, 1)
     room.remove("heavy", 1, 0.01)
-    room.check("heavy", 1, 1)
+    room.ensure_capacity("heavy", 1, 1)
 
 
 def test_the_share_of_positions_from_both_sides() -> None:
     room = admission(max_tokens=1000)
     room.add("heavy", 700, 1.0)
-    room.check("heavy", 1, 100)
+    room.ensure_capacity("heavy", 1, 100)
     with pytest.raises(Overloaded):
-        room.check("heavy", 1, 101)
+        room.ensure_capacity("heavy", 1, 101)
 
 
 def test_a_client_without_queued_sequences_may_fill_the_queue() -> None:
     room = admission()
-    room.check("a", 100, 10_000)
+    room.ensure_capacity("a", 100, 10_000)
     room.add("b", 10, 0.1)
-    room.check("a", 99, 9_990)
+    room.ensure_capacity("a", 99, 9_990)
     with pytest.raises(Overloaded):
-        room.check("a", 100, 100)
+        room.ensure_capacity("a", 100, 100)
 
 
 def test_a_request_over_the_limits_gets_no_retry_time() -> None:
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 101, 1)
+        admission().ensure_capacity("a", 101, 1)
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 1, 10_001)
+        admission().ensure_capacity("a", 1, 10_001)
 
 
 def test_reserved_sequences_count_as_waiting_for_admission_alone() -> None:
     room = admission()
     room.reserve("a", 79)
-    room.check("a", 1, 1)
+    room.ensure_capacity("a", 1, 1)
     for client, sequences in (("a", 2), ("b", 22)):
         with pytest.raises(Overloaded):
-            room.check(client, sequences, sequences)
+            room.ensure_capacity(client, sequences, sequences)
     assert (room.total.sequences, room.total.tokens, room.clients) == (0, 0, 0)
     room.reserve("a", -79)
-    room.check("a", 100, 100)
+    room.ensure_capacity("a", 100, 100)
 
 
 def rejection(room: Admission, client: str, sequences: int = 1) -> Overloaded:
     with pytest.raises(Overloaded) as rejected:
-        room.check(client, sequences, sequences)
+        room.ensure_capacity(client, sequences, sequences)
     return rejected.value
 
 

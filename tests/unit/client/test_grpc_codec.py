@@ -61,7 +61,9 @@ def test_an_answer_becomes_arrays() -> None:
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
-    for stacked, first in ((encoded.pooled_output, 1.0), (encoded.cls_output, 1.0), (encoded.mean_output, 1.5)):
+    firsts = (1.0, 1.0, 1.5, 1.5)
+    arrays = (encoded.pooled_output, encoded.cls_output, encoded.mean_output, encoded.embedding)
+    for stacked, first in zip(arrays, firsts, strict=True):
         assert stacked is not None
         np.testing.assert_array_equal(stacked, [[first] * 4, [3.0] * 4])
     assert (encoded.model, encoded.tokens, encoded.truncated, encoded.request_id) == ("tiny", 3, (False, True), "r1")

@@ -68,6 +68,17 @@ async def test_ids(service: InferenceService) -> None:
     assert [row.get(Output.CLS)[0] for row in result.rows] == [1, 3]
 
 
+async def test_an_embedding_is_the_mean_unless_the_model_says_otherwise(service: InferenceService) -> None:
+    result = await service.encode(ids([1, 3], [2], outputs=frozenset({Output.EMBEDDING, Output.MEAN})))
+
+    assert result.outputs == {Output.EMBEDDING, Output.MEAN}
+    for row in result.rows:
+        assert row.get(Output.EMBEDDING).tolist() == row.get(Output.MEAN).tolist()
+    alone = await service.encode(ids([1, 3], outputs=frozenset({Output.EMBEDDING})))
+    assert alone.values == result.rows[0].get(Output.MEAN).size
+    assert alone.rows[0].get(Output.EMBEDDING).tolist() == result.rows[0].get(Output.MEAN).tolist()
+
+
 async def test_truncation_is_reported_per_row(service: InferenceService) -> None:
     result = await service.encode(ids([1] * 17, [2] * 16, truncation=Truncation.LONGEST_FIRST, outputs=MEAN))
     assert (result.truncated, result.tokens) == ((True, False), 32)

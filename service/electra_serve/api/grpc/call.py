@@ -27,11 +27,7 @@ Metadata: TypeAlias = Mapping[str, str | bytes]
 class Call:
     """One authenticated call.
 
-    Attributes:
-        context: gRPC's own.
-        metadata: See `Metadata`.
-        client: Name for fairness between clients.
-        proxy_deadline: Deadline of a proxy in front; None without one.
+    `metadata` has the client's, `client` is its name for fairness, and `proxy_deadline` comes from a proxy in front.
     """
 
     context: Context
@@ -46,11 +42,7 @@ class Call:
         return cls(context, metadata, client, Deadline.after(proxy_timeout_s(metadata)))
 
     def request_context(self, record: RequestRecord) -> RequestContext:
-        """Returns the context of one request of the call.
-
-        Raises:
-            MalformedRequest: The priority is unknown.
-        """
+        """Returns the context of one request of the call; raises `MalformedRequest` for an unknown priority."""
         proxy_s = None if self.proxy_deadline is None else self.proxy_deadline.remaining_s()
         return RequestContext(
             request_id=record.request_id,
@@ -93,9 +85,8 @@ def request_id_of(metadata: Metadata) -> str | None:
 def address_of(peer: str) -> tuple[str, int] | None:
     """Returns host and port of a TCP peer; None for other peers.
 
-    Example:
-        >>> address_of("ipv6:%5B2001:db8::7%5D:53122"), address_of("unix:/run/electra.sock")
-        (('2001:db8::7', 53122), None)
+    >>> address_of("ipv6:%5B2001:db8::7%5D:53122"), address_of("unix:/run/electra.sock")
+    (('2001:db8::7', 53122), None)
     """
     scheme, _, address = peer.partition(":")
     if scheme not in {"ipv4", "ipv6"}:
@@ -107,9 +98,8 @@ def address_of(peer: str) -> tuple[str, int] | None:
 def host_of(peer: str) -> str:
     """Returns the address of a peer without its port, which all connections of one client share.
 
-    Example:
-        >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
-        ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
+    >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
+    ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
     """
     address = address_of(peer)
     return peer if address is None else address[0]

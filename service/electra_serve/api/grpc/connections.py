@@ -28,17 +28,7 @@ def kept_free_of(limit: int) -> int:
 
 
 class PeerCalls:
-    """Counts the open calls of each connection.
-
-    Example:
-        >>> calls = PeerCalls()
-        >>> calls.begin("ipv4:10.0.0.7:5000")
-        >>> calls.open, calls.take_recent()
-        ({('10.0.0.7', 5000)}, {('10.0.0.7', 5000)})
-        >>> calls.end("ipv4:10.0.0.7:5000")
-        >>> calls.open, calls.take_recent()
-        (set(), set())
-    """
+    """Counts the open calls of each connection."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()

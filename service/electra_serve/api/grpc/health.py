@@ -1,11 +1,8 @@
 """grpc.health.v1 for probes and load balancers.
 
 With the package's own servicer, a watching client makes each shutdown last its full grace, and watches are unlimited.
-
-A watch wakes when the status changes, and costs no time otherwise. `StreamSlots` limits the number of watches.
-
-gRPC buffers a message of a unary method before its handler runs, up to the largest size, however long that takes. So
-the methods are client streams for gRPC, on the same wire format, and receive their message through a `Receiver`.
+The message of a unary method would be buffered before its handler runs. So the methods are client streams for gRPC, on
+the same wire format. They receive their message through a `Receiver`.
 """
 
 from __future__ import annotations
@@ -29,10 +26,7 @@ NAME = "grpc.health.v1.Health"
 
 
 class Health:
-    """One status for the whole server, under the names of its services and "".
-
-    Starts as NOT_SERVING.
-    """
+    """One status for the whole server, under the names of its services and ""; NOT_SERVING at first."""
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:
         self._receiver = receiver

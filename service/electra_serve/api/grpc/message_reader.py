@@ -30,10 +30,7 @@ class MessageReader:
         self._pause: asyncio.Future[None] | None = None
 
     async def read(self, context: Context, arrived: Callable[[], None] = lambda: None) -> bytes | None:
-        """Returns the next message of a call; None at the end of its messages.
-
-        Must not be cancelled: see `core_operations`.
-        """
+        """Returns the next message of a call, or None at their end. Must not be cancelled: see `core_operations`."""
 
         async def pause() -> None:
             arrived()

@@ -1,8 +1,7 @@
 """gRPC's server reflection, for grpcurl and grpcui.
 
 With the package's own servicer, one idle client makes each shutdown last its full grace. Here streams end with the
-server, or if their next request does not arrive in time, since gRPC may be buffering a large one. `StreamSlots` and the
-`Receiver` limit their number.
+server, or if their next request does not arrive in time. `StreamSlots` and the `Receiver` limit their number.
 """
 
 from __future__ import annotations

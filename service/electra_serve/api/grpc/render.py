@@ -33,6 +33,7 @@ def from_result(result: EncodeResult, request_id: str) -> Parts:
         pooled_output=_stacked(result, Output.POOLED),
         cls_output=_stacked(result, Output.CLS),
         mean_output=_stacked(result, Output.MEAN),
+        embedding=_stacked(result, Output.EMBEDDING),
         usage=pb.Usage(sequences=len(result.rows), tokens=result.tokens),
         truncated=result.truncated,
     )

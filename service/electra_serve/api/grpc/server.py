@@ -47,8 +47,8 @@ MAX_CONCURRENT_STREAMS: Final = 4096
 """Concurrent calls of one connection. Clients delay further calls silently. This is more than the queue admits by
 default, so that calls are rejected with an error instead."""
 MAX_PENDING_CALLS: Final = 16_384
-"""Calls that the event loop has not accepted yet. gRPC cancels further ones, by default at random from 1,000 on, with a
-status that no client retries. A burst must be rejected with an error instead."""
+"""Calls that the event loop has not accepted yet. By default gRPC cancels some from 1,000 on, with a status that no
+client retries. A burst must be rejected with an error instead."""
 MAX_READ_BUFFER_BYTES: Final = 65_536
 """Read buffer of one connection. By default a large message grows it to half a megabyte until the connection closes."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
@@ -114,11 +114,7 @@ class GrpcServer:
         self._port = 0
 
     async def start(self) -> int:
-        """Starts serving, with health NOT_SERVING, and returns the port.
-
-        Raises:
-            StartupError: The address is not available.
-        """
+        """Starts serving, with health NOT_SERVING; returns the port. Raises `StartupError` if it is taken."""
         server = grpc.aio.server(options=_options(self._settings))
         server.add_generic_rpc_handlers(
             (
@@ -138,11 +134,7 @@ class GrpcServer:
         self._health.set_serving(serving)
 
     async def stop(self, grace_s: float) -> None:
-        """Rejects new calls and waits for the others.
-
-        Args:
-            grace_s: Seconds after which the remaining calls are cancelled. A second call of `stop` may shorten them.
-        """
+        """Rejects new calls, and cancels the others after `grace_s`, which a second call of `stop` may shorten."""
         self._health.close()
         self._open_receiver.drain(0.0)
         self._servicer.drain(grace_s)

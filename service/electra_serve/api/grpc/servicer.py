@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, NoReturn, TypeAlias
 
 import grpc
+from opentelemetry.trace import Span
 
 from electra_serve.api.grpc import decode, status
 from electra_serve.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
@@ -23,7 +24,7 @@ from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDown, Unauthenticated
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
-from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest
@@ -213,11 +214,11 @@ def _shutting_down() -> ShuttingDown:
     return ShuttingDown("the server is shutting down; requests without a response were not started")
 
 
-def _naming(span: RequestSpan | None) -> tuple[tuple[str, str], ...]:
-    return () if span is None else ((TRACE_RESPONSE_KEY, span.traceresponse),)
+def _naming(span: Span | None) -> tuple[tuple[str, str], ...]:
+    return () if span is None else ((TRACE_RESPONSE_KEY, traceresponse(span)),)
 
 
-async def _abort(context: Context, error: ServiceError, request_id: str, span: RequestSpan | None = None) -> NoReturn:
+async def _abort(context: Context, error: ServiceError, request_id: str, span: Span | None = None) -> NoReturn:
     await context.abort(
         status.code_of(error),
         status.details(error, request_id),

@@ -1,10 +1,8 @@
 """One call of EncodeStream: many requests in flight, with responses in the order they finish.
 
 A slot and the request's bytes are reserved before the next request is read, and released after its response is sent.
-So a client that sends faster than the model computes, or does not read its responses, is stopped by the transport's
-flow control. A client that does not accept a response in time is disconnected.
-
-All tasks of a call are in one `TaskGroup` inside the call's handler, and are cancelled with it.
+So flow control stops a client that sends faster than the model computes, or does not read. A client that does not
+accept a response in time is disconnected. All tasks are in the `TaskGroup` of the call, and are cancelled with it.
 """
 
 from __future__ import annotations
@@ -55,13 +53,9 @@ class EncodeStream:
         self._reclaimed = False
 
     async def run(self, receiving: Reservation) -> bool:
-        """Serves requests until the client sends no more and each has a response.
+        """Serves all requests of the client; returns False if `drain` stopped it before their end.
 
-        Args:
-            receiving: Reservation for the next message. It may be reclaimed while none arrives.
-
-        Returns:
-            True, or False if `drain` stopped the reading first.
+        `receiving` is the reservation for the next message, and may be reclaimed while none arrives.
 
         Raises:
             Cancelled: The client does not read its responses.

@@ -23,16 +23,7 @@ class TooManyStreams(Exception):
 
 
 class StreamSlots:
-    """Counts open streams of one kind.
-
-    Example:
-        >>> slots = StreamSlots("watches")
-        >>> with slots.hold("ipv4:127.0.0.1:5000"):
-        ...     slots.held
-        1
-        >>> slots.held
-        0
-    """
+    """Counts open streams of one kind."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -45,11 +36,7 @@ class StreamSlots:
 
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
-        """Holds a slot for as long as the context lasts.
-
-        Raises:
-            TooManyStreams: A limit is reached.
-        """
+        """Holds a slot for as long as the context lasts; raises `TooManyStreams` at a limit."""
         limits = (
             (peer, MAX_PER_CONNECTION, "a connection"),
             (peer.rpartition(":")[0], MAX_PER_ADDRESS, "an address"),

@@ -64,17 +64,10 @@ def create_app(
     thread: WorkThread | None = None,
     authenticator: Authenticator = ALLOW_ALL,
 ) -> FastAPI:
-    """Builds the application.
+    """Builds the application, with `/metrics` unless `metrics` is None.
 
-    Args:
-        service: Encodes requests.
-        settings: Limits on bodies, and CORS origins.
-        metrics: Served as `/metrics`; None if they have a port of their own.
-        observer: Counts and logs the requests to `/v1`.
-        max_sequences: Most sequences of one request that any model accepts.
-        budget: Bytes in transit.
-        thread: Decodes large bodies and renders large responses; None creates one.
-        authenticator: Authenticates the requests to `/v1`.
+    `max_sequences` is the most that any model accepts in a request. `thread` decodes large bodies and renders large
+    responses; None creates one.
     """
     app = bare_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts.",

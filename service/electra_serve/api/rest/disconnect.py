@@ -18,11 +18,7 @@ T = TypeVar("T")
 
 
 async def unless_disconnected(work: Awaitable[T], receive: Receive) -> T:
-    """Runs `work` to its end, or until the client leaves.
-
-    Raises:
-        Cancelled: The client disconnected first.
-    """
+    """Awaits `work`; cancels it and raises `Cancelled` if the client disconnects first."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(receive))
     watch.add_done_callback(lambda _: task.cancel())

@@ -24,10 +24,7 @@ _TIMEOUT_PATTERN: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def headers_of(scope: Scope) -> Mapping[str, str]:
-    """Returns the headers by their lower-case names; lines of one name form one value.
-
-    They are read once for each request: Starlette's own mapping walks through all of them at each look-up.
-    """
+    """Returns the headers by lower-case name, read once for each request; lines of one name form one value."""
     state = scope.setdefault("state", {})
     headers: Mapping[str, str] | None = state.get(_STATE_KEY)
     if headers is None:
@@ -45,12 +42,7 @@ def _headers_of(lines: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
 def timeout_s(headers: Mapping[str, str]) -> float | None:
     """Returns the lower of the client's and a proxy's timeout in seconds; None without either.
 
-    Raises:
-        MalformedRequest: `x-request-timeout-ms` is not a whole number of milliseconds from 1 to 999,999,999.
-
-    Example:
-        >>> timeout_s({"x-request-timeout-ms": "250"})
-        0.25
+    Raises `MalformedRequest` if `x-request-timeout-ms` is not a whole number of milliseconds from 1 to 999,999,999.
     """
     value = headers.get(TIMEOUT_HEADER)
     if value is None:
@@ -64,11 +56,7 @@ def timeout_s(headers: Mapping[str, str]) -> float | None:
 
 
 def deadline_of(scope: Scope) -> Deadline | None:
-    """Returns the deadline, counted from the first byte of the request; None without a timeout.
-
-    Raises:
-        MalformedRequest: See `timeout_s`.
-    """
+    """Returns the deadline, counted from the first byte of the request; raises what `timeout_s` raises."""
     allowed_s = timeout_s(headers_of(scope))
     if allowed_s is None:
         return None
@@ -77,12 +65,7 @@ def deadline_of(scope: Scope) -> Deadline | None:
 
 
 def context_of(request: Request, record: RequestRecord, authenticator: Authenticator) -> RequestContext:
-    """Authenticates a request and reads its options; does not read its body.
-
-    Raises:
-        Unauthenticated: The request has no valid key or certificate.
-        MalformedRequest: A header is invalid.
-    """
+    """Authenticates a request and reads its options; raises `Unauthenticated`, or `MalformedRequest` for a header."""
     return RequestContext(
         request_id=record.request_id,
         client=caller_of(request, authenticator),
@@ -93,14 +76,7 @@ def context_of(request: Request, record: RequestRecord, authenticator: Authentic
 
 
 def caller_of(request: Request, authenticator: Authenticator) -> str:
-    """Authenticates a request by its headers and connection; does not read its body.
-
-    Returns:
-        The client's name.
-
-    Raises:
-        Unauthenticated: The request has no valid key or certificate.
-    """
+    """Returns the client's name, by headers and connection; raises `Unauthenticated`."""
     peer = request.scope["client"]
     certified = CERTIFIED in request.scope["state"]
     return authenticator.name_of(headers_of(request.scope), peer[0] if peer else "", certified=certified)

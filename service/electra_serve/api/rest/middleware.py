@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from electra_serve.api.rest.headers import headers_of
 from electra_serve.observability.requests import choose_request_id
-from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 
@@ -27,10 +28,10 @@ def request_id(scope: Scope) -> str:
     return chosen
 
 
-def name_span(scope: Scope, span: RequestSpan | None) -> None:
+def name_span(scope: Scope, span: Span | None) -> None:
     """Adds the request's span, if there is one, to the headers of the response."""
     if span is not None:
-        scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), span.traceresponse.encode())
+        scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), traceresponse(span).encode())
 
 
 class ResponseHeadersMiddleware:

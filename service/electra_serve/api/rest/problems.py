@@ -26,11 +26,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 class ProblemType:
     """Kind of problem.
 
-    Attributes:
-        status: HTTP status.
-        title: Name for people.
-        close: True if the connection cannot serve another request.
-        challenge: Value of `WWW-Authenticate` (RFC 9110, 11.6.1).
+    With `close` the connection cannot serve another request. `challenge` is the value of `WWW-Authenticate`.
     """
 
     status: int
@@ -96,12 +92,7 @@ def problem_members(
     field: str | None = None,
     retry_after_s: float | None = None,
 ) -> dict[str, str | int | float]:
-    """Returns the members of a problem that are not None; `electra_serve.api.rest.schemas.Problem` describes them.
-
-    Example:
-        >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]
-        'urn:problem-type:electra-serve:not_found'
-    """
+    """Returns the members of a problem that are not None: see `electra_serve.api.rest.schemas.Problem`."""
     members: dict[str, str | int | float | None] = {
         "type": f"urn:problem-type:electra-serve:{code}",
         "title": title,

@@ -132,17 +132,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Begins a head.
-
-        Raises:
-            BufferError: The request before it has no response yet. Any exception raised here ends the parsing.
-        """
+        """Begins a head; raises `BufferError`, which ends the parsing, if the request before it has no response yet."""
         if self._unanswered:
             self._close_after_response()
             raise BufferError("pipelining is not served")
         super().on_message_begin()
         self.scope["state"][ARRIVED] = time.monotonic()
-        self._unset_keepalive_if_required()
+        self._stop_keep_alive()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._headers = self._chunks = 0
         self._start_timer(self.head_timeout_s)
@@ -153,11 +149,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header; trailers come here too, and are not used.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a header, or a trailer, which is not used; raises `BufferError` if there are too many."""
         self._headers += 1
         if self._headers > MAX_HEADERS:
             self._reject_fields(b"a request must have at most %d headers; received more" % MAX_HEADERS)
@@ -166,11 +158,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
-        """Starts the request.
-
-        Raises:
-            BufferError: The head is too long, or the method is CONNECT.
-        """
+        """Starts the request; raises `BufferError` if the head is too long, or the method is CONNECT."""
         method = self.parser.get_method()
         if self._head_bytes + len(method) > self.max_head_bytes:
             self._reject_head()
@@ -185,11 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.headers = []  # the request has its own; this list receives trailers
 
     def on_chunk_header(self) -> None:
-        """Counts a chunk.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a chunk; raises `BufferError` if there are too many."""
         self._chunks += 1
         if self._chunks > self.max_chunks + 1:  # an empty one ends the body
             detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
@@ -215,7 +199,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._move(Phase.IDLE)
         if self._in_body:
-            self._unset_keepalive_if_required()
+            self._stop_keep_alive()
             self._start_timer(self.head_timeout_s)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -304,6 +288,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Disconnects the client after `timeout_s`, unless the timer is stopped."""
         self._stop_timer()
         self._timer = self.loop.call_later(timeout_s, self._abort)
+
+    def _stop_keep_alive(self) -> None:
+        """Stops uvicorn's own timer, which it starts after each response."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -35,18 +35,12 @@ _MAX_INT32: Final = 2**31 - 1
 
 
 def id_rows(values: object, field: str) -> list[IntArray]:
-    """Converts a list of lists of integers.
+    """Converts a list of lists of integers to one (T,) int32 or int64 array per row, all views of one buffer.
 
-    Returns:
-        One (T,) int32 or int64 array per row; all are views of one buffer.
+    Raises `MalformedRequest` for anything else, and `InvalidInput` for an element that is not an integer of 64 bits.
 
-    Raises:
-        MalformedRequest: Not a list of lists.
-        InvalidInput: An element is not an integer, or has more than 64 bits.
-
-    Example:
-        >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]
-        [[101, 102], [7]]
+    >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]
+    [[101, 102], [7]]
     """
     rows = _lists(values, field)
     flat = list(chain.from_iterable(rows))
@@ -84,14 +78,10 @@ def _place(at: int, ends: list[int]) -> tuple[int, int]:
 
 
 def text_rows(values: object, field: str) -> tuple[str | tuple[str, str], ...]:
-    """Converts one text, or a list of texts and pairs of texts.
+    """Converts one text, or a list of texts and pairs of texts; raises `MalformedRequest` for anything else.
 
-    Raises:
-        MalformedRequest: Anything else.
-
-    Example:
-        >>> text_rows(["alone", ["first", "second"]], "text")
-        ('alone', ('first', 'second'))
+    >>> text_rows(["alone", ["first", "second"]], "text")
+    ('alone', ('first', 'second'))
     """
     if isinstance(values, str):
         return (values,)

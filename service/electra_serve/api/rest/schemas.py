@@ -107,6 +107,8 @@ class EncodeAnswer(_Response):
     """Final hidden state of position 0, (H,) per sequence."""
     mean_output: list[list[float]] | list[Base64Array] | None = None
     """Mean of the final hidden states of the unmasked positions, (H,) per sequence."""
+    embedding: list[list[float]] | list[Base64Array] | None = None
+    """`cls_output` or `mean_output`, normalized or not, as `embedding` of the model's description says."""
     usage: Usage
     truncated: list[bool]
     """True for each sequence that was truncated."""

@@ -87,35 +87,23 @@ class HttpListener:
         self._serving: asyncio.Task[None] | None = None
 
     def listen(self) -> int:
-        """Binds the port. Clients can connect from then on; they are served after `serve`.
+        """Binds the port and returns it; clients can connect from then on, and are served after `serve`.
 
-        Returns:
-            The port.
-
-        Raises:
-            StartupError: The address is not available.
+        Raises `StartupError` if the address is not available.
         """
         self._listener = listen(self.label, *self._address)
         port: int = self._listener.getsockname()[1]
         return port
 
     def serve(self) -> asyncio.Task[None]:
-        """Starts serving.
-
-        Returns:
-            A task that ends with the server: after `stop`, or when it fails.
-        """
+        """Starts serving; the task ends with the server, after `stop` or when it fails."""
         if self._listener is None:
             raise RuntimeError("the port must be taken before it is served")
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         return self._serving
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Rejects new connections and waits for the requests in flight.
-
-        Args:
-            grace_s: Seconds after which the remaining requests are aborted; None: no limit, except by `abort`.
-        """
+        """Rejects new connections and waits for the requests in flight, or aborts them after `grace_s`, if given."""
         self._server.should_exit = True
         if self._serving is None:
             return

@@ -1,8 +1,7 @@
 """Accepts TLS connections, which count from their first moment.
 
-`loop.create_server(ssl=…)` shows a connection only after its handshake, so clients that open connections and stay
-silent would not be limited. Here each connection is admitted when it is accepted. Its handshake, which takes some
-50 kB, begins with its first byte.
+`loop.create_server(ssl=…)` shows a connection only after its handshake, so silent clients would not be limited. Here
+each connection is admitted when it is accepted. Its handshake, which takes some 50 kB, begins with its first byte.
 """
 
 from __future__ import annotations

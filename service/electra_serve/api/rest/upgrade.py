@@ -49,9 +49,8 @@ def body_parser(protocol: ParserCallbacks) -> httptools.HttpRequestParser:
 def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     r"""Returns a head whose body has the same framing as that of `headers`, without an upgrade.
 
-    Example:
-        >>> framing_head([(b"host", b"x"), (b"upgrade", b"h2c"), (b"content-length", b"5")])
-        b'POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n'
+    >>> framing_head([(b"host", b"x"), (b"upgrade", b"h2c"), (b"content-length", b"5")])
+    b'POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n'
     """
     framing = b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in _FRAMING)
     return b"POST / HTTP/1.1\r\n%s\r\n" % framing

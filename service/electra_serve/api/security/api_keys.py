@@ -46,8 +46,7 @@ class Key:
 class KeyRing:
     """Current keys of a file; changes are loaded without a restart.
 
-    Raises:
-        SettingsError: The file cannot be read, is writable for everyone, or holds no key or an invalid one.
+    Raises `SettingsError` for a file that is unreadable, writable for everyone, without a key or with an invalid one.
     """
 
     def __init__(
@@ -56,11 +55,7 @@ class KeyRing:
         self._keys = ReloadingFile("API keys", [path], partial(read_keys, path), log, now=now)
 
     def client_of(self, candidate: str | None) -> str:
-        """Returns the name of the client that has this key; None stands for a request without one.
-
-        Raises:
-            Unauthenticated: The file does not hold this key.
-        """
+        """Returns the name of the client with this key; raises `Unauthenticated` if there is none, or no key."""
         digest = sha256((candidate or "").encode(errors="replace")).digest()
         client = None
         for key in self._keys.current:
@@ -94,16 +89,12 @@ def read_keys(path: Path) -> Sequence[Key]:
 
 
 def parse_keys(text: str) -> Sequence[Key]:
-    r"""Parses the text of a key file.
+    r"""Parses a key file; raises `ValueError`, which names the line only, for an invalid or repeated key, or none.
 
-    Raises:
-        ValueError: A line is not a key, a key occurs twice, or there is none. The message names the line only.
-
-    Example:
-        >>> [key.client for key in parse_keys("# both are the shop's\nshop:0123456789abcdef\nshop:fedcba9876543210")]
-        ['shop', 'shop']
-        >>> parse_keys("0123456789abcdef")[0].client
-        'key-9f9f5111'
+    >>> [key.client for key in parse_keys("# both are the shop's\nshop:0123456789abcdef\nshop:fedcba9876543210")]
+    ['shop', 'shop']
+    >>> parse_keys("0123456789abcdef")[0].client
+    'key-9f9f5111'
     """
     keys: dict[bytes, Key] = {}
     for number, line in enumerate(text.splitlines(), start=1):

@@ -15,9 +15,7 @@ AUTHORIZATION: Final = "authorization"
 class Authenticator:
     """Names the client of each request, for fairness between clients.
 
-    Args:
-        keys: Accepted keys; None accepts requests without a key.
-        certified: True to require a client certificate.
+    `keys` None accepts requests without a key; `certified` requires a client certificate.
     """
 
     def __init__(self, keys: KeyRing | None = None, *, certified: bool = False) -> None:
@@ -30,11 +28,7 @@ class Authenticator:
         return self._keys is not None
 
     def name_of(self, metadata: Mapping[str, str | bytes], peer: str, *, certified: bool = True) -> str:
-        """Returns the client's name.
-
-        Raises:
-            Unauthenticated: The key or the certificate is missing or invalid.
-        """
+        """Returns the client's name; raises `Unauthenticated` if the key or the certificate is missing or invalid."""
         if self._certified and not certified:
             raise Unauthenticated("a client certificate is required; got none")
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
@@ -50,9 +44,8 @@ def credential(metadata: Mapping[str, str | bytes]) -> str | None:
     A proxy may use `authorization` for itself, so `x-api-key` comes first. Repeated headers form one value, which is
     not a valid key: see `electra_serve.api.request_options.joined`.
 
-    Example:
-        >>> credential({"authorization": "bearer abc"}), credential({"authorization": "Basic abc"})
-        ('abc', None)
+    >>> credential({"authorization": "bearer abc"}), credential({"authorization": "Basic abc"})
+    ('abc', None)
     """
     key = metadata.get(API_KEY)
     if key is None:

@@ -1,7 +1,4 @@
-"""Server-side TLS of both transports, from files that may be renewed while the service runs.
-
-A new connection uses the current certificate; open connections keep theirs.
-"""
+"""Server-side TLS of both transports; new connections use renewed certificates, and open ones keep theirs."""
 
 from __future__ import annotations
 
@@ -19,13 +16,7 @@ from electra_serve.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files.
-
-    Attributes:
-        certificate: The server's certificate, followed by its intermediates.
-        key: Its private key, unencrypted.
-        client_ca: Authorities of client certificates; None requests no client certificate.
-    """
+    """PEM files: certificate with intermediates, unencrypted key, and authorities of client certificates."""
 
     certificate: Path
     key: Path
@@ -46,11 +37,7 @@ class Credentials:
 
 
 class ServerTls:
-    """Current TLS credentials.
-
-    Raises:
-        SettingsError: A file cannot be read, is not PEM, or the key does not belong to the certificate.
-    """
+    """Current TLS credentials; raises `SettingsError` for a file that is not PEM or a key of another certificate."""
 
     def __init__(
         self, files: TlsFiles, log: structlog.typing.FilteringBoundLogger, *, now: Callable[[], float] = time.time

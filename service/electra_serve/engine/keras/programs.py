@@ -13,9 +13,9 @@ import numpy as np
 from electra_serve.model.attention import Attend
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Int32Array, ModelOutput, Output, Outputs
+from electra_serve.tensors import ENGINE_OUTPUTS, TOKEN_OUTPUTS, Batch, Int32Array, ModelOutput, Outputs
 
-EVERY_POSITION: Final[Outputs] = frozenset(Output)
+EVERY_POSITION: Final[Outputs] = ENGINE_OUTPUTS
 CLS_ALONE: Final[Outputs] = EVERY_POSITION - TOKEN_OUTPUTS
 PROGRAMS: Final = (EVERY_POSITION, CLS_ALONE)  # identified by their outputs
 STACKED: Final = 5  # number of (R, P) arrays

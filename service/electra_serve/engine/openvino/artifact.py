@@ -37,6 +37,7 @@ from electra_serve.presets.folder import (
     PresetFolder,
     read_preset_folder,
 )
+from electra_serve.presets.sentence_transformers import copy_embedding
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.tensors import Encoding
 
@@ -102,6 +103,7 @@ def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngi
 def _write_files(preset: PresetFolder, graph: ov.Model, folder: Path) -> None:
     if preset.path is not None:
         shutil.copyfile(preset.path / CONFIG_FILE, folder / CONFIG_FILE)
+        copy_embedding(preset.path, folder)
     else:
         _write_config(preset, folder / CONFIG_FILE)
     convert_tokenizer(preset, folder, preset.format)

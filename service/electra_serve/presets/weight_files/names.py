@@ -21,16 +21,18 @@ from numpy.typing import NDArray
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 
-PREFIX: Final = "electra."
-"""What a checkpoint with a head puts before the encoder's names."""
+PREFIXES: Final = ("electra.", "bert.")
+"""Prefixes of the encoder's names in checkpoints with a head, one for each architecture."""
 
 HEADS: Final = (
     "discriminator_predictions.",  # ElectraForPreTraining
     "generator_predictions.",  # ElectraForMaskedLM, ElectraForCausalLM
     "generator_lm_head.",  # likewise
-    "classifier.",  # ElectraForSequenceClassification, …TokenClassification, …MultipleChoice
+    "cls.predictions.",  # BertForMaskedLM, BertForPreTraining
+    "cls.seq_relationship.",  # BertForNextSentencePrediction, BertForPreTraining
+    "classifier.",  # …ForSequenceClassification, …TokenClassification, …MultipleChoice
     "sequence_summary.",  # ElectraForMultipleChoice
-    "qa_outputs.",  # ElectraForQuestionAnswering
+    "qa_outputs.",  # …ForQuestionAnswering
 )
 """What follows the encoder in transformers' models for a task; left unread here."""
 
@@ -46,7 +48,7 @@ class Counterpart:
     """What transformers has for one of KerasHub's weights.
 
     Attributes:
-        name: The tensor's name, without `PREFIX`.
+        name: The tensor's name, without a prefix of `PREFIXES`.
         shape: The tensor's shape.
         transposed: Whether it is the kernel of a dense layer.
     """
@@ -128,7 +130,7 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
         {'embeddings.LayerNorm.weight': 'electra.embeddings.LayerNorm.gamma'}
     """
     names = list(names)
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
+    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
     found: dict[str, str] = {}
     for name in names:
         if name.startswith(HEADS) or name.removeprefix(prefix) in BUFFERS:

@@ -35,7 +35,7 @@ def test_an_answer_holds_the_output_asked_for_and_no_other(output: Output) -> No
         sequences = [to_floats(tensor).tolist() for tensor in message.sequence_output]
         assert sequences == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
     else:
-        first = 1.5 if output is Output.MEAN else 1.0
+        first = 1.5 if output in {Output.MEAN, Output.EMBEDDING} else 1.0
         np.testing.assert_array_equal(to_floats(getattr(message, output.value)), [[first] * 4, [3.0] * 4])
 
 

@@ -7,12 +7,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import FunctionType
 
 import orjson
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from electra_serve.api.connections import surplus_of
-from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES
+from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES, BoundedHttpProtocol
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
@@ -471,3 +473,11 @@ async def test_a_request_without_one_host_is_rejected_and_the_connection_goes_on
             assert (status, headers["content-type"]) == (400, "application/problem+json")
         assert (await connection.ask(LIVEZ))[0] == 200
         assert (await connection.ask(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
+
+
+def test_no_private_name_of_uvicorns_protocol_is_used_or_replaced() -> None:
+    private = {name for name in vars(HttpToolsProtocol) if name.startswith("_") and not name.endswith("__")}
+    methods = [member for member in vars(BoundedHttpProtocol).values() if isinstance(member, FunctionType)]
+    used = {name for method in methods for name in method.__code__.co_names} | vars(BoundedHttpProtocol).keys()
+    assert private
+    assert not private & used

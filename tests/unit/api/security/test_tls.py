@@ -27,6 +27,7 @@ from tests.fake_service import FakeService
 from tests.serving import HOST, grpc_server, rest_server
 from tests.unit.api.grpc.conftest import observer
 from tests.unit.api.rest.conftest import Rest
+from tests.waiting import until
 
 ONCE = RetryPolicy(max_attempts=1)
 IDS = [[1, 2]]
@@ -190,10 +191,8 @@ async def test_a_stop_does_not_wait_for_connections_that_are_idle(tmp_path: Path
         reader, writer = await asyncio.open_connection(HOST, served.rest_port, ssl=context)
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        async with asyncio.timeout(10):
-            served.http.should_exit = True
-            while served.http.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
-                await asyncio.sleep(0.01)
+        served.http.should_exit = True
+        await until(lambda: not served.http.server_state.connections)
         writer.close()
 
 

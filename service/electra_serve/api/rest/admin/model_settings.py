@@ -25,29 +25,19 @@ def parse_unambiguous(body: bytes) -> object:
 
 
 def new_model(payload: object) -> ModelSettings:
-    """Returns the settings of a new model.
+    """Returns the settings of a new model, from a parsed body like an entry of `models` in the settings.
 
-    Args:
-        payload: The parsed body: an entry of `models` in the settings.
-
-    Raises:
-        MalformedRequest: Not an object, or with an unknown field.
-        InvalidInput: A value is not valid.
+    Raises `MalformedRequest` for an unknown field or no object, and `InvalidInput` for an invalid value.
     """
     return _validate(_mapping(payload))
 
 
 def changed_model(settings: ModelSettings, payload: object) -> ModelSettings:
-    """Returns the settings of an existing model with changes.
+    """Returns the settings of an existing model, changed by a parsed JSON merge patch (RFC 7396).
 
-    Args:
-        settings: Its current settings.
-        payload: The parsed body: a JSON merge patch (RFC 7396). `limits` changes field by field, and null resets a
-            field to its default or to the common settings.
+    `limits` changes field by field. Null resets a field to its default, or to the common settings.
 
-    Raises:
-        MalformedRequest: Not an object, or with an unknown field.
-        InvalidInput: A value is invalid, or the name differs.
+    Raises `MalformedRequest` for an unknown field or no object, and `InvalidInput` for a value or another name.
     """
     changes = _mapping(payload)
     if changes.get("name", settings.name) != settings.name:
