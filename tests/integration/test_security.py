@@ -174,7 +174,7 @@ def test_a_drain_ends_tls_connections_too(disposable: Secured) -> None:
     ("flags", "message"),
     [
         (["--security.api_keys_file=/does/not/exist"], "API key file /does/not/exist cannot be read"),
-        (["--security.tls_certificate=/does/not/exist"], "tls_certificate and tls_key go together"),
+        (["--security.tls_certificate=/does/not/exist"], "tls_certificate and tls_key must be set together"),
         (["--security.tls_client_ca=/does/not/exist"], "tls_client_ca needs tls_certificate"),
     ],
 )

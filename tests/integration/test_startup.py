@@ -69,7 +69,7 @@ MISTAKES: Final = {
         "as JSON: 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
     ),
     "models that are neither names nor JSON": Mistake(
-        "ELECTRA_MODELS must be a preset, several with commas", environment={"ELECTRA_MODELS": "a,,b"}
+        "ELECTRA_MODELS must be presets separated by commas", environment={"ELECTRA_MODELS": "a,,b"}
     ),
     "a file that is no mapping": Mistake("settings", yaml="- 1"),
 }

@@ -1,4 +1,4 @@
-"""A typed client of the service, over REST or gRPC, synchronous or asynchronous.
+"""Typed clients over REST and gRPC, synchronous and asynchronous.
 
 Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 

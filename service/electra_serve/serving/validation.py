@@ -55,8 +55,7 @@ def validate(tokens: TokenInput, limits: InputLimits, truncation: Truncation = T
         truncation: Rule for longer rows. `LEFT` keeps the last `max_sequence_length` ids, others the first.
 
     Raises:
-        InvalidInput: A row is empty or too long, lengths differ, a value is out of range, or a mask is all zeros; the
-            error names field and row.
+        InvalidInput: A length, a value or a mask is invalid; the error names field and row.
         PayloadTooLarge: There are too many rows.
 
     Example:

@@ -44,7 +44,7 @@ def test_a_preset_is_pulled_shown_verified_and_listed(case: Case, tmp_path: Path
     shown = run("show", case.moving)
     assert digest.split() in [line.split() for line in shown.stdout.splitlines()]
     assert case.pinned in shown.stdout
-    assert run("verify").stdout == f"{case.pinned}: whole\n"
+    assert run("verify").stdout == f"{case.pinned}: intact\n"
     assert case.pinned in run("list").stdout
 
 
@@ -87,9 +87,9 @@ def test_a_failure_is_one_line(hf: FakeHuggingFace, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("pull", "electra_demo"), "only presets on a hub are fetched"),
-        (("verify", "hf://org/never"), "only what was fetched is verified"),
-        (("show", "hf://org/never"), "not fetched; `electra-serve presets pull hf://org/never` fetches it"),
+        (("pull", "electra_demo"), "a preset to fetch must be a built-in id or a handle on a hub"),
+        (("verify", "hf://org/never"), "cannot verify 'hf://org/never': not fetched"),
+        (("show", "hf://org/never"), "not fetched; run `electra-serve presets pull hf://org/never`"),
         (("show", "nothing"), "preset must be a folder"),
         (("pull", "hf://org/never", "--hub.offline=true"), "hub.offline is set"),
         (("pull", "hf://org/never", "--hub.attempts=0"), "--hub.attempts must be at least 1"),

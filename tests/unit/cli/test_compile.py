@@ -96,7 +96,7 @@ def test_a_built_in_architecture_with_random_weights(tmp_path: Path, capsys: pyt
         (["electra_demo", "taken"], "does not exist yet, or is empty"),
         (["electra_demo", "made", "--texts", "few"], "at least 16 texts"),
         (["electra_demo", "made", "--texts", "missing"], "readable UTF-8"),
-        (["artifact", "made"], "is an artifact already"),
+        (["artifact", "made"], "it is an artifact already"),
         (["electra_small_discriminator_uncased_en", "made", "--random-weights", "--texts", "few"], "no tokenizer"),
     ],
 )
@@ -230,7 +230,7 @@ def test_it_has_its_weights(compiled: Path) -> None:
 def test_what_was_made_is_kept_where_that_is_asked(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (artifact / ARTIFACT_FILE).stat().st_mtime_ns
     assert main(["compile", "electra_demo", str(artifact), "--keep"]) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert (artifact / ARTIFACT_FILE).stat().st_mtime_ns == before
     assert main(["compile", "electra_demo", str(artifact)]) == 1
 
