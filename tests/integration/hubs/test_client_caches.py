@@ -20,7 +20,7 @@ from tests.integration.hubs.server import status
 
 WEIGHTS = "model.weights.h5"
 USERS = {
-    "hf": f"import huggingface_hub; huggingface_hub.snapshot_download({HF_REPO!r}, allow_patterns=NAMES)",
+    "hf": f"import huggingface_hub; [huggingface_hub.hf_hub_download({HF_REPO!r}, name) for name in NAMES]",
     "kaggle": f"import kagglehub; [kagglehub.model_download('{KAGGLE_REPO}/2', name) for name in NAMES]",
 }
 
