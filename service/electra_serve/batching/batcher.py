@@ -137,14 +137,6 @@ class Batcher:
     ) -> list[RowOutput]:
         """Queues `encodings` and returns their outputs in the same order. Cancellation removes queued rows.
 
-        Args:
-            encodings: Validated sequences, at least one.
-            outputs: Outputs to compute, at least one.
-            client: Client that the sequences count for.
-            priority: Scheduling priority; lower runs first.
-            timeout_s: Seconds until the deadline of the request.
-            span: The request's, where requests are traced.
-
         Raises:
             Overloaded: The queue has no room for all of them, or the estimated wait exceeds `timeout_s`.
             ShuttingDown: The service accepts no new requests.

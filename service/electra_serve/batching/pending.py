@@ -17,11 +17,6 @@ from electra_serve.tensors import Encoding, Outputs, RowOutput
 class PendingRequest:
     """Collects the rows of one request: its result is set with the last row, or with the first failure.
 
-    Args:
-        rows: Number of rows, at least one.
-        outputs: The outputs to compute.
-        span: The request's span, if requests are traced.
-
     Attributes:
         result: The rows in order, or the error.
     """

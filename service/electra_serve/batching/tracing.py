@@ -19,15 +19,7 @@ MAX_LINKS: Final = 128
 
 
 def trace_batch(tracer: Tracer, clock: Clock, model: str, record: BatchRecord, rows: PendingRows) -> None:
-    """Makes the spans of a batch, if it ran and one of its requests is sampled.
-
-    Args:
-        tracer: Makes the spans.
-        clock: Clock of the record's times.
-        model: Name of the model.
-        record: The finished batch.
-        rows: Its rows, most urgent first.
-    """
+    """Makes the spans of a batch, if it ran and one of its requests is sampled."""
     if record.started_at is None or record.ended_at is None:
         return
     admitted_at = {span: row.admitted_at for row in rows if (span := row.request.span) is not None and _sampled(span)}

@@ -83,11 +83,7 @@ def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
 
 
 def _made_already(preset: PresetFolder, flags: argparse.Namespace) -> bool:
-    """Returns True if the folder has the artifact already, as on the second run of a pod's init container.
-
-    Raises:
-        PresetError: The artifact in the folder is damaged.
-    """
+    """Returns True if the folder has the artifact already, as on the second run of a pod's init container."""
     if not (flags.folder / ARTIFACT_FILE).exists():
         return False
     found = read_artifact(flags.folder)

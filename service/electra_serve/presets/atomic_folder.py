@@ -15,9 +15,6 @@ from electra_serve.errors import PresetError
 def new_folder(destination: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `destination` when the context ends without an error.
 
-    Args:
-        destination: Does not exist yet, or is an empty folder.
-
     Raises:
         PresetError: It is taken, or cannot be written.
     """

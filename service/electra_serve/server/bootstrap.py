@@ -45,14 +45,6 @@ def build_process(
 ) -> ServiceProcess:
     """Builds the service on the event loop that will run it; nothing listens or loads before `run`.
 
-    Args:
-        settings: All settings.
-        log: Takes every log line.
-        on_ready: Called once, when every model is ready.
-        load: Replaces the loader of models.
-        make_planner: Replaces `build_planner`.
-        dropped_log_lines: Returns the number of log lines dropped so far.
-
     Raises:
         SettingsError: A file that the settings name is invalid, or an extra is missing.
     """

@@ -21,13 +21,7 @@ STALL_S: Final = 1.0
 
 
 class EventLoopLag:
-    """Measures the lag of the event loop ten times a second.
-
-    Args:
-        clock: Schedules the ticks.
-        lag_s: Takes the lag of every tick.
-        log: Takes a line for each stall.
-    """
+    """Measures the lag of the event loop ten times a second."""
 
     def __init__(self, clock: Clock, lag_s: Histogram, log: structlog.typing.FilteringBoundLogger) -> None:
         self._clock = clock

@@ -53,21 +53,7 @@ OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
 
 
 class ServiceProcess:
-    """Servers and models, from start to exit.
-
-    Args:
-        rest: Listener of the REST server.
-        grpc: The gRPC server.
-        auxiliary_servers: Admin and metrics servers with their own ports.
-        registry: Entries of the models.
-        manager: Loads and closes the models.
-        settings: Times of the drain.
-        log: Takes a line for each step.
-        event_loop_lag: Started and stopped with the process.
-        trimmer: Returns freed memory to the system while the process serves.
-        on_ready: Called once, when every model is ready.
-        close_tracing: Sends the remaining spans at the end; None without tracing.
-    """
+    """Servers and models, from start to exit."""
 
     def __init__(
         self,

@@ -64,16 +64,7 @@ class Operation:
 
 
 class ModelManager:
-    """Life cycle of the models of a registry. Event loop only.
-
-    Args:
-        registry: Entries of the models.
-        loading: Loads a model with its limits.
-        metrics: Records loads and readiness.
-        max_sequences: Most sequences of one request that the transports accept.
-        collect_and_trim: Returns freed memory to the system after an operation.
-        log: Takes the result of each operation.
-    """
+    """Life cycle of the models of a registry. Event loop only."""
 
     def __init__(
         self,

@@ -108,13 +108,6 @@ class TokenizerQueue:
     ) -> T:
         """Runs all `steps` of a request; cancellation removes its remaining turns.
 
-        Args:
-            steps: Steps of one request.
-            characters: Characters that they read, at least 1.
-            client: Client that is charged.
-            priority: Lower values first.
-            timeout_s: Seconds until the deadline, after which the call has to be canceled.
-
         Raises:
             Overloaded: The queue is full, or the last turn would miss the deadline.
             PayloadTooLarge: The request exceeds the whole queue.

@@ -43,13 +43,7 @@ def build_hubs(
     environment: Mapping[str, str] = os.environ,
     terminal: TextIO = sys.stderr,
 ) -> Hubs:
-    """Builds the sources; fetches nothing and imports no client.
-
-    Args:
-        settings: Cache, limits, offline mode.
-        environment: The clients' variables: tokens, endpoints, proxies, cache folders.
-        terminal: Shows a progress bar if it is a terminal.
-    """
+    """Builds the sources; fetches nothing and imports no client."""
     log = logging.getLogger(LOGGER)
     configured = settings.cache_dir
     root = configured_cache_dir(configured, environment) if configured else default_cache_dir(environment)

@@ -35,11 +35,7 @@ Notify = Callable[[Mapping[str, object]], None]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one attempt.
-
-    Args:
-        argv: The handle, and the revision that needs no fetching or an empty string.
-    """
+    """Runs one attempt."""
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     report = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)

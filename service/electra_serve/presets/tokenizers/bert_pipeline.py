@@ -174,13 +174,7 @@ def _splits_at_spaces(pipeline: Pipeline) -> bool:
 
 
 def write_bert_files(config: BertConfig, folder: Path, max_length: int) -> None:
-    """Writes the four files that transformers saves for an ELECTRA tokenizer.
-
-    Args:
-        config: The tokenizer; its ids are 0, 1, 2, ….
-        folder: Where to.
-        max_length: Longest sequence of the model.
-    """
+    """Writes the four files that transformers saves for an ELECTRA tokenizer."""
     pieces = sorted(config.vocabulary, key=config.vocabulary.__getitem__)
     (folder / VOCAB_FILE).write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
     special = {role: config.role(role) for role in SPECIAL_TOKENS}

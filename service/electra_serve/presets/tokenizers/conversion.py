@@ -38,11 +38,6 @@ SUFFIX_INDICATOR: Final = "##"
 def convert_tokenizer(preset: PresetFolder, folder: Path, to: PresetFormat) -> None:
     """Writes the tokenizer of `preset` into `folder`; of the same format, it is copied as it is.
 
-    Args:
-        preset: Has a tokenizer.
-        folder: Where to; it exists.
-        to: The format to write.
-
     Raises:
         PresetError: Its files are unreadable, or hold what the other format has no words for.
     """

@@ -82,10 +82,6 @@ class KerasTokenizerFiles:
 class KerasTokenizer:
     """A WordPiece tokenizer. Stateless once built: any thread may use it.
 
-    Args:
-        vocabulary: The pieces, each at its id.
-        config: How text becomes words.
-
     Raises:
         PresetError: The vocabulary lacks [CLS], [SEP] or the unknown piece.
     """

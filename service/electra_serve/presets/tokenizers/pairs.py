@@ -108,14 +108,7 @@ class Packer:
         return self.side
 
     def pack(self, rows: Iterable[Sequence[Ids]], max_length: int, truncation: Truncation) -> TokenizedText:
-        """Packs rows of one or two parts.
-
-        Args:
-            rows: Each the ids of a text, or of both texts of a pair. A part may lack ids that are certain to be cut,
-                if it has one more than can stay.
-            max_length: Most ids of one result, the template's own included, unless `truncation` is `NONE`.
-            truncation: The rule for longer ones.
-        """
+        """Packs rows of one or two parts."""
         packed = [self._row(parts, max_length, truncation) for parts in rows]
         return TokenizedText(
             token_ids=tuple(row[0] for row in packed),

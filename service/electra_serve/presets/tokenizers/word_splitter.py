@@ -59,9 +59,6 @@ MAX_ENTRIES: Final = 20_000
 class WordSplitter:
     r"""Splits text into words. Any thread may use it.
 
-    Args:
-        split_on_cjk: Whether each CJK ideograph is a word.
-
     Example:
         >>> WordSplitter(split_on_cjk=True).split("Isn't it\t日本?")
         ['Isn', "'", 't', 'it', '日', '本', '?']

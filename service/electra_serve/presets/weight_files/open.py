@@ -22,12 +22,6 @@ def open_weights(
 ) -> AbstractContextManager[WeightArrays]:
     """The weights in `files`, closed when the context ends.
 
-    Args:
-        format_: What wrote the files.
-        files: One whole file, or every shard.
-        config: The architecture they are of.
-        label: What messages call the preset.
-
     Raises:
         PresetError: On entering: a file is not what it should be.
     """
