@@ -37,11 +37,7 @@ def new_folder(destination: Path) -> Iterator[Path]:
 
 
 def require_free(destination: Path) -> None:
-    """Refuses a folder that holds something.
-
-    Raises:
-        PresetError: It does.
-    """
+    """Raises `PresetError` for a folder that is not empty."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise PresetError(f"{destination}: must be a folder that does not exist yet, or is empty; it is neither")
 

@@ -13,11 +13,7 @@ MAX_JSON_BYTES: Final = 4 * 2**20
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, object]:
-    """Reads one of a preset's JSON files.
-
-    Raises:
-        PresetError: It is missing, unreadable, larger than `max_bytes`, or not a JSON object.
-    """
+    """Reads one of a preset's JSON files; raises `PresetError`."""
     content = _load(path, max_bytes)
     if not isinstance(content, dict):
         raise PresetError(f"{path}: must hold a JSON object; it holds a {type(content).__name__}")

@@ -1,18 +1,14 @@
-"""A preset folder, checked and described before anything is built from it. Two formats are read.
+"""Checks and describes a preset folder before anything is built from it.
 
-KerasHub's:
-
-    config.json                       architecture, as a serialised Keras object
+    config.json                       architecture, as a serialized Keras object (KerasHub)
     metadata.json                     parameter count, versions; `"weights": "random"` marks untrained weights
     model.weights.h5                  weights, or
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
 
-Transformers', whose config.json has a `model_type`: see `electra_serve.presets.transformers_checkpoint`. Either may
-have been compiled, and then has an engine's graph in place of weights: see `electra_serve.presets.artifact`.
-
-A folder is input, not code: sizes are capped, class names come from an allow-list, and a file name found
-inside a file must stay inside the folder.
+A config.json with a `model_type` is transformers': see `electra_serve.presets.transformers_checkpoint`. Either may be
+compiled: see `electra_serve.presets.artifact`. A folder is untrusted input. Sizes are limited, class names come from an
+allow-list, and file names must stay inside the folder.
 """
 
 from __future__ import annotations
@@ -64,32 +60,22 @@ BACKBONE_CLASS_NAME: Final = "ElectraBackbone"
 BYTES_PER_PARAMETER: Final = (2, 8)
 """From 16-bit to 64-bit floats."""
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
-"""What HDF5 may add to the weights themselves."""
+"""Bytes that HDF5 may add to the weights."""
 
 Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
 
 
 @dataclass(frozen=True, slots=True)
 class PresetFolder:
-    """A preset that was found and checked; its weights are not yet read.
+    """Preset that was found and checked, without its weights.
 
     Attributes:
-        id: Its name: a built-in id, or the folder's name.
-        source: Where it came from: `embedded`, `local`, `kaggle`, `hf`, or `catalog` (a built-in architecture without
-            files).
-        path: The folder; None for `catalog`.
-        config: The architecture.
-        registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
-        sha256: Digest of the files that decide the numbers, as `electra_serve.presets.digest` makes it; None without
-        files.
-        weights: What the weights are worth: `pretrained`, or `random`.
-        weight_files: The weight files, whole or in shards, or an artifact's graph; empty where weights are not to be
-            loaded.
-        has_tokenizer: Whether it can take text.
-        format: Who defined the files: `keras` or `transformers`.
-        pooler: What the layer behind `pooled_output` is worth: see `detect_pooler`.
-        artifact: What it was compiled to; None for a preset that an engine has yet to build from.
-        embedding: Computation of the output `embedding`, by its sentence-transformers files.
+        path: The folder; None for the source `catalog`, a built-in architecture without files.
+        registered_name: Class of the preset, from the allow-list; ours for a transformers checkpoint.
+        sha256: Digest of the files that determine the outputs; None without files.
+        weight_files: Weight files, or an artifact's graph; empty if weights are not loaded.
+        pooler: Origin of the layer behind `pooled_output`; see `detect_pooler`.
+        artifact: Manifest of a compiled preset; None for others.
     """
 
     id: str
@@ -108,12 +94,12 @@ class PresetFolder:
 
     @property
     def revision(self) -> str | None:
-        """The first 12 hex digits of `sha256`: enough to tell versions apart."""
+        """First 12 hex digits of `sha256`, enough to distinguish versions."""
         return None if self.sha256 is None else self.sha256[:12]
 
 
 class _Contents(NamedTuple):
-    """What one format's reader makes of a folder."""
+    """Contents of a folder, read by its format."""
 
     format: PresetFormat
     config: BackboneConfig
@@ -123,11 +109,7 @@ class _Contents(NamedTuple):
 
 
 def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
-    """Checks the folder `path`, of either format, and describes it.
-
-    Raises:
-        PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
-    """
+    """Checks the folder `path`, of either format, and describes it; raises `PresetError`."""
     if (path / ARTIFACT_FILE).is_file():
         if not load_weights:
             raise PresetError(f"{path}: load_weights must be true for a compiled artifact, which has its weights")
@@ -230,7 +212,7 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
 
 
 def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
-    """Refuses files that cannot hold the weights, before anything of the size the config asks for is built."""
+    """Rejects files that cannot hold the weights, before memory is allocated by the config."""
     size = sum(file.stat().st_size for file in files)
     least, most = (parameters * width for width in BYTES_PER_PARAMETER)
     if not least <= size <= most + MAX_WEIGHTS_OVERHEAD_BYTES:

@@ -25,11 +25,7 @@ class PresetSource(Protocol):
     """Finds presets by name."""
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
-        """Returns the preset, or None if the name belongs to another source.
-
-        Raises:
-            PresetError: The name belongs to this source and the preset is not available.
-        """
+        """Returns the preset, or None if the name belongs to another source; raises `PresetError`."""
 
 
 class EmbeddedSource:

@@ -88,7 +88,7 @@ REQUIRED: Final[Mapping[str, object]] = {
     "quantization_config": None,
     "auto_map": None,
 }
-"""What may be left out or as here: anything else is another architecture, or code of the checkpoint's own."""
+"""Fields with the only value that is accepted: others mean another architecture, or code in the checkpoint."""
 
 UNSAFE_FILES: Final[Mapping[str, str]] = {
     "pytorch_model.bin": "is a pickle, which can run any code",
@@ -135,7 +135,7 @@ def _defaults(content: Mapping[str, object]) -> Mapping[str, int]:
 
 
 def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
-    """What config.json says of an architecture; `read_checkpoint_config` reads it back."""
+    """Returns the config.json of an architecture, the inverse of `read_checkpoint_config`."""
     return {
         "architectures": ["ElectraModel"],
         "model_type": MODEL_TYPE,
@@ -147,11 +147,7 @@ def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
 
 
 def find_checkpoint_weights(path: Path) -> tuple[Path, ...]:
-    """The safetensors files of a folder.
-
-    Raises:
-        PresetError: It has none, or its index names what it must not.
-    """
+    """The safetensors files of a folder; raises `PresetError`."""
     if (path / CHECKPOINT_FILE).is_file():
         return (path / CHECKPOINT_FILE,)
     if (path / CHECKPOINT_INDEX_FILE).is_file():
@@ -162,6 +158,6 @@ def find_checkpoint_weights(path: Path) -> tuple[Path, ...]:
 
 
 def unsafe_files(path: Path) -> str:
-    """What a folder without weights has instead, for a message."""
+    """Describes the unsafe weight files of a folder, for a message."""
     found = [f"{name} {reason}" for name, reason in UNSAFE_FILES.items() if (path / name).exists()]
     return "; ".join(found) or "it has neither"

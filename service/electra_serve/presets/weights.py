@@ -1,7 +1,6 @@
-"""Every weight of a preset, drawn where its files have none: the same numbers whatever engine asks.
+"""Weights of a preset; those that its files lack are initialized from a fixed seed.
 
-Weights are drawn in the order of `weight_shapes` from one generator, so a preset without weights, or a checkpoint
-without a pooler, computes the same on every engine and at every start.
+They are drawn from one generator in the order of `weight_shapes`. So every engine computes the same at every start.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ INITIAL_STDDEV: Final = 0.02
 """Deviation of fresh matrices, as in the original ELECTRA."""
 
 FRESH_SEED: Final = 0
-"""What is drawn for a preset that lacks weights, or some of them."""
+"""Seed for presets that lack weights, or some of them."""
 
 
 def weight_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:

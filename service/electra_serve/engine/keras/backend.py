@@ -12,11 +12,7 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 def use_keras_on(backend: str) -> None:
-    """Selects the Keras backend, `tensorflow` or `jax`, before Keras' first import.
-
-    Raises:
-        EngineUnavailable: It is not installed, or Keras already runs on another one.
-    """
+    """Selects the Keras backend, `tensorflow` or `jax`, before Keras' first import; raises `EngineUnavailable`."""
     if find_spec(backend) is None:
         raise EngineUnavailable(f"engine {backend} needs the package {backend}; see the extras in the README")
     os.environ.setdefault("KERAS_BACKEND", backend)

@@ -106,11 +106,7 @@ class PresetCache:
 
     @contextmanager
     def lock(self, handle: Handle, timeout_s: float) -> Iterator[None]:
-        """Holds the lock of the handle's repository.
-
-        Raises:
-            PresetError: Another process holds it for `timeout_s`, or the cache is read-only.
-        """
+        """Holds the lock of the handle's repository; raises `PresetError`."""
         lock = self.root / "locks" / handle.hub / handle.repo
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,7 @@ class HubClient(Protocol):
         """Bytes left to fetch, known after `resolve`; None if the hub does not report sizes."""
 
     def resolve(self) -> str:
-        """Returns the revision that the handle means now.
-
-        Raises:
-            FetchError: The hub has no such revision or cannot be asked.
-        """
+        """Returns the revision that the handle means now; raises `FetchError`."""
 
     def download(self, name: str) -> Path | None:
         """Returns a file of that revision whose digest was checked, from the cache or the hub.

@@ -56,11 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fetch(client: HubClient, have: str, notify: Notify) -> None:
-    """Fetches the files of a preset and reports each step.
-
-    Raises:
-        FetchError: A required file is not available.
-    """
+    """Fetches the files of a preset and reports each step; raises `FetchError`."""
     notify({"client": client.version, "folder": str(client.folder), "had_bytes": bytes_below(client.folder)})
     revision = client.resolve()
     notify({"revision": revision, "total_bytes": client.total_bytes})
@@ -69,11 +65,7 @@ def fetch(client: HubClient, have: str, notify: Notify) -> None:
 
 
 def make_client(handle: Handle) -> HubClient:
-    """Imports and builds the client of the handle's hub.
-
-    Raises:
-        FetchError: It is not installed.
-    """
+    """Imports and builds the client of the handle's hub; raises `FetchError`."""
     try:
         if handle.hub == "kaggle":
             from electra_serve.presets.hubs.kaggle import KaggleClient

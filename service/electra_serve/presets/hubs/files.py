@@ -93,11 +93,7 @@ def _fetch_weights(download: Download) -> dict[str, Path]:
 
 
 def shards(index: Path, suffix: str) -> list[str]:
-    """Returns the sorted file names in an index.
-
-    Raises:
-        FetchError: The file is not an index, or names a file that is not a shard in the same folder.
-    """
+    """Returns the sorted file names in an index; raises `FetchError`."""
     try:
         weight_map = read_json(index).get("weight_map")
     except PresetError as error:

@@ -59,11 +59,7 @@ class Handle:
         return self.revision is not None and _PINNED[self.hub].fullmatch(self.revision) is not None
 
     def at(self, revision: str) -> Handle:
-        """Returns the same preset at a pinned revision.
-
-        Raises:
-            PresetError: The revision is not a version or a commit.
-        """
+        """Returns the same preset at a pinned revision; raises `PresetError`."""
         pinned = replace(self, revision=revision)
         if not pinned.pinned:
             raise PresetError(f"{self}: the hub must return a version or a commit; got {revision!r:.60}")

@@ -63,11 +63,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest in `folder`.
-
-    Raises:
-        PresetError: It is missing or malformed.
-    """
+    """Reads the manifest in `folder`; raises `PresetError`."""
     path = folder / MANIFEST_FILE
     content = read_json(path)
     try:
@@ -81,11 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """Hashes all files of a folder, and returns its manifest.
-
-    Raises:
-        PresetError: A file is missing, was added, or has changed since it was fetched.
-    """
+    """Hashes all files of a folder, and returns its manifest; raises `PresetError`."""
     manifest = read_manifest(folder)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - OURS
     for name in sorted(found ^ set(manifest.files)):

@@ -34,11 +34,7 @@ class HubSource:
         return None if handle is None else self.get(handle, load_weights=load_weights)
 
     def get(self, handle: Handle, *, load_weights: bool) -> PresetFolder:
-        """Returns the preset of a handle, from the cache or the hub.
-
-        Raises:
-            PresetError: It is not available, or has changed since it was fetched.
-        """
+        """Returns the preset of a handle, from the cache or the hub; raises `PresetError`."""
         return _read(handle, self._locate(handle), load_weights=load_weights)
 
     def cached(self, handle: Handle, *, load_weights: bool) -> PresetFolder | None:

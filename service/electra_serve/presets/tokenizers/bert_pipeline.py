@@ -83,11 +83,7 @@ class BertConfig:
     split_on_cjk: bool = True
 
     def role(self, name: str) -> str:
-        """The piece that has the role `name`, such as `cls_token`.
-
-        Raises:
-            UnsupportedTokenizer: None has it.
-        """
+        """The piece that has the role `name`, such as `cls_token`; raises `UnsupportedTokenizer`."""
         piece = self.added.role(name)
         if piece is None:
             raise UnsupportedTokenizer(f"{name} must be a text; it is null")
@@ -128,11 +124,7 @@ def build_bert_pipeline(files: CheckpointFiles) -> BuiltPipeline:
 
 
 def make_bert_pipeline(config: BertConfig) -> Pipeline:
-    """The pipeline without the template.
-
-    Raises:
-        UnsupportedTokenizer: The vocabulary lacks the unknown piece, or an added piece cannot have its id.
-    """
+    """The pipeline without the template; raises `UnsupportedTokenizer`."""
     unknown = config.role("unk_token")
     if unknown not in config.vocabulary:
         raise UnsupportedTokenizer(f"the vocabulary must have the piece for unknown words, {unknown}; it has not")

@@ -1,8 +1,7 @@
 """Writes the tokenizer of a preset in either format.
 
-KerasHub and transformers differ in how they fold case, part words and treat rare characters, so the same vocabulary
-gives other ids there for a few texts. Conversion carries over the vocabulary and the settings; whoever reads the
-result tokenizes by its own rules.
+Conversion copies the vocabulary and the settings. KerasHub and transformers fold case, split words and treat rare
+characters differently, so the same vocabulary gives other ids for a few texts.
 """
 
 from __future__ import annotations

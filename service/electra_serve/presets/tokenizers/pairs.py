@@ -1,7 +1,7 @@
 """Ids of texts to sequences, such as `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Pure.
 
-A template says which ids stand around the texts; a truncation says which text is cut, and at which side. What cannot be
-cut enough stays whole, so that its length tells the caller.
+A template has the ids around the texts; a truncation selects the text that is cut, and the side. A sequence that cannot
+be cut enough stays whole, and the caller sees its length.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps, finis
 from electra_serve.tensors import Truncation
 
 WINDOW_CHARACTERS_PER_ID: Final = 16
-"""How much of a long text is read at a time for each id that can stay. English has about four."""
+"""Characters of a long text that are read at a time for each id that can remain. English has about four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

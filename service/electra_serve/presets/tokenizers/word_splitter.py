@@ -77,7 +77,7 @@ class WordSplitter:
 
 
 class _SpacingTable(dict[int, str]):
-    """For `str.translate`: every character with the spaces that part it from its neighbours."""
+    """For `str.translate`: every character with the spaces that separate it from its neighbors."""
 
     def __init__(self, *, split_on_cjk: bool) -> None:
         super().__init__()

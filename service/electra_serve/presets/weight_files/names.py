@@ -3,11 +3,9 @@
     KerasHub        layers/transformer_encoder_3/_self_attention_layer/query_dense/vars/0     (D, heads, D / heads)
     transformers    encoder.layer.3.attention.self.query.weight                               (D, D)
 
-A dense layer's kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch; attention kernels have their
-heads as an axis of their own in Keras. Everything else differs in its name alone.
-
-Knows no file: `electra_serve.presets.weight_files.safetensors` reads by this table, `electra_serve.model.saving`
-writes by it.
+A dense kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch. Attention kernels have an axis for heads
+in Keras. Everything else differs in its name only. `electra_serve.presets.weight_files.safetensors` reads by this table,
+and `electra_serve.model.saving` writes by it.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ HEADS: Final = (
     "sequence_summary.",  # ElectraForMultipleChoice
     "qa_outputs.",  # …ForQuestionAnswering
 )
-"""What follows the encoder in transformers' models for a task; left unread here."""
+"""Prefixes of heads, which are not read."""
 
 BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants that older versions of transformers saved among the weights."""
@@ -45,7 +43,7 @@ OLD_ENDINGS: Final = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta"
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """What transformers has for one of KerasHub's weights.
+    """Tensor of transformers for one of KerasHub's weights.
 
     Attributes:
         name: The tensor's name, without a prefix of `PREFIXES`.
