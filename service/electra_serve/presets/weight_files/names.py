@@ -4,7 +4,7 @@
     transformers    encoder.layer.3.attention.self.query.weight                               (D, D)
 
 A dense kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch. Attention kernels have an axis for heads
-in Keras. Everything else differs in its name only. `electra_serve.presets.weight_files.safetensors` reads by this table,
+in Keras. Only the names of others differ. `electra_serve.presets.weight_files.safetensors` reads by this table,
 and `electra_serve.model.saving` writes by it.
 """
 
