@@ -123,6 +123,16 @@ conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub, transformers an
 conformance-report: $(CONFORMANCE)/.installed ## Print how far checkpoints and tokenizers are from transformers'
 	$(CONFORMANCE)/bin/python -m tests.conformance.transformers_report
 
+.PHONY: gpu-kit
+gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine without a network; run there: python3 gpu-kit/run.py; ARGS=--python=3.12
+	$(BIN)/python -m tools.gpu_kit $(ARGS)
+
+.PHONY: gpu-kit-check
+gpu-kit-check: $(VENV)/.dev-$(TEST_EXTRA) ## The same script on the CPU, in small, on the Python of .venv
+	$(BIN)/python -m tools.gpu_kit --out=build/gpu-kit-check \
+	  --python=$$($(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
+	$(BIN)/python build/gpu-kit-check/run.py --device=cpu --total-s=1500 --out=build/gpu-kit-check/results
+
 # What is compared with needs the same, and more of it.
 BENCH := .venv-bench
 

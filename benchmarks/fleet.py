@@ -75,7 +75,8 @@ class RunningService:
         self.log = LOGS / f"{re.sub(r'[ ,/]+', '-', spec.name)}.log"
         self._paused = False
         variables = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRA_")}
-        variables["PYTHONPATH"] = str(spec.checkout / "service")  # before what is installed
+        paths = [str(spec.checkout / "service"), *variables.get("PYTHONPATH", "").split(os.pathsep)]
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # before what is installed
         with self.log.open("wb") as log:
             self._popen = subprocess.Popen(
                 [*prefix, sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],

@@ -1,4 +1,4 @@
-"""Part 6: on a GPU, the jax engine against torch and transformers with fused attention, both in bfloat16.
+"""Part 6: on a GPU, the jax engine against torch and transformers: SDPA, and `torch.compile`; all in bfloat16.
 
 Full batches of fixed shapes give tokens a second, and the fraction of the card's own rate of large bfloat16 matrix
 products. The natural mix gives real tokens a second. `--device cpu` runs the same in smaller shapes, to check that it
@@ -8,7 +8,7 @@ works.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,8 @@ from electra_serve.tensors import DEFAULT_OUTPUTS, Output
 NVIDIA: Final = Path("/dev/nvidiactl")
 DTYPE: Final = "bfloat16"
 JAX: Final = "jax engine"
+SDPA: Final = "torch SDPA"
+COMPILED: Final = "torch.compile"
 OUTPUTS: Final = frozenset({Output.POOLED, Output.MEAN})
 """The last layer computes every position, and little is copied to the host, so that the card is compared."""
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Bench:
         products: (M, K, N) of the matrix products that give the device's rate.
         sequences: Number of sequences of the natural mix.
         window: Sequences that the jax engine's planner packs together.
+        max_batch_tokens: Of the jax engine's batches; None: its default.
     """
 
     torch_device: str
@@ -58,12 +61,13 @@ class Bench:
     products: tuple[tuple[int, int, int], ...]
     sequences: int
     window: int
+    max_batch_tokens: int | None = None
 
 
 BENCHES: Final[Mapping[str, Bench]] = {
     "gpu": Bench(
         "cuda",
-        rows=(32, 128),
+        rows=(32, 64, 128),
         lengths=(16, 32, 64, 128, 256, 512),
         products=((8192, 8192, 8192), (16384, 4096, 16384)),
         sequences=4096,
@@ -74,36 +78,57 @@ BENCHES: Final[Mapping[str, Bench]] = {
 
 
 def measure_gpu(effort: Effort) -> Findings:
-    """Measures both, or records that there is no GPU."""
+    """Measures all encoders, or records that there is no GPU."""
     findings = Findings("gpu", effort.quick)
     if effort.device == "gpu" and not NVIDIA.exists():
         findings.skip("gpu", Unavailable(f"no NVIDIA GPU is here ({NVIDIA} does not exist)"))
         return findings
     findings.notes.append(f"Measured on: {effort.device}.")
     bench = BENCHES[effort.device]
-    _measure_peak(bench, effort, findings)
+    measure_peak(bench, effort, findings)
     for size in effort.sizes:
-        checkpoint_folder(size)
-        with ExitStack() as stack:
-            workers = _start(stack, size, effort.device, findings)
-            _check_agreement(workers, findings, size)
-            _measure_shapes(workers, bench, size, effort, findings)
-            _measure_mix(workers, bench, size, effort, findings)
+        compare_encoders(encoder_specs(bench, effort.device), bench, size, effort, findings)
     return findings
 
 
-def _specs(device: str) -> tuple[EncoderSpec, ...]:
-    ours = partial(build_ours, engine="jax", dtype=DTYPE, device=device)
-    theirs = partial(build_torch, dtype=DTYPE, device=BENCHES[device].torch_device)
+def encoder_specs(bench: Bench, device: str) -> tuple[EncoderSpec, ...]:
+    """Returns torch twice and the jax engine, on `gpu` or `cpu`."""
+    ours = partial(build_ours, engine="jax", dtype=DTYPE, device=device, max_batch_tokens=bench.max_batch_tokens)
+    theirs = partial(build_torch, dtype=DTYPE, device=bench.torch_device)
     return (
-        EncoderSpec("torch SDPA", DTYPE, ours=False, build=theirs),
+        EncoderSpec(SDPA, DTYPE, ours=False, build=theirs),
+        EncoderSpec(COMPILED, DTYPE, ours=False, build=partial(theirs, compiled=True)),
         EncoderSpec(JAX, DTYPE, ours=True, build=ours),
     )
 
 
-def _start(stack: ExitStack, size: str, device: str, findings: Findings) -> dict[str, Worker[Encoder]]:
+def compare_encoders(
+    specs: Sequence[EncoderSpec], bench: Bench, size: str, effort: Effort, findings: Findings, **labels: str
+) -> None:
+    """Measures encoders in turns, at fixed shapes and on the natural mix.
+
+    Args:
+        specs: Those to compare; one that cannot be built is skipped.
+        bench: Their shapes and sequences.
+        size: The architecture.
+        effort: How often.
+        findings: Receives what is measured.
+        labels: Added to each measurement.
+
+    Raises:
+        Disagreement: An encoder computes something else.
+    """
+    checkpoint_folder(size)
+    with ExitStack() as stack:
+        workers = _start(stack, specs, size, findings)
+        _check_agreement(workers, findings, size=size, **labels)
+        _measure_mix(workers, bench, effort, findings, size=size, **labels)
+        _measure_shapes(workers, bench, effort, findings, size=size, **labels)
+
+
+def _start(stack: ExitStack, specs: Sequence[EncoderSpec], size: str, findings: Findings) -> dict[str, Worker[Encoder]]:
     workers = {}
-    for spec in _specs(device):
+    for spec in specs:
         try:
             workers[spec.name] = stack.enter_context(start_encoder(spec, size))
         except Unavailable as error:
@@ -111,16 +136,17 @@ def _start(stack: ExitStack, size: str, device: str, findings: Findings) -> dict
     return workers
 
 
-def _check_agreement(workers: Mapping[str, Worker[Encoder]], findings: Findings, size: str) -> None:
-    """Both compute in bfloat16, and differ by what that leaves."""
+def _check_agreement(workers: Mapping[str, Worker[Encoder]], findings: Findings, **labels: str) -> None:
+    """All compute in bfloat16, and differ by what that leaves."""
     answers = {name: worker.ask(Encode(probe(), DEFAULT_OUTPUTS)) for name, worker in workers.items()}
     for name, answer in answers.items():
         agreement = compare(answer, next(iter(answers.values())))
-        findings.add("least_cosine", [agreement.cosine], encoder=name, size=size)
+        findings.add("least_cosine", [agreement.cosine], encoder=name, **labels)
         require_agreement(name, DTYPE, agreement)
 
 
-def _measure_peak(bench: Bench, effort: Effort, findings: Findings) -> None:
+def measure_peak(bench: Bench, effort: Effort, findings: Findings) -> None:
+    """Measures the device's rate of large matrix products, on torch."""
     with start_products("torch", bench.torch_device) as products:
         for shape in bench.products:
             samples = [products.ask(Multiply(DTYPE, shape)) for _ in range(effort.rounds)]
@@ -128,7 +154,7 @@ def _measure_peak(bench: Bench, effort: Effort, findings: Findings) -> None:
 
 
 def _measure_shapes(
-    workers: Mapping[str, Worker[Encoder]], bench: Bench, size: str, effort: Effort, findings: Findings
+    workers: Mapping[str, Worker[Encoder]], bench: Bench, effort: Effort, findings: Findings, **labels: str
 ) -> None:
     cases: dict[str, Callable[[], float]] = {}
     for rows in bench.rows:
@@ -138,14 +164,14 @@ def _measure_shapes(
     for case, seconds in interleave(cases, effort.rounds).items():
         name, shape = case.split("|")
         rows, length = map(int, shape.split("x"))
-        flops = forward_flops(config_of(size), rows, length)
-        labels = {"encoder": name, "size": size, "shape": shape}
-        findings.add("tokens_per_s", [rows * length / s for s in seconds], **labels)
-        findings.add("gflop_per_s", [flops / s / 1e9 for s in seconds], **labels)
+        flops = forward_flops(config_of(labels["size"]), rows, length)
+        of_case = {"encoder": name, "shape": shape, **labels}
+        findings.add("tokens_per_s", [rows * length / s for s in seconds], **of_case)
+        findings.add("gflop_per_s", [flops / s / 1e9 for s in seconds], **of_case)
 
 
 def _measure_mix(
-    workers: Mapping[str, Worker[Encoder]], bench: Bench, size: str, effort: Effort, findings: Findings
+    workers: Mapping[str, Worker[Encoder]], bench: Bench, effort: Effort, findings: Findings, **labels: str
 ) -> None:
     """Torch pads batches of neighbors in length; the jax engine packs windows in order of arrival."""
     waiting = encodings(natural_lengths(bench.sequences))
@@ -162,4 +188,4 @@ def _measure_mix(
     interleave(cases, 1)
     for name, seconds in interleave(cases, effort.rounds).items():
         order, windows = orders[name]
-        findings.add("tokens_per_s", [real_tokens(windows) / s for s in seconds], encoder=name, size=size, order=order)
+        findings.add("tokens_per_s", [real_tokens(windows) / s for s in seconds], encoder=name, order=order, **labels)

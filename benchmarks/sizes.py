@@ -17,9 +17,17 @@ PRESETS: Final[Mapping[str, str]] = {
 """Size → published preset with its architecture."""
 
 
+CONFIGS: Final[Mapping[str, BackboneConfig]] = {
+    **{size: CATALOG[preset].config for size, preset in PRESETS.items()},
+    "large": CATALOG["electra_large_discriminator_uncased_en"].config,
+    "tiny": BackboneConfig(30522, 2, 4, 256, 128, 1024, max_sequence_length=128),
+}
+"""Size → architecture. `large` is for GPUs; `tiny`, small and short, shows on a CPU that something works."""
+
+
 def config_of(size: str) -> BackboneConfig:
-    """Returns the architecture of `small` or `base`."""
-    return CATALOG[PRESETS[size]].config
+    """Returns one of `CONFIGS`."""
+    return CONFIGS[size]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.apart import apart
-from benchmarks.sizes import PRESETS
+from benchmarks.sizes import config_of
 
 CACHE: Final = Path(__file__).parent / ".cache"
 """Ignored by git; delete it to make everything again."""
@@ -27,7 +27,7 @@ STDDEV: Final = 0.04
 
 
 def preset_folder(size: str) -> Path:
-    """Returns the KerasHub preset of `small` or `base`, made at the first call."""
+    """Returns the KerasHub preset of one of `benchmarks.sizes.CONFIGS`, made at the first call."""
     folder = CACHE / size / "keras"
     if not folder.is_dir():
         apart(_write_preset, size, folder)
@@ -53,14 +53,14 @@ def artifact_folder(size: str, dtype: str) -> Path:
 
 
 def _write_preset(size: str, folder: Path) -> None:
-    _choose_tensorflow()
-    from electra_serve.model.loading import load_backbone
+    _choose_backend()
+    from electra_serve.model import ElectraBackbone
+    from electra_serve.model.initializers import zeros
     from electra_serve.model.weights import assign
-    from electra_serve.presets.sources import resolve_preset
     from electra_serve.presets.weights import draw_weights
 
-    preset = resolve_preset(PRESETS[size], load_weights=False)
-    backbone = load_backbone(preset, dtype="float32", load_weights=False)
+    config: dict[str, Any] = config_of(size).to_mapping()
+    backbone = ElectraBackbone(**config, kernel_initializer=zeros)
     assign(backbone.weights_by_path(), draw_weights(backbone.config, SEED, STDDEV))
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     backbone.save_to_preset(unfinished)
@@ -68,13 +68,15 @@ def _write_preset(size: str, folder: Path) -> None:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    _choose_tensorflow()
+    _choose_backend()
     from electra_serve.model.conversion import convert
     from electra_serve.presets.sources import resolve_preset
 
     convert(resolve_preset(str(source)), folder, "transformers")
 
 
-def _choose_tensorflow() -> None:
+def _choose_backend() -> None:
+    """Keras' backend is TensorFlow unless the environment names another; either computes on the CPU."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

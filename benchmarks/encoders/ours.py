@@ -57,8 +57,10 @@ class OurEngines:
         return engine.run(batch, outputs)
 
 
-def build_ours(size: str, *, engine: str, dtype: str, device: str = "cpu") -> OurEngines:
-    """Loads and warms engines as the service does by default.
+def build_ours(
+    size: str, *, engine: str, dtype: str, device: str = "cpu", max_batch_tokens: int | None = None
+) -> OurEngines:
+    """Loads and warms engines as the service does by default, but for `max_batch_tokens` if that is given.
 
     Raises:
         ValueError: This version of the service does not have that engine or dtype.
@@ -66,5 +68,5 @@ def build_ours(size: str, *, engine: str, dtype: str, device: str = "cpu") -> Ou
     """
     preset = str(preset_folder(size))
     settings = ModelSettings.model_validate({"preset": preset, "engine": engine, "dtype": dtype, "device": device})
-    batching = BatchingSettings()
+    batching = BatchingSettings() if max_batch_tokens is None else BatchingSettings(max_batch_tokens=max_batch_tokens)
     return OurEngines(load_model(settings, batching), batching)

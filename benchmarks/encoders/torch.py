@@ -46,14 +46,17 @@ class TorchEncoder(PaddingEncoder):
         return self._torch.from_numpy(ids).to(self._device, self._torch.int64)
 
 
-def build_torch(size: str, *, dtype: str, device: str = "cpu") -> TorchEncoder:
-    """The checkpoint with SDPA, for inference, on every core."""
+def build_torch(size: str, *, dtype: str, device: str = "cpu", compiled: bool = False) -> TorchEncoder:
+    """The checkpoint with SDPA, for inference, on every core; `compiled`: by `torch.compile`, once for all shapes."""
     import torch
 
     torch.set_num_threads(cores())
     model, pooler = load_torch(size, attention="sdpa")
     kind = getattr(torch, dtype)
-    return TorchEncoder(model.to(device, kind), pooler.to(device, kind), device)
+    model = model.to(device, kind)
+    if compiled:
+        model = torch.compile(model, dynamic=True)
+    return TorchEncoder(model, pooler.to(device, kind), device)
 
 
 def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:

@@ -2,6 +2,8 @@
 
 Keras has one backend in a process, so each process has the engines of its own: those that run Keras on TensorFlow, and
 those that run no Keras, in an ordinary one; JAX' where `KERAS_BACKEND=jax`, as `test_engines_on_jax.py` starts it.
+
+`ENGINE_DEVICE=gpu` runs the suite on a GPU, for engines that run there. References are computed on the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 
 from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.factory import BUILDERS
-from electra_serve.engine.shapes import ShapeLimits
+from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
@@ -38,6 +40,8 @@ Settings = Mapping[str, Any]
 
 ON_JAX: Final = os.environ.get("KERAS_BACKEND") == "jax"
 """Whether this is the process for engines that run Keras on JAX."""
+DEVICE: Final = os.environ.get("ENGINE_DEVICE", "cpu")
+ON_GPU: Final = DEVICE.startswith("gpu")
 OF_KERAS: Final[Mapping[str, Mapping[str, Settings]]] = {
     "tensorflow": {
         "tensorflow graph": {"engine": "tensorflow", "compiler": "graph"},
@@ -61,12 +65,13 @@ def computes_in(name: str, dtype: str) -> bool:
     return dtype == "bfloat16" and any(flag in flags for flag in NATIVE_BFLOAT16)
 
 
-LIMITS: Final = ShapeLimits(max_length=20, max_positions=48)
-"""Three shapes: engines that compile each take seconds."""
-ONE_SHAPE: Final = ShapeLimits(max_length=16, max_positions=16)
-SINGLE: Final = BatchShape(1, 16)
+SHAPES: Final = gpu_shapes if ON_GPU else cpu_shapes
+LIMITS: Final = ShapeLimits(max_length=20, max_positions=80 if ON_GPU else 48)
+"""Two or three shapes: engines that compile each take seconds."""
+SINGLE: Final = BatchShape(1, 20 if ON_GPU else 16)
 """The only shape of `ONE_SHAPE`, and the smallest of `LIMITS`."""
-LARGEST: Final = BatchShape(2, 20)
+ONE_SHAPE: Final = ShapeLimits(max_length=SINGLE.length, max_positions=SINGLE.length)
+LARGEST: Final = BatchShape(4 if ON_GPU else 2, 20)
 LENGTHS: Final = (1, 5, 12)
 """Of random sequences: a few, since JAX compiles the reference for each."""
 VOCAB_SIZE: Final = 4000
@@ -75,7 +80,8 @@ ALL: Final[Outputs] = ENGINE_OUTPUTS
 
 def build(name: str, limits: ShapeLimits = LIMITS, **settings: str) -> EngineSet:
     """Engines on the embedded preset, not warm yet."""
-    chosen = ModelSettings.model_validate({"preset": DEMO_ID, "dtype": "float32", **ENGINES[name], **settings})
+    defaults = {"preset": DEMO_ID, "dtype": "float32", "device": DEVICE}
+    chosen = ModelSettings.model_validate({**defaults, **ENGINES[name], **settings})
     return BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, limits)
 
 
@@ -127,14 +133,14 @@ def random_sequence(length: int, rng: np.random.Generator) -> Encoding:
     )
 
 
-def random_packed(shape: BatchShape, seed: int = 0) -> Packed:
+def random_packed(shape: BatchShape, seed: int = 0, lengths: Sequence[int] = LENGTHS) -> Packed:
     """Rows of several sequences, in slots of any order, some of which are empty, with padding between and after."""
     rng = np.random.default_rng(seed)
     encodings, places = [], []
     for row in range(shape.rows):
         start = int(rng.integers(2))
         for slot in rng.permutation(shape.slots).tolist():
-            fitting = [length for length in LENGTHS if start + length <= shape.length]
+            fitting = [length for length in lengths if start + length <= shape.length]
             if fitting:
                 encodings.append(random_sequence(int(rng.choice(fitting)), rng))
                 places.append(Placement(row, slot, start, len(encodings[-1])))
@@ -173,14 +179,22 @@ def _reference(token_ids: bytes, segment_ids: bytes, padding_mask: bytes) -> Map
 
 @cache
 def _model() -> Callable[[Any], Any]:
-    backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
     if not ON_JAX:
+        backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
         return lambda inputs: tuple(backbone(inputs))
     import jax
 
+    [cpu, *_] = jax.devices("cpu")
+    with jax.default_device(cpu):
+        backbone = load_backbone(resolve_preset(DEMO_ID), dtype="float32", load_weights=True)
     # Compiles once for a length, not once for each operation.
-    compiled: Callable[[Any], Any] = jax.jit(lambda inputs: tuple(backbone(inputs)))
-    return compiled
+    compiled = jax.jit(lambda inputs: tuple(backbone(inputs)))
+
+    def compute(inputs: Any) -> Any:
+        with jax.default_device(cpu):
+            return compiled(inputs)
+
+    return compute
 
 
 def short_of_memory() -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import chain, combinations
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from electra_serve.engine.base import Engine, EngineSet
 from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.profiling import full_batch
-from electra_serve.engine.shapes import cpu_shapes, single_rows
+from electra_serve.engine.shapes import single_rows
 from electra_serve.errors import EngineUnavailable
 from electra_serve.tensors import (
     ENGINE_OUTPUTS,
@@ -33,8 +34,10 @@ from tests.contract.engines import (
     LENGTHS,
     LIMITS,
     OF_KERAS,
+    ON_GPU,
     ON_JAX,
     OTHERS,
+    SHAPES,
     SINGLE,
     Packed,
     build,
@@ -51,6 +54,7 @@ OUTPUT_SETS: list[Outputs] = [
     frozenset(chosen)
     for chosen in chain.from_iterable(combinations(sorted(ENGINE_OUTPUTS), size) for size in (1, 2, 3, 4))
 ]
+CLS_ALONE: Outputs = frozenset({Output.CLS})
 FLOAT32 = 1e-5
 """Largest difference of one number, in float32."""
 
@@ -182,9 +186,10 @@ def test_nothing_is_compiled_after_warm_up(engines: EngineSet) -> None:
 def test_signature(engines: EngineSet) -> None:
     for engine in engines.all():
         signature = engine.signature
-        assert (signature.device, signature.dtype, signature.hidden_dim) == ("cpu", "float32", 128)
-        shapes = cpu_shapes(LIMITS)
-        assert {SINGLE, LARGEST} < set(shapes)
+        device = "gpu:0" if ON_GPU else "cpu"
+        assert (signature.device, signature.dtype, signature.hidden_dim) == (device, "float32", 128)
+        shapes = SHAPES(LIMITS)
+        assert {SINGLE, LARGEST} <= set(shapes)
         assert signature.shapes == (single_rows(shapes) if engine is engines.lone else shapes)
 
 
@@ -231,11 +236,14 @@ def test_sixteen_bits_are_close_or_rejected(name: str, dtype: str) -> None:
     engine = build_one(name, dtype=dtype)
     packed = random_packed(SINGLE)
     assert engine.signature.dtype == dtype
-    for found, encoding in zip(run(engine, packed), packed.encodings, strict=True):
+    alone = run(engine, packed, CLS_ALONE)
+    for found, first, encoding in zip(run(engine, packed), alone, packed.encodings, strict=True):
         expected = reference(encoding)
         kept = encoding.padding_mask == 1
         assert _cosines(found.get(Output.SEQUENCE)[kept], expected[Output.SEQUENCE][kept]).min() >= 0.9995
         assert _cosines(found.get(Output.MEAN)[None], expected[Output.MEAN][None]).min() >= 0.9995
+        assert _cosines(found.get(Output.CLS)[None], expected[Output.CLS][None]).min() >= 0.9995
+        assert _cosines(first.get(Output.CLS)[None], expected[Output.CLS][None]).min() >= 0.9995
     engine.close()
 
 
@@ -268,8 +276,18 @@ def test_keras_on_another_backend_is_refused(backend: str) -> None:
     if backend == ("jax" if ON_JAX else "tensorflow"):
         BUILDERS[backend]()
         return
-    with pytest.raises(EngineUnavailable, match=f"Keras must run on {backend} for this engine; it runs on "):
+    installed = find_spec(backend) is not None
+    message = f"Keras must run on {backend} for this engine; it runs on " if installed else f"needs {backend} installed"
+    with pytest.raises(EngineUnavailable, match=message):
         BUILDERS[backend]()
+
+
+@pytest.mark.skipif(ON_JAX, reason="needs Keras on TensorFlow")
+def test_tensorflow_keeps_all_bits_of_float32_factors() -> None:
+    import tensorflow as tf
+
+    build("tensorflow graph")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 @pytest.mark.parametrize("engines", sorted(set(ENGINES) - set(OTHERS)), indirect=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ import numpy as np
 import pytest
 
 from electra_serve.engine.base import Engine
-from electra_serve.engine.shapes import cpu_shapes
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.attention import Attend
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Output, Outputs, RowOutput
-from tests.contract.engines import ALL, LIMITS, ON_JAX, SINGLE, Packed, random_packed, reference, run
+from tests.contract.engines import ALL, LIMITS, ON_JAX, SHAPES, SINGLE, Packed, build_one, random_packed, reference, run
+from tests.contract.short_memory import LIMITS as SERVED_LIMITS
+from tests.contract.short_memory import memory_short_for_large_batches, serve_demo
 
 ROOT = Path(__file__).parents[2]
 FIRST = frozenset({Output.CLS, Output.POOLED})
@@ -124,8 +127,8 @@ def test_fused_attention_is_verified_on_packed_rows(caplog: pytest.LogCaptureFix
     assert not works_on(cpu, rowwise, "bfloat16", (16, 2, 8))
     assert not works_on(cpu, CUDNN, "bfloat16", (16, 2, 8))
     assert "fused attention is not available" in caplog.text
-    assert verified(PLAIN, cpu, "bfloat16", (2, 8), cpu_shapes(LIMITS)) is PLAIN
-    assert verified(maskless, cpu, "bfloat16", (2, 8), cpu_shapes(LIMITS)) is None
+    assert verified(PLAIN, cpu, "bfloat16", (2, 8), SHAPES(LIMITS)) is PLAIN
+    assert verified(maskless, cpu, "bfloat16", (2, 8), SHAPES(LIMITS)) is None
     assert fused_attention(cpu, "bfloat16") is None
 
 
@@ -134,6 +137,50 @@ def test_threads_are_not_ignored() -> None:
     from electra_serve.engine.keras.jax.build import build_engines
 
     preset = resolve_preset("electra_demo", load_weights=False)
-    settings = ModelSettings(preset="electra_demo", dtype="float32", threads=2, load_weights=False)
+    settings = ModelSettings(preset="electra_demo", device="cpu", dtype="float32", threads=2, load_weights=False)
     with pytest.raises(EngineUnavailable, match="threads must be 0 for the jax engine"):
         build_engines(preset, settings, LIMITS)
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+@pytest.mark.parametrize(("dtype", "precise"), [("float32", True), ("bfloat16", False), ("float16", False)])
+def test_float32_products_ask_for_all_bits(dtype: str, *, precise: bool) -> None:
+    from electra_serve.engine.keras.jax.engine import JaxEngine
+
+    engine = build_one("jax", dtype=dtype)
+    assert isinstance(engine, JaxEngine)
+    for outputs in (ALL, FIRST):
+        products = [line for line in engine._lower(outputs, SINGLE).as_text().splitlines() if "dot_general" in line]
+        assert products
+        assert {"HIGHEST" in line for line in products} == {precise}
+    engine.close()
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+def test_a_closed_engine_leaves_no_array_behind() -> None:
+    import jax
+
+    gc.collect()
+    before = len(jax.live_arrays())
+    engine = build_one("jax")
+    run(engine, random_packed(SINGLE))
+    alive = weakref.ref(engine)
+    assert len(jax.live_arrays()) > before
+    engine.close()
+    del engine
+    gc.collect()
+    assert alive() is None
+    assert len(jax.live_arrays()) <= before
+
+
+@pytest.mark.skipif(not ON_JAX, reason="needs Keras on JAX")
+async def test_short_memory_halves_the_batch() -> None:
+    async with serve_demo() as served:
+        before = await served.encode()
+        with memory_short_for_large_batches(served.engine):
+            found = await served.encode()
+        assert served.batches_out_of_memory() >= 1
+        assert served.max_positions() < SERVED_LIMITS.max_positions
+        for one, other in zip(found, before, strict=True):
+            assert np.abs(one.get(Output.MEAN) - other.get(Output.MEAN)).max() <= 1e-5
+        await served.encode()  # memory is there again

@@ -27,17 +27,20 @@ class Payload:
         outputs: Requested outputs.
         known: The correct outputs are known, as the stand-in's are.
         request_id: Id of the request; "" for none.
+        model: Name of the model; "" for the only one.
     """
 
     rows: tuple[tuple[int, ...], ...]
     outputs: tuple[Output, ...] = (Output.MEAN,)
     known: bool = True
     request_id: str = ""
+    model: str = ""
 
     def rest(self) -> bytes:
         """See `Request.rest`."""
         names = [output.value for output in self.outputs]
-        return json.dumps({"token_ids": self.rows, "outputs": names}, separators=(",", ":")).encode()
+        body = {"token_ids": self.rows, "outputs": names} | ({"model": self.model} if self.model else {})
+        return json.dumps(body, separators=(",", ":")).encode()
 
     def grpc(self) -> bytes:
         """See `Request.grpc`."""
@@ -47,6 +50,7 @@ class Payload:
         """Makes the message."""
         return pb.EncodeRequest(
             request_id=request_id or self.request_id,
+            model=self.model,
             tokens=pb.TokenInput(token_ids=[from_integers(np.array(row, np.int32)) for row in self.rows]),
             outputs=[OUTPUTS[output.value] for output in self.outputs],
         )

@@ -31,6 +31,8 @@ from electra_serve.model.attention import Attend
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
+# By dtype, if it differs from the default: NVIDIA GPUs would round factors of float32 products to TF32's 10 bits.
+MATMUL_PRECISION: Final = {"float32": "highest"}
 NO_MEMORY: Final = "RESOURCE_EXHAUSTED"  # prefix of XLA's status; JAX has one error type for all of them
 
 Program = Callable[[Sequence[Any], Any, Any], Mapping[str, Any]]
@@ -116,7 +118,8 @@ class JaxEngine:
         sharding = jax.sharding.SingleDeviceSharding(self._device)
         sizes = ((STACKED, shape.rows, shape.length), (shape.rows, shape.slots))
         inputs = (jax.ShapeDtypeStruct(size, np.int32, sharding=sharding) for size in sizes)
-        return jax.jit(self._program(outputs)).lower(self._weights, *inputs)
+        with jax.default_matmul_precision(MATMUL_PRECISION.get(self._signature.dtype)):
+            return jax.jit(self._program(outputs)).lower(self._weights, *inputs)
 
     def _program(self, outputs: Outputs) -> Program:
         def program(weights: Sequence[Any], stacked: Any, starts: Any) -> Mapping[str, Any]:

@@ -1,0 +1,1 @@
+"""Stages of the kit: each is a module that runs as a process and records what it finds."""
