@@ -47,7 +47,7 @@ def test_an_artifact_is_rejected(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_rejected_and_nothing_written(tmp_path: Path) -> None:
-    with pytest.raises(PresetError, match="received 'nowhere'"):
+    with pytest.raises(PresetError, match="got 'nowhere'"):
         run("nowhere", str(tmp_path / "keras"), "--to", "keras")
     assert not (tmp_path / "keras").exists()
 
