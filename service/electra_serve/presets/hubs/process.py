@@ -119,7 +119,8 @@ class FetchProcess:
             if done != seen:
                 seen, seen_at = done, now
                 total = state.get("total_bytes")
-                self._progress.update(str(handle), max(done, 0), total if isinstance(total, int) else None)
+                if "folder" in state:  # else nothing is fetched yet, or at all
+                    self._progress.update(str(handle), max(done, 0), total if isinstance(total, int) else None)
             if done > self._limits.max_bytes:
                 detail = f"a preset must have at most {self._limits.max_bytes} bytes to fetch; it has more"
                 raise FetchError(Failure(FailureKind.REJECTED, detail))
