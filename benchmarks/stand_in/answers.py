@@ -46,7 +46,8 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
     token_ids = np.array(ids, np.int32)
     if output is Output.SEQUENCE:
         return _vectors(token_ids, HIDDEN_DIM)
-    return _vectors(np.asarray(token_ids.mean() if output is Output.MEAN else token_ids[0]), HIDDEN_DIM)
+    mean = output in {Output.MEAN, Output.EMBEDDING}
+    return _vectors(np.asarray(token_ids.mean() if mean else token_ids[0]), HIDDEN_DIM)
 
 
 def _vectors(numbers: NDArray[np.generic], width: int) -> Float32Array:

@@ -163,7 +163,7 @@ class ServiceProcess:
             self._grpc.set_serving(serving=self._registry.ready)
             await self._models_changed.wait()
             self._models_changed.clear()
-        self._log.critical("model failed", failure=failure)
+        self._log.critical("process ends after model failure", failure=failure)
 
     async def _drain(self) -> bool:
         """Stops both servers after their last responses; returns False if requests were aborted."""

@@ -106,7 +106,7 @@ def test_from_preset_takes_overrides() -> None:
 
 
 def test_offline_weights_of_a_published_preset_are_not_at_hand() -> None:
-    with pytest.raises(PresetError, match=r"offline, it must be in .* run `electra-serve presets pull"):
+    with pytest.raises(PresetError, match=r"hub\.offline is set: run `electra-serve presets pull"):
         ElectraBackbone.from_preset("electra_small_discriminator_uncased_en")
 
 
