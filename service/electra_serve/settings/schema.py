@@ -385,12 +385,13 @@ class HubSettings(_Section):
     """Fetching of presets."""
 
     cache_dir: str = ""
-    """Folder of fetched presets; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`. Required for
-    fetching if the user has no home directory."""
+    """Folder of links to fetched files and of their manifests, and of the hub clients' caches. Default:
+    `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`, while the clients' caches stay where they are by
+    default. Required for fetching if the user has no home directory."""
     prefer: Literal["kaggle", "hf"] = "kaggle"
     """Hub that built-in ids are fetched from; the other one is used if it fails."""
     offline: bool = False
-    """Use only presets in `cache_dir`. `HF_HUB_OFFLINE=1` does the same for both hubs."""
+    """Use only cached presets. `HF_HUB_OFFLINE=1` does the same for both hubs."""
     timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     """Most seconds to fetch one preset, all attempts included. The largest has 1.3 GB."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
