@@ -35,7 +35,7 @@ for _ in range(2):
     for _ in range(2):
         for engine in loaded.all_engines:
             for shape in engine.signature.shapes:
-                for output in ENGINE_OUTPUTS:
+                for output in (output for output in Output if output in ENGINE_OUTPUTS):
                     engine.run(full_batch(shape), frozenset({output}))
         measure()
     for engine in loaded.all_engines:
