@@ -83,7 +83,7 @@ stubs: $(VENV)/.dev-$(TEST_EXTRA) ## Generate the gRPC stubs from protos/
 	$(BIN)/python -m tools.stubs
 
 .PHONY: settings-table
-settings-table: $(VENV)/.dev-$(TEST_EXTRA) ## Write the table of settings into README.md
+settings-table: $(VENV)/.dev-$(TEST_EXTRA) ## Write the tables of docs/settings.md
 	$(BIN)/python -m tools.settings_table
 
 .PHONY: dashboard

@@ -1,12 +1,10 @@
-"""Reproducible measurements of this service, side by side with what a user would pick instead.
+"""Reproducible measurements of this service and of its alternatives.
 
     make bench          everything, into benchmarks/results
-    make bench-quick    the same in minutes, to see that it works: its numbers mean little
+    make bench-quick    the same in minutes, to check that it works: its numbers mean little
 
-Each part measures and writes `results/<part>.json`; `report` reads those and writes Markdown and plots. Nothing that
-is reported is written down anywhere else.
+Each part writes `results/<part>.json`, and `report` makes Markdown and plots of these files alone.
 
-Whatever is compared is measured interleaved, in rounds, in one run: one sample of each, then the next of each. A
-machine that slows down for a minute then slows all of them, and ratios hold where absolute numbers wander. See
-README.md for the rules of fairness.
+Compared systems are sampled in interleaved rounds of one run: one sample of each, then the next of each. A slow minute
+of the machine then affects all, and ratios hold even if absolute numbers do not. README.md has the rules of fairness.
 """

@@ -62,16 +62,16 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "start": _start,
     "gpu": _gpu,
 }
-"""What can be measured, in the order that `all` measures it. Each imports its own libraries, when it is asked for."""
+"""Parts in the order of `all`; each imports its own libraries when it runs."""
 
 
 def main() -> int:
-    """Measures the parts that were asked for, and writes the report of everything measured so far."""
+    """Measures the requested parts and writes the report of all results so far."""
     parser = _parser()
     flags = parser.parse_args()
     if flags.beside_only and flags.beside is None:
         parser.error("--beside-only needs --beside")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process that was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends every started process
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     effort = dataclasses.replace(
         QUICK if flags.quick else FULL, device=flags.device, beside=flags.beside, beside_only=flags.beside_only
@@ -110,13 +110,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PART",
         help=f"{', '.join(PARTS)}, report or all (default)",
     )
-    parser.add_argument("--quick", action="store_true", help="minutes instead of hours; to see that it works")
-    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="of the part for GPUs")
+    parser.add_argument("--quick", action="store_true", help="minutes instead of hours, to check that it works")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="device of the part gpu")
     parser.add_argument("--rounds", type=int, help="samples of each case")
     parser.add_argument(
-        "--beside", type=_folder, metavar="CHECKOUT", help="served: that checkout's services too, in the same rounds"
+        "--beside",
+        type=_folder,
+        metavar="CHECKOUT",
+        help="served: compare with that checkout's services",
     )
-    parser.add_argument("--beside-only", action="store_true", help="served: nothing but what --beside compares")
+    parser.add_argument("--beside-only", action="store_true", help="served: measure only what --beside compares")
     return parser
 
 

@@ -1,9 +1,9 @@
-"""Part 3: what single ideas are worth, each taken away while all else stays.
+"""Part 3: the effect of single ideas, each removed while everything else stays.
 
     planner        the service as it is, against the same with batches in order of arrival, one sequence per row
     [CLS] alone    engines asked for outputs that need position 0 of the last layer only, against all positions
 
-Each with every engine, which is the third ablation: the rows can be compared.
+Each runs on every engine, so that the rows of a table compare engines.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _measure_last_layer(workers: Mapping[str, Worker[Encoder]], effort: Effort, 
         for name, worker in workers.items()
         for layer, outputs in LAST_LAYERS.items()
     }
-    interleave(cases, 1)  # every shape once: some compile for each
+    interleave(cases, 1)  # each shape once, since some engines compile for it
     for case, seconds in interleave(cases, effort.rounds).items():
         name, layer, workload = case.split("|")
         sequences = sum(len(batch) for batch in workloads[workload])
@@ -108,7 +108,7 @@ def _measure_planner(names: list[str], effort: Effort, findings: Findings) -> No
             for number, scenario in enumerate(SCENARIOS)
             for spec in planners
         }
-        interleave(cases, 1)  # some engines keep what they make for a shape when it first comes
+        interleave(cases, 1)  # some engines prepare each shape at its first use
         samples = interleave(cases, effort.mix_rounds)
     for spec, (name, planner) in planners.items():
         for number, scenario in enumerate(SCENARIOS):

@@ -1,7 +1,7 @@
-"""Do all encoders compute the same? A benchmark of wrong answers is worthless, so this comes before any timing.
+"""Checks that all encoders compute the same, before anything is timed.
 
-Sequences of uneven lengths are encoded together, and compared with the reference at every position. float32 must
-agree to 1e-3; 16 bits and 8 are held to the cosine of each position's vector, and what they reach is reported.
+Sequences of uneven lengths are encoded together and compared with the reference at every position. All float32 numbers
+must agree to 1e-3. In other dtypes, each position's vector must reach a cosine, which is reported.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from electra_serve.tensors import DEFAULT_OUTPUTS, Encoding, Float32Array, Outpu
 LENGTHS: Final = (33, 7, 20, 12)
 LARGEST_DIFFERENCE: Final = 1e-3
 LEAST_COSINE: Final[Mapping[str, float]] = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.98}
-"""By dtype. Random weights are harder on int8 than trained ones: this only tells noise from nonsense."""
+"""By dtype. Random weights are harder for int8 than trained ones, so its bound only detects nonsense."""
 OUTPUTS: Final = DEFAULT_OUTPUTS
 
 
 class Disagreement(Exception):
-    """An encoder computes something else than the reference."""
+    """An encoder does not agree with the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How close an encoder comes to the reference.
+    """Agreement of an encoder with the reference.
 
     Attributes:
-        difference: The largest, of any number of either output.
-        cosine: The least, of any position's vector.
+        difference: Largest absolute difference of any number.
+        cosine: Least cosine of any position's vector.
     """
 
     difference: float
@@ -59,10 +59,10 @@ def compare(found: Sequence[RowOutput], expected: Sequence[RowOutput]) -> Agreem
 
 
 def require_agreement(name: str, dtype: str, agreement: Agreement) -> None:
-    """Lets pass what is close enough for its dtype.
+    """Checks the agreement against the bounds of its dtype.
 
     Raises:
-        Disagreement: It is not.
+        Disagreement: It is outside.
     """
     wide = dtype != "float32" or agreement.difference <= LARGEST_DIFFERENCE
     if not wide or not agreement.cosine >= LEAST_COSINE[dtype]:
@@ -73,7 +73,7 @@ def require_agreement(name: str, dtype: str, agreement: Agreement) -> None:
 
 
 def probe() -> list[Encoding]:
-    """The sequences that are compared."""
+    """Returns the sequences that are compared."""
     return encodings(LENGTHS)
 
 

@@ -1,4 +1,4 @@
-"""Calls a function in a fresh process: for what imports a library that others must not share a process with."""
+"""Calls a function in a fresh process, for libraries that must not share one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Answer = TypeVar("Answer")
 
 
 def apart(function: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs) -> Answer:
-    """What `function` answers, which must be a module's own, as must what goes in and out be picklable.
+    """Returns the result of a module's function; its arguments and its result must be picklable.
 
     Raises:
-        Exception: Whatever it raised.
+        Exception: The function raised it.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()

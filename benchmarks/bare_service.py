@@ -1,14 +1,13 @@
-"""The ceilings: `python -m benchmarks.bare_service` answers like the null service, and does nothing of its work.
+"""The upper limit of the null service: `python -m benchmarks.bare_service` has its responses without its work.
 
-An ASGI application under uvicorn and a handler under grpc.aio that read the request and send fixed bytes, as many as
-the service would. What the service adds to these is its own.
+An ASGI application under uvicorn and a handler under grpc.aio read the request and send as many fixed bytes as the
+service would. Everything above this is the service's own cost.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -20,12 +19,12 @@ import uvloop
 REST_ANSWER: Final = b"x" * 2_900
 """256 float32 as JSON."""
 GRPC_ANSWER: Final = b"x" * 1_090
-"""The same as bytes, and what is told beside them."""
+"""The same as bytes, with their metadata."""
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def answer_http(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:  # noqa: ARG001  # ASGI's signature
-    """Reads the body and answers."""
+    """Reads the body and sends the response."""
     while (await receive()).get("more_body", False):
         pass
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(REST_ANSWER)).encode())]
@@ -55,8 +54,6 @@ async def _serve(rest_port: int, grpc_port: int) -> None:
         access_log=False,
     )
     http = asyncio.create_task(uvicorn.Server(config).serve())
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
     await http
     await server.stop(0)
 

@@ -1,7 +1,7 @@
-"""Our services against the same services of another checkout, in the same rounds of the same run.
+"""Comparison of our services with those of another checkout, in the same rounds of the same run.
 
-What differs is the source tree alone: settings, weights, interpreter and packages are the same, and so is the load.
-Flags must be valid for both.
+Only the source tree differs. Settings, weights, interpreter, packages and load are the same, so flags must be valid for
+both.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from benchmarks.sizes import Effort
 COMPARED: Final = (("small", "bfloat16"), ("small", "float32"), ("base", "bfloat16"))
 """Sizes and dtypes, on the openvino engine."""
 LONE_LENGTHS: Final = (32, 512)
-"""Of lone requests, which are compared by their latency."""
+"""Lengths of lone requests, which are compared by latency."""
 LONE: Final = tuple(Scenario("rest", "pooled_output", 1, 1, length=length) for length in LONE_LENGTHS)
 RATIOS: Final = ("sequences_per_s", "p50_ms", "p99_ms", "server_cpu_us")
-"""CPU time of the server for a request depends least on what else the machine does."""
+"""The server's CPU time per request depends least on other processes."""
 OTHER: Final = ", other checkout"
 
 
 def with_others(specs: Sequence[ServiceSpec], sizes: Sequence[str], checkout: Path) -> list[ServiceSpec]:
-    """Adds what is compared and is not there yet, and after each of these the same service from the other checkout.
+    """Adds the compared services, and after each of them the same service of the other checkout.
 
     Args:
         specs: Other services.
-        sizes: Those whose services are compared.
+        sizes: Sizes of the compared services.
         checkout: The other source tree.
     """
     compared = {spec.name: spec for spec in _compared(sizes)}
@@ -47,22 +47,22 @@ def with_others(specs: Sequence[ServiceSpec], sizes: Sequence[str], checkout: Pa
 
 
 def lone_scenarios(spec: ServiceSpec, effort: Effort) -> Sequence[Scenario]:
-    """Lone requests, for services that are compared."""
+    """Returns lone requests for compared services, none for others."""
     compared = {spec.name for spec in _compared(effort.sizes)}
     return LONE if effort.beside is not None and spec.name.removesuffix(OTHER) in compared else ()
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit that a checkout is at."""
+    """Returns the commit of a checkout."""
     command = ("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def record_ratios(findings: Findings, sampled: Mapping[tuple[str, Scenario], Sequence[Sample]]) -> None:
-    """Adds ours / theirs of each figure, by service and scenario: a quotient for each round.
+    """Adds the ratio of ours to theirs of each figure, by service, scenario and round.
 
     Args:
-        findings: To add to.
+        findings: Findings to add to.
         sampled: The samples of each service and scenario, one per round.
     """
     for (name, scenario), ours in sampled.items():

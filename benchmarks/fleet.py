@@ -1,7 +1,7 @@
-"""Services as processes: all are started, and all but the one that is measured stand still.
+"""Services as processes: all are started, and all but the measured one are stopped.
 
-Each is stopped (SIGSTOP) with all its children while another is measured: it keeps its memory and its connections'
-ports, and takes no core. So services can be measured in turns, for as many rounds as are wanted.
+While another service is measured, each is stopped (SIGSTOP) with all its children. It keeps its memory and its ports
+but uses no core, so services can be measured in turn for any number of rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READY_PATH: Final = "/readyz"
 
 
 class ServiceFailed(Exception):
-    """A service did not become ready; the text says where its log is."""
+    """A service did not become ready; the message names its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class ServiceSpec:
     """A service that can be started.
 
     Attributes:
-        name: As it is reported.
-        command: What follows `python`, given a REST and a gRPC port.
-        grpc: Whether it speaks gRPC too.
-        metrics: Whether it has this service's metrics.
-        size: The architecture of its model.
-        dtype: What it computes in.
-        checkout: The source tree that it is started from.
+        name: Name in the report.
+        command: Arguments of `python`, given a REST and a gRPC port.
+        grpc: It serves gRPC too.
+        metrics: It has this service's metrics.
+        size: Architecture of its model.
+        dtype: Data type of its arithmetic.
+        checkout: Source tree that it runs from.
     """
 
     name: str
@@ -61,13 +61,14 @@ class ServiceSpec:
 
 
 class RunningService:
-    """A service's process, and those it has started.
+    """A service's process and its children; it starts at once.
 
     Args:
-        spec: What to start; it starts at once.
+        spec: The service.
+        prefix: Command that runs `python`, such as `taskset`.
     """
 
-    def __init__(self, spec: ServiceSpec) -> None:
+    def __init__(self, spec: ServiceSpec, *, prefix: Sequence[str] = ()) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.spec = spec
         self.ports = {"rest": free_port(), "grpc": free_port()}
@@ -78,7 +79,7 @@ class RunningService:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # before what is installed
         with self.log.open("wb") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],
+                [*prefix, sys.executable, *spec.command(self.ports["rest"], self.ports["grpc"])],
                 cwd=spec.checkout,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -89,24 +90,24 @@ class RunningService:
 
     @property
     def pid(self) -> int:
-        """Of the first process; also the group's."""
+        """Id of the first process and of its group."""
         return self._popen.pid
 
     def get(self, path: str) -> bytes:
-        """What a GET answers.
+        """Returns the response to a GET.
 
         Raises:
-            OSError: Nothing, or an error.
+            OSError: There is none, or it is an error.
         """
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['rest']}{path}", timeout=STOP_S) as answer:
             body: bytes = answer.read()
             return body
 
     def post(self, path: str, body: bytes) -> bytes:
-        """What a POST of JSON answers.
+        """Returns the response to a POST of JSON.
 
         Raises:
-            OSError: Nothing, or an error.
+            OSError: There is none, or it is an error.
         """
         url = f"http://127.0.0.1:{self.ports['rest']}{path}"
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
@@ -115,7 +116,7 @@ class RunningService:
             return found
 
     def wait_ready(self) -> None:
-        """Waits until it can be used.
+        """Waits until it is ready.
 
         Raises:
             ServiceFailed: It ended, or took too long.
@@ -127,20 +128,20 @@ class RunningService:
             time.sleep(POLL_S)
 
     def pause(self) -> None:
-        """Stops it where it stands."""
+        """Stops its processes."""
         if not self._paused:
             self._signal(signal.SIGSTOP)
             self._paused = True
 
     def resume(self) -> None:
-        """Lets it go on, and waits until it answers."""
+        """Continues its processes and waits until it is ready."""
         if self._paused:
             self._signal(signal.SIGCONT)
             self._paused = False
             self.wait_ready()
 
     def close(self) -> None:
-        """Ends it, and all it has started."""
+        """Ends it and its children."""
         self._signal(signal.SIGCONT)
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -149,7 +150,7 @@ class RunningService:
         self._popen.wait()
 
     def _last_words(self) -> str:
-        """The end of its log."""
+        """Returns the last line of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1][:200] if lines else "it wrote nothing"
 
@@ -169,7 +170,7 @@ class RunningService:
 
 @contextmanager
 def start_fleet(specs: Sequence[ServiceSpec]) -> Iterator[dict[str, RunningService]]:
-    """Starts services one after the other; each stands still until it is resumed."""
+    """Starts services one after the other; each is stopped until it is resumed."""
     with ExitStack() as stack:
         fleet = {}
         for spec in specs:
@@ -183,7 +184,7 @@ def start_fleet(specs: Sequence[ServiceSpec]) -> Iterator[dict[str, RunningServi
 
 @contextmanager
 def resumed(service: RunningService) -> Iterator[RunningService]:
-    """Lets one service of a fleet run for as long as the context lasts."""
+    """Runs one service of a fleet for as long as the context lasts."""
     service.resume()
     try:
         yield service
@@ -192,7 +193,7 @@ def resumed(service: RunningService) -> Iterator[RunningService]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
+    """Returns a TCP port that is free."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -1,7 +1,7 @@
-"""How much arithmetic a forward pass is: matrix products only, a multiply and an add counted as two.
+"""Arithmetic of a forward pass: matrix products only, a multiply and an add counted as two.
 
-Embeddings, norms, softmax and activations are left out, as is usual: a fraction of the machine's matrix peak then says
-how much of the time those and everything else took.
+Embeddings, norms, softmax and activations are left out, as is usual. The rest of a fraction of the machine's matrix
+peak is then the share of these and of everything else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from electra_serve.presets.config import BackboneConfig
 
 
 def forward_flops(config: BackboneConfig, rows: int, length: int) -> float:
-    """Of `rows` sequences of `length` positions, every position of every layer.
+    """Returns the operations of `rows` sequences of `length` positions, every position of every layer.
 
     Example:
         >>> small = BackboneConfig(30522, 12, 4, 256, 128, 1024)

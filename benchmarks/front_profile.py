@@ -1,8 +1,7 @@
-"""Where a request's time goes: `python -m benchmarks.front_profile` samples the event loop's thread under load.
+"""Profile of the event loop's thread under load: `python -m benchmarks.front_profile`.
 
-Needs py-spy beside the interpreter. A sample belongs to the innermost frame that the table of components knows, so
-that numpy counts for whoever called it. What is left to the loop itself is native: reading and writing sockets,
-gRPC's core, the switching of tasks.
+Needs py-spy next to the interpreter. A sample counts for the innermost frame in the table of components, so numpy
+counts for its caller. The rest of the loop is native: sockets, gRPC's core and the switching of tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.overhead import LOAD_CORE, ROOT, Scenario, Server, load, start
+from benchmarks.fleet import ROOT, RunningService
+from benchmarks.overhead import LOAD_CORE, Scenario, load, start
 
 COMPONENTS: Final = {
     "electra_serve/api/grpc/": "gRPC messages in and out",
@@ -36,7 +36,7 @@ COMPONENTS: Final = {
     "uvicorn/": "uvicorn",
     "uvloop/": "the event loop's native part, and gRPC's core",
 }
-"""Part of a file's path → whose time it is; the first that fits."""
+"""Part of a file's path → its component; the first match counts."""
 
 
 def profile(scenario: Scenario, seconds: float) -> dict[str, float]:
@@ -54,10 +54,10 @@ def profile(scenario: Scenario, seconds: float) -> dict[str, float]:
 
 
 def shares(stacks: Iterable[str]) -> dict[str, float]:
-    """Sums up stacks, each `outermost;…;innermost count`.
+    """Sums stacks, each `outermost;…;innermost count`.
 
     Example:
-        >>> shares(["run (uvloop/__init__.py:1);validate (service/validation.py:2);min (numpy/x.py:3) 3",
+        >>> shares(["run (uvloop/__init__.py:1);validate (electra_serve/serving/validation.py:2);min (numpy/x.py:3) 3",
         ...         "run (uvloop/__init__.py:1) 1"])
         {'validation': 0.75, "the event loop's native part, and gRPC's core": 0.25}
     """
@@ -76,9 +76,9 @@ def _component(frames: Sequence[str]) -> str:
     return "other"
 
 
-def _sample(server: Server, seconds: float, file: Path) -> list[str]:
+def _sample(server: RunningService, seconds: float, file: Path) -> list[str]:
     spy = Path(sys.executable).with_name("py-spy")
-    where = ["--pid", str(server.process.pid), "--output", str(file), "--format", "raw"]
+    where = ["--pid", str(server.pid), "--output", str(file), "--format", "raw"]
     how = ["--gil", "--function", "--rate", "400", "--duration", str(int(seconds))]
     pinned = ["taskset", "-c", str(LOAD_CORE), str(spy), "record", *where, *how]
     subprocess.run(pinned, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

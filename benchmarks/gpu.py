@@ -1,8 +1,8 @@
 """Part 6: on a GPU, the jax engine against torch and transformers: SDPA, and `torch.compile`; all in bfloat16.
 
-Full batches of fixed shapes, and the natural mix: real tokens a second, and at fixed shapes the
-fraction of the card's own rate of large bfloat16 matrix products. With `--device cpu` the same runs on a CPU, in
-smaller shapes, to show that it works.
+Full batches of fixed shapes give tokens a second, and the fraction of the card's own rate of large bfloat16 matrix
+products. The natural mix gives real tokens a second. `--device cpu` runs the same in smaller shapes, to check that it
+works.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ JAX: Final = "jax engine"
 SDPA: Final = "torch SDPA"
 COMPILED: Final = "torch.compile"
 OUTPUTS: Final = frozenset({Output.POOLED, Output.MEAN})
-"""Makes the last layer compute every position, and copies little to the host: what is compared is the card."""
+"""The last layer computes every position, and little is copied to the host, so that the card is compared."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What is measured on a kind of device.
+    """Shapes that are measured on a kind of device.
 
     Attributes:
         torch_device: Torch's name for it.
-        rows: Of full batches; the largest is also what torch is given of the natural mix at a time.
-        lengths: Of full batches.
-        products: (M, K, N) of the matrix products that the device's rate is taken from.
-        sequences: Of the natural mix.
+        rows: Rows of full batches; the largest is also torch's batch of the natural mix.
+        lengths: Lengths of full batches.
+        products: (M, K, N) of the matrix products that give the device's rate.
+        sequences: Number of sequences of the natural mix.
         window: Sequences that the jax engine's planner packs together.
         max_batch_tokens: Of the jax engine's batches; None: its default.
     """
@@ -78,7 +78,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
 
 
 def measure_gpu(effort: Effort) -> Findings:
-    """Measures all encoders, or notes that there is no GPU."""
+    """Measures all encoders, or records that there is no GPU."""
     findings = Findings("gpu", effort.quick)
     if effort.device == "gpu" and not NVIDIA.exists():
         findings.skip("gpu", Unavailable(f"no NVIDIA GPU is here ({NVIDIA} does not exist)"))

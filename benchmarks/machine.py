@@ -1,4 +1,4 @@
-"""What the measurements ran on: numbers without it mean nothing."""
+"""Description of the machine, without which numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, cores, memory and the versions of what computes."""
+    """Describes processor, cores, memory and versions of the libraries."""
     cpu = _cpuinfo()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {

@@ -1,7 +1,7 @@
-"""What a part found, as one kind of value, on disk as JSON.
+"""Results of a part as labeled samples, on disk as JSON.
 
-A measurement is samples of one quantity of one thing; what thing, its labels say. The report selects by labels, so a
-part can add a label or a quantity without the others knowing.
+A measurement has samples of one quantity, and labels that name what was measured. The report selects by labels, so a
+part can add a label or a quantity without a change elsewhere.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from benchmarks.machine import describe_machine
 
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
-"""Of full runs; committed."""
+"""Results of full runs; committed."""
 QUICK_RESULTS: Final = ROOT / "benchmarks" / ".cache" / "quick-results"
-"""Of quick runs, which must not be taken for the others; ignored by git."""
+"""Results of quick runs, kept apart from full ones; ignored by git."""
 Labels = Mapping[str, str | int]
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Measurement:
     """Samples of one quantity.
 
     Attributes:
-        quantity: What was measured, such as `sequences_per_s`; ends in its unit.
-        labels: Of what, such as `{"encoder": "openvino/bfloat16", "shape": "8x128"}`.
+        quantity: Quantity with its unit, such as `sequences_per_s`.
+        labels: Names of what was measured, such as `{"encoder": "openvino/bfloat16", "shape": "8x128"}`.
         samples: One per round.
 
     Example:
@@ -47,32 +47,32 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """The middle sample."""
+        """Median sample."""
         return statistics.median(self.samples)
 
     @property
     def low(self) -> float:
-        """The least sample."""
+        """Least sample."""
         return min(self.samples)
 
     @property
     def high(self) -> float:
-        """The largest sample."""
+        """Largest sample."""
         return max(self.samples)
 
 
 @dataclass(slots=True)
 class Findings:
-    """Everything one part found.
+    """All results of one part.
 
     Attributes:
-        part: Its name.
-        quick: Whether it was a quick run, whose numbers mean little.
-        measurements: In the order they were made.
-        skipped: What could not be measured here, and why.
-        notes: What a reader must know beside the numbers.
-        machine: What it ran on.
-        created: When, in UTC.
+        part: Name of the part.
+        quick: The run was quick, and its numbers mean little.
+        measurements: Measurements in their order.
+        skipped: Reasons by what could not be measured here.
+        notes: Remarks for readers of the numbers.
+        machine: Description of the machine.
+        created: Time in UTC.
     """
 
     part: str
@@ -84,17 +84,17 @@ class Findings:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def add(self, quantity: str, samples: Sequence[float], **labels: str | int) -> None:
-        """Adds one measurement; nothing where there are no samples, as where a quick run saw no answer."""
+        """Adds one measurement, unless there are no samples because a quick run saw no response."""
         if samples:
             self.measurements.append(Measurement(quantity, labels, tuple(map(float, samples))))
 
     def skip(self, name: str, reason: Exception) -> None:
-        """Notes what could not be measured here."""
+        """Records the reason why something cannot be measured here."""
         self.skipped[name] = str(reason).replace(str(ROOT), ".")
         log.warning("%s is not measured: %s", name, reason)
 
     def select(self, quantity: str, **labels: str | int) -> list[Measurement]:
-        """Measurements of `quantity` that have all of `labels`.
+        """Returns the measurements of `quantity` that have all of `labels`.
 
         Example:
             >>> findings = Findings("demo", quick=True)
@@ -110,7 +110,7 @@ class Findings:
         ]
 
     def median(self, quantity: str, **labels: str | int) -> float | None:
-        """The median of the one measurement that matches; None where there is none."""
+        """Returns the median of the first match, or None."""
         found = self.select(quantity, **labels)
         return found[0].median if found else None
 
@@ -132,7 +132,7 @@ class Findings:
 
 
 def read_findings(part: str, folder: Path) -> Findings | None:
-    """What a part wrote; None where it has not run."""
+    """Reads the results of a part; None if it has not run."""
     path = folder / f"{part}.json"
     if not path.is_file():
         return None
@@ -163,5 +163,5 @@ def _to_json(found: Measurement) -> dict[str, object]:
 
 
 def _rounded(number: float) -> float:
-    """To five digits: more would only be noise."""
+    """Rounds to five digits: more would be noise."""
     return float(f"{number:.5g}")

@@ -1,4 +1,4 @@
-"""Memory of a process and all it has started, from `/proc`."""
+"""Memory of a process and its children, from `/proc`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Memory:
     """Resident memory.
 
     Attributes:
-        rss_mib: All of it.
+        rss_mib: Resident set.
         pss_mib: The same, with shared pages counted in parts.
     """
 
@@ -24,7 +24,7 @@ class Memory:
 
 
 def group_memory(pid: int) -> Memory:
-    """Memory of a process group, by its leader."""
+    """Returns the memory of a process group, by its leader."""
     memory = [_memory_kib(member) for member in _group(pid)]
     return Memory(sum(m["Rss"] for m in memory) / 1024, sum(m["Pss"] for m in memory) / 1024)
 
@@ -34,7 +34,7 @@ def _group(pid: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         if int(fields[2]) == pid:
             found.append(int(stat.parent.name))

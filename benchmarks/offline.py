@@ -1,9 +1,8 @@
-"""Part 1: what encoders reach by themselves, without a service around them.
+"""Part 1: encoders without a service.
 
-At fixed shapes, full batches without padding: GFLOP/s, and the fraction of the machine's matrix peak. Over the natural
-mix, in windows of three orders (`orders`): real tokens and sequences a second, and positions computed per real token.
-Others pad a window to its longest sequence; ours pack it. Both default outputs are computed and copied to numpy by all,
-so every position of the last layer is.
+Full batches of fixed shapes give GFLOP/s and the fraction of the machine's matrix peak. The natural mix, in windows of
+three orders (`orders`), gives real tokens and sequences a second, and positions computed per real token. Others pad a
+window to its longest sequence; ours pack it. All compute both default outputs, and so every position of the last layer.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ SHAPES: Final = ((1, 32), (1, 128), (8, 32), (8, 128), (16, 64), (4, 512))
 WINDOW: Final = 64
 ROWS: Final = 32
 FEW_ROWS: Final = 8
-"""Of neighbours in length there are only so many: smaller batches pad less."""
+"""Rows of a smaller batch, which needs less padding."""
 LIBRARIES: Final = {"openvino": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
-"""Whose matrix products are tried for the machine's peak, and in what."""
+"""Libraries and dtypes of the matrix products that give the machine's peak."""
 Workers = Mapping[EncoderSpec, Worker[Encoder]]
 log = logging.getLogger(__name__)
 
@@ -56,22 +55,22 @@ def measure_offline(effort: Effort) -> Findings:
 
 
 def start_all(stack: ExitStack, size: str, findings: Findings) -> Workers:
-    """Every encoder that can be built here; the others are noted with the reason."""
+    """Starts every encoder that can be built here, and records the reasons for the others."""
     workers = {}
     for spec in (spec for spec in (*OURS, *OTHERS) if size in spec.sizes):
         try:
             workers[spec] = stack.enter_context(start_encoder(spec, size))
-            log.info("%s: %s is there", size, spec.name)
+            log.info("%s: %s has started", size, spec.name)
         except Unavailable as error:
             findings.skip(f"{spec.name}, {size}", error)
     return workers
 
 
 def check_agreement(workers: Workers, size: str, findings: Findings) -> None:
-    """Compares all with the reference before anything is timed.
+    """Compares all encoders with the reference before anything is timed.
 
     Raises:
-        Disagreement: One of them computes something else.
+        Disagreement: One of them does not agree.
     """
     question = Encode(probe(), OUTPUTS)
     answers = {spec: worker.ask(question) for spec, worker in workers.items()}
@@ -84,7 +83,7 @@ def check_agreement(workers: Workers, size: str, findings: Findings) -> None:
 
 
 def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
-    """Full batches of fixed shapes, and the machine's matrix peak in the same rounds."""
+    """Measures full batches of fixed shapes, and the machine's matrix peak in the same rounds."""
     cases: dict[str, Callable[[], float]] = {}
     for rows, length in SHAPES:
         question = Time([encodings([length] * rows)] * _copies(rows), OUTPUTS, least_s=effort.shape_s)
@@ -108,13 +107,13 @@ def measure_shapes(workers: Workers, size: str, effort: Effort, findings: Findin
 
 
 def _copies(rows: int) -> int:
-    """Batches of several rows are run once for each core, since ours may run on an engine each."""
+    """Copies of a batch: one per core for several rows, since ours may run on an engine each."""
     return cores() if rows > 1 else 1
 
 
 @contextmanager
 def start_peak() -> Iterator[dict[str, Callable[[], float]]]:
-    """What measures the rate of each library's products, by library, dtype and shape."""
+    """Yields measurements of the rate of matrix products, by library, dtype and shape."""
     with ExitStack() as stack:
         libraries = {name: stack.enter_context(start_products(name)) for name in LIBRARIES}
         yield {
@@ -126,7 +125,7 @@ def start_peak() -> Iterator[dict[str, Callable[[], float]]]:
 
 
 def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findings) -> None:
-    """The natural mix, in windows of three orders."""
+    """Measures the natural mix in windows of three orders."""
     waiting = encodings(natural_lengths(effort.sequences[size]))
     orders: dict[str, Batches] = {
         f"arrival order, {WINDOW}": in_arrival_order(waiting, WINDOW),
@@ -141,7 +140,7 @@ def measure_orders(workers: Workers, size: str, effort: Effort, findings: Findin
         for spec, worker in workers.items():
             cases[f"{spec.name}|{order}"] = partial(worker.ask, question)
     log.info("%s: natural mix, %d cases, %d rounds", size, len(cases), effort.mix_rounds)
-    interleave(cases, 1)  # every shape once: some compile for each
+    interleave(cases, 1)  # each shape once, since some encoders compile for it
     for spec, worker in workers.items():
         for order, windows in orders.items():
             padded = worker.ask(CountPositions(windows)) / real_tokens(windows)

@@ -1,7 +1,7 @@
-"""Three ways of cutting sequences into windows, which is where engines win or lose on natural lengths.
+"""Three ways to cut sequences into windows, which decide the speed at natural lengths.
 
-in arrival order    what a server does that batches whatever comes next
-sorted by length    little padding, full batches, for what pads to the longest
+in arrival order    as a server that batches the next requests
+sorted by length    little padding in full batches, for encoders that pad to the longest
 one by one          no padding at all, and no batch either
 """
 
@@ -15,7 +15,7 @@ Batches = list[list[Encoding]]
 
 
 def in_arrival_order(encodings: Sequence[Encoding], rows: int) -> Batches:
-    """Batches of `rows`, as they come.
+    """Cuts batches of `rows` in their order.
 
     Example:
         >>> from benchmarks.workload import encodings
@@ -26,7 +26,7 @@ def in_arrival_order(encodings: Sequence[Encoding], rows: int) -> Batches:
 
 
 def sorted_by_length(encodings: Sequence[Encoding], rows: int) -> Batches:
-    """Batches of `rows` neighbours in length.
+    """Cuts batches of `rows` of similar lengths.
 
     Example:
         >>> from benchmarks.workload import encodings
@@ -37,17 +37,17 @@ def sorted_by_length(encodings: Sequence[Encoding], rows: int) -> Batches:
 
 
 def one_by_one(encodings: Sequence[Encoding]) -> Batches:
-    """Each by itself."""
+    """Makes a batch of each."""
     return [[encoding] for encoding in encodings]
 
 
 def real_tokens(batches: Batches) -> int:
-    """Positions that are not padding."""
+    """Counts the positions that are not padding."""
     return sum(encoding.real_tokens for batch in batches for encoding in batch)
 
 
 def padded_tokens(batches: Batches) -> int:
-    """Positions computed where each batch is padded to its longest.
+    """Counts the positions of batches that are padded to their longest sequence.
 
     Example:
         >>> from benchmarks.workload import encodings

@@ -1,21 +1,16 @@
-"""What the front end costs: `python -m benchmarks.overhead` prints a table, and JSON with `--json`.
+"""Cost of the front end: `python -m benchmarks.overhead` prints a table, or JSON with `--json`.
 
-The service with an engine that computes nothing runs on one core, the load generator on another, and beside it the
-ceilings: bare servers that answer the same bytes. `--beside before=FOLDER` adds the service of another checkout.
-All servers run at once and wait while another is loaded, round after round, so that whatever else the machine does
-hits all alike. Medians over the rounds.
+The null service runs on one core and the load generator on another. A bare server with the same responses is the upper
+limit, and `--beside before=FOLDER` adds the service of another checkout. The servers are loaded in turn, round after
+round, and the table has medians over the rounds.
 
-`requests_per_s` is what was answered; `server_cpu_us` is the CPU time of the whole server process for each request,
-which other processes on its core do not disturb.
+`server_cpu_us` is the CPU time of the server process per request, which other processes on its core do not disturb.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,16 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.null_engine import NullEngine
+from benchmarks.fleet import ROOT, RunningService, ServiceSpec
+from benchmarks.null_service import HIDDEN_DIM, null_script
+from benchmarks.stand_in.engine import StandInEngine
 from electra_serve.engine.profiling import full_batch
 from electra_serve.tensors import BatchShape, Output
 
-ROOT: Final = Path(__file__).parents[1]
 SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
-READY_S: Final = 60.0
 ENGINE_S: Final = 0.002
-"""What the engine takes that is not quite null."""
+"""Time of a batch on the engine that is not null."""
 FIGURES: Final = ("requests_per_s", "server_cpu_us", "p50_ms", "p99_ms", "generator_cpu")
 
 Figures = dict[str, float]
@@ -49,8 +44,8 @@ class Scenario:
 
     Attributes:
         transport: `rest` or `grpc`.
-        clients: How many ask at a time.
-        encoding_format: Of REST's answer.
+        clients: Number of requests in flight.
+        encoding_format: Encoding of REST's responses.
     """
 
     transport: str
@@ -59,7 +54,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         return f"{self.transport} {self.encoding_format if self.transport == 'rest' else ''} {self.clients}"
 
 
@@ -72,25 +67,16 @@ SCENARIOS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running server, pinned to its core."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    ports: Mapping[str, int]
-
-
 def measure(
     *, rounds: int, seconds: float, beside: Mapping[str, Path] | None = None, log_requests: bool = True
 ) -> Found:
     """Runs every scenario against every server.
 
     Args:
-        rounds: How often.
-        seconds: Of each scenario in each round.
-        beside: Name and folder of other checkouts to measure in the same rounds.
-        log_requests: Whether the service writes a line for each request, as it does by default.
+        rounds: Number of rounds.
+        seconds: Seconds of each scenario in each round.
+        beside: Other checkouts to measure in the same rounds, by name.
+        log_requests: The service logs each request, as it does by default.
 
     Returns:
         Server → scenario → the figures of each round.
@@ -102,18 +88,18 @@ def measure(
         for name, folder in {**(beside or {}), "service": ROOT}.items():
             servers.append(running.enter_context(start(name, folder, module)))
             servers.append(running.enter_context(start(f"{name}, {ENGINE_S * 1e3:g} ms", folder, slow)))
-        found: Found = {server.name: {scenario.name: [] for scenario in SCENARIOS} for server in servers}
+        found: Found = {server.spec.name: {scenario.name: [] for scenario in SCENARIOS} for server in servers}
         for _ in range(rounds):
             for scenario in SCENARIOS:
                 for server in servers:
-                    found[server.name][scenario.name].append(load(server, scenario, seconds))
+                    found[server.spec.name][scenario.name].append(load(server, scenario, seconds))
     return found
 
 
 def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
-    """What a raw call of the engine takes, (1, 32) in and one output out."""
+    """Measures a raw call of the engine with (1, 32) positions and one output."""
     shape = BatchShape(1, 32)
-    engine = NullEngine(256, (shape,), seconds_per_batch=seconds_per_batch)
+    engine = StandInEngine(null_script(seconds_per_batch), HIDDEN_DIM, (shape,))
     batch = full_batch(shape)
     took = []
     for _ in range(calls):
@@ -124,22 +110,21 @@ def engine_p50_ms(seconds_per_batch: float, calls: int = 500) -> float:
 
 
 @contextmanager
-def start(name: str, folder: Path, module: Sequence[str]) -> Iterator[Server]:
-    """Starts a server of `folder` on two free ports and waits until it is ready; ends it with the context."""
-    ports = {"rest": _free_port(), "grpc": _free_port()}
-    command = _pinned(SERVER_CORE, *module, *(f"--{transport}-port={port}" for transport, port in ports.items()))
-    environment = os.environ | {"PYTHONPATH": str(folder / "service")}  # before what is installed: another checkout's
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def start(name: str, checkout: Path, module: Sequence[str]) -> Iterator[RunningService]:
+    """Starts a server of a checkout on its core and waits until it is ready; ends it with the context."""
+
+    def command(rest_port: int, grpc_port: int) -> Sequence[str]:
+        return ("-m", *module, f"--rest-port={rest_port}", f"--grpc-port={grpc_port}")
+
+    server = RunningService(ServiceSpec(name, command, checkout=checkout), prefix=_pin(SERVER_CORE))
     try:
-        if process.stdout is None or not process.stdout.readline().startswith(b"ready"):
-            raise RuntimeError(f"{name} did not start")
-        yield Server(name, process, ports)
+        server.wait_ready()
+        yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        server.close()
 
 
-def load(server: Server, scenario: Scenario, seconds: float) -> Figures:
+def load(server: RunningService, scenario: Scenario, seconds: float) -> Figures:
     """Loads one server from a process of its own."""
     flags = {
         "port": server.ports[scenario.transport],
@@ -147,17 +132,17 @@ def load(server: Server, scenario: Scenario, seconds: float) -> Figures:
         "encoding-format": scenario.encoding_format,
         "warm-up-s": min(1.0, seconds / 3),
         "seconds": seconds,
-        "server-pid": server.process.pid,
+        "server-pid": server.pid,
     }
-    command = _pinned(LOAD_CORE, "benchmarks.load", scenario.transport, *(f"--{k}={v}" for k, v in flags.items()))
-    figures = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.load", scenario.transport, *(f"--{k}={v}" for k, v in flags.items())]
+    figures = json.loads(subprocess.run([*_pin(LOAD_CORE), *command], cwd=ROOT, check=True, capture_output=True).stdout)
     if figures["errors"]:
-        raise RuntimeError(f"{server.name}, {scenario.name}: {figures['errors']}")
+        raise RuntimeError(f"{server.spec.name}, {scenario.name}: {figures['errors']}")
     return {name: figures[name] for name in FIGURES}
 
 
 def table(found: Found) -> str:
-    """The medians in Markdown."""
+    """Writes the medians in Markdown."""
     lines = ["| server | load | requests/s | CPU µs | p50 ms | p99 ms |", "|---|---|---|---|---|---|"]
     for server, scenarios in found.items():
         for scenario, rounds in scenarios.items():
@@ -166,14 +151,8 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _pinned(core: int, module: str, *flags: str) -> list[str]:
-    return ["taskset", "-c", str(core), sys.executable, "-m", module, *flags]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+def _pin(core: int) -> tuple[str, ...]:
+    return ("taskset", "-c", str(core))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

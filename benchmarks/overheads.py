@@ -1,4 +1,4 @@
-"""Part 4: what the front end costs by itself, with an engine that computes nothing (`benchmarks.overhead`)."""
+"""Part 4: cost of the front end, with an engine that computes nothing (`benchmarks.overhead`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS: Final = 3.0
 
 
 def measure_overheads(effort: Effort) -> Findings:
-    """The service on a null engine, pinned to one core, beside a bare server."""
+    """Measures the null service, pinned to one core, and a bare server."""
     findings = Findings("overheads", effort.quick)
     for server, scenarios in measure(rounds=effort.rounds, seconds=SECONDS * effort.load_factor).items():
         for scenario, rounds in scenarios.items():

@@ -1,7 +1,7 @@
-"""This service with batches cut in order of arrival, one sequence per row: only the planner differs.
+"""The service with batches in order of arrival and one sequence per row: only the planner differs.
 
-`python -m benchmarks.padding_service serve …` takes the flags of `electra-serve serve`. It shows what the planner is
-worth; nobody should want it, so it is no setting of the product.
+`python -m benchmarks.padding_service serve …` has the flags of `electra-serve serve`. It measures the planner's effect
+and is no setting of the product.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from electra_serve.tensors import BatchShape, Placement
 
 
 class ArrivalOrderPlanner(Planner):
-    """Full batches in order of arrival, one sequence per row, as dynamic batching mostly has them.
+    """Full batches in order of arrival, one sequence per row, as in most dynamic batching.
 
     Example:
         >>> shapes = (BatchShape(1, 16), BatchShape(1, 128), BatchShape(2, 64), BatchShape(4, 64))
@@ -47,7 +47,7 @@ class ArrivalOrderPlanner(Planner):
         return self._full_batch(lengths, 0)
 
     def _full_batch(self, lengths: Sequence[int], start: int) -> BatchPlan:
-        """As many sequences from `start` on as a shape has rows for, in the smallest such shape."""
+        """Plans the sequences from `start` on that fill the rows of a shape, in the smallest such shape."""
         last = min(start + max(shape.rows for shape in self.costs.shapes), len(lengths))
         ends = range(start + 1, last + 1)
         *_, (end, shape) = ((end, shape) for end in ends if (shape := self._smallest(lengths[start:end])))
@@ -55,13 +55,13 @@ class ArrivalOrderPlanner(Planner):
         return BatchPlan(shape, tuple(range(start, end)), placements)
 
     def _smallest(self, lengths: Sequence[int]) -> BatchShape | None:
-        """The smallest shape with a row for each sequence."""
+        """Returns the smallest shape with a row for each sequence."""
         fitting = (s for s in self.costs.shapes if s.rows >= len(lengths) and s.length >= max(lengths))
         return next((s for s in fitting if s.rows == 1 or s.positions <= self.max_positions), None)
 
 
 def make_planner(costs: CostTable, batching: BatchingSettings) -> Planner:
-    """What stands in for `electra_serve.server.bootstrap.build_planner`."""
+    """Replaces `electra_serve.server.models.build_planner`."""
     return ArrivalOrderPlanner(costs, max_positions=batching.max_batch_tokens)
 
 
@@ -76,7 +76,7 @@ def serve(settings: Settings) -> int:
 
 
 def main() -> int:
-    """Runs the one command that there is."""
+    """Runs the command `serve`."""
     parser = argparse.ArgumentParser(description=__doc__)
     command = parser.add_subparsers(required=True).add_parser("serve")
     source = add_flags(command)

@@ -1,7 +1,7 @@
-"""The machine's matrix peak: what its best library reaches on large products, per dtype.
+"""The machine's matrix peak: the rate of its best library on large products, by dtype.
 
-What an encoder reaches is told as a fraction of this. It is the best of two libraries and some shapes, each measured in
-the same rounds as the encoders. Products are chained, so that converting what goes in and out counts for little.
+Rates of encoders are reported as a fraction of it. It is the best of two libraries and some shapes, measured in
+the same rounds as the encoders. Products are chained, so that conversions of input and output count for little.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SHAPES: Final = ((1024, 1024, 4096), (2048, 2048, 2048), (4096, 1024, 4096))
 CHAIN: Final = 4
 """Products in a chain."""
 SCALE: Final = 0.03
-"""Of the random matrices: keeps a chain's numbers about as large as they were, and far from denormal."""
+"""Scale of the random matrices, which keeps a chain's numbers in range and far from denormal."""
 LEAST_S: Final = 0.2
 OPENVINO_HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
-"""Precision hint by dtype; int8 is told by the graph, and the hint is for what is between."""
+"""Precision hint by dtype; int8 is in the graph, and its hint is for the operations between."""
 
 Run = Callable[[], object]
 
 
 @dataclass(slots=True)
 class Products:
-    """The chains of one library, built when they are first asked for.
+    """The chains of one library, built at their first use.
 
     Attributes:
         make: Builds the chain of a dtype and a shape.
@@ -42,7 +42,7 @@ class Products:
     built: dict[tuple[str, tuple[int, int, int]], Run] = field(default_factory=dict)
 
     def chain(self, dtype: str, shape: tuple[int, int, int]) -> Run:
-        """What runs one chain."""
+        """Returns the function that runs a chain."""
         if (dtype, shape) not in self.built:
             self.built[dtype, shape] = self.make(dtype, shape)
             self.built[dtype, shape]()
@@ -57,7 +57,7 @@ class Multiply:
     shape: tuple[int, int, int]
 
     def answer(self, products: Products, /) -> float:
-        """GFLOP/s."""
+        """Returns GFLOP/s."""
         run = products.chain(self.dtype, self.shape)
         run()
         seconds: list[float] = []
@@ -70,10 +70,10 @@ class Multiply:
 
 
 def start_products(library: str, device: str = "cpu") -> Worker[Products]:
-    """The products of `openvino` or `torch`, in a process of their own.
+    """Starts the products of `openvino` or `torch` in a process of their own.
 
     Args:
-        library: Which.
+        library: The library.
         device: `cpu`, or torch's `cuda`.
 
     Raises:
@@ -123,7 +123,7 @@ def _openvino_weight(op: Any, matrix: np.ndarray[Any, np.dtype[np.float32]], dty
 
 
 def _quantized(op: Any, tensor: Any) -> Any:
-    """As NNCF marks an activation that is to be int8."""
+    """Marks an activation as int8, as NNCF does."""
     low, high = (op.constant(np.array([[bound]], np.float32)) for bound in (-0.128, 0.127))
     return op.fake_quantize(tensor, low, high, low, high, 256)
 

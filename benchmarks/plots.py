@@ -17,7 +17,7 @@ from benchmarks.targets import Results, dtype_of, matrix_peak, select
 
 WIDTH: Final = 9.0
 DPI: Final = 130
-COLOURS: Final = {
+COLORS: Final = {
     "openvino/bfloat16": "#0b4f9e",
     "openvino/float32": "#3a87d4",
     "openvino/int8": "#062a55",
@@ -26,7 +26,7 @@ COLOURS: Final = {
     "jax/float32": "#57b8b0",
     "jax/bfloat16": "#2a8f86",
 }
-"""Ours are blue and green; others get greys and browns."""
+"""Ours are blue and green; others get grays and browns."""
 OTHERS: Final = ("#7a7a7a", "#b08b5b", "#c4622d", "#a9a9a9", "#8b6f9c", "#d8a35f")
 LOADS: Final = {"1x1": "1 client", "8x1": "8 clients", "64x1": "64 clients", "4x32": "4 clients × 32"}
 NATURAL: Final = {"mix": "natural", "output": "pooled_output", "transport": "rest"}
@@ -37,9 +37,9 @@ class Plot:
     """One picture.
 
     Attributes:
-        part: Whose results it shows.
-        name: Of its file, without the ending.
-        make: Draws it; answers None where there is nothing to show.
+        part: Part whose results it shows.
+        name: Name of its file, without the suffix.
+        make: Draws it; returns None if there is nothing to show.
     """
 
     part: str
@@ -47,7 +47,7 @@ class Plot:
     make: Callable[[Results], Any]
 
     def draw(self, found: Results, folder: Path) -> bool:
-        """Writes the file; False where there is nothing to show."""
+        """Writes the file; returns False if there is nothing to show."""
         mpl.use("Agg")
         figure = self.make(found)
         if figure is None:
@@ -58,7 +58,7 @@ class Plot:
 
 
 def _throughput(found: Results) -> Any:
-    """Grouped bars: loads, and services within each."""
+    """Draws grouped bars: loads, and services within each."""
     rates = select(found, "served", "sequences_per_s", **NATURAL)
     services = _names(rates, "service")
     if not services:
@@ -71,7 +71,7 @@ def _throughput(found: Results) -> Any:
         at = [list(LOADS).index(load) + (place - (len(services) - 1) / 2) * width for load in loads]
         medians = [found_of[load].median for load in loads]
         errors = _errors([found_of[load] for load in loads])
-        axes.bar(at, medians, width * 0.92, yerr=errors, color=_colour(service, services), label=service, ecolor="#333")
+        axes.bar(at, medians, width * 0.92, yerr=errors, color=_color(service, services), label=service, ecolor="#333")
         for x, y, measurement in zip(at, medians, (found_of[load] for load in loads), strict=True):
             axes.annotate(
                 f"{y:.0f}", (x, max(y, measurement.high)), (0, 2), textcoords="offset points", ha="center", fontsize=7
@@ -85,7 +85,7 @@ def _throughput(found: Results) -> Any:
 
 
 def _latency(found: Results) -> Any:
-    """Percentiles at 64 clients: a line for each service from p50 to p99."""
+    """Draws percentiles at 64 clients: a line for each service from p50 to p99."""
     labels = {**NATURAL, "load": "64x1"}
     p50, p90, p99 = (
         {str(m.labels["service"]): m.median for m in select(found, "served", quantity, **labels)}
@@ -96,10 +96,10 @@ def _latency(found: Results) -> Any:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(services) + 1.6))
     for place, service in enumerate(services):
-        colour = _colour(service, services)
-        axes.plot([p50[service], p99[service]], [place, place], color=colour, linewidth=3, zorder=1)
+        color = _color(service, services)
+        axes.plot([p50[service], p99[service]], [place, place], color=color, linewidth=3, zorder=1)
         for values, marker in ((p50, "o"), (p90, "s"), (p99, "D")):
-            axes.scatter(values[service], place, color=colour, marker=marker, s=46, zorder=2)
+            axes.scatter(values[service], place, color=color, marker=marker, s=46, zorder=2)
         axes.annotate(f"{p99[service]:,.0f} ms", (p99[service], place), (9, -3), textcoords="offset points", fontsize=8)
     axes.set_yticks(range(len(services)), services)
     axes.set_xscale("log")
@@ -114,7 +114,7 @@ def _latency(found: Results) -> Any:
 
 
 def _roofline(found: Results) -> Any:
-    """A table of colours: encoders by shapes, the fraction of their dtype's peak; a panel for each size."""
+    """Draws a heat map of each size: encoders by shapes, as fractions of their dtype's peak."""
     rates = select(found, "offline", "gflop_per_s")
     sizes = _names(rates, "size")
     if not sizes:
@@ -150,54 +150,54 @@ def _roofline(found: Results) -> Any:
 
 
 def _orders(found: Results) -> Any:
-    """Real tokens a second, by how the natural mix is cut into windows."""
+    """Draws real tokens a second, by the windows of the natural mix."""
     rates = [m for m in select(found, "offline", "tokens_per_s", size="small") if "order" in m.labels]
     encoders, orders = _names(rates, "encoder"), _names(rates, "order")
     if not encoders:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 * len(encoders) + 1.4))
     height = 0.8 / len(orders)
-    for place, (order, colour) in enumerate(
+    for place, (order, color) in enumerate(
         zip(orders, ("#c4622d", "#e0a27a", "#3a87d4", "#0b4f9e", "#9aa7b5"), strict=False)
     ):
         values = {m.labels["encoder"]: m.median for m in rates if m.labels["order"] == order}
         at = [y + (place - (len(orders) - 1) / 2) * height for y in range(len(encoders))]
-        axes.barh(at, [values.get(encoder, 0) for encoder in encoders], height * 0.9, color=colour, label=order)
+        axes.barh(at, [values.get(encoder, 0) for encoder in encoders], height * 0.9, color=color, label=order)
     axes.set_yticks(range(len(encoders)), encoders)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda rate, _: f"{rate:,.0f}"))
     axes.set_xlabel("real tokens / s (more is better)")
-    axes.set_title("Offline, small, natural lengths: how windows are cut")
+    axes.set_title("Offline, small, natural lengths, by window")
     _finish(axes, "x")
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 def _planner(found: Results) -> Any:
-    """Bars in pairs: the planner, and one sequence per row in order of arrival."""
+    """Draws pairs of bars: the planner, and one sequence per row in order of arrival."""
     rates = select(found, "ablations", "sequences_per_s", load="64x1")
     engines, planners = _names(rates, "engine"), _names(rates, "planner")
     if not engines:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 4))
-    for place, (planner, colour) in enumerate(zip(planners, ("#0b4f9e", "#c4622d"), strict=True)):
+    for place, (planner, color) in enumerate(zip(planners, ("#0b4f9e", "#c4622d"), strict=True)):
         of_one = [
             m for engine in engines for m in rates if (m.labels["engine"], m.labels["planner"]) == (engine, planner)
         ]
         at = [engines.index(str(m.labels["engine"])) + (place - 0.5) * 0.38 for m in of_one]
         medians = [m.median for m in of_one]
-        bars = axes.bar(at, medians, 0.36, yerr=_errors(of_one), color=colour, label=planner, ecolor="#333")
+        bars = axes.bar(at, medians, 0.36, yerr=_errors(of_one), color=color, label=planner, ecolor="#333")
         axes.bar_label(bars, fmt="%.0f", fontsize=8, padding=2)
     axes.set_xticks(range(len(engines)), engines)
     axes.set_ylabel("sequences / s")
-    axes.set_title("What the planner is worth: 64 clients, small, natural lengths (more is better)")
+    axes.set_title("Effect of the planner: 64 clients, small, natural lengths (more is better)")
     _finish(axes, "y")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=9)
     return figure
 
 
 def _start(found: Results) -> Any:
-    """Two panels: seconds to READY, and memory."""
+    """Draws two panels: seconds to READY, and memory."""
     seconds = select(found, "start", "start_s")
     if not seconds:
         return None
@@ -207,8 +207,8 @@ def _start(found: Results) -> Any:
     for axes, (quantity, title) in zip(panels, quantities, strict=True):
         by_name = {m.labels["service"]: m for m in select(found, "start", quantity)}
         of_all = [by_name[service] for service in services]
-        colours = [_colour(service, services) for service in services]
-        bars = axes.barh(services, [m.median for m in of_all], xerr=_errors(of_all), color=colours, ecolor="#333")
+        colors = [_color(service, services) for service in services]
+        bars = axes.barh(services, [m.median for m in of_all], xerr=_errors(of_all), color=colors, ecolor="#333")
         form = "%.1f" if quantity == "start_s" else "%.0f"
         axes.bar_label(bars, fmt=form, fontsize=8, padding=3)
         axes.set_xlabel(f"{title} (less is better)")
@@ -234,16 +234,16 @@ def _names(found: list[Measurement], label: str) -> list[str]:
     return list(dict.fromkeys(str(m.labels[label]) for m in found))
 
 
-def _colour(service: str, services: list[str]) -> str:
+def _color(service: str, services: list[str]) -> str:
     ours = service.replace(f"{ARTIFACT}/", "openvino/")
-    if ours in COLOURS:
-        return COLOURS[ours]
+    if ours in COLORS:
+        return COLORS[ours]
     known = [*CONTENDERS, *(name for name in services if name not in CONTENDERS)]
     return OTHERS[known.index(service) % len(OTHERS)]
 
 
 def _errors(found: list[Measurement]) -> list[list[float]]:
-    """From the median to the least and to the largest sample."""
+    """Returns the distances from the median to the least and to the largest sample."""
     return [[m.median - m.low for m in found], [m.high - m.median for m in found]]
 
 

@@ -1,4 +1,4 @@
-"""Has every file that contenders read made, once, before any of them is started."""
+"""Makes every file that contenders read before any of them starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(sizes: Sequence[str]) -> None:
-    """Makes the weights of each size in every format, where they are not there yet."""
+    """Makes the weights of each size in every missing format."""
     for size in sizes:
         preset_folder(size)
         checkpoint_folder(size)
@@ -22,7 +22,7 @@ def prepare(sizes: Sequence[str]) -> None:
 
 
 def _try_artifacts(size: str) -> None:
-    """Where the openvino engine is not installed, who needs them says so."""
+    """Makes the artifacts if the openvino engine is installed; their users report it otherwise."""
     for dtype in ("float32", "bfloat16", "int8"):
         try:
             artifact_folder(size, dtype)

@@ -1,4 +1,4 @@
-"""Writes `results/report.md` from what the parts have written; the pictures are `benchmarks.plots`'."""
+"""Writes `results/report.md` from the parts' results; `benchmarks.plots` draws the pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_report(folder: Path) -> Path:
     """Writes the report and the plots of every part that has results.
 
     Returns:
-        Where the report is.
+        Path of the report.
     """
     found = {part: findings for part in PARTS if (findings := read_findings(part, folder)) is not None}
     plots = {part: [plot.name for plot in PLOTS if plot.part == part and plot.draw(found, folder)] for part in found}
@@ -35,12 +35,10 @@ def write_report(folder: Path) -> Path:
 
 
 def _report(found: Results, plots: Mapping[str, list[str]]) -> Iterator[str]:
-    yield from ("# Benchmarks", "", "Written by `python -m benchmarks report` from the JSON beside it. Numbers are")
-    yield from (
-        "medians over interleaved rounds, with the least and the largest in brackets. How they are made and how",
-        "",
-    )
-    yield from ("to read them: [README](../README.md).", "")
+    yield from ("# Benchmarks", "")
+    yield "`python -m benchmarks report` writes this from the JSON files in this folder. Numbers are medians over"
+    yield "interleaved rounds, with the least and the largest in brackets. The [README](../README.md) explains them."
+    yield ""
     yield from _targets(found)
     for part, (title, section) in PARTS.items():
         if part in found:
@@ -65,7 +63,7 @@ def _judged(target: Target, got: float | None) -> list[str]:
 def _head(found: Results, part: str) -> Iterator[str]:
     findings = found[part]
     if findings.quick:
-        yield from ("**A quick run: it shows that everything works, and its numbers mean little.**", "")
+        yield from ("**A quick run shows that everything works; its numbers mean little.**", "")
     yield from (f"{note}\n" for note in findings.notes)
     if findings.skipped:
         yield "Not measured:\n"
@@ -109,7 +107,7 @@ def _served(found: Results) -> Iterator[str]:
     yield from ("### Agreement with KerasHub + LitServe, checked before timing", "")
     yield from _agreement(found, "served", "service")
     errors = sum(sum(m.samples) for m in select(found, "served", "errors"))
-    yield from (f"Requests that were not answered as they should be: {number(errors)}.", "")
+    yield from (f"Failed requests: {number(errors)}.", "")
 
 
 def _ablations(found: Results) -> Iterator[str]:
@@ -159,7 +157,7 @@ PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "start": ("5. Start", _start),
     "gpu": ("6. GPU", _gpu),
 }
-"""Part → its title, and what writes its section."""
+"""Part → title and section."""
 
 
 def _of_peak(found: Results, rate: Measurement, part: str = "offline", dtype: str = "") -> str:
@@ -209,7 +207,7 @@ def _of_best(found: Results) -> Iterator[str]:
 
 
 def _served_of_peak(found: Results, sequences_per_s: float, engine: str) -> str:
-    """Arithmetic for real tokens, as a fraction of the engine's dtype's matrix peak."""
+    """Arithmetic for real tokens as a fraction of the dtype's matrix peak."""
     peak = matrix_peak(found, dtype_of(engine), size=SIZE)
     lengths = natural_lengths(SEQUENCES)
     flops = sum(forward_flops(config_of(SIZE), 1, length) for length in lengths) / len(lengths)
@@ -262,7 +260,7 @@ def _added(found: Results) -> Iterator[str]:
 
 
 def _with_ratio(found: list[Measurement], column: str) -> Iterator[str]:
-    """A row for each engine, a column for each way, and how much faster the first is than the second."""
+    """A row for each engine, a column for each way, and the ratio of the first to the second."""
     ways = list(dict.fromkeys(str(m.labels[column]) for m in found))
     rows = []
     for engine in dict.fromkeys(str(m.labels["engine"]) for m in found):
@@ -273,7 +271,7 @@ def _with_ratio(found: list[Measurement], column: str) -> Iterator[str]:
 
 
 def _values(found: Results, part: str, quantity: str, label: str, having: str = "") -> list[str]:
-    """The values that a label has, in the order they were measured."""
+    """The values of a label, in the order of their measurements."""
     measured = (
         m.labels for m in select(found, part, quantity) if label in m.labels and (not having or having in m.labels)
     )

@@ -1,7 +1,7 @@
 """Interleaved sampling: one sample of each case, then the next of each.
 
-What is compared is never measured minutes apart, and the order of the cases turns by one each round, so that none
-always comes after the same other.
+Compared cases are never measured minutes apart. Their order turns by one each round, so that none always follows the
+same other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ def interleave(cases: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[s
     """Samples every case `rounds` times.
 
     Args:
-        cases: What takes one sample, by name.
-        rounds: How many samples of each.
+        cases: Functions that take one sample, by name.
+        rounds: Number of samples of each.
 
     Returns:
-        The samples of each case, in the order they were taken.
+        The samples of each case, in their order.
 
     Example:
         >>> taken = []
@@ -37,7 +37,7 @@ def interleave(cases: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[s
 
 
 def turned(names: Sequence[str], number: int) -> Iterator[str]:
-    """`names`, beginning with the one whose round it is.
+    """Yields `names`, beginning with the one of the round.
 
     Example:
         >>> list(turned(["a", "b", "c"], 4))

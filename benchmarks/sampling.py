@@ -1,4 +1,4 @@
-"""One sample of a service under load: what its clients saw, and what it counted meanwhile."""
+"""One sample of a service under load: its clients' figures and its own counts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one service did under one load.
+    """Figures of one service under one load.
 
     Attributes:
-        figures: Those of `FIGURES` that there are: a service that answered nothing has no latencies.
-        errors: How many requests were not answered as they should be.
-        counted: What the service counted meanwhile; None where it does not tell, or ran nothing.
+        figures: Those of `FIGURES` that exist: without a response there are no latencies.
+        errors: Number of failed requests.
+        counted: The service's own counts; None if it has no metrics or ran nothing.
     """
 
     figures: Mapping[str, float]
@@ -32,7 +32,7 @@ class Sample:
 
 
 def load_once(service: RunningService, scenario: Scenario, factor: float) -> Sample:
-    """One sample: a service under load, and what it counted meanwhile."""
+    """Loads a service once and reads its counts."""
     with resumed(service):
         before = scrape(service) if service.spec.metrics else None
         figures = run_scenario(service, scenario, factor)

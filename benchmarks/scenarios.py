@@ -1,4 +1,4 @@
-"""What clients do: how many there are, what each sends and wants, and the bodies that they send."""
+"""Loads by clients: their number, their requests and the bodies of these."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from benchmarks.weights import CACHE
 from benchmarks.workload import natural_lengths, token_ids
 
 SEQUENCES: Final = 512
-"""Sequences of the natural mix that clients send, in turns."""
+"""Sequences of the natural mix that clients send in turn."""
 CONNECTIONS: Final = 4
-"""That all gRPC clients share, as they do where one process calls another."""
+"""Connections that all gRPC clients share, as in a process that calls another."""
 SECONDS: Final[Mapping[str, tuple[float, float]]] = {
     "1x1": (0.5, 2.0),
     "8x1": (1.0, 3.0),
     "64x1": (3.0, 8.0),
     "4x32": (3.0, 8.0),
 }
-"""Load before anything is counted, and load that is counted, in seconds. Many clients need longer: a slow service takes
-seconds to answer each of them once."""
+"""Seconds of load that is not counted, and that is counted. Many clients need longer: a slow service takes seconds for
+one response to each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A closed loop: each client asks again as soon as it is answered.
+    """A closed loop: each client sends its next request after the last response.
 
     Attributes:
         transport: `rest` or `grpc`.
-        output: What is asked for.
-        clients: How many.
+        output: Requested output.
+        clients: Number of clients.
         rows: Sequences in each request.
-        length: Of each sequence; 0 for the natural mix.
+        length: Length of each sequence; 0 for the natural mix.
     """
 
     transport: str
@@ -53,17 +53,17 @@ class Scenario:
 
     @property
     def mix(self) -> str:
-        """What lengths are sent."""
+        """Lengths of the sequences."""
         return str(self.length) if self.length else "natural"
 
     @property
     def labels(self) -> dict[str, str]:
-        """What tells it from others, in findings."""
+        """Labels in findings."""
         return {"transport": self.transport, "output": self.output, "load": self.load, "mix": self.mix}
 
 
 def bodies(scenario: Scenario) -> list[bytes]:
-    """The requests' JSON, which all services are sent alike.
+    """Returns the requests' JSON, the same for all services.
 
     Example:
         >>> len(bodies(Scenario("rest", "pooled_output", 4, 32)))
@@ -81,15 +81,15 @@ def bodies(scenario: Scenario) -> list[bytes]:
 
 
 def run_scenario(service: RunningService, scenario: Scenario, factor: float = 1.0) -> dict[str, Any]:
-    """Has clients load a service, in a process of their own.
+    """Loads a service from a process of its own.
 
     Args:
-        service: Running.
-        scenario: What the clients do.
-        factor: How long, as a factor of `SECONDS`.
+        service: Running service.
+        scenario: The load.
+        factor: Factor of `SECONDS`.
 
     Returns:
-        See `benchmarks.load.summarize`.
+        See `benchmarks.load.closed_loop.summarize`.
     """
     warm_up_s, seconds = (factor * s for s in SECONDS[scenario.load])
     flags: dict[str, object] = {
@@ -100,7 +100,7 @@ def run_scenario(service: RunningService, scenario: Scenario, factor: float = 1.
         "--seconds": seconds,
         "--bodies": _bodies_file(scenario),
     }
-    if service.spec.metrics:  # one process; others may have several
+    if service.spec.metrics:  # other services may have several processes
         flags["--server-pid"] = service.pid
     command = [sys.executable, "-m", "benchmarks.load", scenario.transport, *_words(flags)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

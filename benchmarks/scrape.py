@@ -18,7 +18,7 @@ SEQUENCES: Final = "electra_batch_sequences_sum"
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a service has counted since it started, over all its models.
+    """Counts of a service since its start, over all its models.
 
     Attributes:
         real_tokens: Unmasked positions computed.
@@ -35,7 +35,7 @@ class Totals:
     compilations: float
 
     def since(self, before: Totals) -> Counted | None:
-        """What was counted between; None where nothing ran.
+        """Returns the counts since `before`; None if nothing ran.
 
         Example:
             >>> Totals(110, 130, 3, 6, 0).since(Totals(10, 10, 1, 0, 0))
@@ -52,7 +52,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a service counted over some time.
+    """Counts of a service over some time.
 
     Attributes:
         padded_per_real: Positions computed for each real token.
@@ -66,12 +66,12 @@ class Counted:
 
 
 def scrape(service: RunningService) -> Totals:
-    """What `service` has counted so far."""
+    """Returns the counts of `service` so far."""
     return parse(service.get("/metrics").decode())
 
 
 def parse(exposition: str) -> Totals:
-    """The same, of Prometheus' text.
+    """Parses Prometheus' text.
 
     Example:
         >>> parse('electra_real_tokens_total{model="m"} 5.0').real_tokens

@@ -1,8 +1,7 @@
-"""Part 2: services under load, ours and what a user would pick instead.
+"""Part 2: services under load, ours and their alternatives.
 
-All services are alive at once, and all but one stand still (`fleet`). In each round every service is loaded once with
-each scenario that is meant for it. What our engines do offline with the same sequences is measured in the same rounds:
-it is the most that a service around them could reach.
+All services run at once, and all but one are stopped (`fleet`). Each round loads every service once with each of its
+scenarios. It also measures our engines offline with the same sequences, which is the upper limit of a service.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ from electra_serve.tensors import Output, RowOutput
 LOADS: Final = ((1, 1), (8, 1), (64, 1), (4, 32))
 """Clients, and sequences in each request."""
 FULL: Final = (("openvino", "bfloat16"), ("openvino", "float32"))
-"""Measured with every scenario."""
+"""Engines that are measured with every scenario."""
 BRIEF: Final = (("openvino", "int8"), ("tensorflow", "float32"))
-"""Measured with pooled outputs only."""
+"""Engines that are measured with pooled outputs only."""
 WINDOWS: Final = (64, 128, SEQUENCES)
-"""Sequences that are packed together, which the offline best is sought among."""
+"""Numbers of sequences that are packed together; the offline best is one of them."""
 WARM_LOADS: Final = ("64x1", "4x32")
-"""That every service has before anything is counted."""
+"""Loads of every service before anything is counted."""
 FORWARD_LENGTH: Final = 32
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Contest:
-    """Who takes part.
+    """Services and engines that are compared.
 
     Attributes:
         fleet: The services, by name.
@@ -84,7 +83,7 @@ def measure_served(effort: Effort) -> Findings:
 
 
 def _scenarios(spec: ServiceSpec, effort: Effort) -> list[Scenario]:
-    """The scenarios that are meant for a service."""
+    """Returns the scenarios of a service."""
     ours_in_full = not effort.beside_only and spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL}
     full = ours_in_full or not spec.metrics
     transports = ("rest", "grpc") if spec.grpc else ("rest",)
@@ -99,7 +98,7 @@ def _scenarios(spec: ServiceSpec, effort: Effort) -> list[Scenario]:
 
 
 def _specs(engines: Sequence[str], effort: Effort) -> list[ServiceSpec]:
-    """Every service, each followed by that of the other checkout if it is compared with one."""
+    """Returns every service, each followed by that of the other checkout if it is compared."""
     specs = [our_service(*name.split("/")) for name in engines]
     specs += [one_engine_service("bfloat16")] if "openvino/bfloat16" in engines else []
     specs += [] if effort.beside_only else [contender(name) for name in CONTENDERS]
@@ -108,7 +107,7 @@ def _specs(engines: Sequence[str], effort: Effort) -> list[ServiceSpec]:
 
 @contextmanager
 def _growth(fleet: Mapping[str, RunningService], findings: Findings) -> Iterator[None]:
-    """Records each service's memory when it is ready, its growth within the context, and the batches of that time."""
+    """Records each service's memory at READY, and its growth and batches within the context."""
     ready_mib = {name: group_memory(service.pid).rss_mib for name, service in fleet.items()}
     yield
     for name, service in fleet.items():
@@ -131,12 +130,12 @@ def _start_engines(stack: ExitStack, findings: Findings) -> dict[str, Worker[Enc
 
 
 def _check_answers(contest: Contest, findings: Findings) -> None:
-    """All services of one size must answer the same before any is timed.
+    """Checks that all services of one size agree before any is timed.
 
     The reference is a contender, if there is one, in float32 if possible.
 
     Raises:
-        Disagreement: One of them answers something else.
+        Disagreement: One of them does not agree.
     """
     answers = {}
     for name, service in contest.fleet.items():
@@ -153,7 +152,7 @@ def _check_answers(contest: Contest, findings: Findings) -> None:
 
 
 def _answer(service: RunningService) -> list[RowOutput]:
-    """What a service answers to the probe."""
+    """Returns the response of a service to the probe."""
     rows = [encoding.token_ids.tolist() for encoding in probe()]
     body = json.dumps({"token_ids": rows, "outputs": sorted(OUTPUTS)}).encode()
     found = json.loads(service.post("/v1/encode", body))
@@ -162,7 +161,7 @@ def _answer(service: RunningService) -> list[RowOutput]:
 
 
 def _measure_forward(contest: Contest, effort: Effort, findings: Findings) -> None:
-    """One client with one sequence of 32: what the service adds to the engine's own time for it."""
+    """Measures what the service adds to the engine's time for one sequence of 32."""
     question = Time([encodings([FORWARD_LENGTH])], frozenset({Output.POOLED}), least_s=effort.shape_s)
     cases: dict[str, Callable[[], float]] = {}
     for name, worker in contest.engines.items():
@@ -181,7 +180,7 @@ def _measure_forward(contest: Contest, effort: Effort, findings: Findings) -> No
 
 
 def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None:
-    """Every service with each of its scenarios; services with the same scenario come one after the other."""
+    """Loads every service with each of its scenarios; services with the same scenario follow each other."""
     cases = {
         (service.spec.name, scenario): partial(load_once, service, scenario, effort.load_factor)
         for service in contest.fleet.values()
@@ -206,7 +205,7 @@ def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None
 
 
 def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effort) -> None:
-    """Uncounted load on all: some engines keep what they make for a shape when it first comes."""
+    """Loads all without counting, since some engines prepare each shape at its first use."""
     for engine in offline:
         engine()
     for service in contest.fleet.values():
@@ -216,7 +215,7 @@ def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effo
 
 
 def _offline_cases(contest: Contest) -> dict[tuple[str, int], Callable[[], float]]:
-    """Our engines by themselves, on what the clients send, for pooled outputs."""
+    """Returns measurements of our engines alone, on the clients' sequences, for pooled outputs."""
     waiting = encodings(natural_lengths(SEQUENCES))
     pooled = frozenset({Output.POOLED})
     return {

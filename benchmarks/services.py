@@ -1,4 +1,4 @@
-"""The services that are measured: ours, by engine and dtype, and the contenders."""
+"""Services that are measured: ours, by engine and dtype, and the contenders."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PADDING_MODULE: Final = "benchmarks.padding_service"
 
 
 def our_service(engine: str, dtype: str, *, size: str = SIZE, module: str = MODULE, name: str = "") -> ServiceSpec:
-    """This service on one model, with default settings.
+    """Returns this service on one model, with default settings.
 
     Args:
         engine: As in the settings.
         dtype: As in the settings.
-        size: Of the model.
-        module: What is run; `PADDING_MODULE` for the one that pads.
-        name: As it is reported; default: engine and dtype, and the size if it is not `SIZE`.
+        size: Size of the model.
+        module: Module that runs; `PADDING_MODULE` for the one that pads.
+        name: Name in the report; default: engine and dtype, and the size if it is not `SIZE`.
     """
     model = {"preset": str(preset_folder(size)), "name": "electra", "engine": engine, "dtype": dtype}
     default = f"{engine}/{dtype}" if size == SIZE else f"{engine}/{dtype}, {size}"
@@ -43,19 +43,19 @@ def our_service(engine: str, dtype: str, *, size: str = SIZE, module: str = MODU
 
 
 def one_engine_service(dtype: str) -> ServiceSpec:
-    """This service on one openvino engine that has all cores."""
+    """Returns this service on one openvino engine with all cores."""
     model = {"preset": str(preset_folder(SIZE)), "name": "electra", "engine": "openvino", "dtype": dtype}
     return _our_service({**model, "replicas": 1}, f"{ONE_ENGINE}/{dtype}", dtype=dtype)
 
 
 def artifact_service(dtype: str) -> ServiceSpec:
-    """This service on what `electra-serve compile` made."""
+    """Returns this service on an artifact of `electra-serve compile`."""
     model = {"preset": str(artifact_folder(SIZE, dtype)), "name": "electra"}
     return _our_service(model, f"{ARTIFACT}/{dtype}", dtype=dtype)
 
 
 def contender(name: str) -> ServiceSpec:
-    """One of `CONTENDERS`."""
+    """Returns one of `CONTENDERS`."""
     return ServiceSpec(name, lambda rest_port, _: ("-m", CONTENDERS[name], "--port", str(rest_port)))
 
 

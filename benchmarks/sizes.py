@@ -1,4 +1,4 @@
-"""The architectures that are measured, and how large a run is."""
+"""Measured architectures, and the extent of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRESETS: Final[Mapping[str, str]] = {
     "small": "electra_small_discriminator_uncased_en",
     "base": "electra_base_discriminator_uncased_en",
 }
-"""Size → the published preset whose architecture it has."""
+"""Size → published preset with its architecture."""
 
 
 CONFIGS: Final[Mapping[str, BackboneConfig]] = {
@@ -26,13 +26,13 @@ CONFIGS: Final[Mapping[str, BackboneConfig]] = {
 
 
 def config_of(size: str) -> BackboneConfig:
-    """The architecture of one of `CONFIGS`."""
+    """Returns one of `CONFIGS`."""
     return CONFIGS[size]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
         quick: Whether this is only to see that it works.

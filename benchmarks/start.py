@@ -1,7 +1,7 @@
-"""Part 5: from a process' start to READY, and the memory it then has.
+"""Part 5: time from a process' start to READY, and its memory then.
 
-READY is when `/readyz` answers 200: the model is loaded, compiled, warm and timed. Files are in the page cache, as
-they are where a container starts again; each engine is started some times, in turns.
+READY means that `/readyz` returns 200: the model is loaded, compiled, warm and timed. Files are in the page cache, as
+when a container restarts. Each engine starts several times, in turn.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Started:
     """One start.
 
     Attributes:
-        seconds: From the process' start to READY.
-        memory: Of the process and its children, then.
+        seconds: Time from the process' start to READY.
+        memory: Memory of the process and its children at READY.
     """
 
     seconds: float
@@ -45,7 +45,7 @@ class Started:
 
 
 def measure_start(effort: Effort) -> Findings:
-    """Starts every engine that can be started here, some times."""
+    """Starts every engine that can be started here several times."""
     findings = Findings("start", effort.quick)
     findings.skip("jax/float32", Unavailable(JAX_IS_SLOW_TO_START))
     prepare((SIZE,))
@@ -66,7 +66,7 @@ def _specs() -> list[ServiceSpec]:
 
 
 def _can_start(spec: ServiceSpec, findings: Findings) -> bool:
-    """Starts it once, uncounted: brings its files into the page cache."""
+    """Starts it once without counting, to fill the page cache."""
     try:
         _start(spec)
     except ServiceFailed as error:

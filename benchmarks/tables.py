@@ -10,7 +10,7 @@ Cell = Callable[[Measurement], str]
 
 
 def number(value: float) -> str:
-    """Three digits, or all that are before the point.
+    """Formats with three digits, or all before the point.
 
     Example:
         >>> number(12345.6), number(12.345), number(0.01234), number(0.0)
@@ -22,7 +22,7 @@ def number(value: float) -> str:
 
 
 def spread(found: Measurement) -> str:
-    """The median, and the least and the largest sample.
+    """Formats the median with the least and the largest sample.
 
     Example:
         >>> spread(Measurement("start_s", {}, (1.0, 2.0, 4.0))), spread(Measurement("start_s", {}, (1.0,)))
@@ -34,7 +34,7 @@ def spread(found: Measurement) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table: the first column names, the others hold numbers.
+    """Writes a table: the first column has names, the others numbers.
 
     Example:
         >>> table(["engine", "s"], [["jax", "1"]])
@@ -45,7 +45,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def pivot(found: Sequence[Measurement], row: str, column: str, cell: Cell = spread) -> list[str]:
-    """A table with a row for each value of one label and a column for each of another.
+    """Writes a table with a row for each value of one label and a column for each of another.
 
     Example:
         >>> measured = [Measurement("s", {"engine": "jax", "shape": "8x32"}, (1.0,))]

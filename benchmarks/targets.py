@@ -1,4 +1,4 @@
-"""What was to be reached, what was, computed from the results and nothing else."""
+"""Targets, and what was reached, computed from the results alone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LARGE_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to reach.
+    """One target.
 
     Attributes:
-        text: What.
-        bound: How much.
-        find: What was found; None where it was not measured.
-        at_most: Whether less is better.
-        unit: Of both numbers.
+        text: Description.
+        bound: Value to reach.
+        find: Returns the measured value; None if there is none.
+        at_most: Less is better.
+        unit: Unit of both numbers.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Target:
     unit: str = ""
 
     def reached(self, found: float) -> bool:
-        """Whether `found` is good enough.
+        """Reports that `found` meets the bound.
 
         Example:
             >>> target = Target("p99", 0.5, lambda _: None, at_most=True)
@@ -51,24 +51,24 @@ class Target:
 
 
 def select(results: Results, part: str, quantity: str, **labels: str | int) -> list[Measurement]:
-    """Measurements of a part; none where it has not run."""
+    """Returns measurements of a part; none if it has not run."""
     return results[part].select(quantity, **labels) if part in results else []
 
 
 def median(results: Results, part: str, quantity: str, **labels: str | int) -> float | None:
-    """The median of the one measurement that matches."""
+    """Returns the median of the first match, or None."""
     found = select(results, part, quantity, **labels)
     return found[0].median if found else None
 
 
 def matrix_peak(results: Results, dtype: str, part: str = "offline", **labels: str) -> float | None:
-    """GFLOP/s of the best library and shape of product; with `size`, in the rounds of that size."""
+    """Returns GFLOP/s of the best library and product; with `size`, in the rounds of that size."""
     found = select(results, part, "product_gflop_per_s", dtype=dtype, **labels)
     return max((measurement.median for measurement in found), default=None)
 
 
 def dtype_of(encoder: str) -> str:
-    """What an encoder computes in, by its name.
+    """Returns the dtype of an encoder, by its name.
 
     Example:
         >>> dtype_of("openvino/bfloat16"), dtype_of("KerasHub predict")
@@ -78,7 +78,7 @@ def dtype_of(encoder: str) -> str:
 
 
 def offline_best(results: Results, engine: str) -> float | None:
-    """Sequences a second of an engine without a service, packed in the best windows."""
+    """Returns sequences a second of an engine without a service, packed in the best windows."""
     found = [
         measurement.median
         for measurement in select(results, "served", "sequences_per_s", engine=engine)
@@ -88,7 +88,7 @@ def offline_best(results: Results, engine: str) -> float | None:
 
 
 def ratio(a: float | None, b: float | None) -> float | None:
-    """The quotient, where both are there.
+    """Returns the quotient if both exist.
 
     Example:
         >>> ratio(3.0, 2.0), ratio(None, 2.0)
@@ -211,5 +211,5 @@ TARGETS: Final[Sequence[Target]] = (
 
 
 def judged(results: Results) -> Iterator[tuple[Target, float | None]]:
-    """Each target and what was found."""
+    """Returns each target and its measured value."""
     return ((target, target.find(results)) for target in TARGETS)

@@ -1,13 +1,12 @@
-"""One set of random weights per size, in every format that a contender reads.
+"""One set of random weights per size, in every format of a contender.
 
     keras          a KerasHub preset: ours, KerasHub
-    transformers   a checkpoint: torch, and what ONNX is made from
-    artifact       what `electra-serve compile` makes of the preset
+    transformers   a checkpoint: torch, and the source of ONNX
+    artifact       the preset compiled by `electra-serve compile`
     onnx           see `benchmarks.encoders.onnx_files`
 
-Random, so that nothing is downloaded; the arithmetic does not depend on the numbers. They are wider than training
-starts with, so that outputs depend on every position and an encoder that computes something else is found out
-(`benchmarks.agreement`).
+Random weights need no download, and the arithmetic does not depend on the numbers. They are wider than at the start of
+training, so that outputs depend on every position and `benchmarks.agreement` detects a wrong encoder.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from benchmarks.apart import apart
 from benchmarks.sizes import config_of
 
 CACHE: Final = Path(__file__).parent / ".cache"
-"""Ignored by git; delete it to have everything made anew."""
+"""Ignored by git; delete it to make everything again."""
 SEED: Final = 4
 STDDEV: Final = 0.04
 
 
 def preset_folder(size: str) -> Path:
-    """The KerasHub preset of one of `benchmarks.sizes.CONFIGS`; made at the first call."""
+    """Returns the KerasHub preset of one of `benchmarks.sizes.CONFIGS`, made at the first call."""
     folder = CACHE / size / "keras"
     if not folder.is_dir():
         apart(_write_preset, size, folder)
@@ -36,7 +35,7 @@ def preset_folder(size: str) -> Path:
 
 
 def checkpoint_folder(size: str) -> Path:
-    """The same weights as a transformers checkpoint."""
+    """Returns the same weights as a transformers checkpoint."""
     folder = CACHE / size / "transformers"
     if not folder.is_dir():
         apart(_convert, preset_folder(size), folder)
@@ -44,7 +43,7 @@ def checkpoint_folder(size: str) -> Path:
 
 
 def artifact_folder(size: str, dtype: str) -> Path:
-    """The same weights, compiled for the openvino engine."""
+    """Returns the same weights, compiled for the openvino engine."""
     folder = CACHE / size / f"artifact-{dtype}"
     if not folder.is_dir():
         arguments = (str(preset_folder(size)), str(folder), "--dtype", dtype)

@@ -1,8 +1,7 @@
-"""A process that builds something, answers questions about it, and otherwise stands still.
+"""A process that builds a subject, replies to questions about it, and is stopped in between.
 
-Backends fight over threads where they share a process, and Keras has one backend per process: so whatever computes has
-one of its own. It is stopped (SIGSTOP) between questions, so that spinning threads take nothing from what is being
-timed elsewhere.
+Backends in one process compete for threads, and Keras has one backend per process, so each encoder has its own process.
+It is stopped (SIGSTOP) between questions, so that spinning threads do not disturb another measurement.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ Found = TypeVar("Found")
 
 
 class Unavailable(Exception):
-    """What a worker should build cannot be built here, or failed; the text says why."""
+    """A subject cannot be built here, or failed; the message has the reason."""
 
 
 class Question(Protocol[Asked, Answer]):
-    """What is asked of a subject. It travels to the worker's process, so it must be picklable, and so its answer."""
+    """A question about a subject; it and its reply must be picklable."""
 
     def answer(self, subject: Asked, /) -> Answer:
-        """Answers, in the worker's process."""
+        """Computes the reply in the worker's process."""
 
 
 class Worker(Generic[Subject]):
-    """The process, seen from the one that asks.
+    """The process, as its parent sees it.
 
     Args:
         name: The process' name.
         build: Makes the subject; a module's own function, or a `partial` of one.
 
     Raises:
-        Unavailable: It raised.
+        Unavailable: Building raised.
     """
 
     def __init__(self, name: str, build: Callable[[], Subject]) -> None:
@@ -65,13 +64,13 @@ class Worker(Generic[Subject]):
         self.close()
 
     def ask(self, question: Question[Subject, Found]) -> Found:
-        """The subject's answer.
+        """Sends a question and returns the reply.
 
         Raises:
-            Unavailable: Answering raised.
+            Unavailable: The question raised.
         """
         self._pause(paused=False)
-        with contextlib.suppress(ConnectionError):  # where the process has ended, receiving tells
+        with contextlib.suppress(ConnectionError):  # if the process has ended, receiving raises
             self._connection.send(question)
         answer: Found = self._receive()
         return answer
@@ -114,5 +113,5 @@ def _work(build: Callable[[], Any], connection: Connection) -> None:
 def _attempt(act: Callable[[], Any]) -> Any:
     try:
         return act()
-    except Exception as error:  # noqa: BLE001  # a library that is missing or unfit raises anything; reports say what
+    except Exception as error:  # noqa: BLE001  # a missing or unfit library raises anything; reports show it
         return Unavailable(f"{type(error).__name__}: {' '.join(str(error).split()).partition(' [type=')[0]:.200}")

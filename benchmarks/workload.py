@@ -1,7 +1,7 @@
-"""What is encoded: lengths of a natural mix, lengths of one kind, and ids to fill them. Deterministic.
+"""Deterministic sequences: lengths of a natural mix or of one kind, and ids to fill them.
 
-The natural mix has the percentiles that DESIGN.md gives for text. Lengths are its quantiles at evenly spaced ranks, so
-that any number of sequences has the same mix; only their order is random, from a fixed seed.
+The natural mix has the percentiles of `PERCENTILES`. Lengths are its quantiles at evenly spaced ranks, so any number of
+sequences has the same mix. Only their order is random, from a fixed seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from electra_serve.tensors import Encoding
 PERCENTILES: Final = ((0, 4), (5, 10), (25, 18), (50, 26), (75, 45), (90, 91), (95, 144), (99, 262), (100, 512))
 """Tokens of a text, [CLS] and [SEP] included, by percentile."""
 FIRST_ID: Final = 1000
-"""Below are the special and unused pieces of ELECTRA's vocabulary."""
+"""Lower ids are special and unused pieces of ELECTRA's vocabulary."""
 VOCABULARY: Final = 30_522
 CLS_ID: Final = 101
 SEP_ID: Final = 102
@@ -27,9 +27,9 @@ Ids = NDArray[np.int32]
 
 
 def natural_lengths(count: int, *, seed: int = SEED) -> list[int]:
-    """`count` lengths of the natural mix, in an order that says nothing.
+    """Returns `count` lengths of the natural mix in random order.
 
-    Between two percentiles the logarithm of the length is taken to be linear.
+    The logarithm of the length is linear between two percentiles.
 
     Example:
         >>> lengths = natural_lengths(1000)
@@ -46,7 +46,7 @@ def natural_lengths(count: int, *, seed: int = SEED) -> list[int]:
 
 
 def token_ids(lengths: Sequence[int], *, seed: int = SEED) -> list[Ids]:
-    """A sequence of each length: [CLS], words at random, [SEP].
+    """Makes a sequence of each length: [CLS], random words, [SEP].
 
     Example:
         >>> [row.tolist() for row in token_ids([1, 2])]
@@ -59,12 +59,12 @@ def token_ids(lengths: Sequence[int], *, seed: int = SEED) -> list[Ids]:
 
 
 def encodings(lengths: Sequence[int], *, seed: int = SEED) -> list[Encoding]:
-    """`token_ids` as the service's own sequences: one segment, nothing masked."""
+    """Makes `token_ids` as the service's own sequences: one segment, nothing masked."""
     return [encoding(row) for row in token_ids(lengths, seed=seed)]
 
 
 def encoding(row: Ids) -> Encoding:
-    """`row` as the service's own sequence: one segment, nothing masked."""
+    """Makes the service's own sequence of `row`: one segment, nothing masked."""
     return Encoding(row, np.zeros_like(row), np.ones_like(row), compute_length=len(row), real_tokens=len(row))
 
 

@@ -1,12 +1,14 @@
-"""Fakes that the whole suite shares: a clock the test owns, an engine it scripts, a model on such engines."""
+"""Fakes of the whole suite: a clock that the test moves, an engine that it controls, a model on such engines."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.stand_in.service import bare_preset
 from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.batching.clock import LoopClock
 from electra_serve.batching.cost_model import CostTable
@@ -18,7 +20,6 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.engine.profiling import Timings
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.config import BackboneConfig
-from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Tokenizer
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
@@ -33,10 +34,10 @@ SHORT_SHAPES = ((1, 8), (1, 16), (4, 16))
 
 
 class FakeEngine:
-    """An engine whose answers can be told from the ids alone.
+    """An engine whose outputs follow from the ids alone.
 
-    Each position answers with its token id in every one of H components, zero where masked. The pooled and [CLS]
-    outputs are a sequence's first position's, the mean is the mean.
+    Each position has its token id in all H components, or zero if masked. Pooled and [CLS] outputs are those of a
+    sequence's first position, the mean output is the mean.
 
     Attributes:
         batches: Every batch run, in order.
@@ -179,19 +180,9 @@ FAKE_CONFIG = BackboneConfig(
 
 def loaded_model(*engines: FakeEngine, tokenizer: Tokenizer | NoTokenizer = NO_FILES) -> LoadedModel:
     """A model that is loaded, on these engines or one of its own."""
-    preset = PresetFolder(
-        id="fake",
-        source="local",
-        path=None,
-        config=FAKE_CONFIG,
-        registered_name="fake",
-        sha256="0" * 64,
-        weights="random",
-        weight_files=(),
-        has_tokenizer=not isinstance(tokenizer, NoTokenizer),
-    )
+    preset = bare_preset("fake", FAKE_CONFIG, has_tokenizer=not isinstance(tokenizer, NoTokenizer))
     used = engines or (FakeEngine(SHORT_SHAPES),)
-    return LoadedModel(preset, tokenizer, used, fake_timings(used[0]))
+    return LoadedModel(replace(preset, sha256="0" * 64), tokenizer, used, fake_timings(used[0]))
 
 
 def fake_timings(engine: FakeEngine, batch_s: float = 1e-3, position_s: float = 1e-5) -> Timings:

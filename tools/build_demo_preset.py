@@ -25,14 +25,14 @@ DEMO = Path(__file__).parents[1] / "service" / "electra_serve" / "presets" / "em
 VOCAB_SIZE = 4000
 SEED = 20260101
 STDDEV = 0.08
-"""About 1/√hidden_dim: large enough for attention to tell positions apart, unlike ELECTRA's initial 0.02."""
+"""About 1/√hidden_dim: large enough for attention to distinguish positions, unlike ELECTRA's initial 0.02."""
 
 SPECIAL_PIECES = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ALPHABET = [*digits, *ascii_lowercase, *punctuation]
 
 
 def build(folder: Path) -> None:
-    """Writes the preset folder anew."""
+    """Writes the preset folder again."""
     shutil.rmtree(folder, ignore_errors=True)
     vocabulary = train_vocabulary()
     backbone = ElectraBackbone(

@@ -1,4 +1,4 @@
-"""Writes README.md's table of settings from the settings themselves, or checks that it is up to date."""
+"""Writes the tables of docs/settings.md from the settings, or checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pydantic.fields import FieldInfo
 
 from electra_serve.settings.schema import ENV_PREFIX, ModelSettings, Settings
 
-README = Path("README.md")
+PAGE = Path("docs/settings.md")
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
 def main() -> None:
     """Writes the table; with `--check` only compares."""
-    text = README.read_text()
+    text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     fresh = f"{before}{BEGIN}\n{table()}{END}{after}"
     if "--check" not in sys.argv[1:]:
-        README.write_text(fresh)
+        PAGE.write_text(fresh)
     elif fresh != text:
-        sys.exit("the settings table in README.md is not up to date: run `make settings-table`")
+        sys.exit("the tables in docs/settings.md are not up to date: run `make settings-table`")
 
 
 def table() -> str:

@@ -1,4 +1,4 @@
-"""The HTTP layer of the onnxruntime services: bare ASGI on uvicorn, so that it is no straw man."""
+"""The HTTP layer of the onnxruntime services: bare ASGI on uvicorn, which costs little."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class EncodeApp:
-    """Answers `POST /v1/encode` and `GET /readyz`.
+    """Serves `POST /v1/encode` and `GET /readyz`.
 
     Args:
-        start: Called on the event loop when the server starts; answers what encodes.
+        start: Called on the event loop when the server starts; returns the encoding function.
     """
 
     def __init__(self, start: Callable[[], Encode]) -> None:
@@ -29,7 +29,7 @@ class EncodeApp:
         self._encode: Encode
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serves one request, or the server's life."""
+        """Serves one request, or the lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["path"] == PATH:
@@ -60,7 +60,7 @@ def serve(start: Callable[[], Encode], port: int) -> None:
 
 
 def port_flag() -> int:
-    """The port that the command line says."""
+    """Returns the port of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     port: int = parser.parse_args().port

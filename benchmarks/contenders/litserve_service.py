@@ -1,7 +1,7 @@
 """KerasHub behind LitServe: `python -m benchmarks.contenders.litserve_service --port P`.
 
-As LitServe's guide has it: requests are batched, up to 32, and padded to the longest. The backbone is one traced
-function, which is faster than `predict`; answers are rendered by orjson, which is faster than LitServe's own.
+Up to 32 requests are batched and padded to the longest, as in LitServe's guide. The backbone is one traced function,
+which is faster than `predict`. orjson renders the responses, which is faster than LitServe's own way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Answer = tuple[list[RowOutput], Outputs]
 
 
 class ElectraAPI(litserve.LitAPI):
-    """What LitServe calls, in its worker's process."""
+    """LitServe's hooks, in its worker's process."""
 
     def setup(self, device: str) -> None:
         """Loads the model and traces it."""
@@ -34,11 +34,11 @@ class ElectraAPI(litserve.LitAPI):
         encode(self._encoder, asked.rows, asked.outputs)
 
     def decode_request(self, request) -> Asked:  # type: ignore[no-untyped-def]  # LitServe acts on an annotation
-        """One request's rows, of its JSON."""
+        """Reads the rows of a request's JSON."""
         return read(request)
 
     def batch(self, inputs: list[Asked]) -> list[Asked]:
-        """The requests that LitServe has gathered."""
+        """Returns the requests that LitServe has batched."""
         return inputs
 
     def predict(self, inputs: list[Asked]) -> list[Answer]:
@@ -50,11 +50,11 @@ class ElectraAPI(litserve.LitAPI):
         return [([next(answers) for _ in asked.rows], asked.outputs) for asked in inputs]
 
     def unbatch(self, output: list[Answer]) -> list[Answer]:
-        """An answer for each request."""
+        """Returns a response for each request."""
         return output
 
     def encode_response(self, output: Answer) -> Response:
-        """One answer's JSON."""
+        """Writes a response's JSON."""
         return Response(render(*output), media_type="application/json")
 
 

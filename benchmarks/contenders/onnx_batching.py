@@ -1,7 +1,7 @@
 """onnxruntime float32 with plain dynamic batching: `python -m benchmarks.contenders.onnx_batching --port P`.
 
-Rows wait in a queue; up to 32 are taken in arrival order, after at most `TIMEOUT_S` for more to come, padded to the
-longest and run on every core.
+A batch takes up to 32 queued rows in arrival order, after at most `TIMEOUT_S`. It is padded to the longest and runs on
+every core.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DynamicBatcher:
         self._feeding = asyncio.create_task(self._feed())
 
     async def encode(self, asked: Asked) -> Sequence[RowOutput]:
-        """Each row's outputs."""
+        """Returns each row's outputs."""
         loop = asyncio.get_running_loop()
         waiting = [Waiting(row, asked.outputs, loop.create_future()) for row in asked.rows]
         for one in waiting:

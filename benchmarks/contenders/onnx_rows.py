@@ -1,7 +1,7 @@
 """onnxruntime float32, each row by itself: `python -m benchmarks.contenders.onnx_rows --port P`.
 
-The best simple service on a CPU: nothing is padded. Rows run on a pool of threads; how many, and on how many threads
-each, is tried out at the start, and the faster of the layouts serves.
+The best simple service on a CPU: nothing is padded. Rows run on a pool of threads. The service tries several divisions
+of the cores at its start and uses the fastest.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from electra_serve.tensors import Output, Outputs, RowOutput
 
 SIZE: Final = "small"
 TRIED: Final = 64
-"""Rows of the natural mix that each layout is tried on."""
+"""Rows of the natural mix for the trial of each layout."""
 POOLED: Final = frozenset({Output.POOLED})
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the cores are shared.
+    """Division of the cores.
 
     Attributes:
         rows: Rows that run at a time.
@@ -52,14 +52,14 @@ class RowPool:
         self._pool = ThreadPoolExecutor(max_workers=layout.rows)
 
     async def encode(self, asked: Asked) -> Sequence[RowOutput]:
-        """Each row's outputs."""
+        """Returns each row's outputs."""
         loop = asyncio.get_running_loop()
         return await asyncio.gather(
             *(loop.run_in_executor(self._pool, self._run, row, asked.outputs) for row in asked.rows)
         )
 
     def seconds(self, rows: Sequence[Ids]) -> float:
-        """How long `rows` take when all are there at once."""
+        """Measures the seconds of `rows` that arrive at once."""
         started = time.perf_counter()
         list(self._pool.map(lambda row: self._run(row, POOLED), rows))
         return time.perf_counter() - started
@@ -69,12 +69,12 @@ class RowPool:
 
 
 def layouts() -> list[Layout]:
-    """The ways of sharing the cores that make sense: all of them busy, none shared."""
+    """Returns the layouts that use every core once."""
     return [Layout(rows, cores() // rows) for rows in range(1, cores() + 1) if cores() % rows == 0]
 
 
 def fastest() -> RowPool:
-    """The pool of the layout that took the least time, of three attempts each."""
+    """Returns the pool of the fastest layout, of three attempts each."""
     pools = {layout: RowPool(layout) for layout in layouts()}
     rows = token_ids(natural_lengths(TRIED))
     took = {layout: min(pool.seconds(rows) for _ in range(3)) for layout, pool in pools.items()}

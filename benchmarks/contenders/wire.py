@@ -1,4 +1,4 @@
-"""The request and the answer that all services share: JSON as in this service's `POST /v1/encode`."""
+"""Request and response that all services share: JSON as in this service's `POST /v1/encode`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READY_PATH = "/readyz"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: rows of ids, and what is wanted of them."""
+    """One request: rows of ids and requested outputs."""
 
     rows: list[Ids]
     outputs: Outputs
@@ -41,7 +41,7 @@ def read(fields: dict[str, list[list[int]] | list[str]]) -> Asked:
 
 
 def encode(encoder: PaddingEncoder, rows: Sequence[Ids], outputs: Outputs) -> list[RowOutput]:
-    """The outputs of each row, computed as one batch that is padded to the longest."""
+    """Computes one batch that is padded to the longest row; returns the outputs of each row."""
     encodings = [encoding(row) for row in rows]
     batch = pad(encodings)
     found = encoder.run_one(batch, outputs)
@@ -49,6 +49,6 @@ def encode(encoder: PaddingEncoder, rows: Sequence[Ids], outputs: Outputs) -> li
 
 
 def render(answers: Sequence[RowOutput], outputs: Outputs) -> bytes:
-    """The answer's JSON."""
+    """Writes the response's JSON."""
     fields = {output.value: [answer.get(output) for answer in answers] for output in outputs}
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)

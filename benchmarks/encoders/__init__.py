@@ -1,4 +1,4 @@
-"""Everything that encodes a batch in a process: our engines, and what a user would pick instead.
+"""Encoders of batches in a process: our engines and their alternatives.
 
-All run the same weights and are given the same batches, each in a process of its own (`benchmarks.worker`).
+All have the same weights and the same batches, each in a process of its own (`benchmarks.worker`).
 """

@@ -1,4 +1,4 @@
-"""What is timed offline: the part of `electra_serve.engine.base.Engine` that computes."""
+"""Encoders that are timed offline: the computing part of `electra_serve.engine.base.Engine`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from electra_serve.tensors import Batch, BatchShape, Encoding, ModelOutput, Outp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """A batch, and whose sequences it holds.
+    """A batch and the sequences in it.
 
     Attributes:
         batch: To be run.
@@ -26,14 +26,14 @@ class Encoder(Protocol):
     """Computes batches."""
 
     def pack(self, encodings: Sequence[Encoding]) -> list[PackedBatch]:
-        """The batches to run for sequences that are there at the same time."""
+        """Returns the batches of sequences that are queued together."""
 
     def run(self, batches: Sequence[Batch], outputs: Outputs) -> list[ModelOutput]:
-        """Computes at least `outputs` of each batch, as numpy arrays on the host, as fast as it can on all cores."""
+        """Computes at least `outputs` of each batch on all cores, as numpy arrays on the host."""
 
 
 class PaddingEncoder:
-    """An encoder that takes batches of any shape, one sequence in each row, one batch after the other."""
+    """An encoder of batches of any shape, with one sequence per row and one batch at a time."""
 
     def pack(self, encodings: Sequence[Encoding]) -> list[PackedBatch]:
         """See `Encoder.pack`: one batch, padded to the longest sequence."""
@@ -55,7 +55,7 @@ def pad(encodings: Sequence[Encoding]) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """An encoder that can be built, in whatever process.
+    """An encoder that can be built in any process.
 
     Attributes:
         name: As it is reported, such as `openvino/bfloat16`.

@@ -1,4 +1,4 @@
-"""KerasHub's own ELECTRA, the two ways that its users call it."""
+"""KerasHub's own ELECTRA, in the two ways that users call it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class KerasHubEncoder(PaddingEncoder):
     """Calls a KerasHub backbone.
 
     Args:
-        call: Answers both outputs of a batch.
+        call: Computes both outputs of a batch.
     """
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `PaddingEncoder.run_one`; both of KerasHub's outputs, whatever is asked for."""
+        """See `PaddingEncoder.run_one`; always computes both of KerasHub's outputs."""
         del outputs
         found = self._call(
             {"token_ids": batch.token_ids, "segment_ids": batch.segment_ids, "padding_mask": batch.padding_mask}
@@ -50,7 +50,7 @@ def build_predict(size: str) -> KerasHubEncoder:
 
 
 def build_function(size: str) -> KerasHubEncoder:
-    """The backbone traced once for any shape: what a careful user would serve."""
+    """Builds the backbone traced once for any shape, as a careful user would."""
     return KerasHubEncoder(trace_keras_hub(size))
 
 

@@ -13,7 +13,7 @@ from electra_serve.tensors import Batch, ModelOutput, Output, Outputs
 
 
 class OnnxEncoder(PaddingEncoder):
-    """Runs a session; computes just the outputs that are asked for.
+    """Runs a session; computes only requested outputs.
 
     Args:
         session: An `onnxruntime.InferenceSession`.

@@ -85,5 +85,5 @@ def _quantize(source: Path, destination: Path) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    untyped = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # what its own fused operators answer
+    untyped = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # of the results of its own fused operators
     quantize_dynamic(source, destination, per_channel=True, weight_type=QuantType.QInt8, extra_options=untyped)

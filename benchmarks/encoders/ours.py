@@ -12,7 +12,7 @@ from benchmarks.weights import preset_folder
 from electra_serve.batching.cost_model import CostTable
 from electra_serve.engine.base import Engine
 from electra_serve.engine.factory import LoadedModel, load_model
-from electra_serve.server.bootstrap import build_planner
+from electra_serve.server.models import build_planner
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
 

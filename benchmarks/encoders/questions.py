@@ -1,4 +1,4 @@
-"""What is asked of an encoder in its process: its outputs, how long it takes, or how much it pads."""
+"""Questions to an encoder in its process: outputs, duration and padding."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from electra_serve.tensors import Batch, Encoding, Outputs, RowOutput
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Asks for the outputs of sequences that are there at the same time."""
+    """Asks for the outputs of sequences that are queued together."""
 
     sequences: list[Encoding]
     outputs: Outputs
 
     def answer(self, encoder: Encoder, /) -> list[RowOutput]:
-        """Those of each sequence."""
+        """Returns the outputs of each sequence."""
         packed = encoder.pack(self.sequences)
         answers: dict[int, RowOutput] = {}
         for one, output in zip(packed, encoder.run([one.batch for one in packed], self.outputs), strict=True):
@@ -34,12 +34,12 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Asks how long it takes to encode some windows of sequences.
+    """Asks for the time of some windows of sequences.
 
     Attributes:
-        windows: Packed before the clock runs, each by itself.
-        outputs: What to compute.
-        least_s: They are run again and again for so long; the median is answered.
+        windows: Windows, each packed before the clock starts.
+        outputs: Outputs to compute.
+        least_s: Least seconds of repetitions, of which the median counts.
     """
 
     windows: Batches
@@ -47,7 +47,7 @@ class Time:
     least_s: float = 0.0
 
     def answer(self, encoder: Encoder, /) -> float:
-        """Seconds for all of them. One batch is run before: the caches are full of others' work."""
+        """Returns the seconds of all; one batch runs before, to fill the caches."""
         packed = pack(encoder, self.windows)
         encoder.run(packed[:1], self.outputs)
         gc.collect()
@@ -64,12 +64,12 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class CountPositions:
-    """Asks how many positions are computed for some windows of sequences, padding included."""
+    """Asks for the positions computed for some windows of sequences, padding included."""
 
     windows: Batches
 
     def answer(self, encoder: Encoder, /) -> int:
-        """Those of all batches."""
+        """Returns the positions of all batches."""
         return sum(batch.shape.positions for batch in pack(encoder, self.windows))
 
 
@@ -83,5 +83,5 @@ def start_encoder(spec: EncoderSpec, size: str) -> Worker[Encoder]:
 
 
 def pack(encoder: Encoder, windows: Batches) -> list[Batch]:
-    """The batches of each window."""
+    """Packs each window."""
     return [packed.batch for window in windows for packed in encoder.pack(window)]

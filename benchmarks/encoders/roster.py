@@ -24,7 +24,7 @@ ENGINES: Final = (
 """Engine and dtype, as in the service's settings."""
 
 SIZES: Final = {"jax": ("small",)}
-"""Where an engine is not measured on all: on a CPU, jax takes minutes to compile the small model's shapes."""
+"""Engines that are not measured on all sizes: on a CPU, jax compiles the small model for minutes."""
 
 OURS: Final = tuple(
     EncoderSpec(
@@ -45,9 +45,9 @@ OTHERS: Final = (
     EncoderSpec("torch/bfloat16", "bfloat16", ours=False, build=partial(build_torch, dtype="bfloat16")),
 )
 REFERENCE: Final = "KerasHub tf.function"
-"""Whose outputs the others' must agree with: it is whose weights they are."""
+"""Reference for the outputs of all others, since it owns the weights."""
 
 
 def our_spec(engine: str, dtype: str) -> EncoderSpec:
-    """The spec of one of `ENGINES`."""
+    """Returns the spec of one of `ENGINES`."""
     return next(spec for spec in OURS if spec.name == f"{engine}/{dtype}")

@@ -30,7 +30,7 @@ class TorchEncoder(PaddingEncoder):
         self._device = device
 
     def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """See `PaddingEncoder.run_one`; `sequence_output` reaches the host only where it is asked for."""
+        """See `PaddingEncoder.run_one`; copies `sequence_output` to the host only if requested."""
         torch = self._torch
         with torch.inference_mode():
             hidden = self._model(
@@ -60,7 +60,7 @@ def build_torch(size: str, *, dtype: str, device: str = "cpu", compiled: bool = 
 
 
 def load_torch(size: str, *, attention: str) -> tuple[Any, Any]:
-    """Transformers' model and the pooler beside it, float32."""
+    """Loads transformers' model and its separate pooler, float32."""
     import torch
     import transformers
     from safetensors.torch import load_file

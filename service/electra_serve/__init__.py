@@ -1,6 +1,6 @@
-"""ELECTRA encoders behind REST and gRPC: a server, and a typed client.
+"""Server of ELECTRA encoders over REST and gRPC, and its typed client.
 
-The client's classes are imported when first used, so that importing the package alone imports no transport.
+The client's classes are imported at first use, so that importing the package imports no transport.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ else:  # a type checker that saw `__getattr__` would accept every name
 
 
 def __dir__() -> list[str]:
-    """Lists the client's classes too, before they are imported."""
+    """Includes the client's classes before they are imported."""
     return sorted({*globals(), *__all__})

@@ -1,43 +1,53 @@
-"""The error taxonomy: what can go wrong, without a word about any transport.
+"""Errors of the server and the client, independent of the transport.
 
     ElectraServeError
-    ├── StartupError                the process cannot begin to serve
+    ├── StartupError                the process cannot start
     │   ├── SettingsError           a setting is unknown, malformed or contradicts another
-    │   ├── PresetError             a preset is unknown, unreadable or not what it claims to be
-    │   └── EngineUnavailable       the engine or device asked for is not on this machine
-    └── ServiceError                one request cannot be answered
-        ├── MalformedRequest        not in the shape of a request: broken JSON, unknown field, wrong type
-        ├── UnsupportedMediaType    a body in another format, or compressed
+    │   ├── PresetError             a preset is unknown, unreadable or invalid
+    │   └── EngineUnavailable       the requested engine or device is not available
+    ├── TransportError              the client cannot reach the server, or another server responds
+    └── ServiceError                the server rejects a request, or fails on it
+        ├── MalformedRequest        broken JSON, unknown field, wrong type
+        ├── UnsupportedMediaType    unsupported content type or encoding
         ├── InvalidInput            well-formed, but a shape, length, range or mask is wrong
-        ├── PayloadTooLarge         more bytes or more sequences than one request may carry
+        ├── PayloadTooLarge         more bytes or sequences than one request may carry
         ├── Unauthenticated         no valid credentials
-        ├── ModelNotFound           no model of that name is served
-        ├── ModelNotReady           the model is loading, or failed to load
+        ├── ModelNotFound           no model has that name
+        ├── ModelNotReady           the model is loading, unloading or failed
         ├── ShuttingDown            the process is draining
         ├── Overloaded              the queue is full
-        ├── DeadlineExceeded        the caller's deadline passed first
-        ├── Cancelled               the caller went away
-        ├── EngineFailure           the engine failed on this very input
-        ├── Conflict                a change to a model that the state of things does not allow
-        ├── ModelLoadFailed         a change to a model that came to nothing: it cannot be loaded
-        └── InternalError           anything else: a fault of ours
+        ├── DeadlineExceeded        the deadline passed first
+        ├── Cancelled               the client disconnected
+        ├── EngineFailure           the engine failed on this input
+        ├── Conflict                another model or operation prevents a change of a model
+        ├── ModelLoadFailed         a model cannot be loaded
+        └── InternalError           any other fault of the server
 
-Each `ServiceError` class has a `code`, a slug that never changes: clients branch on it, and metrics
-carry it as a label. `electra_serve.api.rest.problems` and `electra_serve.api.grpc.status` each map every class to
-their protocol's own codes; neither table is made from the other.
+`electra_serve.api.rest.problems` and `electra_serve.api.grpc.status` map each `ServiceError` to their protocol's codes.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+DEFAULT_RETRY_AFTER_S: Final = 1.0
+MAX_RETRY_AFTER_S: Final = 3600.0
 
 
 class ElectraServeError(Exception):
-    """Root of every error this project raises on purpose."""
+    """Root of all errors raised on purpose.
+
+    Attributes:
+        retryable: True if the same request may succeed later.
+    """
+
+    retryable: ClassVar[bool] = False
 
 
 class StartupError(ElectraServeError):
-    """The process cannot begin to serve. Ends it with one line and a non-zero exit code."""
+    """The process cannot start; it prints one line and exits with an error."""
 
 
 class SettingsError(StartupError):
@@ -45,23 +55,34 @@ class SettingsError(StartupError):
 
 
 class PresetError(StartupError):
-    """A preset is unknown, unreadable, or not what it claims to be."""
+    """A preset is unknown, unreadable or invalid."""
 
 
 class EngineUnavailable(StartupError):
-    """The engine or the device asked for cannot be had on this machine."""
+    """The requested engine or device is not available."""
+
+
+class TransportError(ElectraServeError):
+    """The client cannot reach the server, or the response is not of this service's protocol."""
+
+    retryable = True
 
 
 class ServiceError(ElectraServeError):
-    """One request cannot be answered.
+    """The server rejects a request, or fails on it.
 
     Args:
-        message: What is valid, then what came. Shown to the caller, so it never repeats the input itself.
-        field: The request field at fault, such as `token_ids[3]`.
+        message: Allowed values, then the value received. Clients see it, so it never repeats the input itself.
+        field: Request field at fault, such as `token_ids[3]`.
         retry_after_s: Seconds after which a retry is likely to succeed.
+
+    Attributes:
+        code: Stable identifier, for clients and metric labels.
+        internal: True for a fault of the server: clients get a generic text, and only the log has the message.
     """
 
     code: ClassVar[str] = "internal"
+    internal: ClassVar[bool] = False
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -69,9 +90,16 @@ class ServiceError(ElectraServeError):
         self.field = field
         self.retry_after_s = retry_after_s
 
+    @property
+    def retry_delay_s(self) -> float | None:
+        """Seconds to report to the client: `retry_after_s` within bounds; its default if the error is retryable."""
+        if self.retry_after_s is None:
+            return DEFAULT_RETRY_AFTER_S if self.retryable else None
+        return min(max(self.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
+
 
 class MalformedRequest(ServiceError):
-    """Not in the shape of a request: broken JSON, an unknown field, a wrong type."""
+    """Broken JSON, an unknown field or a wrong type."""
 
     code = "malformed_request"
 
@@ -83,78 +111,98 @@ class UnsupportedMediaType(ServiceError):
 
 
 class InvalidInput(ServiceError):
-    """Well-formed, but a shape, a length, a range or a mask is wrong."""
+    """A shape, a length, a range or a mask is wrong."""
 
     code = "invalid_input"
 
 
 class PayloadTooLarge(ServiceError):
-    """More bytes, or more sequences, than one request may carry."""
+    """More bytes or sequences than one request may carry."""
 
     code = "payload_too_large"
 
 
 class Unauthenticated(ServiceError):
-    """No valid credentials came with the request."""
+    """The request has no valid credentials."""
 
     code = "unauthenticated"
 
 
 class ModelNotFound(ServiceError):
-    """No model of that name is served here."""
+    """No served model has that name."""
 
     code = "model_not_found"
 
 
 class ModelNotReady(ServiceError):
-    """The model is configured, but loading, unloading or failed."""
+    """The model is loading, unloading or failed."""
 
     code = "model_not_ready"
+    retryable = True
 
 
 class ShuttingDown(ServiceError):
-    """The process is draining and admits nothing new."""
+    """The process is draining and admits no requests."""
 
     code = "shutting_down"
+    retryable = True
 
 
 class Overloaded(ServiceError):
-    """The queue is full; `retry_after_s` says when it should have room."""
+    """The queue is full; `retry_after_s` estimates when it has capacity."""
 
     code = "overloaded"
+    retryable = True
 
 
 class DeadlineExceeded(ServiceError):
-    """The caller's deadline passed before the answer was there."""
+    """The deadline passed before the response was ready."""
 
     code = "deadline_exceeded"
 
 
 class Cancelled(ServiceError):
-    """The caller went away before the answer was there."""
+    """The client disconnected before the response was ready."""
 
     code = "cancelled"
 
 
 class EngineFailure(ServiceError):
-    """The engine failed, or answered with non-finite numbers, on this very input."""
+    """The engine failed, or computed non-finite numbers, on this input."""
 
     code = "engine_failure"
+    internal = True
 
 
 class Conflict(ServiceError):
-    """A model's name is taken, or another change to it is under way. Only who administers models sees it."""
+    """A model's name is taken, or another operation on it is in progress. Administrators only."""
 
     code = "conflict"
 
 
 class ModelLoadFailed(ServiceError):
-    """The model asked for cannot be loaded; what was served before still is. Only who administers models sees it."""
+    """The model cannot be loaded; a model that it should replace is still served. Administrators only."""
 
     code = "model_load_failed"
 
 
 class InternalError(ServiceError):
-    """A fault of ours. Callers see a generic text and the request id; the log has the rest."""
+    """Any other fault of the server. Clients get a generic text and the request id."""
 
     code = "internal"
+    internal = True
+
+
+_BY_CODE: Final[Mapping[str, type[ServiceError]]] = MappingProxyType(
+    {cls.code: cls for cls in ServiceError.__subclasses__()}
+)
+
+
+def error_class(code: str) -> type[ServiceError]:
+    """Returns the error class of a code; `InternalError` for one from a newer server.
+
+    Example:
+        >>> error_class("overloaded").retryable
+        True
+    """
+    return _BY_CODE.get(code, InternalError)

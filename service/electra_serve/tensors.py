@@ -1,13 +1,6 @@
-"""The values that travel between the layers: frozen, numpy, and free of any wire or engine type.
+"""Values that pass between layers: frozen, numpy only, without wire or engine types.
 
-    TokenInput | TextInput      what a caller sent, not yet checked
-    Encoding                    one checked sequence, (T,) int32 each
-    Batch                       sequences packed into rows for an engine, (R, P) int32 each
-    ModelOutput                 what an engine computed for a batch, (R, …) float32
-    RowOutput                   one sequence's share of it
-
-Shapes use R for the rows of a batch, P for the positions of a row, S for its slots, each of which holds one sequence,
-T for one sequence's own length and H for the model's hidden width.
+Shapes: R rows of P positions, with S slots of one sequence each; T the length of a sequence, H the hidden width.
 """
 
 from __future__ import annotations
@@ -26,85 +19,62 @@ Float32Array = NDArray[np.float32]
 
 
 class Output(StrEnum):
-    """What a caller may ask for, named as in every API of this service."""
+    """Outputs of the model, named as in every API."""
 
-    SEQUENCE = "sequence_output"
-    """Final hidden state of every position, (T, H); zeros where `padding_mask` is 0."""
-    POOLED = "pooled_output"
-    """tanh(dense(hidden state of position 0)), (H,): KerasHub's second output."""
-    CLS = "cls_output"
-    """Final hidden state of position 0, (H,)."""
-    MEAN = "mean_output"
-    """Mean of the final hidden states where `padding_mask` is 1, (H,)."""
+    SEQUENCE = "sequence_output"  # (T, H), final hidden state of every position; zeros where `padding_mask` is 0
+    POOLED = "pooled_output"  # (H,), tanh(dense(hidden state of position 0)): KerasHub's second output
+    CLS = "cls_output"  # (H,), final hidden state of position 0, masked or not
+    MEAN = "mean_output"  # (H,), mean of the final hidden states where `padding_mask` is 1
+    EMBEDDING = "embedding"  # (H,), CLS or MEAN, normalized or not, as the model's embedding description says
 
 
-SLOT_POSITIONS: Final = 4
-"""A row has a slot for every so many positions, so a sequence takes at least that many."""
+SLOT_POSITIONS: Final = 4  # positions per slot of a row, and the least that a sequence takes
 
 Outputs = frozenset[Output]
 
 DEFAULT_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.POOLED})
+# computed by engines; the service derives the others from them
+ENGINE_OUTPUTS: Outputs = frozenset(Output) - {Output.EMBEDDING}
+# need the last layer at every position, not only at [CLS]
 TOKEN_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.MEAN})
-"""Outputs that need the last layer at every position, not at [CLS] alone."""
 
 
 class Truncation(StrEnum):
-    """Rules for a sequence that is longer than the model takes."""
+    """Rules for a sequence over the model's limit; the last three cut at the tokenizer's side, by default the end."""
 
-    NONE = "none"
-    """Reject it."""
-    RIGHT = "right"
-    """Cut the end; of a pair, the end of the longer text first."""
-    LEFT = "left"
-    """Cut the beginning; of a pair, the beginning of the longer text first."""
-    LONGEST_FIRST = "longest_first"
-    """Cut the longer text of a pair first, at the side that the tokenizer's files name, by default the end."""
-    ONLY_FIRST = "only_first"
-    """Cut the first text of a pair alone, at that side."""
-    ONLY_SECOND = "only_second"
-    """Cut the second text of a pair alone, at that side."""
+    NONE = "none"  # reject
+    RIGHT = "right"  # cut the end; of a pair, the end of the longer text first
+    LEFT = "left"  # cut the beginning; of a pair, the beginning of the longer text first
+    LONGEST_FIRST = "longest_first"  # cut the longer text of a pair first
+    ONLY_FIRST = "only_first"  # cut the first text of a pair
+    ONLY_SECOND = "only_second"  # cut the second text of a pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenInput:
-    """Sequences of ids as they came: integer arrays of any width, ranges and lengths not yet checked.
-
-    Attributes:
-        token_ids: One (T,) integer array per sequence.
-        segment_ids: Likewise, or None for all zeros.
-        padding_mask: Likewise, or None for all ones.
-    """
+    """Sequences of token ids, not validated: (T,) integer arrays of any width."""
 
     token_ids: Sequence[IntArray]
-    segment_ids: Sequence[IntArray] | None = None
-    padding_mask: Sequence[IntArray] | None = None
+    segment_ids: Sequence[IntArray] | None = None  # None for zeros
+    padding_mask: Sequence[IntArray] | None = None  # None for ones
 
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """Texts as they came: each a string, or a pair of strings that become segments 0 and 1."""
+    """Texts, not validated. A pair of strings becomes segments 0 and 1."""
 
     texts: Sequence[str | tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One checked sequence.
+    """One validated sequence."""
 
-    Attributes:
-        token_ids: (T,) int32, 0 ≤ id < vocab_size.
-        segment_ids: (T,) int32, 0 ≤ id < num_segments.
-        padding_mask: (T,) int32, 0 or 1, at least one 1.
-        compute_length: Positions the engine must see, 1 ≤ compute_length ≤ T: everything after it is
-            masked, so it is cut before batching and comes back as zeros.
-        real_tokens: How many positions have `padding_mask` 1.
-    """
-
-    token_ids: Int32Array
-    segment_ids: Int32Array
-    padding_mask: Int32Array
-    compute_length: int
-    real_tokens: int
+    token_ids: Int32Array  # (T,), below the vocabulary size
+    segment_ids: Int32Array  # (T,), below the number of segments
+    padding_mask: Int32Array  # (T,), 0 or 1, with at least one 1
+    compute_length: int  # up to the last unmasked position; the rest is cut before batching and returned as zeros
+    real_tokens: int  # positions with mask 1
 
     def __len__(self) -> int:
         return int(self.token_ids.shape[0])
@@ -119,69 +89,46 @@ class BatchShape:
 
     @property
     def positions(self) -> int:
-        """Positions computed, padding included."""
+        """Positions to compute, padding included."""
         return self.rows * self.length
 
     @property
     def slots(self) -> int:
-        """Most sequences in one row."""
+        """Limit of sequences in one row."""
         return max(1, self.length // SLOT_POSITIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one sequence is in a batch.
-
-    Attributes:
-        row: The row.
-        slot: Its place among the sequences of the row, below the shape's `slots`.
-        start: The position of its first token.
-        length: Its positions.
-    """
+    """The place of one sequence in a batch."""
 
     row: int
-    slot: int
-    start: int
+    slot: int  # index among the sequences of the row
+    start: int  # position of the first token
     length: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Sequences packed for an engine: R rows of P positions, each with S slots for sequences, all int32.
+    """Sequences packed into rows for an engine; all arrays are int32."""
 
-    Attributes:
-        token_ids: (R, P).
-        segment_ids: (R, P).
-        position_ids: (R, P), the position within the sequence.
-        sequence_ids: (R, P), one more than the slot of the position's sequence, masked positions included; 0 for
-            padding.
-        padding_mask: (R, P), the sequences' own; 0 for padding.
-        starts: (R, S), the position of each slot's first token; 0 for empty slots.
-        placements: Where each sequence is.
-    """
-
-    token_ids: Int32Array
-    segment_ids: Int32Array
-    position_ids: Int32Array
-    sequence_ids: Int32Array
-    padding_mask: Int32Array
-    starts: Int32Array
+    token_ids: Int32Array  # (R, P)
+    segment_ids: Int32Array  # (R, P)
+    position_ids: Int32Array  # (R, P), within the sequence
+    sequence_ids: Int32Array  # (R, P), slot + 1 for each position of a sequence, masked or not; 0 for padding
+    padding_mask: Int32Array  # (R, P), 0 for padding
+    starts: Int32Array  # (R, S), position of each slot's first token; 0 for empty slots
     placements: tuple[Placement, ...]
 
     @property
     def shape(self) -> BatchShape:
-        """Rows and their length."""
+        """Number of rows, and their length."""
         rows, length = self.token_ids.shape
         return BatchShape(rows, length)
 
     @classmethod
     def pack(cls, encodings: Sequence[Encoding], placements: Sequence[Placement], shape: BatchShape) -> Batch:
-        """Writes each of `encodings` at its placement; other positions are padding.
-
-        Args:
-            encodings: The sequences; of each, the first `compute_length` positions.
-            placements: One per sequence, which must not overlap and must have its `compute_length`.
-            shape: The shape to fill.
+        """Writes the first `compute_length` positions of each sequence at its placement; other positions are padding.
 
         Example:
             >>> one = np.ones(3, np.int32)
@@ -207,44 +154,29 @@ class Batch:
 
     @classmethod
     def one_per_row(cls, encodings: Sequence[Encoding], shape: BatchShape) -> Batch:
-        """Packs sequence i alone into row i; rows beyond them are padding."""
+        """Packs sequence i into row i; further rows are padding."""
         places = [Placement(row, 0, 0, encoding.compute_length) for row, encoding in enumerate(encodings)]
         return cls.pack(encodings, places, shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowOutput:
-    """One sequence's outputs, float32; None where not asked for.
+    """Outputs of one sequence, float32; None if not requested."""
 
-    Attributes:
-        sequence_output: (n, H), the positions that were computed; `get` returns (T, H), with zeros after them.
-        pooled_output: (H,).
-        cls_output: (H,).
-        mean_output: (H,).
-        length: T of the caller's sequence; None: n.
-    """
-
-    sequence_output: Float32Array | None = None
-    pooled_output: Float32Array | None = None
-    cls_output: Float32Array | None = None
-    mean_output: Float32Array | None = None
-    length: int | None = None
+    sequence_output: Float32Array | None = None  # (n, H), computed positions; `get` adds zeros up to (T, H)
+    pooled_output: Float32Array | None = None  # (H,)
+    cls_output: Float32Array | None = None  # (H,)
+    mean_output: Float32Array | None = None  # (H,)
+    embedding: Float32Array | None = None  # (H,)
+    length: int | None = None  # T of the request's sequence; None for n
 
     def size(self, output: Output) -> int:
-        """Returns how many numbers `get` returns, without making them.
-
-        Raises:
-            KeyError: That output was not asked for.
-        """
+        """Returns the size of `get`'s array, without creating it; raises KeyError if the output was not requested."""
         array = self._computed(output)
         return array.size if self._is_whole(output, array) else (self.length or 0) * array.shape[1]
 
     def get(self, output: Output) -> Float32Array:
-        """The array of one output.
-
-        Raises:
-            KeyError: That output was not asked for.
-        """
+        """Returns the array of one output; raises KeyError if it was not requested."""
         array = self._computed(output)
         if self._is_whole(output, array):
             return array
@@ -264,31 +196,15 @@ class RowOutput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelOutput:
-    """What an engine computed for a batch, float32; None where not asked for.
+    """Outputs of a batch, float32; None if not requested. Padding is defined only in `sequence_output`."""
 
-    Of empty slots and of padding, only `sequence_output` is defined: zeros.
-
-    Attributes:
-        sequence_output: (R, P, H), zeros where the batch's mask is 0.
-        pooled_output: (R, S, H).
-        cls_output: (R, S, H).
-        mean_output: (R, S, H).
-    """
-
-    sequence_output: Float32Array | None = None
-    pooled_output: Float32Array | None = None
-    cls_output: Float32Array | None = None
-    mean_output: Float32Array | None = None
+    sequence_output: Float32Array | None = None  # (R, P, H), zeros where the batch's mask is 0
+    pooled_output: Float32Array | None = None  # (R, S, H)
+    cls_output: Float32Array | None = None  # (R, S, H)
+    mean_output: Float32Array | None = None  # (R, S, H)
 
     def extract(self, place: Placement, encoding: Encoding, outputs: Outputs) -> RowOutput:
-        """Cuts out the sequence `encoding` at `place`, with just the `outputs` its caller wants.
-
-        `sequence_output` grows back to the caller's own length when it is rendered: positions that were cut before
-        batching are zeros. Nothing is copied here, on the event loop.
-
-        Raises:
-            KeyError: The engine did not compute one of `outputs`.
-        """
+        """Returns views of the sequence `encoding` at `place`; raises KeyError if an output was not computed."""
         slot = place.row, place.slot
         span = place.row, slice(place.start, place.start + place.length)
         return RowOutput(
@@ -302,6 +218,6 @@ class ModelOutput:
 
 def _take(array: Float32Array | None, index: tuple[int, int | slice]) -> Float32Array:
     if array is None:
-        raise KeyError("the engine did not compute an output that a row asked for")
+        raise KeyError("the engine did not compute a requested output")
     part: Float32Array = array[index]
     return part

@@ -19,10 +19,10 @@ def stack() -> Stack:
 @pytest.fixture
 async def loaded(stack: Stack) -> AsyncIterator[Stack]:
     """With its models ready."""
-    await stack.registry.load_all()
+    await stack.manager.load_all()
     yield stack
     stack.open()
-    await stack.registry.close()
+    await stack.manager.close()
 
 
 @pytest.fixture(params=SIDES)

@@ -22,6 +22,7 @@ PB_OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.POOLED: pb.OUTPUT_POOLED,
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
+        Output.EMBEDDING: pb.OUTPUT_EMBEDDING,
     }
 )
 PB_TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(

@@ -126,7 +126,7 @@ def _pb_answer(answer: pb.EncodeResponse) -> Answer:
     outputs: dict[Output, list[Float32Array]] = {}
     if answer.sequence_output:
         outputs[Output.SEQUENCE] = [to_floats(tensor) for tensor in answer.sequence_output]
-    for output in (Output.POOLED, Output.CLS, Output.MEAN):
+    for output in (Output.POOLED, Output.CLS, Output.MEAN, Output.EMBEDDING):
         if answer.HasField(output.value):  # type: ignore[arg-type]  # the stub wants a literal
             outputs[output] = list(to_floats(getattr(answer, output.value)))
     return Answer(

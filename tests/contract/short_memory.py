@@ -18,7 +18,7 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
@@ -74,10 +74,11 @@ async def serve_demo() -> AsyncIterator[Served]:
         timings = calibrate(engines.engines, batching.target_batch_s)
         return LoadedModel(preset, load_tokenizer(preset), engines.engines, timings)
 
-    registry = build_registry(settings, metrics, structlog.get_logger(), load=load)
-    await registry.load_all()
+    registry = ModelRegistry(settings.models)
+    manager = build_manager(settings, registry, metrics, structlog.get_logger(), load=load)
+    await manager.load_all()
     yield Served(engines.engines[0], registry, metrics)
-    await registry.close()
+    await manager.close()
 
 
 @contextlib.contextmanager

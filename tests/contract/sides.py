@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
@@ -11,10 +9,8 @@ from typing import Final, Protocol, TypeAlias
 
 import grpc
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
-from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -22,7 +18,8 @@ from tests.contract import read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
-from tests.fakes import connection_table, transit_budget
+from tests.fakes import transit_budget
+from tests.serving import grpc_server, rest_server
 
 Lines: TypeAlias = tuple[tuple[str, str], ...]
 Metadata: TypeAlias = Mapping[str, str] | Lines
@@ -153,13 +150,11 @@ async def _rest(stack: Stack, encoding_format: str) -> AsyncIterator[Side]:
 
 @asynccontextmanager
 async def _http(stack: Stack) -> AsyncIterator[Side]:
-    server = uvicorn.Server(uvicorn.Config(application(stack), lifespan="off", log_config=None, ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            yield RestSide(client, "float")
-        server.should_exit = True
-        await serving
+    async with (
+        rest_server(application(stack), stack.settings.rest) as (_, port),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield RestSide(client, "float")
 
 
 def application(stack: Stack) -> FastAPI:
@@ -178,22 +173,18 @@ def application(stack: Stack) -> FastAPI:
 @asynccontextmanager
 async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
     observer = RequestObserver("grpc", stack.metrics, stack.log)
-    most = stack.settings.max_sequences
-    server = GrpcServer(
-        stack.service,
-        stack.settings.grpc,
-        observer,
-        max_sequences=most,
-        budget=transit_budget(),
-        connections=connection_table(),
-        authenticator=stack.authenticator,
-    )
-    port = await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield side(channel)
-    finally:
-        await server.stop(0)
+    settings = stack.settings
+    async with (
+        grpc_server(
+            stack.service,
+            settings.grpc,
+            observer,
+            max_sequences=settings.max_sequences,
+            authenticator=stack.authenticator,
+        ) as (_, port),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield side(channel)
 
 
 def _lines(metadata: Metadata) -> Lines:

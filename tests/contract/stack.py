@@ -9,15 +9,16 @@ from functools import partial
 import structlog
 from structlog.testing import CapturingLogger
 
+from benchmarks.stand_in.service import bare_preset
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.config import BackboneConfig
-from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import (
@@ -77,7 +78,7 @@ class Stack:
 
     settings: Settings
     engines: Mapping[str, FakeEngine]
-    registry: ModelRegistry
+    manager: ModelManager
     service: InferenceService
     metrics: Metrics
     log: structlog.typing.FilteringBoundLogger
@@ -92,9 +93,10 @@ class Stack:
         engines = {TINY: engine(SHAPES), DEMO_ID: engine()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
-        registry = build_registry(settings, metrics, log, load=partial(_load, engines))
+        registry = ModelRegistry(settings.models)
+        manager = build_manager(settings, registry, metrics, log, load=partial(_load, engines))
         service = InferenceService(registry, text_encoder())
-        return cls(settings, engines, registry, service, metrics, log, lines, authenticator)
+        return cls(settings, engines, manager, service, metrics, log, lines, authenticator)
 
     @property
     def engine(self) -> FakeEngine:
@@ -129,21 +131,7 @@ class Stack:
 
 def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
-    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else _tiny_preset()
+    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else bare_preset(TINY, TINY_CONFIG)
     engine = engines[settings.name]
     timings = fake_timings(engine, batch_s=0.0, position_s=SECONDS_PER_POSITION)
     return LoadedModel(preset, load_tokenizer(preset), (engine,), timings)
-
-
-def _tiny_preset() -> PresetFolder:
-    return PresetFolder(
-        id=TINY,
-        source="local",
-        path=None,
-        config=TINY_CONFIG,
-        registered_name="keras_hub>ElectraBackbone",
-        sha256=None,
-        weights="random",
-        weight_files=(),
-        has_tokenizer=False,
-    )

@@ -15,7 +15,7 @@ from tests.contract.query import Query, Wire
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import SIDES, Side
 from tests.contract.stack import MAX_REQUEST_BYTES, Stack
-from tests.contract.waiting import until
+from tests.waiting import until
 
 CASES: Final = {
     "rest": (*bad_input.ANYWHERE, *bad_input.OVER_REST),

@@ -13,14 +13,15 @@ import pytest
 from electra_serve.batching.admission import SPREAD
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.tokenizers.steps import Steps
+from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Rejection, answered, rejected
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
-from tests.contract.waiting import until
 from tests.fakes import FakeEngine
+from tests.waiting import until
 
 BAD_ID: Final = 13
 GOOD: Final = Query(token_ids=[[1, 2]])
@@ -54,7 +55,7 @@ async def hold(stack: Stack, waiting: int) -> list[asyncio.Task[EncodeResult]]:
 
 
 def _submit(stack: Stack, client: str = "") -> asyncio.Task[EncodeResult]:
-    request = EncodeRequest(TokenInput([np.array([1], np.int32)]), model=TINY, client=client)
+    request = EncodeRequest(TokenInput([np.array([1], np.int32)]), model=TINY, context=RequestContext(client=client))
     return asyncio.create_task(stack.service.encode(request))
 
 
@@ -90,11 +91,11 @@ async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack
 @pytest.mark.parametrize("name", SIDES)
 async def test_a_fault_of_ours_tells_the_request_id_and_no_more(name: str) -> None:
     broken = Stack.build(make_settings(), EmptyEngine)
-    await broken.registry.load_all()
+    await broken.manager.load_all()
     async with connect(broken, name) as side:
         rejection = rejected(await side.send(side.render(GOOD)))
         assert_reported(rejection, side, "internal", broken)
-    await broken.registry.close()
+    await broken.manager.close()
     assert rejection.request_id is not None
     assert rejection.request_id in rejection.message
     assert b"batch" not in rejection.raw
@@ -152,7 +153,7 @@ async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded:
 @pytest.mark.parametrize("name", SIDES)
 async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int) -> None:
     stack = Stack.build(make_settings(max_timeout_s=0.5))
-    await stack.registry.load_all()
+    await stack.manager.load_all()
     held = await hold(stack, 0) if waiting else []
     stack.engine.gate.clear()
     async with connect(stack, name) as side:
@@ -160,7 +161,7 @@ async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int
     assert stack.gauge("electra_queued_sequences") == 0
     stack.open()
     await asyncio.gather(*held, return_exceptions=True)
-    await stack.registry.close()
+    await stack.manager.close()
 
 
 async def test_a_deadline_of_the_callers_takes_the_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
@@ -206,7 +207,7 @@ async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side,
     admitted = asyncio.create_task(side.send(side.render(GOOD)))
     await until(lambda: loaded.gauge("electra_running_sequences") == 1)
 
-    loaded.registry.reject()
+    loaded.manager.stop()
     rejection = rejected(await side.send(side.render(GOOD)))
     assert_reported(rejection, side, "shutting_down", loaded)
     assert rejection.retry_after_s == 1.0

@@ -152,13 +152,13 @@ async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) 
 
 
 async def test_transports_agree_to_the_last_bit(stack: Stack) -> None:
-    await stack.registry.load_all()
+    await stack.manager.load_all()
     query = Query(token_ids=[[97, 89, 83], [7, 11]], padding_mask=[[1, 1, 1], [1, 0]], outputs=ALL)
     answers = []
     for name in ALL_SIDES:
         async with connect(stack, name) as side:
             answers.append(answered(await side.send(side.render(query))))
-    await stack.registry.close()
+    await stack.manager.close()
     for answer in answers[1:]:
         assert_same(answer.outputs, answers[0].outputs)
 
@@ -175,6 +175,7 @@ def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[
                 Output.POOLED: hidden[0],
                 Output.CLS: hidden[0],
                 Output.MEAN: (hidden * attended).sum(axis=0) / attended.sum(),
+                Output.EMBEDDING: (hidden * attended).sum(axis=0) / attended.sum(),
             }
         )
     return {output: [row[output] for row in rows] for output in Output if output in outputs}

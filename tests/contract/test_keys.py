@@ -18,7 +18,7 @@ from tests.contract.outcome import Outcome, answered, rejected
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, Stack, make_settings
-from tests.contract.waiting import until
+from tests.waiting import until
 
 KEY: Final = "shop-0123456789abcdef"
 OTHER: Final = "desk-fedcba9876543210"
@@ -33,9 +33,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     stack = Stack.build(
         make_settings(), authenticator=Authenticator(KeyRing(file, structlog.wrap_logger(None, [LogCapture()])))
     )
-    await stack.registry.load_all()
+    await stack.manager.load_all()
     yield stack
-    await stack.registry.close()
+    await stack.manager.close()
 
 
 @pytest.fixture(params=ALL_SIDES)

@@ -20,8 +20,9 @@ from typing import Any, Final
 import grpc
 import httpx
 
-from tests.integration.process import READY_S, ROOT, free_port, wait_until
+from tests.integration.process import READY_S, ROOT, free_port
 from tests.integration.standard import health_of
+from tests.waiting import wait_until
 
 CONFINED: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 PORTS: Final = ("rest", "grpc", "metrics")

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import Final
 
 import httpx
 
+from benchmarks.load.clients import Endpoint
+from tests.waiting import LIMIT_S, wait_until
+
 ROOT: Final = Path(__file__).parents[2]
 READY_S: Final = 120.0
 """How long a start may take on a machine that is busy with other things."""
-EXIT_S: Final = 60.0
-POLL_S: Final = 0.02
 PORTS: Final = (10_000, 32_000)
 """Below those that Linux gives to connections going out, of which a test under load makes hundreds a second."""
 TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::InitializeLog() is called")
@@ -63,6 +63,10 @@ class ServiceProcess:
         return f"127.0.0.1:{self.grpc_port}"
 
     @property
+    def endpoints(self) -> tuple[Endpoint, Endpoint]:
+        return Endpoint.both(self.rest_port, self.grpc_port)
+
+    @property
     def stdout(self) -> str:
         return (self.folder / "stdout").read_text()
 
@@ -99,7 +103,7 @@ class ServiceProcess:
         """Sends SIGTERM."""
         self.popen.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout_s: float = EXIT_S) -> int:
+    def wait(self, timeout_s: float = LIMIT_S) -> int:
         """Waits for its end and returns its exit code."""
         return self.popen.wait(timeout_s)
 
@@ -171,11 +175,3 @@ def free_port() -> int:
         port = random.randrange(*PORTS)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = EXIT_S) -> None:
-    """Waits until `condition` holds; fails where that takes `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s"
-        time.sleep(POLL_S)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.container import Running, Volumes, run, running
 from tests.integration.deploy.manifests import config, pod, serving
-from tests.integration.process import wait_until
+from tests.waiting import wait_until
 
 DRAIN_DELAY_S: Final = 2
 """In place of the manifest's ten, which nobody here needs to wait for."""
@@ -44,7 +44,7 @@ def filled(volumes: Volumes) -> Volumes:
 
 def test_an_init_container_that_runs_again_changes_nothing(filled: Volumes) -> None:
     (init,) = pod("base")["initContainers"]
-    assert "is there already" in run(filled, init, "electra_demo")
+    assert "exists already" in run(filled, init, "electra_demo")
 
 
 def test_the_init_container_of_cpus_takes_any_preset(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from electra_serve.presets.catalog import DEMO_ID
-from tests.integration.process import ServiceProcess, free_port, start, wait_until
+from tests.integration.process import ServiceProcess, free_port, start
+from tests.waiting import wait_until
 
 KEY: Final = "0123456789abcdef0123456789abcdef"
 HEADERS: Final = {"x-api-key": KEY}

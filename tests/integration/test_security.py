@@ -19,7 +19,8 @@ from electra_serve.client import ElectraClient, GrpcElectraClient, RetryPolicy, 
 from electra_serve.client.base import SyncClient
 from electra_serve.errors import Unauthenticated
 from tests.certificates import Authority
-from tests.integration.process import ROOT, ServiceProcess, start, wait_until
+from tests.integration.process import ROOT, ServiceProcess, start
+from tests.waiting import wait_until
 
 HOST: Final = "127.0.0.1"
 OLD, NEW = "shop-0123456789abcdef", "shop-fedcba9876543210"
@@ -129,7 +130,7 @@ def test_a_key_comes_and_another_goes_without_a_restart(disposable: Secured) -> 
     assert disposable.accepts(NEW) == [True, True]
 
     log = disposable.process.stderr
-    assert '"event":"read again"' in log
+    assert '"event":"files reloaded"' in log
     assert not any(key in log for key in (OLD, NEW))
 
 
@@ -173,7 +174,7 @@ def test_a_drain_ends_tls_connections_too(disposable: Secured) -> None:
     ("flags", "message"),
     [
         (["--security.api_keys_file=/does/not/exist"], "API key file /does/not/exist cannot be read"),
-        (["--security.tls_certificate=/does/not/exist"], "tls_certificate and tls_key go together"),
+        (["--security.tls_certificate=/does/not/exist"], "tls_certificate and tls_key must be set together"),
         (["--security.tls_client_ca=/does/not/exist"], "tls_client_ca needs tls_certificate"),
     ],
 )

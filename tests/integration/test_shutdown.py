@@ -10,13 +10,17 @@ from typing import Final
 import grpc
 import httpx
 
+from benchmarks.load.clients import OK, UNREACHABLE, BackgroundLoad
 from electra_serve.server.lifecycle import SAME_SIGNAL_S
-from tests.integration.load import Load
-from tests.integration.process import ServiceProcess, start, wait_until
+from tests.integration.process import ServiceProcess, start
 from tests.integration.standard import health_of
+from tests.load.payload import named_requests
+from tests.waiting import wait_until
 
 WARM: Final = 20
 """Answers on each transport before the signal, so that it comes in the middle."""
+CLIENTS: Final = 6
+LENGTH: Final = 48
 DRAIN_DELAY_S: Final = 2
 FORCED_S: Final = 10.0
 MARK: Final = "hunter2"
@@ -30,22 +34,22 @@ IN_FLIGHT: Final = 'electra_requests_in_flight{transport="rest"} 1.0'
 def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
     with start(tmp_path, f"--lifecycle.drain_delay_s={DRAIN_DELAY_S}", "--log.format=json") as process:
         process.wait_ready()
-        with Load(process.url, process.target) as load:
-            wait_until(lambda: min(load.answered("rest"), load.answered("grpc")) >= WARM)
+        with BackgroundLoad(process.endpoints, CLIENTS, named_requests(LENGTH)) as load:
+            wait_until(lambda: min(load.answered(OK, transport=name) for name in ("rest", "grpc")) >= WARM)
             process.terminate()
             assert_told_to_stay_away(process)
             for transport in ("rest", "grpc"):  # the delay is for callers who have not heard of it yet
-                before = load.answered(transport)
-                wait_until(lambda transport=transport, before=before: load.answered(transport) > before)  # type: ignore[misc]
+                before = load.answered(OK, transport=transport)
+                wait_until(lambda name=transport, before=before: load.answered(OK, transport=name) > before)  # type: ignore[misc]
             code = process.wait()
 
         assert code == 0
         assert process.complaints == []
         finished = {event["request_id"]: event["code"] for event in process.events if event["event"] == "request"}
-        assert {name for name, code in finished.items() if code == "ok"} == load.names("ok")
+        assert {name for name, code in finished.items() if code == "ok"} == load.request_ids(OK)
         assert set(finished.values()) <= {"ok", "shutting_down"}
-        assert load.outcomes() <= {"ok", "shutting_down", "unreachable"}
-        assert load.names("unreachable").isdisjoint(finished)
+        assert load.codes() <= {OK, "shutting_down", UNREACHABLE}
+        assert load.request_ids(UNREACHABLE).isdisjoint(finished)
 
 
 def assert_told_to_stay_away(process: ServiceProcess) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, homeless, start, wait_until
+from tests.integration.process import ServiceProcess, free_port, homeless, start
 from tests.integration.standard import health_of
+from tests.waiting import wait_until
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
 PROMPT_S: Final = 5.0
@@ -68,7 +69,7 @@ MISTAKES: Final = {
         "as JSON: 'preset' must occur once", ('--models={"preset": "a", "preset": "b"}',)
     ),
     "models that are neither names nor JSON": Mistake(
-        "ELECTRA_MODELS must be a preset, several with commas", environment={"ELECTRA_MODELS": "a,,b"}
+        "ELECTRA_MODELS must be presets separated by commas", environment={"ELECTRA_MODELS": "a,,b"}
     ),
     "a file that is no mapping": Mistake("settings", yaml="- 1"),
 }

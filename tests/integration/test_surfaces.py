@@ -17,8 +17,9 @@ from electra_serve.presets.catalog import DEMO_ID, find
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from tests.integration.answers import over_grpc, over_rest, random_rows
-from tests.integration.process import ServiceProcess, wait_until
+from tests.integration.process import ServiceProcess
 from tests.integration.standard import health_of, reflect
+from tests.waiting import wait_until
 
 ENCODER: Final = "electra.v1.EncoderService"
 CODES: Final = {

@@ -15,7 +15,8 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.proto.tensors import from_integers
 from tests.integration.collector import Collector, collecting
-from tests.integration.process import ServiceProcess, start, wait_until
+from tests.integration.process import ServiceProcess, start
+from tests.waiting import wait_until
 
 REST_TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 GRPC_TRACE: Final = "1af7651916cd43dd8448eb211c80319c"

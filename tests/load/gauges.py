@@ -1,10 +1,13 @@
-"""Reads single figures of `/metrics`, and whether the service has come to rest."""
+"""Reads single figures of `/metrics`, and waits for them."""
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
-from tests.integration.process import ServiceProcess, wait_until
+from tests.integration.process import ServiceProcess
+from tests.waiting import LIMIT_S, SLOW_POLL_S, wait_until
 
 RESTING: tuple[str, ...] = (
     "electra_queued_sequences",
@@ -15,7 +18,7 @@ RESTING: tuple[str, ...] = (
 
 
 def gauge(exposition: str, name: str) -> float:
-    """The sum of a metric's series.
+    """Returns the sum of a metric's series.
 
     Example:
         >>> gauge('up 1.0\\nin_flight{transport="rest"} 2.0\\nin_flight{transport="grpc"} 1.0\\n', "in_flight")
@@ -26,15 +29,22 @@ def gauge(exposition: str, name: str) -> float:
 
 
 def scrape(process: ServiceProcess) -> str:
-    """`/metrics`."""
+    """Returns `/metrics`."""
     return httpx.get(f"{process.url}/metrics", timeout=30).text
 
 
-def wait_at_rest(process: ServiceProcess, timeout_s: float = 30.0) -> None:
-    """Waits until nothing waits, runs or is in transit, and no request but the scrape's own is in flight."""
+def wait_at_rest(process: ServiceProcess) -> None:
+    """Waits until nothing is queued, running or in transit, and no request except the scrape is in flight."""
 
     def at_rest() -> bool:
         text = scrape(process)
         return all(gauge(text, name) == 0 for name in (*RESTING, "electra_requests_in_flight", "electra_transit_bytes"))
 
-    wait_until(at_rest, timeout_s)
+    wait_until(at_rest)
+
+
+async def until_gauge(process: ServiceProcess, name: str, least: float) -> None:
+    """Waits on the event loop until a metric is at least `least`."""
+    async with asyncio.timeout(LIMIT_S), httpx.AsyncClient(base_url=process.url) as client:
+        while gauge((await client.get("/metrics")).text, name) < least:  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(SLOW_POLL_S / 4)

@@ -1,9 +1,9 @@
-"""Whether a process grows: from samples of what it holds, taken while it is under a steady load.
+"""Growth of a process under a steady load, from samples of memory, threads, descriptors and compilations.
 
-The first half is for caches to fill and allocators to settle. From mid-run on, memory may grow by less than
-`MOST_GROWTH_BYTES`, and threads, descriptors and compilations not at all. Memory, threads and descriptors come and go,
-with requests and with models, so the medians of the third and the fourth quarter are compared; what grows steadily
-grows by twice their difference from mid-run to the end. Compilations only come.
+Caches fill and allocators settle in the first half. From mid-run on, memory may grow by less than `MOST_GROWTH_BYTES`,
+and threads, descriptors and compilations not at all. Memory, threads and descriptors come and go with requests and
+models, so the medians of the third and the fourth quarter are compared. Steady growth from mid-run to the end is twice
+their difference.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tests.integration.process import ServiceProcess
 
 MOST_GROWTH_BYTES: Final = 50_000_000
 SPARE_THREADS: Final = 2
-"""A pool that meets its largest burst late grows by some threads, and then no more."""
+"""A pool that meets its largest burst late grows by some threads once."""
 SPARE_DESCRIPTORS: Final = 12
-"""As many as there are callers: connections that happen to be open."""
+"""Number of clients: connections that happen to be open."""
 LEAST_SAMPLES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process holds at one time.
+    """Resources of a process at one time.
 
     Attributes:
         resident_bytes: Memory.
         threads: Threads.
         descriptors: Open files and sockets.
-        compilations: Of the models, since they were ready.
+        compilations: Compilations of the models after warm-up.
     """
 
     resident_bytes: float
@@ -42,7 +42,7 @@ class Sample:
 
     @classmethod
     def of(cls, pid: int, compilations: float) -> Self:
-        """A process on this machine, by Linux' proc(5)."""
+        """Samples a process on this machine, by Linux' proc(5)."""
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
         )
@@ -52,19 +52,24 @@ class Sample:
 
 
 def resident_bytes(process: ServiceProcess) -> float:
-    """Memory that a service's process holds now."""
+    """Returns the memory of a service's process."""
     return Sample.of(process.popen.pid, compilations=0).resident_bytes
+
+
+def descriptors(process: ServiceProcess) -> float:
+    """Returns the number of files and sockets that a service's process has open."""
+    return Sample.of(process.popen.pid, compilations=0).descriptors
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What was gained from mid-run to the end.
+    """Growth from mid-run to the end.
 
     Attributes:
         resident_bytes: Memory.
         threads: Threads.
         descriptors: Open files and sockets.
-        compilations: Of the models.
+        compilations: Compilations of the models.
     """
 
     resident_bytes: float
@@ -100,7 +105,7 @@ class Growth:
         )
 
     def faults(self) -> list[str]:
-        """What has grown that must not; empty where all is well."""
+        """Returns what has grown over its limit."""
         checks = (
             (self.resident_bytes < MOST_GROWTH_BYTES, f"memory grew by {self.resident_bytes / 1e6:.0f} MB"),
             (self.threads <= SPARE_THREADS, f"{self.threads:g} threads came"),

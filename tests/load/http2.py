@@ -1,6 +1,6 @@
-"""The few frames of HTTP/2 that a hostile gRPC client needs (RFC 9113): it sends as it likes, and need not read.
+"""The few frames of HTTP/2 (RFC 9113) that a hostile gRPC client needs.
 
-Stock clients finish their messages and read their responses.
+It need not finish its messages nor read its responses, as stock clients do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Http2Client:
 
     def open_call(self, stream: int, path: str, metadata: dict[str, str] | None = None) -> None:
         """Sends the head of a call."""
-        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
+        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+        fields["te"] = "trailers"  # codespell:ignore te
         fields |= {"content-type": "application/grpc", **(metadata or {})}
         block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in fields.items())
         self._windows[stream] = self._initial
@@ -103,12 +104,16 @@ class Http2Client:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One frame."""
+    """Returns a frame."""
     return len(payload).to_bytes(3) + struct.pack("!BBI", kind, flags, stream) + payload
 
 
+GREETING: Final = PREFACE + frame(SETTINGS, 0, 0, b"")
+"""Begin of a connection, with empty settings."""
+
+
 def message(data: bytes, *, length: int | None = None) -> bytes:
-    """A gRPC message; with another length announced than it has, it never ends."""
+    """Returns a gRPC message; if `length` is larger than the data, the message never ends."""
     return b"\0" + (len(data) if length is None else length).to_bytes(4) + data
 
 

@@ -1,4 +1,4 @@
-"""Some of everything that callers do: ids and texts, all outputs, every way in, mistakes, haste, and leaving."""
+"""A mix of client behavior: ids and texts, all outputs, every transport, mistakes, short deadlines and cancellation."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import grpc.aio
 import httpx
 import numpy as np
 
+from benchmarks.load.clients import OK, WRONG
+from benchmarks.stand_in.answers import known_answer
+from benchmarks.stand_in.script import ORDINARY_IDS
 from electra_serve.tensors import Output
 from tests.contract.outcome import Answer, Outcome
 from tests.contract.query import Query
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide
 from tests.integration.process import ServiceProcess
-from tests.load.callers import OK, WRONG
-from tests.load.known_answer import known_answer
-from tests.load.script import ORDINARY_IDS
 
-CALLERS: Final = 8
+CLIENTS: Final = 8
 PATIENCE_S: Final = 60.0
-LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=CALLERS)
-"""Or the client would keep ever more connections, up to twenty, and they would look like the service's growth."""
+LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=CLIENTS)
+"""The default keeps up to twenty connections, which would look like growth of the service."""
 PAUSE_S: Final = 0.02
-"""Most between an answer and the next request."""
+"""Longest pause between a response and the next request."""
 LEAVES: Final = 0.05
 HURRIES: Final = 0.05
 HURRY_S: Final = 0.005
 CLIENTS_OWN: Final = "Internal error from Core"
-"""What grpc's client says where a deadline passes while it sends; the service has counted no such answer then."""
+"""Message of grpc's client if a deadline passes while it sends; the service does not count that request."""
 EXPECTED: Final = {
     OK, "left", "invalid_input", "model_not_found", "payload_too_large", "deadline_exceeded", "overloaded",
 }  # fmt: skip
@@ -84,15 +84,15 @@ async def mixed_load(process: ServiceProcess, until_s: float, *, known: bool) ->
 
     Args:
         process: The service.
-        until_s: When to stop.
-        known: Whether answers must be the stand-in's.
+        until_s: Time of the end.
+        known: Responses must have the stand-in's outputs.
 
     Returns:
-        What came of the requests.
+        Counts of requests by code.
     """
     codes: Counter[str] = Counter()
     async with _connected(process) as sides, asyncio.TaskGroup() as group:
-        for number in range(CALLERS):
+        for number in range(CLIENTS):
             group.create_task(_call(sides, random.Random(number), until_s, codes, known=known))
     return codes
 
@@ -127,7 +127,7 @@ def _code(query: Query, outcome: Outcome | BaseException, *, known: bool) -> str
         return repr(outcome)
     if isinstance(outcome, Answer):
         return WRONG if known and query.token_ids and not _is_right(query.token_ids, outcome) else OK
-    if outcome.status == "DEADLINE_EXCEEDED" or outcome.message == CLIENTS_OWN:  # told by gRPC itself, without a slug
+    if outcome.status == "DEADLINE_EXCEEDED" or outcome.message == CLIENTS_OWN:  # from gRPC itself, without a slug
         return "deadline_exceeded"
     return f"{outcome.status}: {outcome.message}" if outcome.code == STATUS_ONLY else outcome.code
 
@@ -145,4 +145,4 @@ def _row(dice: random.Random, length: int) -> list[int]:
 
 
 def _outputs(dice: random.Random) -> list[Output]:
-    return dice.sample(list(Output), k=dice.randint(1, 4))
+    return dice.sample(sorted(Output), k=dice.randint(1, len(Output)))

@@ -1,4 +1,4 @@
-"""Whoever loads, reloads and unloads models, over the admin API."""
+"""Client of the admin API, which loads, reloads and unloads models."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MODELS: Final = "/admin/v1/models"
 
 
 class Operator:
-    """Asks the admin API and waits for what becomes of it.
+    """Sends requests to the admin API and waits for their results.
 
     Args:
-        port: Where it is.
-        key: What it is asked with.
+        port: Port of the admin API.
+        key: API key.
     """
 
     def __init__(self, port: int, key: str = KEY) -> None:
@@ -38,18 +38,18 @@ class Operator:
         return self._client.post(MODELS, json={"preset": preset, "name": name})
 
     def reload(self, name: str, preset: str) -> httpx.Response:
-        """Loads a model in the place of another."""
+        """Replaces a model."""
         return self._client.post(f"{MODELS}/{name}/reload", json={"preset": preset})
 
     def unload(self, name: str) -> httpx.Response:
-        """Takes a model away."""
+        """Unloads a model."""
         return self._client.delete(f"{MODELS}/{name}")
 
     def status(self, name: str) -> dict[str, Any]:
-        """What is told of a model."""
+        """Returns the status of a model."""
         status: dict[str, Any] = self._client.get(f"{MODELS}/{name}").json()
         return status
 
     def names(self) -> list[str]:
-        """The models there are."""
+        """Returns the names of all models."""
         return [model["name"] for model in self._client.get(MODELS).json()["models"]]

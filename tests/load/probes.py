@@ -1,4 +1,4 @@
-"""Probes that go on while a service is under load, as Kubernetes' do: liveness, readiness and gRPC's health."""
+"""Probes of a service under load, as Kubernetes sends them: liveness, readiness and gRPC's health."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PATIENCE_S: Final = 5.0
 
 
 class Probes:
-    """Asks all three in turn, from a thread, for as long as the context lasts.
+    """Sends all three in turn from a thread, for as long as the context lasts.
 
     Attributes:
-        failures: What was wrong, of probes that failed.
-        seconds: How long each took.
+        failures: Descriptions of failed probes.
+        seconds: Durations of all probes.
     """
 
     def __init__(self, process: ServiceProcess) -> None:
@@ -42,7 +42,7 @@ class Probes:
 
     @property
     def slowest_s(self) -> float:
-        """How long the slowest took."""
+        """Duration of the slowest probe."""
         return max(self.seconds, default=0.0)
 
     def _run(self) -> None:

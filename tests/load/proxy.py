@@ -1,4 +1,4 @@
-"""HAProxy in front of several instances, with the configuration of deploy/proxy; from Debian's package `haproxy`."""
+"""HAProxy in front of several replicas, with the configuration of deploy/proxy; Debian's package is `haproxy`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from tests.integration.process import ROOT, free_port, wait_until
+from tests.integration.process import ROOT, free_port
+from tests.waiting import wait_until
 
 CONFIGURATION: Final = ROOT / "deploy/proxy/haproxy.cfg"
 HOST: Final = "127.0.0.1"
@@ -25,19 +26,19 @@ needs_haproxy = pytest.mark.skipif(BINARY is None, reason="needs HAProxy: apt-ge
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where REST and gRPC are, of the proxy or of one instance."""
+    """Ports of REST and gRPC, of the proxy or of one replica."""
 
     rest: int
     grpc: int
 
     @classmethod
     def free(cls) -> Ports:
-        """Two that nobody listens on."""
+        """Returns two free ports."""
         return cls(free_port(), free_port())
 
 
 def configuration(front: Ports, instances: Sequence[Ports]) -> str:
-    """What is shipped, with other addresses; servers beyond `instances` are left out."""
+    """Returns the shipped configuration with other addresses; omits servers beyond `instances`."""
     lines = []
     for line in CONFIGURATION.read_text().splitlines():
         server = re.match(r"  server electra-(\d)", line)
@@ -56,7 +57,7 @@ def configuration(front: Ports, instances: Sequence[Ports]) -> str:
 
 @contextmanager
 def haproxy(folder: Path, instances: Sequence[Ports]) -> Iterator[Ports]:
-    """Starts it, waits until it listens, and kills it in the end. Tells where it listens."""
+    """Starts it, yields its ports when it listens, and kills it at the end of the context."""
     front, file = Ports.free(), folder / "haproxy.cfg"
     file.write_text(configuration(front, instances))
     with (folder / "haproxy.log").open("wb") as log:
@@ -72,7 +73,7 @@ def haproxy(folder: Path, instances: Sequence[Ports]) -> Iterator[Ports]:
 
 
 def check(text: str, folder: Path) -> str:
-    """What HAProxy has against a configuration, warnings included."""
+    """Returns HAProxy's errors and warnings of a configuration."""
     file = folder / "checked.cfg"
     file.write_text(text)
     result = subprocess.run(

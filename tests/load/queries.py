@@ -1,4 +1,4 @@
-"""Requests that hypothesis makes, right and wrong, and that both transports can say."""
+"""Valid and invalid requests of hypothesis that both transports can express."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ texts = st.text(max_size=200) | st.text("abc ,.é漢", max_size=3000)
 
 
 def rows(of: st.SearchStrategy[int], longest: int = 20) -> st.SearchStrategy[list[list[int]]]:
-    """Sequences of numbers, some empty."""
+    """Makes sequences of numbers, some empty."""
     return st.lists(st.lists(of, max_size=longest), max_size=6)
 
 
 @st.composite
 def fitting(draw: st.DrawFn, token_ids: Sequence[Sequence[int]], of: st.SearchStrategy[int]) -> list[list[int]]:
-    """As many numbers as there are ids."""
+    """Makes as many numbers as there are ids."""
     return [draw(st.lists(of, min_size=len(row), max_size=len(row))) for row in token_ids]
 
 
 @st.composite
 def of_ids(draw: st.DrawFn) -> Query:
-    """Mostly right ones; each part may be wrong by itself."""
+    """Makes mostly valid requests; each part may be invalid by itself."""
     token_ids = draw(rows(good_ids) | rows(ids) | st.lists(st.lists(good_ids, min_size=500, max_size=530), max_size=2))
     return Query(
         token_ids=token_ids,
@@ -45,7 +45,7 @@ def of_ids(draw: st.DrawFn) -> Query:
 
 @st.composite
 def of_texts(draw: st.DrawFn) -> Query:
-    """Texts and pairs of them."""
+    """Makes requests of texts and pairs."""
     return Query(
         text=draw(st.lists(texts | st.tuples(texts, texts), max_size=4)),
         model=draw(models),
@@ -55,4 +55,4 @@ def of_texts(draw: st.DrawFn) -> Query:
 
 
 queries = of_ids() | of_texts() | st.builds(Query, model=models, outputs=outputs)
-"""What to ask for; the last have no input at all."""
+"""All requests; the last kind has no input."""

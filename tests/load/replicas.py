@@ -1,4 +1,4 @@
-"""Instances of the service with stand-in engines, to be stopped, killed and started again where they were."""
+"""Replicas with stand-in engines, which can be stopped, killed and started again on the same ports."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.stand_in.script import Script
 from tests.integration.process import ServiceProcess
 from tests.load.proxy import Ports, haproxy
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 
 class Replica:
-    """One instance, always at the same ports.
+    """One replica, always on the same ports.
 
     Args:
-        folder: For what it writes.
-        script: What its engine does.
-        flags: After `serve`.
-        stack: Ends whatever runs.
+        folder: Folder of its output.
+        script: Behavior of its engine.
+        flags: Flags after `serve`.
+        stack: Ends the processes.
     """
 
     def __init__(self, folder: Path, script: Script, flags: Sequence[str], stack: ExitStack) -> None:
@@ -32,7 +32,7 @@ class Replica:
         self.process = self.start()
 
     def start(self) -> ServiceProcess:
-        """Starts it, and waits until it is ready."""
+        """Starts it and waits until it is ready."""
         self._starts += 1
         folder = self._folder / str(self._starts)
         folder.mkdir(parents=True)
@@ -45,7 +45,7 @@ class Replica:
 def replicas_behind_proxy(
     folder: Path, number: int, script: Script, *flags: str
 ) -> Iterator[tuple[Ports, Sequence[Replica]]]:
-    """Starts `number` instances and the proxy. Tells where the proxy is."""
+    """Starts `number` replicas and the proxy; yields the proxy's ports and the replicas."""
     with ExitStack() as stack:
         replicas = [Replica(folder / f"replica-{index}", script, flags, stack) for index in range(number)]
         front = stack.enter_context(haproxy(folder, [replica.ports for replica in replicas]))

@@ -19,19 +19,20 @@ from typing import Final
 import httpx
 import pytest
 
+from benchmarks.stand_in.script import Script
 from electra_serve.api.connections import surplus_of
 from electra_serve.client import ElectraClient, GrpcElectraClient, Tls
 from electra_serve.runtime.file_limit import fit_connections, raise_descriptor_limit
 from electra_serve.server.lifecycle import EXIT_OK
 from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
-from tests.integration.process import ServiceProcess, free_port, start, wait_until
+from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.conftest import Report
 from tests.load.gauges import gauge
-from tests.load.growth import Sample, resident_bytes
-from tests.load.http2 import PREFACE, SETTINGS, frame
-from tests.load.script import Script
+from tests.load.growth import descriptors, resident_bytes
+from tests.load.http2 import GREETING
 from tests.load.stand_in import MODULE
+from tests.waiting import wait_until
 
 HOST: Final = "127.0.0.1"
 HOSTILE: Final = "127.0.0.3"
@@ -42,7 +43,6 @@ ATTACK: Final = 600
 LONG_ATTACK: Final = 12_000
 PROBES: Final = ("/livez", "/readyz", "/metrics")
 SILENCE: Final = b""
-GREETING: Final = PREFACE + frame(SETTINGS, 0, 0, b"")
 HALF_A_BODY: Final = b"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
 PATIENCE_S: Final = 10.0
 
@@ -71,7 +71,7 @@ class Target:
 
     @property
     def descriptors(self) -> float:
-        return Sample.of(self.process.popen.pid, compilations=0).descriptors
+        return descriptors(self.process)
 
     def scrape(self) -> str:
         """`/metrics`, on its own port."""
@@ -140,7 +140,7 @@ def _is_ready(target: Target) -> bool:
 
 @contextmanager
 def attack(port: int, number: int, begun: bytes) -> Iterator[None]:
-    """Holds connections to a port, as many as the server lets it, on each of which `begun` was sent."""
+    """Holds as many connections to a port as the server allows, and sends `begun` on each."""
     with ExitStack() as stack:
         for _ in range(number):
             with suppress(ConnectionError):

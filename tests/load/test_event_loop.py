@@ -17,33 +17,31 @@ import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
+from benchmarks.load.clients import CHANNEL_OPTIONS, ENCODE_METHOD, HOST
+from benchmarks.stand_in.script import Script
+from benchmarks.stand_in.service import load_stand_in
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
-from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.api.rest.app import create_app
-from electra_serve.api.rest.server import HttpListener, HttpServer
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.runtime.work_thread import WorkThread
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import GrpcSettings, ModelSettings, RestSettings, Settings
-from tests.fakes import connection_table, text_encoder, transit_budget
-from tests.load.callers import ENCODE_METHOD, HOST
+from tests.fakes import text_encoder, transit_budget
 from tests.load.conftest import Report
 from tests.load.loop_time import measured
-from tests.load.script import Script
-from tests.load.stand_in import load_stand_in
 from tests.load.worst_inputs import WorstInput, get_model_inputs, grpc_inputs, health_inputs, rest_inputs
+from tests.serving import grpc_server, rest_server
 
 SCRIPT: Final = Script(batch_s=0.001, position_s=1e-8)
 SETTINGS: Final = Settings(
     models=(ModelSettings(preset=DEMO_ID),), rest=RestSettings(port=0), grpc=GrpcSettings(port=0)
 )
 MAX_CALLBACK_S: Final = 0.005
-SANE_CALLBACK_S: Final = 0.05
-"""CPU time grows by some factor on a machine that does other things; the attacks took 0.2 to 2 s."""
 REPEATS: Final = 5
 REST: Final = "rest"
 GET_MODEL: Final = f"/{SERVICE_NAME}/GetModel"
@@ -53,7 +51,7 @@ TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where both transports listen."""
+    """Ports of both transports."""
 
     rest: int
     grpc: int
@@ -65,28 +63,30 @@ async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
     for name, value in SCRIPT.environment.items():
         monkeypatch.setenv(name, value)
     metrics, log = Metrics("test"), structlog.wrap_logger(CapturingLogger(), [])
-    registry = build_registry(SETTINGS, metrics, log, load=load_stand_in)
-    await registry.load_all()
+    registry = ModelRegistry(SETTINGS.models)
+    manager = build_manager(SETTINGS, registry, metrics, log, load=load_stand_in)
+    await manager.load_all()
     async with _serving(InferenceService(registry, text_encoder()), metrics, log) as listening:
         yield listening
-    await registry.close(TIMEOUT_S)
+    await manager.close(TIMEOUT_S)
 
 
 @asynccontextmanager
 async def _serving(
     service: InferenceService, metrics: Metrics, log: structlog.typing.FilteringBoundLogger
 ) -> AsyncIterator[Ports]:
-    shared = {"max_sequences": SETTINGS.max_sequences, "budget": transit_budget(), "thread": WorkThread("decoder")}
+    most, thread = SETTINGS.max_sequences, WorkThread("decoder")
     observe = partial(RequestObserver, metrics=metrics, log=log, log_requests=False)
-    app = create_app(service, SETTINGS.rest, metrics, observe("rest"), **shared)  # type: ignore[arg-type]
-    rest = HttpListener("REST", HttpServer(app, SETTINGS.rest, connection_table()), host=HOST, port=0)
-    server = GrpcServer(service, SETTINGS.grpc, observe("grpc"), connections=connection_table(), **shared)  # type: ignore[arg-type]
-    listening = Ports(rest.listen(), await server.start())
-    rest.serve()
-    try:
-        yield listening
-    finally:
-        await asyncio.gather(rest.stop(1.0), server.stop(1.0))
+    budget = transit_budget()
+    app = create_app(service, SETTINGS.rest, metrics, observe("rest"), max_sequences=most, budget=budget, thread=thread)
+    async with (
+        rest_server(app, SETTINGS.rest) as (_, rest),
+        grpc_server(service, SETTINGS.grpc, observe("grpc"), max_sequences=most, budget=budget, thread=thread) as (
+            _,
+            port,
+        ),
+    ):
+        yield Ports(rest, port)
 
 
 INPUTS: Final[dict[str, Callable[[int], Iterable[WorstInput]]]] = {
@@ -111,7 +111,6 @@ async def test_the_worst_requests(repeats: int, scale: int, ports: Ports, report
     slowest = sorted(longest, key=lambda name: -longest[name])
     for name in slowest[:12]:
         report(f"{name}: {longest[name] * 1e3:.1f} ms of CPU time in one callback")
-    assert longest[slowest[0]] < SANE_CALLBACK_S, slowest[0]
     exceeded = {name: round(took, 4) for name, took in longest.items() if took > MAX_CALLBACK_S}
     report.promise(not exceeded, f"callbacks exceed {MAX_CALLBACK_S} s: {exceeded}")
 
@@ -154,8 +153,7 @@ def _send(connection: socket.socket, data: bytes) -> None:
 
 
 def _ask_grpc(port: int, method: str, message: bytes) -> str:
-    options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
-    with grpc.insecure_channel(f"{HOST}:{port}", options) as channel:
+    with grpc.insecure_channel(f"{HOST}:{port}", CHANNEL_OPTIONS) as channel:
         encode: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
             encode(message, timeout=TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""Requests by the thousand that nobody would write: refused as a caller's fault, alike on both transports.
+"""Thousands of generated requests: both transports reject them alike, as errors of the client.
 
-The short form asks the stand-in, the long one (`make fuzz`) the real service.
+The short form runs on the stand-in, the long one (`make fuzz`) on the real service.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from benchmarks.load.http_connection import post_request
+from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import Output
 from tests.contract import read
@@ -30,7 +32,6 @@ from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
 from tests.load.mutations import mutated
 from tests.load.queries import queries
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SHORT: Final = 150
@@ -38,11 +39,11 @@ LONG: Final = 10_000
 PATIENCE_S: Final = 30.0
 SCRIPT: Final = Script(batch_s=0.0, position_s=0.0000001, faults=False)
 ONEOF: Final = "input"
-"""What gRPC calls ids or texts together; JSON has no name for that."""
+"""Name in gRPC of ids or texts; JSON has none."""
 SERVERS_FAULTS: Final = frozenset({500, 502, 503})
-"""504 is none: a generated header may leave a request a millisecond."""
-CALLERS_FAULTS: Final = {"malformed_request", "invalid_input", "payload_too_large", "model_not_found"}
-CALLERS_STATUSES: Final = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+"""Without 504: a generated header may set a deadline of a millisecond."""
+CLIENTS_FAULTS: Final = {"malformed_request", "invalid_input", "payload_too_large", "model_not_found"}
+CLIENTS_STATUSES: Final = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 SEEDS: Final = (
     Query(token_ids=[[1, 2, 3], [4]], segment_ids=[[0, 0, 1], [0]], padding_mask=[[1, 1, 0], [1]], model=None),
     Query(token_ids=[[7] * 40] * 4, model="electra_demo", outputs=[Output.MEAN, Output.CLS], truncate=True),
@@ -61,7 +62,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[boo
 
 @pytest.fixture
 def process(request: pytest.FixtureRequest, services: Callable[[bool], ServiceProcess]) -> Iterator[ServiceProcess]:
-    """The service, which must be as well afterwards as it was before."""
+    """The service; checks afterwards that it is idle, ready and logged no error."""
     started = services(request.node.callspec.params["inputs"] == LONG)
     yield started
     wait_at_rest(started)
@@ -94,7 +95,7 @@ def channel(process: ServiceProcess) -> Iterator[grpc.Channel]:
 
 
 def many_examples(inputs: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """So many of hypothesis' examples; the same ones in each run of the short form."""
+    """Sets the number of hypothesis' examples, which are the same in each run of the short form."""
     return settings(
         max_examples=inputs,
         deadline=None,
@@ -117,7 +118,7 @@ def test_both_transports_give_the_same_verdict(
         over_rest, over_grpc = _post(rest, to_json(query).data), _encode(channel, to_message(query).data)
         verdicts[_code(over_rest)] += 1
         assert _verdict(over_rest) == _verdict(over_grpc)
-        assert _code(over_rest) in CALLERS_FAULTS | {"ok"}
+        assert _code(over_rest) in CLIENTS_FAULTS | {"ok"}
         _check_same_numbers(over_rest, over_grpc)
 
     check()
@@ -130,7 +131,7 @@ def test_mutated_json(inputs: int, rest: httpx.Client, report: Report) -> None:
     for seed in range(inputs):
         outcome = _post(rest, mutated(to_json(SEEDS[seed % len(SEEDS)]).data, seed))
         codes[_code(outcome)] += 1
-        assert _code(outcome) in CALLERS_FAULTS | {"ok"}, (seed, outcome)
+        assert _code(outcome) in CLIENTS_FAULTS | {"ok"}, (seed, outcome)
     report(f"{inputs} mutated bodies: {dict(codes)}")
 
 
@@ -146,22 +147,19 @@ def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, repor
             in_stream = pb.EncodeStreamRequest(request=good)
             outcome = _encode_in_stream(channel, mutated(in_stream.SerializeToString(), seed))
         codes[_code(outcome)] += 1
-        assert _code(outcome) in CALLERS_FAULTS | {"ok"}, (seed, outcome)
-        assert isinstance(outcome, Answer) or outcome.status in {None, *CALLERS_STATUSES}, (seed, outcome)
+        assert _code(outcome) in CLIENTS_FAULTS | {"ok"}, (seed, outcome)
+        assert isinstance(outcome, Answer) or outcome.status in {None, *CLIENTS_STATUSES}, (seed, outcome)
     report(f"{inputs} mutated messages to {method}: {dict(codes)}")
 
 
 @pytest.mark.parametrize("inputs", AMOUNTS)
 def test_mutated_http(inputs: int, process: ServiceProcess, report: Report) -> None:
-    """Whole requests, heads too; whatever comes back is no fault of the server's."""
+    """Mutates whole requests with their heads; no response is a server error."""
     body = to_json(SEEDS[0]).data
-    head = (
-        f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
     statuses: Counter[str] = Counter()
     for seed in range(inputs):
         with socket.create_connection(("127.0.0.1", process.rest_port), timeout=PATIENCE_S) as connection:
-            connection.sendall(mutated(head.encode() + body, seed))
+            connection.sendall(mutated(post_request(body), seed))
             connection.shutdown(socket.SHUT_WR)
             statuses[_status(connection)] += 1
     report(f"{inputs} mutated HTTP requests: {dict(statuses)}")
@@ -170,7 +168,7 @@ def test_mutated_http(inputs: int, process: ServiceProcess, report: Report) -> N
 
 @pytest.mark.parametrize("inputs", AMOUNTS)
 def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report) -> None:
-    """Schemathesis: what the document allows and what it does not; each answer is one that the document promises."""
+    """Schemathesis sends what the document allows; every response conforms to the document."""
     import schemathesis
     from schemathesis import checks
     from schemathesis.core.result import Ok
@@ -196,7 +194,7 @@ def test_openapi_document_holds(inputs: int, rest: httpx.Client, report: Report)
 
 
 def as_message(query: Query) -> pb.EncodeRequest:
-    """With the name that a stream's requests must have."""
+    """Makes a message with the id that a stream's requests need."""
     made = message(query)
     made.request_id = "r1"
     return made
@@ -228,7 +226,7 @@ def _code(outcome: Outcome) -> str:
 
 
 def _verdict(outcome: Outcome) -> tuple[object, ...]:
-    """All that must be alike, but for the numbers."""
+    """Everything that must be equal, without the numbers."""
     if isinstance(outcome, Answer):
         return ("ok", outcome.model, outcome.sequences, outcome.tokens, *outcome.truncated)
     return (outcome.code, None if outcome.field == ONEOF else outcome.field)
@@ -243,7 +241,7 @@ def _check_same_numbers(one: Outcome, other: Outcome) -> None:
 
 
 def _status(connection: socket.socket) -> str:
-    """The status of what comes back; "closed" where nothing does."""
+    """Returns the status of the response; "closed" if there is none."""
     try:
         return connection.recv(4096)[9:12].decode() or "closed"
     except ConnectionResetError:

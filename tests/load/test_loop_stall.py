@@ -9,14 +9,14 @@ from typing import Final
 
 import pytest
 
-from tests.integration.process import ServiceProcess, wait_until
-from tests.load.callers import OK, RestCaller
+from benchmarks.load.clients import OK, RestClient
+from benchmarks.stand_in.script import Script
+from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
-from tests.load.gauges import gauge, scrape, wait_at_rest
+from tests.load.gauges import gauge, scrape, until_gauge, wait_at_rest
 from tests.load.payload import numbered
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
-from tests.load.until import until_gauge
+from tests.waiting import wait_until
 
 STALL_S: Final = 5.0
 """Longer than the batch may take before its engine counts as stalled."""
@@ -36,15 +36,15 @@ def suspend(process: ServiceProcess) -> None:
 @pytest.mark.parametrize("stall", [block_loop, suspend])
 async def test_a_stalled_event_loop_is_not_a_stalled_engine(stall: object, tmp_path: Path, report: Report) -> None:
     with stand_in(tmp_path, SCRIPT) as process:
-        caller = RestCaller(process.rest_port)
-        running = asyncio.create_task(caller.ask(numbered(1, 16)))
+        client = RestClient(process.rest_port)
+        running = asyncio.create_task(client.ask(numbered(1, 16)))
         await until_gauge(process, "electra_running_sequences", 1)
         assert callable(stall)
         stall(process)
         await asyncio.sleep(STALL_S)
         process.popen.send_signal(signal.SIGCONT)
         assert (await running).code == OK
-        await caller.close()
+        await client.close()
         await asyncio.to_thread(wait_at_rest, process)
         await asyncio.to_thread(wait_until, lambda: bool(named(process, "event loop stalled")))
         exposition = scrape(process)

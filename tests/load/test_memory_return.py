@@ -9,26 +9,26 @@ from typing import Final
 
 import pytest
 
+from benchmarks.load.clients import OK, ask_all
+from benchmarks.stand_in.script import Script
 from electra_serve.runtime.memory import TRIM_EVERY_S, TRIM_SLACK_BYTES
 from electra_serve.tensors import Output
-from tests.integration.process import wait_until
-from tests.load.callers import OK, Endpoint
 from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
 from tests.load.growth import resident_bytes
 from tests.load.payload import Payload, numbered
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
+from tests.waiting import wait_until
 
 ROWS: Final = 256
 LENGTH: Final = 128
-CALLERS: Final = 16
+CLIENTS: Final = 16
 """More than the queue takes at once; the others are rejected."""
 SPARE_BYTES: Final = 48 * 2**20
 """Caches and stacks that a first burst leaves behind."""
 MOST_GROWTH_BYTES: Final = 400e6
 GOES_BACK_S: Final = 180.0
-"""However busy the machine is."""
+"""Limit on a busy machine."""
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,11 @@ async def test_memory_of_large_responses_goes_back(bursts: int, waits: float, tm
     with stand_in(tmp_path, Script(batch_s=0.001, position_s=1e-7, waits=waits)) as process:
         before = resident_bytes(process)
         peak = before
-        for endpoint in reversed(Endpoint.both(process.rest_port, process.grpc_port)):
-            caller = endpoint.caller()
+        for endpoint in reversed(process.endpoints):
             for _ in range(bursts):
-                answers = await asyncio.gather(*(caller.ask(large) for _ in range(CALLERS)))
-                assert OK in {answer.code for answer in answers} <= {OK, "overloaded"}
+                outcomes = await ask_all([endpoint], [large] * CLIENTS)
+                assert OK in {outcome.code for outcome in outcomes} <= {OK, "overloaded"}
                 peak = max(peak, resident_bytes(process))
-            await caller.close()
         await asyncio.to_thread(wait_at_rest, process)
         after = resident_bytes(process)
         began = time.monotonic()
@@ -55,7 +53,7 @@ async def test_memory_of_large_responses_goes_back(bursts: int, waits: float, tm
         took_s = time.monotonic() - began
         report(
             f"{before / 1e6:.0f} MB at rest, {peak / 1e6:.0f} MB at most, {after / 1e6:.0f} MB after {2 * bursts} "
-            f"bursts of {CALLERS} large responses, {resident_bytes(process) / 1e6:.0f} MB {took_s:.0f} s later"
+            f"bursts of {CLIENTS} large responses, {resident_bytes(process) / 1e6:.0f} MB {took_s:.0f} s later"
         )
         assert after - before < MOST_GROWTH_BYTES
         report.promise(took_s <= 2 * TRIM_EVERY_S, "memory goes back within a minute")

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from benchmarks.stand_in.script import Script
 from electra_serve.api.grpc.server import MAX_OPEN_RECEIVED
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.server.lifecycle import EXIT_OK
@@ -23,7 +24,6 @@ from tests.load.growth import resident_bytes
 from tests.load.http2 import Http2Client, message
 from tests.load.neighbors import ask_as_another
 from tests.load.probes import Probes
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 from tests.load.worst_inputs import GROUPS
 

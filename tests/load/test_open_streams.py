@@ -14,19 +14,18 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from benchmarks.load.closed_loop import cpu_seconds
+from benchmarks.stand_in.script import Script
 from electra_serve.api.grpc.stream_slots import MAX_PER_ADDRESS, MAX_PER_CONNECTION, MAX_STREAMS
 from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.growth import resident_bytes
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
-from tests.load.until import until
+from tests.waiting import until
 
 MOST_GROWTH_BYTES: Final = 400e6
 QUIET_S: Final = 2.0
 REJECTED: Final = "RESOURCE_EXHAUSTED"
-TICKS_PER_S: Final = 100
-"""Of the CPU times in /proc."""
 
 
 @pytest.mark.parametrize(
@@ -47,9 +46,9 @@ async def test_watches_are_bounded_and_cost_nothing_while_nothing_changes(
             assert statuses == {"SERVING": allowed, REJECTED: watches - allowed}
             grown = resident_bytes(process) - before
             assert grown < MOST_GROWTH_BYTES
-            used = cpu_s(process)
+            used = cpu_seconds(process.popen.pid)
             await asyncio.sleep(QUIET_S)
-            busy = (cpu_s(process) - used) / QUIET_S
+            busy = (cpu_seconds(process.popen.pid) - used) / QUIET_S
             report.promise(busy < 0.1, "watches take no CPU while nothing changes")
             process.terminate()
             assert await asyncio.to_thread(process.wait) == 0
@@ -98,9 +97,3 @@ async def watch(channel: grpc.aio.Channel, statuses: Counter[str]) -> None:
             statuses[health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)] += 1
     except grpc.aio.AioRpcError as error:
         statuses[error.code().name if "may have at most" in str(error.details()) else "unexplained"] += 1
-
-
-def cpu_s(process: ServiceProcess) -> float:
-    """CPU seconds that the process has used, by Linux' proc(5)."""
-    fields = Path(f"/proc/{process.popen.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S

@@ -1,6 +1,6 @@
-"""More load than there is capacity for, sent without waiting for answers.
+"""Open-loop load above the capacity.
 
-What can be answered is, the rest is refused at once and told when to come back, and nobody who probes notices.
+The service rejects what it cannot compute, with a time to retry after, and probes do not fail.
 """
 
 from __future__ import annotations
@@ -10,43 +10,44 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from benchmarks.load.clients import OK, Outcome, closed_loop
+from benchmarks.load.open_loop import Plan, Stage, Stages, goodput, open_loops, percentile_s
+from benchmarks.stand_in.script import Script
 from electra_serve.tensors import BatchShape
 from tests.integration.process import ServiceProcess, start
-from tests.load.callers import OK, Caller, Endpoint
 from tests.load.conftest import Report
-from tests.load.open_loop import OpenLoop, Outcome, Plan, Stage, goodput, percentile_s
-from tests.load.payload import numbered
+from tests.load.payload import numbered, numbered_until
 from tests.load.probes import Probes
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 OVERLOADS: Final = (2, 5, 10)
 CALM: Final = 0.5
-"""The part of the capacity at which latency is normal."""
+"""Fraction of the capacity at which latency is normal."""
 UNUSUAL: Final = 2.0
-"""A median of so many times the normal one is not normal."""
+"""Ratio to the normal median latency that is not normal."""
 SETTLED_S: Final = 0.5
-"""After a stage's beginning: the queue is as full as it will be."""
+"""Time after which the queue is as full as it becomes in a stage."""
 STARTED_S: Final = 2.0
-"""The senders have started by then."""
+"""Time for the senders to start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is overloaded.
+    """An overloaded service.
 
     Attributes:
         length: Ids of each request.
-        queue: Most requests that wait.
-        capacity: Requests per second, at most.
-        known: Whether the right answers are known.
-        window_s: Whose requests are enough to tell by whether latency is normal.
+        queue: Limit of queued requests.
+        capacity: Most requests per second.
+        known: The correct outputs are known.
+        window_s: Window in which there are enough requests to compare latencies.
     """
 
     length: int
@@ -57,18 +58,18 @@ class Target:
 
     @property
     def drain_s(self) -> float:
-        """How long a full queue takes."""
+        """Seconds in which a full queue drains."""
         return self.queue / self.capacity
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How long each stage lasts, and the promises of the long form.
+    """Durations of the stages.
 
     Attributes:
-        calm_s: Before the overload.
-        overload_s: Of each overload.
-        normal_again_s: After the overload.
+        calm_s: Seconds before the overload.
+        overload_s: Seconds of each overload.
+        normal_again_s: Seconds after the overload until latency is normal, in the long form.
     """
 
     calm_s: float
@@ -77,12 +78,12 @@ class Course:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Of each stage."""
+        """Seconds of each stage."""
         return (self.calm_s, *(self.overload_s,) * len(OVERLOADS), self.normal_again_s + 2)
 
 
 GOODPUT: Final = 0.95
-"""The least part of the capacity."""
+"""Least fraction of the capacity, in the long form."""
 REJECTION_P99_S: Final = 0.05
 
 SHORT: Final = Course(calm_s=1.0, overload_s=2.5, normal_again_s=0.0)
@@ -90,19 +91,19 @@ LONG: Final = Course(calm_s=12.0, overload_s=30.0, normal_again_s=10.0)
 
 SCRIPT: Final = Script(batch_s=0.02, position_s=0.04 / 256)
 BATCH: Final = BatchShape(4, 64)
-"""The stand-in's largest batch: eight requests fill it, and it takes 60 ms, so 133 requests a second."""
+"""The stand-in's largest batch: eight requests fill it in 60 ms, which makes 133 requests a second."""
 STAND_IN: Final = Target(length=32, queue=256, capacity=SCRIPT.capacity(BATCH, 32), known=True)
-"""Whose full queue is two seconds' worth."""
+"""Its full queue drains in two seconds."""
 SMALL: Final = '--models={"preset": "electra_small_discriminator_uncased_en", "load_weights": false, "threads": 1}'
-"""Real arithmetic on one core, of 500 positions a request: some ten requests a second. What the senders and the servers
-need is left to the other cores, since this is not to measure how they share."""
+"""Real arithmetic on one core: some ten requests a second of 500 positions. The other cores are left to the senders and
+the servers, since the test does not measure how they share."""
 SMALL_LENGTH: Final = 500
 SMALL_QUEUE: Final = 32
 SMALL_WINDOW_S: Final = 3.0
 
 
 def queue_flags(queue: int) -> tuple[str, str]:
-    """Bounds the queue."""
+    """Flags that limit the queue."""
     return f"--batching.max_queue_sequences={queue}", f"--limits.max_sequences={queue}"
 
 
@@ -118,7 +119,7 @@ def test_overload(course: Course, tmp_path: Path, report: Report) -> None:
 
 @pytest.mark.long
 def test_overload_of_the_real_engine(tmp_path: Path, report: Report) -> None:
-    """Its peak is what it answers in a closed loop, before and after: a machine's speed moves."""
+    """Its peak is measured in a closed loop before and after, since a machine's speed changes."""
     with start(tmp_path, SMALL, "--log.format=json", *queue_flags(SMALL_QUEUE)) as process:
         process.wait_ready()
         before = asyncio.run(_measured_capacity(process))
@@ -130,43 +131,34 @@ def test_overload_of_the_real_engine(tmp_path: Path, report: Report) -> None:
     _check_goodput(answered, (before + after) / 2, report)
 
 
-async def _measured_capacity(process: ServiceProcess, callers: int = 16, seconds: float = 15.0) -> float:
-    """Answers per second to callers who each ask again when they are answered."""
-    ends = [end.caller() for end in Endpoint.both(process.rest_port, process.grpc_port)]
-    numbers = count()
+async def _measured_capacity(process: ServiceProcess, clients: int = 16, seconds: float = 15.0) -> float:
+    """Measures responses per second in a closed loop."""
     began = time.monotonic()
-
-    async def ask(caller: Caller) -> int:
-        answered = 0
-        while time.monotonic() < began + seconds:
-            answer = await caller.ask(numbered(next(numbers), SMALL_LENGTH, known=False))
-            answered += answer.code == OK
-        return answered
-
-    answered = sum(await asyncio.gather(*(ask(ends[i % 2]) for i in range(callers))))
-    await asyncio.gather(*(end.close() for end in ends))
-    return answered / (time.monotonic() - began)
+    requests = numbered_until(began + seconds, SMALL_LENGTH, known=False)
+    outcomes = await closed_loop(process.endpoints, clients, requests)
+    return sum(outcome.code == OK for outcome in outcomes) / (time.monotonic() - began)
 
 
 def _overload(process: ServiceProcess, target: Target, course: Course, report: Report) -> Sequence[float]:
-    """Checks all but the goodput, and returns it: right answers per second, by overload."""
+    """Checks codes and probes; returns the goodput of each overload, in correct responses per second."""
     rates = (CALM, *OVERLOADS, CALM)
     with Probes(process) as probes:
         begins_s = time.monotonic() + STARTED_S
         stages = tuple(Stage(rate * target.capacity / 2, s) for rate, s in zip(rates, course.seconds, strict=True))
-        endpoints = Endpoint.both(process.rest_port, process.grpc_port)
+        make = partial(numbered, length=target.length, known=target.known)
         plans = [
-            Plan((end,), stages, begins_s, target.length, first, known=target.known)
-            for end, first in zip(endpoints, (0, 8_000_000), strict=True)
+            Plan((endpoint,), stages, begins_s, make, first)
+            for endpoint, first in zip(process.endpoints, (0, 8_000_000), strict=True)
         ]
-        with OpenLoop.start(*plans) as loops:
-            outcomes = {loop.plan.endpoints[0].transport: loop.outcomes() for loop in loops}
+        with open_loops(*plans) as loops:
+            by_transport = dict(zip(("rest", "grpc"), (loop.result() for loop in loops), strict=True))
     report(f"{len(probes.seconds)} probes, {len(probes.failures)} failed, the slowest {probes.slowest_s * 1e3:.0f} ms")
     assert probes.failures == []
-    together = [outcome for sent in outcomes.values() for outcome in sent]
-    for transport, sent in outcomes.items():
-        _check_codes(transport, sent, target, report)
-    _check_normal_again(together, begins_s + sum(course.seconds[:-1]), target, course, report)
+    for transport, by_stage in by_transport.items():
+        _check_codes(transport, [outcome for stage in by_stage for outcome in stage], target, report)
+    by_stage = [[*rest, *grpc] for rest, grpc in zip(*by_transport.values(), strict=True)]
+    _report_normal_again(by_stage, begins_s + sum(course.seconds[:-1]), target, course, report)
+    together = [outcome for stage in by_stage for outcome in stage]
     ends_s = [begins_s + seconds for seconds in accumulate(course.seconds)]
     during = pairwise(ends_s[: len(OVERLOADS) + 1])
     return [goodput(together, from_s + SETTLED_S, to_s) for from_s, to_s in during]
@@ -180,32 +172,29 @@ def _check_goodput(answered: Sequence[float], peak: float, report: Report) -> No
 
 
 def _check_codes(transport: str, sent: Sequence[Outcome], target: Target, report: Report) -> None:
-    """Everything is answered right or refused, refusals come at once and say when to come back."""
-    refused = [outcome for outcome in sent if outcome.code == "overloaded"]
+    """Checks that every request is computed or rejected, and that rejections have a time to retry after."""
+    rejected = [outcome for outcome in sent if outcome.code == "overloaded"]
     assert {outcome.code for outcome in sent} == {OK, "overloaded"}
-    told = sorted(outcome.retry_after_s or 0.0 for outcome in refused)
-    p99_s = percentile_s(refused, 99)
+    delays_s = sorted(outcome.retry_after_s or 0.0 for outcome in rejected)
+    p99_s = percentile_s(rejected, 99)
     report(
-        f"{transport}: {len(sent)} sent, {len(refused)} refused within {p99_s * 1e3:.1f} ms p99, "
-        f"told to come back in {told[len(told) // 2]:.2f} s (a full queue drains in {target.drain_s:.2f} s)"
+        f"{transport}: {len(sent)} sent, {len(rejected)} rejected within {p99_s * 1e3:.1f} ms p99, "
+        f"to retry after {delays_s[len(delays_s) // 2]:.2f} s (a full queue drains in {target.drain_s:.2f} s)"
     )
-    assert told[0] > 0.0, "every refusal says when to come back"
-    report.promise(target.drain_s / 4 <= told[len(told) // 2], "retry-after is not much sooner than there is room")
-    report.promise(told[-1] <= 2 * target.drain_s, "retry-after is not much later than there is room")
-    report.promise(p99_s <= REJECTION_P99_S, "rejections come at once")
+    assert delays_s[0] > 0.0, "every rejection has a time to retry after"
+    report.promise(target.drain_s / 4 <= delays_s[len(delays_s) // 2], "requests retry not much too soon")
+    report.promise(delays_s[-1] <= 2 * target.drain_s, "requests retry not much too late")
+    report.promise(p99_s <= REJECTION_P99_S, "rejections do not wait")
 
 
-def _check_normal_again(
-    sent: Sequence[Outcome], ended_s: float, target: Target, course: Course, report: Report
-) -> None:
-    """From some time after the overload on, nothing is refused and latency is what it was before."""
-    normal_s = percentile_s([outcome for outcome in sent if outcome.stage == 0], 50)
-    last = len(course.seconds) - 1
+def _report_normal_again(by_stage: Stages, ended_s: float, target: Target, course: Course, report: Report) -> None:
+    """Reports the time after the overload from which on nothing is rejected and latency is as before."""
+    normal_s = percentile_s(by_stage[0], 50)
     unusual_s = 0.0
-    for window in range(math.ceil(course.seconds[last] / target.window_s)):
+    for window in range(math.ceil(course.seconds[-1] / target.window_s)):
         from_s, to_s = window * target.window_s, (window + 1) * target.window_s
-        during = [outcome for outcome in sent if outcome.stage == last and from_s <= outcome.sent_s - ended_s < to_s]
+        during = [outcome for outcome in by_stage[-1] if from_s <= outcome.sent_s - ended_s < to_s]
         if {outcome.code for outcome in during} - {OK} or percentile_s(during, 50) > UNUSUAL * normal_s:
             unusual_s = to_s
-    report(f"normal again (nothing refused, median {normal_s * 1e3:.0f} ms) {unusual_s:.0f} s after the overload")
+    report(f"normal again (nothing rejected, median {normal_s * 1e3:.0f} ms) {unusual_s:.0f} s after the overload")
     report.promise(unusual_s <= course.normal_again_s, "latency is normal again")

@@ -1,8 +1,9 @@
-"""Models are loaded, reloaded and unloaded under load, damaged ones among them, and no caller notices."""
+"""Models are loaded, reloaded and unloaded under load, damaged ones among them, and no client notices."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -11,14 +12,16 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.integration.process import wait_until
+from benchmarks.load.clients import BackgroundLoad, Outcome
 from tests.load.conftest import Report
 from tests.load.growth import SPARE_DESCRIPTORS, SPARE_THREADS, Growth, Sample
 from tests.load.probes import Probes
 from tests.load.reload_stage import MODEL, VERSIONS, Stage, set_up
 from tests.load.variants import CORRUPTIONS
-from tests.load.versions import Authenticator
+from tests.load.versions import queries_to
+from tests.waiting import wait_until
 
+CLIENTS: Final = 4
 EXTRA: Final = "extra"
 BROKEN: Final = "broken"
 ROUND: Final = (
@@ -42,21 +45,21 @@ def test_a_hundred_changes_under_load(tmp_path: Path, report: Report) -> None:
 
 
 def run(stage: Stage, *, rounds: int, report: Report) -> list[Sample]:
-    """Makes the changes, and looks at the process whenever it serves what it did at first."""
+    """Makes the changes, and samples the process whenever it serves the same models as at first."""
     changes, process = Changes(stage), stage.process
     probing = Probes(process)
-    calling = Authenticator(process.url, process.target, model=MODEL, expected=stage.expected)
+    loading = BackgroundLoad(process.endpoints, CLIENTS, queries_to(MODEL, stage.expected), while_ok=False)
     samples: list[Sample] = []
-    with probing as probes, calling as callers:
+    with probing as probes, loading as load:
         for change in ROUND * rounds:
-            before = callers.answered
-            wait_until(lambda before=before: callers.answered > before or bool(callers.errors))  # type: ignore[misc]
+            before = len(load.outcomes)
+            wait_until(lambda before=before: len(load.outcomes) > before)  # type: ignore[misc]
             changes.make(change)
             if EXTRA not in stage.operator.names():
                 samples.append(Sample.of(process.popen.pid, compilations=0))
-    report(figure(changes, callers, probes, samples))
-    assert callers.errors == []
-    assert set(callers.answers) == {(transport, version) for transport in ("rest", "grpc") for version in VERSIONS}
+    responses = Counter((outcome.transport, outcome.code) for outcome in load.outcomes)
+    report(figure(changes, load.outcomes, probes, samples))
+    assert set(responses) == {(transport, version) for transport in ("rest", "grpc") for version in VERSIONS}
     assert probes.failures == []
     assert process.complaints == []
     process.terminate()
@@ -64,26 +67,24 @@ def run(stage: Stage, *, rounds: int, report: Report) -> list[Sample]:
     return samples
 
 
-def figure(changes: Changes, callers: Authenticator, probes: Probes, samples: list[Sample]) -> str:
-    """What came of it, in a line."""
+def figure(changes: Changes, outcomes: Sequence[Outcome], probes: Probes, samples: list[Sample]) -> str:
+    """Summarizes the run in a line."""
     made = ", ".join(f"{count} {change}" for change, count in changes.made.items())
-    answers = ", ".join(f"{count} {version} {transport}" for (transport, version), count in callers.answers.items())
+    codes = Counter(f"{outcome.code} {outcome.transport}" for outcome in outcomes)
+    responses = ", ".join(f"{count} {code}" for code, count in codes.items())
+    seconds = [outcome.seconds for outcome in outcomes]
     first, last = samples[0], samples[-1]
     return (
-        f"{changes.made.total()} changes ({made}): {len(callers.errors)} errors, {len(probes.failures)} failed probes; "
-        f"answers: {answers}, within {median(callers.seconds) * 1e3:.0f} ms (median), "
-        f"{max(callers.seconds) * 1e3:.0f} ms (all); probes within {probes.slowest_s * 1e3:.0f} ms; "
+        f"{changes.made.total()} changes ({made}): {len(probes.failures)} failed probes; "
+        f"responses: {responses}, within {median(seconds) * 1e3:.0f} ms (median), "
+        f"{max(seconds) * 1e3:.0f} ms (all); probes within {probes.slowest_s * 1e3:.0f} ms; "
         f"from the first change to the last {first.resident_bytes / 1e6:.0f} to {last.resident_bytes / 1e6:.0f} MB, "
         f"{first.threads:g} to {last.threads:g} threads, {first.descriptors:g} to {last.descriptors:g} descriptors"
     )
 
 
 class Changes:
-    """Makes changes and checks what is answered.
-
-    Args:
-        stage: What is changed.
-    """
+    """Makes changes over the admin API and checks its responses."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -92,7 +93,7 @@ class Changes:
         self.made: Counter[str] = Counter()
 
     def make(self, change: str) -> None:
-        """Makes one; fails unless it comes to what it should."""
+        """Makes one and checks its result."""
         {
             "reload": self._reload,
             "load": self._load,
@@ -121,18 +122,18 @@ class Changes:
     def _reload_corrupt(self) -> None:
         before = self._stage.operator.status(MODEL)
         answer = self._stage.operator.reload(MODEL, self._folder(next(self._corruptions)))
-        self._check_refusal(answer)
+        self._check_rejection(answer)
         after = self._stage.operator.status(MODEL)
         assert after == {**before, "reason": answer.json()["detail"]} | {"batch_shapes": after["batch_shapes"]}
 
     def _load_corrupt(self) -> None:
         answer = self._stage.operator.load(self._folder(next(self._corruptions)), BROKEN)
-        self._check_refusal(answer)
+        self._check_rejection(answer)
         status = self._stage.operator.status(BROKEN)
         assert (status["state"], status["reason"]) == ("failed", answer.json()["detail"])
 
     @staticmethod
-    def _check_refusal(answer: httpx.Response) -> None:
+    def _check_rejection(answer: httpx.Response) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "model_load_failed"), answer.text
         assert answer.json()["detail"].isprintable()
 

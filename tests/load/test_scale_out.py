@@ -1,8 +1,8 @@
-"""How much more two and three instances do than one, behind the proxy, with engines that sleep instead of computing.
+"""Throughput of one, two and three replicas behind the proxy, with engines that sleep instead of computing.
 
-Sleeping engines leave the machine's cores to the services, the proxy and the callers, so that three instances can be
-measured on two cores. That the callers are not what is measured is shown twice: by their own CPU time, and by a
-control, in which the same callers ask three instances whose engines hardly sleep.
+Sleeping engines leave the machine's cores to the services, the proxy and the clients, so that three replicas can be
+measured on two cores. Two figures show that the clients are not the limit: their own CPU time, and a control with
+engines that hardly sleep.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from typing import Final
 import pytest
 import uvloop
 
+from benchmarks.load.clients import OK, Endpoint, Outcome, closed_loop
+from benchmarks.load.open_loop import goodput, percentile_s
+from benchmarks.stand_in.script import Script
 from electra_serve.tensors import BatchShape
-from tests.load.callers import OK, Endpoint
-from tests.load.closed_loop import closed_loop
 from tests.load.conftest import Report
-from tests.load.open_loop import Outcome, goodput, percentile_s
+from tests.load.payload import numbered_until
 from tests.load.proxy import Ports, needs_haproxy
 from tests.load.replicas import replicas_behind_proxy
-from tests.load.script import Script
 
 pytestmark = [needs_haproxy, pytest.mark.long]
 
 BATCH: Final = BatchShape(4, 128)
 """Sixteen sequences fill it."""
 SLEEPS: Final = Script(batch_s=0.02, position_s=1.5e-4)
-"""Most of the time is for positions, as on a CPU."""
+"""Positions take most of the time, as on a CPU."""
 HARDLY_SLEEPS: Final = Script(batch_s=0.002, position_s=1e-6)
-CALLERS: Final = 48
-"""For each instance: one batch that runs, one that is chosen, one that waits."""
+CLIENTS: Final = 48
+"""Clients of each replica: one batch that runs, one that is packed, one that is queued."""
 LENGTH: Final = 32
 WARM_S: Final = 2.0
 SECONDS: Final = 10.0
 LEAST: Final = {2: 1.7, 3: 2.5}
-"""Times what one does, at least."""
+"""Least ratio to the throughput of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What came of one run.
+    """Figures of one run.
 
     Attributes:
-        sequences_s: Right answers per second.
-        p99_s: One request in a hundred took longer.
-        caller_cores: CPU seconds per second of the callers.
+        sequences_s: Correct responses per second.
+        p99_s: 99th percentile of the latency.
+        client_cores: CPU seconds of the clients per second.
     """
 
     sequences_s: float
     p99_s: float
-    caller_cores: float
+    client_cores: float
 
 
-def test_two_and_three_do_so_much_more_than_one(tmp_path: Path, report: Report) -> None:
+def test_two_and_three_scale(tmp_path: Path, report: Report) -> None:
     found = {number: _measure(tmp_path / str(number), number, SLEEPS) for number in (1, 2, 3)}
     control = _measure(tmp_path / "control", 3, HARDLY_SLEEPS)
     one = found[1].sequences_s
     for number, run in found.items():
         report(
             f"{number} × {SLEEPS.capacity(BATCH, LENGTH):.0f} sequences/s: {run.sequences_s:.0f} sequences/s, "
-            f"{run.sequences_s / one:.2f} times one; p99 {run.p99_s * 1e3:.0f} ms; callers {run.caller_cores:.2f} cores"
+            f"{run.sequences_s / one:.2f} times one; p99 {run.p99_s * 1e3:.0f} ms; clients {run.client_cores:.2f} cores"
         )
-    report(f"control, engines that hardly sleep: {control.sequences_s:.0f} sequences/s from the same callers")
+    report(f"control, engines that hardly sleep: {control.sequences_s:.0f} sequences/s from the same clients")
     assert {number: found[number].sequences_s / one >= least for number, least in LEAST.items()} == {2: True, 3: True}
     assert control.sequences_s > 1.3 * found[3].sequences_s
 
@@ -75,7 +75,7 @@ def _measure(folder: Path, number: int, script: Script) -> Throughput:
     folder.mkdir()
     with replicas_behind_proxy(folder, number, script, f"--batching.max_batch_tokens={BATCH.positions}") as (front, _):
         began_s, cpu_s = time.monotonic(), time.process_time()
-        outcomes = _ask(front, CALLERS * number, began_s + WARM_S + SECONDS)
+        outcomes = _ask(front, CLIENTS * number, began_s + WARM_S + SECONDS)
         cores = (time.process_time() - cpu_s) / (time.monotonic() - began_s)
     assert {outcome.code for outcome in outcomes} == {OK}
     measured = [outcome for outcome in outcomes if outcome.sent_s >= began_s + WARM_S]
@@ -83,7 +83,7 @@ def _measure(folder: Path, number: int, script: Script) -> Throughput:
     return Throughput(rate, percentile_s(measured, 99), cores)
 
 
-def _ask(front: Ports, callers: int, until_s: float) -> Sequence[Outcome]:
+def _ask(front: Ports, clients: int, until_s: float) -> Sequence[Outcome]:
     endpoints = Endpoint.both(front.rest, front.grpc)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(closed_loop(endpoints, callers, LENGTH, until_s))
+        return runner.run(closed_loop(endpoints, clients, numbered_until(until_s, LENGTH)))

@@ -1,4 +1,4 @@
-"""Scrapes of one client that leaves them: they do not queue, and delay neither other scrapes nor a stop."""
+"""Abandoned scrapes of one client do not queue, and delay neither other scrapes nor a stop."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 
 import pytest
 
+from benchmarks.stand_in.script import Script
 from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.gauges import scrape
 from tests.load.growth import resident_bytes
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 MOST_GROWTH_BYTES: Final = 400e6
@@ -44,7 +44,7 @@ def test_scrapes_that_are_left(scrapes: int, tmp_path: Path, report: Report) -> 
 
 
 def scrape_and_leave(process: ServiceProcess) -> None:
-    """Asks for the metrics, and resets the connection."""
+    """Requests the metrics and resets the connection."""
     with socket.create_connection(("127.0.0.1", process.rest_port), timeout=10) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.001)

@@ -14,22 +14,25 @@ from typing import Final
 import httpx
 import pytest
 
+from benchmarks.load.clients import ENCODE_METHOD, OK, UNREACHABLE, BackgroundLoad
+from benchmarks.load.http_connection import post_request
+from benchmarks.stand_in.script import Script
 from electra_serve.server.lifecycle import ENGINE_GRACE_S, EXIT_FORCED, EXIT_OK, SAME_SIGNAL_S
-from tests.integration.load import Load
-from tests.integration.process import ServiceProcess, wait_until
-from tests.load.callers import ENCODE_METHOD
+from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
 from tests.load.http2 import Http2Client, message
-from tests.load.payload import numbered
-from tests.load.script import Script
+from tests.load.payload import named_requests, numbered
 from tests.load.stand_in import stand_in
+from tests.waiting import wait_until
 
 SCRIPT: Final = Script(batch_s=0.01, position_s=0.00005)
+CLIENTS: Final = 6
+LENGTH: Final = 48
 WARM: Final = 3
-"""Answers on each transport before the signal."""
+"""Responses on each transport before the signal."""
 LATEST_S: Final = 0.3
-"""The signal comes up to so long after that, at any point of whatever is going on."""
+"""Longest time after that until the signal."""
 STUCK: Final = Script(batch_s=3.0)
 """Takes longer than the limit below."""
 DRAIN_TIMEOUT_S: Final = 1
@@ -48,7 +51,7 @@ def test_sigterms_under_load_lose_nothing(signals: int, tmp_path: Path, report: 
     assert totals["lost"] == 0
 
 
-def test_the_shortest_drain_limit_is_enough_where_nothing_is_in_flight(tmp_path: Path) -> None:
+def test_the_shortest_drain_limit_is_enough_if_nothing_is_in_flight(tmp_path: Path) -> None:
     shortest = 1  # as of the settings
     with stand_in(tmp_path, SCRIPT, f"--lifecycle.drain_timeout_s={shortest}") as process:
         with httpx.Client() as kept:  # a connection that is kept alive
@@ -90,9 +93,9 @@ def test_a_second_sigterm_is_heard_while_engines_are_closed(tmp_path: Path, repo
         wait_until(lambda: '"stopped"' in process.stderr)
         wait_until(lambda: time.monotonic() > began + SAME_SIGNAL_S + 0.1)
         process.terminate()
-        told = time.monotonic()
+        again = time.monotonic()
         assert process.wait(ENDS_S) == EXIT_FORCED
-        took_s = time.monotonic() - told
+        took_s = time.monotonic() - again
         report(
             f"exit {EXIT_FORCED} {took_s:.1f} s after a second SIGTERM while an engine of {STUCK.batch_s:g} s is closed"
         )
@@ -101,39 +104,35 @@ def test_a_second_sigterm_is_heard_while_engines_are_closed(tmp_path: Path, repo
 
 
 def _waiting(process: ServiceProcess) -> socket.socket:
-    """A caller whose request the engine has begun."""
-    body = numbered(1, 16).rest()
-    head = (
-        f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+    """Sends a request, and waits until the engine runs it."""
     connection = socket.create_connection(("127.0.0.1", process.rest_port))
-    connection.sendall(head.encode() + body)
+    connection.sendall(post_request(numbered(1, 16).rest()))
     wait_until(lambda: gauge(scrape(process), "electra_running_sequences") == 1)
     return connection
 
 
 def _waiting_over_grpc(process: ServiceProcess) -> closing[Http2Client]:
-    """The same over gRPC."""
+    """Does the same over gRPC."""
     client = Http2Client(process.grpc_port, source="127.0.0.1")
     client.open_call(1, ENCODE_METHOD)
-    client.send(1, message(numbered(1, 16).message().SerializeToString()), end=True)
+    client.send(1, message(numbered(1, 16).grpc()), end=True)
     wait_until(lambda: gauge(scrape(process), "electra_running_sequences") == 1)
     return closing(client)
 
 
 def _terminate_once(folder: Path, after_s: float, *, drain_delay_s: float) -> Counter[str]:
-    """Counts what the service says it answered, and what of that its callers did not get."""
+    """Counts requests that the service logged as served, and those of them without a response."""
     with stand_in(folder, SCRIPT, f"--lifecycle.drain_delay_s={drain_delay_s}") as process:
-        with Load(process.url, process.target) as load:
-            wait_until(lambda: min(load.answered("rest"), load.answered("grpc")) >= WARM)
+        with BackgroundLoad(process.endpoints, CLIENTS, named_requests(LENGTH)) as load:
+            wait_until(lambda: min(load.answered(OK, transport=name) for name in ("rest", "grpc")) >= WARM)
             time.sleep(after_s)
             process.terminate()
             code = process.wait()
         finished = {str(event["request_id"]): event["code"] for event in process.events if event["event"] == "request"}
-        accepted = {name for name, came_to in finished.items() if came_to == "ok"}
+        accepted = {name for name, came_to in finished.items() if came_to == OK}
         assert (code, process.complaints) == (EXIT_OK, [])
         assert set(finished.values()) <= {"ok", "shutting_down"}
-        assert load.outcomes() <= {"ok", "shutting_down", "unreachable"}
-        assert load.names("ok") <= accepted
-        assert load.names("unreachable").isdisjoint(finished.keys() - accepted)
-        return Counter(ok=len(accepted), lost=len(accepted - load.names("ok")))
+        assert load.codes() <= {OK, "shutting_down", UNREACHABLE}
+        assert load.request_ids(OK) <= accepted
+        assert load.request_ids(UNREACHABLE).isdisjoint(finished.keys() - accepted)
+        return Counter(ok=len(accepted), lost=len(accepted - load.request_ids(OK)))

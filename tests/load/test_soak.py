@@ -1,7 +1,7 @@
-"""Mixed load for long: the process holds no more at the end than it did in the middle.
+"""Mixed load over a long time: the process holds no more at the end than in the middle.
 
-The check itself is checked: a process that leaks on purpose must fail it. The short form soaks the stand-in for some
-seconds, the long one (`make soak`) the real service for half an hour, or `SOAK_SECONDS`.
+Controls that leak on purpose must fail the same check. The short form loads the stand-in for some seconds, the long one
+(`make soak`) the real service for half an hour or `SOAK_SECONDS`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 import httpx
 import pytest
 
+from benchmarks.stand_in.script import Script
 from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.process import ServiceProcess, free_port, start
 from tests.load.conftest import Report
@@ -25,14 +26,13 @@ from tests.load.gauges import gauge, scrape, wait_at_rest
 from tests.load.growth import Growth, Sample
 from tests.load.mixed_load import EXPECTED, mixed_load
 from tests.load.operator import KEY, Operator
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", 31 * 60))
 CONTROL_S: Final = 15.0
 SAMPLES: Final = 60
 RELOADS: Final = 12
-"""As many in the third quarter as in the fourth: a new model begins without what the one before had kept of shapes."""
+"""As many in the third quarter as in the fourth, since a new model starts with empty caches."""
 FAULTS: Final = ("internal", "engine_failure")
 FAST: Final = Script(batch_s=0.002, position_s=1e-6)
 LEAKS_MEMORY: Final = Script(batch_s=0.002, position_s=1e-6, leak_bytes=2**20)
@@ -43,18 +43,18 @@ SHORT_CONTROL_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Soaked:
-    """What was seen.
+    """Result of a run.
 
     Attributes:
-        samples: At equal intervals.
-        codes: What came of the requests.
+        samples: Samples at equal intervals.
+        codes: Counts of requests by code.
     """
 
     samples: list[Sample]
     codes: Counter[str]
 
     def figure(self) -> str:
-        """All of it, in a line."""
+        """Summarizes it in a line."""
         growth, last = Growth.over(self.samples), self.samples[-1]
         return (
             f"{sum(self.codes.values())} requests ({dict(self.codes.most_common())}); from mid-run memory "
@@ -64,13 +64,13 @@ class Soaked:
 
 
 def soak(process: ServiceProcess, seconds: float, *, known: bool, reload: Callable[[], None] | None = None) -> Soaked:
-    """Loads it for so long, and samples it meanwhile.
+    """Loads and samples the service.
 
     Args:
         process: The service.
-        seconds: How long.
-        known: Whether its answers must be the stand-in's.
-        reload: Puts its model in its own place; called `RELOADS` times.
+        seconds: Duration.
+        known: Responses must have the stand-in's outputs.
+        reload: Reloads its model; called `RELOADS` times.
     """
 
     async def run() -> Soaked:
@@ -104,13 +104,13 @@ def test_soak(tmp_path: Path, report: Report) -> None:
 
 
 def faults_counted(exposition: str) -> float:
-    """Requests that the service itself says it failed."""
+    """Returns the number of failed requests in the service's metrics."""
     lines = [line for line in exposition.splitlines() if line.startswith("electra_requests_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines if any(f'code="{code}"' in line for code in FAULTS))
 
 
 def _admin(folder: Path) -> tuple[tuple[str, ...], Operator]:
-    """The flags of a service whose models can be reloaded, and who reloads them."""
+    """Returns the flags of a service with an admin API, and a client of it."""
     keys, port = folder / "admin-keys", free_port()
     keys.write_text(f"operator:{KEY}\n")
     keys.chmod(0o600)

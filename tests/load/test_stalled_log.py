@@ -1,8 +1,7 @@
-"""Readers of standard output and error that stall: the service answers, counts the lost lines and ends on SIGTERM."""
+"""Stalled readers of standard output and error: the service serves, counts lost lines and ends on SIGTERM."""
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -17,13 +16,14 @@ from typing import Final
 
 import pytest
 
-from tests.integration.process import ServiceProcess, Standard, wait_until
-from tests.load.callers import OK, RestCaller
+from benchmarks.load.clients import OK, Endpoint, closed_loop
+from benchmarks.stand_in.script import Script
+from tests.integration.process import ServiceProcess, Standard
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
 from tests.load.payload import numbered
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
+from tests.waiting import wait_until
 
 SCRIPT: Final = Script(batch_s=0.0005, position_s=1e-7)
 DROPPED: Final = "electra_log_lines_dropped_total"
@@ -36,7 +36,7 @@ PIPE_BYTES: Final = 4096
 
 @dataclass
 class Pipe:
-    """A pipe of a page that the test reads when it wants to.
+    """A pipe of one page that only the test reads.
 
     Attributes:
         read_end: Read by the test.
@@ -70,7 +70,7 @@ class Pipe:
             os.set_blocking(self.write_end, True)
 
     def read_in_background(self) -> None:
-        """Reads whatever comes, from a thread that ends with the test."""
+        """Reads everything, from a thread that ends with the test."""
         threading.Thread(target=self._read, args=(os.dup(self.read_end),), daemon=True).start()
 
     def events(self) -> list[dict[str, object]]:
@@ -103,7 +103,7 @@ async def test_a_reader_that_stalls_stops_nothing(tmp_path: Path, report: Report
     )
 
 
-async def test_a_reader_that_comes_back_gets_whole_lines_and_the_number_lost(tmp_path: Path, report: Report) -> None:
+async def test_a_reader_that_resumes_gets_whole_lines_and_the_number_lost(tmp_path: Path, report: Report) -> None:
     with Pipe.open() as output, Pipe.open() as error:
         with stand_in(tmp_path, SCRIPT, standard=Standard(output.write_end, error.write_end)) as process:
             assert await ask(process, REQUESTS) == {OK: REQUESTS}
@@ -152,16 +152,7 @@ def unwritable(ends: str) -> Iterator[int]:
 
 
 async def ask(process: ServiceProcess, requests: int) -> Counter[str]:
-    """Counts the responses by code to so many requests from several clients."""
-    caller = RestCaller(process.rest_port, patience_s=PATIENCE_S)
-    codes: Counter[str] = Counter()
-
-    async def client() -> None:
-        for number in range(requests // CLIENTS):
-            codes[(await caller.ask(numbered(number, 4))).code] += 1
-
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
-            clients.create_task(client())
-    await caller.close()
-    return codes
+    """Sends requests from several clients and counts the responses by code."""
+    endpoint = Endpoint("rest", process.rest_port, patience_s=PATIENCE_S)
+    sent = (numbered(number, 4) for number in range(requests))
+    return Counter(outcome.code for outcome in await closed_loop([endpoint], CLIENTS, sent))

@@ -17,20 +17,22 @@ from typing import Final
 import numpy as np
 import pytest
 
+from benchmarks.load.http_connection import post_request
+from benchmarks.stand_in.script import Script
 from electra_serve.api.grpc.servicer import SERVICE_NAME
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 from electra_serve.server.lifecycle import EXIT_OK
 from electra_serve.serving.transit_budget import RECLAIM_AFTER_S
 from electra_serve.settings.schema import GrpcSettings, RestSettings, TransitSettings
-from tests.integration.process import ServiceProcess, wait_until
+from tests.integration.process import ServiceProcess
 from tests.load.conftest import Report
 from tests.load.gauges import gauge, scrape
 from tests.load.growth import resident_bytes
 from tests.load.http2 import Http2Client, message
 from tests.load.neighbors import ask_as_another
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
+from tests.waiting import wait_until
 
 SCRIPT: Final = Script(batch_s=0.002, position_s=1e-7)
 MAX_GROWTH_BYTES: Final = 400_000_000
@@ -132,10 +134,9 @@ def test_bodies_that_never_end(bodies: int, process: ServiceProcess, report: Rep
 def test_rest_responses_that_are_not_read(readers: int, process: ServiceProcess, report: Report) -> None:
     before = resident_bytes(process)
     body = json.dumps({"token_ids": [[7] * 512] * 60, "outputs": ["sequence_output"]}).encode()
-    head = f"POST /v1/encode HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with ExitStack() as stack:
         for _ in range(readers):
-            stack.enter_context(hostile_connection(process.rest_port)).sendall(head + body)
+            stack.enter_context(hostile_connection(process.rest_port)).sendall(post_request(body))
         wait_until(lambda: gauge(scrape(process), IN_TRANSIT) > BUDGET_BYTES / 4)
         check(process, before, f"{readers} REST responses of 47 MB unread", report)
         assert gauge(scrape(process), 'electra_requests_in_flight{transport="rest"}') >= 1
@@ -180,7 +181,7 @@ def check(process: ServiceProcess, before: float, load: str, report: Report) -> 
 
 
 def check_stops(process: ServiceProcess) -> None:
-    """SIGTERM ends the process in good order, whatever is in transit."""
+    """Checks that SIGTERM ends the process as usual."""
     process.terminate()
     assert process.wait() == EXIT_OK
     assert process.complaints == []

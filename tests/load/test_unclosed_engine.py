@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load.clients import OK, RestClient
+from benchmarks.stand_in import script as ids
+from benchmarks.stand_in.script import Script
 from electra_serve.batching.batcher import ENGINE_CLOSE_S
 from tests.integration.process import free_port
-from tests.load import script as ids
-from tests.load.callers import OK, RestCaller
 from tests.load.conftest import Report
 from tests.load.operator import KEY, Operator
 from tests.load.payload import Payload
-from tests.load.script import Script
 from tests.load.stand_in import stand_in
 
 PRESET = "electra_demo"
@@ -30,8 +30,8 @@ async def test_an_engine_that_hangs_in_close_blocks_no_later_load(
     keys.write_text(f"operator:{KEY}\n")
     flags = (f"--admin.port={admin_port}", f"--admin.keys_file={keys}")
     with stand_in(tmp_path, Script(waits=waits), *flags) as process, Operator(admin_port) as operator:
-        caller = RestCaller(process.rest_port)
-        assert (await caller.ask(Payload(((5, 6, ids.WEDGE_CLOSE),)))).code == OK  # it takes effect on closing
+        client = RestClient(process.rest_port)
+        assert (await client.ask(Payload(((5, 6, ids.WEDGE_CLOSE),)))).code == OK  # it takes effect on closing
         if change == "unload":
             assert (await asyncio.to_thread(operator.load, PRESET, "other")).status_code == 201
         began = time.monotonic()
@@ -42,7 +42,7 @@ async def test_an_engine_that_hangs_in_close_blocks_no_later_load(
         took_s = time.monotonic() - began
         assert (await asyncio.to_thread(operator.load, PRESET, "later")).status_code == 201
         assert process.status("/readyz") == 200
-        await caller.close()
+        await client.close()
         process.terminate()
         assert process.wait() == 0
     [unclosed] = [event for event in process.events if event["event"] == "engine not closed"]

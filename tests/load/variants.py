@@ -1,4 +1,4 @@
-"""Small presets: versions of the embedded one with other weights, and folders that are no presets any more."""
+"""Small presets: versions of the embedded one with other weights, and damaged ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from electra_serve.presets.sources import resolve_preset
 WEIGHTS: Final = "model.weights.h5"
 CONFIG: Final = "config.json"
 NOISE: Final = 0.05
-"""Deviation of what is added to each weight: outputs are then quite other ones."""
+"""Deviation of the noise that is added to each weight, large enough to change all outputs."""
 
 
 def make_version(folder: Path, seed: int) -> Path:
-    """Writes the embedded preset with other weights into `folder`, which is made."""
+    """Writes the embedded preset with other weights into a new folder."""
     demo = resolve_preset(DEMO_ID).path
     assert demo is not None
     shutil.copytree(demo, folder)
@@ -67,7 +67,7 @@ CORRUPTIONS: Final[Mapping[str, Callable[[Path], None]]] = {
 
 
 def make_corrupt(folder: Path, corruption: str) -> Path:
-    """Writes a preset into `folder`, which is made, and damages it."""
+    """Writes a preset into a new folder and damages it."""
     make_version(folder, seed=0)
     CORRUPTIONS[corruption](folder)
     return folder

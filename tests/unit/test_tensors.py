@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.tensors import SLOT_POSITIONS, Batch, BatchShape, Encoding, ModelOutput, Output, Placement, RowOutput
+from electra_serve.tensors import (
+    ENGINE_OUTPUTS,
+    SLOT_POSITIONS,
+    Batch,
+    BatchShape,
+    Encoding,
+    ModelOutput,
+    Output,
+    Placement,
+    RowOutput,
+)
 from tests.fakes import FakeEngine, encoding
 
 sequences = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -31,7 +41,7 @@ def test_pack_run_and_cut_give_back_each_sequence(ids: list[list[int]], row: int
     batch = Batch.pack(encodings, placements, SHAPE)
     assert batch.shape == SHAPE
     assert batch.padding_mask.sum() == (batch.sequence_ids > 0).sum() == sum(map(len, ids))
-    output = FakeEngine().run(batch, frozenset(Output))
+    output = FakeEngine().run(batch, ENGINE_OUTPUTS)
     for one, sequence, placed in zip(ids, encodings, placements, strict=True):
         cut = output.extract(placed, sequence, frozenset({Output.SEQUENCE, Output.MEAN, Output.CLS}))
         assert cut.get(Output.SEQUENCE)[:, 0].tolist() == one + [0] * tail

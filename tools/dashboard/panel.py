@@ -1,4 +1,4 @@
-"""What a panel of the dashboard is."""
+"""Panel of the dashboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which panels there are, row by row. Bounds are those of the alerts: deploy/prometheus/rules/alerts.yml."""
+"""Panels of the dashboard, row by row. Bounds are those of the alerts: deploy/prometheus/rules/alerts.yml."""
 
 from __future__ import annotations
 

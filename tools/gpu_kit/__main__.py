@@ -14,8 +14,12 @@ MAX_BYTES: Final = 60 * 10**6
 SOURCES: Final = ("benchmarks", "tests/contract", "tools/gpu_kit")
 """Folders whose Python files the stages run; the wheel has the rest."""
 FILES: Final = (
-    *(f"tests/{name}.py" for name in ("__init__", "conftest", "fakes", "packing")),
-    *(f"tests/integration/{name}.py" for name in ("__init__", "load", "process")),
+    *(
+        f"tests/{name}.py"
+        for name in ("__init__", "conftest", "fake_service", "fakes", "packing", "serving", "waiting")
+    ),
+    *(f"tests/integration/{name}.py" for name in ("__init__", "answers", "process")),
+    *(f"tests/load/{name}.py" for name in ("__init__", "payload")),
     "tools/__init__.py",
 )
 PYTEST_INI: Final = """[pytest]

@@ -76,7 +76,8 @@ def _comments(source: str) -> Iterator[Paragraph]:
         if token.type != tokenize.COMMENT:
             continue
         line, text = token.start[0], re.sub(r"# (noqa|type: ignore)\S*.*", "", token.string).lstrip("# ")
-        if line != last + 1:
+        trailing = bool(token.line[: token.start[1]].strip())
+        if line != last + 1 or trailing:
             yield from _split(run, start)
             run, start = [], line
         run.append(text)

@@ -2,9 +2,9 @@
 
 - A connection counts from its acceptance to its end, handshakes included.
 - At the limit, the longest idle connection of the address that has most idle ones closes.
-- If none is idle, one whose request is still being received closes, if its address has more than twice as many of them
-  as the newcomer's. So one address cannot keep others out, and clients behind one proxy do not compete with each other.
-- Else the newcomer is over the limit: REST responds with 503 except to probes. Beyond a surplus it closes at once.
+- If none is idle, the oldest that still sends its request closes, if its address has more than twice as many as the
+  new one's. So one address cannot block others, and clients behind one proxy do not compete.
+- Otherwise the new one is over the limit: REST responds with 503, except to probes. A second limit closes it at once.
 
 See decision 15.
 """
@@ -46,16 +46,7 @@ class Phase(Enum):
 
 
 class Connection:
-    """One open connection.
-
-    Args:
-        address: The client's, without its port.
-        close: Closes it at once.
-
-    Attributes:
-        over_limit: It was accepted over the limit.
-        phase: Changes by `ConnectionTable.move`.
-    """
+    """One open connection."""
 
     __slots__ = ("address", "close", "closing", "over_limit", "phase")
 
@@ -69,11 +60,6 @@ class Connection:
 
 class ConnectionTable:
     """Open connections of one listener.
-
-    Args:
-        limit: Most connections.
-        surplus: Connections that are accepted over it.
-        on_limit: Takes each action at the limit.
 
     Example:
         >>> closed, actions = [], []
@@ -97,14 +83,9 @@ class ConnectionTable:
         return self._open
 
     def admit(self, address: str, close: Callable[[], None]) -> Connection | None:
-        """Adds a new connection, which is idle, and makes room for it at the limit.
+        """Adds a new connection, which is idle, and makes room for it at the limit; returns None if it has to close.
 
-        Args:
-            address: The client's, without its port.
-            close: Closes the connection at once; `remove` follows.
-
-        Returns:
-            The connection; None if it has to close at once.
+        `address` has no port. `close` closes the connection at once, and `remove` follows.
         """
         connection = Connection(address, close)
         if self._full:

@@ -9,13 +9,11 @@ is ignored: the client did not write it and cannot fix it.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from electra_serve.errors import MalformedRequest
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import Priority
 from electra_serve.tensors import Truncation
 
 Value = TypeVar("Value", str, str | bytes)
@@ -28,32 +26,13 @@ PRIORITY_NAMES: Final = tuple(_BY_NAME)
 _MILLISECONDS: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The time at which a client stops waiting for its response.
-
-    Attributes:
-        at_s: Seconds of `time.monotonic`.
-    """
-
-    at_s: float
-
-    def remaining_s(self) -> float:
-        """Returns the seconds that are left; 0 if it has passed."""
-        return max(self.at_s - time.monotonic(), 0.0)
-
-
 def joined(lines: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """Returns headers or metadata by name; lines of one name form one value (RFC 9110, 5.3).
 
-    So every transport and route reads a repeated option alike: two keys, priorities or timeouts are none that is valid.
+    So every transport and route rejects two keys, priorities or timeouts alike.
 
-    Args:
-        lines: Names and values in their order. Binary values are not joined: the last one counts.
-
-    Example:
-        >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
-        {'x-priority': 'low, high', 'host': 'x'}
+    >>> joined([("x-priority", "low"), ("host", "x"), ("x-priority", "high")])
+    {'x-priority': 'low, high', 'host': 'x'}
     """
     values: dict[str, list[Value]] = {}
     for name, value in lines:
@@ -69,21 +48,17 @@ def _join(values: list[Value]) -> Value:
 
 
 def parse_priority(value: str | bytes | None) -> Priority:
-    """The priority that a caller names; normal where it names none.
+    """Returns the priority of a request; raises `MalformedRequest` for an unknown one.
 
-    Raises:
-        MalformedRequest: None of high, normal and low.
-
-    Example:
-        >>> parse_priority("high")
-        <Priority.HIGH: 0>
+    >>> parse_priority("high"), parse_priority(None)
+    (<Priority.HIGH: 0>, <Priority.NORMAL: 1>)
     """
     if value is None:
         return Priority.NORMAL
     priority = _BY_NAME.get(value) if isinstance(value, str) else None
     if priority is None:
         raise MalformedRequest(
-            f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; received something else", field=PRIORITY_KEY
+            f"{PRIORITY_KEY} must be one of {', '.join(PRIORITY_NAMES)}; got another value", field=PRIORITY_KEY
         )
     return priority
 
@@ -91,41 +66,25 @@ def parse_priority(value: str | bytes | None) -> Priority:
 def proxy_timeout_s(metadata: Mapping[str, str | bytes]) -> float | None:
     """Returns the proxy's timeout in seconds; None if it is absent or malformed.
 
-    Example:
-        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "250"})
-        0.25
-        >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "soon"}) is None
-        True
+    >>> proxy_timeout_s({"x-envoy-expected-rq-timeout-ms": "250"})
+    0.25
     """
     value = metadata.get(PROXY_TIMEOUT_KEY)
     return int(value) / 1e3 if isinstance(value, str) and _MILLISECONDS.fullmatch(value) else None
 
 
 def lesser(one: float | None, other: float | None) -> float | None:
-    """Returns the shorter of two timeouts; None means no limit.
-
-    Example:
-        >>> lesser(2.0, None), lesser(2.0, 1.0), lesser(None, None)
-        (2.0, 1.0, None)
-    """
+    """Returns the shorter of two timeouts; None means no limit."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
 
 
 def combine_truncation(truncate: bool, truncation: Truncation | None) -> Truncation:
-    """The rule that both fields mean together.
+    """Combines the two fields for truncation; raises `MalformedRequest` if they contradict each other.
 
-    Args:
-        truncate: Whether to cut at all, if `truncation` does not say so.
-        truncation: The rule; None if the request names none.
-
-    Raises:
-        MalformedRequest: They contradict each other.
-
-    Example:
-        >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
-        (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
+    >>> combine_truncation(True, None), combine_truncation(False, Truncation.LEFT)
+    (<Truncation.LONGEST_FIRST: 'longest_first'>, <Truncation.LEFT: 'left'>)
     """
     if truncation is None:
         return Truncation.LONGEST_FIRST if truncate else Truncation.NONE

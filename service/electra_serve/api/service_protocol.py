@@ -1,4 +1,4 @@
-"""What a transport needs of the service: `electra_serve.serving.service.InferenceService` fits, and so does a fake."""
+"""Service interface for transports; `electra_serve.serving.service.InferenceService` and test fakes implement it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from electra_serve.serving.service import EncodeRequest, EncodeResult
 
 
 class EncodeService(Protocol):
-    """The door that requests go through."""
+    """Encodes requests and describes models."""
 
     @property
     def ready(self) -> bool:
-        """Whether every model is ready and new requests are admitted."""
+        """True if every model is ready and new requests are admitted."""
         ...
 
-    def check_room(self, client: str) -> None:
-        """Raises what any request of this client would be refused for now, before it is read."""
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
+        """Rejects a request of this client before it is read, if no model could admit it."""
         ...
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Validates, computes and responds; raises a `ServiceError`. Cancelling it withdraws the rows."""
+        """Computes a request; raises a `ServiceError`. Cancellation removes its rows from the queue."""
         ...
 
     def models(self) -> tuple[ModelInfo, ...]:
@@ -33,5 +33,5 @@ class EncodeService(Protocol):
         ...
 
     def label(self, model: str | None) -> str:
-        """The `model` label of a request's metrics: a configured name, or "" where the request means none."""
+        """Returns the `model` label of a request's metrics: a configured name, or "" for an unknown one."""
         ...

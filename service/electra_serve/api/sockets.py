@@ -21,29 +21,18 @@ MIN_SEND_RATE: Final = 2**20
 
 
 def send_limit_s(stall_s: float, size: int) -> float:
-    """Returns the seconds that a client has to accept a response.
-
-    Args:
-        stall_s: Seconds that it may stall: `send_timeout_s` of its transport.
-        size: Bytes of the response.
-    """
+    """Returns the seconds that a client has to accept `size` bytes; it may stall for `stall_s` of them."""
     return stall_s + size / MIN_SEND_RATE
 
 
 def listen(transport: str, host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Opens a listening socket; host `::` accepts IPv4 too, and port 0 is a free one.
 
-    Args:
-        transport: What it is for, for the error.
-        host: An address, or a name; `::` takes IPv4 too.
-        port: 0 takes a free one.
-
-    Raises:
-        StartupError: The address cannot be had.
+    Raises `StartupError`, which names the transport, if the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is; with it on, an answer
-    # written in two parts waits for the client's delayed acknowledgement, 40 ms.
+    # asyncio turns Nagle's algorithm off only if the protocol is named. Otherwise a response that is written in two
+    # parts waits 40 ms for the client's delayed ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,17 +47,9 @@ def listen(transport: str, host: str, port: int) -> socket.socket:
 
 
 def disconnect(host: str, port: int) -> bool:
-    """Shuts down this process' TCP connections with a peer.
+    """Shuts down this process' TCP connections with a peer; returns False if there is none.
 
-    gRPC can end a call, but keeps a response that the client does not read until the connection closes, and has no
-    call to close one.
-
-    Args:
-        host: The peer's IP address.
-        port: The peer's port.
-
-    Returns:
-        True if there was such a connection.
+    gRPC keeps a response that the client does not read until the connection closes, and has no function to close it.
     """
     found = False
     for connection in _connections():
@@ -89,10 +70,7 @@ def disconnect_clients(local_port: int) -> None:
 class ClientSockets:
     """TCP connections that clients of one port have with this process.
 
-    gRPC's core does not show its own. What is known of a descriptor is kept, so a look costs a system call for each.
-
-    Args:
-        local_port: The port.
+    gRPC's core does not expose its sockets. A scan costs one system call for each known descriptor.
     """
 
     def __init__(self, local_port: int) -> None:
@@ -147,10 +125,7 @@ def _connections() -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _connection(descriptor: int) -> Iterator[socket.socket | None]:
-    """A duplicate of a TCP connection; None if the descriptor is something else.
-
-    Ends quietly if the connection ends meanwhile: its owner may close it at any time.
-    """
+    """Duplicates a TCP connection; None if the descriptor is something else, or its owner closes it meanwhile."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         duplicate = _duplicate(descriptor)
         if duplicate is not None:
@@ -184,21 +159,15 @@ def _plain_address(host: str) -> IPv4Address | IPv6Address:
 
 
 def reachable(host: str) -> str:
-    """Where a client on this machine finds what listens on `host`, as a URL writes it.
+    """Returns the host, as in a URL, at which a client on this machine reaches a listener on `host`.
 
-    Example:
-        >>> reachable("0.0.0.0"), reachable("::"), reachable("::1"), reachable("localhost")
-        ('127.0.0.1', '[::1]', '[::1]', 'localhost')
+    >>> reachable("0.0.0.0"), reachable("::"), reachable("::1"), reachable("localhost")
+    ('127.0.0.1', '[::1]', '[::1]', 'localhost')
     """
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound here
     return f"[{address}]" if ":" in address else address
 
 
 def local_url(host: str, port: int, *, tls: bool) -> str:
-    """Returns the URL at which a client on this machine reaches an HTTP server that listens on `host`.
-
-    Example:
-        >>> local_url("0.0.0.0", 8080, tls=False), local_url("::", 443, tls=True)
-        ('http://127.0.0.1:8080', 'https://[::1]:443')
-    """
+    """Returns the URL at which a client on this machine reaches an HTTP server that listens on `host`."""
     return f"{'https' if tls else 'http'}://{reachable(host)}:{port}"

@@ -1,17 +1,7 @@
-"""Who is let into the queue, and who is told when to come back.
+"""Admission control: bounds the queue, and each client's share of it.
 
-The queue is bounded, and the bound is shared by dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on
-Networking 6(2), 1998): a client that already waits may hold at most `SHARE` times what stays free. So one client that
-sends without end fills 80 % of the queue, two fill 44 % each, and there is room for who comes new, always. A
-client of whom nothing waits is bounded by the whole queue alone. No client needs to be known beforehand, and none
-has a fixed part that lies idle while it is away.
-
-Who is refused learns when to come back: when what waits should be done, by the cost model; of a client that has more
-than its share, when its own part should be. Callers who are refused in the same instant would all come back in the
-same one, so the wait is stretched by up to `SPREAD`, by the golden ratio's multiples: they fill the stretch evenly,
-however many they are, and need no dice.
-
-Nothing here waits or reads a clock.
+A client with queued sequences may hold at most `SHARE` times the free capacity (dynamic thresholds: Choudhury and
+Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). One client fills at most 80 % of the queue, two 44 % each.
 """
 
 from __future__ import annotations
@@ -21,22 +11,15 @@ from typing import Final
 
 from electra_serve.errors import Overloaded, PayloadTooLarge
 
-SHARE: Final = 4
-"""α of dynamic thresholds: α / (1 + α) of the queue is the most that one client fills."""
-SPREAD: Final = 0.25
-MIN_WAIT_S: Final = 0.02
-"""Nobody is told to come back sooner: what is refused twice costs twice."""
+SHARE: Final = 4  # α: one client fills at most α / (1 + α) of the queue
+SPREAD: Final = 0.25  # stretches `retry_after_s`: clients rejected together do not retry together
+MIN_WAIT_S: Final = 0.02  # a retry that is rejected again costs twice
 _GOLDEN: Final = 0.6180339887498949
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much may wait.
-
-    Attributes:
-        max_sequences: Most sequences.
-        max_tokens: Most positions.
-    """
+    """Capacity of the queue."""
 
     max_sequences: int
     max_tokens: int
@@ -44,40 +27,29 @@ class QueueLimits:
 
 @dataclass(slots=True)
 class QueueUsage:
-    """What waits, of all or of one client.
-
-    Attributes:
-        sequences: How many.
-        tokens: Their positions.
-        work_s: Seconds of engine time they are expected to take.
-    """
+    """Queued work, of all clients or of one. `work_s` is estimated engine time."""
 
     sequences: int = 0
     tokens: int = 0
     work_s: float = 0.0
 
     def add(self, length: int, work_s: float) -> None:
-        """One sequence more."""
+        """Adds one sequence."""
         self.sequences += 1
         self.tokens += length
         self.work_s += work_s
 
     def remove(self, length: int, work_s: float) -> None:
-        """One sequence less."""
+        """Removes one sequence."""
         self.sequences -= 1
         self.tokens -= length
         self.work_s -= work_s
         if not self.sequences:
-            self.work_s = 0.0  # whatever rounding has left
+            self.work_s = 0.0  # drops accumulated rounding errors
 
 
 class Admission:
-    """Knows what waits, and whether more may.
-
-    Args:
-        limits: How much may wait.
-        engines: How many engines share the work.
-    """
+    """Tracks queued work per client and rejects requests over the limits."""
 
     def __init__(self, limits: QueueLimits, *, engines: int) -> None:
         self._limits = limits
@@ -89,16 +61,16 @@ class Admission:
 
     @property
     def clients(self) -> int:
-        """How many clients wait."""
+        """Number of clients with queued sequences."""
         return len(self._clients)
 
     def add(self, client: str, length: int, work_s: float) -> None:
-        """A sequence was let in."""
+        """Counts one queued sequence."""
         self.total.add(length, work_s)
         self._clients.setdefault(client, QueueUsage()).add(length, work_s)
 
     def remove(self, client: str, length: int, work_s: float) -> None:
-        """A sequence has left."""
+        """Discounts one sequence that left the queue."""
         self.total.remove(length, work_s)
         held = self._clients[client]
         held.remove(length, work_s)
@@ -106,32 +78,27 @@ class Admission:
             del self._clients[client]
 
     def reserve(self, client: str, sequences: int) -> None:
-        """Counts so many sequences of a client as waiting; a negative number takes them back."""
+        """Counts `sequences` that are not queued yet; a negative number releases them."""
         reserved = self._reserved.pop(client, 0) + sequences
         if reserved:
             self._reserved[client] = reserved
 
-    def check(self, client: str, sequences: int, tokens: int) -> None:
-        """Refuses what may not be added.
-
-        Raises:
-            PayloadTooLarge: It would not fit into an empty queue.
-            Overloaded: It does not fit now, or is more than its client's share.
-        """
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
+        """Raises PayloadTooLarge for a request over the queue's limits, or Overloaded for one that does not fit now."""
         limits, total = self._limits, self.total
         if sequences > limits.max_sequences or tokens > limits.max_tokens:
             raise PayloadTooLarge(
-                f"a request takes at most {limits.max_sequences} sequences and {limits.max_tokens} "
-                f"positions; received {sequences} and {tokens}"
+                f"a request must have at most {limits.max_sequences} sequences and {limits.max_tokens} "
+                f"tokens; got {sequences} and {tokens}"
             )
         reserved = sum(self._reserved.values())
         free_sequences = limits.max_sequences - total.sequences - reserved - sequences
         free_tokens = limits.max_tokens - total.tokens - tokens
         if free_sequences < 0 or free_tokens < 0:
             raise self.overloaded(
-                f"the queue takes {limits.max_sequences} sequences and {limits.max_tokens} positions; "
-                f"{total.sequences + reserved} and {total.tokens} are waiting, "
-                f"the request has {sequences} and {tokens}",
+                f"cannot queue {sequences} sequences with {tokens} tokens: "
+                f"{total.sequences + reserved} of {limits.max_sequences} sequences and "
+                f"{total.tokens} of {limits.max_tokens} tokens are queued",
                 total.work_s / self._engines,
             )
         held = self._clients.get(client, QueueUsage())
@@ -140,18 +107,13 @@ class Admission:
             held_sequences + sequences > SHARE * free_sequences or held.tokens + tokens > SHARE * free_tokens
         ):
             raise self.overloaded(
-                f"one client's sequences may fill at most {SHARE} times what they leave free in the queue; "
-                f"{held_sequences} of this one are waiting",
-                min(held.work_s * len(self._clients), total.work_s) / self._engines,  # it has its turns among others
+                f"cannot queue {sequences} sequences: this client has {held_sequences} queued, "
+                f"and one client may hold at most {SHARE} times the free capacity",
+                min(held.work_s * len(self._clients), total.work_s) / self._engines,  # clients take turns
             )
 
     def overloaded(self, message: str, wait_s: float) -> Overloaded:
-        """A refusal.
-
-        Args:
-            message: What is valid, then what came.
-            wait_s: Seconds after which there should be room; at least `MIN_WAIT_S` is told.
-        """
-        stretch = 1.0 + SPREAD * (self._rejected * _GOLDEN % 1.0)
+        """Returns the error of a rejected request; `retry_after_s` is `wait_s`, at least `MIN_WAIT_S`, stretched."""
+        stretch = 1.0 + SPREAD * (self._rejected * _GOLDEN % 1.0)  # multiples of the golden ratio spread evenly
         self._rejected += 1
         return Overloaded(message, retry_after_s=max(wait_s, MIN_WAIT_S) * stretch)

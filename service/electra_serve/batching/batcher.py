@@ -1,12 +1,8 @@
 """Admits requests, awaits their results, and fails them if the engines fail.
 
-Everything here runs on the event loop; only `EngineWorker` touches the engine's thread. `RequestQueue` orders the
-rows, `Dispatcher` runs them in batches, `BatchCompletion` delivers the results. Each admitted row gets exactly one
-result: its output, or an error.
-
-A stalled engine makes the model not alive until it recovers. If it does not recover, the model has failed: the
-running batch fails with `engine_failure`, queued requests with `model_not_ready`, which is safe to retry, and the
-process has to end.
+Each admitted row gets exactly one result: its output, or an error. A model with a stalled engine is not alive until the
+engine recovers, or has failed. Then the running batch fails with `engine_failure`. Queued requests fail with
+`model_not_ready`, which is safe to retry, and the process has to end.
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import structlog
+from opentelemetry.trace import Span
 
 from electra_serve.batching.clock import Clock
 from electra_serve.batching.completion import BatchCompletion, BatchObserver
@@ -30,27 +27,13 @@ from electra_serve.batching.watchdog import Watchdog
 from electra_serve.batching.worker_pool import WorkerPool
 from electra_serve.errors import EngineFailure, InternalError, ModelNotReady, ServiceError, ShuttingDown
 from electra_serve.observability.metrics import BatchMetrics
-from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
 
-ENGINE_CLOSE_S: Final = 10.0
-"""Time for an engine to close while the process goes on: it frees memory, which takes less than a second."""
+ENGINE_CLOSE_S: Final = 10.0  # closing frees memory, which takes less than a second
 
 
 class Batcher:
-    """Groups the sequences of all callers of one model into batches.
-
-    Args:
-        queue: Where they wait.
-        pool: The engines, and the planners of their batches.
-        clock: Tells the time.
-        metrics: Where batches are counted.
-        log: Where engine failures are written.
-        max_window_sequences: How many waiting sequences the planner looks at.
-        hang_timeout_s: Seconds that an engine may be late.
-        recorder: Keeps what became of the last batches.
-        observe: Told of each batch that has ended, after its rows are answered.
-    """
+    """Groups the sequences of all requests for one model into batches."""
 
     def __init__(
         self,
@@ -60,10 +43,10 @@ class Batcher:
         clock: Clock,
         metrics: BatchMetrics,
         log: structlog.typing.FilteringBoundLogger,
-        max_window_sequences: int,
-        hang_timeout_s: float,
+        max_window_sequences: int,  # that the planner sees
+        hang_timeout_s: float,  # a longer stall is a failure
         recorder: FlightRecorder,
-        observe: BatchObserver | None = None,
+        observe: BatchObserver | None = None,  # called after the rows of a batch have their results
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -97,49 +80,48 @@ class Batcher:
             on_fault=self._fail_dispatching,
         )
         self._notify_alive: Callable[[], None] = lambda: None
-        self.failure = ""
-        """Why nothing will come of this model any more; empty while something will."""
+        self.failure = ""  # reason for the failure of the model; empty if it has not failed
 
     @property
     def queue(self) -> RequestQueue[PendingRow]:
-        """Where sequences wait; for gauges to read."""
+        """The queue, for gauges."""
         return self._queue
 
     @property
     def queued_work_s(self) -> float:
-        """Estimated time for the engines to compute everything that waits."""
+        """Estimated seconds until the engines have computed everything queued."""
         return self._queue.work_s / len(self._pool.shared.workers)
 
     @property
     def running_sequences(self) -> int:
-        """How many sequences have left the queue and have no answer yet."""
+        """Number of sequences that left the queue and have no result yet."""
         return self._in_flight.sequences
 
     @property
     def costs(self) -> CostTable:
-        """Seconds of each batch shape under load, as measured at warm-up."""
+        """Seconds of each batch shape under load, as timed at warm-up."""
         return self._pool.shared.planner.costs
 
     @property
     def batch_tokens(self) -> int:
-        """Most positions in a batch of several sequences, padding included."""
+        """Limit of positions in a batch of several sequences, padding included."""
         return self._pool.shared.planner.batch_positions
 
     @property
     def alive(self) -> bool:
-        """Whether every engine is being fed, and none is late."""
+        """True while batches are dispatched and no engine is stalled."""
         return self._dispatcher.feeding and not self._stalled
 
     def records(self) -> tuple[BatchRecord, ...]:
-        """What became of the last batches, oldest first."""
+        """Returns the last batches, oldest first."""
         return self._recorder.records()
 
     def notify(self, when_alive_changes: Callable[[], None]) -> None:
-        """Has `when_alive_changes` called on the event loop after each change of `alive` or `failure`."""
+        """Registers a callback for changes of `alive` or `failure`; it runs on the event loop."""
         self._notify_alive = when_alive_changes
 
     def start(self) -> None:
-        """Begins to feed the engines."""
+        """Starts dispatching batches."""
         self._dispatcher.start()
         self._watchdog.start()
 
@@ -151,26 +133,16 @@ class Batcher:
         client: str = "",
         priority: int = 1,
         timeout_s: float | None = None,
-        span: RequestSpan | None = None,
+        span: Span | None = None,
     ) -> list[RowOutput]:
-        """Waits for the outputs of all `encodings`, in their order.
-
-        Cancelling the call takes what still waits out of the queue.
-
-        Args:
-            encodings: Checked sequences, at least one.
-            outputs: What to compute, at least one.
-            client: Whose turn it is.
-            priority: Lower goes first.
-            timeout_s: Seconds after which the answer is no longer wanted.
-            span: The request's, where requests are traced.
+        """Queues `encodings` and returns their outputs in the same order. Cancellation removes queued rows.
 
         Raises:
-            Overloaded: The queue has no room for all of them, or their turn would come after `timeout_s`.
-            ShuttingDown: Nothing new is admitted.
+            Overloaded: The queue has no room for all of them, or the estimated wait exceeds `timeout_s`.
+            ShuttingDown: The service accepts no new requests.
             DeadlineExceeded: `timeout_s` passed first.
-            EngineFailure: The engine fails on one of them.
-            ModelNotReady: The engine failed before their turn came.
+            EngineFailure: The engine failed on one of them.
+            ModelNotReady: The engine failed before they ran.
         """
         self._check_open()
         if timeout_s is not None and timeout_s <= 0:
@@ -191,49 +163,32 @@ class Batcher:
                 timer.cancel()
             self._queue.cancel(rows)
 
-    def check_room(self, sequences: int, client: str = "") -> None:
-        """Refuses so many sequences, of whatever length, where `submit` would: before work is put into them.
-
-        Args:
-            sequences: How many, at least.
-            client: Whose they are.
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
+        """Rejects sequences that `submit` would reject, before work is done for them.
 
         Raises:
-            Overloaded: The queue has no room for them.
-            ShuttingDown: Nothing new is admitted.
+            Overloaded: The queue has no capacity for them.
+            ShuttingDown: The service accepts no new requests.
         """
         self._check_open()
-        self._queue.check_room(client, sequences, tokens=sequences)
+        self._queue.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
-    def reserve(self, sequences: int, client: str = "") -> Iterator[None]:
-        """Keeps room for so many sequences that are still being prepared: before work is put into them.
-
-        Others of the client are admitted as if these were waiting.
-
-        Raises:
-            Overloaded: The queue has no room for them.
-            ShuttingDown: Nothing new is admitted.
-        """
-        self.check_room(sequences, client)
+    def reserve(self, client: str, sequences: int) -> Iterator[None]:
+        """Reserves capacity for sequences that are still being tokenized; raises as `submit` does."""
+        self.ensure_capacity(client, sequences, tokens=sequences)
         with self._queue.reserve(client, sequences):
             yield
 
     def reject(self) -> None:
-        """Admits nothing new from now on; what was admitted is answered."""
+        """Rejects new requests from now on; admitted ones still get their results."""
         self._rejecting = True
 
     async def close(self, within_s: float | None = None) -> bool:
-        """Stops feeding, fails what still waits, and closes the engines when they are done.
+        """Stops dispatching, fails queued requests, and closes the engines after their running batches.
 
-        An engine that does not close in time is left to its daemon thread, which keeps its memory.
-
-        Args:
-            within_s: Seconds for the batches that run, and again for closing. None: the watchdog limits the first,
-                and `ENGINE_CLOSE_S` the second.
-
-        Returns:
-            True if every engine was closed.
+        `within_s` limits the running batches, and again closing; by default the watchdog and `ENGINE_CLOSE_S` do.
+        Returns True if every engine was closed; the others are abandoned with their threads, which keep their memory.
         """
         self.reject()
         self._dispatcher.stop()
@@ -241,12 +196,12 @@ class Batcher:
         try:
             await asyncio.wait_for(self._in_flight.idle.wait(), within_s)
         except TimeoutError:
-            self._fail_engine("an engine has not ended in time")
+            self._fail_engine("an engine did not finish in time")
         self._watchdog.stop()
         closed = not self.failure and await self._close_engines(ENGINE_CLOSE_S if within_s is None else within_s)
         if not closed:
             for worker in self._pool.workers:
-                worker.leave()
+                worker.abandon()
         return closed
 
     async def _close_engines(self, within_s: float) -> bool:
@@ -265,9 +220,9 @@ class Batcher:
 
     def _check_open(self) -> None:
         if self.failure:
-            raise ModelNotReady("the model's engine has failed, and the service is about to start anew")
+            raise ModelNotReady("the model's engine has failed; the service is about to restart")
         if self._rejecting:
-            raise ShuttingDown("the service is shutting down and admits nothing new")
+            raise ShuttingDown("the service is shutting down and accepts no new requests")
 
     def _row(
         self,
@@ -298,14 +253,14 @@ class Batcher:
         self._notify_alive()
 
     def _fail_engine(self, reason: str) -> None:
-        self._fail_for_good(reason, ModelNotReady("the model's engine failed before this request's turn came"))
+        self._fail_model(reason, ModelNotReady("the model's engine failed before this request ran"))
 
     def _fail_dispatching(self, error: Exception) -> None:
-        reason = f"{type(error).__name__} while a batch was chosen"
-        self._fail_for_good(reason, InternalError("internal error while choosing a batch"), cause=error)
+        reason = f"{type(error).__name__} while planning a batch"
+        self._fail_model(reason, InternalError("internal error while planning a batch"), cause=error)
 
-    def _fail_for_good(self, reason: str, error: ServiceError, cause: Exception | None = None) -> None:
-        """Fails running batches with `engine_failure`, since they may be the cause, and waiting rows with `error`."""
+    def _fail_model(self, reason: str, error: ServiceError, cause: Exception | None = None) -> None:
+        """Fails running batches with `engine_failure`, since they may be the cause, and queued rows with `error`."""
         if self.failure:
             return
         self.failure = reason
@@ -314,11 +269,10 @@ class Batcher:
         failed_engines: set[int] = set()
         for batch, rows in self._in_flight.empty():
             batch.outcome = BatchOutcome.ABORTED
-            # An engine's first batch runs. A second one waits, packed, behind it.
-            runs = batch.engine not in failed_engines
+            running = batch.engine not in failed_engines  # an engine's second batch is packed, but has not started
             failed_engines.add(batch.engine)
-            blame = EngineFailure(f"{reason} while this sequence was with it")
-            self._in_flight.fail(rows, blame if runs else error)
+            failure = EngineFailure(f"{reason} while this sequence was running")
+            self._in_flight.fail(rows, failure if running else error)
         self._fail_waiting(error)
         self._log.critical("model failed", reason=reason, batches=for_log(self.records()), exc_info=cause)
         self._notify_alive()

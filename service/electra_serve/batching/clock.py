@@ -1,4 +1,4 @@
-"""The batcher's only source of time, so that tests own it."""
+"""Source of time for the batcher; tests replace it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """Something due later."""
+    """Handle of a scheduled callback."""
 
     def cancel(self) -> None:
-        """Makes it never happen, if it has not yet."""
+        """Cancels the callback if it has not run."""
 
 
 class Clock(Protocol):
-    """Tells the time and calls back later, both in seconds of a clock that never goes back."""
+    """Monotonic time in seconds, and callbacks on the event loop."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment."""
+        """Returns seconds since a fixed moment."""
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        """Calls `callback` once, `delay_s` from now, on the event loop."""
+        """Calls `callback` once on the event loop, after `delay_s` seconds."""
 
 
 class LoopClock:
     """The running event loop's clock."""
 
     def now(self) -> float:
-        """`time.monotonic()`, which asyncio's loops run by."""
+        """Returns `time.monotonic()`, the clock of asyncio's event loops."""
         return time.monotonic()
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        """As the loop does."""
+        """Schedules on the running event loop."""
         return asyncio.get_running_loop().call_later(delay_s, callback)

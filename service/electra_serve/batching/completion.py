@@ -1,12 +1,7 @@
-"""What becomes of a batch that an engine hands back.
+"""Delivers the results of finished batches, and retries what failed.
 
-Each of its sequences is answered here, with its output or with an error of its own, or put into a part that is run
-again. If the engine raised, that is every sequence: the batch is halved until the one at fault is alone. If numbers are
-not finite, sequences that share a row with others are run again alone, since one of them spoils its whole row. If
-memory was short, batches are at most half as large from then on: the memory that others use is rarely freed again. The
-parts of that batch are run in any case, and halve nothing again.
-
-On the event loop only. Nothing here chooses a batch or starts one; `Batcher` does.
+If the engine raised, the batch is halved until the sequence at fault is alone. If outputs are not finite, sequences
+that share a row run again alone. If memory ran out, later batches are at most half as large.
 """
 
 from __future__ import annotations
@@ -25,20 +20,12 @@ from electra_serve.batching.pending import PendingRows
 from electra_serve.errors import EngineFailure, InternalError
 from electra_serve.observability.metrics import BatchMetrics
 
+# called with a finished batch and its rows, most urgent first
 BatchObserver: TypeAlias = Callable[[BatchRecord, PendingRows], None]
-"""Takes a batch that has ended, and its rows in order of turn."""
 
 
 class BatchCompletion:
-    """Takes batches back.
-
-    Args:
-        in_flight: Who is under way.
-        retries: Halves of failed batches that wait to be run again.
-        metrics: Where batches are counted.
-        log: Where engine failures are written.
-        observe: Told of each batch that has ended, after its rows are answered.
-    """
+    """Completes the batches of one model."""
 
     def __init__(
         self,
@@ -55,33 +42,27 @@ class BatchCompletion:
         self._log = log
         self._observe_batch = observe
 
-    def complete(self, flight: InFlightBatch, came: BatchResult | BaseException, ended_at: float) -> None:
-        """Takes one batch back: answers its rows, or has them run again.
-
-        Args:
-            flight: The batch.
-            came: What the engine made of it, or what it raised.
-            ended_at: When, in seconds of the event loop's clock.
-        """
+    def complete(self, flight: InFlightBatch, result: BatchResult | BaseException, ended_at: float) -> None:
+        """Delivers a batch's outputs, or retries it if the engine raised."""
         rows = self._in_flight.end(flight)
-        if rows is None:  # given up meanwhile
+        if rows is None:  # aborted meanwhile
             return
         flight.ended_at = ended_at
         try:
-            if isinstance(came, BatchResult):
-                self._measure(came, flight)
-                self._in_flight.settle(self._deliver(came, flight, rows))
+            if isinstance(result, BatchResult):
+                self._measure(result, flight)
+                self._in_flight.settle(self._deliver(result, flight, rows))
             else:
-                self._fall_back(flight, rows, came)
-        except Exception:  # noqa: BLE001  # a fault of ours, but no caller may wait for ever because of it
+                self._retry(flight, rows, result)
+        except Exception:  # noqa: BLE001  # even after a bug here, each row must get a result
             self.abort(rows)
         self._notify(flight, rows)
 
     def abort(self, rows: PendingRows) -> None:
-        """Fails rows because of what is being raised, which is a fault of ours."""
+        """Fails rows with the exception being handled, which is a bug of the batcher."""
         self._in_flight.forget(rows)
         self._in_flight.fail(rows, InternalError("internal error while batching"))
-        self._log.exception("batch failed outside the engine", rows=len(rows))
+        self._log.exception("internal batch error", rows=len(rows))
 
     def _measure(self, result: BatchResult, flight: InFlightBatch) -> None:
         flight.seconds = result.seconds
@@ -97,24 +78,23 @@ class BatchCompletion:
         self._metrics.padded_tokens.inc(shape.positions)
 
     def _deliver(self, result: BatchResult, flight: InFlightBatch, rows: PendingRows) -> PendingRows:
-        """Returns the sequences that are answered; the others are run again."""
+        """Returns the rows that now have a result; the others are retried."""
         sharing = Counter(place.row for place in flight.placements)
-        answered, suspects = [], []
+        completed, suspects = [], []
         for row, place, finite in zip(rows, flight.placements, result.finite, strict=True):
             if not finite and sharing[place.row] > 1:
                 suspects.append(row)
                 continue
-            answered.append(row)
+            completed.append(row)
             if finite:
                 row.request.deliver(row.index, result.output.extract(place, row.encoding, row.request.outputs))
             else:
                 self._metrics.non_finite_rows.inc()
                 row.request.fail(EngineFailure("the model's output for this sequence is not finite"))
         self._retries.isolate(suspects, flight.budget)
-        return answered
+        return completed
 
-    def _fall_back(self, flight: InFlightBatch, rows: PendingRows, error: BaseException) -> None:
-        """What to do with a batch on which the engine raised."""
+    def _retry(self, flight: InFlightBatch, rows: PendingRows, error: BaseException) -> None:
         memory = isinstance(error, MemoryError)
         flight.outcome = BatchOutcome.OUT_OF_MEMORY if memory else BatchOutcome.FAILED
         flight.error = type(error).__name__
@@ -123,29 +103,28 @@ class BatchCompletion:
         if memory:
             self._metrics.out_of_memory.inc()
         if len(rows) == 1:
-            self._blame(rows, error)
+            self._fail(rows, error)
             return
         if memory:
-            self._make_smaller(flight)
+            self._halve_batches(flight)
         self._retries.split(rows, flight.budget)
 
-    def _blame(self, rows: PendingRows, error: BaseException) -> None:
+    def _fail(self, rows: PendingRows, error: BaseException) -> None:
         failure = EngineFailure("the engine failed on this sequence")
         failure.__cause__ = error
         self._in_flight.fail(rows, failure)
 
-    def _make_smaller(self, flight: InFlightBatch) -> None:
-        """Halves the budget; not again for what was planned before it was halved."""
+    def _halve_batches(self, flight: InFlightBatch) -> None:
         planner = flight.lane.planner
         budget = planner.max_positions
-        if flight.budget != budget:
+        if flight.budget != budget:  # halved since the batch was planned
             return
         planner.reduce_max_positions(planner.batch_positions // 2)
-        self._log.warning("batches are smaller from now on", tokens=planner.max_positions)
+        self._log.warning("batch limit halved", tokens=planner.max_positions)
 
     def _notify(self, flight: InFlightBatch, rows: PendingRows) -> None:
         if self._observe_batch is not None:
             try:
                 self._observe_batch(flight.record(), rows)
-            except Exception:  # noqa: BLE001  # nobody is to be hurt by who only looks on
-                self._log.exception("a batch could not be told of")
+            except Exception:  # noqa: BLE001  # an observer must not fail requests
+                self._log.exception("batch observer failed")

@@ -1,9 +1,7 @@
-"""Feeds the engines: coalesces arrivals, plans the next batch, hands it to a free worker and takes it back.
+"""Dispatches batches: coalesces arrivals, plans the next batch and hands it to a free worker.
 
-On the event loop only. While one batch runs, arrivals wait. Shortly before it ends, the planner packs the first waiting
-sequences into batches, and the one with the most urgent sequence runs next. So batches grow with the load, and no timer
-delays a request: an idle engine starts once `CoalescingWindow` closes. Engines that are free at the same time share
-what waits. Retries run before anything that waits.
+While one batch runs, arrivals queue. Shortly before it ends, the batch with the most urgent sequence is planned to run
+next. Batches thus grow with the load, and no timer delays a request. Retries run first.
 """
 
 from __future__ import annotations
@@ -28,20 +26,7 @@ from electra_serve.tensors import Batch
 
 
 class Dispatcher:
-    """Starts the batches of one model.
-
-    Args:
-        queue: Rows that wait.
-        pool: The engines, and the planners of their batches.
-        clock: Tells the time.
-        in_flight: Rows that have left the queue.
-        retries: Halves of failed batches that wait to be run again.
-        completion: Takes finished batches back.
-        recorder: Keeps the last batches.
-        metrics: Counts queue waits.
-        max_window_sequences: Number of waiting sequences that the planner sees.
-        on_fault: Called with an exception of the dispatcher's own, after which nothing is fed.
-    """
+    """Starts the batches of one model."""
 
     def __init__(
         self,
@@ -55,7 +40,7 @@ class Dispatcher:
         recorder: FlightRecorder,
         metrics: BatchMetrics,
         max_window_sequences: int,
-        on_fault: Callable[[Exception], None],
+        on_fault: Callable[[Exception], None],  # called with an exception of the dispatcher itself
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -71,36 +56,35 @@ class Dispatcher:
         self.feeding = False
 
     def start(self) -> None:
-        """Begins to feed the engines."""
+        """Starts dispatching."""
         self.feeding = True
         for worker in self._pool.workers:
             worker.notify(self._feed_next)
         self.feed_soon()
 
     def stop(self) -> None:
-        """Starts no further batch; batches that run are still taken back."""
+        """Starts no further batch; running ones still complete."""
         self.feeding = False
 
     def feed_soon(self) -> None:
-        """Opens a coalescing window if rows wait and an engine is free."""
+        """Opens a coalescing window if rows are queued and an engine is free."""
         if self._window is None and self._queue.sequences and self._next() is not None:
             self._window = CoalescingWindow(self._clock.now(), self._queue.sequences)
             asyncio.get_running_loop().call_soon(self._coalesce)
 
     def _coalesce(self) -> None:
-        if self._window is not None and self._window.goes_on(self._clock.now(), self._queue.sequences):
+        if self._window is not None and self._window.is_open(self._clock.now(), self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._coalesce)
         else:
             self._window = None
             self._feed()
 
     def _feed_next(self) -> None:
-        """Feeds an engine that has become free, without a coalescing window: arrivals have waited for it already."""
+        """Feeds a free engine without a coalescing window: rows queued while it was busy."""
         if self._window is None and (self._retries or self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _feed(self) -> None:
-        """Gives every free engine a batch, retries first."""
         try:
             while self.feeding and (chosen := self._next()) is not None:
                 if (retry := self._retries.next()) is not None:
@@ -113,7 +97,7 @@ class Dispatcher:
             self._on_fault(error)
 
     def _next(self) -> NextBatch | None:
-        """Returns the engine for the next batch. Retries are planned for the engines that share the queue."""
+        """Returns a free engine for the next batch. Retries are planned for the engines that share the queue."""
         if self._retries:
             return self._pool.next(len(self._pool.workers), 0)
         return self._pool.next(self._queue.sequences, self._queue.tokens)
@@ -124,7 +108,7 @@ class Dispatcher:
             self._start(chosen, batch)
 
     def _choose(self, chosen: NextBatch) -> PlannedBatch | None:
-        """Takes the next batch out of the queue; returns None if all that waited has expired."""
+        """Takes the next batch from the queue; returns None if all queued rows have expired."""
         now = self._clock.now()
         fail(self._queue.expire(now), deadline_exceeded())
         planner = chosen.lane.planner
@@ -133,7 +117,7 @@ class Dispatcher:
         if not window:
             return None
         plan = planner.plan_next([row.length for row in window])
-        rows = [window[index] for index in plan.sequences]  # by turn: the most urgent comes first
+        rows = [window[index] for index in plan.sequences]  # most urgent first
         for row in rows:
             self._metrics.queue_wait_s.observe(now - row.admitted_at)
         self._queue.take(rows)
@@ -141,7 +125,6 @@ class Dispatcher:
         return PlannedBatch(rows, plan.shape, plan.placements, planner.max_positions)
 
     def _start(self, chosen: NextBatch, planned: PlannedBatch) -> None:
-        """Packs one batch and hands it to its engine's worker."""
         rows = planned.rows
         try:
             batch = InFlightBatch(
@@ -164,7 +147,7 @@ class Dispatcher:
             self._completion.abort(rows)
 
     def _finish(self, batch: InFlightBatch, result: BatchResult | BaseException) -> None:
-        """Takes one batch back; retries that it leaves run next, or fail if nothing is fed any more."""
+        """Completes one batch; its retries run next, or fail after `stop`."""
         self._completion.complete(batch, result, self._clock.now())
         if not self.feeding:
             self._retries.fail(stopped())
@@ -173,10 +156,10 @@ class Dispatcher:
 
 
 def deadline_exceeded() -> DeadlineExceeded:
-    """The error of a row whose deadline has passed."""
-    return DeadlineExceeded("the deadline passed before the answer was there")
+    """Returns the error of a request whose deadline has passed."""
+    return DeadlineExceeded("the deadline passed before the response was ready")
 
 
 def stopped() -> ShuttingDown:
-    """The error of a row whose turn did not come before the service stopped."""
-    return ShuttingDown("the service stopped before this request's turn came")
+    """Returns the error of a request that was queued when the service stopped."""
+    return ShuttingDown("the service stopped before this request ran")

@@ -1,8 +1,4 @@
-"""The flight recorder: what became of the last batches, without a word of what was in them.
-
-An `InFlightBatch` is written to while its batch runs; a `BatchRecord` is its immutable copy for logs and the admin
-API. The recorder keeps the last batches, running ones included: after a fault they show what happened.
-"""
+"""Flight recorder: metadata of the last batches, running ones included, without any content."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from electra_serve.tensors import BatchShape, Outputs, Placement
 
 
 class BatchOutcome(StrEnum):
-    """What became of a batch."""
+    """State of a batch."""
 
     RUNNING = "running"
     OK = "ok"
@@ -28,57 +24,31 @@ class BatchOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch, as it may be told.
+    """One batch, as shown in logs and the admin API. Times are seconds of the event loop's clock."""
 
-    Times are seconds of the event loop's clock, which begins anywhere and never goes back.
-
-    Attributes:
-        admitted_at: When the row that waited longest was admitted.
-        chosen_at: When the batch was cut from what waited.
-        started_at: When the engine began; None: not yet, or it raised.
-        ended_at: When the batch was back; None: not yet.
-        sequences: How many it holds.
-        rows: R.
-        length: P, the positions of each row.
-        real_tokens: Unmasked positions.
-        outputs: What was asked of the engine, by name.
-        expected_s: Seconds that it should take, by the cost model.
-        seconds: Seconds that the engine took; None where it raised or has not ended.
-        outcome: What became of it.
-        error: The type of what the engine raised; "" where it did not.
-        non_finite_rows: Sequences whose output was not finite. Those that shared a row are run again alone.
-    """
-
-    admitted_at: float
-    chosen_at: float
-    started_at: float | None
+    admitted_at: float  # of the row that waited longest
+    chosen_at: float  # when it was planned
+    started_at: float | None  # None if it has not started or failed
     ended_at: float | None
     sequences: int
     rows: int
-    length: int
-    real_tokens: int
+    length: int  # positions of each row
+    real_tokens: int  # unmasked positions
     outputs: tuple[str, ...]
-    expected_s: float
-    seconds: float | None
+    expected_s: float  # by the cost model
+    seconds: float | None  # duration of the engine's run; None if it failed or has not ended
     outcome: BatchOutcome
-    error: str
-    non_finite_rows: int
+    error: str  # type of what the engine raised, or empty
+    non_finite_rows: int  # sequences whose output was not finite
 
 
 @dataclass(slots=True, eq=False)
 class InFlightBatch:
-    """One batch on its way; attributes as of `BatchRecord`.
-
-    Attributes:
-        lane: The engines that it was planned for.
-        engine: Which engine has it, among all.
-        budget: Most positions that a batch might have when it, or the batch that it is a part of, was planned.
-        placements: Where each of its sequences is.
-    """
+    """One batch from planning to completion; see `BatchRecord` for the fields that both have."""
 
     lane: Lane
-    engine: int
-    budget: int
+    engine: int  # index among all engines of the model
+    budget: int  # limit of positions when it, or the batch that it retries, was planned
     shape: BatchShape
     placements: Sequence[Placement]
     admitted_at: float
@@ -94,7 +64,7 @@ class InFlightBatch:
     non_finite_rows: int = 0
 
     def record(self) -> BatchRecord:
-        """What may be told of it now."""
+        """Returns an immutable copy."""
         return BatchRecord(
             admitted_at=self.admitted_at,
             chosen_at=self.chosen_at,
@@ -114,24 +84,20 @@ class InFlightBatch:
 
 
 def for_log(records: Iterable[BatchRecord]) -> list[dict[str, object]]:
-    """Records as a structured log takes them."""
+    """Converts records to fields of a structured log."""
     return [asdict(record) for record in records]
 
 
 class FlightRecorder:
-    """The last batches of one model.
-
-    Args:
-        size: How many are kept.
-    """
+    """Keeps the last `size` batches of one model."""
 
     def __init__(self, size: int) -> None:
         self._flights: deque[InFlightBatch] = deque(maxlen=size)
 
     def add(self, flight: InFlightBatch) -> None:
-        """Keeps one more; the oldest goes when there are too many."""
+        """Adds a batch and drops the oldest one over the limit."""
         self._flights.append(flight)
 
     def records(self) -> tuple[BatchRecord, ...]:
-        """What is kept, oldest first."""
+        """Returns copies of the batches, oldest first."""
         return tuple(flight.record() for flight in self._flights)

@@ -1,4 +1,4 @@
-"""Rows that have left the queue and have no result yet: in a batch that runs, or in the retry queue."""
+"""Rows that left the queue and have no result yet: in a running batch, or in the retry queue."""
 
 from __future__ import annotations
 
@@ -15,57 +15,52 @@ from electra_serve.tensors import BatchShape, Placement
 
 
 def fail(rows: PendingRows, error: ServiceError) -> None:
-    """Answers these with `error`, where nobody has an answer yet."""
+    """Fails the rows' requests with `error`, unless they have a result."""
     for row in rows:
         row.request.fail(error)
 
 
 class InFlight:
-    """Knows who is under way.
-
-    Attributes:
-        sequences: Rows that were taken and are not settled: in an engine, or in a half that waits for one.
-        idle: Set while there are none.
-    """
+    """Tracks rows from the queue to their results."""
 
     def __init__(self) -> None:
         self._batches: dict[InFlightBatch, PendingRows] = {}
-        self.sequences = 0
-        self.idle = asyncio.Event()
+        self.sequences = 0  # rows without a result, retries included
+        self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
 
     def take(self, rows: PendingRows) -> None:
-        """These have left the queue."""
+        """Counts rows that left the queue."""
         self.sequences += len(rows)
         self.idle.clear()
 
     def begin(self, flight: InFlightBatch, rows: PendingRows) -> None:
-        """These are with an engine now."""
+        """Records the rows of a batch that an engine runs."""
         self._batches[flight] = rows
 
     def end(self, flight: InFlightBatch) -> PendingRows | None:
-        """A batch is back: its rows, or None where they were given up meanwhile."""
+        """Removes a finished batch and returns its rows; None if it was aborted."""
         return self._batches.pop(flight, None)
 
     def forget(self, rows: PendingRows) -> None:
-        """The batch of these, if there is one, has come to nothing."""
+        """Removes the batch of these rows, if there is one, as failed."""
         for flight in [flight for flight, others in self._batches.items() if others is rows]:
             flight.outcome = BatchOutcome.FAILED
             del self._batches[flight]
 
     def settle(self, rows: PendingRows) -> None:
-        """Each of these is answered."""
+        """Discounts rows that have a result."""
         self.sequences -= len(rows)
         if not self.sequences:
             self.idle.set()
 
     def fail(self, rows: PendingRows, error: ServiceError) -> None:
-        """Each of these is answered with `error`, where nobody has an answer yet."""
+        """Fails the rows' requests with `error`, and discounts the rows."""
         fail(rows, error)
         self.settle(rows)
 
     def empty(self) -> Sequence[tuple[InFlightBatch, PendingRows]]:
-        """Every batch that is with an engine; none is from now on."""
+        """Removes and returns all running batches."""
         batches = list(self._batches.items())
         self._batches.clear()
         return batches
@@ -73,28 +68,16 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """Sequences to run together.
-
-    Attributes:
-        rows: The sequences.
-        shape: The shape to run them in.
-        placements: Where each of them is.
-        budget: Most positions that a batch might have when it, or the batch that it is a part of, was planned.
-    """
+    """Rows to run together."""
 
     rows: PendingRows
     shape: BatchShape
     placements: Sequence[Placement]
-    budget: int
+    budget: int  # limit of positions when the rows were first planned
 
 
 class RetryQueue:
-    """Keeps them in order.
-
-    Args:
-        in_flight: Who is under way: the rows of parts are, until they are answered.
-        planner: Packs the parts.
-    """
+    """Batches to run again, in order."""
 
     def __init__(self, in_flight: InFlight, planner: Planner) -> None:
         self._in_flight = in_flight
@@ -105,13 +88,13 @@ class RetryQueue:
         return len(self._retries)
 
     def split(self, rows: PendingRows, budget: int) -> None:
-        """Adds both halves of a batch of several rows."""
+        """Queues both halves of a batch of several rows."""
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
             self._add(half, budget)
 
     def isolate(self, rows: PendingRows, budget: int) -> None:
-        """Adds each of these sequences as a batch of its own."""
+        """Queues each row as a batch of its own."""
         for row in rows:
             self._add([row], budget)
 
@@ -121,18 +104,18 @@ class RetryQueue:
             self._retries.append(PlannedBatch(chosen, plan.shape, plan.placements, budget))
 
     def next(self) -> PlannedBatch | None:
-        """The first that somebody still wants something of, without the rows that nobody does; None: there is none."""
+        """Removes and returns the next batch, without rows whose requests have ended; None if there is none."""
         while self._retries:
-            part = self._retries.popleft()
-            placed = list(zip(part.rows, part.placements, strict=True))
-            wanted = [(row, place) for row, place in placed if not row.request.result.done()]
+            retry = self._retries.popleft()
+            placed = list(zip(retry.rows, retry.placements, strict=True))
+            pending = [(row, place) for row, place in placed if not row.request.result.done()]
             self._in_flight.settle([row for row, _ in placed if row.request.result.done()])
-            if wanted:
-                rows, placements = zip(*wanted, strict=True)
-                return PlannedBatch(rows, part.shape, placements, part.budget)
+            if pending:
+                rows, placements = zip(*pending, strict=True)
+                return PlannedBatch(rows, retry.shape, placements, retry.budget)
         return None
 
     def fail(self, error: ServiceError) -> None:
-        """Answers all with `error`."""
-        while (part := self.next()) is not None:
-            self._in_flight.fail(part.rows, error)
+        """Fails all queued batches with `error`."""
+        while (retry := self.next()) is not None:
+            self._in_flight.fail(retry.rows, error)

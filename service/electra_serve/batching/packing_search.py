@@ -1,12 +1,7 @@
-"""Search for the packing of sequences into rows whose batches cost least.
+"""Searches for the packing of sequences into rows whose batches cost least.
 
-Best-fit decreasing is tried for the row lengths with the lowest estimates: long sequences take rows of their own, short
-ones fill the gaps, and what is left fills rows of that length but for a last one. A packing costs what
-`electra_serve.batching.row_batches` finds for its rows, so a half-empty row gets a shorter shape.
-
-The search never returns anything worse than one sequence per row, or than first-fit in arrival order into rows of one
-length. Unless a lower bound rules that out, it also tries first-fit, and best-fit decreasing that starts the smallest
-rows: those are the rows of one sequence each, less some.
+Best-fit decreasing is tried for the row lengths with the lowest estimates. First-fit in arrival order and one sequence
+per row are tried unless a lower bound rules them out. The result is thus never worse than either.
 """
 
 from __future__ import annotations
@@ -21,31 +16,22 @@ from typing import Final
 from electra_serve.batching.row_batches import CHEAPER, RowBatches
 from electra_serve.batching.row_packing import Packing, best_fit_decreasing, first_fit
 
+# Limit of sequences packed by best-fit decreasing over all tries: few sequences try every row length, 128 try two.
 PACKED_SEQUENCES: Final = 256
-"""Most sequences to pack by best-fit decreasing in all tries: few try every row length, 128 two."""
-LEAST_TRIES: Final = 2
+MIN_TRIES: Final = 2
 
+# lower bound or estimate of a packing's seconds, and the function that makes it
 _Candidate = tuple[float, Callable[[], Packing]]
-"""Seconds that a packing takes at best, estimated or bounded from below, and the way to get it."""
 
 
 class PackingSearch:
-    """Packs sequences into rows at little cost.
-
-    Args:
-        batches: Cost of rows.
-    """
+    """Packs sequences into rows."""
 
     def __init__(self, batches: RowBatches) -> None:
         self._batches = batches
 
     def cheapest(self, needs: list[int], order: list[int]) -> Packing:
-        """Returns the cheapest of the packings that are worth a try.
-
-        Args:
-            needs: Positions that each sequence takes.
-            order: The sequences to pack, longest first; at least one, and none longer than the longest row.
-        """
+        """Packs the sequences in `order`, longest first; `needs` has the positions of each."""
         least_s = math.inf
         for bound_s, pack in self._candidates(needs, order):
             if bound_s < least_s * CHEAPER:
@@ -63,7 +49,7 @@ class PackingSearch:
         lengths = self._batches.lengths
         ascending = [needs[sequence] for sequence in reversed(order)]
         estimates, single_s = self._estimates(ascending)
-        tries = max(LEAST_TRIES, PACKED_SEQUENCES // len(order))
+        tries = max(MIN_TRIES, PACKED_SEQUENCES // len(order))
         for estimate_s, length in sorted(estimates)[:tries]:
             yield estimate_s, partial(best_fit_decreasing, needs, order, length, lengths)
         yield single_s, partial(best_fit_decreasing, needs, order, lengths[0], lengths)
@@ -73,11 +59,6 @@ class PackingSearch:
             yield bound_s, partial(first_fit, needs, arrivals, lengths[kind])
 
     def _estimates(self, ascending: list[int]) -> tuple[list[tuple[float, int]], float]:
-        """Estimates seconds of best-fit decreasing.
-
-        Returns:
-            Seconds and row length, for each row length; and the seconds of one sequence per row.
-        """
         lengths = self._batches.lengths
         shortest = ascending[0]
         sums = list(accumulate(ascending, initial=0))
@@ -93,7 +74,6 @@ class PackingSearch:
         return estimates, longer_s
 
     def _filled_seconds(self, kind: int, positions: int, sequences: int, shortest: int) -> float:
-        """Seconds of full rows of one kind for so many positions and sequences; the last may be a shorter one."""
         length = self._batches.lengths[kind]
         rows = max(-(-positions // length), -(-sequences // (length // shortest)))
         if rows <= 0:
@@ -104,11 +84,7 @@ class PackingSearch:
 
 
 def _least_rows(ascending: list[int], length: int) -> int:
-    """Rows of `length` that any packing needs: by positions, and by how many sequences of some length a row holds.
-
-    Of sequences longer than 1/(k + 1) of the row, it holds k.
-    """
-    rows = -(-sum(ascending) // length)
+    rows = -(-sum(ascending) // length)  # by positions; below, a row holds k sequences longer than 1/(k + 1) of it
     for most in (1, 2, 3, length // ascending[0]):
         longer = len(ascending) - bisect_right(ascending, length // (most + 1))
         rows = max(rows, -(-longer // most))

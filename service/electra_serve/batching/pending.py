@@ -7,25 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from opentelemetry.trace import Span
+
 from electra_serve.batching.queue import QueueEntry
 from electra_serve.errors import ServiceError
-from electra_serve.observability.tracing import RequestSpan
 from electra_serve.tensors import Encoding, Outputs, RowOutput
 
 
 class PendingRequest:
     """Collects the rows of one request: its result is set with the last row, or with the first failure.
 
-    Args:
-        rows: Number of rows, at least one.
-        outputs: The outputs to compute.
-        span: The request's span, if requests are traced.
-
     Attributes:
         result: The rows in order, or the error.
     """
 
-    def __init__(self, rows: int, outputs: Outputs, span: RequestSpan | None = None) -> None:
+    def __init__(self, rows: int, outputs: Outputs, span: Span | None = None) -> None:
         self.outputs = outputs
         self.span = span
         self.result: asyncio.Future[list[RowOutput]] = asyncio.get_running_loop().create_future()
@@ -46,16 +42,10 @@ class PendingRequest:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingRow(QueueEntry):
-    """One sequence of a request, from its admission to its result.
-
-    Attributes:
-        request: The request it belongs to.
-        index: Its place there.
-        encoding: The sequence.
-    """
+    """One sequence of a request, from its admission to its result."""
 
     request: PendingRequest
-    index: int
+    index: int  # among the rows of the request
     encoding: Encoding
 
 

@@ -1,13 +1,7 @@
-"""Planner of batches: which waiting sequences run together, in which rows and shape.
+"""Batch planner: groups queued sequences into rows and batches of the least total cost.
 
-A plan costs the sum of its batches' seconds, by a table of one timing per shape: no formula predicts how well a device
-runs a shape. Minimizing that sum is bin packing with bins of several sizes, sold in batches. It is done in two steps:
-
-1. Sequences are packed into rows by best-fit decreasing, for the row lengths that promise the least cost
-   (`electra_serve.batching.packing_search`). Most texts are short and fill the gaps, so rows are full but for one.
-2. Rows are cut into the cheapest batches, exactly, by dynamic programming (`electra_serve.batching.row_batches`).
-
-The most urgent sequence is always in the next batch. Nothing here reads a clock: lengths in, placements out.
+The cost of a plan is the sum of its batches' seconds, by a table of timings. Sequences are packed into rows by best-fit
+decreasing (`packing_search`), then rows are cut into the cheapest batches by dynamic programming (`row_batches`).
 """
 
 from __future__ import annotations
@@ -22,33 +16,20 @@ from electra_serve.batching.row_batches import RowBatches
 from electra_serve.batching.row_packing import Packing
 from electra_serve.tensors import SLOT_POSITIONS, BatchShape, Placement
 
-_Rows = list[list[int]]
-"""The sequences of each row."""
+_Rows = list[list[int]]  # sequences of each row
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Sequences to run together.
-
-    Attributes:
-        shape: The shape to run them in.
-        sequences: Their indices in the list that was planned, ascending.
-        placements: Where each of them is, in the same order.
-    """
+    """Sequences to run together."""
 
     shape: BatchShape
-    sequences: tuple[int, ...]
-    placements: tuple[Placement, ...]
+    sequences: tuple[int, ...]  # indices in the planned list, ascending
+    placements: tuple[Placement, ...]  # in the same order
 
 
 class Planner:
-    """Partitions a window of waiting sequences into batches of the least summed cost.
-
-    Args:
-        costs: Seconds of each shape.
-        max_positions: Most positions in a batch of several sequences, padding included.
-        target_batch_s: Most seconds of a batch of several sequences.
-    """
+    """Plans batches of queued sequences; the limits apply to batches of several."""
 
     def __init__(self, costs: CostTable, *, max_positions: int, target_batch_s: float = math.inf) -> None:
         self._costs = costs
@@ -64,29 +45,23 @@ class Planner:
 
     @property
     def max_positions(self) -> int:
-        """Most positions in a batch of several sequences."""
+        """Limit of positions in a batch of several sequences."""
         return self._max_positions
 
     @property
     def batch_positions(self) -> int:
-        """Positions of the largest shape that several sequences may share; 0 if none."""
+        """Positions of the largest shape that several sequences may share; 0 if there is none."""
         return max((shape.positions for shape in self._shared if shape.rows * shape.slots > 1), default=0)
 
     def reduce_max_positions(self, max_positions: int) -> None:
-        """Allows fewer positions from now on."""
+        """Lowers the limit of positions."""
         self._max_positions = max_positions
         self._shared = [shape for shape in self._costs.shapes if self._may_share(shape)]
         self._batches = RowBatches(self._costs, self._shared)
         self._search = PackingSearch(self._batches)
 
     def sequence_seconds(self, length: int) -> float:
-        """Seconds of engine time that one more sequence is expected to add.
-
-        Its positions count at the best rate of the shapes that it may share. One that shares none takes a whole batch.
-
-        Raises:
-            ValueError: The length is out of range.
-        """
+        """Returns the seconds of engine time that one more sequence should add, at the best rate of its shapes."""
         self._check((length,))
         need = max(length, SLOT_POSITIONS)
         if need > self._batches.max_length:
@@ -94,16 +69,7 @@ class Planner:
         return need * self._batches.position_seconds[self._batches.kinds[need]]
 
     def plan(self, lengths: Sequence[int]) -> list[BatchPlan]:
-        """Partitions sequences of these lengths.
-
-        Args:
-            lengths: Each sequence's positions, from 1 to those of the longest single row; most urgent first.
-
-        Returns:
-            Batches that hold each sequence exactly once; that of the most urgent first.
-
-        Raises:
-            ValueError: A length is out of range.
+        """Plans all sequences, given by their lengths, most urgent first; raises ValueError for a length out of range.
 
         Example:
             >>> shapes = {BatchShape(1, 16): 0.002, BatchShape(1, 64): 0.004, BatchShape(2, 64): 0.006}
@@ -115,16 +81,9 @@ class Planner:
         return sorted(batches, key=lambda batch: batch.sequences)
 
     def plan_next(self, lengths: Sequence[int]) -> BatchPlan:
-        """The first batch of `plan`, which holds the most urgent sequence.
-
-        Args:
-            lengths: As for `plan`; at least one.
-
-        Raises:
-            ValueError: A length is out of range, or there is none.
-        """
+        """Returns the first batch of `plan`; raises ValueError without a length in range."""
         if not lengths:
-            raise ValueError("lengths must have at least one; got 0")
+            raise ValueError("lengths must have at least one item; got none")
         return next(
             _batch(lengths, shape, rows)
             for shape, rows in self._cheapest_batches(lengths)
@@ -132,14 +91,13 @@ class Planner:
         )
 
     def seconds(self, plans: Sequence[BatchPlan]) -> float:
-        """Seconds of these batches, one after the other."""
+        """Returns the seconds of batches that run one after another."""
         return sum(self._costs.seconds(batch.shape) for batch in plans)
 
     def _may_share(self, shape: BatchShape) -> bool:
         return shape.positions <= self._max_positions and self._costs.seconds(shape) <= self._target_batch_s
 
     def _single_row(self, length: int) -> BatchShape:
-        """The cheapest shape for a sequence that shares with none."""
         return next(shape for shape in self._single_rows if shape.length >= length)
 
     def _check(self, lengths: Sequence[int]) -> None:
@@ -148,7 +106,6 @@ class Planner:
                 raise ValueError(f"length must be 1 to {self._max_length}; got {length}")
 
     def _cheapest_batches(self, lengths: Sequence[int]) -> Iterator[tuple[BatchShape, _Rows]]:
-        """Shape and rows of each batch of the cheapest plan."""
         self._check(lengths)
         needs = [length if length > SLOT_POSITIONS else SLOT_POSITIONS for length in lengths]
         order = sorted(range(len(needs)), key=needs.__getitem__, reverse=True)
@@ -160,8 +117,8 @@ class Planner:
             yield from self._cut(self._search.cheapest(needs, order[alone:]))
 
     def _cut(self, packing: Packing) -> Iterator[tuple[BatchShape, _Rows]]:
-        """Cuts rows into batches; of rows of one kind, the most urgent go together."""
         kinds = self._batches.kinds
+        # Of rows of one kind, the most urgent run together.
         rows = sorted((kinds[used], -min(row), row) for row, used in zip(packing.rows, packing.used, strict=True))
         for batch, shape in self._batches.cut([kind for kind, _, _ in rows]):
             yield shape, [row for _, _, row in reversed(rows[batch])]

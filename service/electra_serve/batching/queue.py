@@ -1,19 +1,7 @@
-"""Who waits, in which order, and who is refused.
+"""Queue of pending rows: by priority, then fair between clients, then by arrival.
 
-Invariants:
-    A request is admitted whole or refused whole.
-    An entry leaves exactly once: taken, cancelled or expired.
-    `sequences`, `tokens` and `work_s` are the sums over what is waiting, at all times.
-
-Order: first by priority; then fairly between clients; then by arrival. Fair is start-time fair queueing
-(Goyal, Vin and Cheng, SIGCOMM 1996): each client has a virtual clock that its own positions move forward, and
-who is least advanced goes first. A client that sends 100 times the others' load waits behind itself, not
-they behind it. Within one client and priority, arrival order is kept. How much may wait, and of whom, is `Admission`'s.
-
-A request whose turn would come only after its deadline is refused at once. Its turn is when what is ahead of it should
-be done, by the cost model: work that comes later may go first, so it can be later, too.
-
-Time comes in as `now`, in seconds of whatever clock the caller has. Nothing here waits.
+Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the client with the least virtual time goes
+first. A request is admitted or rejected whole, and at once if its estimated start is after its deadline.
 """
 
 from __future__ import annotations
@@ -28,33 +16,21 @@ from typing import Final, Generic, TypeVar
 
 from electra_serve.batching.admission import Admission, QueueLimits
 
-_LAST: Final = float("inf")
-"""An arrival after all others."""
+_LAST: Final = float("inf")  # after all arrivals
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class QueueEntry:
-    """The queue's view of one waiting sequence.
+    """The queue's view of one pending sequence. It leaves exactly once: taken, cancelled or expired."""
 
-    Attributes:
-        length: Positions to compute.
-        work_s: Seconds of engine time it is expected to add.
-        client: The client it counts for.
-        priority: Lower goes first.
-        deadline: Seconds of the caller's clock after which its result is useless; None: never.
-        admitted_at: When it was admitted; set by the queue, like the two below.
-        turn: Its place in the order: priority, fair-queueing tag, arrival number.
-        waiting: It is in the queue.
-    """
-
-    length: int
-    work_s: float
+    length: int  # positions to compute
+    work_s: float  # engine time that it is expected to add
     client: str
-    priority: int
-    deadline: float | None
+    priority: int  # lower goes first
+    deadline: float | None  # in seconds of the batcher's clock
     admitted_at: float = 0.0
-    turn: tuple[int, float, int] = (0, 0.0, 0)
-    waiting: bool = False
+    turn: tuple[int, float, int] = (0, 0.0, 0)  # sort key: priority, fair-queueing tag, arrival number
+    waiting: bool = False  # in the queue
 
     def __lt__(self, other: QueueEntry) -> bool:
         return self.turn < other.turn
@@ -64,65 +40,54 @@ T = TypeVar("T", bound=QueueEntry)
 
 
 class RequestQueue(Generic[T]):
-    """The waiting sequences of one model.
-
-    Args:
-        limits: How much may wait.
-        engines: How many engines share the work.
-    """
+    """Queued sequences of one model."""
 
     def __init__(self, limits: QueueLimits, *, engines: int = 1) -> None:
         self._admission = Admission(limits, engines=engines)
         self._engines = engines
         self._waiting: list[T] = []  # ascending by turn
         self._arrivals = 0
-        self._virtual_now: dict[int, float] = {}  # by priority: the tag of what was last taken
-        self._client_tags: dict[tuple[int, str], float] = {}  # where each client's next entry starts
-        self._waiting_at: Counter[int] = Counter()  # how many wait, by priority
-        self._work_ahead: list[float] | None = None  # of each place in the order; None: to be summed anew
+        self._virtual_now: dict[int, float] = {}  # by priority: tag of the last taken entry
+        self._client_tags: dict[tuple[int, str], float] = {}  # start of each client's next entry
+        self._waiting_at: Counter[int] = Counter()  # number of entries by priority
+        self._work_ahead: list[float] | None = None  # cumulative `work_s` in queue order; None if outdated
 
     @property
     def sequences(self) -> int:
-        """How many sequences wait."""
+        """Number of queued sequences."""
         return len(self._waiting)
 
     @property
     def tokens(self) -> int:
-        """How many positions wait."""
+        """Number of queued tokens."""
         return self._admission.total.tokens
 
     @property
     def work_s(self) -> float:
-        """How many seconds of engine time wait."""
+        """Estimated engine time of all queued sequences."""
         return self._admission.total.work_s
 
     def admit(self, entries: Sequence[T], now: float, *, busy_s: float = 0.0) -> None:
-        """Admits all of `entries`, or none.
-
-        Args:
-            entries: One request's: of one client, at one priority, with one deadline; at least one.
-            now: The time.
-            busy_s: Seconds until an engine is free.
+        """Admits all entries of one request, or none. An engine is free in `busy_s` seconds.
 
         Raises:
-            PayloadTooLarge: They would not fit into an empty queue.
-            Overloaded: They do not fit now, or the turn of the last would come after their deadline. `retry_after_s`
-                says when there should be room, or how much sooner the turn would have to come.
+            PayloadTooLarge: They exceed the limits of an empty queue.
+            Overloaded: They do not fit now, or the last would start after the deadline.
         """
         first, tokens = entries[0], sum(entry.length for entry in entries)
-        self.check_room(first.client, len(entries), tokens)
+        self.ensure_capacity(first.client, len(entries), tokens)
         if first.deadline is not None:
             self._check_wait(first, tokens - entries[-1].length, first.deadline - now, busy_s)
         for entry in entries:
             self._insert(entry, now)
 
-    def check_room(self, client: str, sequences: int, tokens: int) -> None:
-        """Refuses what `admit` would refuse for want of room, admitting nothing; raises the same."""
-        self._admission.check(client, sequences, tokens)
+    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
+        """Raises as `admit` does if the entries exceed the capacity, without admitting them."""
+        self._admission.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
     def reserve(self, client: str, sequences: int) -> Iterator[None]:
-        """Counts `sequences` that are not there yet as waiting, for admission alone."""
+        """Counts `sequences` that are not queued yet, for admission only."""
         self._admission.reserve(client, sequences)
         try:
             yield
@@ -130,58 +95,48 @@ class RequestQueue(Generic[T]):
             self._admission.reserve(client, -sequences)
 
     def window(self, limit: int) -> Sequence[T]:
-        """The first `limit` entries in order of turn, which stay in the queue."""
+        """Returns the first `limit` entries, without removing them."""
         return self._waiting[:limit]
 
     def take(self, entries: Sequence[T]) -> None:
-        """Removes `entries`, whose turn has come; the first is the most urgent.
-
-        The virtual time moves to the first entry's tag, not to the largest one taken: rows that ride along
-        because their length fits must not push newcomers back.
-        """
-        first = entries[0]
+        """Removes `entries` to run them; the first is the most urgent."""
+        first = entries[0]  # not the largest tag: entries that only fill the batch must not delay new arrivals
         self._virtual_now[first.priority] = max(self._virtual_now.get(first.priority, 0.0), first.turn[1])
         self._remove(entries)
 
     def cancel(self, entries: Iterable[T]) -> None:
-        """Removes those of `entries` that still wait; the others are left alone."""
+        """Removes those of `entries` that are still queued."""
         self._remove([entry for entry in entries if entry.waiting])
 
     def expire(self, now: float) -> list[T]:
-        """Removes and returns what nobody wants any more at `now`."""
+        """Removes and returns entries whose deadline has passed."""
         expired = [entry for entry in self._waiting if entry.deadline is not None and entry.deadline <= now]
         self._remove(expired)
         return expired
 
     def oldest_wait_s(self, now: float) -> float:
-        """How long the longest-waiting entry has waited; 0 for an empty queue."""
+        """Returns the longest queue wait so far; 0 for an empty queue."""
         return max((now - entry.admitted_at for entry in self._waiting), default=0.0)
 
-    def _check_wait(self, first: T, tokens_before: int, patience_s: float, busy_s: float) -> None:
-        """Refuses a request whose last sequence, after `tokens_before` of its own, has its turn too late.
-
-        With less to do in all than there is time for, as is usual, its place in the order need not be found.
-        """
-        if busy_s + self.work_s / self._engines <= patience_s:
-            return
+    def _check_wait(self, first: T, tokens_before: int, time_left_s: float, busy_s: float) -> None:
+        if busy_s + self.work_s / self._engines <= time_left_s:
+            return  # the common case: even the last position starts in time
         turn = (first.priority, self._start(first) + tokens_before, _LAST)
         place = bisect_right(self._waiting, turn, key=lambda entry: entry.turn)
         wait_s = busy_s + self._work_until(place) / self._engines
-        if wait_s > patience_s:
+        if wait_s > time_left_s:
             raise self._admission.overloaded(
-                f"the turn of a request must come before its deadline; it would in {wait_s:.3g} s, "
-                f"the deadline is in {patience_s:.3g} s",
-                wait_s - patience_s,
+                f"cannot meet the deadline: the estimated queue wait is {wait_s:.3g} s, "
+                f"the deadline is in {time_left_s:.3g} s",
+                wait_s - time_left_s,
             )
 
     def _work_until(self, place: int) -> float:
-        """Seconds of engine time that the first `place` entries take. Refusals in a row sum it once."""
-        if self._work_ahead is None:
+        if self._work_ahead is None:  # repeated rejections share one sum
             self._work_ahead = list(accumulate((entry.work_s for entry in self._waiting), initial=0.0))
         return self._work_ahead[place]
 
     def _start(self, entry: T) -> float:
-        """Where the next entry of the same client and priority starts."""
         tag = self._client_tags.get((entry.priority, entry.client), 0.0)
         return max(tag, self._virtual_now.get(entry.priority, 0.0))
 
@@ -212,12 +167,10 @@ class RequestQueue(Generic[T]):
                 self._forget_priority(priority)
 
     def _forget_priority(self, priority: int) -> None:
-        """With nobody waiting at a priority there is nothing to be fair about: its tags start over."""
         self._virtual_now.pop(priority, None)
         self._client_tags = {lane: tag for lane, tag in self._client_tags.items() if lane[0] != priority}
 
-    def _forget_idle_clients(self) -> None:
-        """Keeps the tags from growing with every client ever seen while the queue never empties."""
+    def _forget_idle_clients(self) -> None:  # else tags grow with every client while the queue never empties
         if len(self._client_tags) > 2 * len(self._waiting) + 64:
             self._client_tags = {
                 lane: tag for lane, tag in self._client_tags.items() if tag > self._virtual_now.get(lane[0], 0.0)

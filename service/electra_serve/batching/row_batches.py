@@ -1,12 +1,8 @@
-"""The cheapest batches for rows, by a table of shapes and their seconds.
+"""Finds the cheapest batches for packed rows, by dynamic programming over a table of shapes and their seconds.
 
-A row may run in any shape that is at least as long as its positions in use, so in a cheapest grouping the rows of a
-batch are neighbors in the order of those positions. For rows with u₁ ≤ … ≤ uₙ,
+A row may run in any shape at least as long as its used positions. For rows with u₁ ≤ … ≤ uₙ, the first j cost
 
     best(j) = min over shapes (R, P) with P ≥ uⱼ of  seconds(R, P) + best(max(0, j − R))
-
-is the least cost of the first j. Rows that fit the same shapes are of one kind, and for each kind and number of rows
-only the cheapest shape counts, so that few are looked at.
 """
 
 from __future__ import annotations
@@ -19,30 +15,18 @@ from typing import Final
 from electra_serve.batching.cost_model import CostTable
 from electra_serve.tensors import BatchShape
 
-CHEAPER: Final = 1 - 1e-9
-"""Sums of the same seconds differ by their order; cheaper is what differs by more."""
+CHEAPER: Final = 1 - 1e-9  # sums differ by their order; only larger differences count
 
-_Option = tuple[int, float, BatchShape]
-"""Rows, seconds, shape."""
+_Option = tuple[int, float, BatchShape]  # rows, seconds, shape
 
 
 class RowBatches:
-    """Cheapest batches for rows of given kinds.
-
-    Args:
-        costs: Seconds of each shape.
-        shapes: The shapes to use.
-
-    Attributes:
-        lengths: The row lengths, ascending; the kind of a row is the index of the smallest one that holds it.
-        kinds: The kind of a row, by its positions in use.
-        max_length: The longest of them; 0 if there is none.
-        position_seconds: Least seconds per position, by kind.
-    """
+    """Cheapest batches for rows of given kinds: a row's kind is the index of the smallest length that holds it."""
 
     def __init__(self, costs: CostTable, shapes: Sequence[BatchShape]) -> None:
         self.lengths = sorted({shape.length for shape in shapes})
         self.max_length = max(self.lengths, default=0)
+        # The kind of a row, by its used positions.
         self.kinds = [bisect_left(self.lengths, used) for used in range(self.max_length + 1)]
         self._options = [_options(costs, shapes, length) for length in self.lengths]
         self.position_seconds = [
@@ -52,28 +36,21 @@ class RowBatches:
         self._equal_s = [[0.0] for _ in self.lengths]
 
     def seconds(self, kinds: Sequence[int]) -> float:
-        """Least seconds of rows of these kinds, in ascending order."""
+        """Returns the least seconds of rows of these kinds, in ascending order."""
         best_s = [0.0]
         for kind in kinds:
             best_s.append(self._last_batch(kind, best_s)[0])
         return best_s[-1]
 
     def equal_seconds(self, kind: int, count: int) -> float:
-        """Least seconds of `count` rows of one kind."""
+        """Returns the least seconds of `count` rows of one kind."""
         best_s = self._equal_s[kind]
         while len(best_s) <= count:
             best_s.append(self._last_batch(kind, best_s)[0])
         return best_s[count]
 
     def cut(self, kinds: Sequence[int]) -> Iterator[tuple[slice, BatchShape]]:
-        """Cuts rows into the cheapest batches.
-
-        Args:
-            kinds: The rows' kinds, in ascending order.
-
-        Yields:
-            The rows of each batch and its shape, longest rows first, and of rows of one kind the most at once first.
-        """
+        """Yields the rows of each cheapest batch and its shape: longest rows first, then the largest batch."""
         best_s = [0.0]
         shapes = []
         for kind in kinds:
@@ -87,7 +64,6 @@ class RowBatches:
             end = start
 
     def _last_batch(self, kind: int, best_s: list[float]) -> tuple[float, BatchShape]:
-        """Seconds of the cheapest plan and its last batch, for one more row of `kind` than `best_s` has plans for."""
         count = len(best_s)
         least_s = math.inf
         for rows, seconds, option in self._options[kind]:
@@ -99,7 +75,6 @@ class RowBatches:
 
 
 def _options(costs: CostTable, shapes: Sequence[BatchShape], length: int) -> list[_Option]:
-    """The cheapest shape of each number of rows for rows of `length`, unless more rows cost less; most rows first."""
     options: list[_Option] = []
     fitting = [(shape.rows, costs.seconds(shape), shape) for shape in shapes if shape.length >= length]
     for option in sorted(fitting, key=lambda option: (-option[0], option[1])):

@@ -1,8 +1,7 @@
-"""Ways to pack sequences into rows: bin packing, with rows as the bins.
+"""Packs sequences into rows: bin packing, with rows as the bins.
 
-Best-fit decreasing takes the longest sequences first and puts each into the fullest row that still holds it. It needs
-at most 11/9 of the least rows plus one (D. S. Johnson, "Near-optimal bin packing algorithms", 1973), and almost none
-above the least when most sequences are short, as texts are. Nothing here knows of seconds.
+Best-fit decreasing puts the longest remaining sequence into the fullest row that holds it. It needs at most 11/9 of the
+optimal number of rows plus one (D. S. Johnson, "Near-optimal bin packing algorithms", 1973).
 """
 
 from __future__ import annotations
@@ -18,33 +17,24 @@ _ROW_MASK: Final = (1 << _ROW_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Sequences in rows.
-
-    Attributes:
-        rows: The sequences of each row.
-        used: The positions that they take of it.
-    """
+    """Sequences of each row, and the positions that they use."""
 
     rows: list[list[int]]
     used: list[int]
 
 
 def best_fit_decreasing(needs: Sequence[int], order: Sequence[int], preferred: int, lengths: Sequence[int]) -> Packing:
-    """Packs into rows of the `preferred` length; longer sequences start the smallest row that holds them.
+    """Packs into rows of the `preferred` length; a longer sequence starts the smallest row that holds it.
 
-    Args:
-        needs: Positions that each sequence takes.
-        order: The sequences to pack, in descending order of their needs.
-        preferred: Length of a new row, if it is long enough.
-        lengths: The row lengths, ascending.
+    `order` has the sequences by descending need of positions, `lengths` the row lengths in ascending order.
 
     Example:
         >>> best_fit_decreasing([5, 3, 5, 3], [0, 2, 1, 3], 8, [4, 8])
         Packing(rows=[[0, 1], [2, 3]], used=[8, 8])
     """
     rows: list[list[int]] = []
-    used: list[int] = []  # the whole length, until the free positions are subtracted
-    open_rows: list[int] = []  # free positions and row in one number, so that they sort; ascending
+    used: list[int] = []  # the row's length, until the free positions are subtracted
+    open_rows: list[int] = []  # free positions and row index in one sortable number; ascending
     for sequence in order:
         taken = needs[sequence] << _ROW_BITS
         fullest = bisect_left(open_rows, taken)
@@ -63,7 +53,7 @@ def best_fit_decreasing(needs: Sequence[int], order: Sequence[int], preferred: i
 
 
 def first_fit(needs: Sequence[int], order: Sequence[int], length: int) -> Packing:
-    """Packs each sequence, in the given order, into the first row of `length` that still holds it.
+    """Packs each sequence, in the given order, into the first row of `length` that holds it.
 
     Example:
         >>> first_fit([5, 4, 3, 4], [0, 1, 2, 3], 8)

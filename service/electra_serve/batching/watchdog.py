@@ -1,9 +1,6 @@
-"""Checks a model's engines twice a second: that their threads live and that their batches end in time.
+"""Checks a model's engines twice a second: their threads must be alive and their batches must end in time.
 
-An engine that stays stalled for `hang_timeout_s` has failed: native code that never returns cannot be stopped.
-The time is counted in checks, not read from a clock: a process that was suspended for a minute must not
-count that minute. The time by which a check runs late is not counted against the batch that runs either. The event
-loop stalled then, so a result may already wait for it; `server.event_loop` reports that stall.
+An engine that stays stalled for `hang_timeout_s` has failed, since native code that hangs cannot be stopped.
 """
 
 from __future__ import annotations
@@ -20,25 +17,13 @@ CHECK_S: Final = 0.5
 
 @dataclass(slots=True)
 class StallDetector:
-    """Decides when a stalled engine has failed.
-
-    Attributes:
-        timeout_s: Seconds that an engine may be stalled.
-        stalled_s: Seconds that it has been stalled so far.
-    """
+    """Decides when a stalled engine has failed."""
 
     timeout_s: float
-    stalled_s: float = 0.0
+    stalled_s: float = 0.0  # counted in checks: a suspended process must not count its pause
 
     def check(self, *, stalled: bool, since_s: float) -> bool:
-        """Records one check.
-
-        Args:
-            stalled: The engine is stalled now.
-            since_s: Seconds since the previous check.
-
-        Returns:
-            True once the engine has been stalled for more than `timeout_s`.
+        """Records one check and returns True once the engine has been stalled for more than `timeout_s`.
 
         Example:
             >>> detector = StallDetector(timeout_s=1.0)
@@ -50,15 +35,7 @@ class StallDetector:
 
 
 class Watchdog:
-    """Runs on the event loop, so it sees engines only; a loop that hangs is for the liveness probe to see.
-
-    Args:
-        workers: One per engine.
-        hang_timeout_s: Seconds that an engine may be stalled.
-        clock: Schedules the checks.
-        stalled: Called with True when an engine stalls, and with False when none is stalled any more.
-        failed: Called once, with the reason, when an engine has failed; the checks end with it.
-    """
+    """Runs the checks on the event loop. The liveness probe detects an event loop that hangs."""
 
     def __init__(
         self,
@@ -66,8 +43,8 @@ class Watchdog:
         hang_timeout_s: float,
         clock: Clock,
         *,
-        stalled: Callable[[bool], None],
-        failed: Callable[[str], None],
+        stalled: Callable[[bool], None],  # called with True for a first stalled engine, with False after the last
+        failed: Callable[[str], None],  # called once, with the reason; the checks then end
     ) -> None:
         self._workers = workers
         self._detectors = [StallDetector(hang_timeout_s) for _ in workers]
@@ -78,7 +55,7 @@ class Watchdog:
         self._due = 0.0
 
     def start(self) -> None:
-        """Schedules the next check, half a second from now."""
+        """Schedules the next check."""
         self._due = self._clock.now() + CHECK_S
         self._timer = self._clock.call_later(CHECK_S, self._check)
 
@@ -90,7 +67,7 @@ class Watchdog:
     def _check(self) -> None:
         late_s = max(self._clock.now() - self._due, 0.0)
         for worker in self._workers:
-            worker.discount(late_s)
+            worker.discount(late_s)  # the event loop stalled: the result may already wait for it
         was_stalled = any(detector.stalled_s for detector in self._detectors)
         timed_out = [
             detector.check(stalled=worker.stalled, since_s=CHECK_S)

@@ -1,10 +1,7 @@
-"""Which engine runs the next batch.
+"""Chooses the engine that runs the next batch.
 
-Under load each core runs batches of its own: two batches beside one another take less time than two that share both
-cores one after the other, since threads wait for each other at every layer. While nothing runs, fewer sequences than
-engines, if one batch holds them, are better off with all cores. So the switch depends only on what runs and what waits.
-
-Nothing here waits or reads a clock.
+Under load each core runs its own batches, since two cores that share a batch wait for each other at every layer. While
+nothing runs, one batch of fewer sequences than engines gets all cores.
 """
 
 from __future__ import annotations
@@ -20,35 +17,23 @@ from electra_serve.tensors import BatchShape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
-    """Engines that are alike.
-
-    Attributes:
-        workers: One per engine, at least one.
-        planner: Plans their batches.
-        correction: Of the planner's costs, by what their batches took lately.
-    """
+    """Identical engines, their planner, and the drift of their batch times."""
 
     workers: tuple[EngineWorker, ...]
     planner: Planner
     correction: DriftCorrection = field(default_factory=DriftCorrection)
 
     def expected_s(self, shape: BatchShape) -> float:
-        """Seconds that a batch of `shape` should take now."""
+        """Returns the expected seconds of a batch."""
         return self.planner.costs.seconds(shape) * self.correction.factor
 
     def sequence_s(self, length: int) -> float:
-        """Seconds of an engine's time that one more sequence of `length` should add now."""
+        """Returns the engine time that one more sequence is expected to add."""
         return self.planner.sequence_seconds(length) * self.correction.factor
 
 
 class NextBatch(NamedTuple):
-    """Where the next batch runs.
-
-    Attributes:
-        lane: Its engines.
-        worker: One of them, which is free.
-        share: Its part of the waiting sequences.
-    """
+    """A free worker, its lane, and its share of the queued sequences."""
 
     lane: Lane
     worker: EngineWorker
@@ -56,12 +41,7 @@ class NextBatch(NamedTuple):
 
 
 class WorkerPool:
-    """The engines of one model.
-
-    Args:
-        shared: They share the queue.
-        lone: One engine with all cores; None: `shared` has them.
-    """
+    """The engines of one model: `shared` serve the queue, `lone` has all cores for single batches."""
 
     def __init__(self, shared: Lane, lone: Lane | None = None) -> None:
         self.shared = shared
@@ -70,16 +50,11 @@ class WorkerPool:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds until an engine under load should be free."""
+        """Estimated seconds until one of the shared engines is free."""
         return min(worker.remaining_s for worker in self.shared.workers)
 
     def next(self, sequences: int, positions: int) -> NextBatch | None:
-        """The engine for the next batch; None: all are busy.
-
-        Args:
-            sequences: How many wait, or are to be run again.
-            positions: Of all of them.
-        """
+        """Returns the engine for the next batch of so many sequences and positions, or None if all are busy."""
         if self.lone and self._is_lone(self.lone, sequences, positions):
             return NextBatch(self.lone, self.lone.workers[0], share=1.0)
         free = [worker for worker in self.shared.workers if worker.free]
@@ -88,7 +63,6 @@ class WorkerPool:
         return NextBatch(self.shared, min(free, key=lambda worker: worker.in_flight), share=1 / len(free))
 
     def _is_lone(self, lone: Lane, sequences: int, positions: int) -> bool:
-        """Whether nothing runs, and the sequences are few and fit one batch."""
         if sequences >= len(self.shared.workers) or any(worker.in_flight for worker in self.workers):
             return False
         return sequences == 1 or positions <= lone.planner.batch_positions

@@ -1,4 +1,4 @@
-"""`electra-serve compile`: a preset, made ready for one engine. Imports no Keras."""
+"""`electra-serve compile`: compiles a preset for one engine. Imports no Keras."""
 
 from __future__ import annotations
 
@@ -29,31 +29,29 @@ if TYPE_CHECKING:
 
 MIN_TEXTS: Final = 16
 MAX_TEXTS: Final = 400
-"""Enough for a stable comparison, within a minute on two cores."""
+"""Most texts of the comparison, which takes a minute on two cores."""
 MAX_TEXT_BYTES: Final = 16 * 2**20
 RANDOM_SEQUENCES: Final = 64
 RANDOM_LENGTHS: Final = (8, 128)
-"""Of the sequences that stand in for texts where a preset has no tokenizer."""
+"""Shortest and longest random sequence, for presets without a tokenizer."""
 
 
 def add_compile(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the flags of the command, and the command. The settings' flags are there for those of the hubs."""
+    """Adds the command and its flags to `parser`, those of all settings included for `hub`."""
     parser.add_argument("preset", metavar="PRESET", help="a preset, as for serve")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the artifact to write; new or empty")
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="what it is to compute in (default: %(default)s)"
+        "--dtype", choices=DTYPES, default="float32", help="type of the computation (default: %(default)s)"
     )
     parser.add_argument(
         "--texts",
         metavar="FILE",
         type=Path,
-        help=f"texts like those to be served, one a line, of which up to {MAX_TEXTS} are used for the comparison with "
-        "float32; default: a built-in set",
+        help=f"texts for the comparison with float32, one per line, similar to those of requests; up to {MAX_TEXTS} "
+        "are used; default: a built-in set",
     )
-    parser.add_argument("--random-weights", action="store_true", help="of the architecture, for load tests")
-    parser.add_argument(
-        "--keep", action="store_true", help="leave an artifact of this preset in this dtype that is there already"
-    )
+    parser.add_argument("--random-weights", action="store_true", help="compile random weights, for load tests")
+    parser.add_argument("--keep", action="store_true", help="keep an existing artifact of this preset and dtype")
     source = add_flags(parser)
 
     def run(flags: argparse.Namespace) -> int:
@@ -66,13 +64,15 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
 
 def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
     if preset.artifact is not None:
-        raise PresetError(f"{preset.id} is an artifact already: compile what it was made of, {preset.artifact.preset}")
+        raise PresetError(
+            f"cannot compile {preset.id}: it is an artifact already; compile its source, {preset.artifact.preset}"
+        )
     if flags.keep and _made_already(preset, flags):
-        sys.stdout.write(f"{flags.folder} is there already\n")
+        sys.stdout.write(f"{flags.folder} exists already\n")
         return 0
     choose_engine(ModelSettings(preset=flags.preset, engine="openvino"))
     encodings = _encodings(preset, flags.texts)
-    # Imported here: what cannot be compiled should say so at once.
+    # Imported here so that an invalid preset fails at once.
     from electra_serve.engine.openvino.artifact import compile_preset
 
     compiled = compile_preset(
@@ -83,28 +83,24 @@ def _compile(preset: PresetFolder, flags: argparse.Namespace) -> int:
 
 
 def _made_already(preset: PresetFolder, flags: argparse.Namespace) -> bool:
-    """Whether the folder holds what would be made: a pod's init container runs again, and finds its volume filled.
-
-    Raises:
-        PresetError: It holds an artifact that is not whole any more.
-    """
+    """Returns True if the folder has the artifact already, as on the second run of a pod's init container."""
     if not (flags.folder / ARTIFACT_FILE).exists():
         return False
-    there = read_artifact(flags.folder)
-    return (there.preset, there.preset_sha256, there.dtype) == (preset.id, preset.sha256, flags.dtype)
+    found = read_artifact(flags.folder)
+    return (found.preset, found.preset_sha256, found.dtype) == (preset.id, preset.sha256, flags.dtype)
 
 
 def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
-    """Texts as the model would be given them, cut where they are too long for it."""
+    """Tokenizes the texts as for requests, truncated to the model's limit."""
     tokenizer = load_tokenizer(preset)
     longest = preset.config.max_sequence_length
     if isinstance(tokenizer, NoTokenizer):
         if file is not None:
-            raise PresetError(f"{preset.id} takes no text, so --texts is of no use to it: {tokenizer.reason}")
+            raise PresetError(f"cannot use --texts: {preset.id} accepts no text: {tokenizer.reason}")
         return _validated(preset, TokenInput(_random_rows(preset.config.vocab_size, longest)))
     texts = [text for text in _texts(file) if text.strip()]
     if len(texts) < MIN_TEXTS:
-        raise PresetError(f"{file}: at least {MIN_TEXTS} texts are needed, one a line; received {len(texts)}")
+        raise PresetError(f"{file} must have at least {MIN_TEXTS} texts, one per line; got {len(texts)}")
     texts = texts[:: -(-len(texts) // MAX_TEXTS)]  # evenly spread, since a file may be sorted
     longest = min(longest, tokenizer.max_length or longest)
     tokenized = tokenizer.encode(texts, max_length=longest, truncation=Truncation.LONGEST_FIRST)
@@ -130,7 +126,7 @@ def _validated(preset: PresetFolder, tokens: TokenInput) -> Sequence[Encoding]:
     try:
         return validate(tokens, limits).encodings
     except ServiceError as error:
-        raise PresetError(f"{preset.id}: its tokenizer makes ids that the model does not take: {error}") from error
+        raise PresetError(f"cannot compile {preset.id}: its tokenizer makes invalid ids: {error}") from error
 
 
 def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
@@ -144,11 +140,11 @@ def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
         "sha256": preset.sha256,
     }
     if agrees is None:
-        return {**report, "accuracy": "not measured: this CPU does not compute in that dtype"}
+        return {**report, "accuracy": "not measured: this CPU does not support that dtype"}
     return {
         **report,
         "against float32": f"on {agrees.texts} texts",
         "token cosine": f"≥ {agrees.token_cosine:.6f}",
         "mean cosine": f"≥ {agrees.mean_cosine:.6f}",
-        "same neighbour": f"{agrees.same_neighbour:.0%}",
+        "same neighbor": f"{agrees.same_neighbor:.0%}",
     }

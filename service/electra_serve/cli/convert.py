@@ -1,4 +1,4 @@
-"""`electra-serve presets convert`: a preset, written in the other library's format."""
+"""`electra-serve presets convert`: writes a preset in the other library's format."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from electra_serve.presets.sources import resolve_preset
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the flags of the command, and the command."""
+    """Adds the command and its flags to `parser`."""
     parser.add_argument("source", metavar="SOURCE", help="a preset, as for serve")
-    parser.add_argument("destination", metavar="DEST", type=Path, help="the folder to write; new or empty")
-    parser.add_argument("--to", required=True, choices=("keras", "transformers"), help="the format to write")
+    parser.add_argument("destination", metavar="DEST", type=Path, help="folder to write; new or empty")
+    parser.add_argument("--to", required=True, choices=("keras", "transformers"), help="format to write")
     parser.set_defaults(run=_convert)
 
 
 def _convert(flags: argparse.Namespace) -> int:
     source = resolve_preset(flags.source)
-    # Imported here: Keras takes seconds, and a source that cannot be read should say so at once.
+    # Imported here so that an invalid source fails at once; Keras takes seconds.
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from electra_serve.model.conversion import convert

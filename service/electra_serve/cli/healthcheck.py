@@ -27,12 +27,9 @@ def add_healthcheck(parser: argparse.ArgumentParser) -> None:
 
 
 def healthcheck(url: str, timeout_s: float) -> int:
-    """Requests a URL of a running service, without a proxy.
+    """Requests a URL of a running service; returns 0 if the response is 200 OK, else 1.
 
-    Does not verify the server's certificate: it names a host, and this connects to an address of this machine.
-
-    Returns:
-        0 if the response is 200 OK, else 1.
+    The certificate is not verified: it names a host, and this connects to an address of this machine.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -40,6 +37,6 @@ def healthcheck(url: str, timeout_s: float) -> int:
     try:
         with opener.open(url, timeout=timeout_s) as response:
             return 0 if response.status == HTTPStatus.OK else 1
-    except OSError as error:  # connection refused, timeout, or an error status
+    except OSError as error:  # no connection, timeout, or an error status
         sys.stderr.write(f"{url}: {error}\n")
         return 1

@@ -1,4 +1,4 @@
-"""The command line: `electra-serve serve | presets | compile | healthcheck`."""
+"""Command line: `electra-serve serve | presets | compile | healthcheck`."""
 
 from __future__ import annotations
 
@@ -20,27 +20,24 @@ if TYPE_CHECKING:
 
 _AS_ASKED: Final = 0
 _INTERRUPTED: Final = 128
-"""Plus the signal's number, as shells do: the command did not finish."""
+"""Exit code of an interrupted command, plus the signal's number, as in shells."""
 
 
 def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) -> int:
-    """Runs one command.
+    """Runs one command and returns the exit code.
 
     Args:
-        argv: What follows the program's name; default: the process' own.
-        load: How `serve` loads a model; default: with the engine that its settings name.
-
-    Returns:
-        The process' exit code.
+        argv: Arguments after the program's name; default: those of the process.
+        load: Replaces the loader of models of `serve`.
     """
     _exit_on_signal(_AS_ASKED)
     parser = argparse.ArgumentParser("electra-serve", description="Serves ELECTRA encoders over REST and gRPC.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(until_signalled=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_serve(commands.add_parser("serve", help="load the models and answer requests"), load)
+    add_serve(commands.add_parser("serve", help="load the models and serve requests"), load)
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
-    add_compile(commands.add_parser("compile", help="make a preset ready for the fastest start on a CPU"))
+    add_compile(commands.add_parser("compile", help="compile a preset for the fastest start on a CPU"))
     add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
     flags = parser.parse_args(argv)
     if not flags.until_signalled:
@@ -54,9 +51,9 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
 
 
 def _exit_on_signal(code: int) -> None:
-    """Ends the process at once on SIGTERM or SIGINT, until `serve` has handlers of its own.
+    """Ends the process at once on SIGTERM or SIGINT, until `serve` sets its own handlers.
 
-    As process 1 of a container it would otherwise not notice a SIGTERM that comes while imports run.
+    Process 1 of a container would otherwise ignore a SIGTERM during the imports.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(code + number if code else code))

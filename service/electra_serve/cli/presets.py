@@ -24,21 +24,21 @@ from electra_serve.settings.schema import HubSettings
 
 Action = Callable[[argparse.Namespace, HubSettings], int]
 BYTES_PER_PARAMETER = 4
-"""The published weights are float32."""
+"""Published weights are float32."""
 
 
 def add_presets(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the actions. Each takes the settings as flags, so that they mean what they mean to `serve`."""
+    """Adds the actions to `parser`; each accepts the same settings as `serve`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    _add(actions.add_parser("list", help="list the built-in presets, and what was fetched"), list_presets)
-    show = actions.add_parser("show", help="tell all about one preset, without fetching it")
+    _add(actions.add_parser("list", help="list the built-in and the fetched presets"), list_presets)
+    show = actions.add_parser("show", help="describe one preset without fetching it")
     show.add_argument("preset", help="a built-in id, a handle on a hub, or a folder")
     _add(show, show_preset)
-    pull = actions.add_parser("pull", help="fetch presets into the cache; fetch damaged ones anew")
+    pull = actions.add_parser("pull", help="fetch presets into the cache, and damaged ones again")
     pull.add_argument("preset", nargs="+", help="a built-in id, or a handle on a hub")
     _add(pull, pull_presets)
-    check = actions.add_parser("verify", help="hash what was fetched, and compare with its manifest")
-    check.add_argument("preset", nargs="*", help="a built-in id, or a handle on a hub; default: all that was fetched")
+    check = actions.add_parser("verify", help="compare fetched files with the hashes in their manifests")
+    check.add_argument("preset", nargs="*", help="a built-in id, or a handle on a hub; default: all fetched presets")
     _add(check, verify_presets)
     add_convert(actions.add_parser("convert", help="write a preset in the format of KerasHub or of transformers"))
 
@@ -55,7 +55,7 @@ def _add(parser: argparse.ArgumentParser, action: Action) -> None:
 
 
 def list_presets(_: argparse.Namespace, settings: HubSettings) -> int:
-    """Prints the catalog as a table, and then whatever else was fetched."""
+    """Prints the catalog as a table, then other fetched presets."""
     fetched = dict(build_hubs(settings).cache.all())
     row = "{:<40} {:>6} {:>5} {:>6} {:>12} {:>6}  {:<22} {}\n"
     _write(row.format("preset", "layers", "heads", "hidden", "parameters", "MB", "cached", "weights"))
@@ -72,7 +72,7 @@ def list_presets(_: argparse.Namespace, settings: HubSettings) -> int:
 
 
 def show_preset(flags: argparse.Namespace, settings: HubSettings) -> int:
-    """Prints what is known of one preset here."""
+    """Prints the description of one preset."""
     hubs = build_hubs(settings)
     published = find(flags.preset)
     located = next(_fetched(hubs, flags.preset), None)
@@ -84,7 +84,7 @@ def show_preset(flags: argparse.Namespace, settings: HubSettings) -> int:
     elif published is not None:
         facts = {"preset": published.id, **_sizes(published), "fetched": "no"}
     elif parse_handle(flags.preset) is not None:
-        raise PresetError(f"{flags.preset}: not fetched; `electra-serve presets pull {flags.preset}` fetches it")
+        raise PresetError(f"cannot show {flags.preset}: not fetched; run `electra-serve presets pull {flags.preset}`")
     else:
         facts = _facts(resolve_preset(flags.preset, sources=default_sources(settings)))
     if published is not None:
@@ -94,11 +94,11 @@ def show_preset(flags: argparse.Namespace, settings: HubSettings) -> int:
 
 
 def pull_presets(flags: argparse.Namespace, settings: HubSettings) -> int:
-    """Fetches presets that are not there, or not whole, or not what their branch means now."""
+    """Fetches presets that are missing, damaged, or behind their branch."""
     hubs = build_hubs(settings)
     for name in flags.preset:
         if find(name) is None and parse_handle(name) is None:
-            raise PresetError(f"only presets on a hub are fetched: a built-in id or a handle; received {name!r:.120}")
+            raise PresetError(f"a preset to fetch must be a built-in id or a handle on a hub; got {name!r:.120}")
         for _, folder in _fetched(hubs, name):
             if _damage(folder) is not None:
                 hubs.cache.remove(folder)
@@ -108,22 +108,18 @@ def pull_presets(flags: argparse.Namespace, settings: HubSettings) -> int:
 
 
 def verify_presets(flags: argparse.Namespace, settings: HubSettings) -> int:
-    """Says of each preset whether it is as it was fetched.
-
-    Returns:
-        0 where all are, 1 where one is not.
-    """
+    """Prints the state of each fetched preset; returns 0 if all are intact, else 1."""
     hubs = build_hubs(settings)
     named = [located for name in flags.preset for located in _require_fetched(hubs, name)]
     folders = {folder: handle for handle, folder in named} if flags.preset else {f: h for h, f in hubs.cache.all()}
     damages = {folder: _damage(folder) for folder in folders}
     for folder, damage in damages.items():
-        _write(f"{folders[folder]}: {'whole' if damage is None else damage}\n")
+        _write(f"{folders[folder]}: {'intact' if damage is None else damage}\n")
     return 0 if all(damage is None for damage in damages.values()) else 1
 
 
 def _fetched(hubs: Hubs, name: str) -> Iterator[tuple[Handle, Path]]:
-    """Where a built-in id or a handle was fetched from, and to."""
+    """Yields handle and folder of each fetched copy of a built-in id or handle."""
     published = find(name)
     handle = parse_handle(name)
     handles = built_in_handles(published, HUBS) if published is not None else [handle] if handle else []
@@ -136,7 +132,7 @@ def _fetched(hubs: Hubs, name: str) -> Iterator[tuple[Handle, Path]]:
 def _require_fetched(hubs: Hubs, name: str) -> Sequence[tuple[Handle, Path]]:
     located = list(_fetched(hubs, name))
     if not located:
-        raise PresetError(f"only what was fetched is verified, and {name!r:.120} was not")
+        raise PresetError(f"cannot verify {name!r:.120}: not fetched")
     return located
 
 

@@ -1,4 +1,4 @@
-"""A typed client of the service, over REST or gRPC, synchronous or asynchronous.
+"""Typed clients over REST and gRPC, synchronous and asynchronous.
 
 Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 
@@ -9,13 +9,13 @@ Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
         encoded.mean_output    # (1, H) float32
 """
 
-from electra_serve.client.errors import TransportError
 from electra_serve.client.grpc import AsyncGrpcElectraClient, GrpcElectraClient
 from electra_serve.client.request import Priority
 from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
 from electra_serve.client.rest import AsyncElectraClient, ElectraClient
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
+from electra_serve.errors import TransportError
 
 __all__ = [
     "AsyncElectraClient",

@@ -1,6 +1,6 @@
-"""What clients of every transport share: the public methods, the time limit and the attempts.
+"""Base of the clients of both transports: public methods, time limit and attempts.
 
-A transport adds three methods that send once: `_encode`, `_models` and `close`.
+A transport implements `_encode` and `_models`, which send once, and `close`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,7 @@ DEFAULT_RETRY: Final = RetryPolicy()
 
 
 class Attempts:
-    """One call's attempts, within one time limit.
-
-    Args:
-        retry: When to try again.
-        timeout_s: Seconds for all attempts and the waits between them.
-
-    Raises:
-        InvalidInput: `timeout_s` is not finite.
-    """
+    """Attempts of one call, waits included, within `timeout_s`; raises `InvalidInput` unless that is finite."""
 
     def __init__(self, retry: RetryPolicy, timeout_s: float) -> None:
         if not math.isfinite(timeout_s):
@@ -43,14 +35,7 @@ class Attempts:
         self._attempt = 0
 
     def next(self) -> float:
-        """Begins an attempt.
-
-        Returns:
-            Seconds that it may take.
-
-        Raises:
-            DeadlineExceeded: None are left.
-        """
+        """Starts an attempt and returns the seconds that are left; raises `DeadlineExceeded` if there are none."""
         self._attempt += 1
         remaining_s = self._remaining_s()
         if remaining_s <= 0:
@@ -58,12 +43,12 @@ class Attempts:
         return remaining_s
 
     def wait_s(self, error: ElectraServeError) -> float:
-        """Seconds to wait before the next attempt; raises `error` where there is none."""
+        """Returns the seconds until the next attempt; raises `error` if there is none."""
         wait_s = self._retry.wait_s(
             error,
             attempt=self._attempt,
             remaining_s=self._remaining_s(),
-            chance=random.random(),  # noqa: S311 - spreads clients, guards nothing
+            chance=random.random(),  # noqa: S311 - spreads clients, no security
         )
         if wait_s is None:
             raise error
@@ -74,12 +59,7 @@ class Attempts:
 
 
 class SyncClient(ABC):
-    """A client that blocks. Threads may share one.
-
-    Args:
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-    """
+    """Blocking client; threads may share it."""
 
     def __init__(self, timeout_s: float, retry: RetryPolicy) -> None:
         self._timeout_s = timeout_s
@@ -102,20 +82,20 @@ class SyncClient(ABC):
         """Encodes sequences of ids, or texts.
 
         Args:
-            token_ids: Sequences of ids, which may differ in length, or a (B, T) array.
+            token_ids: B sequences of integer ids, which may differ in length, or a (B, T) array.
             segment_ids: Likewise; default all 0.
-            padding_mask: Likewise, 1 or true where an id counts; default all 1.
+            padding_mask: Likewise, 1 or true for ids that count; default all 1.
             text: A text, or a sequence of texts and of pairs of texts, instead of ids.
-            model: A served model's name; not needed where just one is served.
+            model: Name of a served model; optional if only one is served.
             outputs: `sequence_output`, `pooled_output`, `cls_output`, `mean_output`; default the first two.
-            truncate: Cut what is too long for the model, instead of having it refused.
-            truncation: How to cut it: `right`, `left`, `longest_first` (what `truncate` alone means), `only_first` or
-                `only_second`; `none` has it refused.
-            timeout_s: Seconds for the whole call; default the client's.
-            priority: Which requests leave the server's queue first.
+            truncate: Truncates sequences that are too long for the model; otherwise they are rejected.
+            truncation: Rule: `right`, `left`, `longest_first` (the default of `truncate`), `only_first`, `only_second`,
+                or `none` to reject them.
+            timeout_s: Seconds for the whole call, retries included; default the client's.
+            priority: `high`, `normal` or `low`: order in the server's queue.
 
         Raises:
-            ServiceError: As raised by the service; see `electra_serve.errors`.
+            ServiceError: The server rejected the request or failed; see `electra_serve.errors`.
             TransportError: The server could not be reached.
         """
         query = Query.of(
@@ -132,12 +112,7 @@ class SyncClient(ABC):
         return self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
-        """The models of the server, in any state.
-
-        Raises:
-            ServiceError: As raised by the service.
-            TransportError: The server could not be reached.
-        """
+        """Describes the server's models, in any state; raises as `encode`."""
         return self._attempt(self._models, timeout_s)
 
     def __enter__(self) -> Self:
@@ -167,12 +142,7 @@ class SyncClient(ABC):
 
 
 class AsyncClient(ABC):
-    """A client that is awaited. Cancelling a call withdraws it from the server.
-
-    Args:
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-    """
+    """Asynchronous client; the server drops a canceled call."""
 
     def __init__(self, timeout_s: float, retry: RetryPolicy) -> None:
         self._timeout_s = timeout_s
@@ -192,7 +162,7 @@ class AsyncClient(ABC):
         timeout_s: float | None = None,
         priority: Priority = "normal",
     ) -> EncodeResponse:
-        """Encodes sequences of ids, or texts: arguments, answer and errors as of `SyncClient.encode`."""
+        """Encodes sequences of ids, or texts; as `SyncClient.encode`."""
         query = Query.of(
             token_ids=token_ids,
             segment_ids=segment_ids,
@@ -207,7 +177,7 @@ class AsyncClient(ABC):
         return await self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
-        """The models of the server, in any state; errors as of `SyncClient.models`."""
+        """Describes the server's models, in any state; as `SyncClient.models`."""
         return await self._attempt(self._models, timeout_s)
 
     async def __aenter__(self) -> Self:

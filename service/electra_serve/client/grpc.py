@@ -18,23 +18,23 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1 import encoder_pb2_grpc
 
 OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),  # how large an answer may be is the server's to say
+    ("grpc.max_receive_message_length", -1),  # the server limits responses
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),  # `RetryPolicy` decides
 )
 
 
 class GrpcElectraClient(SyncClient):
-    """A blocking gRPC client.
+    """Blocking gRPC client.
 
     Args:
-        target: Where the service is, such as `127.0.0.1:50051`.
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-        api_key: Sent with each call, where the service asks for one.
-        tls: What to trust and to show; None: no TLS.
-        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client. Create
-            it with `grpc.max_receive_message_length`: by default gRPC receives no response above 4 MB.
+        target: Address of the service, such as `127.0.0.1:50051`.
+        timeout_s: Default of a call's seconds, retries included.
+        retry: Policy of retries.
+        api_key: Sent with each call.
+        tls: Certificates; None for no TLS.
+        channel: Replaces the channel to `target`, for interceptors; closed with this client. Set its
+            `grpc.max_receive_message_length`: by default gRPC rejects responses above 4 MB.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class GrpcElectraClient(SyncClient):
 
 
 class AsyncGrpcElectraClient(AsyncClient):
-    """A gRPC client that is awaited. Made and used on one event loop.
+    """Asynchronous gRPC client; create and use it on one event loop.
 
     Args:
-        target: Where the service is, such as `127.0.0.1:50051`.
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-        api_key: Sent with each call, where the service asks for one.
-        tls: What to trust and to show; None: no TLS.
-        channel: What to send with, for interceptors, instead of a channel to `target`; closed with this client. Create
-            it with `grpc.max_receive_message_length`: by default gRPC receives no response above 4 MB.
+        target: Address of the service, such as `127.0.0.1:50051`.
+        timeout_s: Default of a call's seconds, retries included.
+        retry: Policy of retries.
+        api_key: Sent with each call.
+        tls: Certificates; None for no TLS.
+        channel: Replaces the channel to `target`, for interceptors; closed with this client. Set its
+            `grpc.max_receive_message_length`: by default gRPC rejects responses above 4 MB.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The messages of electra.v1, from a client's side. Pure."""
+"""Conversion between clients' values and the messages of electra.v1. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Final
 
 import grpc
 
-from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
-from electra_serve.errors import DeadlineExceeded, ElectraServeError, PayloadTooLarge, ServiceError
+from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.errors import (
+    DeadlineExceeded,
+    ElectraServeError,
+    PayloadTooLarge,
+    ServiceError,
+    TransportError,
+    error_class,
+)
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import IntArray, Output, Truncation
@@ -23,6 +29,7 @@ OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.POOLED: pb.OUTPUT_POOLED,
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
+        Output.EMBEDDING: pb.OUTPUT_EMBEDDING,
     }
 )
 TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(
@@ -45,8 +52,8 @@ BY_STATUS: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyTyp
         grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
     }
 )
-"""What gRPC itself reports, without our slug. CANCELLED is not here: a caller's own cancelling raises no error, so
-it tells of a server that closed its connections."""
+"""Errors that gRPC itself reports. CANCELLED is not one: it means that the server closed its connections, since a
+client's own cancellation raises no error."""
 
 
 SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
@@ -56,12 +63,13 @@ SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "config",
     "limits",
     "batch_shapes",
+    "embedding",
     "pooler",
 }
 
 
 def to_request(query: Query) -> pb.EncodeRequest:
-    """The message of an encode request."""
+    """Returns the message of a request."""
     request = pb.EncodeRequest(
         model=query.model or "",
         outputs=[OUTPUTS[output] for output in query.outputs],
@@ -83,21 +91,17 @@ def to_request(query: Query) -> pb.EncodeRequest:
 
 
 def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
-    """The metadata of an encode request. The time limit travels as the call's own deadline."""
+    """Returns the metadata of a request; the time limit is the call's own deadline."""
     return (("x-priority", query.priority),)
 
 
 def credentials(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    """The metadata that carries an API key; none where there is no key."""
+    """Returns the metadata of an API key; none without a key."""
     return () if api_key is None else (("authorization", f"Bearer {check_api_key(api_key)}"),)
 
 
 def to_response(response: pb.EncodeResponse) -> EncodeResponse:
-    """The answer.
-
-    Raises:
-        TransportError: Its tensors do not match their shapes.
-    """
+    """Reads a response; raises `TransportError` if a tensor does not match its shape."""
     try:
         return EncodeResponse(
             model=response.model,
@@ -108,13 +112,14 @@ def to_response(response: pb.EncodeResponse) -> EncodeResponse:
             pooled_output=to_floats(response.pooled_output) if response.HasField("pooled_output") else None,
             cls_output=to_floats(response.cls_output) if response.HasField("cls_output") else None,
             mean_output=to_floats(response.mean_output) if response.HasField("mean_output") else None,
+            embedding=to_floats(response.embedding) if response.HasField("embedding") else None,
         )
     except ValueError as error:
-        raise TransportError(f"the server must answer with float32 tensors; {error}") from error
+        raise TransportError(f"cannot read the response: {error}") from error
 
 
 def to_model(info: pb.ModelInfo) -> ModelInfo:
-    """What a message tells of a model."""
+    """Reads the description of a model."""
     scalars = {field.name: value for field, value in info.ListFields() if field.name in SCALARS}
     return ModelInfo(
         **scalars,
@@ -125,19 +130,20 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         batch_shapes=tuple(ShapeCost(cost.rows, cost.length, cost.seconds) for cost in info.batch_shapes),
         pooler=_weights_origin(info.pooler),
         aliases=tuple(info.aliases),
+        embedding=_to_embedding(info.embedding) if info.HasField("embedding") else None,
     )
 
 
 def to_error(status: grpc.StatusCode, details: str | None, metadata: Mapping[str, str | bytes]) -> ElectraServeError:
-    """The error that a failed call stands for: this service's own by its slug, or gRPC's by its status."""
+    """Returns the error of a failed call: the service's by its code, or gRPC's by its status."""
     text = details or ""
     code, field, pushback_ms = (_text_of(metadata, key) for key in (CODE_KEY, FIELD_KEY, PUSHBACK_KEY))
     if code is not None:
         retry_after_s = None if pushback_ms is None else int(pushback_ms) / 1e3
-        return service_error(code, text, field=field, retry_after_s=retry_after_s)
+        return error_class(code)(text, field=field, retry_after_s=retry_after_s)
     if status in BY_STATUS:
         return BY_STATUS[status](text)
-    return TransportError(f"the server must be reachable over gRPC; {status.name}: {text}")
+    return TransportError(f"cannot reach the server over gRPC: {status.name}: {text}")
 
 
 def _text_of(metadata: Mapping[str, str | bytes], key: str) -> str | None:
@@ -159,6 +165,10 @@ def _to_config(config: pb.BackboneConfig) -> dict[str, float | str]:
 
 def _to_limits(limits: pb.ModelLimits) -> RequestLimits:
     return RequestLimits(limits.max_sequences, limits.max_sequence_length)
+
+
+def _to_embedding(embedding: pb.EmbeddingConfig) -> EmbeddingConfig:
+    return EmbeddingConfig(embedding.pooling, embedding.normalize, dict(embedding.prompts), embedding.default_prompt)
 
 
 def _weights_origin(weights: pb.Weights.ValueType) -> str | None:

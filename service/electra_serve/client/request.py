@@ -1,4 +1,4 @@
-"""What goes into a client, the same for every transport: the many ways to write a request, brought to one."""
+"""Requests of every transport: normalizes and checks arguments of `encode`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,15 @@ Texts: TypeAlias = "str | Sequence[str | tuple[str, str]]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One request, checked as far as its types go; the server checks the rest.
+    """One request with valid types; the server checks the rest.
 
     Attributes:
-        token_ids: (T,) integer arrays, or None where `texts` is set.
+        token_ids: Integer arrays of shape (T,), or None if `texts` is set.
         segment_ids: Likewise, or None for all zeros.
         padding_mask: Likewise, or None for all ones.
-        texts: Texts and pairs of texts, or None where `token_ids` is set.
-        model: A model's name, or None for the only one.
-        outputs: What to ask for; empty for the server's default.
-        truncate: Whether to cut what is too long.
-        truncation: How to cut it; None if `truncate` says it all.
-        priority: Which requests leave the server's queue first.
+        texts: Texts and pairs of texts, or None if `token_ids` is set.
+        outputs: Empty for the server's default.
+        truncation: None for the default rule of `truncate`.
     """
 
     token_ids: Sequence[IntArray] | None
@@ -59,17 +56,12 @@ class Query:
         truncation: str | None,
         priority: Priority,
     ) -> Query:
-        """Brings every way of writing a request to one.
-
-        Raises:
-            InvalidInput: Not exactly one of ids and text, ids that are no sequences of integers, an unknown output,
-                truncation or priority, or a model's name that UTF-8 cannot encode.
-        """
+        """Normalizes the arguments of `encode`; raises `InvalidInput` if a type or a name is invalid."""
         _check_options(model, priority)
         if (token_ids is None) == (text is None):
-            raise InvalidInput(f"one of token_ids and text is needed; received {'neither' if text is None else 'both'}")
+            raise InvalidInput(f"one of token_ids and text must be set; got {'neither' if text is None else 'both'}")
         if token_ids is None and not (segment_ids is None and padding_mask is None):
-            raise InvalidInput("segment_ids and padding_mask go with token_ids; received text")
+            raise InvalidInput("segment_ids and padding_mask need token_ids; got text")
         return cls(
             token_ids=_rows(token_ids, "token_ids"),
             segment_ids=_rows(segment_ids, "segment_ids"),
@@ -89,11 +81,11 @@ def _rows(rows: Rows | None, field: str) -> list[IntArray] | None:
 
 def _row(row: Row, field: str) -> IntArray:
     array = np.asarray(row)
-    if array.dtype == np.bool_ or array.shape == (0,):  # a mask; or [], which numpy takes for floats
+    if array.dtype == np.bool_ or array.shape == (0,):  # a mask; or [], which numpy reads as floats
         array = array.astype(np.int32)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InvalidInput(
-            f"a sequence must have 1 dimension of integers; received {array.ndim} of {array.dtype}", field=field
+            f"`{field}` must have 1 dimension of integers; got {array.ndim} of {array.dtype}", field=field
         )
     return array
 
@@ -136,11 +128,7 @@ def _encodable(text: str) -> str:
 
 
 def check_api_key(api_key: str) -> str:
-    """Returns the key.
-
-    Raises:
-        InvalidInput: A header cannot carry it.
-    """
+    """Returns the key; raises `InvalidInput` if it is invalid in a header."""
     if not (api_key.isascii() and api_key.isprintable()):
         raise InvalidInput("`api_key` must be printable ASCII; got other characters", field="api_key")
     return api_key
@@ -150,7 +138,7 @@ def _output(name: str) -> Output:
     try:
         return Output(name)
     except ValueError as error:
-        raise InvalidInput(f"outputs must be among {', '.join(Output)}; received another", field="outputs") from error
+        raise InvalidInput(f"`outputs` must be of {', '.join(Output)}; got another", field="outputs") from error
 
 
 def _truncation(name: str) -> Truncation:
@@ -158,4 +146,4 @@ def _truncation(name: str) -> Truncation:
         return Truncation(name)
     except ValueError as error:
         valid = ", ".join(Truncation)
-        raise InvalidInput(f"truncation must be one of {valid}; received another", field="truncation") from error
+        raise InvalidInput(f"`truncation` must be one of {valid}; got another", field="truncation") from error

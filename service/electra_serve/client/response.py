@@ -1,4 +1,4 @@
-"""What comes out of a client, the same for every transport."""
+"""Responses of both transports."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from electra_serve.tensors import Float32Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeResponse:
-    """The answer to one request. Arrays are float32 and read-only; what was not asked for is None.
-
-    B is the number of sequences, T one sequence's length, H the model's hidden width.
+    """Response to one request for B sequences; arrays are float32 and read-only, None if not requested.
 
     Attributes:
-        model: The model that computed it.
-        sequence_output: B arrays (T, H), T each sequence's own; zeros where the padding mask is 0.
+        model: Name of the model.
+        sequence_output: B arrays (T, H) with each sequence's length T; zeros where the padding mask is 0.
         pooled_output: (B, H).
         cls_output: (B, H).
         mean_output: (B, H).
-        tokens: Positions over all sequences where the padding mask is 1.
-        truncated: For each sequence, whether it was cut.
-        request_id: What the server's log calls the request.
+        embedding: (B, H), as `ModelInfo.embedding` describes.
+        tokens: Unmasked positions of all sequences.
+        truncated: True for each sequence that was truncated.
+        request_id: Id in the server's log.
     """
 
     model: str
@@ -33,16 +32,12 @@ class EncodeResponse:
     pooled_output: Float32Array | None = None
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
+    embedding: Float32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request to a model may carry.
-
-    Attributes:
-        max_sequences: Most sequences in one request.
-        max_sequence_length: Longest sequence, in ids.
-    """
+    """Most sequences of a request, and most ids of a sequence."""
 
     max_sequences: int
     max_sequence_length: int
@@ -50,13 +45,7 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class ShapeCost:
-    """What a batch of one shape takes on one engine, as measured at warm-up.
-
-    Attributes:
-        rows: Rows of the batch, each of which holds several sequences.
-        length: Positions of each row.
-        seconds: Seconds of the engine.
-    """
+    """Seconds that one engine takes for a batch of `rows` rows of `length` positions, measured at warm-up."""
 
     rows: int
     length: int
@@ -64,31 +53,41 @@ class ShapeCost:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What the server tells of a model. What only loading can tell is None before its state is `ready`.
+class EmbeddingConfig:
+    """Computation of the output `embedding`.
 
     Attributes:
-        name: The name requests use.
-        preset: What it was loaded from.
+        pooling: `mean` over the unmasked positions, or the first position, `cls`.
+        normalize: True if vectors have unit length.
+        prompts: Prefixes that the model was trained with, by name; clients add them to texts.
+        default_prompt: Name of the prompt for texts without one; "" if there is none.
+    """
+
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+    default_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Description of a model. Fields known only after loading are None before.
+
+    Attributes:
         state: `loading`, `ready`, `failed` or `unloading`.
-        source: Where the files came from.
+        source: `embedded`, `local`, `kaggle`, `hf` or `catalog`.
         revision: Digest of the files.
-        weights: `pretrained`, or `random`, which is good for tests only.
-        config: The backbone's hyperparameters under KerasHub's names.
-        parameters: How many parameters it has.
-        limits: What one request may carry.
-        engine: What computes.
-        device: Where it computes.
-        dtype: What it computes in.
+        weights: `pretrained`, or `random`, which is for tests.
+        config: Hyperparameters of the backbone, with KerasHub's names.
+        dtype: Type that it computes in; responses are float32.
         replicas: Engines that share its queue.
-        text: Whether it takes texts.
-        load_seconds: From the start of loading to ready.
-        batch_shapes: The shapes of its batches, and how long each takes.
-        pooler: `pretrained`, or `random`: what the layer behind `pooled_output` is worth.
-        batch_tokens: Most positions, padding included, that a batch of several sequences is given; 0 where each runs by
-            itself.
-        aliases: Other names that requests may use.
-        text_reason: Why it takes no texts; None if it does.
+        text: True if it accepts texts.
+        load_seconds: Seconds from the start of the load to `ready`.
+        pooler: Origin of the layer behind `pooled_output`: `pretrained` or `random`.
+        batch_tokens: Most positions of a batch of several sequences, with padding; 0 if each sequence runs alone.
+        aliases: Other names in requests.
+        text_reason: Reason why it accepts no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -111,3 +110,4 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None

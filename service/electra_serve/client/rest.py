@@ -1,4 +1,4 @@
-"""Clients over REST. Numbers travel as base64 of their bytes: exact, and faster than JSON's."""
+"""Clients over REST; numbers are sent as base64 of their bytes, which is exact and faster than JSON."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import httpx
 
 from electra_serve.client import rest_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.errors import TransportError
 from electra_serve.client.request import Query
 from electra_serve.client.response import EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.time_limit import time_limit
 from electra_serve.client.tls import Tls
-from electra_serve.errors import DeadlineExceeded
+from electra_serve.errors import DeadlineExceeded, TransportError
 
 
 class ElectraClient(SyncClient):
-    """A blocking REST client.
+    """Blocking REST client.
 
     Args:
-        base_url: Where the service is, such as `http://127.0.0.1:8080`.
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-        api_key: Sent with each request, where the service asks for one.
-        tls: What to trust and to show, where `base_url` is `https`.
-        http: What to send with, for proxies or headers, instead of a plain client with `tls`; closed with this client.
+        base_url: Address of the service, such as `http://127.0.0.1:8080`.
+        timeout_s: Default of a call's seconds, retries included.
+        retry: Policy of retries.
+        api_key: Sent with each request.
+        tls: Certificates, if `base_url` is `https`.
+        http: Replaces the HTTP client made with `tls`, for proxies or headers; closed with this client.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class ElectraClient(SyncClient):
 
 
 class AsyncElectraClient(AsyncClient):
-    """A REST client that is awaited.
+    """Asynchronous REST client.
 
     Args:
-        base_url: Where the service is, such as `http://127.0.0.1:8080`.
-        timeout_s: Seconds that a call may take, retries included, where it does not say otherwise.
-        retry: When to try again.
-        api_key: Sent with each request, where the service asks for one.
-        tls: What to trust and to show, where `base_url` is `https`.
-        http: What to send with, for proxies or headers, instead of a plain client with `tls`; closed with this client.
+        base_url: Address of the service, such as `http://127.0.0.1:8080`.
+        timeout_s: Default of a call's seconds, retries included.
+        retry: Policy of retries.
+        api_key: Sent with each request.
+        tls: Certificates, if `base_url` is `https`.
+        http: Replaces the HTTP client made with `tls`, for proxies or headers; closed with this client.
     """
 
     def __init__(
@@ -116,8 +115,8 @@ def _translated(timeout_s: float) -> Iterator[None]:
     try:
         yield
     except httpx.ConnectTimeout as error:
-        raise TransportError(f"the server must accept a connection within {timeout_s:.3g} s; it did not") from error
+        raise TransportError(f"cannot connect to the server: no connection within {timeout_s:.3g} s") from error
     except (httpx.TimeoutException, TimeoutError) as error:
-        raise DeadlineExceeded(f"the answer must be there within {timeout_s:.3g} s; it was not") from error
+        raise DeadlineExceeded(f"cannot get a response: none within {timeout_s:.3g} s") from error
     except httpx.TransportError as error:
-        raise TransportError(f"the server must be reachable over HTTP; {type(error).__name__}: {error}") from error
+        raise TransportError(f"cannot reach the server over HTTP: {type(error).__name__}: {error}") from error

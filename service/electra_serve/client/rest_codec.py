@@ -1,4 +1,4 @@
-"""The JSON of the REST API, from a client's side. Pure."""
+"""Conversion between clients' values and the JSON of the REST API. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from electra_serve.client.errors import TransportError, service_error
 from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
-from electra_serve.errors import ElectraServeError
+from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.errors import ElectraServeError, TransportError, error_class
 from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "limits"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "embedding", "limits"}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
-    """The headers of an encode request; the time limit goes along so that the server can keep it too."""
+    """Returns the headers of a request, its time limit included."""
     return {
         "content-type": "application/json",
         "x-priority": query.priority,
@@ -33,12 +32,12 @@ def headers(query: Query, timeout_s: float) -> dict[str, str]:
 
 
 def credentials(api_key: str | None) -> dict[str, str]:
-    """The header that carries an API key; none where there is no key."""
+    """Returns the header of an API key; none without a key."""
     return {} if api_key is None else {"authorization": f"Bearer {check_api_key(api_key)}"}
 
 
 def body(query: Query) -> bytes:
-    """The body of `POST /v1/encode`."""
+    """Returns the body of `POST /v1/encode`."""
     fields: dict[str, object] = {"encoding_format": "base64", "truncate": query.truncate}
     optional: dict[str, object] = {
         "model": query.model,
@@ -54,12 +53,7 @@ def body(query: Query) -> bytes:
 
 
 def to_response(response: httpx.Response) -> EncodeResponse:
-    """The answer of `POST /v1/encode`.
-
-    Raises:
-        ServiceError: The server refused the request or failed.
-        TransportError: The answer is not this service's.
-    """
+    """Reads the response of `POST /v1/encode`; raises the `ServiceError` in it, or `TransportError`."""
     answer = _json(response)
     try:
         rows = {output: _arrays(answer[output.value]) for output in Output if output.value in answer}
@@ -72,18 +66,14 @@ def to_response(response: httpx.Response) -> EncodeResponse:
             pooled_output=_stacked(rows.get(Output.POOLED)),
             cls_output=_stacked(rows.get(Output.CLS)),
             mean_output=_stacked(rows.get(Output.MEAN)),
+            embedding=_stacked(rows.get(Output.EMBEDDING)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(response) from error
 
 
 def to_models(response: httpx.Response) -> tuple[ModelInfo, ...]:
-    """The answer of `GET /v1/models`; fields that this client does not know are left out.
-
-    Raises:
-        ServiceError: The server refused the request or failed.
-        TransportError: The answer is not this service's.
-    """
+    """Reads the response of `GET /v1/models` without unknown fields; raises as `to_response`."""
     answer = _json(response)
     try:
         return tuple(_to_model(model) for model in answer["models"])
@@ -92,11 +82,10 @@ def to_models(response: httpx.Response) -> tuple[ModelInfo, ...]:
 
 
 def to_error(response: httpx.Response) -> ElectraServeError:
-    """The error that an answer other than 200 stands for: this service's own, or that of a proxy on the way."""
+    """Returns the error of a response other than 200: the service's, or a `TransportError` for that of a proxy."""
     try:
         problem = response.json()
-        return service_error(
-            problem["code"],
+        return error_class(problem["code"])(
             problem["detail"],
             field=problem.get("field"),
             retry_after_s=problem.get("retry_after_s"),
@@ -118,7 +107,7 @@ def _json(response: httpx.Response) -> Mapping[str, Any]:
 
 
 def _foreign(response: httpx.Response) -> TransportError:
-    return TransportError(f"the server must speak electra-serve's REST API; received status {response.status_code}")
+    return TransportError(f"the response must be of electra-serve's REST API; got status {response.status_code}")
 
 
 def _lists(rows: Sequence[IntArray] | None) -> list[list[int]] | None:
@@ -139,16 +128,23 @@ def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
     if rows is None:
         return None
     stacked = np.stack(rows)  # (B, H)
-    stacked.flags.writeable = False
+    stacked.setflags(write=False)
     return stacked
 
 
 def _to_model(model: Mapping[str, Any]) -> ModelInfo:
     known = {name: value for name, value in model.items() if name in KNOWN}
-    limits, shapes = model.get("limits"), model.get("batch_shapes") or ()
+    limits, shapes, embedding = model.get("limits"), model.get("batch_shapes") or (), model.get("embedding")
     return ModelInfo(
         **known,
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
         batch_shapes=tuple(ShapeCost(cost["rows"], cost["length"], cost["seconds"]) for cost in shapes),
         aliases=tuple(model.get("aliases", ())),
+        embedding=_to_embedding(embedding) if embedding else None,
+    )
+
+
+def _to_embedding(embedding: Mapping[str, Any]) -> EmbeddingConfig:
+    return EmbeddingConfig(
+        embedding["pooling"], embedding["normalize"], dict(embedding["prompts"]), embedding["default_prompt"]
     )

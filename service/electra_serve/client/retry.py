@@ -1,31 +1,26 @@
-"""When to try again. Pure: time and chance come in as arguments.
+"""Policy of retries. Pure: time and chance are arguments.
 
-Encoding changes nothing on the server, so a request may be sent twice without harm.
+Every request is safe to repeat, as encoding changes nothing on the server.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from electra_serve.client.errors import TransportError
-from electra_serve.errors import ElectraServeError, ModelNotReady, Overloaded, ServiceError, ShuttingDown
-
-PASSING: Final = (Overloaded, ModelNotReady, ShuttingDown, TransportError)
-"""Errors that may be gone a moment later."""
+from electra_serve.errors import ElectraServeError, ServiceError
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to try again, and how long to wait.
+    """Number of attempts, and waits between them.
 
-    The wait is what the server asks for, or else `first_wait_s`, doubled with each attempt; and up to a quarter
-    more, so that clients refused together do not come back together.
+    The wait is the server's `retry_after_s`, or `first_wait_s` doubled with each attempt. Up to a quarter is added, so
+    that clients rejected together do not retry together.
 
     Attributes:
-        max_attempts: Attempts in all; 1 never tries again.
-        first_wait_s: Seconds before the second attempt, where the server does not say.
-        max_wait_s: A longer wait is not waited for: the error is raised at once.
+        max_attempts: Total attempts; 1 for no retry.
+        first_wait_s: Seconds before the second attempt, unless the server reports them.
+        max_wait_s: Longest wait; instead of a longer one, the error is raised at once.
     """
 
     max_attempts: int = 3
@@ -33,19 +28,20 @@ class RetryPolicy:
     max_wait_s: float = 5.0
 
     def wait_s(self, error: ElectraServeError, *, attempt: int, remaining_s: float, chance: float) -> float | None:
-        """Seconds to wait before the next attempt, or None to give up.
+        """Returns the seconds until the next attempt; None to raise `error`.
 
         Args:
-            error: Why the last attempt failed.
-            attempt: Its number, from 1.
-            remaining_s: Seconds that the caller will still wait.
-            chance: Drawn evenly from 0 to 1.
+            error: Error of the last attempt.
+            attempt: Number of the last attempt, from 1.
+            remaining_s: Seconds left of the call.
+            chance: Random number from 0 to 1, uniform.
 
         Example:
+            >>> from electra_serve.errors import Overloaded
             >>> RetryPolicy().wait_s(Overloaded("full", retry_after_s=2.0), attempt=1, remaining_s=60.0, chance=1.0)
             2.5
         """
-        if attempt >= self.max_attempts or not isinstance(error, PASSING):
+        if attempt >= self.max_attempts or not error.retryable:
             return None
         asked = error.retry_after_s if isinstance(error, ServiceError) else None
         wait_s = self.first_wait_s * 2 ** (attempt - 1) if asked is None else asked

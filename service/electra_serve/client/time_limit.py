@@ -1,8 +1,8 @@
 """Limits the total time of blocking HTTP calls.
 
-httpx limits each operation on a socket by itself, so a server that sends a byte a second is never too slow. Here each
-operation gets the time that is left. httpcore looks up the timeout of a phase in the `timeout` extension of a request,
-and hands out the stream of each new connection through the `trace` extension.
+httpx limits each socket operation alone, so a server that sends one byte a second never exceeds its timeout. Here each
+operation gets the time that is left. httpcore reads the timeout of a phase from a request's `timeout` extension. It
+passes the stream of each new connection to the `trace` extension.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from functools import partial
 from typing import Any, Final
 
 PIECE_BYTES: Final = 16_384
-"""Most bytes that are written under one timeout."""
+"""Most bytes written with one timeout."""
 MIN_TIMEOUT_S: Final = 1e-3
 """A timeout of 0 would make a socket non-blocking."""
 
 _CONNECTED: Final = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
 _until_s: ContextVar[float | None] = ContextVar("electra_until_s", default=None)
-"""When the call of this thread ends, in seconds of `time.monotonic`."""
+"""End of this thread's call, in seconds of `time.monotonic`."""
 
 
 @contextmanager
 def time_limit(timeout_s: float) -> Iterator[dict[str, Any]]:
-    """Limits the time of the calls inside; past it they raise `httpx.TimeoutException`.
-
-    Args:
-        timeout_s: Seconds for all of them together.
+    """Limits the total seconds of the calls inside, which then raise `httpx.TimeoutException`.
 
     Yields:
         Extensions for each request.
@@ -42,7 +39,7 @@ def time_limit(timeout_s: float) -> Iterator[dict[str, Any]]:
 
 
 class _PhaseTimeouts(Mapping[str, float | None]):
-    """The timeout of each phase of a request: the time that is left when it begins."""
+    """Timeout of each phase of a request: the time left at its start."""
 
     def __getitem__(self, phase: str) -> float | None:
         return _remaining_s(None)

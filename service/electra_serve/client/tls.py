@@ -1,4 +1,4 @@
-"""What a client trusts and shows over TLS, the same for both transports."""
+"""TLS files of clients of both transports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files of a client's side of TLS.
+    """PEM files of a client.
 
     Attributes:
-        ca_file: Certificates of whom to trust; None: of the authorities that everyone trusts.
-        certificate_file: What to show to a server that asks for it, the certificates that signed it after it.
-        key_file: Its private key; None where `certificate_file` is.
+        ca_file: Trusted authorities; None for the system's.
+        certificate_file: Certificate chain for servers that require one, the client's own first.
+        key_file: Private key of the certificate; None without one.
     """
 
     ca_file: str | Path | None = None
@@ -24,22 +24,14 @@ class Tls:
     key_file: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For httpx.
-
-        Raises:
-            OSError: A file cannot be read, or is not PEM.
-        """
+        """Returns the context for httpx; raises `OSError` if a file is unreadable or not PEM."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.certificate_file is not None:
             context.load_cert_chain(self.certificate_file, self.key_file)
         return context
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For a gRPC channel.
-
-        Raises:
-            OSError: A file cannot be read.
-        """
+        """Returns the credentials for a gRPC channel; raises `OSError` if a file is unreadable."""
         return grpc.ssl_channel_credentials(
             root_certificates=_read(self.ca_file),
             private_key=_read(self.key_file),

@@ -1,1 +1,1 @@
-"""What computes: one contract, one file per backend."""
+"""Engines: one contract, and one implementation per backend."""

@@ -1,4 +1,4 @@
-"""How far one engine's outputs are from another's, as the users of embeddings would notice."""
+"""Compares an engine's outputs with a reference, by measures that users of embeddings notice."""
 
 from __future__ import annotations
 
@@ -13,23 +13,16 @@ from electra_serve.tensors import Batch, Encoding, Float32Array, Output
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of an engine with a reference, over some texts.
-
-    Attributes:
-        texts: How many.
-        token_cosine: The least cosine of any position's hidden state.
-        mean_cosine: The least cosine of any text's `mean_output`.
-        same_neighbour: The share of texts whose nearest neighbour among the others, by `mean_output`, is the same.
-    """
+    """Agreement of an engine with a reference."""
 
     texts: int
-    token_cosine: float
-    mean_cosine: float
-    same_neighbour: float
+    token_cosine: float  # least cosine of a position's hidden state
+    mean_cosine: float  # least cosine of a text's `mean_output`
+    same_neighbor: float  # share of texts with the same nearest neighbor by `mean_output`
 
 
 def agreement(engine: Engine, reference: Engine, encodings: Sequence[Encoding]) -> Agreement:
-    """Compares the two over `encodings`, at least two, one at a time."""
+    """Compares the outputs for `encodings`, at least two, one at a time."""
     pairs = [(_encode(engine, encoding), _encode(reference, encoding)) for encoding in encodings]
     tokens = [_cosines(ours[0], theirs[0]).min() for ours, theirs in pairs]
     means, expected = (np.stack([pair[side][1] for pair in pairs]) for side in (0, 1))  # (N, H)
@@ -37,12 +30,12 @@ def agreement(engine: Engine, reference: Engine, encodings: Sequence[Encoding]) 
         texts=len(encodings),
         token_cosine=float(min(tokens)),
         mean_cosine=float(_cosines(means, expected).min()),
-        same_neighbour=float((_neighbours(means) == _neighbours(expected)).mean()),
+        same_neighbor=float((_neighbors(means) == _neighbors(expected)).mean()),
     )
 
 
 def _encode(engine: Engine, encoding: Encoding) -> tuple[Float32Array, Float32Array]:
-    """The hidden states of the positions that count, (T, H), and their mean, (H,)."""
+    """Returns the hidden states of unmasked positions, (T, H), and their mean, (H,)."""
     outputs = frozenset({Output.SEQUENCE, Output.MEAN})
     batch = Batch.one_per_row([encoding], engine.signature.single_row(encoding.compute_length))
     row = engine.run(batch, outputs).extract(batch.placements[0], encoding, outputs)
@@ -50,14 +43,12 @@ def _encode(engine: Engine, encoding: Encoding) -> tuple[Float32Array, Float32Ar
 
 
 def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
-    """Of each row of two (N, H) arrays: (N,)."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.asarray((a * b).sum(axis=-1) / norms, np.float32)
+    return np.asarray((a * b).sum(axis=-1) / norms, np.float32)  # (N,)
 
 
-def _neighbours(vectors: Float32Array) -> Float32Array:
-    """The row that is nearest each row of (N, H) by cosine, other than itself: (N,)."""
+def _neighbors(vectors: Float32Array) -> Float32Array:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     similar = unit @ unit.T
     np.fill_diagonal(similar, -np.inf)
-    return np.asarray(similar.argmax(axis=1))
+    return np.asarray(similar.argmax(axis=1))  # (N,)

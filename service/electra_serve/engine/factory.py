@@ -1,7 +1,6 @@
-"""Settings → a loaded model: its preset, its tokenizer, and warm engines.
+"""Loads a model by its settings: preset, tokenizer and warm engines.
 
-Choosing an engine is a table. A backend is imported only when its engine is asked for: an import of one
-takes seconds and hundreds of megabytes.
+A backend is imported only if its engine is selected, since its import takes seconds and hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -26,44 +25,35 @@ from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A model ready to be put behind a queue.
-
-    Attributes:
-        preset: Where it came from.
-        tokenizer: The tokenizer, or the reason why there is none.
-        engines: Its engines that share the queue, warm, at least one.
-        timings: Seconds of each batch shape on one of them.
-        lone: One more with all cores, for lone requests, if there is one.
-        lone_timings: Seconds of each batch shape on that.
-    """
+    """A model that is ready to be served."""
 
     preset: PresetFolder
     tokenizer: Tokenizer | NoTokenizer
-    engines: tuple[Engine, ...]
-    timings: Timings
-    lone: Engine | None = None
+    engines: tuple[Engine, ...]  # share the queue; warm, at least one
+    timings: Timings  # on one of `engines`
+    lone: Engine | None = None  # runs single batches on all cores, if there is one
     lone_timings: Timings = field(default_factory=dict)
 
     @property
     def all_engines(self) -> tuple[Engine, ...]:
-        """Every engine."""
+        """All engines."""
         return EngineSet(self.engines, self.lone).all()
 
 
 class EngineBuilder(Protocol):
-    """Builds the engines of one model for one backend."""
+    """Builds the engines of one model on one backend."""
 
     def __call__(self, preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
-        """Builds engines, not yet warm, as `settings.replicas` and `settings.threads` say.
+        """Builds engines, not yet warm, on the device and with the dtype, replicas and threads in `settings`.
 
         Raises:
-            EngineUnavailable: The device asked for is not here.
+            EngineUnavailable: A setting is not available on this backend or machine.
             PresetError: The weights cannot be read.
         """
 
 
 def _tensorflow() -> EngineBuilder:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and worse
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     use_keras_on("tensorflow")
     from electra_serve.engine.keras.tensorflow import build_engines
 
@@ -77,36 +67,29 @@ def _openvino() -> EngineBuilder:
 
 
 def _jax() -> EngineBuilder:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or a second process finds no GPU memory left
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else the first process takes all GPU memory
     use_keras_on("jax")
     from electra_serve.engine.keras.jax.build import build_engines
 
     return build_engines
 
 
+# engine name → function that imports its builder
 BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
     "jax": _jax,
     "openvino": _openvino,
     "tensorflow": _tensorflow,
 }
-"""Engine name in settings → where its builder is imported; EngineUnavailable is raised where that cannot be."""
 
 
 def load_model(
     settings: ModelSettings, batching: BatchingSettings, *, sources: Sequence[PresetSource] | None = None
 ) -> LoadedModel:
-    """Loads a preset, builds its engines, warms and times them.
-
-    Takes seconds, and as long as fetching takes; call it off the event loop.
-
-    Args:
-        settings: Which model, on what.
-        batching: The largest batches to prepare for.
-        sources: Where presets come from; default: `electra_serve.presets.sources.default_sources()`.
+    """Loads a preset, builds its engines, warms and times them. It blocks for seconds, and longer if it fetches files.
 
     Raises:
-        PresetError: The preset cannot be loaded, or is not the one that the settings pin.
-        EngineUnavailable: The engine, device or dtype asked for is not to be had here, or not of this preset.
+        PresetError: The preset cannot be loaded, or differs from the pinned one.
+        EngineUnavailable: The engine, device or dtype is not available here or for this preset.
     """
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
     _require_pinned(preset, settings.sha256)
@@ -123,4 +106,4 @@ def load_model(
 
 def _require_pinned(preset: PresetFolder, sha256: str) -> None:
     if sha256 and preset.sha256 != sha256:
-        raise PresetError(f"{preset.id}: its sha256 must be {sha256}, as the settings say; it is {preset.sha256}")
+        raise PresetError(f"{preset.id}: its sha256 must be {sha256}, as in the settings; got {preset.sha256}")

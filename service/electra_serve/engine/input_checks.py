@@ -1,8 +1,6 @@
-"""What an engine takes: batches of its shapes, and ids that its tables have.
+"""Rejects batches that an engine cannot compute: of other shapes, or with ids out of range, which XLA would clamp.
 
-Requests are checked long before (`electra_serve.serving.validation`), with errors for their senders. This is the
-engine's own last check: a wrong batch must raise rather than be answered with another token's vector. It reads six
-small arrays once, some microseconds.
+Requests are validated before (`electra_serve.serving.validation`); this is the last check.
 """
 
 from __future__ import annotations
@@ -17,14 +15,7 @@ from electra_serve.tensors import Batch, BatchShape, Int32Array
 
 @dataclass(frozen=True, slots=True)
 class InputBounds:
-    """The batches that an engine runs.
-
-    Attributes:
-        shapes: Their shapes.
-        vocab_size: Token ids are below it.
-        num_segments: Segment ids are below it.
-        max_sequence_length: Position ids are below it.
-    """
+    """Limits of an engine's batches; ids are below the sizes."""
 
     shapes: frozenset[BatchShape]
     vocab_size: int
@@ -33,15 +24,11 @@ class InputBounds:
 
     @classmethod
     def of(cls, config: BackboneConfig, shapes: tuple[BatchShape, ...]) -> InputBounds:
-        """The bounds of a model of `config` that runs batches of `shapes`."""
+        """Returns the limits of a model."""
         return cls(frozenset(shapes), config.vocab_size, config.num_segments, config.max_sequence_length)
 
     def check(self, batch: Batch) -> None:
-        """Does nothing for a batch within the bounds.
-
-        Raises:
-            ValueError: The batch is outside them.
-        """
+        """Raises ValueError for a batch outside the limits."""
         shape = batch.shape
         if shape not in self.shapes:
             raise ValueError(f"the batch must have one of the engine's shapes; got {shape}")
@@ -54,6 +41,6 @@ class InputBounds:
 
 
 def _check_below(name: str, values: Int32Array, bound: int) -> None:
-    # Seen as unsigned, a negative number is larger than any bound: one pass finds both faults.
+    # As unsigned, a negative number exceeds any bound: one pass checks both.
     if values.view(np.uint32).max() >= bound:
         raise ValueError(f"{name} must be 0 to {bound - 1}; got {values.min()} to {values.max()}")

@@ -1,9 +1,7 @@
-"""Warms engines and times each of their shapes once they are warm: the cost table of this model on this machine.
+"""Warms up engines and times each batch shape: the cost table of a model on this machine.
 
-A start may not take long, and machines are busy while services start. So shapes are timed smallest first, and those of
-several rows that would take longer than batches may are passed over. Engines that share the queue run at the same time,
-as they do under load. Then all shapes are timed again in rounds while there is time: what disturbs a timing only adds
-to it, so the least of several is near the truth. For the same reason a shape takes no longer than one that holds it.
+Engines that share the queue run at the same time, as under load. Disturbances only add time, so the least of several
+rounds counts, and a shape takes no longer than a larger one.
 """
 
 from __future__ import annotations
@@ -18,17 +16,13 @@ import numpy as np
 from electra_serve.engine.base import Engine
 from electra_serve.tensors import Batch, BatchShape, Encoding, Output
 
-Timings = dict[BatchShape, float]
-"""Batch shapes, and the seconds that a batch of each took."""
+Timings = dict[BatchShape, float]  # seconds of a batch of each shape
 
 ROUNDS: Final = 4
-BUDGET_S: Final = 0.2
-"""Seconds after which no further round begins."""
-SLOW_S: Final = 0.1
-"""A shape that takes longer is run once. What its first run takes beside that is little: 20 ms for a base model."""
+BUDGET_S: Final = 0.2  # no further round starts after this time
+SLOW_S: Final = 0.1  # A slower shape is timed once; its first run adds little, 20 ms for a base model.
+# Shapes up to this multiple of the target are timed, since the machine may be busy; the planner applies the target.
 MARGIN: Final = 1.5
-"""A shape is left out if it is expected to take so many times the longest that a batch may: the start may be noisy, and
-the planner leaves out what is too slow by its own timing."""
 
 
 def calibrate(
@@ -38,17 +32,9 @@ def calibrate(
     *,
     budget_s: float = BUDGET_S,
 ) -> Timings:
-    """Warms engines that are alike, and times a batch of each shape while all of them run one.
+    """Warms up identical engines and returns the least seconds of each shape, while all of them run one.
 
-    Args:
-        engines: Warmed here; at least one.
-        target_batch_s: Most seconds of a batch of several sequences.
-        now: Seconds of a clock that never goes back.
-        budget_s: Seconds that further rounds of timing may take.
-
-    Returns:
-        Each shape with the least of its timings in seconds. Shapes of several rows are left out if they are expected
-        to take much more than `target_batch_s`.
+    Shapes of several rows far above `target_batch_s` are left out.
     """
     for engine in engines:
         engine.warm_up()
@@ -61,7 +47,7 @@ def calibrate(
         timings: Timings = {}
         for shape in engines[0].signature.shapes:
             if shape.rows == 1 or _expected_s(shape, timings) <= MARGIN * target_batch_s:
-                first_s = seconds(shape)  # in which kernels may be chosen
+                first_s = seconds(shape)  # may include the choice of kernels
                 timings[shape] = first_s if first_s > SLOW_S else min(first_s, seconds(shape))
         end = now() + budget_s
         for _ in range(ROUNDS - 1):
@@ -73,7 +59,7 @@ def calibrate(
 
 
 def without_outliers(timings: Timings) -> Timings:
-    """`timings`, none above that of a shape with as many rows and positions in each, or more.
+    """Limits each timing to that of any shape with at least as many rows and as much length.
 
     Example:
         >>> without_outliers({BatchShape(1, 16): 0.09, BatchShape(1, 32): 0.02, BatchShape(2, 16): 0.03})
@@ -88,7 +74,6 @@ def without_outliers(timings: Timings) -> Timings:
 
 
 def _expected_s(shape: BatchShape, timings: Timings) -> float:
-    """By the positions of the largest shape timed so far."""
     largest = max(timings, key=lambda timed: timed.positions)
     return timings[largest] * shape.positions / largest.positions
 
@@ -101,7 +86,7 @@ def _seconds(engine: Engine, shape: BatchShape, now: Callable[[], float]) -> flo
 
 
 def full_batch(shape: BatchShape) -> Batch:
-    """A batch of one sequence in each row, without padding, every id 0: valid for any vocabulary."""
+    """Returns a batch without padding, of one sequence per row, with id 0 everywhere."""
     zeros = np.zeros(shape.length, np.int32)
     sequence = Encoding(zeros, zeros, np.ones_like(zeros), compute_length=shape.length, real_tokens=shape.length)
     return Batch.one_per_row([sequence] * shape.rows, shape)

@@ -1,14 +1,7 @@
-"""How many engines a model has on a CPU, and how many threads each computes with.
+"""Chooses the number of engines and threads of a model on a CPU.
 
-The rule: under load one engine runs on each core, since two batches side by side take less time than two after one
-another on both cores, whose threads wait for each other at every layer. Machines with many cores get at most
-`MAX_ENGINES` engines of a few threads each: more would each wait longer for enough sequences to fill a batch. A lone
-request has all cores. From eight cores on one is left to the event loop. Below that a core is too much to leave: the
-loop needs a tenth of one while the engines are busy. Several models on one CPU are each given all the cores: they are
-seldom busy together, and the operating system shares when they are.
-
-The cores that a process may use are those it is scheduled on, or the CPU time that its container may take, if that is
-less. An engine with more threads than that is stopped by the quota in the middle of every batch.
+Under load one engine runs per core, since threads of one engine wait for each other at every layer. A lone request gets
+all cores. A CPU quota counts as cores, since more threads would be throttled within a batch.
 """
 
 from __future__ import annotations
@@ -19,33 +12,22 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
-CORES_WITH_ONE_TO_SPARE: Final = 8
-MAX_ENGINES: Final = 8
+MIN_CORES_TO_RESERVE_ONE: Final = 8  # for the event loop
+MAX_ENGINES: Final = 8  # more would not fill their batches
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """The engines of one model on a CPU.
+    """Engines of one model on a CPU."""
 
-    Attributes:
-        engines: How many share the queue.
-        threads: Of each of them.
-        lone_threads: Of one more engine, for lone requests; 0: there is none.
-    """
-
-    engines: int
-    threads: int
-    lone_threads: int = 0
+    engines: int  # that share the queue
+    threads: int  # of each of them
+    lone_threads: int = 0  # of one more engine for lone requests; 0 for none
 
 
 def arrange(replicas: int, threads: int, cores: int) -> Arrangement:
-    """Shares the cores among the engines of a model.
-
-    Args:
-        replicas: Engines, as the settings say; 0: by the rule.
-        threads: Threads of each, as the settings say; 0: by the rule.
-        cores: From `usable_cores`.
+    """Distributes cores over the engines of a model; `replicas` and `threads` of 0 are chosen automatically.
 
     Example:
         >>> arrange(0, 0, cores=1), arrange(0, 0, cores=2)
@@ -63,41 +45,28 @@ def arrange(replicas: int, threads: int, cores: int) -> Arrangement:
 
 
 def engine_threads(threads: int, engines: int, cores: int) -> int:
-    """Threads for each of `engines` engines that share the cores in equal parts.
-
-    Args:
-        threads: What the settings say; 0: as the rule says.
-        engines: Engines of the model on this CPU.
-        cores: From `usable_cores`.
-
-    Example:
-        >>> engine_threads(0, 1, cores=2), engine_threads(0, 1, cores=8), engine_threads(0, 2, cores=16)
-        (2, 7, 7)
-        >>> engine_threads(3, 2, cores=16)
-        3
-    """
-    spare = 1 if cores >= CORES_WITH_ONE_TO_SPARE else 0
-    return threads or max(1, (cores - spare) // engines)
+    """Returns `threads`, or for 0 the threads of each of `engines` engines that share the cores."""
+    reserved = 1 if cores >= MIN_CORES_TO_RESERVE_ONE else 0
+    return threads or max(1, (cores - reserved) // engines)
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Cores that this process may use at once, at least 1; a quota is rounded to whole ones."""
+    """Returns the cores that this process may use, at least 1; a CPU quota is rounded."""
     scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup_root)
     return scheduled if quota is None else max(1, min(scheduled, round(quota)))
 
 
 def _quota(root: Path) -> float | None:
-    """Cores' worth of CPU time that the container may take, by cgroup version 2 or 1; None: as much as there is."""
     try:
         limit, period = (root / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         limit, period = _first_line(root / "cpu/cpu.cfs_quota_us"), _first_line(root / "cpu/cpu.cfs_period_us")
     try:
         quota = int(limit) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
+    except (ValueError, ZeroDivisionError):  # "max" or a missing file
         return None
-    return quota if quota > 0 else None
+    return quota if quota > 0 else None  # in cores; None without a limit
 
 
 def _first_line(path: Path) -> str:

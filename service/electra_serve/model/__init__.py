@@ -1,4 +1,4 @@
-"""`ElectraBackbone` in Keras 3, on any of its backends. Importing this imports Keras."""
+"""`ElectraBackbone` in Keras 3, on any of its backends. Importing this package imports Keras."""
 
 from electra_serve.model.backbone import Backbone, BackboneOutput, ElectraBackbone
 

@@ -1,12 +1,7 @@
-"""Multi-head self-attention, on `keras.ops` alone.
+"""Multi-head self-attention on `keras.ops`. Attribute names are part of KerasHub's h5 format.
 
-Attribute names are part of the file format: Keras names a weight in an h5 file after the attributes that lead
-to it, so `_self_attention_layer.query_dense` is what makes these weights KerasHub's. Matrix products are
-written on (B·T, D) matrices, not on (B, T, D) stacks: backends fuse bias and activation into a plain matrix
-product, and need no shape arithmetic for one.
-
-Shapes use B for sequences, T for positions attended to, Q for positions computed (T, or fewer), D for the
-hidden width, N for heads and K = D / N for one head's width.
+Products are of (B·T, D) matrices, since backends fuse bias and activation only into those. Shapes: B sequences, T
+positions attended to, Q positions computed (at most T), D hidden width, N heads, K = D / N.
 """
 
 from __future__ import annotations
@@ -20,48 +15,30 @@ from keras import ops
 
 from electra_serve.model.initializers import KernelInitializer, truncated_normal
 
-PACKAGE: Final = "electra_serve"
-"""Under which this project's classes are registered with Keras."""
+PACKAGE: Final = "electra_serve"  # namespace of this project's classes in Keras' registry
 
-MASKED_SCORE: Final = -1e9
-"""What is added to the score of a masked position: softmax then makes it exactly 0 in float32."""
+MASKED_SCORE: Final = -1e9  # added to the score of a masked position: exactly 0 after a float32 softmax
 
-Tensor = Any
-"""A tensor of Keras' backend, for which Keras has no type of its own."""
+Tensor = Any  # a tensor of any Keras backend; Keras has no type for it
 
+# Fused attention for inference: (B, T, N, K) query, key and value and the (B, 1, T, T) bias of `sequence_bias` to
+# (B, T, N, K). It scales by 1 / √K and has a float32 softmax.
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Fused attention of a backend's own, for inference: (B, T, N, K) query, key and value and the (B, 1, T, T) bias of
-`sequence_bias` to (B, T, N, K). It scales by 1 / √K, and its softmax is float32 too."""
 
 
 def mask_to_bias(padding_mask: Tensor) -> Tensor:
-    """What to add to attention scores so that masked positions get no attention.
+    """Converts a padding mask, (B, T) of 0 and 1, to an attention bias, (B, 1, 1, T) float32: 0 or `MASKED_SCORE`.
 
-    One such tensor serves every layer of a forward pass. A row that is masked throughout attends to all its
-    positions alike.
-
-    Args:
-        padding_mask: (B, T), 1 for positions that count and 0 for others, of any dtype.
-
-    Returns:
-        (B, 1, 1, T) float32: 0 or `MASKED_SCORE`.
+    A fully masked row attends to all its positions alike.
     """
     masked = ops.cast(ops.logical_not(ops.cast(padding_mask, "bool")), "float32")  # (B, T)
     return ops.multiply(masked, MASKED_SCORE)[:, None, None, :]  # (B, 1, 1, T)
 
 
 def sequence_bias(query_ids: Tensor, key_ids: Tensor) -> Tensor:
-    """Confines attention to keys with the id of the query, for sequences that share a row.
+    """Confines attention to keys of the query's sequence: (B, 1, Q, T) float32 of 0 or `MASKED_SCORE`.
 
-    One such tensor serves every layer of a forward pass. If masked keys have id 0, as padding has, then padding attends
-    to them, and no query is without a key.
-
-    Args:
-        query_ids: (B, Q), the sequence of each query.
-        key_ids: (B, T), the sequence of each key; 0 for masked keys.
-
-    Returns:
-        (B, 1, Q, T) float32: 0 or `MASKED_SCORE`, to be added to attention scores.
+    `query_ids` are (B, Q), `key_ids` (B, T). Masked keys and padding have id 0, so padding attends to those.
     """
     others = ops.cast(ops.not_equal(query_ids[:, :, None], key_ids[:, None, :]), "float32")  # (B, Q, T)
     return ops.multiply(others, MASKED_SCORE)[:, None]  # (B, 1, Q, T)
@@ -69,17 +46,7 @@ def sequence_bias(query_ids: Tensor, key_ids: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class HeadsDense(keras.layers.Layer):
-    """A dense layer on matrices whose weights are kept per attention head.
-
-    The kernel of a query, key or value projection is (D, N, K), its bias (N, K); that of the projection
-    back is (N, K, D), its bias (D,). Both are a plain D × D matrix underneath.
-
-    Args:
-        kernel_shape: (D, N, K) or (N, K, D).
-        bias_shape: (N, K) or (D,).
-        kernel_initializer: How the kernel starts.
-        **kwargs: `name`, `dtype` and what else a Keras layer takes.
-    """
+    """A dense layer on matrices with weights per attention head: a kernel of (D, N, K) or (N, K, D)."""
 
     def __init__(
         self,
@@ -95,7 +62,7 @@ class HeadsDense(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Projects (M, D) to (M, D)."""
+        """Maps (M, D) to (M, D)."""
         kernel = ops.reshape(self.kernel, (inputs.shape[-1], -1))  # (D, D)
         return ops.add(ops.matmul(inputs, kernel), ops.reshape(self.bias, (-1,)))
 
@@ -106,17 +73,7 @@ class HeadsDense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SelfAttention(keras.layers.Layer):
-    """Multi-head scaled dot-product attention ("Attention Is All You Need", section 3.2).
-
-    The softmax is computed in float32 whatever the dtype policy.
-
-    Args:
-        hidden_dim: D.
-        num_heads: N; divides D.
-        dropout: Dropout rate of the attention probabilities, in training.
-        kernel_initializer: How kernels start.
-        **kwargs: `name`, `dtype` and what else a Keras layer takes.
-    """
+    """Multi-head scaled dot-product attention ("Attention Is All You Need", section 3.2), with a float32 softmax."""
 
     def __init__(
         self,
@@ -147,18 +104,9 @@ class SelfAttention(keras.layers.Layer):
         training: bool | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """Attends from `queries` to `values`.
+        """Attends from `queries` (B, Q, D) to `values` (B, T, D); returns (B, Q, D).
 
-        Args:
-            queries: (B, Q, D).
-            values: (B, T, D), of which keys and values are made.
-            attention_bias: (B, 1, 1, T) or (B, 1, Q, T) float32, from `mask_to_bias` or `sequence_bias`; None: nothing
-                is masked.
-            training: Whether to drop out.
-            attend: Computes scores, softmax and context instead, without dropout; needs Q = T.
-
-        Returns:
-            (B, Q, D).
+        `attention_bias` is from `mask_to_bias` or `sequence_bias`; `attend` needs Q = T and applies no dropout.
         """
         if attend is None:
             context = self._attend(queries, values, attention_bias, training=training)  # (B, Q, N, K)
@@ -180,7 +128,7 @@ class SelfAttention(keras.layers.Layer):
         return ops.transpose(context, (0, 2, 1, 3))  # (B, Q, N, K)
 
     def _probabilities(self, scores: Tensor, attention_bias: Tensor | None) -> Tensor:
-        if scores.shape[-1] == 1:  # one position takes all the attention; Keras would warn of such a softmax
+        if scores.shape[-1] == 1:  # Keras warns of a softmax over one position
             return ops.ones_like(scores)
         scores = ops.cast(scores, "float32")
         if attention_bias is not None:
@@ -188,10 +136,9 @@ class SelfAttention(keras.layers.Layer):
         return ops.cast(self._softmax(scores), self.compute_dtype)
 
     def _heads(self, dense: HeadsDense, inputs: Tensor, order: tuple[int, int, int, int] = (0, 1, 2, 3)) -> Tensor:
-        """Projects (B, T, D) to (B, T, N, K), its axes in `order`."""
         batch, length, _ = ops.shape(inputs)
         projected = dense(ops.reshape(inputs, (-1, self.hidden_dim)))  # (B·T, D)
-        split = ops.reshape(projected, (batch, length, self.num_heads, self.head_dim))
+        split = ops.reshape(projected, (batch, length, self.num_heads, self.head_dim))  # (B, T, N, K)
         return ops.transpose(split, order)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`ElectraBackbone`: KerasHub's published model, made to work as its page says."""
+"""`ElectraBackbone`: KerasHub's published model and API."""
 
 from __future__ import annotations
 
@@ -28,28 +28,17 @@ from electra_serve.presets.folder import (
 from electra_serve.presets.sources import resolve_preset
 
 KERAS_HUB_CLASS: Final = ("keras_hub.src.models.electra.electra_backbone", "keras_hub>ElectraBackbone")
+# module and registered name in a saved config; only the registered name matters for loading
 OUR_CLASS: Final = (__name__, f"{PACKAGE}>ElectraBackbone")
-"""Module and registered name of the class in a saved config. Loading goes by the registered name alone."""
 
 
 class BackboneOutput(NamedTuple):
-    """What the backbone answers: a tuple that can also be indexed by name, as KerasHub's dict.
+    """Output of the backbone: a tuple that can also be indexed by name, as KerasHub's dict."""
 
-    Attributes:
-        sequence_output: (B, T, D), the final hidden state of every position.
-        pooled_output: (B, D), tanh of a dense layer on position 0.
-
-    Example:
-        >>> output = BackboneOutput("s", "p")
-        >>> output["pooled_output"], output[1]
-        ('p', 'p')
-    """
-
-    sequence_output: Tensor
-    pooled_output: Tensor
+    sequence_output: Tensor  # (B, T, D), final hidden state of every position
+    pooled_output: Tensor  # (B, D), tanh of a dense layer on position 0
 
     def __getitem__(self, key: Any) -> Any:
-        """By position, slice or name."""
         if not isinstance(key, str):
             return tuple.__getitem__(self, key)
         if key not in self._fields:
@@ -58,31 +47,30 @@ class BackboneOutput(NamedTuple):
 
 
 class Backbone(keras.Model):
-    """What every encoder here has in common: presets, and a config that rebuilds it."""
+    """Base class of encoders, with presets and a config."""
 
     @classmethod
     def from_preset(cls, preset: str, load_weights: bool = True, **kwargs: Any) -> Self:
-        """Builds the model that a preset describes. On `Backbone` itself, the preset says which class that is.
+        """Builds the model of a preset; on `Backbone` itself, the preset selects the class.
 
         Args:
-            preset: A built-in id (see `presets`), an alias of one, or the path of a folder: a
-                KerasHub preset or a transformers checkpoint.
-            load_weights: False for fresh random weights; a built-in id then needs no files at all.
-            **kwargs: Override the preset's config: `dropout`, `dtype`, `name`, `trainable`, ….
+            preset: A built-in id or its alias (see `presets`), or the path of a KerasHub preset or transformers model.
+            load_weights: False for random weights; a built-in id then needs no files.
+            **kwargs: Overrides of the preset's config: `dropout`, `dtype`, `name`, `trainable`, ….
 
         Raises:
-            PresetError: There is no such preset, or its files are not what they should be.
-            TypeError: The preset is of another class than the one this is called on.
+            PresetError: The preset does not exist, or its files are invalid.
+            TypeError: The preset is of another class.
         """
         folder = resolve_preset(preset, load_weights=load_weights)
         backbone_class = BACKBONES[folder.registered_name]
         if not issubclass(backbone_class, cls):
-            raise TypeError(f"the preset must be of a {cls.__name__}; {folder.id} is of {backbone_class.__name__}")
+            raise TypeError(f"the preset must be a {cls.__name__}; {folder.id} is a {backbone_class.__name__}")
         return backbone_class.from_folder(folder, load_weights=load_weights, **kwargs)
 
     @classmethod
     def from_folder(cls, folder: PresetFolder, *, load_weights: bool, **kwargs: Any) -> Self:
-        """Builds the model of a preset that was already resolved. Arguments as for `from_preset`."""
+        """Builds the model of a resolved preset; see `from_preset`."""
         initializer = zeros if load_weights else truncated_normal
         backbone = cls(**{**folder.config.to_mapping(), "kernel_initializer": initializer, **kwargs})
         if load_weights:
@@ -91,37 +79,35 @@ class Backbone(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Rebuilds a model, without its weights, from `get_config`."""
+        """Builds a model without its weights from `get_config`."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ElectraBackbone(Backbone):
-    """An ELECTRA encoder (https://arxiv.org/abs/2003.10555), as KerasHub publishes it and with KerasHub's weights.
+    """An ELECTRA encoder (https://arxiv.org/abs/2003.10555) with KerasHub's API and weights.
 
-    Inputs are `token_ids`, `segment_ids` and `padding_mask`, each (B, T) integers; T may differ from call to
-    call. The result unpacks and indexes: see `BackboneOutput`.
+    Inputs are `token_ids`, `segment_ids` and `padding_mask`, each (B, T) integers with any T. The result is a
+    `BackboneOutput`.
 
     Args:
         vocab_size: Rows of the token embedding; required, under this name or as `vocabulary_size`.
-        num_layers: Transformer layers.
-        num_heads: Attention heads of each; divides `hidden_dim`.
+        num_layers: Number of transformer layers.
+        num_heads: Attention heads per layer; divides `hidden_dim`.
         hidden_dim: D, the width of the encoder and of both outputs.
-        embedding_dim: Width of the embeddings; default: `hidden_dim`.
+        embedding_dim: Width of the embeddings; by default `hidden_dim`.
         intermediate_dim: Width of the feed-forward layer.
         dropout: Dropout rate, in training.
         max_sequence_length: Longest T.
-        num_segments: How many segments there are.
-        dtype: A dtype's name or a `keras.DTypePolicy`. Softmax and layer normalisation are computed in float32
-            whatever it is.
+        num_segments: Number of segments.
+        dtype: A dtype's name or a `keras.DTypePolicy`; softmax and layer normalization are always float32.
         vocabulary_size: Another name for `vocab_size`.
-        kernel_initializer: How matrices start; not part of the config.
-        hidden_activation: `gelu_tanh`, as KerasHub, or `gelu`, the exact form, as transformers' checkpoints.
+        kernel_initializer: Initializer of matrices; not part of the config.
+        hidden_activation: `gelu_tanh`, as KerasHub, or `gelu`, the exact form of transformers' checkpoints.
         **kwargs: `name` and `trainable`.
 
     Raises:
-        TypeError: A required size is missing, an argument is unknown, or `vocab_size` and `vocabulary_size` were both
-            given.
+        TypeError: A required size is missing, or an argument is unknown or given twice.
         ValueError: A value is out of range, or `num_heads` does not divide `hidden_dim`.
 
     Example:
@@ -135,8 +121,8 @@ class ElectraBackbone(Backbone):
         ((1, 12, 32), (1, 32))
     """
 
+    # published checkpoints by id
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {id_: preset.metadata for id_, preset in CATALOG.items()}
-    """The published checkpoints by id: description, parameters and where they are kept."""
 
     def __init__(
         self,
@@ -157,7 +143,7 @@ class ElectraBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         if vocab_size is not None and vocabulary_size is not None:
-            raise TypeError("vocabulary_size is another name for vocab_size; received both")
+            raise TypeError("vocabulary_size is another name for vocab_size; got both")
         _reject_unknown(kwargs)
         config = _checked(
             {
@@ -187,7 +173,7 @@ class ElectraBackbone(Backbone):
         self.dtype_policy = policy
         self.config = config
         for name, value in config.to_mapping().items():
-            setattr(self, name, value)  # `backbone.hidden_dim` and the others, as in KerasHub
+            setattr(self, name, value)  # such as `backbone.hidden_dim`, as in KerasHub
 
     def _make_layers(self, config: BackboneConfig, dtype: keras.DTypePolicy, initializer: KernelInitializer) -> None:
         hidden_dim, width, rate = config.hidden_dim, config.embedding_dim, config.dropout
@@ -221,7 +207,7 @@ class ElectraBackbone(Backbone):
         self.pooled_dense = make(hidden_dim, "pooled_dense", activation="tanh")
 
     def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """What goes into the first transformer layer: (B, T) ids to (B, T, D); positions are 0 to T - 1 by default."""
+        """Maps (B, T) ids to the first layer's input, (B, T, D); positions are 0 to T - 1 by default."""
         tokens = self.token_embedding(token_ids)  # (B, T, E)
         positions = self.position_embedding(tokens, position_ids)
         x = self.embeddings_add((tokens, positions, self.segment_embedding(segment_ids)))
@@ -229,11 +215,11 @@ class ElectraBackbone(Backbone):
         return x if self.embeddings_projection is None else self.embeddings_projection(x)  # (B, T, D)
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """`pooled_output` of the last hidden states: (B, T, D) to (B, D)."""
+        """Maps the last hidden states, (B, T, D), to `pooled_output`, (B, D)."""
         return self.pooled_dense(hidden[:, 0, :])
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain values."""
+        """Returns the constructor's arguments as plain values."""
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -244,8 +230,7 @@ class ElectraBackbone(Backbone):
     def save_to_preset(self, preset_dir: str | Path) -> None:
         """Writes a preset folder that loads here and in KerasHub: config, metadata and weights.
 
-        Another activation than KerasHub's makes it a preset of this class: KerasHub would ignore the field and compute
-        other numbers.
+        Only a model with KerasHub's activation is saved as KerasHub's class, which ignores that setting.
         """
         folder = Path(preset_dir)
         as_keras_hub = self.config.hidden_activation == HIDDEN_ACTIVATIONS[0]
@@ -263,7 +248,7 @@ class ElectraBackbone(Backbone):
         self.save_weights(folder / WEIGHTS_FILE)
 
     def weights_by_path(self) -> dict[str, keras.Variable]:
-        """Every variable by the path of its dataset in a preset's h5 files, such as `layers/embedding/vars/0`."""
+        """Returns every variable by its path in a preset's h5 files, such as `layers/embedding/vars/0`."""
         return {
             f"layers/{group}/vars/{index}": variable
             for group, layer in self._weighted_layers()
@@ -271,7 +256,7 @@ class ElectraBackbone(Backbone):
         }
 
     def _weighted_layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
-        """Layers with weights, by the names that Keras derives from their classes when it saves KerasHub's model."""
+        """Yields layers by the names that Keras derives from their classes in KerasHub's files."""
         yield "reversible_embedding", self.token_embedding
         yield "position_embedding", self.position_embedding
         yield "embedding", self.segment_embedding
@@ -284,7 +269,7 @@ class ElectraBackbone(Backbone):
 
 
 def _reject_unknown(arguments: Mapping[str, Any]) -> None:
-    """Keras ignores what a functional model does not know: a misspelled `dropout` would stay at its default."""
+    """Rejects arguments that Keras would ignore, such as a misspelled `dropout`."""
     unknown = [name for name in arguments if name not in ("name", "trainable")]
     if unknown:
         raise TypeError(f"ElectraBackbone takes no argument {', '.join(unknown)}")
@@ -301,9 +286,8 @@ def _checked(values: Mapping[str, Any]) -> BackboneConfig:
 
 
 def _numbered(name: str, layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Keras numbers layers of one class from the second on: `dense`, `dense_1`, …."""
-    return ((f"{name}_{i}" if i else name, layer) for i, layer in enumerate(layers))
+    return ((f"{name}_{i}" if i else name, layer) for i, layer in enumerate(layers))  # as Keras numbers them
 
 
+# registered name in a preset → its class
 BACKBONES: Final[Mapping[str, type[Backbone]]] = dict.fromkeys(BACKBONE_CLASSES, ElectraBackbone)
-"""Which class builds a preset, by the name the preset gives."""

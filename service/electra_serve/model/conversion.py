@@ -1,4 +1,4 @@
-"""Any preset that loads here, written anew in either format."""
+"""Converts presets between KerasHub's format and transformers'."""
 
 from __future__ import annotations
 
@@ -13,26 +13,16 @@ from electra_serve.model.saving import save_checkpoint
 from electra_serve.presets.atomic_folder import new_folder
 from electra_serve.presets.files import read_json, write_json
 from electra_serve.presets.folder import METADATA_FILE, PresetFolder, read_preset_folder
+from electra_serve.presets.sentence_transformers import copy_embedding
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.presets.weight_files.open import PresetFormat, open_weights
 
 
 def convert(source: PresetFolder, destination: Path, to: PresetFormat) -> PresetFolder:
-    """Writes `source` as a folder of the other format, or of its own, in float32; reads it back and compares.
-
-    The folder appears under its name only once it is whole.
-
-    Args:
-        source: With weights.
-        destination: A folder that does not exist yet, or is empty.
-        to: The format to write.
-
-    Returns:
-        What was written.
+    """Writes `source` to a new or empty folder, in float32; reads it back and compares.
 
     Raises:
-        PresetError: `source` cannot be loaded, has what the other format has no words for, or `destination` is taken
-            or cannot be written.
+        PresetError: `source` cannot be loaded or expressed in the format, or `destination` cannot be written.
     """
     with new_folder(destination) as folder:
         _write(source, folder, to)
@@ -48,6 +38,8 @@ def _write(source: PresetFolder, folder: Path, to: PresetFormat) -> None:
     if source.weights == "random":
         _mark_random(folder)
     convert_tokenizer(source, folder, to)
+    if source.path is not None:
+        copy_embedding(source.path, folder)
     _verify(backbone, _read(folder))
 
 
@@ -65,4 +57,4 @@ def _verify(backbone: ElectraBackbone, written: PresetFolder) -> None:
     with open_weights(written.format, written.weight_files, written.config, written.id) as arrays:
         for path, variable in backbone.weights_by_path().items():
             if not np.array_equal(arrays.read(path, tuple(variable.shape)), np.asarray(variable)):
-                raise PresetError(f"{path} must be read back as it was written; it is not")
+                raise PresetError(f"cannot verify {path}: it differs from what was written")

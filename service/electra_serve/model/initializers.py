@@ -1,4 +1,4 @@
-"""How fresh weights are drawn."""
+"""Initializers of weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import keras
 
 from electra_serve.presets.weights import INITIAL_STDDEV
 
+# makes a new initializer for each matrix: a shared one would repeat its numbers
 KernelInitializer = Callable[[], keras.initializers.Initializer]
-"""Makes a fresh initializer for each matrix: one that is shared would draw the same numbers again."""
 
 
 def truncated_normal() -> keras.initializers.Initializer:
-    """For a model that is to be trained."""
+    """Initializes a model to be trained."""
     return keras.initializers.TruncatedNormal(stddev=INITIAL_STDDEV)
 
 
 def zeros() -> keras.initializers.Initializer:
-    """For a model whose weights are set right after: drawing 335 million numbers takes many seconds."""
+    """Initializes a model whose weights are set next: 335 million random numbers take many seconds."""
     return keras.initializers.Zeros()

@@ -1,10 +1,7 @@
-"""The layers of an ELECTRA encoder that Keras does not have, on `keras.ops` alone.
+"""Layers of an ELECTRA encoder that Keras does not have, on `keras.ops`, with names as in KerasHub's h5 format.
 
-Class and attribute names are part of the file format, as in `electra_serve.model.attention`. Whatever the dtype
-policy, softmax and layer normalisation are computed in float32.
-
-Shapes use B for sequences, T for their length, Q for positions computed (T, or fewer), E for the embedding width,
-D for the hidden width and I for the feed-forward width.
+Layer normalization is float32 in every dtype policy. Shapes: B sequences of T positions, of which Q are computed;
+widths E (embedding), D (hidden) and I (feed-forward).
 """
 
 from __future__ import annotations
@@ -20,22 +17,16 @@ from electra_serve.model.initializers import KernelInitializer, truncated_normal
 
 LAYER_NORM_EPSILON: Final = 1e-12
 
+# functions of `presets.config.HIDDEN_ACTIVATIONS`
 ACTIVATIONS: Final = {
     "gelu_tanh": partial(keras.activations.gelu, approximate=True),
     "gelu": partial(keras.activations.gelu, approximate=False),
 }
-"""The functions behind `electra_serve.presets.config.HIDDEN_ACTIVATIONS`."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PositionEmbedding(keras.layers.Layer):
-    """A trained vector for each position.
-
-    Args:
-        sequence_length: How many positions there are vectors for.
-        kernel_initializer: How the vectors start.
-        **kwargs: `name`, `dtype` and what else a Keras layer takes.
-    """
+    """A trained vector for each of `sequence_length` positions."""
 
     def __init__(
         self, sequence_length: int, kernel_initializer: KernelInitializer = truncated_normal, **kwargs: Any
@@ -44,29 +35,21 @@ class PositionEmbedding(keras.layers.Layer):
         self.sequence_length, self._kernel_initializer = sequence_length, kernel_initializer
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
-        """Makes the vectors, as wide as the inputs."""
+        """Creates the vectors, as wide as the inputs."""
         self.position_embeddings = self.add_weight(
             name="embeddings", shape=(self.sequence_length, inputs_shape[-1]), initializer=self._kernel_initializer()
         )
         self.built = True
 
     def call(self, inputs: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """Returns the vector of each position.
-
-        Args:
-            inputs: (B, T, E); only its shape matters.
-            position_ids: (B, T), each position within its sequence; None: 0 to T - 1.
-
-        Returns:
-            (B, T, E); without `position_ids` (1, T, E), to be added to each of B sequences.
-        """
-        vectors = ops.convert_to_tensor(self.position_embeddings)  # JAX slices no variables
+        """Returns (B, T, E) for `position_ids` (B, T), else (1, T, E) for positions 0 to T - 1 of `inputs`."""
+        vectors = ops.convert_to_tensor(self.position_embeddings)  # JAX cannot slice variables
         if position_ids is not None:
             return ops.take(vectors, position_ids, axis=0)  # (B, T, E)
         return ops.slice(vectors, (0, 0), ops.shape(inputs)[1:])[None]  # (1, T, E)
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The inputs' own, which is what comes of adding the two: (1, T, E) would fix a model's batch size at 1."""
+        """Returns the inputs' shape: (1, T, E) would fix a model's batch size at 1."""
         return inputs_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -76,17 +59,7 @@ class PositionEmbedding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TransformerEncoder(keras.layers.Layer):
-    """One post-norm transformer layer, as BERT's: attention, add, norm, feed-forward, add, norm.
-
-    Args:
-        hidden_dim: D.
-        num_heads: Attention heads; divides D.
-        intermediate_dim: I.
-        dropout: Dropout rate, in training.
-        activation: One of `ACTIVATIONS`.
-        kernel_initializer: How kernels start.
-        **kwargs: `name`, `dtype` and what else a Keras layer takes.
-    """
+    """One post-norm transformer layer, as BERT's: attention, add, norm, feed-forward, add, norm."""
 
     def __init__(
         self,
@@ -116,7 +89,7 @@ class TransformerEncoder(keras.layers.Layer):
         self._feedforward_dropout = keras.layers.Dropout(dropout, dtype=dtype, name="feedforward_dropout")
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002
-        """Makes the weights."""
+        """Creates the weights."""
         hidden, intermediate = (None, self.hidden_dim), (None, self.intermediate_dim)
         self._self_attention_layer_norm.build(hidden)
         self._feedforward_intermediate_dense.build(hidden)
@@ -133,18 +106,10 @@ class TransformerEncoder(keras.layers.Layer):
         queries: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """Encodes.
+        """Computes one layer: `inputs` (B, T, D) to (B, Q, D).
 
-        Args:
-            inputs: (B, T, D).
-            padding_mask: (B, T), 1 for positions that may be attended to; None: all may.
-            attention_bias: (B, 1, 1, T) or (B, 1, Q, T), for callers that have it; `padding_mask` is then unused.
-            training: Whether to drop out.
-            queries: (B, Q, D), those of `inputs` to compute; they still attend to all T. None: all.
-            attend: Fused attention; unused if `queries` are given.
-
-        Returns:
-            (B, Q, D), Q being T without `queries`.
+        `padding_mask` is (B, T), 1 for positions that may be attended to; `attention_bias` replaces it. `queries`
+        (B, Q, D) are the positions to compute, by default all of them; otherwise `attend` is unused.
         """
         inputs = ops.cast(inputs, self.compute_dtype)
         if attention_bias is None and padding_mask is not None:
@@ -162,7 +127,7 @@ class TransformerEncoder(keras.layers.Layer):
         return self._feedforward_dropout(ops.reshape(x, ops.shape(rows)), training=training)
 
     def weighted_layers(self) -> dict[str, keras.layers.Layer]:
-        """The layers that have weights, by the attributes that lead to them: their paths in an h5 file."""
+        """Returns layers with weights, by their paths in an h5 file."""
         attention = self._self_attention_layer
         return {
             "_self_attention_layer/query_dense": attention.query_dense,
@@ -176,7 +141,7 @@ class TransformerEncoder(keras.layers.Layer):
         }
 
     def compute_output_spec(self, inputs: Any, *args: Any, queries: Any | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
-        """(B, Q, D), said outright: tracing `call` for each layer would make building a model slow."""
+        """Returns (B, Q, D) without tracing `call`, which would make building a model slow."""
         return keras.KerasTensor((inputs if queries is None else queries).shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -192,14 +157,14 @@ class TransformerEncoder(keras.layers.Layer):
 
 
 def layer_norm(dtype: keras.DTypePolicy, name: str) -> keras.layers.LayerNormalization:
-    """Keras' layer normalisation, which computes in float32 and answers in the policy's dtype."""
+    """Returns Keras' layer normalization, which computes in float32 and returns the policy's dtype."""
     return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, dtype=dtype, name=name)
 
 
 def dense(
     units: int, name: str, *, dtype: keras.DTypePolicy, kernel_initializer: KernelInitializer, activation: Any = None
 ) -> keras.layers.Dense:
-    """Keras' dense layer, with a fresh initializer."""
+    """Returns Keras' dense layer with a new initializer."""
     return keras.layers.Dense(
         units, activation=activation, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
     )

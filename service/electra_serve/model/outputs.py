@@ -1,10 +1,7 @@
-"""Traced computation of an engine: from a packed batch to the outputs requested.
+"""Traced computation of an engine: from a packed batch to the requested outputs.
 
-Nothing here depends on a shape in Python, so one trace serves every shape and every number of sequences. If no output
-needs every position, the last layer computes the first position of each sequence alone; it still attends to all of its
-sequence.
-
-Shapes are those of `electra_serve.tensors.Batch`: R rows, P positions, S slots; D is the hidden width.
+Shapes are dynamic, so one trace serves every shape: R rows, P positions, S slots as in `electra_serve.tensors.Batch`,
+and D, the hidden width.
 """
 
 from __future__ import annotations
@@ -22,23 +19,14 @@ if TYPE_CHECKING:
 
 
 class PackedInputs(NamedTuple):
-    """The arrays of a `Batch`, int32, as tensors of Keras' backend.
+    """The arrays of a `Batch`, int32, as tensors of Keras' backend."""
 
-    Attributes:
-        token_ids: (R, P).
-        segment_ids: (R, P).
-        position_ids: (R, P).
-        sequence_ids: (R, P).
-        padding_mask: (R, P).
-        starts: (R, S).
-    """
-
-    token_ids: Tensor
-    segment_ids: Tensor
-    position_ids: Tensor
-    sequence_ids: Tensor
-    padding_mask: Tensor
-    starts: Tensor
+    token_ids: Tensor  # (R, P)
+    segment_ids: Tensor  # (R, P)
+    position_ids: Tensor  # (R, P)
+    sequence_ids: Tensor  # (R, P)
+    padding_mask: Tensor  # (R, P)
+    starts: Tensor  # (R, S)
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
@@ -47,7 +35,7 @@ class PackedInputs(NamedTuple):
 
     @property
     def key_ids(self) -> Tensor:
-        """(R, P), the sequence that each position is a key of; 0 for masked positions and padding."""
+        """(R, P) sequence ids of keys; 0 for masked positions and padding."""
         return self.sequence_ids * self.padding_mask
 
     def at_starts(self, values: Tensor) -> Tensor:
@@ -60,18 +48,9 @@ class PackedInputs(NamedTuple):
 def compute_outputs(
     backbone: ElectraBackbone, inputs: PackedInputs, outputs: Outputs, attend: Attend | None = None
 ) -> dict[Output, Tensor]:
-    """Encodes a packed batch, in inference mode.
+    """Encodes a packed batch in inference mode and returns exactly `outputs`, as float32.
 
-    Args:
-        backbone: The model.
-        inputs: The batch.
-        outputs: Those to compute; at least one.
-        attend: Fused attention of the backend's own; None: Keras' own operations.
-
-    Returns:
-        Each of `outputs` and nothing else, float32: shapes as in `electra_serve.tensors.ModelOutput`. At masked
-        positions `sequence_output` is 0, and `mean_output` leaves them out; `cls_output` and `pooled_output` are of a
-        sequence's first position even if that is masked.
+    Masked positions are 0 in `sequence_output` and excluded from `mean_output`.
     """
     if outputs & TOKEN_OUTPUTS:
         hidden = _encode(backbone, inputs, attend)  # (R, P, D)
@@ -80,21 +59,19 @@ def compute_outputs(
 
 
 def _encode(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> Tensor:
-    """Hidden states of every position after the last layer: (R, P, D)."""
     hidden, bias = _encode_but_last(backbone, inputs, attend)
-    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, attend=attend)
+    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, attend=attend)  # (R, P, D)
 
 
 def _encode_starts(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> Tensor:
-    """Hidden states of first positions after the last layer: (R, S, D)."""
     hidden, _ = _encode_but_last(backbone, inputs, attend)
     bias = sequence_bias(inputs.at_starts(inputs.sequence_ids), inputs.key_ids)  # (R, 1, S, P)
     queries = inputs.at_starts(hidden)  # (R, S, D)
-    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, queries=queries)
+    return backbone.transformer_layers[-1](hidden, attention_bias=bias, training=False, queries=queries)  # (R, S, D)
 
 
 def _encode_but_last(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> tuple[Tensor, Tensor]:
-    """Hidden states that go into the last layer, (R, P, D), and the bias of every position, (R, 1, P, P)."""
+    """Returns the input of the last layer, (R, P, D), and the attention bias, (R, 1, P, P)."""
     hidden = backbone.embed(inputs.token_ids, inputs.segment_ids, inputs.position_ids)
     bias = sequence_bias(inputs.sequence_ids, inputs.key_ids)
     for layer in backbone.transformer_layers[:-1]:
@@ -105,20 +82,20 @@ def _encode_but_last(backbone: ElectraBackbone, inputs: PackedInputs, attend: At
 def _read(
     backbone: ElectraBackbone, inputs: PackedInputs, outputs: Outputs, hidden: Tensor | None, first: Tensor
 ) -> dict[Output, Tensor]:
-    """Makes outputs of hidden states: `hidden` is (R, P, D), `first` (R, S, D)."""
+    """Computes outputs from hidden states, (R, P, D), and those of first positions, (R, S, D)."""
     compute: dict[Output, Callable[[], Tensor]] = {
         Output.SEQUENCE: lambda: ops.where(ops.equal(inputs.padding_mask, 1)[:, :, None], _float32(hidden), 0.0),
         Output.POOLED: lambda: _float32(backbone.pooled_dense(first)),
         Output.CLS: lambda: _float32(first),
         Output.MEAN: lambda: _means(_float32(hidden), inputs),
     }
-    return {output: compute[output]() for output in Output if output in outputs}
+    return {output: compute[output]() for output in compute if output in outputs}
 
 
 def _means(hidden: Tensor, inputs: PackedInputs) -> Tensor:
-    """Mean over each sequence's unmasked positions, as one product with a matrix of zeros and ones."""
     slots = ops.arange(ops.shape(inputs.starts)[1], dtype="int32") + 1  # (S,)
     belongs = _float32(ops.equal(slots[None, :, None], inputs.key_ids[:, None, :]))  # (R, S, P)
+    # One product with a 0/1 matrix gives the means of all slots.
     return ops.matmul(belongs, hidden) / ops.maximum(ops.sum(belongs, axis=-1, keepdims=True), 1.0)  # (R, S, D)
 
 

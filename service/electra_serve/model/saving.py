@@ -17,20 +17,13 @@ from electra_serve.presets.folder import CONFIG_FILE
 from electra_serve.presets.transformers_checkpoint import CHECKPOINT_FILE, checkpoint_config
 from electra_serve.presets.weight_files.names import counterparts
 
-PYTORCH: Final = {"format": "pt"}
-"""Without this in a file's header, transformers does not take it."""
+PYTORCH: Final = {"format": "pt"}  # transformers rejects files without this header
 
 
 def save_checkpoint(config: BackboneConfig, weights: Mapping[str, ArrayLike], folder: Path) -> None:
     """Writes `config.json` and `model.safetensors` as `transformers.ElectraModel.save_pretrained` does.
 
-    The pooler goes along as `pooler.dense`, as BERT's is called there: transformers leaves it unread, and what reads
-    the checkpoint here has it back.
-
-    Args:
-        config: The architecture.
-        weights: Every weight by KerasHub's path, as arrays or as variables.
-        folder: Where to write; made if it does not exist.
+    The pooler is saved as BERT's `pooler.dense`, which `ElectraModel` ignores.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = counterparts(config)
@@ -40,4 +33,4 @@ def save_checkpoint(config: BackboneConfig, weights: Mapping[str, ArrayLike], fo
     }
     write_json(folder / CONFIG_FILE, checkpoint_config(config))
     save_file(tensors, folder / CHECKPOINT_FILE, metadata=PYTORCH)
-    shutil.copymode(folder / CONFIG_FILE, folder / CHECKPOINT_FILE)  # the library gives it to its owner alone
+    shutil.copymode(folder / CONFIG_FILE, folder / CHECKPOINT_FILE)  # the library makes it readable only to its owner

@@ -1,4 +1,4 @@
-"""Assigns weights to the variables of a model: from a preset's files, or drawn."""
+"""Assigns weights to a model's variables: from a preset's files, or random ones."""
 
 from __future__ import annotations
 
@@ -16,23 +16,17 @@ from electra_serve.presets.weights import read_weights
 def restore(
     variables: Mapping[str, keras.Variable], preset: PresetFolder, config: BackboneConfig, *, load_weights: bool = True
 ) -> None:
-    """Sets every variable from the preset's files, or to what is drawn for a model without them.
-
-    Args:
-        variables: Every variable of the model, by its path: `ElectraBackbone.weights_by_path`.
-        preset: The preset to read.
-        config: The architecture of the model: the preset's own, unless a caller overrides some of it.
-        load_weights: False to draw all of them.
+    """Sets every variable, by `weights_by_path`, from the preset's files or to random values.
 
     Raises:
-        PresetError: A file is missing, truncated, of another kind, not shaped like the model, or holds NaN or infinity.
+        PresetError: A file is missing, truncated, of another format or shape, or has non-finite values.
     """
     if preset.artifact is not None:
-        raise PresetError(f"{preset.id} is a compiled artifact, without weights: use {preset.artifact.preset}")
+        raise PresetError(f"{preset.id} is a compiled artifact without weights; use {preset.artifact.preset}")
     assign(variables, read_weights(preset, config, load_weights=load_weights))
 
 
 def assign(variables: Mapping[str, keras.Variable], values: Iterable[tuple[str, ArrayLike]]) -> None:
-    """Sets each variable that `values` names. Reads `values` lazily: one array is in memory at a time."""
+    """Sets each variable in `values`, read lazily: one array is in memory at a time."""
     for path, value in values:
         variables[path].assign(value)

@@ -1,1 +1,1 @@
-"""Distributed tracing: one span a request, with what it waited for and what it was computed in."""
+"""Logs, metrics and spans."""

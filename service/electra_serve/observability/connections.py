@@ -35,15 +35,7 @@ class Scheduler(Protocol):
 
 
 class ConnectionObserver:
-    """Counts the actions of one listener, and logs the first at once and the others once a minute.
-
-    Args:
-        server: Name of the listener.
-        limit: Its most connections.
-        actions: Counter of each action.
-        scheduler: Schedules the lines.
-        log: Takes them.
-    """
+    """Counts the actions of one listener, and logs the first at once and the others once a minute."""
 
     def __init__(
         self,

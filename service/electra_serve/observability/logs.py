@@ -1,10 +1,9 @@
-"""Structured logs on standard error: one event a line, never a request's contents.
+"""Structured logs on standard error: one event a line, without the contents of requests.
 
-What a client writes hardly comes here, and where it does, in a library's message or a traceback, it is told without
-characters that a terminal or a reader of lines obeys: see `_CONTROLS`.
+A library's message or a traceback may quote a client. Characters that terminals obey are escaped: see `_CONTROLS`.
 
-Our own events go from structlog to the stream, without the standard library's records in between: a line for each
-request is one of the dearer things that a request costs.
+The service's own events go from structlog to the stream without records of the standard library, which would make
+the line of each request expensive.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ _CONTROLS: Final = {
     for codes in (range(0x20), range(0x7F, 0xA0), range(0x200E, 0x2010), range(0x2028, 0x202F), range(0x2066, 0x206A))
     for code in codes
 }
-"""Line ends, escape sequences and changes of direction, as JSON writes them: they could forge a line, or hide one."""
+"""Line ends, escape sequences and changes of direction, escaped as in JSON. They could forge or hide a line."""
 _CONTROLS_IN_TEXT: Final = {code: escaped for code, escaped in _CONTROLS.items() if chr(code) not in "\t\n"}
-"""The same for texts of several lines."""
+"""The same for texts with several lines."""
 
 
 def configure_logs(
@@ -39,12 +38,12 @@ def configure_logs(
     """Sets up structlog, and sends the standard library's records through it.
 
     Args:
-        level: Least severe level that is written, as in `log.level`.
+        level: Lowest level that is written, as in `log.level`.
         output_format: `json`, `console` or `auto`, as in `log.format`.
-        stream: Where lines go. A `BackgroundWriter` keeps a stalled reader from blocking those who log.
+        stream: Takes the lines. With a `BackgroundWriter`, a stalled reader does not block the service.
 
     Returns:
-        The logger to hand to whoever writes logs.
+        The logger of the service.
     """
     shared: Sequence[structlog.typing.Processor] = (
         structlog.stdlib.add_log_level,
@@ -58,6 +57,7 @@ def configure_logs(
     )
     unfailing = stream if isinstance(stream, BackgroundWriter) else _Unfailing(stream)
     handler = logging.StreamHandler(unfailing)
+    handler.addFilter(_is_no_departed_client)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(shared),
@@ -65,28 +65,27 @@ def configure_logs(
         )
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    # The libraries' own progress is no news; what goes wrong in them is.
+    # Libraries log only warnings and errors.
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
     logging.getLogger(LOGGER).setLevel(threshold)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departed_client)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", unfailing)),
         cache_logger_on_first_use=False,
     )
-    # Bound once: what get_logger returns would put itself together anew for each line.
+    # Bound once: the proxy that get_logger returns would bind again for each line.
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(LOGGER).bind()
     return log
 
 
 def _is_no_departed_client(record: logging.LogRecord) -> bool:
-    """Returns False for gRPC's error of a response whose client has left: clients may, as often as they like."""
+    """Returns False for gRPC's error when a client leaves before its response, which is no fault."""
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 class _Unfailing:
-    """A stream whose failures stay its own: a full disk or a reader that went away must not fail a request."""
+    """Stream that ignores write errors: a full disk must not fail a request."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -102,24 +101,24 @@ class _Unfailing:
 
 def _json(event: object, default: Callable[[object], object]) -> str:
     line = orjson.dumps(event, default, orjson.OPT_NON_STR_KEYS).decode()
-    return line if line.isascii() else line.translate(_CONTROLS)  # of ASCII's own, orjson has escaped those that matter
+    return line if line.isascii() else line.translate(_CONTROLS)  # orjson escapes those in ASCII
 
 
 def _without_controls(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Values of other types are shown as `repr` does, which escapes by itself."""
+    """Escapes control characters in strings; other values are shown by `repr`, which escapes them."""
     texts = {name: value.rstrip().translate(_CONTROLS) for name, value in event.items() if isinstance(value, str)}
     return {**event, **texts}
 
 
 def _tracebacks_without_locals() -> structlog.typing.Processor:
-    """Tracebacks as data. The local variables, which structlog adds if left to itself, would hold callers' bodies."""
+    """Renders tracebacks without local variables, which may hold the contents of requests."""
     return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
 def _console(stream: TextIO | BackgroundWriter) -> structlog.typing.Processor:
-    """Lines for people, likewise without local variables."""
+    """Renders lines for people, likewise without local variables."""
     return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
 
 

@@ -1,8 +1,8 @@
-"""Every Prometheus instrument, in one injected object.
+"""All Prometheus instruments, in one injected object.
 
-All series exist before the first request: a counter that appears only with its first error cannot be
-alerted on. That bounds the labels too: `model` is one of the models there are, or "" where a request named
-none of them; `code` is `ok` or an error's slug. The series of a model come with it and go with it.
+All series exist before the first request, since no alert can use a counter that appears only with its first error.
+So labels have few values: `model` is a known model, or "" if the request names none; `code` is `ok` or an error's
+code. The series of a model are created and removed with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOKEN_BUCKETS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384
 
 
 class BatchMetrics:
-    """What one model's batcher reports. Each argument is already bound to its model."""
+    """Instruments of one model's batcher."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.queue_wait_s = metrics.queue_wait.labels(model)
@@ -45,42 +45,35 @@ class BatchMetrics:
 
 
 class _LogLinesDropped(Collector):
-    """Counter that lives elsewhere: lines are dropped on any thread, before there is a registry too."""
+    """Reads a counter of the log writer, which drops lines on any thread, and before there is a registry."""
 
     def __init__(self, dropped: Callable[[], int]) -> None:
         self._dropped = dropped
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
-            "electra_log_lines_dropped", "Log lines that were not written: their reader stalls.", self._dropped()
+            "electra_log_lines_dropped", "Log lines dropped because their reader stalled.", self._dropped()
         )
 
 
 class Metrics:
-    """The instruments, on a registry of their own.
-
-    Args:
-        version: The service's version, shown by `electra_build_info`.
-        dropped_log_lines: Reads how many lines of the log were dropped so far; called at each scrape.
-    """
+    """Instruments, on a separate registry; `dropped_log_lines` is called at each scrape."""
 
     def __init__(self, version: str, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_LogLinesDropped(dropped_log_lines))
-        self._gone: set[str] = set()
+        self._removed: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._define_requests()
         self._define_batches()
         self._define_gauges()
         self._define_connections()
         self._define_tokenization()
-        build = Gauge(
-            "electra_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
-        )
+        build = Gauge("electra_build_info", "Always 1; the label is the version.", ["version"], registry=self.registry)
         build.labels(version).set(1)
         self.event_loop_lag = Histogram(
             "electra_event_loop_lag_seconds",
-            "By how much a timer of the event loop ran late, ten times a second.",
+            "Lag of a timer of the event loop, measured ten times a second.",
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
@@ -89,17 +82,17 @@ class Metrics:
     def _define_requests(self) -> None:
         labels = ["model", "transport", "code"]
         self.requests = Counter(
-            "electra_requests_total", "Requests answered, by transport and outcome.", labels, registry=self.registry
+            "electra_requests_total", "Completed requests, by transport and outcome.", labels, registry=self.registry
         )
         self.request_seconds = Histogram(
             "electra_request_seconds",
-            "From a request's arrival to its answer.",
+            "Time from a request's arrival to its response.",
             ["model", "transport"],
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "electra_requests_in_flight", "Requests being worked on.", ["transport"], registry=self.registry
+            "electra_requests_in_flight", "Requests in flight.", ["transport"], registry=self.registry
         )
         for transport in TRANSPORTS:
             self.in_flight.labels(transport)
@@ -109,11 +102,11 @@ class Metrics:
             registry=self.registry,
         )
         self.transit_max_bytes = Gauge(
-            "electra_transit_max_bytes", "The budget of bytes in transit.", registry=self.registry
+            "electra_transit_max_bytes", "Limit of bytes in transit.", registry=self.registry
         )
-        # Each request writes to two series, and finding one by its labels is dearer than writing to it.
-        self._answered = cache(self.requests.labels)
-        self._answered_seconds = cache(self.request_seconds.labels)
+        # Finding a series by its labels is more expensive than writing to it.
+        self._requests_series = cache(self.requests.labels)
+        self._seconds_series = cache(self.request_seconds.labels)
 
     def _define_connections(self) -> None:
         self.connections = Gauge("electra_connections", "Open connections.", ["server"], registry=self.registry)
@@ -131,19 +124,19 @@ class Metrics:
 
     def _define_tokenization(self) -> None:
         self.queued_characters = Gauge(
-            "electra_queued_characters", "Characters of text waiting to be tokenized.", registry=self.registry
+            "electra_queued_characters", "Characters of queued texts.", registry=self.registry
         )
         self.max_queued_characters = Gauge(
-            "electra_max_queued_characters", "Most characters of text that may wait.", registry=self.registry
+            "electra_max_queued_characters", "Limit of characters of queued texts.", registry=self.registry
         )
         self.tokenization_work = Gauge(
             "electra_tokenization_work_seconds",
-            "Estimated time to tokenize the text that waits.",
+            "Estimated time to tokenize the queued texts.",
             registry=self.registry,
         )
         self.tokenization_wait = Histogram(
             "electra_tokenization_wait_seconds",
-            "From the admission of a request's texts to their first turn at the tokenizer.",
+            "Time from the admission of a request's texts to the start of their tokenization.",
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
@@ -156,35 +149,39 @@ class Metrics:
             return Counter(name, text, ["model"], registry=self.registry)
 
         self.queue_wait = histogram(
-            "electra_queue_wait_seconds", "From a sequence's admission to its batch's start.", LATENCY_BUCKETS_S
+            "electra_queue_wait_seconds",
+            "Time from a sequence's admission to the start of its batch.",
+            LATENCY_BUCKETS_S,
         )
-        self.compute = histogram("electra_compute_seconds", "One batch in the engine.", LATENCY_BUCKETS_S)
+        self.compute = histogram("electra_compute_seconds", "Time of a batch in the engine.", LATENCY_BUCKETS_S)
         self.batch_sequences = histogram("electra_batch_sequences", "Sequences in a batch.", SEQUENCE_BUCKETS)
         self.batch_tokens = histogram("electra_batch_tokens", "Positions in a batch, padding included.", TOKEN_BUCKETS)
         self.real_tokens = counter("electra_real_tokens_total", "Unmasked positions computed.")
         self.padded_tokens = counter("electra_padded_tokens_total", "Positions computed, padding included.")
         self.engine_failures = counter("electra_engine_failures_total", "Batches in which the engine raised.")
         self.non_finite_rows = counter("electra_non_finite_rows_total", "Sequences whose outputs were not finite.")
-        self.out_of_memory = counter("electra_out_of_memory_total", "Batches for which memory was short.")
+        self.out_of_memory = counter("electra_out_of_memory_total", "Batches that ran out of memory.")
 
     def _define_gauges(self) -> None:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, ["model"], registry=self.registry)
 
-        self.queued_sequences = gauge("electra_queued_sequences", "Sequences waiting for a batch.")
-        self.queued_tokens = gauge("electra_queued_tokens", "Positions waiting for a batch.")
+        self.queued_sequences = gauge("electra_queued_sequences", "Sequences in the queue.")
+        self.queued_tokens = gauge("electra_queued_tokens", "Positions in the queue.")
         self.queued_work = gauge(
-            "electra_queued_work_seconds", "How long the engines should take for what waits, by the cost model."
+            "electra_queued_work_seconds", "Estimated time of the engines for the queue, by the cost model."
         )
         self.oldest_wait = gauge(
-            "electra_queue_oldest_wait_seconds", "How long the oldest waiting sequence has waited."
+            "electra_queue_oldest_wait_seconds", "Wait so far of the oldest sequence in the queue."
         )
-        self.running_sequences = gauge("electra_running_sequences", "Sequences in the engine.")
+        self.running_sequences = gauge("electra_running_sequences", "Sequences in the engines.")
         self.engines = gauge("electra_engines", "Engines that share the model's queue.")
         self.compilations = gauge("electra_compilations_after_warm_up", "Graphs compiled after warm-up; should be 0.")
-        self.engine_alive = gauge("electra_engine_alive", "1 while every engine is fed and none is late, else 0.")
+        self.engine_alive = gauge(
+            "electra_engine_alive", "1 while the batcher runs and no engine is stalled or failed, else 0."
+        )
         self.model_ready = gauge("electra_model_ready", "1 when the model is ready, else 0.")
-        self.model_load_seconds = gauge("electra_model_load_seconds", "From the start of loading to ready.")
+        self.model_load_seconds = gauge("electra_model_load_seconds", "Time from the start of loading to ready.")
         self._model_gauges = (
             self.queued_sequences, self.queued_tokens, self.queued_work, self.oldest_wait, self.running_sequences,
             self.engines, self.compilations, self.engine_alive, self.model_ready, self.model_load_seconds,
@@ -203,8 +200,8 @@ class Metrics:
                 self.requests.labels(model, transport, code)
 
     def create_model_series(self, model: str) -> None:
-        """Makes every series of `model` exist, at zero; those that do stay as they are."""
-        self._gone.discard(model)
+        """Creates the missing series of `model`, at zero."""
+        self._removed.discard(model)
         self._create_request_series(model)
         BatchMetrics(self, model)
         for gauge in self._model_gauges:
@@ -213,37 +210,32 @@ class Metrics:
             self.model_loads.labels(model, outcome)
 
     def remove_model_series(self, model: str) -> None:
-        """Makes no series of `model` exist any more. What is still written to them is lost."""
-        self._gone.add(model)
+        """Removes the series of `model`; later writes to them are lost."""
+        self._removed.add(model)
         for instrument in self._instruments_of_models():
             instrument.remove_by_labels({"model": model})
-        self._answered.cache_clear()
-        self._answered_seconds.cache_clear()
+        self._requests_series.cache_clear()
+        self._seconds_series.cache_clear()
 
     def _instruments_of_models(self) -> Iterator[Counter | Gauge | Histogram]:
-        """Every instrument that has a series for each model."""
         yield from (self.requests, self.request_seconds, self.model_loads, *self._model_gauges)
         yield from (self.queue_wait, self.compute, self.batch_sequences, self.batch_tokens)
         yield from (self.real_tokens, self.padded_tokens, self.engine_failures, self.non_finite_rows)
         yield self.out_of_memory
 
     def batches(self, model: str) -> BatchMetrics:
-        """What the batcher of `model` writes."""
+        """Returns the instruments of the batcher of `model`."""
         return BatchMetrics(self, model)
 
     def watch_transit(self, *, max_bytes: int, used_bytes: Callable[[], float]) -> None:
-        """Makes the gauge of bytes in transit call `used_bytes` at each scrape."""
+        """Connects the gauge of bytes in transit, which calls `used_bytes` at each scrape."""
         self.transit_max_bytes.set(max_bytes)
         self.transit_bytes.set_function(used_bytes)
 
     def watch_connections(
         self, server: str, *, limit: int, count: Callable[[], float]
     ) -> Mapping[LimitAction, Counter]:
-        """Makes the gauge of a listener's connections call `count` at each scrape.
-
-        Returns:
-            The listener's counter of each action.
-        """
+        """Connects the gauge of a listener's connections, which calls `count` at each scrape; returns its counters."""
         self.max_connections.labels(server).set(limit)
         self.connections.labels(server).set_function(count)
         return {action: self.connection_limit_actions.labels(server, action) for action in LimitAction}
@@ -251,7 +243,7 @@ class Metrics:
     def watch_tokenization(
         self, *, max_characters: int, characters: Callable[[], float], work_s: Callable[[], float]
     ) -> None:
-        """Makes the gauges of the tokenizer's queue call these functions at each scrape."""
+        """Connects the gauges of the tokenizer's queue, which call these functions at each scrape."""
         self.max_queued_characters.set(max_characters)
         self.queued_characters.set_function(characters)
         self.tokenization_work.set_function(work_s)
@@ -269,7 +261,7 @@ class Metrics:
         compilations: Callable[[], float],
         alive: Callable[[], float],
     ) -> None:
-        """Has the gauges of `model` read these functions at each scrape, so they are never stale."""
+        """Connects the gauges of `model`, which call these functions at each scrape."""
         self.queued_sequences.labels(model).set_function(sequences)
         self.queued_tokens.labels(model).set_function(tokens)
         self.queued_work.labels(model).set_function(work_s)
@@ -280,19 +272,12 @@ class Metrics:
         self.engine_alive.labels(model).set_function(alive)
 
     def observe_request(self, *, transport: str, model: str, code: str, seconds: float) -> None:
-        """Counts one answered request.
-
-        Args:
-            transport: One of `TRANSPORTS`.
-            model: A configured model's name, or "" where the request named none.
-            code: `ok`, or the error's slug.
-            seconds: From arrival to answer.
-        """
-        if model in self._gone:  # while the request was on its way
+        """Counts a completed request; `model` is a configured name or "", and `code` is `ok` or the error's code."""
+        if model in self._removed:  # while the request was in flight
             model = ""
-        self._answered(model, transport, code).inc()
-        self._answered_seconds(model, transport).observe(seconds)
+        self._requests_series(model, transport, code).inc()
+        self._seconds_series(model, transport).observe(seconds)
 
     def exposition(self) -> tuple[bytes, str]:
-        """The text that Prometheus scrapes, and its content type."""
+        """Returns the text for Prometheus, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST

@@ -1,6 +1,6 @@
-"""What both transports do around a request: name it, count it, log it, and turn a surprise into an error.
+"""Work of both transports for each request: its id, count, log line and span, and unexpected exceptions.
 
-Every request passes through `RequestObserver.request` once, so a transport's own code only converts.
+Every request passes through `RequestObserver.request` once, so the code of a transport only converts.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
+from opentelemetry.trace import Span, Tracer
 
-from electra_serve.errors import Cancelled, EngineFailure, InternalError, ServiceError
+from electra_serve.errors import Cancelled, InternalError, ServiceError
 from electra_serve.observability.metrics import Metrics
-from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, RequestSpan, Tracer
+from electra_serve.observability.tracing import NO_CARRIER, Carrier, Outcome, end_request_span, start_request_span
 from electra_serve.runtime.frames import clear_frames
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_FAULTS: Final = frozenset((EngineFailure.code, InternalError.code))
 
 
 def choose_request_id(candidate: str | None) -> str:
-    r"""The caller's own request id where it is short and plain, else a new one.
+    r"""Returns the client's request id if it is short and plain, else a new one.
 
     Example:
         >>> choose_request_id("order-7")
@@ -41,33 +40,17 @@ def choose_request_id(candidate: str | None) -> str:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What becomes known of a request while it is worked on; the transport fills it in.
-
-    Attributes:
-        request_id: Names the request in the log and in a generic error.
-        model: The served model's name, "" until it is known.
-        sequences: Rows asked for.
-        tokens: Unmasked positions computed.
-        span: The request's, where requests are traced.
-    """
+    """Data for a request's log line, metrics and span, which the transport fills in."""
 
     request_id: str
     model: str = ""
     sequences: int = 0
     tokens: int = 0
-    span: RequestSpan | None = None
+    span: Span | None = None
 
 
 class RequestObserver:
-    """Counts and logs the requests of one transport.
-
-    Args:
-        transport: `rest` or `grpc`.
-        metrics: Where requests are counted.
-        log: Where surprises are told, with their tracebacks.
-        log_requests: Whether each request leaves a line there too.
-        tracer: Makes a span of each request, where requests are traced.
-    """
+    """Counts, logs and traces the requests of one transport; there is no tracer without tracing."""
 
     def __init__(
         self,
@@ -87,52 +70,51 @@ class RequestObserver:
 
     @contextmanager
     def request(self, method: str, request_id: str, carrier: Carrier = NO_CARRIER) -> Iterator[RequestRecord]:
-        """Watches one request from its arrival to its answer.
-
-        Args:
-            method: What was called, for the log.
-            request_id: From `choose_request_id`.
-            carrier: Where the caller's own span may be named.
+        """Observes one request from its arrival to its response; the carrier may name the client's span.
 
         Raises:
-            ServiceError: As raised inside; any other exception becomes an `InternalError` whose text holds
-                the request id and nothing else, while the log holds the traceback.
+            ServiceError: Raised inside. Any other exception becomes an `InternalError` that has only the request
+                id; the log has the traceback.
         """
         record = RequestRecord(request_id)
         if self._tracer is not None:
-            record.span = self._tracer.request(self._transport, method, carrier)
+            record.span = start_request_span(self._tracer, self._transport, method, carrier)
         started = time.perf_counter()
         self._in_flight.inc()
-        code = "ok"
+        failure: type[ServiceError] | None = None
         try:
             yield record
         except ServiceError as error:
-            code = error.code
-            clear_frames(error)  # of a rejected request nothing is kept
+            failure = type(error)
+            clear_frames(error)  # keeps nothing of a rejected request
             raise
         except asyncio.CancelledError:
-            code = Cancelled.code
+            failure = Cancelled
             raise
         except Exception as error:
-            code = InternalError.code
+            failure = InternalError
             self._log.exception("request failed unexpectedly", request_id=record.request_id)
-            raise InternalError(f"internal error; the log has the rest under request id {record.request_id}") from error
+            raise InternalError(
+                f"internal error; the log has the traceback under request id {record.request_id}"
+            ) from error
         finally:
             self._leave()
-            self._finish(method, record, code, time.perf_counter() - started)
+            self._finish(method, record, failure, time.perf_counter() - started)
 
     def _leave(self) -> None:
-        """Counts the request as in flight until its task ends: by then its last byte is sent."""
+        """Counts the request as in flight until its task ends; by then its response is sent."""
         task = _current_task()
         if task is None:
             self._in_flight.dec()
         else:
             task.add_done_callback(lambda _: self._in_flight.dec())
 
-    def _finish(self, method: str, record: RequestRecord, code: str, seconds: float) -> None:
+    def _finish(self, method: str, record: RequestRecord, failure: type[ServiceError] | None, seconds: float) -> None:
+        code, internal = ("ok", False) if failure is None else (failure.code, failure.internal)
         self._metrics.observe_request(transport=self._transport, model=record.model, code=code, seconds=seconds)
         if record.span is not None:
-            record.span.end(Outcome(record.model, code, code in _FAULTS, record.sequences, record.tokens))
+            outcome = Outcome(record.model, code, internal, record.sequences, record.tokens)
+            end_request_span(record.span, outcome)
         if not self._log_requests:
             return
         self._log.info(

@@ -1,4 +1,4 @@
-"""A compiled artifact: a preset folder with an engine's graph in the weights' place.
+"""Compiled artifact: a preset folder with an engine's graph in place of the weights.
 
     electra-serve.artefact.json    what it was made of and by, and a SHA-256 of each file
     electra-serve.golden.json      what it computed of a fixed input: see `electra_serve.engine.golden`
@@ -36,18 +36,7 @@ _WEIGHTS_ORIGINS: Final = get_args(WeightsOrigin)
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What is known of one artifact.
-
-    Attributes:
-        engine: Which engine runs it: `openvino`.
-        dtype: What it computes in, unless the settings say otherwise.
-        preset: The id of the preset that it was made of.
-        preset_sha256: The digest of that preset's files; None where it had none.
-        weights: What its weights are worth, as the preset's.
-        pooler: Likewise, the pooler.
-        made_by: Versions of what made it, by name.
-        files: The SHA-256 of each file, by its name in the folder.
-    """
+    """Manifest of an artifact: its preset, and the SHA-256 of each file."""
 
     engine: str
     dtype: ArtifactDtype
@@ -66,11 +55,7 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Reads the manifest in `folder`, and compares every file with it.
-
-    Raises:
-        PresetError: It is malformed, of another format, or a file is not what it was when the artifact was made.
-    """
+    """Reads the manifest in `folder`, and compares every file with it; raises `PresetError`."""
     path = folder / ARTIFACT_FILE
     artifact = _parse(path, read_json(path))
     found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {ARTIFACT_FILE}

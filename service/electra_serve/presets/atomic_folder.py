@@ -15,9 +15,6 @@ from electra_serve.errors import PresetError
 def new_folder(destination: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `destination` when the context ends without an error.
 
-    Args:
-        destination: Does not exist yet, or is an empty folder.
-
     Raises:
         PresetError: It is taken, or cannot be written.
     """
@@ -40,11 +37,7 @@ def new_folder(destination: Path) -> Iterator[Path]:
 
 
 def require_free(destination: Path) -> None:
-    """Refuses a folder that holds something.
-
-    Raises:
-        PresetError: It does.
-    """
+    """Raises `PresetError` for a folder that is not empty."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise PresetError(f"{destination}: must be a folder that does not exist yet, or is empty; it is neither")
 

@@ -12,13 +12,7 @@ from electra_serve.presets.config import BackboneConfig
 
 @dataclass(frozen=True, slots=True)
 class CatalogPreset:
-    """One published checkpoint.
-
-    Attributes:
-        id: Its name in KerasHub.
-        config: Its architecture.
-        description: What it was trained on, in KerasHub's words.
-    """
+    """Published checkpoint, with KerasHub's id and description."""
 
     id: str
     config: BackboneConfig
@@ -26,22 +20,22 @@ class CatalogPreset:
 
     @property
     def parameters(self) -> int:
-        """How many parameters it has."""
+        """Number of parameters."""
         return self.config.parameters
 
     @property
     def kaggle_handle(self) -> str:
-        """Where Kaggle keeps it as a Keras preset."""
+        """Handle of the Keras preset on Kaggle."""
         return f"kaggle://keras/electra/keras/{self.id}/2"
 
     @property
     def hf_handle(self) -> str:
-        """Where the Hugging Face hub keeps it as a Keras preset."""
+        """Handle of the Keras preset on the Hugging Face hub."""
         return f"hf://keras/{self.id}"
 
     @property
     def metadata(self) -> dict[str, object]:
-        """What KerasHub's `presets` says of it, and where the Hugging Face hub has it."""
+        """Entry of KerasHub's `presets`, with its handle on the Hugging Face hub."""
         return {
             "metadata": {"description": self.description, "params": self.parameters, "path": "electra"},
             "kaggle_handle": self.kaggle_handle,

@@ -25,22 +25,10 @@ HIDDEN_ACTIVATIONS = ("gelu_tanh", "gelu")
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
-    """The hyperparameters of `ElectraBackbone`, under KerasHub's names.
+    """Hyperparameters of `ElectraBackbone` under KerasHub's names; raises `PresetError` if one is out of range.
 
-    Attributes:
-        vocab_size: Rows of the token embedding.
-        num_layers: Transformer layers.
-        num_heads: Attention heads of each; divides `hidden_dim`.
-        hidden_dim: H, the width of the encoder and of every output.
-        embedding_dim: Width of the embeddings; projected to `hidden_dim` where they differ.
-        intermediate_dim: Width of the feed-forward layer.
-        dropout: Dropout rate in training, 0 ≤ dropout < 1.
-        max_sequence_length: Rows of the position embedding.
-        num_segments: Rows of the segment embedding.
-        hidden_activation: One of `HIDDEN_ACTIVATIONS`.
-
-    Raises:
-        PresetError: A value is out of range, or `num_heads` does not divide `hidden_dim`.
+    Embeddings are projected if `embedding_dim` differs from `hidden_dim`, the width H of every output. `num_heads`
+    divides `hidden_dim`.
     """
 
     vocab_size: int
@@ -70,7 +58,7 @@ class BackboneConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> BackboneConfig:
-        """Takes the fields it knows from a serialised backbone config and leaves Keras' own (`name`, `dtype`, …).
+        """Takes the fields it knows from a serialized backbone config and leaves Keras' own (`name`, `dtype`, …).
 
         Raises:
             PresetError: A field is missing or out of range.
@@ -90,7 +78,7 @@ class BackboneConfig:
 
     @property
     def parameters(self) -> int:
-        """How many parameters an `ElectraBackbone` of this shape has."""
+        """Number of parameters of an `ElectraBackbone` of this shape."""
         h, e, i = self.hidden_dim, self.embedding_dim, self.intermediate_dim
         embeddings = (self.vocab_size + self.max_sequence_length + self.num_segments) * e + 2 * e
         projection = (e + 1) * h if e != h else 0

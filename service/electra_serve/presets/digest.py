@@ -10,11 +10,7 @@ from electra_serve.errors import PresetError
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits.
-
-    Raises:
-        PresetError: It cannot be read.
-    """
+    """The SHA-256 of a file, 64 hex digits; raises `PresetError`."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,23 +13,31 @@ MAX_JSON_BYTES: Final = 4 * 2**20
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, object]:
-    """Reads one of a preset's JSON files.
+    """Reads one of a preset's JSON files; raises `PresetError`."""
+    content = _load(path, max_bytes)
+    if not isinstance(content, dict):
+        raise PresetError(f"{path}: must hold a JSON object; it holds a {type(content).__name__}")
+    return content
 
-    Raises:
-        PresetError: It is missing, unreadable, larger than `max_bytes`, or not a JSON object.
-    """
+
+def read_json_list(path: Path) -> list[object]:
+    """Reads one of a preset's JSON files that hold a list; errors are those of `read_json`."""
+    content = _load(path, MAX_JSON_BYTES)
+    if not isinstance(content, list):
+        raise PresetError(f"{path}: must hold a JSON list; it holds a {type(content).__name__}")
+    return content
+
+
+def _load(path: Path, max_bytes: int) -> object:
     try:
         size = path.stat().st_size
         if size > max_bytes:
             raise PresetError(f"{path}: at most {max_bytes} bytes are read; it has {size}")
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise PresetError(f"{path}: cannot be read ({error.strerror}); a preset folder must have it") from error
     except (ValueError, RecursionError) as error:
         raise PresetError(f"{path}: must be JSON in UTF-8; it is malformed") from error
-    if not isinstance(content, dict):
-        raise PresetError(f"{path}: must hold a JSON object; it holds a {type(content).__name__}")
-    return content
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

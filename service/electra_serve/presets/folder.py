@@ -1,18 +1,14 @@
-"""A preset folder, checked and described before anything is built from it. Two formats are read.
+"""Checks and describes a preset folder before anything is built from it.
 
-KerasHub's:
-
-    config.json                       architecture, as a serialised Keras object
+    config.json                       architecture, as a serialized Keras object (KerasHub)
     metadata.json                     parameter count, versions; `"weights": "random"` marks untrained weights
     model.weights.h5                  weights, or
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
 
-Transformers', whose config.json has a `model_type`: see `electra_serve.presets.transformers_checkpoint`. Either may
-have been compiled, and then has an engine's graph in place of weights: see `electra_serve.presets.artifact`.
-
-A folder is input, not code: sizes are capped, class names come from an allow-list, and a file name found
-inside a file must stay inside the folder.
+A config.json with a `model_type` is transformers': see `electra_serve.presets.transformers_checkpoint`. Either may be
+compiled: see `electra_serve.presets.artifact`. A folder is untrusted input. Sizes are limited, class names come from an
+allow-list, and file names must stay inside the folder.
 """
 
 from __future__ import annotations
@@ -33,8 +29,14 @@ from electra_serve.presets.artifact import (
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
+from electra_serve.presets.sentence_transformers import (
+    DEFAULT_EMBEDDING,
+    EmbeddingConfig,
+    embedding_files,
+    read_embedding,
+)
 from electra_serve.presets.transformers_checkpoint import (
-    MODEL_TYPE,
+    MODEL_TYPES,
     TOKENIZER_SIDE_FILES,
     VOCAB_FILE,
     find_checkpoint_weights,
@@ -58,31 +60,22 @@ BACKBONE_CLASS_NAME: Final = "ElectraBackbone"
 BYTES_PER_PARAMETER: Final = (2, 8)
 """From 16-bit to 64-bit floats."""
 MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
-"""What HDF5 may add to the weights themselves."""
+"""Bytes that HDF5 may add to the weights."""
 
 Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
 
 
 @dataclass(frozen=True, slots=True)
 class PresetFolder:
-    """A preset that was found and checked; its weights are not yet read.
+    """Preset that was found and checked, without its weights.
 
     Attributes:
-        id: Its name: a built-in id, or the folder's name.
-        source: Where it came from: `embedded`, `local`, `kaggle`, `hf`, or `catalog` (a built-in architecture without
-            files).
-        path: The folder; None for `catalog`.
-        config: The architecture.
-        registered_name: The class that the preset names, from the allow-list; ours for a transformers checkpoint.
-        sha256: Digest of the files that decide the numbers, as `electra_serve.presets.digest` makes it; None without
-        files.
-        weights: What the weights are worth: `pretrained`, or `random`.
-        weight_files: The weight files, whole or in shards, or an artifact's graph; empty where weights are not to be
-            loaded.
-        has_tokenizer: Whether it can take text.
-        format: Who defined the files: `keras` or `transformers`.
-        pooler: What the layer behind `pooled_output` is worth: see `detect_pooler`.
-        artifact: What it was compiled to; None for a preset that an engine has yet to build from.
+        path: The folder; None for the source `catalog`, a built-in architecture without files.
+        registered_name: Class of the preset, from the allow-list; ours for a transformers checkpoint.
+        sha256: Digest of the files that determine the outputs; None without files.
+        weight_files: Weight files, or an artifact's graph; empty if weights are not loaded.
+        pooler: Origin of the layer behind `pooled_output`; see `detect_pooler`.
+        artifact: Manifest of a compiled preset; None for others.
     """
 
     id: str
@@ -97,15 +90,16 @@ class PresetFolder:
     format: PresetFormat = "keras"
     pooler: WeightsOrigin = "random"
     artifact: Artifact | None = None
+    embedding: EmbeddingConfig = DEFAULT_EMBEDDING
 
     @property
     def revision(self) -> str | None:
-        """The first 12 hex digits of `sha256`: enough to tell versions apart."""
+        """First 12 hex digits of `sha256`, enough to distinguish versions."""
         return None if self.sha256 is None else self.sha256[:12]
 
 
 class _Contents(NamedTuple):
-    """What one format's reader makes of a folder."""
+    """Contents of a folder, read by its format."""
 
     format: PresetFormat
     config: BackboneConfig
@@ -115,18 +109,14 @@ class _Contents(NamedTuple):
 
 
 def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
-    """Checks the folder `path`, of either format, and describes it.
-
-    Raises:
-        PresetError: A file is missing, unreadable, too large or malformed, or names what it must not.
-    """
+    """Checks the folder `path`, of either format, and describes it; raises `PresetError`."""
     if (path / ARTIFACT_FILE).is_file():
         if not load_weights:
             raise PresetError(f"{path}: load_weights must be true for a compiled artifact, which has its weights")
         return _read_compiled(path, id_=id_, source=source)
     contents = _read_contents(path, load_weights=load_weights)
     weights: WeightsOrigin = "random" if not load_weights or _says_random(path) else "pretrained"
-    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files]
+    decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files, *embedding_files(path)]
     return PresetFolder(
         id=id_,
         source=source,
@@ -139,6 +129,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         has_tokenizer=bool(contents.tokenizer_files),
         format=contents.format,
         pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
+        embedding=read_embedding(path),
     )
 
 
@@ -159,6 +150,7 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         format=contents.format,
         pooler=artifact.pooler,
         artifact=artifact,
+        embedding=read_embedding(path),
     )
 
 
@@ -180,9 +172,7 @@ def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
-    file, model_type = path / CONFIG_FILE, content["model_type"]
-    if model_type != MODEL_TYPE:
-        raise PresetError(f"{file}: model_type must be {MODEL_TYPE}; it is {model_type!r:.40}")
+    file = path / CONFIG_FILE
     try:
         config = read_checkpoint_config(content)
     except PresetError as error:
@@ -201,7 +191,7 @@ def _keras_config(path: Path, content: Mapping[str, object]) -> tuple[str, Backb
     if name not in BACKBONE_CLASSES:
         raise PresetError(
             f"{path}: registered_name must be one of {', '.join(BACKBONE_CLASSES)} (the config of any other class "
-            f"could run code), or model_type {MODEL_TYPE}; registered_name is {name!r:.80}"
+            f"could run code), or model_type {' or '.join(MODEL_TYPES)}; registered_name is {name!r:.80}"
         )
     if content.get("class_name", BACKBONE_CLASS_NAME) != BACKBONE_CLASS_NAME:
         raise PresetError(f"{path}: class_name must be {BACKBONE_CLASS_NAME}, as registered_name says; it is another")
@@ -222,7 +212,7 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
 
 
 def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
-    """Refuses files that cannot hold the weights, before anything of the size the config asks for is built."""
+    """Rejects files that cannot hold the weights, before memory is allocated by the config."""
     size = sum(file.stat().st_size for file in files)
     least, most = (parameters * width for width in BYTES_PER_PARAMETER)
     if not least <= size <= most + MAX_WEIGHTS_OVERHEAD_BYTES:

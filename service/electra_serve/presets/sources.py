@@ -1,4 +1,4 @@
-"""Where presets come from: each source has one job, to turn a name into a checked local folder.
+"""Preset sources, each of which turns a name into a checked local folder.
 
 electra_demo                             EmbeddedSource, inside this package
 electra_base_discriminator_uncased_en    BuiltInSource, the published six, from either hub
@@ -22,18 +22,14 @@ from electra_serve.settings.schema import HubSettings
 
 
 class PresetSource(Protocol):
-    """Gives a preset by name."""
+    """Finds presets by name."""
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
-        """The preset, or None where the name is not this source's.
-
-        Raises:
-            PresetError: The name is this source's, and the preset cannot be had.
-        """
+        """Returns the preset, or None if the name belongs to another source; raises `PresetError`."""
 
 
 class EmbeddedSource:
-    """The preset that ships with the package."""
+    """The preset inside the package."""
 
     def __init__(self, root: Path = Path(__file__).parent / "embedded") -> None:
         self._root = root
@@ -59,15 +55,15 @@ class LocalSource:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # too long a name, or a folder above it that may not be searched
+    except OSError:  # the name is too long, or a parent is not readable
         return False
 
 
 def default_sources(settings: HubSettings | None = None) -> tuple[PresetSource, ...]:
-    """Every source, in the order they are asked. Built-in ids win over a folder of the same name, as in KerasHub.
+    """Returns all sources in order. Built-in ids win over a folder of the same name, as in KerasHub.
 
     Args:
-        settings: How to use the hubs; default: as the environment says.
+        settings: Hub settings; default: from the environment.
     """
     hubs = build_hubs(hub_settings_from_environment() if settings is None else settings)
     return (EmbeddedSource(), hubs.built_in, hubs.handles, LocalSource())
@@ -79,12 +75,12 @@ def resolve_preset(
     """Finds a preset.
 
     Args:
-        preset: A built-in id, an alias of one, a handle on a hub, or the path of a folder.
-        load_weights: False to take only the architecture; needs no weight files.
-        sources: Where to look; default: `default_sources()`.
+        preset: A built-in id or its alias, a handle on a hub, or the path of a folder.
+        load_weights: False for the architecture only, without weight files.
+        sources: Default: `default_sources()`.
 
     Raises:
-        PresetError: No source has it, or its folder is not what it should be.
+        PresetError: No source has it, or its folder is invalid.
 
     Example:
         >>> resolve_preset("electra_base_discriminator_en", load_weights=False).config.hidden_dim
@@ -94,7 +90,7 @@ def resolve_preset(
         found = source.find(preset, load_weights=load_weights)
         if found is not None:
             return found
-    raise PresetError(f"preset must be {_valid()}; received {preset!r:.120}")
+    raise PresetError(f"preset must be {_valid()}; got {preset!r:.120}")
 
 
 def _valid() -> str:

@@ -1,11 +1,12 @@
 """A transformers checkpoint: its config and files, checked before anything is read from the weights.
 
-    config.json                            architecture, `"model_type": "electra"`
+    config.json                            architecture, with a `model_type` of `MODEL_TYPES`
     model.safetensors                      weights, or
     model.safetensors.index.json + shards  the same in shards
     tokenizer.json or vocab.txt            the tokenizer, with `TOKENIZER_SIDE_FILES`
 
-A field that config.json leaves out has transformers' default, as there (`ElectraConfig`).
+A field that config.json leaves out has transformers' default (`ElectraConfig`, `BertConfig`). BERT is the same encoder
+without a projection of its embeddings: their width is that of the layers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.files import shards
 
 MODEL_TYPE: Final = "electra"
+"""Written by `convert`."""
 CHECKPOINT_FILE: Final = "model.safetensors"
 CHECKPOINT_INDEX_FILE: Final = "model.safetensors.index.json"
 VOCAB_FILE: Final = "vocab.txt"
@@ -46,7 +48,30 @@ FIELDS: Final[Mapping[str, _Field]] = {
     "max_position_embeddings": _Field("max_sequence_length", 512),
     "type_vocab_size": _Field("num_segments", 2),
 }
-"""transformers' names: ours, and what a config that leaves them out means."""
+"""transformers' names → ours, and ELECTRA's defaults."""
+
+BERT_DEFAULTS: Final[Mapping[str, int]] = {
+    "num_attention_heads": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+}
+"""BERT's defaults, if they differ from ELECTRA's."""
+
+MODEL_TYPES: Final[Mapping[str, Mapping[str, int]]] = {"electra": {}, "bert": BERT_DEFAULTS}
+"""Architectures that `ElectraBackbone` computes → their own defaults."""
+
+OTHER_MODEL_TYPES: Final[Mapping[str, str]] = {
+    "albert": "its layers share their weights",
+    "camembert": "its positions are counted from the padding id",
+    "deberta": "its attention uses relative positions",
+    "deberta-v2": "its attention uses relative positions",
+    "distilbert": "it has no segment embeddings and names its layers differently",
+    "modernbert": "its attention uses rotary positions and local windows",
+    "mpnet": "its attention adds a bias of relative positions",
+    "roberta": "its positions are counted from the padding id",
+    "xlm-roberta": "its positions are counted from the padding id",
+}
+"""Other encoders that are often asked for → the reason why `ElectraBackbone` cannot compute them."""
 
 ACTIVATIONS: Final[Mapping[str, str]] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 """transformers' names of activations: ours. The two forms differ by up to 5e-4."""
@@ -63,7 +88,7 @@ REQUIRED: Final[Mapping[str, object]] = {
     "quantization_config": None,
     "auto_map": None,
 }
-"""What may be left out or as here: anything else is another architecture, or code of the checkpoint's own."""
+"""Fields with the only value that is accepted: others mean another architecture, or code in the checkpoint."""
 
 UNSAFE_FILES: Final[Mapping[str, str]] = {
     "pytorch_model.bin": "is a pickle, which can run any code",
@@ -76,27 +101,41 @@ UNSAFE_FILES: Final[Mapping[str, str]] = {
 
 
 def read_checkpoint_config(content: Mapping[str, object]) -> BackboneConfig:
-    """The architecture that a checkpoint's config.json describes.
+    """Reads the architecture from a checkpoint's config.json.
 
     Raises:
-        PresetError: It is not one that `ElectraBackbone` has, or a value is out of range.
+        PresetError: `ElectraBackbone` does not compute this architecture, or a value is out of range.
 
     Example:
         >>> read_checkpoint_config({"model_type": "electra", "hidden_act": "gelu"}).parameters
         13548800
+        >>> read_checkpoint_config({"model_type": "bert"}).embedding_dim
+        768
     """
+    defaults = _defaults(content)
     for name, valid in REQUIRED.items():
         if content.get(name, valid) != valid:
-            raise PresetError(f"{name} must be {valid!r} or left out; it is {content[name]!r:.40}")
+            raise PresetError(f"{name} must be {valid!r} or left out; got {content[name]!r:.40}")
     activation = content.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise PresetError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}; it is {activation!r:.40}")
-    values = {field.ours: content.get(name, field.default) for name, field in FIELDS.items()}
+        raise PresetError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}; got {activation!r:.40}")
+    values = {field.ours: content.get(name, defaults.get(name, field.default)) for name, field in FIELDS.items()}
+    if defaults is BERT_DEFAULTS:
+        values["embedding_dim"] = values["hidden_dim"]
     return BackboneConfig.from_mapping({**values, "hidden_activation": ACTIVATIONS[activation]})
 
 
+def _defaults(content: Mapping[str, object]) -> Mapping[str, int]:
+    model_type = content.get("model_type")
+    if isinstance(model_type, str) and model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    known = isinstance(model_type, str) and model_type in OTHER_MODEL_TYPES
+    reason = f": {OTHER_MODEL_TYPES[str(model_type)]}" if known else ""
+    raise PresetError(f"model_type must be {' or '.join(MODEL_TYPES)}; got {model_type!r:.40}{reason}")
+
+
 def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
-    """What config.json says of an architecture; `read_checkpoint_config` reads it back."""
+    """Returns the config.json of an architecture, the inverse of `read_checkpoint_config`."""
     return {
         "architectures": ["ElectraModel"],
         "model_type": MODEL_TYPE,
@@ -108,11 +147,7 @@ def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
 
 
 def find_checkpoint_weights(path: Path) -> tuple[Path, ...]:
-    """The safetensors files of a folder.
-
-    Raises:
-        PresetError: It has none, or its index names what it must not.
-    """
+    """The safetensors files of a folder; raises `PresetError`."""
     if (path / CHECKPOINT_FILE).is_file():
         return (path / CHECKPOINT_FILE,)
     if (path / CHECKPOINT_INDEX_FILE).is_file():
@@ -123,6 +158,6 @@ def find_checkpoint_weights(path: Path) -> tuple[Path, ...]:
 
 
 def unsafe_files(path: Path) -> str:
-    """What a folder without weights has instead, for a message."""
+    """Describes the unsafe weight files of a folder, for a message."""
     found = [f"{name} {reason}" for name, reason in UNSAFE_FILES.items() if (path / name).exists()]
     return "; ".join(found) or "it has neither"

@@ -1,7 +1,6 @@
-"""Every weight of a preset, drawn where its files have none: the same numbers whatever engine asks.
+"""Weights of a preset; those that its files lack are initialized from a fixed seed.
 
-Weights are drawn in the order of `weight_shapes` from one generator, so a preset without weights, or a checkpoint
-without a pooler, computes the same on every engine and at every start.
+They are drawn from one generator in the order of `weight_shapes`. So every engine computes the same at every start.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ INITIAL_STDDEV: Final = 0.02
 """Deviation of fresh matrices, as in the original ELECTRA."""
 
 FRESH_SEED: Final = 0
-"""What is drawn for a preset that lacks weights, or some of them."""
+"""Seed for presets that lack weights, or some of them."""
 
 
 def weight_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
@@ -52,11 +51,6 @@ def read_weights(
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Every weight of `preset` by its path, in the precision it is stored in, or float32 where it is drawn.
 
-    Args:
-        preset: Whose.
-        config: The architecture to fill: the preset's own, unless a caller overrides some of it.
-        load_weights: False to draw all of them.
-
     Raises:
         PresetError: A weight file is not what it should be.
     """
@@ -73,27 +67,14 @@ def read_weights(
 def draw_weights(
     config: BackboneConfig, seed: int = FRESH_SEED, stddev: float = INITIAL_STDDEV
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Draws every weight, by its path: the same numbers for a seed on every backend, unlike Keras' initializers.
-
-    Args:
-        config: The architecture to draw for.
-        seed: Seed of the generator.
-        stddev: Deviation of matrices, which are cut at two deviations; biases are 0, norms 1 and 0.
-    """
+    """Draws every weight, by its path: the same numbers for a seed on every backend, unlike Keras' initializers."""
     generator = np.random.default_rng(seed)
     for path, shape in weight_shapes(config).items():
         yield path, _draw(path, shape, generator, stddev)
 
 
 def _draw(path: str, shape: tuple[int, ...], generator: np.random.Generator, stddev: float) -> NDArray[np.float32]:
-    """A fresh value of one weight: matrices normal, cut at two deviations; biases 0; norms 1 and 0.
-
-    Args:
-        path: KerasHub's path of it: says what kind of weight it is.
-        shape: Its shape.
-        generator: What to draw from.
-        stddev: Deviation of matrices.
-    """
+    """A fresh value of one weight: matrices normal, cut at two deviations; biases 0; norms 1 and 0."""
     group, index = path.split("/vars/")
     if group.endswith(("layer_norm", "layer_normalization")):
         return np.full(shape, 1.0 if index == "0" else 0.0, np.float32)

@@ -1,1 +1,1 @@
-"""Facilities of the operating system and the interpreter: threads, memory, file limits."""
+"""Threads, memory and file limits of the process."""

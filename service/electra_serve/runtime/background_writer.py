@@ -1,11 +1,9 @@
-"""Text stream that a thread writes out, so that a stalled reader blocks nothing else.
+"""Text stream that a daemon thread writes, so that a stalled reader blocks nothing else.
 
-`write` only puts text into a bounded queue; one daemon thread writes it, in order and many pieces at a time. Pieces
-over the limit are dropped and counted. The queue is a `SimpleQueue`: its `put` is reentrant, so a finalizer may log
-while a line is put, and it costs a tenth of `queue.Queue`, which the standard library's `QueueHandler` uses.
-
-The thread writes to the descriptor itself. A thread that is blocked in a buffered stream holds that stream's lock, for
-which the interpreter would wait at exit.
+`write` puts text into a bounded queue; pieces over the limit are dropped and counted. `SimpleQueue.put` is reentrant,
+so a finalizer may log during a `put`, and takes a tenth of the time of `queue.Queue`.
+The thread writes to the descriptor: blocked in a buffered stream, it would hold a lock that the interpreter needs at
+exit.
 """
 
 from __future__ import annotations
@@ -28,19 +26,14 @@ GATHER_S: Final = 0.005
 
 
 class BackgroundWriter(io.TextIOBase):
-    """Writes to a stream from a daemon thread.
-
-    Args:
-        stream: Takes the text. Nothing else should write to it meanwhile.
-        max_pieces: Calls of `write` that may wait for the thread.
-    """
+    """Writes to `stream` from a daemon thread; at most `max_pieces` calls of `write` are queued."""
 
     def __init__(self, stream: TextIO, *, max_pieces: int = MAX_PIECES) -> None:
         self._stream = stream
         self._max_pieces = max_pieces
         self._write_out = _sink(stream)
         self._pieces: SimpleQueue[str | threading.Event] = SimpleQueue()
-        self._lock = threading.RLock()  # reentrant, as the queue is
+        self._lock = threading.RLock()  # reentrant, like the queue
         self._dropped = 0
         self._reported = 0
         self._report: Callable[[int], None] = lambda _: None
@@ -48,11 +41,11 @@ class BackgroundWriter(io.TextIOBase):
 
     @property
     def dropped(self) -> int:
-        """Number of pieces that were dropped or could not be written."""
+        """Number of pieces dropped or not written."""
         return self._dropped
 
     def notify(self, when_dropped: Callable[[int], None]) -> None:
-        """Has `when_dropped` called on the thread with the number of dropped pieces, once writing works again."""
+        """Has `when_dropped` called on the thread with the number of dropped pieces, once writes succeed again."""
         self._report = when_dropped
 
     def write(self, text: str) -> int:
@@ -64,11 +57,7 @@ class BackgroundWriter(io.TextIOBase):
         return len(text)
 
     def wait_written(self, within_s: float) -> bool:
-        """Waits until everything written so far is out.
-
-        Returns:
-            False if that took longer than `within_s`.
-        """
+        """Waits until all queued text is written; returns False after `within_s`."""
         written = threading.Event()
         self._pieces.put(written)
         return written.wait(within_s)
@@ -118,7 +107,7 @@ class BackgroundWriter(io.TextIOBase):
         return True
 
     def _report_dropped(self) -> None:
-        """Reports what was dropped since the last report; later if the report itself would hardly find room."""
+        """Reports drops since the last report, unless the queue is over half full."""
         dropped = self._dropped
         if dropped > self._reported and self._pieces.qsize() <= self._max_pieces // 2:
             self._report(dropped - self._reported)

@@ -1,7 +1,7 @@
-"""Blocking work that nobody waits for when the process is told to stop.
+"""Blocking work on daemon threads, which the process does not wait for when it exits.
 
-A load takes from seconds to minutes and cannot be interrupted. asyncio's own threads are waited for at exit, which
-would outlast the time an orchestrator gives; these are not.
+A load can take minutes and cannot be interrupted. The interpreter waits for asyncio's own threads at exit, longer than
+an orchestrator allows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ THREAD_NAME: Final = "abandonable"
 
 
 async def run_in_daemon_thread(work: Callable[[], T]) -> T:
-    """Runs `work` on a daemon thread of its own.
+    """Runs `work` on its own daemon thread, and returns or raises its outcome.
 
-    Cancelling the call leaves the thread to itself; its result is dropped.
-
-    Raises:
-        BaseException: Whatever `work` raises.
+    If the call is canceled, the thread continues and its result is dropped.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -40,9 +37,9 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
         result, failure = None, None
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001  # handed to whoever awaits it
+        except BaseException as error:  # noqa: BLE001  # raised in the awaiting task
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever asked
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
@@ -50,10 +47,10 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def mark_abandoned(thread: threading.Thread) -> None:
-    """Counts a daemon thread among those that `abandoned` looks for."""
+    """Includes a daemon thread in `abandoned`."""
     thread.name = THREAD_NAME
 
 
 def abandoned() -> bool:
-    """Whether such work still runs: then the interpreter cannot be taken down in good order under it."""
+    """Returns True if such work still runs; the interpreter then cannot shut down safely."""
     return any(thread.name == THREAD_NAME for thread in threading.enumerate())

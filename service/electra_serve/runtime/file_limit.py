@@ -1,4 +1,4 @@
-"""File descriptors: each connection takes one, and processes are started with few."""
+"""Limit of file descriptors: each connection takes one, and processes start with few."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 RESERVED_DESCRIPTORS: Final = 256
-"""Kept for files, engines, event loops, probes, and the connections for metrics and admin."""
+"""Reserved for files, engines, event loops, probes, and metrics and admin connections."""
 NO_LIMIT_MEANS: Final = 2**20
-"""What to ask for where the system sets no limit: the kernel's own is no lower."""
+"""Limit to request if the system sets none; the kernel's own is at least as high."""
 
 
 def raise_descriptor_limit() -> int:
-    """Lets this process open as many files and connections as it may.
-
-    Returns:
-        How many that is.
-    """
+    """Raises the process's limit of open files and connections as far as allowed, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = NO_LIMIT_MEANS if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -27,14 +23,7 @@ def raise_descriptor_limit() -> int:
 
 
 def fit_connections(descriptors: int, wanted: Sequence[int]) -> tuple[int, ...]:
-    """Lowers limits on connections, in proportion, to what descriptors there are; some stay in reserve.
-
-    Args:
-        descriptors: Files and connections that this process may open.
-        wanted: The limits.
-
-    Returns:
-        The limits that fit, at least 1 each.
+    """Lowers connection limits in proportion, at least to 1, so that `descriptors` suffice with a reserve.
 
     Example:
         >>> fit_connections(1024, (4096, 4096)), fit_connections(256, (300, 100)), fit_connections(10_000, (4096, 4096))

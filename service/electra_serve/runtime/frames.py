@@ -1,7 +1,7 @@
-"""Frees what the frames of an error hold.
+"""Frees the local variables that an error's traceback holds.
 
-The traceback of an error holds the local variables of all functions that it passed through: a request's bytes and its
-parsed message, for as long as the error lives. Frameworks keep errors in reference cycles, which are collected late.
+A traceback keeps a request's bytes and its parsed message in memory. Frameworks keep errors in reference cycles, which
+are collected late.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import traceback
 
 
 def clear_frames(error: BaseException) -> None:
-    """Clears the local variables in the traceback of an error and of its causes, except of functions that still run."""
+    """Clears the frames of an error and its causes, except those of functions that still run."""
     seen: BaseException | None = error
     while seen is not None:
         traceback.clear_frames(seen.__traceback__)

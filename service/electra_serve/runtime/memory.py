@@ -1,16 +1,8 @@
-"""What the garbage collector need not look at, when it must all the same, and what goes back to the machine.
+"""Garbage collection, and return of freed memory to the system.
 
-What is loaded at start stays, so the collector is told to pass over it: walking through it takes tens of milliseconds
-in which requests wait. But what it passes over it never frees, and models have cycles. So when a model goes,
-everything is looked at once.
-
-What is freed then is still the process's: the C library keeps it for what comes next, in as many arenas as threads have
-needed, and the next model's pieces fit between the last one's only by and by. glibc can be asked to give back every
-page that holds nothing, which takes some milliseconds. Other C libraries are left alone.
-
-Large responses leave such pages too. `MemoryTrimmer` gives them back while the process serves. A trim holds the lock of
-one arena at a time, not the GIL: what allocates from the event loop's arena meanwhile waits for 7 ms per 100 MB that
-are given back, and for 1 to 4 ms if there is nothing to give.
+Objects of the start are frozen, since a full collection of them blocks requests for tens of milliseconds. After a model
+is unloaded, everything is collected once, as models have reference cycles.
+glibc keeps freed memory; `trim` returns it. A trim holds the lock of one arena at a time, not the GIL.
 """
 
 from __future__ import annotations
@@ -26,46 +18,45 @@ from typing import Final
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 
 _C: Final = ctypes.CDLL(None)
-"""The process itself, and with it the C library it runs on."""
+"""The process and its C library."""
 _STATM: Final = Path("/proc/self/statm")
 _M_ARENA_MAX: Final = -8
 _ARENA_VARIABLES: Final = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 TRIM_EVERY_S: Final = 20.0
 TRIM_SLACK_BYTES: Final = 32 * 2**20
-"""Growth that is left to the C library, which would take it again for the next requests."""
+"""Growth that the C library keeps for the next requests."""
 
 
 def use_one_arena(environment: Mapping[str, str]) -> None:
-    """Makes all threads share one arena of glibc's, unless `environment` sets their number.
+    """Makes all threads share one glibc arena, unless `environment` sets their number; call it before threads start.
 
-    gRPC's threads allocate the pieces of a message and the event loop frees them, so each of up to 8 arenas per core
-    keeps the memory of its largest burst. Has to be called before threads start.
+    Otherwise each of up to 8 arenas per core keeps the memory of its largest burst of gRPC messages.
     """
     if hasattr(_C, "mallopt") and not any(name in environment for name in _ARENA_VARIABLES):
         _C.mallopt(_M_ARENA_MAX, 1)
 
 
 def freeze_startup_objects() -> None:
-    """Has the collector pass over all there is now."""
+    """Excludes all present objects from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 def collect_and_trim() -> None:
-    """Frees what nobody refers to any more, wherever it came from, and gives the machine what is then unused."""
+    """Collects all garbage, frozen objects included, and trims."""
     gc.unfreeze()
     freeze_startup_objects()
     trim()
 
 
 def trim() -> None:
-    """Gives the machine every page that holds nothing. The GIL is free meanwhile."""
+    """Returns every unused page to the system, without the GIL."""
     if hasattr(_C, "malloc_trim"):  # glibc
         _C.malloc_trim(0)
 
 
 def resident_bytes() -> int:
-    """Memory of the process that is in RAM; 0 on systems without proc(5)."""
+    """Returns the bytes of the process in RAM; 0 on systems without proc(5)."""
     try:
         return int(_STATM.read_text().split()[1]) * PAGESIZE
     except OSError:
@@ -73,15 +64,10 @@ def resident_bytes() -> int:
 
 
 class MemoryTrimmer:
-    """Trims when the process holds more than it did, at most every 20 s.
+    """Trims when the process has grown, at most every 20 s.
 
-    The reference is the least that it has held since it was ready or a model was last changed. So memory that is in use
-    at one trim is given back by a later one.
-
-    Args:
-        resident: Reads the memory of the process in bytes.
-        trim: Gives back what is unused; runs on a thread.
-        collect_and_trim: Does so after a model was changed; runs on the event loop.
+    The reference is its least memory since it was ready, or since the last change of a model. So memory that one trim
+    finds in use is returned by a later one. `resident`, `trim` and `collect_and_trim` are arguments for tests.
     """
 
     def __init__(
@@ -97,16 +83,16 @@ class MemoryTrimmer:
         self._least_bytes = 0
 
     def settle(self) -> None:
-        """Takes the present memory for the reference."""
+        """Makes the present memory the reference."""
         self._least_bytes = self._resident()
 
     def collect_and_trim(self) -> None:
-        """Frees what a model leaves behind, and takes what remains for the reference."""
+        """Frees the memory of a removed model, and resets the reference."""
         self._collect_and_trim()
         self.settle()
 
     async def run(self) -> None:
-        """Trims when that is due, until it is cancelled."""
+        """Trims if the process has grown, until it is canceled."""
         while True:
             await asyncio.sleep(TRIM_EVERY_S)
             await self.trim_if_grown()

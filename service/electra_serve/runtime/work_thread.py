@@ -1,8 +1,7 @@
-"""One thread for work that is too long for the event loop; clients take turns at it.
+"""One thread for work that is too long for the event loop; clients take turns.
 
-Decoding and rendering hold the GIL, so several threads would not be faster: they would only keep the GIL from the event
-loop. The event loop needs the GIL for each of its callbacks, and would wait for each of them. So the thread works one
-step for each turn of the event loop, however many connections that turn serves.
+Decoding and rendering hold the GIL, so more threads would be no faster and would delay each callback of the loop. The
+thread runs one step in each event-loop iteration, however many connections that iteration serves.
 """
 
 from __future__ import annotations
@@ -19,18 +18,14 @@ from electra_serve.runtime.frames import clear_frames
 T = TypeVar("T")
 
 _TURN_TIMEOUT_S: Final = 1.0
-"""A loop that has ended takes no turn."""
+"""Limit for a loop that has ended."""
 _local: Final = threading.local()
 
 
 class WorkThread:
     """Runs functions on one thread, for one event loop.
 
-    A client's next function is queued when its previous one is done, so each client waits for at most one function of
-    each other client.
-
-    Args:
-        name: The thread's.
+    A client has one function in the queue, so it waits for at most one function of each other client.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,15 +33,9 @@ class WorkThread:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, client: str, work: Callable[[], T]) -> T:
-        """Runs `work` when it is this client's turn.
+        """Runs `work` in the turn of `client`, and returns or raises its outcome.
 
-        Args:
-            client: The client that the work is for.
-            work: Touches nothing that the event loop changes meanwhile. Calls `await_loop_turn` after each step of
-                some milliseconds.
-
-        Returns:
-            Its result. What it raises is raised.
+        `work` must share no data with the event loop, and call `await_loop_turn` after each step of some milliseconds.
         """
         loop = asyncio.get_running_loop()
         async with self._turns.setdefault(client, asyncio.Lock()):
@@ -54,20 +43,20 @@ class WorkThread:
 
 
 def await_loop_turn() -> None:
-    """Waits until the event loop has served all that was ready; does nothing on other threads than a `WorkThread`'s."""
+    """Waits for the next event-loop iteration; does nothing on threads other than a `WorkThread`'s."""
     loop: asyncio.AbstractEventLoop | None = getattr(_local, "loop", None)
     if loop is None:
         return
     turn = threading.Event()
     try:
         loop.call_soon_threadsafe(turn.set)
-    except RuntimeError:  # it is closed
+    except RuntimeError:  # the loop is closed
         return
     turn.wait(_TURN_TIMEOUT_S)
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> T:
-    """Runs `work`; an error keeps none of its local variables, which the event loop would have to free."""
+    """Runs `work`; clears the frames of an error, which the event loop would have to free."""
     _local.loop = loop
     await_loop_turn()
     try:

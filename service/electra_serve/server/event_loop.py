@@ -1,7 +1,7 @@
 """Lag of the event loop: by how much a timer of its own runs late.
 
 A lag of seconds means that one call kept the loop, that another thread kept the GIL, or that the process was suspended.
-CPU seconds tell these apart: those of the loop's thread grow in the first case, those of the process in the first two.
+CPU seconds distinguish them: the loop thread's grow in the first case, the process's in the first two.
 The lag is known when the loop runs again; a loop that never does is for the liveness probe to see.
 """
 
@@ -21,13 +21,7 @@ STALL_S: Final = 1.0
 
 
 class EventLoopLag:
-    """Measures the lag of the event loop ten times a second.
-
-    Args:
-        clock: Schedules the ticks.
-        lag_s: Takes the lag of every tick.
-        log: Takes a line for each stall.
-    """
+    """Measures the lag of the event loop ten times a second."""
 
     def __init__(self, clock: Clock, lag_s: Histogram, log: structlog.typing.FilteringBoundLogger) -> None:
         self._clock = clock

@@ -1,13 +1,11 @@
-"""Start, ready, SIGTERM, drain, stop: the life of the process.
+"""Life of the process: start, ready, drain, stop.
 
-    listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ refuse connections,
-    finish what is in flight (≤ drain_timeout_s) ─ close engines ─ stop admin and metrics ─ exit
+    listen ─ load models ─ READY ─ (signal) ─ not ready ─ drain_delay_s ─ reject connections,
+    finish requests in flight (≤ drain_timeout_s) ─ close engines ─ stop admin and metrics ─ exit
 
-A model whose engine will not come back ends the process likewise, but without waiting long; so does a REST server that
-ends by itself, and what gRPC accepted is still answered. SIGUSR1 has the flight recorders told to the log.
-
-All servers listen before the models are loaded, so that probes get an answer from the first second. Those for admin
-and metrics, where they have ports of their own, answer until nothing is left to tell of. The signal handlers are ours.
+An engine that failed for good ends the process likewise after a short drain; so does a REST server that ends by itself.
+All servers listen before the models load, so that probes get a response from the start.
+Separate admin and metrics servers stop last. SIGUSR1 logs the recorded batches.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ import structlog
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.rest.server import HttpListener
 from electra_serve.batching.flight_recorder import for_log
-from electra_serve.observability.tracing import Tracer
 from electra_serve.runtime import memory
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 from electra_serve.server.event_loop import EventLoopLag
@@ -34,46 +31,29 @@ from electra_serve.settings.schema import LifecycleSettings
 
 EXIT_OK: Final = 0
 EXIT_FORCED: Final = 2
-"""In-flight requests were given up: the drain limit passed, or a second signal came."""
+"""Requests in flight were aborted: the drain limit passed, or a second signal came."""
 EXIT_FAULT: Final = 3
-"""An engine hangs or has ended, the batcher failed, or a server ended by itself: only another process can mend it."""
+"""An engine or the batcher failed for good, or a server ended by itself: start another process."""
 SAME_SIGNAL_S: Final = 1.0
-"""A second signal that comes sooner is taken for an echo of the first: some supervisors signal both a process and
-its group."""
-SIDE_GRACE_S: Final = 1.0
-"""How long the last requests for admin and metrics have. All that they could still wait for has ended by then."""
+"""An earlier second signal is ignored: some supervisors signal both a process and its group."""
+AUXILIARY_GRACE_S: Final = 1.0
+"""Time for the last requests to the auxiliary servers; nothing that they wait for still runs."""
 ENGINE_GRACE_S: Final = 5.0
-"""How long engines have to end the batch that they are at, once nobody waits for it any more."""
+"""Time for engines to end a running batch whose requests were aborted."""
 FAULT_GRACE_S: Final = 2.0
-"""How long a process with a fault still answers: for probes to see that it is not ready, and for what other models
-have accepted."""
+"""Time that a process with a fault still serves, so that probes see it not ready and other models finish requests."""
 STALLED_MARGIN_S: Final = 1.0
-"""Seconds before the end of a drain at which clients are disconnected that have not sent their request or not read
-their response: they would turn every stop into one that gave up requests."""
+"""Seconds before the end of a drain at which stalled clients are disconnected, so that they do not make it fail."""
 SPANS_GRACE_S: Final = 2.0
-"""How long the last spans have to be taken by whoever collects them."""
+"""Time to export the last spans."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
-"""Takes the REST port, the gRPC port, and what is served."""
+"""Takes the REST port, the gRPC port and the models."""
 
 
 class ServiceProcess:
-    """The servers and the models behind them, from start to exit.
-
-    Args:
-        rest: Where REST is served.
-        grpc: The gRPC server.
-        auxiliary_servers: Where admin and metrics are, if they have ports of their own.
-        registry: The models to load.
-        manager: What is done to them at run time.
-        settings: How long to drain.
-        log: Where each step is told.
-        event_loop_lag: Measures the lag of the event loop for as long as the process runs.
-        trimmer: Gives memory back while the process serves.
-        on_ready: Called once, when requests can come.
-        tracer: What has spans yet to send at the end, where requests are traced.
-    """
+    """Servers and models, from start to exit."""
 
     def __init__(
         self,
@@ -88,9 +68,9 @@ class ServiceProcess:
         event_loop_lag: EventLoopLag,
         trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
-        tracer: Tracer | None = None,
+        close_tracing: Callable[[], None] | None = None,
     ) -> None:
-        self._tracer = tracer
+        self._close_tracing = close_tracing
         self._rest = rest
         self._grpc = grpc
         self._auxiliary_servers = auxiliary_servers
@@ -111,7 +91,7 @@ class ServiceProcess:
         """Serves until a signal comes.
 
         Returns:
-            The process' exit code: `EXIT_OK` when everything accepted was answered.
+            The exit code: `EXIT_OK` if every accepted request got its response.
 
         Raises:
             StartupError: A port is taken or a model cannot be loaded.
@@ -122,45 +102,45 @@ class ServiceProcess:
         loop.add_signal_handler(signal.SIGUSR1, self._log_batches)
         self._event_loop_lag.start()
         rest_port = self._rest.listen()
-        for side in self._auxiliary_servers:
-            port = side.listen()
-            self._log.info("listening", server=side.label, port=port)
+        for server in self._auxiliary_servers:
+            port = server.listen()
+            self._log.info("listening", server=server.label, port=port)
         grpc_port = await self._grpc.start()
-        for side in self._auxiliary_servers:
-            side.serve()
+        for server in self._auxiliary_servers:
+            server.serve()
         rest = self._rest.serve()
         try:
             await self._start(rest_port, grpc_port, rest)
         finally:
-            answered = await self._drain()
+            drained = await self._drain()
             closed = await self._close_unless_forced()
             self._event_loop_lag.stop()
         if not self._stop.is_set():
             return EXIT_FAULT
-        return EXIT_OK if answered and closed else EXIT_FORCED
+        return EXIT_OK if drained and closed else EXIT_FORCED
 
     async def _start(self, rest_port: int, grpc_port: int, rest: asyncio.Task[None]) -> None:
-        """Loads the models, tells that they are there, and waits for a signal, or for what should not end."""
+        """Loads the models, announces them, and waits for a signal or a fault."""
         stopped = asyncio.create_task(self._stop.wait())
-        tending = asyncio.create_task(self._tend())
-        loading = asyncio.create_task(self._registry.load_all())
-        ending = (stopped, tending, rest)
+        watching = asyncio.create_task(self._watch_models())
+        loading = asyncio.create_task(self._manager.load_all())
+        ends = (stopped, watching, rest)
         try:
-            await asyncio.wait((loading, *ending), return_when=asyncio.FIRST_COMPLETED)
-            if not any(task.done() for task in ending):
+            await asyncio.wait((loading, *ends), return_when=asyncio.FIRST_COMPLETED)
+            if not any(task.done() for task in ends):
                 await loading
                 self._log_ready(rest_port, grpc_port)
-                await self._serve_until_one_of(ending)
-            self._log_faults({"REST": rest, "watch over models": tending})
+                await self._serve_until_one_of(ends)
+            self._log_faults({"REST": rest, "model watch": watching})
         finally:
-            for task in (stopped, tending, loading):
+            for task in (stopped, watching, loading):
                 task.cancel()
-            await asyncio.gather(stopped, tending, loading, return_exceptions=True)
+            await asyncio.gather(stopped, watching, loading, return_exceptions=True)
 
-    async def _serve_until_one_of(self, ending: Sequence[asyncio.Task[object]]) -> None:
+    async def _serve_until_one_of(self, ends: Sequence[asyncio.Task[object]]) -> None:
         trimming = asyncio.create_task(self._trimmer.run())
         try:
-            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             trimming.cancel()
 
@@ -172,29 +152,28 @@ class ServiceProcess:
         self._on_ready(rest_port, grpc_port, self._registry.infos())
 
     def _log_faults(self, parts: Mapping[str, asyncio.Task[None]]) -> None:
-        """Tells which parts have ended by themselves; a model's failure is told by who saw it."""
+        """Logs which parts ended by themselves, unless the cause is a model's failure, which is logged already."""
         for part, task in parts.items():
             if task.done() and not self._registry.failure:
-                self._log.critical("ending, because a part of the process has ended", part=part, exc_info=_error(task))
+                self._log.critical("process part ended", part=part, exc_info=_error(task))
 
-    async def _tend(self) -> None:
-        """Has gRPC's health follow readiness; returns when a model has failed for good."""
+    async def _watch_models(self) -> None:
+        """Sets gRPC's health to the readiness at each change; returns when a model has failed for good."""
         while not (failure := self._registry.failure):
             self._grpc.set_serving(serving=self._registry.ready)
             await self._models_changed.wait()
             self._models_changed.clear()
-        self._log.critical("ending, because a model has failed", failure=failure)
+        self._log.critical("process ends after model failure", failure=failure)
 
     async def _drain(self) -> bool:
-        """Stops both servers once what they accepted is answered; False where some was given up."""
+        """Stops both servers after their last responses; returns False if requests were aborted."""
         self._log.info("draining", delay_s=self._settings.drain_delay_s, timeout_s=self._settings.drain_timeout_s)
-        self._registry.retire()
+        self._registry.drain()
         self._grpc.set_serving(serving=False)
-        delay_s, grace_s = self._patience()
+        delay_s, grace_s = self._drain_times_s()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._force.wait(), delay_s)
         self._manager.stop()
-        self._registry.reject()
         if self._force.is_set():
             grace_s = 0.0
         stopping = asyncio.gather(self._rest.stop(), self._grpc.stop(grace_s), return_exceptions=True)
@@ -206,37 +185,37 @@ class ServiceProcess:
         stalled.cancel()
         in_time = stopping.done()
         if not in_time:
-            self._log.warning("gave up requests in flight")
+            self._log.warning("in-flight requests aborted")
             self._rest.abort()
             await asyncio.gather(self._grpc.stop(0.0), stopping, return_exceptions=True)
         forced.cancel()
         broken = [error for error in await stopping if error is not None]
         for error in broken:
-            self._log.error("a server broke", exc_info=error)
+            self._log.error("server failed", exc_info=error)
         self._log.info("stopped")
         return in_time and not broken
 
     async def _close_unless_forced(self) -> bool:
-        """Closes what is left; False where an engine could not be closed, or a second signal had it left as it is."""
+        """Closes the rest; returns False if an engine did not close, or a second signal came first."""
         closing = asyncio.create_task(self._close())
         forced = asyncio.create_task(self._force.wait())
         await asyncio.wait((closing, forced), return_when=asyncio.FIRST_COMPLETED)
         forced.cancel()
         if closing.done():
             return closing.result()
-        self._log.warning("gave up closing")
+        self._log.warning("close aborted")
         closing.cancel()
         await asyncio.wait((closing,))
         return False
 
     async def _close(self) -> bool:
-        closed = await self._registry.close(ENGINE_GRACE_S)
-        await asyncio.gather(*(side.stop(SIDE_GRACE_S) for side in self._auxiliary_servers))
+        closed = await self._manager.close(ENGINE_GRACE_S)
+        await asyncio.gather(*(server.stop(AUXILIARY_GRACE_S) for server in self._auxiliary_servers))
         await self._send_spans()
         return closed
 
-    def _patience(self) -> tuple[float, float]:
-        """Seconds to go on as before, and then to finish what was accepted."""
+    def _drain_times_s(self) -> tuple[float, float]:
+        """Returns the seconds to go on as before, and then those to finish accepted requests."""
         if self._stop.is_set():
             return self._settings.drain_delay_s, self._settings.drain_timeout_s
         return (FAULT_GRACE_S, FAULT_GRACE_S) if self._registry.failure else (0.0, self._settings.drain_timeout_s)
@@ -246,9 +225,9 @@ class ServiceProcess:
             self._log.info("flight recorder", model=model, batches=for_log(records))
 
     async def _send_spans(self) -> None:
-        if self._tracer is not None:
-            with contextlib.suppress(TimeoutError):  # nobody takes them
-                await asyncio.wait_for(run_in_daemon_thread(self._tracer.close), SPANS_GRACE_S)
+        if self._close_tracing is not None:
+            with contextlib.suppress(TimeoutError):  # no collector receives them
+                await asyncio.wait_for(run_in_daemon_thread(self._close_tracing), SPANS_GRACE_S)
 
     def _signalled(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -260,5 +239,5 @@ class ServiceProcess:
 
 
 def _error(task: asyncio.Task[None]) -> BaseException | None:
-    """What a task that is done raised."""
+    """Returns the error of a finished task."""
     return None if task.cancelled() else task.exception()

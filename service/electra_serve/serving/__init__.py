@@ -1,1 +1,1 @@
-"""Models by name, and the one service that both transports call."""
+"""Served models and the service that both transports call."""

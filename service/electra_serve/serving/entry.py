@@ -1,4 +1,4 @@
-"""One name in the registry: what stands under it, and how far it has come."""
+"""One model by its name: settings, state and, once loaded, the served model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from electra_serve.settings.schema import ModelSettings
 
 @dataclass(slots=True)
 class ModelEntry:
-    """One model by its name.
+    """Entry of the registry.
 
     Attributes:
-        settings: What it is or was to be loaded by.
-        state: How far it has come. While it is reloaded it stays READY.
-        served: What answers; None before the first load and after one that failed.
-        change: What is being done to it; nothing else may be, meanwhile.
-        reason: Why it could not be loaded the last time, in one line; "" where it could.
-        claimed: The names that it will have once its reload is done; no other model may take them meanwhile.
+        settings: Settings of the loaded model, or of the first load.
+        state: READY also during a reload.
+        served: None before the first load and after a load that failed.
+        change: Operation in progress.
+        reason: Reason of the last failed operation in one line; "" after a success.
+        claimed: Names reserved by a reload in progress.
     """
 
     settings: ModelSettings
@@ -32,15 +32,27 @@ class ModelEntry:
 
     @property
     def ready_model(self) -> ServedModel | None:
-        """What answers requests, if it is READY."""
+        """The served model if it is READY."""
         return self.served if self.state is ModelState.READY else None
 
+    def publish(self, served: ServedModel) -> ServedModel | None:
+        """Becomes READY with a loaded model; returns the previous one."""
+        previous, self.served = self.served, served
+        self.settings, self.state, self.reason = served.settings, ModelState.READY, ""
+        return previous
+
+    def fail(self, reason: str) -> None:
+        """Records a failed load; a model that is already served stays READY."""
+        self.reason = reason
+        if self.served is None:
+            self.state = ModelState.FAILED
+
     def status(self) -> ModelStatus:
-        """What may be told to who administers it."""
+        """Describes the model to administrators."""
         return ModelStatus.of(self.info(), change=self.change, reason=self.reason)
 
     def info(self) -> ModelInfo:
-        """What may be told to everyone."""
+        """Describes the model to clients."""
         served = self.served
         if served is None:
             settings = self.settings
@@ -68,5 +80,6 @@ class ModelEntry:
             pooler=preset.pooler,
             batch_tokens=served.batcher.batch_tokens,
             aliases=served.settings.aliases,
+            embedding=served.embedding,
             text_reason=served.tokenizer.reason if isinstance(served.tokenizer, NoTokenizer) else None,
         )

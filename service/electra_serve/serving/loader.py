@@ -1,4 +1,4 @@
-"""Settings → a model that answers: loaded on a thread, put behind a queue on the event loop."""
+"""Loads a model on a thread and starts its batcher on the event loop."""
 
 from __future__ import annotations
 
@@ -26,15 +26,7 @@ BatcherFactory = Callable[[str, LoadedModel, BatchingSettings], Batcher]
 
 
 class Loading:
-    """Makes models that answer.
-
-    Args:
-        limits: The common ones, for what a model's own leave out.
-        batching: Likewise.
-        load: Loads one; runs on a thread.
-        make_batcher: Puts a loaded model behind a queue.
-        log: Where loading is told of.
-    """
+    """Makes served models; `limits` and `batching` are the defaults of models' own settings."""
 
     def __init__(
         self,
@@ -52,24 +44,20 @@ class Loading:
         self._log = log
 
     def limits_of(self, settings: ModelSettings) -> LimitSettings:
-        """What one request to the model may carry."""
+        """Returns the limits of one request to the model."""
         return settings.limits_over(self._limits)
 
     def batching_of(self, settings: ModelSettings) -> BatchingSettings:
-        """How the model's requests are queued and batched."""
+        """Returns the batching settings of the model."""
         return settings.batching_over(self._batching)
 
     async def load(self, settings: ModelSettings, *, instead_of: ServedModel | None = None) -> ServedModel:
-        """Loads one model and has its engines fed.
+        """Loads one model and starts its batcher.
 
-        Nothing is awaited once it is loaded, so the caller can put it in place in the same turn of the event loop.
-
-        Args:
-            settings: Which.
-            instead_of: What answers under that name so far.
+        Nothing is awaited after the load, so the model can be published in the same event-loop iteration.
 
         Raises:
-            StartupError: It cannot be loaded.
+            StartupError: The model cannot be loaded.
         """
         self._log.info("loading model", model=settings.name, preset=settings.preset)
         started = time.perf_counter()
@@ -96,7 +84,7 @@ class Loading:
         )
 
     def announce(self, served: ServedModel) -> None:
-        """Tells the log what is ready."""
+        """Logs that a model is ready."""
         signature = served.loaded.engines[0].signature
         self._log.info(
             "model ready",
@@ -110,20 +98,15 @@ class Loading:
             load_seconds=round(served.load_seconds, 2),
         )
         if served.loaded.preset.weights == "random":
-            self._log.warning("weights are random: outputs mean nothing", model=served.name)
+            self._log.warning("random weights served", model=served.name)
         if isinstance(served.tokenizer, NoTokenizer):
-            self._log.warning("model takes no text", model=served.name, reason=served.tokenizer.reason)
+            self._log.warning("model rejects text", model=served.name, reason=served.tokenizer.reason)
 
 
 def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: ServedModel) -> LoadedModel:
-    """`loaded` with the timings of the model before it, where the two compute the same in the same way.
+    """Returns `loaded` with the timings of the model that it replaces, if both compute alike.
 
-    What is timed while the other one serves comes out too slow, and batches would be cut too small by it.
-
-    Args:
-        loaded: The new model.
-        settings: What it was loaded by.
-        before: The one that still serves.
+    Timings taken while the other model serves are too long, and would make batches too small.
     """
 
     def kind(model: LoadedModel, settings: ModelSettings) -> tuple[object, ...]:
@@ -142,5 +125,5 @@ def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: Ser
 
 
 def _quietest(quiet: Timings, noisy: Timings) -> Timings:
-    """`quiet`, and those of `noisy` that it lacks: a longer `target_batch_s` has more shapes timed."""
+    """Adds timings that only `noisy` has: a longer `target_batch_s` times more shapes."""
     return quiet if noisy.keys() <= quiet.keys() else without_outliers({**noisy, **quiet})

@@ -1,14 +1,12 @@
-"""Loads, reloads and unloads models while requests are answered.
+"""Starts, loads, reloads, unloads and closes models while requests are served.
 
     load      LOADING ─ READY or FAILED
-    reload    READY ─ another one is loaded, warmed and checked beside it ─ swap ─ the one before is closed
-    unload    UNLOADING ─ closed ─ gone
+    reload    READY ─ the new model is loaded, warmed and checked ─ swap ─ the previous one is closed
+    unload    UNLOADING ─ closed ─ removed
 
-A change is a task of its own: it goes on when whoever asked for it has left, and ends with the process. A model that is
-being changed takes no other change. Loads are one after the other, the closing of what was replaced included: so there
-is never more in memory than what is served and one model more.
-
-A load that fails changes nothing of what is served.
+Each operation is a task that survives its client's disconnect and ends with the process; a model has one at a time.
+Loads run one at a time, the closing of the replaced model included: memory holds at most one model more
+than are served. A failed load changes nothing that is served.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -29,38 +28,35 @@ from electra_serve.errors import (
     ShuttingDown,
     StartupError,
 )
+from electra_serve.observability.metrics import Metrics
 from electra_serve.serving.entry import ModelEntry
 from electra_serve.serving.loader import Loading
 from electra_serve.serving.model_info import Change, ModelState, ModelStatus
-from electra_serve.serving.registry import ModelRegistry, one_line
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.served_model import ServedModel
 from electra_serve.settings.schema import ModelSettings, check_admissible
+
+MAX_REASON_CHARACTERS: Final = 500
 
 
 class Operation:
-    """A change that has begun.
-
-    Args:
-        task: Ends with what went wrong, or None.
-    """
+    """Operation in progress; its task returns the failure, or None."""
 
     def __init__(self, task: asyncio.Task[ServiceError | None]) -> None:
         self._task = task
 
     async def finished(self, within_s: float) -> bool:
-        """Waits for its end, for so many seconds. The change does not care whether anybody waits.
-
-        Returns:
-            Whether it has come to its end.
+        """Waits for its end, at most `within_s` seconds; returns False if it still runs.
 
         Raises:
-            ModelLoadFailed: It has come to nothing.
-            ShuttingDown: The process ends first.
+            ModelLoadFailed: It failed.
+            ShuttingDown: The process ended it.
         """
         await asyncio.wait({self._task}, timeout=within_s)
         if not self._task.done():
             return False
         if self._task.cancelled():
-            raise ShuttingDown("the service is shutting down: the change was given up")
+            raise ShuttingDown("the service is shutting down; the operation was canceled")
         failure = self._task.result()
         if failure is not None:
             raise failure
@@ -68,75 +64,73 @@ class Operation:
 
 
 class ModelManager:
-    """What can be done to models at run time. On the event loop only.
-
-    Args:
-        registry: The models.
-        loading: What they are loaded with: says whose limits hold.
-        max_sequences: Most sequences of one request that the transports take.
-        collect_and_trim: Gives memory back when a model has gone.
-        log: Where each change is told.
-    """
+    """Life cycle of the models of a registry. Event loop only."""
 
     def __init__(
         self,
         registry: ModelRegistry,
         *,
         loading: Loading,
+        metrics: Metrics,
         max_sequences: int,
         collect_and_trim: Callable[[], None],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._registry = registry
         self._loading = loading
+        self._metrics = metrics
         self._max_sequences = max_sequences
         self._collect_and_trim = collect_and_trim
         self._log = log
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[ServiceError | None]] = set()
         self._stopped = False
+        for entry in registry.entries():
+            metrics.create_model_series(entry.settings.name)
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """Every model."""
-        return tuple(entry.status() for entry in self._registry.slots())
+        """Describes every model to administrators."""
+        return tuple(entry.status() for entry in self._registry.entries())
 
     def status(self, name: str) -> ModelStatus:
-        """One model; raises `ModelNotFound`."""
+        """Describes one model to administrators; raises `ModelNotFound`."""
         return self._registry.entry(name).status()
 
     def batches(self) -> dict[str, tuple[BatchRecord, ...]]:
-        """What became of the last batches of every model that answers, by its name."""
+        """Returns the recorded batches of each READY model, by name."""
         return self._registry.records()
 
     def settings(self, name: str) -> ModelSettings:
-        """What a model is loaded by; raises `ModelNotFound`."""
+        """Returns the settings of a model; raises `ModelNotFound`."""
         return self._registry.entry(name).settings
 
+    async def load_all(self) -> None:
+        """Loads the configured models in order; raises the `StartupError` of the first that FAILED."""
+        for entry in self._registry.entries():
+            await self._publish(entry, entry.settings)
+        self._registry.finish_start()
+
     def load(self, settings: ModelSettings) -> Operation:
-        """Begins to load a model under a name that is free, or that of one which could not be loaded.
+        """Starts to load a model under a free name, or under that of a FAILED one.
 
         Raises:
             Conflict: The name or an alias is taken.
-            InvalidInput: Its limits do not fit this process.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: It is ending.
+            InvalidInput: The limits exceed those of this process.
+            ModelNotReady, ShuttingDown: The process is starting or stopping.
         """
         self._check_open()
         self._check_limits(settings)
-        return self._begin(self._registry.add(settings), Change.LOAD, settings)
+        entry = self._registry.add(settings)
+        self._metrics.create_model_series(settings.name)
+        return self._begin(entry, Change.LOAD, settings)
 
     def reload(self, settings: ModelSettings) -> Operation:
-        """Begins to load a model anew, in the place of the one of its name.
+        """Starts to load a model that will replace the one of the same name.
 
-        Raises:
-            ModelNotFound: There is none.
-            Conflict: Another change to it is under way, or an alias is taken.
-            InvalidInput: Its limits do not fit this process.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: It is ending.
+        Raises as `load`, and `ModelNotFound`; `Conflict` also if another operation is in progress.
         """
         self._check_open()
-        entry = self._free(settings.name)
+        entry = self._idle_entry(settings.name)
         self._check_limits(settings)
         self._registry.claim(entry, settings)
         if entry.served is None:
@@ -144,35 +138,40 @@ class ModelManager:
         return self._begin(entry, Change.RELOAD, settings)
 
     def unload(self, name: str) -> Operation:
-        """Begins to take a model out of service.
+        """Starts to remove a model: UNLOADING at once, closed after the response to its last request.
 
-        It is not READY from now on, and gone when the last request to it is answered.
-
-        Raises:
-            ModelNotFound: There is none of that name.
-            Conflict: Another change to it is under way, or no other model is READY.
-            ModelNotReady: The process is still starting.
-            ShuttingDown: It is ending.
+        Raises as `reload`; `Conflict` also if no other model is READY.
         """
         self._check_open()
-        entry = self._free(name)
+        entry = self._idle_entry(name)
         if entry.served is not None:
             if all(served is entry.served for served in self._registry.ready_models()):
-                raise Conflict(f"model {name} is the only one that is ready: load another first, or reload this one")
+                raise Conflict(f"cannot unload model {name}: it is the only one that is ready; load another one first")
             self._registry.withdraw(entry)
         return self._begin(entry, Change.UNLOAD, entry.settings)
 
     def stop(self) -> None:
-        """Takes no changes any more, and gives up those under way."""
+        """Cancels operations in progress, and rejects new ones and new requests; accepted requests are served."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
+        for batcher in self._registry.batchers:
+            batcher.reject()
+
+    async def close(self, within_s: float | None = None) -> bool:
+        """Fails queued requests, waits `within_s` for running batches, and returns True if every engine was closed."""
+        batchers = self._registry.batchers
+        self._registry.closing.clear()
+        for entry in self._registry.entries():
+            self._registry.withdraw(entry)
+            self._metrics.model_ready.labels(entry.settings.name).set(0)
+        return all(await asyncio.gather(*(batcher.close(within_s) for batcher in batchers)))
 
     def _check_open(self) -> None:
         if self._stopped:
-            raise ShuttingDown("the service is shutting down and changes no models")
+            raise ShuttingDown("the service is shutting down; models cannot be changed")
         if not self._registry.started:
-            raise ModelNotReady("the models of the settings are still loading")
+            raise ModelNotReady("the configured models are still loading")
 
     def _check_limits(self, settings: ModelSettings) -> None:
         limits = self._loading.limits_of(settings)
@@ -182,36 +181,34 @@ class ModelManager:
             raise InvalidInput(str(error), field="limits") from error
         if limits.max_sequences > self._max_sequences:
             raise InvalidInput(
-                f"limits.max_sequences must be at most {self._max_sequences}, which is what any model took when the "
-                f"process started; received {limits.max_sequences}",
+                f"limits.max_sequences must be at most {self._max_sequences}, the largest when the process started; "
+                f"got {limits.max_sequences}",
                 field="limits",
             )
 
-    def _free(self, name: str) -> ModelEntry:
+    def _idle_entry(self, name: str) -> ModelEntry:
         entry = self._registry.entry(name)
         if entry.change is not None:
-            raise Conflict(f"model {name} has another change under way: {entry.change.value}")
+            raise Conflict(f"model {name} has another change in progress: {entry.change.value}")
         return entry
 
     def _begin(self, entry: ModelEntry, change: Change, settings: ModelSettings) -> Operation:
         entry.change = change
         work = partial(self._unload, entry) if change is Change.UNLOAD else partial(self._load, entry, settings)
-        task = asyncio.create_task(self._outcome(entry, change, work))
+        task = asyncio.create_task(self._run(entry, change, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return Operation(task)
 
-    async def _outcome(
-        self, entry: ModelEntry, change: Change, work: Callable[[], Awaitable[None]]
-    ) -> ServiceError | None:
+    async def _run(self, entry: ModelEntry, change: Change, work: Callable[[], Awaitable[None]]) -> ServiceError | None:
         name, reason = entry.settings.name, ""
         try:
             await work()
         except StartupError:
             reason = entry.reason
-        except Exception as error:  # noqa: BLE001  # whatever a backend raises, the process and its models go on
+        except Exception as error:  # noqa: BLE001  # backends raise anything; the process and its models go on
             reason = entry.reason = f"{type(error).__name__}: {one_line(error)}"
-            self._log.exception("a change of models failed unexpectedly", model=name, change=change.value)
+            self._log.exception("model change failed unexpectedly", model=name, change=change.value)
         finally:
             entry.change, entry.claimed = None, ()
         self._collect_and_trim()
@@ -223,11 +220,51 @@ class ModelManager:
 
     async def _load(self, entry: ModelEntry, settings: ModelSettings) -> None:
         async with self._turn:
-            before = await self._registry.put(entry, settings)
-            if before is not None:
-                await self._registry.dismiss(before)
+            previous = await self._publish(entry, settings)
+            if previous is not None:
+                await self._close_when_idle(previous)
 
     async def _unload(self, entry: ModelEntry) -> None:
         if entry.served is not None:
-            await self._registry.dismiss(entry.served)
-        self._registry.remove(entry.settings.name)
+            await self._close_when_idle(entry.served)
+        name = entry.settings.name
+        self._registry.remove(name)
+        self._metrics.remove_model_series(name)
+
+    async def _publish(self, entry: ModelEntry, settings: ModelSettings) -> ServedModel | None:
+        """Loads a model and makes it READY; returns the one that it replaces."""
+        name = settings.name
+        try:
+            served = await self._loading.load(settings, instead_of=entry.served)
+        except Exception as error:
+            self._metrics.model_loads.labels(name, "failed").inc()
+            entry.fail(one_line(error))
+            raise
+        served.batcher.notify(self._registry.changed)
+        previous = self._registry.publish(entry, served)
+        self._metrics.model_loads.labels(name, "ok").inc()
+        self._metrics.model_ready.labels(name).set(1)
+        self._metrics.model_load_seconds.labels(name).set(served.load_seconds)
+        self._loading.announce(served)
+        return previous
+
+    async def _close_when_idle(self, served: ServedModel) -> None:
+        """Closes a model that no new request can find, after its last request."""
+        closing = self._registry.closing
+        closing.add(served)
+        await served.requests.wait_idle()
+        if served in closing:  # else `close` closes it
+            await served.batcher.close()
+            closing.discard(served)  # only now: if this task is canceled, `close` closes it
+
+
+def one_line(error: Exception) -> str:
+    r"""Shortens an error to one line.
+
+    Example:
+        >>> one_line(ValueError("first\nsecond"))
+        'first second'
+        >>> one_line(MemoryError())
+        'MemoryError'
+    """
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS] or type(error).__name__

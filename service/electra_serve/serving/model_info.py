@@ -1,4 +1,4 @@
-"""What may be told of a model: values for every transport, made by `electra_serve.serving.entry`."""
+"""Descriptions of models for every transport; `electra_serve.serving.entry` fills them in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import Self
 
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 
 
 class ModelState(StrEnum):
-    """Where a model is in its life."""
+    """State of a model."""
 
     LOADING = "loading"
     READY = "ready"
@@ -19,7 +20,7 @@ class ModelState(StrEnum):
 
 
 class Change(StrEnum):
-    """What can be done to a model at run time."""
+    """Operation on a model at run time."""
 
     LOAD = "load"
     RELOAD = "reload"
@@ -28,12 +29,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What one request to a model may carry.
-
-    Attributes:
-        max_sequences: Most sequences in one request.
-        max_sequence_length: Longest sequence, in ids.
-    """
+    """Most sequences of a request, and most ids of a sequence."""
 
     max_sequences: int
     max_sequence_length: int
@@ -41,13 +37,7 @@ class ModelLimits:
 
 @dataclass(frozen=True, slots=True)
 class ShapeCost:
-    """What a batch of one shape takes on one engine, as measured at warm-up.
-
-    Attributes:
-        rows: Rows of the batch.
-        length: Positions of each row.
-        seconds: Seconds of the engine.
-    """
+    """Seconds that one engine takes for a batch of `rows` rows of `length` positions, measured at warm-up."""
 
     rows: int
     length: int
@@ -56,32 +46,22 @@ class ShapeCost:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """All that a caller may know of a model.
+    """Description of a model for clients. Fields known only after loading are None before.
 
     Attributes:
-        name: The name requests use.
-        preset: What it was loaded from, as the settings say it.
-        state: Where it is in its life. Fields below that only loading can tell are None before READY.
-        source: Where the files came from: `embedded`, `local`, `kaggle`, `hf`, `catalog` (a built-in config without
-            weights).
-        revision: Digest of the preset's files, or None.
+        source: `embedded`, `local`, `kaggle`, `hf`, or `catalog` for a built-in config without weights.
+        revision: Digest of the preset's files.
         weights: `pretrained` or `random`.
-        config: The backbone's hyperparameters.
-        parameters: How many parameters it has.
-        limits: What one request may carry.
-        engine: The engine's name.
-        device: Where it computes.
-        dtype: What it computes in; answers are float32.
+        parameters: Number of parameters.
+        dtype: Type that it computes in; responses are float32.
         replicas: Engines that share its queue.
-        text: Whether it takes texts, that is, has a tokenizer.
-        load_seconds: From the start of loading to READY.
-        batch_shapes: The shapes of its batches, and how long each takes.
-        pooler: `pretrained` or `random`: what the layer behind `pooled_output` is worth.
-        batch_tokens: Most positions, padding included, that a batch of several sequences is given: what
-            `batching.target_batch_s` allows by `batch_shapes`, or `batching.max_batch_tokens` if that is less. 0 if
-            each sequence runs by itself.
-        aliases: Other names that requests may use.
-        text_reason: Why it takes no texts; None if it does.
+        text: True if it accepts texts, that is, has a tokenizer.
+        load_seconds: Seconds from the start of the load to READY.
+        pooler: Origin of the layer behind `pooled_output`: `pretrained` or `random`.
+        batch_tokens: Most positions of a batch of several sequences, with padding; 0 if each sequence runs alone.
+            Set by `batching.target_batch_s` and `batch_shapes`, and by `batching.max_batch_tokens`.
+        text_reason: Reason why it accepts no texts; None if it does.
+        embedding: Computation of the output `embedding`.
     """
 
     name: str
@@ -104,16 +84,17 @@ class ModelInfo:
     batch_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
+    embedding: EmbeddingConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus(ModelInfo):
-    """What who administers a model may know beside that.
+    """Description of a model for administrators.
 
     Attributes:
-        change: What is being done to it right now.
-        reason: Why it could not be loaded the last time, in one line; "" where it could. While `state` is `ready`, that
-            was a reload, and what was there before still answers.
+        change: Operation in progress.
+        reason: Reason of the last failed operation in one line; "" after a success. If `state` is READY, a reload
+            failed and the previous model is still served.
     """
 
     change: Change | None = None
@@ -121,6 +102,6 @@ class ModelStatus(ModelInfo):
 
     @classmethod
     def of(cls, info: ModelInfo, *, change: Change | None, reason: str) -> Self:
-        """`info` and the rest."""
-        told = {field.name: getattr(info, field.name) for field in fields(info)}
-        return cls(**told, change=change, reason=reason)
+        """Extends `info`."""
+        known = {field.name: getattr(info, field.name) for field in fields(info)}
+        return cls(**known, change=change, reason=reason)

@@ -1,8 +1,7 @@
-"""A model that answers requests, and who is using it.
+"""A loaded model and its requests in flight.
 
-A model may be taken out of service while requests work with it: some wait in its queue, and some have only had their
-text tokenized by it. So each request enters `requests` in the turn of the event loop in which it finds the model, and
-leaves when it has its answer. A model is closed once it can no longer be found and nobody is left.
+A model may be unloaded while requests use it, in its queue or in the tokenizer. So each request enters `requests` in
+the event-loop iteration that finds the model, and leaves with its response. The model is closed after the last one.
 """
 
 from __future__ import annotations
@@ -13,27 +12,20 @@ from types import TracebackType
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
+from electra_serve.serving.embedding import configured_embedding
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
 
 
 class RequestTracker:
-    """Counts who is using something. On the event loop only.
-
-    Example:
-        >>> users = RequestTracker()
-        >>> with users:
-        ...     users.count
-        1
-        >>> users.count
-        0
-    """
+    """Counts requests in flight, each a `with` block. Event loop only."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._gone: asyncio.Event | None = None
+        self._idle: asyncio.Event | None = None
 
     def __enter__(self) -> None:
         self.count += 1
@@ -42,29 +34,24 @@ class RequestTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.count -= 1
-        if not self.count and self._gone is not None:
-            self._gone.set()
+        if not self.count and self._idle is not None:
+            self._idle.set()
 
-    async def gone(self) -> None:
-        """Waits until there is no user, where no new one can come."""
+    async def wait_idle(self) -> None:
+        """Waits for the last request; no new one may enter meanwhile."""
         if self.count:
-            self._gone = asyncio.Event()
-            await self._gone.wait()
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A model that answers requests.
+    """A loaded model with its batcher and limits.
 
     Attributes:
-        settings: What it was loaded by.
-        loaded: Its preset, tokenizer and engines.
-        batcher: Where its sequences go.
-        input_limits: What one request may hold.
-        text_limits: How much text one request may hold.
-        max_timeout_s: Seconds after which any request is aborted, and the longest that a client may ask for.
-        load_seconds: From the start of loading to READY.
-        requests: The requests that work with it. Enter without awaiting anything after finding it.
+        max_timeout_s: Seconds after which any request is aborted.
+        load_seconds: Seconds from the start of the load to READY.
+        requests: Requests in flight; enter it before awaiting anything.
     """
 
     settings: ModelSettings
@@ -78,15 +65,20 @@ class ServedModel:
 
     @property
     def name(self) -> str:
-        """The name that requests use."""
+        """Name in requests."""
         return self.settings.name
 
     @property
     def hidden_dim(self) -> int:
-        """H, the width of every output."""
+        """Width H of every output."""
         return self.loaded.preset.config.hidden_dim
 
     @property
+    def embedding(self) -> EmbeddingConfig:
+        """Computation of the output `embedding`."""
+        return configured_embedding(self.loaded.preset.embedding, self.settings.embedding)
+
+    @property
     def tokenizer(self) -> Tokenizer | NoTokenizer:
-        """The tokenizer, or the reason why there is none."""
+        """Tokenizer, or the reason why there is none."""
         return self.loaded.tokenizer

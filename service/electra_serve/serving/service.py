@@ -1,7 +1,7 @@
-"""The one door for every transport: validate, submit, collect.
+"""Transport-independent service: validates requests, submits their sequences and collects the results.
 
-A transport turns its own message into an `EncodeRequest`, awaits `InferenceService.encode`, and turns the
-`EncodeResult` or the `ServiceError` back. Nothing here knows which transport that was.
+A transport converts its message into an `EncodeRequest`, awaits `InferenceService.encode`, and converts the
+`EncodeResult` or the `ServiceError` back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 
 from electra_serve.errors import (
     DeadlineExceeded,
@@ -21,10 +20,11 @@ from electra_serve.errors import (
     ServiceError,
     ShuttingDown,
 )
-from electra_serve.observability.tracing import RequestSpan
 from electra_serve.presets.tokenizers.loader import NoTokenizer
+from electra_serve.serving.embedding import engine_outputs, with_embedding
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.transit_budget import Transit
@@ -41,60 +41,28 @@ from electra_serve.tensors import (
 )
 
 
-class Priority(IntEnum):
-    """Who goes first in the queue. Lower values first."""
-
-    HIGH = 0
-    NORMAL = 1
-    LOW = 2
-
-
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
-    """What a caller wants encoded.
-
-    Attributes:
-        input: Ids or texts.
-        model: A served model's name; None where just one is served.
-        outputs: What to answer with; at least one.
-        truncation: The rule for what is longer than the model takes.
-        client: Whose turn it is, for fairness between clients; any stable string.
-        priority: Which requests go first.
-        timeout_s: Seconds from now after which the caller no longer wants the answer; None: no limit.
-        max_values: Most numbers that the answer may hold; None: no limit.
-        span: The request's, where requests are traced.
-        transit: The request's share of the transit budget; None: not budgeted.
-    """
+    """Sequences to encode; `outputs` has at least one, and `model` may be None if only one is served."""
 
     input: TokenInput | TextInput
     model: str | None = None
     outputs: Outputs = DEFAULT_OUTPUTS
     truncation: Truncation = Truncation.NONE
-    client: str = ""
-    priority: Priority = Priority.NORMAL
-    timeout_s: float | None = None
-    max_values: int | None = None
-    span: RequestSpan | None = None
-    transit: Transit | None = None
+    context: RequestContext = NO_CONTEXT
+    max_values: int | None = None  # most numbers of the response
+    transit: Transit | None = None  # share of the transit budget
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeResult:
-    """The answer.
-
-    Attributes:
-        model: The name of the model that computed it.
-        outputs: What was asked for.
-        rows: One per sequence, in the caller's order.
-        tokens: Unmasked positions over all rows.
-        truncated: Per row, whether it was cut.
-    """
+    """Outputs of a request, with one row for each sequence, in order."""
 
     model: str
     outputs: Outputs
     rows: tuple[RowOutput, ...]
-    tokens: int
-    truncated: tuple[bool, ...]
+    tokens: int  # unmasked positions of all sequences
+    truncated: tuple[bool, ...]  # for each sequence
 
     @property
     def values(self) -> int:
@@ -103,12 +71,7 @@ class EncodeResult:
 
 
 class InferenceService:
-    """Encodes requests with the models of a registry.
-
-    Args:
-        registry: The models.
-        texts: Makes ids of texts.
-    """
+    """Encodes requests with the models of a registry."""
 
     def __init__(self, registry: ModelRegistry, texts: TextEncoder) -> None:
         self._registry = registry
@@ -116,58 +79,52 @@ class InferenceService:
 
     @property
     def ready(self) -> bool:
-        """Whether every configured model is ready and nothing is shutting down."""
+        """True if every configured model is ready and the process is not draining."""
         return self._registry.ready
 
     def label(self, model: str | None) -> str:
-        """The name that `model` has in metrics: a configured one, or "" where it is none of them."""
+        """Returns the `model` label for metrics: a configured name, or "" for an unknown one."""
         return self._registry.label(model)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """What is served, in the settings' order, whatever its state."""
+        """Describes every model, in the order of the settings."""
         return self._registry.infos()
 
     def model(self, name: str) -> ModelInfo:
-        """One model, whatever its state.
-
-        Raises:
-            ModelNotFound: No model has that name.
-        """
+        """Describes one model; raises `ModelNotFound`."""
         return self._registry.info(name)
 
-    def check_room(self, client: str) -> None:
-        """Refuses what any request of this client would be refused for, before it is read.
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
+        """Rejects a request before it is read, if no model has capacity for it.
 
         Raises:
-            Overloaded: No model has room for one more sequence.
-            ModelNotReady: No model's engine will come back.
+            Overloaded: Every queue is full.
+            ModelNotReady: Every engine has failed.
             ShuttingDown: Nothing new is admitted.
         """
-        refusal: ServiceError | None = None
+        rejection: ServiceError | None = None
         for batcher in self._registry.batchers:
             try:
-                batcher.check_room(1, client)
+                batcher.ensure_capacity(client, sequences, tokens)
             except (Overloaded, ShuttingDown, ModelNotReady) as error:
-                refusal = error
+                rejection = error
             else:
                 return
-        if refusal is not None:
-            raise refusal
+        if rejection is not None:
+            raise rejection
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Computes the outputs that `request` asks for.
-
-        Cancelling the call takes what still waits out of the queue.
+        """Computes the requested outputs; cancellation removes waiting sequences from the queue.
 
         Raises:
-            ModelNotFound: No model has that name, or none was named where several are served.
-            ModelNotReady: It is loading, unloading or failed.
-            InvalidInput: The ids or texts are not what the model takes.
-            PayloadTooLarge: Too many sequences, or an answer larger than its transport sends.
-            Overloaded: The queue is full, or the client's share of it, or the turn would come after the deadline.
+            ModelNotFound: The name is unknown, or missing although several models are served.
+            ModelNotReady: The model is loading, unloading or failed.
+            InvalidInput: The ids or texts are invalid for the model.
+            PayloadTooLarge: There are too many sequences, or the response would be too large.
+            Overloaded: The queue or the client's share of it is full, or the wait would exceed the deadline.
             ShuttingDown: Nothing new is admitted.
             DeadlineExceeded: The deadline passed first.
-            EngineFailure: The engine fails on one of the sequences.
+            EngineFailure: The engine failed on one of the sequences.
         """
         model = self._registry.ready_model(request.model)
         with model.requests:
@@ -175,23 +132,26 @@ class InferenceService:
 
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
-            raise InvalidInput("outputs must name at least one output; received none", field="outputs")
+            raise InvalidInput("outputs must name at least one output; got none", field="outputs")
         now = asyncio.get_running_loop().time
-        longest_s = model.max_timeout_s
-        deadline = now() + (longest_s if request.timeout_s is None else min(request.timeout_s, longest_s))
-        with ExitStack() as room:
-            validated = await self._validated(model, request, deadline, room)
+        context, longest_s = request.context, model.max_timeout_s
+        timeout_s = context.timeout_s
+        deadline = now() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
+        with ExitStack() as reservations:
+            validated = await self._validated(model, request, deadline, reservations)
             values = _response_values(request, validated.encodings, model.hidden_dim)
             if request.transit is not None:
                 await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
             validated.encodings,
-            request.outputs,
-            client=request.client,
-            priority=request.priority,
+            engine_outputs(request.outputs, model.embedding),
+            client=context.client,
+            priority=context.priority,
             timeout_s=max(deadline - now(), 0.0),
-            span=request.span,
+            span=context.span,
         )
+        if Output.EMBEDDING in request.outputs:
+            rows = [with_embedding(row, model.embedding) for row in rows]
         return EncodeResult(
             model=model.name,
             outputs=request.outputs,
@@ -201,9 +161,10 @@ class InferenceService:
         )
 
     async def _validated(
-        self, model: ServedModel, request: EncodeRequest, deadline: float, room: ExitStack
+        self, model: ServedModel, request: EncodeRequest, deadline: float, reservations: ExitStack
     ) -> Validated:
-        """Returns the request's sequences; `room` keeps room for those of texts in the queue."""
+        """Returns the request's sequences; texts reserve their part of the queue before they are tokenized."""
+        context = request.context
         if isinstance(request.input, TokenInput):
             return validate(request.input, model.input_limits, request.truncation)
         if isinstance(model.tokenizer, NoTokenizer):
@@ -211,7 +172,7 @@ class InferenceService:
             raise InvalidInput(f"model {model.name} takes token_ids, not text: {reason}", field="text")
         check_count(len(request.input.texts), model.input_limits, "text")
         with _retry_later(self._texts.work_s):
-            room.enter_context(model.batcher.reserve(len(request.input.texts), request.client))
+            reservations.enter_context(model.batcher.reserve(context.client, len(request.input.texts)))
         try:
             async with asyncio.timeout_at(deadline):
                 with _retry_later(model.batcher.queued_work_s):
@@ -221,8 +182,8 @@ class InferenceService:
                         model.input_limits,
                         model.text_limits,
                         request.truncation,
-                        client=request.client,
-                        priority=request.priority,
+                        client=context.client,
+                        priority=context.priority,
                         timeout_s=max(deadline - asyncio.get_running_loop().time(), 0.0),
                     )
         except TimeoutError as error:
@@ -231,7 +192,7 @@ class InferenceService:
 
 @contextmanager
 def _retry_later(seconds: float) -> Iterator[None]:
-    """Adds `seconds` to the wait of rejections: a text waits for the tokenizer, and then for the engine."""
+    """Adds `seconds` to the `retry_after_s` of rejections: texts wait for the tokenizer, then for the engine."""
     try:
         yield
     except Overloaded as error:
@@ -241,17 +202,13 @@ def _retry_later(seconds: float) -> Iterator[None]:
 
 
 def _response_values(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> int:
-    """Returns how many numbers the response will hold.
-
-    Raises:
-        PayloadTooLarge: It would hold more than `request.max_values` numbers.
-    """
+    """Counts the numbers of the response; raises `PayloadTooLarge` for more than `request.max_values`."""
     per_position = Output.SEQUENCE in request.outputs
     vectors = len(encodings) * (len(request.outputs) - per_position)
     values = (vectors + per_position * sum(map(len, encodings))) * hidden_dim
     if request.max_values is not None and values > request.max_values:
         raise PayloadTooLarge(
-            f"an answer takes at most {request.max_values} numbers; this one would have {values}: "
-            "ask for fewer sequences or outputs"
+            f"a response must have at most {request.max_values} numbers; got {values}: "
+            "request fewer sequences or outputs"
         )
     return values

@@ -1,7 +1,7 @@
-"""Texts to checked sequences.
+"""Tokenizes texts and checks the sequences.
 
-A little text is tokenized on the event loop at once; the rest waits for its turn in a `TokenizerQueue`. A request ends
-with its first text that the model cannot take: those after it are not tokenized.
+Short texts are tokenized on the event loop at once; others wait in a `TokenizerQueue`. A request is rejected at its
+first invalid text; later ones are not tokenized.
 """
 
 from __future__ import annotations
@@ -19,37 +19,28 @@ from electra_serve.serving.validation import InputLimits, Validated, validate
 from electra_serve.tensors import Int32Array, TextInput, TokenInput, Truncation
 
 INLINE_CHARACTERS: Final = 512
-"""Texts up to this many characters together are tokenized on the event loop: 0.2 ms of English, 4.4 ms at worst."""
+"""Most characters of a request that are tokenized on the event loop: 0.2 ms for English, at most 4.4 ms."""
 MIN_CHARACTERS: Final = 16
-"""Characters that a text counts as at least: each text has costs of its own."""
+"""Fewest characters that a text counts as, for its fixed costs."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextLimits:
-    """How much text a request may hold.
-
-    Attributes:
-        max_characters: Longest text.
-        max_request_characters: Most characters over all texts.
-    """
+    """Most characters of a text, and of all texts of a request."""
 
     max_characters: int
     max_request_characters: int
 
 
 class TextEncoder:
-    """Tokenizes and checks texts.
-
-    Args:
-        queue: Where long texts wait.
-    """
+    """Tokenizes and checks texts; long ones wait in `queue`."""
 
     def __init__(self, queue: TokenizerQueue) -> None:
         self._queue = queue
 
     @property
     def work_s(self) -> float:
-        """Estimated time to tokenize everything that waits."""
+        """Estimated seconds to tokenize all queued texts."""
         return self._queue.work_s
 
     async def encode(
@@ -64,23 +55,14 @@ class TextEncoder:
         priority: int = 1,
         timeout_s: float | None = None,
     ) -> Validated:
-        """Makes sequences of texts; a pair gets segments 0 and 1.
+        """Turns texts into sequences; a pair gets segments 0 and 1.
 
-        Args:
-            text: The texts.
-            tokenizer: The model's.
-            limits: Limits of the model.
-            text_limits: Most text in a request.
-            truncation: The rule for what becomes longer than the model takes. What is cut also keeps to the
-                tokenizer's own bound.
-            client: The client that they count for.
-            priority: Lower goes first.
-            timeout_s: Seconds after which the result is useless; the caller has to cancel the call then.
+        A truncated sequence also keeps to the tokenizer's own limit. Cancel the call after `timeout_s`.
 
         Raises:
-            InvalidInput: A text is too long, in characters or in ids, or not one that the model has rows for.
-            PayloadTooLarge: There is too much text.
-            Overloaded: Too much text waits, or its turn would come too late.
+            InvalidInput: A text is too long, in characters or in ids, or has ids outside the vocabulary.
+            PayloadTooLarge: All texts together are too long.
+            Overloaded: The queue is full, or its wait exceeds the deadline.
         """
         check_characters(text, text_limits)
         longest = limits.max_sequence_length
@@ -96,18 +78,7 @@ class TextEncoder:
 def encode_in_steps(
     texts: Sequence[TextOrPair], tokenizer: Tokenizer, limits: InputLimits, longest: int, truncation: Truncation
 ) -> Steps[Validated]:
-    """Tokenizes and checks each text in turn.
-
-    Args:
-        texts: The texts.
-        tokenizer: The model's.
-        limits: Limits of the model.
-        longest: Most ids of a sequence.
-        truncation: The rule for longer ones.
-
-    Raises:
-        InvalidInput: The model cannot take one of them.
-    """
+    """Tokenizes and checks one text after the other, each at most `longest` ids; raises `InvalidInput`."""
     rows: list[TokenizedText] = []
     for index, item in enumerate(texts):
         row = yield from tokenizer.encode_in_steps((item,), max_length=longest, truncation=truncation)
@@ -122,24 +93,19 @@ def _parts(item: TextOrPair) -> tuple[str, ...]:
 
 
 def check_characters(text: TextInput, limits: TextLimits) -> None:
-    """Checks the length of each text, and of all together.
-
-    Raises:
-        InvalidInput: One of them is too long.
-        PayloadTooLarge: All of them together are.
-    """
+    """Raises `InvalidInput` if a text is too long, and `PayloadTooLarge` if all together are."""
     total = 0
     for index, item in enumerate(text.texts):
         characters = sum(map(len, _parts(item)))
         if characters > limits.max_characters:
             raise InvalidInput(
-                f"a text takes at most {limits.max_characters} characters; received {characters}",
+                f"a text must have at most {limits.max_characters} characters; got {characters}",
                 field=f"text[{index}]",
             )
         total += characters
     if total > limits.max_request_characters:
         raise PayloadTooLarge(
-            f"the texts of a request take at most {limits.max_request_characters} characters; received {total}",
+            f"the texts of a request must have at most {limits.max_request_characters} characters; got {total}",
             field="text",
         )
 
@@ -147,17 +113,10 @@ def check_characters(text: TextInput, limits: TextLimits) -> None:
 def check_tokenized(
     tokenized: TokenizedText, index: int, limits: InputLimits, longest: int, truncation: Truncation
 ) -> None:
-    """Rejects a text that the model cannot take, under the name that the client knows: of the text, not of its ids.
-
-    Args:
-        tokenized: One text as ids.
-        index: Its place in the request.
-        limits: Limits of the model.
-        longest: Most ids of a sequence.
-        truncation: The rule by which it was cut.
+    """Checks one tokenized text; errors name the text, since the client does not know its ids.
 
     Raises:
-        InvalidInput: It is too long, a pair needs a second segment, or a piece has no row in the model.
+        InvalidInput: It is too long, the model has no segment for a pair, or an id is outside the vocabulary.
     """
     ids, segments = tokenized.token_ids[0], tokenized.segment_ids[0]
     message = (
@@ -173,20 +132,20 @@ def _length_problem(length: int, longest: int, truncation: Truncation) -> str:
     if 0 < length <= longest:
         return ""
     if not length:
-        return "a text must become at least one id; it became none"
+        return "a text must have at least one id; got none"
     if truncation is Truncation.NONE:
-        return f"a text takes at most {longest} ids unless it may be truncated; received {length}"
-    return f"truncation {truncation} must leave at most {longest} ids; it would leave {length}: choose another"
+        return f"a text must have at most {longest} ids unless truncation is allowed; got {length}"
+    return f"truncation {truncation} must leave at most {longest} ids; got {length}: use another truncation"
 
 
 def _segment_problem(segments: Int32Array, num_segments: int) -> str:
     if segments.max(initial=0) < num_segments:
         return ""
-    return f"a text must be single for a model of {num_segments} segment; received a pair of texts"
+    return f"a text must not be a pair for a model with {num_segments} segment; got a pair"
 
 
 def _id_problem(ids: Int32Array, vocab_size: int) -> str:
     largest = int(ids.max(initial=0))
     if largest < vocab_size:
         return ""
-    return f"a text must be of pieces whose ids are below {vocab_size}, the model's vocab_size; one is {largest}"
+    return f"ids of a text must be below the model's vocab_size, {vocab_size}; got {largest}"

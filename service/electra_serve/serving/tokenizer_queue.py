@@ -1,11 +1,9 @@
 """Fair queue for the tokenizer's threads.
 
-A request waits as turns of about `STEP_CHARACTERS` characters, in a `RequestQueue` like that of the batcher: ordered by
-priority, fairly between clients, bounded, and rejected if its turn would come after its deadline. One thread takes the
-turns in order, so no client waits for more than one turn of another. It does not need the event loop between turns.
-
-A text that its tokenizer cannot cut makes a longer turn, in native code that does not hold the GIL. While one is
-overdue, a second thread takes the turns of short requests.
+A request is split into turns of about `STEP_CHARACTERS` characters. They wait in a `RequestQueue`: ordered by priority,
+fair between clients, bounded, and rejected if they would miss their deadline. One thread takes them in order.
+A text that its tokenizer cannot split makes a longer turn, in native code without the GIL. While one is overdue,
+a second thread takes the turns of short requests.
 """
 
 from __future__ import annotations
@@ -30,23 +28,15 @@ from electra_serve.errors import Overloaded, PayloadTooLarge
 from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps
 
 CHARACTER_S: Final = 5e-7
-"""Seconds per character, before any was measured."""
+"""Estimated seconds per character before the first measurement."""
 OVERDUE_S: Final = 0.05
-"""Time after which a turn no longer keeps short requests waiting."""
+"""Time after which short requests pass a turn."""
 
 T = TypeVar("T")
 
 
 class _Job(Generic[T]):
-    """Tokenizes one request, a turn at a time.
-
-    Args:
-        steps: Its steps.
-
-    Attributes:
-        result: The result of its last step, or the error of any; on the event loop.
-        characters: Characters read so far.
-    """
+    """Tokenizes one request, one turn at a time; `result` is set on the event loop."""
 
     def __init__(self, steps: Steps[T]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -56,13 +46,13 @@ class _Job(Generic[T]):
         self._ended = False
 
     def advance(self, until: float) -> None:
-        """Does steps until `until` characters are read. Call it from one thread at a time."""
+        """Runs steps until `until` characters are read; one thread at a time."""
         try:
             while self.characters < until and not self._ended:
                 self.characters += next(self._steps)
         except StopIteration as end:
             self._end(self.result.set_result, end.value)
-        except BaseException as error:  # noqa: BLE001  # a panic in native code is one; the caller is to get it
+        except BaseException as error:  # noqa: BLE001  # includes a panic in native code
             self._end(self.result.set_exception, error)
 
     def _end(self, settle: Callable[[Any], None], outcome: object) -> None:
@@ -72,19 +62,13 @@ class _Job(Generic[T]):
             if not self.result.done():
                 settle(outcome)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody awaits the result
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(settle_unless_cancelled)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Turn(QueueEntry):
-    """A part of a job.
-
-    Attributes:
-        job: The job.
-        after: Characters of the job that are read when the turn begins.
-        until: Characters of the job that are read when it ends; infinity for the last.
-    """
+    """Part of a job: from `after` characters to `until`, which is infinity for the last turn."""
 
     job: _Job[Any]
     after: int
@@ -92,18 +76,12 @@ class _Turn(QueueEntry):
 
     @property
     def short(self) -> bool:
-        """The turn is a whole job, and does not take long."""
+        """True if the turn is a whole job."""
         return self.after == 0 and self.until == math.inf
 
 
 class TokenizerQueue:
-    """Runs the steps of tokenizers on threads, in fair order.
-
-    Args:
-        max_characters: Most characters that wait.
-        clock: Measures turns.
-        wait_s: Takes the time from a request's admission to its first turn.
-    """
+    """Runs tokenizer steps on threads, in fair order; `wait_s` takes the seconds until a request's first turn."""
 
     def __init__(self, max_characters: int, clock: Clock, wait_s: Histogram) -> None:
         self.max_characters = max_characters
@@ -117,34 +95,27 @@ class TokenizerQueue:
 
     @property
     def characters(self) -> int:
-        """Characters that wait."""
+        """Queued characters."""
         return self._queue.tokens
 
     @property
     def work_s(self) -> float:
-        """Estimated time to tokenize everything that waits."""
+        """Estimated seconds to tokenize all queued characters."""
         return self._queue.work_s
 
     async def run(
         self, steps: Steps[T], characters: int, *, client: str = "", priority: int = 1, timeout_s: float | None = None
     ) -> T:
-        """Waits for the result of all `steps`. Cancelling the call takes the remaining turns out of the queue.
-
-        Args:
-            steps: Steps of one request.
-            characters: Characters that they read in total, at least 1.
-            client: The client that they count for.
-            priority: Lower goes first.
-            timeout_s: Seconds after which the result is useless; the caller has to cancel the call then.
+        """Runs all `steps` of a request; cancellation removes its remaining turns.
 
         Raises:
-            Overloaded: There is no room, or the last turn would come after `timeout_s`.
-            PayloadTooLarge: There would be no room in an empty queue.
+            Overloaded: The queue is full, or the last turn would miss the deadline.
+            PayloadTooLarge: The request exceeds the whole queue.
         """
         job = _Job(steps)
         with self._lock:
             now = self._clock.now()
-            self._check_room(client, characters)
+            self._ensure_capacity(client, characters)
             turns = self._turns(job, characters, client, priority, None if timeout_s is None else now + timeout_s)
             self._queue.admit(turns, now)
             self._wake(self._main, self._next)
@@ -156,18 +127,18 @@ class TokenizerQueue:
             with self._lock:
                 self._queue.cancel(turns)
 
-    def _check_room(self, client: str, characters: int) -> None:
+    def _ensure_capacity(self, client: str, characters: int) -> None:
         if characters > self.max_characters:
             raise PayloadTooLarge(
-                f"at most {self.max_characters} characters may wait to be tokenized; received {characters}",
+                f"a request must have at most {self.max_characters} characters; got {characters}",
                 field="text",
             )
         try:
-            self._queue.check_room(client, 1, characters)
+            self._queue.ensure_capacity(client, 1, characters)
         except Overloaded as error:
             raise Overloaded(
-                f"at most {self.max_characters} characters may wait to be tokenized, those of one client at most "
-                f"{SHARE} times what they leave free; {self.characters} are waiting, the request has {characters}",
+                f"cannot queue {characters} characters: {self.characters} of {self.max_characters} are queued, and one "
+                f"client may hold at most {SHARE} times the free capacity",
                 retry_after_s=error.retry_after_s,
             ) from error
 
@@ -190,7 +161,7 @@ class TokenizerQueue:
         ]
 
     def _relieve(self, job: _Job[Any]) -> None:
-        """Has the second thread take short requests such as `job`, if the first is at an overdue turn."""
+        """Starts the second thread for short requests such as `job`, if the first thread is overdue."""
         if job.result.done():
             return
         self._clock.call_later(OVERDUE_S, partial(self._relieve, job))
@@ -205,7 +176,7 @@ class TokenizerQueue:
             thread.pool.submit(self._work, thread, choose)
 
     def _work(self, thread: _Thread, choose: Callable[[], _Turn | None]) -> None:
-        """Takes turns on `thread` until there are none."""
+        """Runs turns on `thread` until there are none."""
         while (turn := self._take(thread, choose)) is not None:
             before = turn.job.characters
             turn.job.advance(turn.until)
@@ -233,13 +204,7 @@ class TokenizerQueue:
 
 
 class _Thread:
-    """State of one of the two threads.
-
-    Attributes:
-        pool: Runs it.
-        awake: It takes turns.
-        began_s: When its current turn began; None if it has none.
-    """
+    """State of one of the two threads; `began_s` is the start of its current turn."""
 
     def __init__(self, name: str) -> None:
         self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)

@@ -1,14 +1,9 @@
-"""One budget for the bytes in transit, on both transports together.
+"""Budget for the bytes in transit, shared by both transports. Event loop only.
 
-In transit are request bytes that are being received, decoded requests, and responses that are not sent yet. Each
-request holds one `Reservation` from before its body is read until its last byte is sent. It follows what the request
-really takes: first the declared length of its body, then the size of the response that it asks for.
-
-The budget is shared by dynamic thresholds, like the queue (`batching/admission.py`): a client that already holds bytes
-may hold at most `SHARE` times what stays free. So one client never takes it all. Many clients may, with streams that
-stay open: so a reservation that is only kept for the next message can be reclaimed for a client that holds less.
-
-On the event loop only.
+In transit are requests being received, decoded requests and unsent responses. A request holds one `Reservation` from
+before its body is read until its last byte is sent: first for the declared body, then for the response.
+As in the queue (`batching/admission.py`), a client that holds bytes may hold at most `SHARE` times the free ones.
+An idle reservation of an open stream is reclaimed for a client that holds less. See docs/decisions/0023.
 """
 
 from __future__ import annotations
@@ -25,27 +20,23 @@ from electra_serve.errors import Overloaded
 
 SHARE: Final = 4
 RATE_WINDOW_S: Final = 2.0
-"""Seconds over which the rate of released bytes is averaged."""
+"""Seconds over which the release rate is averaged."""
 GROWTH_TIMEOUT_S: Final = 5.0
-"""Seconds that an admitted request waits for room for its response."""
+"""Seconds that an admitted request waits for its response's bytes."""
 MAX_WAITERS: Final = 1024
-"""Most requests of one client that wait for bytes. Each takes up to 90 kB in gRPC."""
+"""Most waiting requests of one client; each takes up to 90 kB in gRPC."""
 RECLAIM_AFTER_S: Final = 1.0
-"""Seconds after which a reservation that is not used counts as idle."""
+"""Seconds after which an unused reservation is idle."""
 MIN_RETRY_S: Final = 0.05
 MAX_RETRY_S: Final = 5.0
-"""`Retry-After` if nothing was released recently: clients that stall release their bytes at a time limit."""
+"""Retry delay if nothing was released recently; stalled clients release their bytes at a time limit."""
 
 _Line: TypeAlias = tuple[str, bool]
-"""Waiters of one client: its new requests, or those that need more than they hold."""
+"""Client, and True for requests that already hold bytes."""
 
 
 class TransitBudget:
-    """Bounds the bytes in transit of one process.
-
-    Args:
-        max_bytes: Most bytes in transit.
-        now: Seconds of a monotonic clock.
+    """Limits the bytes in transit of the process to `max_bytes`.
 
     Example:
         >>> budget = TransitBudget(100, now=lambda: 0.0)
@@ -67,15 +58,7 @@ class TransitBudget:
         self._released_at = now()
 
     def reserve(self, client: str, size: int) -> Reservation:
-        """Takes `size` bytes of the budget.
-
-        Args:
-            client: The client that they count for.
-            size: Bytes; sizes above the whole budget count as the whole budget.
-
-        Raises:
-            Overloaded: They do not fit now, or exceed the client's share.
-        """
+        """Reserves `size` bytes, at most the whole budget; raises `Overloaded` if they do not fit now."""
         size = min(size, self.max_bytes)
         self._make_room(client, size)
         if not self._fits(client, size):
@@ -84,13 +67,13 @@ class TransitBudget:
         return Reservation(self, client, size)
 
     async def acquire(self, client: str, size: int, timeout_s: float | None, *, own: int = 0) -> Reservation:
-        """Takes `size` bytes of the budget as soon as they fit, in turns of clients; waits forever without a timeout.
+        """Reserves `size` bytes as soon as they fit; clients take turns.
 
         Args:
-            client: The client that they count for.
-            size: Bytes; sizes above the whole budget count as the whole budget.
-            timeout_s: Seconds to wait.
-            own: Bytes that the same request holds already. Its share is that of its client's other requests.
+            client: Client that is charged.
+            size: Bytes, at most the whole budget.
+            timeout_s: Seconds to wait; None for no limit.
+            own: Bytes that the same request already holds; they do not count in its client's share.
 
         Raises:
             Overloaded: They did not fit within `timeout_s`.
@@ -105,11 +88,7 @@ class TransitBudget:
         return Reservation(self, client, size)
 
     async def _wait(self, client: str, size: int, timeout_s: float | None, own: int) -> None:
-        """Waits until `_wake` has taken the bytes for this client.
-
-        Raises:
-            Overloaded: They did not fit in time, or too many requests of the client wait already.
-        """
+        """Waits until `_wake` has reserved the bytes."""
         line = (client, own > 0)
         waiters = self._lines.setdefault(line, {})
         if len(waiters) >= MAX_WAITERS:
@@ -132,7 +111,7 @@ class TransitBudget:
 
     def _leave(self, line: _Line, turn: asyncio.Future[None]) -> None:
         waiters = self._lines.get(line, {})
-        waiters.pop(turn, None)  # a cancelled one may have left already
+        waiters.pop(turn, None)  # a canceled one may have left already
         if not waiters:
             self._lines.pop(line, None)
 
@@ -146,7 +125,7 @@ class TransitBudget:
         self._clients[client] = self._clients.get(client, 0) + size
 
     def give_back(self, client: str, size: int) -> None:
-        """Takes back bytes of a reservation, and gives them to those that wait."""
+        """Releases bytes, for waiting requests first."""
         self.used_bytes -= size
         held = self._clients[client] - size
         if held:
@@ -158,10 +137,10 @@ class TransitBudget:
         self._wake()
 
     def _wake(self) -> None:
-        """Gives waiting requests their bytes, one of each client in turn.
+        """Reserves bytes for waiting requests, one of each client in turn.
 
-        A client that holds bytes does not block those behind it: it waits for its own share. One that holds none does:
-        small requests must not keep a large one out.
+        A client that holds bytes blocks no other, as it waits for its own share. One that holds none blocks those
+        behind it, so that small requests do not starve a large one.
         """
         progress = True
         while progress:
@@ -180,12 +159,7 @@ class TransitBudget:
 
     @contextmanager
     def reclaimable(self, reservation: Reservation, reclaim: Callable[[], None]) -> Iterator[None]:
-        """Lends a reservation to clients that hold less, for as long as the context lasts.
-
-        Args:
-            reservation: A reservation whose client may not need it for long.
-            reclaim: Releases it at once, and ends what it is for.
-        """
+        """Makes a reservation reclaimable within the context; `reclaim` releases it and ends its stream."""
         self._idle[reservation] = (self._now(), reclaim)
         try:
             yield
@@ -193,7 +167,7 @@ class TransitBudget:
             self._idle.pop(reservation, None)
 
     def _make_room(self, client: str, size: int) -> None:
-        """Reclaims idle reservations of clients that hold more than this one, until `size` bytes fit."""
+        """Reclaims idle reservations of clients that hold more, until `size` bytes fit."""
         while not self._fits(client, size):
             held, limit = self._clients.get(client, 0), self._now() - RECLAIM_AFTER_S
             idle = [found for found, (since, _) in self._idle.items() if since <= limit]
@@ -204,7 +178,7 @@ class TransitBudget:
             reclaim()
 
     def _rate(self) -> float:
-        """Returns the bytes released per second, averaged over `RATE_WINDOW_S`."""
+        """Returns the average bytes released per second."""
         elapsed_s = self._now() - self._released_at
         return self._released * math.exp(-elapsed_s / RATE_WINDOW_S) / RATE_WINDOW_S
 
@@ -213,20 +187,14 @@ class TransitBudget:
         rate = self._rate()
         retry_s = missing / rate if rate else MAX_RETRY_S
         return Overloaded(
-            f"requests and responses in transit may take {self.max_bytes} bytes, those of one client at most {SHARE} "
-            f"times what it leaves free; {self.used_bytes} are in use, {self._clients.get(client, 0)} of them by this "
-            f"client, and this request needs {size}",
+            f"cannot reserve {size} bytes for this request: {self.used_bytes} of {self.max_bytes} are in use, "
+            f"{self._clients.get(client, 0)} by this client, which may hold at most {SHARE} times the free bytes",
             retry_after_s=min(max(retry_s, MIN_RETRY_S), MAX_RETRY_S),
         )
 
 
 class Reservation:
-    """The bytes that one request holds. Releasing them twice is harmless.
-
-    Attributes:
-        client: The client that it counts for.
-        size: Bytes held.
-    """
+    """Bytes that one request holds; may be released twice."""
 
     __slots__ = ("_budget", "client", "size")
 
@@ -236,17 +204,13 @@ class Reservation:
         self.size = size
 
     def shrink(self, size: int) -> None:
-        """Holds at most `size` bytes from now on."""
+        """Releases all but `size` bytes."""
         if size < self.size:
             self._budget.give_back(self.client, self.size - size)
             self.size = size
 
     async def resize(self, size: int, *, timeout_s: float = GROWTH_TIMEOUT_S) -> None:
-        """Holds `size` bytes from now on; waits until additional bytes fit.
-
-        Raises:
-            Overloaded: They did not fit within `timeout_s`; nothing changes.
-        """
+        """Changes the size, after additional bytes fit; raises `Overloaded` after `timeout_s`."""
         size = min(size, self._budget.max_bytes)
         self.shrink(size)
         if size > self.size:
@@ -254,11 +218,11 @@ class Reservation:
             self.size = size
 
     def release(self) -> None:
-        """Holds nothing any more."""
+        """Releases all bytes."""
         self.shrink(0)
 
     def release_after(self, task: asyncio.Task[Any]) -> None:
-        """Holds nothing once `task` has ended, even if it is cancelled before its first step."""
+        """Releases all bytes after `task`, even if it is canceled before its first step."""
         task.add_done_callback(lambda _: self.release())
 
     def __enter__(self) -> Self:
@@ -272,20 +236,11 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Transit:
-    """A request's reservation, and the size of its response.
-
-    Attributes:
-        reservation: Holds the request's bytes.
-        bytes_per_value: Bytes in memory for each number of the response, until it is sent.
-    """
+    """A request's reservation, and the bytes of each number in its response."""
 
     reservation: Reservation
     bytes_per_value: int
 
     async def reserve_response(self, values: int) -> None:
-        """Reserves room for a response of so many numbers, besides the request.
-
-        Raises:
-            Overloaded: There was none within `GROWTH_TIMEOUT_S`.
-        """
+        """Reserves bytes for a response of `values` numbers; raises `Overloaded` after `GROWTH_TIMEOUT_S`."""
         await self.reservation.resize(self.reservation.size + values * self.bytes_per_value)

@@ -1,8 +1,7 @@
-"""Checks a caller's ids against a model's limits, before anything is queued.
+"""Checks ids, segments and masks against a model's limits before they are queued.
 
-One pass over all rows at once: the rows are laid end to end, and each rule is one array operation. Only when
-a rule is broken is the row at fault looked for. Ranges matter: out of range, a CPU kernel fails the whole
-batch, XLA clamps in silence and a GPU answers zeros.
+All rows are concatenated, and each rule is one array operation; the row at fault is searched only after a failure.
+An id out of range fails the whole batch on CPU, is clamped by XLA, and becomes zeros on GPU.
 """
 
 from __future__ import annotations
@@ -23,14 +22,7 @@ _FIELDS: Final = ("token_ids", "segment_ids", "padding_mask")
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """What a model takes.
-
-    Attributes:
-        vocab_size: Token ids are below it.
-        num_segments: Segment ids are below it.
-        max_sequence_length: Longest row, in ids.
-        max_sequences: Most rows in one request.
-    """
+    """Limits of one request; token ids are below `vocab_size`, segment ids below `num_segments`."""
 
     vocab_size: int
     num_segments: int
@@ -40,42 +32,31 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Rows that a model can run.
-
-    Attributes:
-        encodings: One per row, in order.
-        truncated: Per row, whether it was cut to `max_sequence_length`.
-    """
+    """Valid sequences in order; `truncated` is True for each that was cut."""
 
     encodings: tuple[Encoding, ...]
     truncated: tuple[bool, ...]
 
 
 def check_count(rows: int, limits: InputLimits, field: str) -> None:
-    """Refuses a request of no rows, or of more than one may carry.
-
-    Raises:
-        InvalidInput: No rows.
-        PayloadTooLarge: Too many.
-    """
+    """Raises `InvalidInput` if there are no sequences, and `PayloadTooLarge` if there are too many."""
     if rows == 0:
-        raise InvalidInput(f"{field} must hold at least one sequence; received none", field=field)
+        raise InvalidInput(f"{field} must have at least one sequence; got none", field=field)
     if rows > limits.max_sequences:
-        raise PayloadTooLarge(f"a request takes at most {limits.max_sequences} sequences; received {rows}", field=field)
+        raise PayloadTooLarge(f"{field} must have at most {limits.max_sequences} sequences; got {rows}", field=field)
 
 
 def validate(tokens: TokenInput, limits: InputLimits, truncation: Truncation = Truncation.NONE) -> Validated:
     """Checks every row and makes it an `Encoding`.
 
     Args:
-        tokens: What came: (T,) integer arrays.
-        limits: What the model takes.
-        truncation: The rule for a longer row. `LEFT` keeps its last `max_sequence_length` ids, others its first.
+        tokens: Integer arrays of shape (T,).
+        limits: Limits of the model.
+        truncation: Rule for longer rows. `LEFT` keeps the last `max_sequence_length` ids, others the first.
 
     Raises:
-        InvalidInput: A row is empty or too long, its ids, segments and mask differ in length, a value is
-            out of range, or a mask is all zeros. Tells the field and the row. Or `truncation` is for pairs of texts.
-        PayloadTooLarge: Too many rows.
+        InvalidInput: A length, a value or a mask is invalid; the error names field and row.
+        PayloadTooLarge: There are too many rows.
 
     Example:
         >>> limits = InputLimits(vocab_size=10, num_segments=2, max_sequence_length=4, max_sequences=8)
@@ -84,7 +65,7 @@ def validate(tokens: TokenInput, limits: InputLimits, truncation: Truncation = T
     """
     check_count(len(tokens.token_ids), limits, "token_ids")
     if truncation is Truncation.ONLY_SECOND:
-        raise InvalidInput("truncation only_second must go with pairs of texts; received token_ids", field="truncation")
+        raise InvalidInput("truncation only_second needs pairs of texts; got token_ids", field="truncation")
     _check_lengths_agree(tokens)
     lengths = [len(row) for row in tokens.token_ids]
     truncated = tuple(length > limits.max_sequence_length for length in lengths)
@@ -107,19 +88,19 @@ def validate(tokens: TokenInput, limits: InputLimits, truncation: Truncation = T
 def _check_lengths_agree(tokens: TokenInput) -> None:
     for index, row in enumerate(tokens.token_ids):
         if len(row) == 0:
-            raise InvalidInput("a sequence must hold at least one id; received none", field=f"token_ids[{index}]")
+            raise InvalidInput("a sequence must have at least one id; got none", field=f"token_ids[{index}]")
     for field, rows in ((_FIELDS[1], tokens.segment_ids), (_FIELDS[2], tokens.padding_mask)):
         if rows is None:
             continue
         if len(rows) != len(tokens.token_ids):
             raise InvalidInput(
-                f"{field} must have as many rows as token_ids, {len(tokens.token_ids)}; received {len(rows)}",
+                f"{field} must have as many rows as token_ids, {len(tokens.token_ids)}; got {len(rows)}",
                 field=field,
             )
         for index, (ids, row) in enumerate(zip(tokens.token_ids, rows, strict=True)):
             if len(row) != len(ids):
                 raise InvalidInput(
-                    f"{field} must be as long as its token_ids, {len(ids)}; received {len(row)}",
+                    f"{field} must be as long as its token_ids, {len(ids)}; got {len(row)}",
                     field=f"{field}[{index}]",
                 )
 
@@ -127,7 +108,7 @@ def _check_lengths_agree(tokens: TokenInput) -> None:
 def _reject_length(lengths: Sequence[int], longest: int) -> None:
     index = next(index for index, length in enumerate(lengths) if length > longest)
     raise InvalidInput(
-        f"a sequence takes at most {longest} ids unless it may be truncated; received {lengths[index]}",
+        f"a sequence must have at most {longest} ids unless truncation is allowed; got {lengths[index]}",
         field=f"token_ids[{index}]",
     )
 
@@ -142,13 +123,13 @@ def _cut(tokens: TokenInput, longest: int, truncation: Truncation) -> TokenInput
 
 
 def _in_range(rows: Sequence[IntArray], field: str, bound: int, ends: Sequence[int]) -> Int32Array:
-    """All rows end to end as int32, each value from 0 to `bound` − 1."""
+    """Concatenates rows as int32; checks that values are from 0 to `bound` − 1."""
     flat = np.concatenate(rows) if len(rows) > 1 else rows[0]  # (ΣT,)
     if flat.min() < 0 or flat.max() >= bound:
         at = int(np.argmax((flat < 0) | (flat >= bound)))
         row = bisect_right(ends, at)
         raise InvalidInput(
-            f"{field} must be from 0 to {bound - 1}; received {int(flat[at])}",
+            f"{field} must be from 0 to {bound - 1}; got {int(flat[at])}",
             field=f"{field}[{row}][{at - (ends[row - 1] if row else 0)}]",
         )
     return flat.astype(np.int32, copy=False)
@@ -172,10 +153,10 @@ def _encodings(
 
 
 def _attended(mask: Int32Array, index: int) -> tuple[int, int]:
-    """Where the last 1 of row `index` ends, and how many there are."""
+    """Returns the length up to the last 1 of a row and the number of ones."""
     attended = np.flatnonzero(mask)
     if attended.size == 0:
         raise InvalidInput(
-            "padding_mask must have at least one 1 in each row; received all zeros", field=f"padding_mask[{index}]"
+            "padding_mask must have at least one 1 in each row; got all zeros", field=f"padding_mask[{index}]"
         )
     return int(attended[-1]) + 1, int(attended.size)

@@ -1,1 +1,1 @@
-"""Settings: their schema, and how flags, environment and YAML are read into it."""
+"""Schema of the settings, and their sources: flags, environment and YAML."""

@@ -1,4 +1,4 @@
-"""Reads the settings tree from flags, environment and a YAML file; one line says what is wrong with it."""
+"""Reads the settings from flags, environment and a YAML file; an error is one line."""
 
 from __future__ import annotations
 
@@ -30,15 +30,11 @@ _MODELS: Final = "models"
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__)[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
-"""What Kubernetes sets in every pod for a Service whose name begins with `electra`, as Docker's links do."""
+"""Variables that Kubernetes sets in every pod for a Service whose name begins with `electra`; so do Docker's links."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> CliSettingsSource[Settings]:
-    """Gives `parser` one flag per setting, and `--config`.
-
-    Returns:
-        What `read_settings` needs to understand the parsed flags.
-    """
+    """Adds one flag per setting, and `--config`; returns the source that `read_settings` needs."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"a YAML file with any of the settings; or ${CONFIG_VARIABLE}"
     )
@@ -48,15 +44,15 @@ def add_flags(parser: argparse.ArgumentParser) -> CliSettingsSource[Settings]:
 def read_settings(
     flags: argparse.Namespace, source: CliSettingsSource[Settings], environment: Mapping[str, str]
 ) -> Settings:
-    """Puts the tree together: flags over environment over file over defaults.
+    """Reads the settings: flags before environment before file before defaults.
 
     Args:
-        flags: What the parser found; names that are no settings are left alone.
-        source: From `add_flags`.
-        environment: The process' variables; pydantic-settings reads the same ones.
+        flags: Parsed flags; other names than settings are ignored.
+        source: Result of `add_flags`.
+        environment: The process's variables, which pydantic-settings also reads.
 
     Raises:
-        SettingsError: A key is unknown or occurs twice, a value is not valid, or the file cannot be read.
+        SettingsError: A key is unknown or occurs twice, a value is invalid, or the file cannot be read.
     """
     variables = _setting_variables(environment)
     given = {key: value for key, value in vars(flags).items() if value is not None and key in _dotted_names()}
@@ -72,15 +68,11 @@ def read_settings(
     except ValidationError as error:
         raise SettingsError(describe(error, origins)) from error
     except PydanticSettingsError as error:
-        raise SettingsError(f"settings cannot be read: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"cannot read settings: {' '.join(str(error).split())}") from error
 
 
 def hub_settings_from_environment() -> HubSettings:
-    """Reads `hub` from the environment alone, for code that loads a model without a service.
-
-    Raises:
-        SettingsError: A value is out of range.
-    """
+    """Reads `hub` from the environment, for code that loads models without a service; raises `SettingsError`."""
 
     class HubEnvironment(BaseSettings):
         model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
@@ -96,7 +88,7 @@ def hub_settings_from_environment() -> HubSettings:
 
 
 def variable_names(section: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> Iterator[str]:
-    """Every environment variable that sets something.
+    """Yields the environment variable of each setting.
 
     Example:
         >>> "ELECTRA_REST__PORT" in set(variable_names())
@@ -126,7 +118,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _setting_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Finds the variables of the service, and rejects those that set nothing."""
+    """Returns the variables of the service; rejects unknown ones."""
     known = {CONFIG_VARIABLE, *variable_names()}
     unknown = sorted(
         name
@@ -134,23 +126,25 @@ def _setting_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
         if name.startswith(ENV_PREFIX) and name.upper() not in known and not _SERVICE_LINK.fullmatch(name)
     )
     if unknown:
-        raise SettingsError(f"unknown setting in the environment: {unknown[0]}; README.md lists those that are")
+        raise SettingsError(
+            f"unknown setting in the environment: {unknown[0]}; `electra-serve serve --help` lists the settings"
+        )
     return _variables(environment)
 
 
 def _variables(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Variables by the dotted name of what they set; pydantic-settings takes any capitalization."""
+    """Returns variables by dotted name; pydantic-settings ignores capitalization."""
     known = set(variable_names())
     variables: dict[str, str] = {}
     for name in sorted(name for name in environment if name.upper() in known):
         other = variables.setdefault(_dotted_name(name), name)
         if other != name:
-            raise SettingsError(f"{name.upper()} must be set once; it is set as {other} and as {name}")
+            raise SettingsError(f"{name.upper()} must be set once; got {other} and {name}")
     return variables
 
 
 def _check_sections(given: Mapping[str, Any], variables: Mapping[str, str], environment: Mapping[str, str]) -> None:
-    """Rejects what stands for a whole section and is not a JSON object, or holds a key twice."""
+    """Rejects values of whole sections that are not JSON objects with unique keys."""
     for dotted in sorted(_section_names()):
         if dotted in variables:
             _check_object(variables[dotted], environment[variables[dotted]])
@@ -168,7 +162,7 @@ def _check_object(name: str, value: str) -> None:
 
 
 def _models_of_flags(given: dict[str, Any]) -> dict[str, Any]:
-    """Takes the models out of `given`: pydantic-settings would drop keys that occur twice in them."""
+    """Removes the models from `given`, as pydantic-settings would drop repeated keys in them."""
     if _MODELS not in given:
         return {}
     entries: list[object] = []
@@ -182,7 +176,7 @@ def _models_of_flags(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_file(content: Mapping[str, object]) -> type[Settings]:
-    """The settings class, reading `content` below the environment."""
+    """Returns a settings class that also reads `content`, after the environment."""
     if not content:
         return Settings
 
@@ -202,16 +196,16 @@ def _with_file(content: Mapping[str, object]) -> type[Settings]:
 
 
 def _read_file(config: Path) -> Mapping[str, object]:
-    """Reads the settings file. One without content is an empty mapping, and so is a section without any."""
+    """Reads the settings file; an empty file or section is an empty mapping."""
     try:
         content = parse_yaml(config.read_bytes())
     except OSError as error:
-        raise SettingsError(f"settings file {config} cannot be read: {error.strerror or error}") from error
+        raise SettingsError(f"cannot read settings file {config}: {error.strerror or error}") from error
     except InvalidText as error:
-        raise SettingsError(f"settings file {config} cannot be read: {error}") from error
+        raise SettingsError(f"cannot read settings file {config}: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise SettingsError(f"settings file {config} must hold a mapping; it holds a {type(content).__name__}")
+        raise SettingsError(f"settings file {config} must be a mapping; got a {type(content).__name__}")
     sections = _section_names()
     return {key: value for key, value in content.items() if value is not None or key not in sections}

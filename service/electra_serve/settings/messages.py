@@ -1,4 +1,4 @@
-"""Turns pydantic's validation errors into one line: which value, which form it must have, what came.
+"""Turns pydantic's validation errors into one line: the value, its form, and the input.
 
 `Origins` names a value as the operator wrote it: the flag, the variable, or the key in the file.
 """
@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 Location = Sequence[str | int]
 
 OURS: Final = "value_error"
-"""pydantic's type of the errors that our own validators raise."""
+"""pydantic's type for errors of our own validators."""
 UNKNOWN: Final = "extra_forbidden"
 _WITHOUT_VALUE: Final = frozenset({UNKNOWN, "json", "missing", "string_too_short"})
 _NUMBER: Final = "must be a number"
@@ -55,13 +55,12 @@ _FORMS: Final[Mapping[str, str | Callable[[Mapping[str, Any]], str]]] = MappingP
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Where each setting was given.
+    """Source of each setting.
 
     Attributes:
         flags: Dotted names of the flags.
-        variables: Environment variables by the dotted name of what they set.
-        file: The settings file.
-        keys: The keys at the top of the file.
+        variables: Environment variables by dotted name.
+        keys: Keys at the top of the file.
     """
 
     flags: Collection[str] = ()
@@ -70,7 +69,7 @@ class Origins:
     keys: Collection[str] = ()
 
     def name(self, location: Location) -> str:
-        """Names the value at `location` as it was given.
+        """Names the value at `location` as the operator wrote it.
 
         Example:
             >>> Origins(flags=["rest.port"]).name(("rest", "port")), Origins().name(("rest", "port"))
@@ -92,12 +91,7 @@ def _dotted(location: Location) -> str:
 
 
 def describe(error: ValidationError, origins: Origins) -> str:
-    """Describes the first error in one line.
-
-    Args:
-        error: From the validation of settings.
-        origins: Where they were given.
-    """
+    """Describes the first error in one line."""
     first = error.errors(include_url=False)[0]
     location = first["loc"]
     if first["type"] == OURS:
@@ -113,7 +107,7 @@ def _received(value: object) -> str:
 
 
 def form(error: ErrorDetails) -> str:
-    """Returns the form that a value must have, or what one of our own validators says."""
+    """Returns the form that a value must have, or the message of our own validator."""
     found = _FORMS.get(error["type"])
     if found is None:
         return error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

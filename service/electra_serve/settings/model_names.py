@@ -1,4 +1,4 @@
-"""Names that clients can put into a URL's path, a JSON body and a gRPC message, and get back unchanged.
+"""Names that stay unchanged in a URL's path, a JSON body and a gRPC message.
 
 URL parsers and proxies resolve `.` and `..` and merge empty segments, percent-encoded or not. Everything else that is
 printable can be encoded: `org/model`, `a b?c#d%` and `模型` work on every route.
@@ -11,15 +11,12 @@ from typing import Final
 from pydantic_core import PydanticCustomError
 
 MAX_NAME: Final = 128
-"""Characters of a model's name, which every one of its metrics' series repeats."""
+"""Most characters of a name, which each metric series of the model repeats."""
 _UNADDRESSABLE: Final = frozenset({"", ".", ".."})
 
 
 def check_model_name(name: str) -> str:
-    """Returns `name` if clients can address a model by it.
-
-    Raises:
-        PydanticCustomError: They cannot.
+    """Returns `name` if clients can address a model by it; else raises `PydanticCustomError`.
 
     Example:
         >>> check_model_name("sentence-transformers/all-MiniLM-L6-v2")

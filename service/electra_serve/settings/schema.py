@@ -1,8 +1,8 @@
-"""Every knob, in one frozen tree.
+"""All settings, as one frozen tree.
 
-A field is the same thing in three places: `rest.port` is the flag `--rest.port`, the variable
-`ELECTRA_REST__PORT` and `port:` under `rest:` in the YAML file. Flags win over variables, variables over the
-file, the file over the defaults. An unknown key is an error in all three.
+Each field has three sources: `rest.port` is the flag `--rest.port`, the variable `ELECTRA_REST__PORT`, and `port:`
+under `rest:` in the YAML file. Flags override variables, which override the file and the defaults.
+An unknown key is an error in each.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -22,7 +22,7 @@ from electra_serve.settings.unique_keys import InvalidText, parse_json
 
 ENV_PREFIX: Final = "ELECTRA_"
 _VERSION: Final = re.compile(r"/[0-9]+$")
-"""What ends a handle on Kaggle."""
+"""Version at the end of a Kaggle handle."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -35,10 +35,11 @@ class _Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _reject_booleans(cls, values: object) -> object:
-        """Rejects true and false for a number: pydantic takes them for 1 and 0, and YAML `yes` and `no` for them."""
+        """Rejects booleans for numbers: pydantic reads them as 1 and 0, and YAML reads `yes` and `no` as booleans."""
         given = values if isinstance(values, Mapping) else {}
         for name, field in cls.model_fields.items():
-            if field.annotation is not bool and isinstance(given.get(name), bool):
+            booleans = bool in (field.annotation, *get_args(field.annotation))
+            if not booleans and isinstance(given.get(name), bool):
                 raise ValueError(f"{name} must not be true or false; got {str(given[name]).lower()}")
         return values
 
@@ -48,7 +49,7 @@ _DEFAULT_PORT: Final = re.compile(r"http://.*:80|https://.*:443")
 
 
 def _check_origin(origin: str) -> str:
-    """Rejects what no browser sends, and would therefore allow nothing."""
+    """Rejects origins that no browser sends."""
     if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
         raise PydanticCustomError(
             "origin", "must be * or scheme://host[:port] in lower case, without a path and without the default port"
@@ -57,7 +58,7 @@ def _check_origin(origin: str) -> str:
 
 
 def _origins(value: object) -> object:
-    """Splits text, as flags and variables have it, at commas; JSON is taken too."""
+    """Splits text of flags and variables at commas; accepts JSON too."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -69,170 +70,168 @@ def _origins(value: object) -> object:
 
 
 class RestSettings(_Section):
-    """The HTTP server."""
+    """HTTP server."""
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface, as containers need."""
     port: Port = 8080
-    """TCP port; 0 takes a free one."""
+    """TCP port; 0 for a free one."""
     max_body_bytes: Count = 2 * 2**20
     """Largest request body. 256 rows of 512 ids with segments and mask are about 1.6 MB of JSON."""
     max_answer_bytes: Count = 64 * 2**20
-    """Largest answer, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
+    """Largest response, estimated before it is computed: a number takes 12 bytes as text, 5.4 as base64."""
     max_head_bytes: Count = 32 * 2**10
     """Largest request head: request line and headers."""
     max_connections: Count = 4096
-    """Most connections, TLS handshakes included; a few kB each, some 50 kB with TLS. If one more comes, an idle one of
-    the address that has most idle ones closes; if none is idle, the new one gets 503 except for probes. Lowered at
-    start, together with `grpc.max_connections`, if the process may not open as many files."""
+    """Most connections, TLS handshakes included; a few kB each, some 50 kB with TLS. One more closes an idle connection
+    of the address with the most idle ones. If none is idle, it gets 503, except for probes. Lowered at start, together
+    with `grpc.max_connections`, if the process may not open as many files."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds a client has to send its head, and then its whole body. Too low refuses slow links, too high holds
-    sockets, and a shutdown."""
+    """Seconds for a client to send its request head, and then its body. Too low rejects slow links; too high delays
+    closing sockets, and a shutdown."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that a client may stall while it receives a response, plus one second for each megabyte; then its
-    connection is closed."""
+    """Seconds that a client may take to receive a response, plus one second for each megabyte. Then its connection is
+    closed."""
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_origins)
     ] = ()
-    """Origins of the web pages whose scripts may call REST (CORS), such as `https://app.example`; several with commas
-    between them, `*` for any. Default: none."""
+    """Origins of web pages whose scripts may call REST (CORS), such as `https://app.example`; separated by commas, `*`
+    for any. Default: none."""
 
 
 class GrpcSettings(_Section):
-    """The gRPC server."""
+    """gRPC server."""
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface."""
     port: Port = 50051
-    """TCP port; 0 takes a free one."""
+    """TCP port; 0 for a free one."""
     max_request_bytes: Count = 4 * 2**20
-    """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB of int32. Parsing can
-    take 60 times this in memory, where a hostile message is made of nothing but empty tensors."""
+    """Largest request message. 256 rows of 512 ids with segments and mask are about 1.6 MB. Parsing a hostile message
+    of empty tensors can take 60 times as much memory."""
     max_connections: Count = 4096
-    """Most connections, TLS handshakes included; further ones close at once. If more than half of it are open, idle
-    ones of the address that has most idle ones close."""
+    """Most connections, TLS handshakes included; further ones close at once. If more than half of them are open, idle
+    ones of the address with the most idle ones close."""
     max_message_bytes: Count = 64 * 2**20
-    """Largest answer message. Those with `sequence_output` are the large ones: 32 rows of 512 positions, 768
-    wide, are 50 MB."""
+    """Largest response message. Those with `sequence_output` are large: 32 rows of 512 positions, 768 wide, are
+    50 MB."""
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds for the message of a unary call to arrive, and for each request of reflection. Too low rejects slow
-    links, too high lets stalled clients hold a share of `transit.max_bytes`."""
+    """Seconds to receive the message of a unary call, and each request of reflection. Too low rejects slow links; too
+    high lets stalled clients hold a share of `transit.max_bytes`."""
     max_stream_requests: Count = 64
-    """Requests of one `EncodeStream` that are worked on at a time; the next is read when one is answered."""
+    """Requests of one `EncodeStream` that are processed at a time; the next is read after a response."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that a client may stall while it receives a response, plus one second for each megabyte; then the call
-    is ended."""
+    """Seconds that a client may take to receive a response, plus one second for each megabyte. Then the call ends."""
 
 
 class TransitSettings(_Section):
-    """Bytes in transit, on both transports together."""
+    """Bytes in transit of both transports."""
 
     max_bytes: Annotated[int, Field(ge=2**20)] = 192 * 2**20
-    """Most bytes of requests being received, decoded requests, and responses not yet sent. A client that holds some may
-    hold at most four times what it leaves free. Over it, requests are rejected with `overloaded` before their body is
-    read. More admits more large requests at a time and takes as much memory; it must be at least twice the largest
-    request of either transport."""
+    """Most bytes of requests being received, decoded requests, and unsent responses. A client that holds some may hold
+    at most four times the free bytes. Over the limit, requests are rejected with `overloaded` before their body is
+    read. More admits more large requests at a time, and takes as much memory. At least twice the largest request of
+    either transport."""
 
 
 class SecuritySettings(_Section):
-    """Who may ask, and over what. Probes, metrics and gRPC's health are open to everyone."""
+    """Authentication and TLS. Probes, metrics and gRPC's health need no credentials."""
 
     api_keys_file: str = ""
-    """File of the API keys that requests must bring, one a line, as `key` or `name:key`; read again when it changes.
-    The name is the client in fair queueing. Default: no key is asked for."""
+    """File of the API keys that requests must have, one per line, as `key` or `name:key`; reloaded when it changes. The
+    name is the client in fair queueing. Default: no key is required."""
     tls_certificate: str = ""
-    """PEM file of the certificate that both transports show, those that signed it after it; read again when it changes.
+    """PEM file of the certificate chain of both transports, their own certificate first; reloaded when it changes.
     Default: no TLS."""
     tls_key: str = ""
-    """PEM file of its private key, not encrypted."""
+    """PEM file of the certificate's private key, not encrypted."""
     tls_client_ca: str = ""
-    """PEM file of the authorities whose certificates clients must show (mTLS). gRPC takes no connection without one;
-    REST answers probes and metrics, and 401 otherwise. Default: clients need none."""
+    """PEM file of the authorities whose certificates clients must have (mTLS). Without one, gRPC accepts no connection;
+    REST serves probes and metrics, and responds 401 otherwise. Default: clients need none."""
 
     @model_validator(mode="after")
     def _check(self) -> SecuritySettings:
         if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together; received one of them")
+            raise ValueError("tls_certificate and tls_key must be set together; got one of them")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
 
 
 class AdminSettings(_Section):
-    """The admin API, which loads, reloads and unloads models at run time. Off unless it is given a port."""
+    """Admin API, which loads, reloads and unloads models at run time."""
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface."""
     port: Port | None = None
-    """TCP port of the admin API, its own, with TLS where `security` has it; 0 takes a free one. Default: there is no
-    admin API."""
+    """TCP port of the admin API, with TLS if `security` sets it; 0 for a free one. Default: no admin API."""
     keys_file: str = ""
-    """File of the keys that admin requests must bring, like `security.api_keys_file`. Needed where `port` is set."""
+    """File of the keys that admin requests must have, like `security.api_keys_file`. Required if `port` is set."""
     without_keys: bool = False
-    """Whether whoever reaches the port of the admin API may use it, that is, serve any model and take any away."""
+    """Allows unauthenticated admin requests: anyone who reaches the port can load and unload models."""
 
     @model_validator(mode="after")
     def _check(self) -> AdminSettings:
         if self.port is not None and bool(self.keys_file) == self.without_keys:
-            raise ValueError("admin.port needs either admin.keys_file or admin.without_keys; received both or neither")
+            raise ValueError("admin.port needs either admin.keys_file or admin.without_keys; got both or neither")
         return self
 
 
 class MetricsSettings(_Section):
-    """Where Prometheus scrapes."""
+    """Metrics for Prometheus."""
 
     host: str = "127.0.0.1"
-    """Address to listen on where `port` is set; `0.0.0.0` for every interface."""
+    """Address to listen on if `port` is set; `0.0.0.0` for every interface."""
     port: Port | None = None
-    """TCP port that serves `/metrics`, `/livez` and `/readyz`, without TLS, and answers until the process ends; 0 takes
-    a free one. REST then serves no `/metrics`, but both probes. Default: REST serves all three."""
+    """TCP port for `/metrics`, `/livez` and `/readyz`, without TLS, until the process ends; 0 for a free one. REST then
+    serves only the two probes. Default: REST serves all three."""
 
 
 class LimitSettings(_Section):
-    """What one request may carry."""
+    """Limits of one request."""
 
     max_sequences: Count = 256
-    """Most sequences in one request; more are refused with 413 / RESOURCE_EXHAUSTED."""
+    """Most sequences in one request; more are rejected with 413 / RESOURCE_EXHAUSTED."""
     max_text_characters: Count = 100_000
-    """Longest text, in characters, that is handed to the tokenizer."""
+    """Most characters of one text."""
     max_request_characters: Count = 1_000_000
-    """Most characters in all texts of one request. English takes 0.3 microseconds each, at worst 5."""
+    """Most characters of all texts of one request. A character takes 0.3 microseconds in English, at most 5."""
     max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds after which any request is given up, and the longest that a caller may ask for."""
+    """Seconds after which any request is aborted; longer timeouts of clients are cut to it."""
 
 
 class TokenizationSettings(_Section):
-    """Long texts that wait for the tokenizer, of all models together."""
+    """Queue of long texts, shared by all models."""
 
     max_queue_characters: Count = 2_000_000
-    """Characters that may wait to be tokenized: one to two seconds of English, four to eight of the most expensive
-    characters. A client that waits may hold at most four times what it leaves free. More hides overload behind latency,
-    less sheds bursts; it must be at least `limits.max_request_characters`."""
+    """Most queued characters: one to two seconds of English, four to eight of the most expensive characters. A client
+    with queued text may hold at most four times the free capacity. More hides overload behind latency; less rejects
+    bursts. At least `limits.max_request_characters`."""
 
 
 class BatchingSettings(_Section):
-    """The queue and the batches cut from it."""
+    """Queue and batches."""
 
     max_queue_sequences: Count = 2048
-    """Sequences that may wait. More hides overload behind latency, less sheds bursts."""
+    """Most queued sequences. More hides overload behind latency; less rejects bursts."""
     max_queue_tokens: Count = 262_144
-    """Positions that may wait, whichever bound comes first."""
+    """Most queued positions; the lower of both limits applies."""
     max_batch_tokens: Count = 8192
-    """Most positions in a batch of several sequences, padding included. Bounds the memory of a batch and its responses:
-    more fills large GPUs, 1 runs each sequence by itself."""
+    """Most positions of a batch of several sequences, padding included. Limits the memory of a batch and its responses.
+    More fills large GPUs; 1 runs each sequence alone."""
     target_batch_s: Annotated[float, Field(gt=0)] = 0.2
-    """Seconds that a batch of several sequences may take, by the timings of the start. Requests that arrive while a
-    batch runs wait for its end: less lets urgent and short sequences in sooner, more spreads the fixed cost of a
-    batch over more of them. Has no effect on small models or GPUs, where every batch takes less."""
+    """Most seconds of a batch of several sequences, by the timings of the start. Requests that arrive while a batch
+    runs wait for its end. Less starts urgent and short sequences sooner; more spreads the fixed cost of a batch over
+    more sequences. No effect on small models or GPUs, whose batches take less."""
     max_window_sequences: Count = 128
-    """Number of waiting sequences that the planner packs batches from. More packs tighter and costs planning time, two
-    microseconds each up to some hundred, and more beyond."""
+    """Queued sequences that the planner considers for a batch. More packs tighter, and costs planning time: two
+    microseconds each up to a few hundred, and more beyond."""
     hang_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that an engine may stay late until it is given up: what waits is refused and the process ends, for an
-    orchestrator to start it anew. It is late, and the process not ready, when its batch takes some seconds more than it
-    should. Less recovers sooner from a device that hangs, more outlasts a machine that does."""
+    """Seconds after which a stalled engine has failed: queued requests are rejected, and the process ends for the
+    orchestrator to restart it. An engine is stalled, and the process not ready, when its batch takes some seconds more
+    than estimated. Less recovers sooner from a device that hangs; more survives a machine that pauses."""
     recorded_batches: Count = 256
-    """Batches that the flight recorder keeps: shapes, times and outcomes, no contents. Half a kilobyte each."""
+    """Batches in the flight recorder: shapes, times and outcomes without contents, half a kilobyte each."""
 
 
 def _one_or_several(value: object) -> object:
@@ -242,46 +241,57 @@ def _one_or_several(value: object) -> object:
 ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
+class EmbeddingSettings(_Section):
+    """Overrides of the embedding description in a model's files."""
+
+    pooling: Literal["mean", "cls"] | None = None
+    """`mean` over the unmasked positions, or `cls`, the first one. Default: as the model's files say, or `mean`."""
+    normalize: bool | None = None
+    """Scale vectors to unit length. Default: as the model's files say, or false."""
+
+
 class ModelSettings(_Section):
-    """One model to serve. A bare string stands for `{preset: …}`."""
+    """One model to serve. A string is short for `{preset: …}`."""
 
     preset: Annotated[str, Field(min_length=1)]
-    """A built-in id, a folder (a KerasHub preset, a transformers checkpoint or a compiled artifact),
-    `kaggle://org/model/keras/variant[/version]`, or `hf://org/repo[@revision]`."""
+    """A built-in id, `kaggle://org/model/keras/variant[/version]`, `hf://org/repo[@revision]`, or a folder: a KerasHub
+    preset, a transformers checkpoint or a compiled artifact."""
     name: ModelName = ""
-    """The name requests use; default: the last part of `preset`, without a version or revision."""
+    """Name in requests; default: the last part of `preset`, without a version or revision."""
     aliases: Annotated[tuple[ModelName, ...], BeforeValidator(_one_or_several)] = ()
-    """Other names that requests may use, such as one that a client has built in. Responses, metrics and logs have
-    `name`."""
+    """Other names in requests, such as one that a client has built in. Responses, metrics and logs use `name`."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """The only files to accept: their digest, as `electra-serve presets show` prints it. Default: any."""
+    """Digest of the only accepted files, as `electra-serve presets show` prints it. Default: any."""
     engine: Literal["auto", "jax", "openvino", "tensorflow"] = "auto"
-    """What computes. `auto` takes the fastest that is installed: on a GPU jax, then tensorflow; on a CPU openvino, then
+    """Engine. `auto` uses the fastest that is installed: on a GPU jax, then tensorflow; on a CPU openvino, then
     tensorflow."""
     compiler: Literal["auto", "graph", "xla"] = "auto"
-    """How the tensorflow engine makes its programs. `graph` takes any shape and starts in seconds. `xla` compiles each
-    batch shape at each start, which takes a minute; on CPUs float32 then takes about 15 % less CPU time, bfloat16 more.
+    """Compiler of the tensorflow engine. `graph` accepts any shape and starts in seconds. `xla` compiles each batch
+    shape at each start, which takes a minute; on CPUs float32 then takes about 15 % less CPU time, bfloat16 more.
     `auto`: `graph` on CPUs, `xla` on GPUs. The jax engine always uses XLA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """What to compute in. The 16-bit types are faster where the hardware has them, and less exact. int8 is for CPUs
-    without bfloat16, on the openvino engine: weights are rounded when the preset is loaded or compiled, activations at
-    run time. `auto` is what an artifact was compiled for, and float32 for other presets."""
+    """Type of the computation. The 16-bit types are less exact, and faster if the hardware supports them. int8 is for
+    CPUs without bfloat16, on the openvino engine. It rounds weights when the preset is loaded or compiled, and
+    activations at run time. With `auto`, artifacts keep the type that they were compiled for; other presets use
+    float32."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `gpu` or `gpu:N`."""
+    """`auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`."""
     replicas: Annotated[int, Field(ge=0)] = 0
-    """Engines that share the model's queue. 0 chooses: on the openvino engine one for each core that this process may
-    use, of more threads where there are many cores, and one with all cores for lone requests, unless `threads` is set;
-    elsewhere one. On GPUs, replica i goes to the i-th GPU from `device`."""
+    """Engines that share the model's queue; 0 chooses. There is then one openvino engine for each core of the process,
+    of more threads if there are many cores; of other engines one. Unless `threads` is set, one more openvino engine
+    with all cores runs lone requests. On GPUs, replica i uses the i-th GPU from `device`."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of each engine on a CPU. 0: all cores, shared by the replicas; from eight cores on, one is left to the
-    servers. TensorFlow has one pool in a process, sized by the first model: others ask for the same number, or 0. JAX
-    sizes its own and takes 0 only."""
+    servers. TensorFlow has one pool per process, sized by the first model: others need the same number, or 0. JAX needs
+    0."""
     load_weights: bool = True
-    """False: random weights in the preset's architecture, for load tests; needs no files."""
+    """False: random weights for the preset's architecture, for load tests; needs no files."""
+    embedding: EmbeddingSettings | None = None
+    """Computation of the output `embedding`, if it differs from the model's sentence-transformers files."""
     limits: LimitSettings | None = None
-    """This model's own `limits`. Fields that it leaves out are those of the common ones."""
+    """This model's own `limits`; other fields are those of the common `limits`."""
     batching: BatchingSettings | None = None
-    """This model's own `batching`. Fields that it leaves out are those of the common one."""
+    """This model's own `batching`; other fields are those of the common `batching`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -293,20 +303,20 @@ class ModelSettings(_Section):
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
         if len(set(self.names)) != len(self.names):
-            raise ValueError("aliases must differ from one another and from name; got one twice")
+            raise ValueError("aliases and name must all differ; got one twice")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that requests may use, its own first."""
+        """Name and aliases."""
         return self.name, *self.aliases
 
     def limits_over(self, common: LimitSettings) -> LimitSettings:
-        """Returns `common` with this model's own limits in their place."""
+        """Returns `common`, overridden by this model's own limits."""
         return common if self.limits is None else LimitSettings.model_validate(_overlaid(common, self.limits))
 
     def batching_over(self, common: BatchingSettings) -> BatchingSettings:
-        """Returns `common` with this model's own fields in their place."""
+        """Returns `common`, overridden by this model's own fields."""
         return common if self.batching is None else BatchingSettings.model_validate(_overlaid(common, self.batching))
 
 
@@ -315,7 +325,7 @@ def _overlaid(common: _Section, own: _Section) -> dict[str, object]:
 
 
 def default_name(preset: str) -> str:
-    """The name of a model that is given none.
+    """Returns the default name of a model.
 
     Example:
         >>> default_name("./models/mine"), default_name("hf://org/repo@main")
@@ -330,11 +340,7 @@ def default_name(preset: str) -> str:
 
 
 def model_entries(value: object) -> list[object]:
-    """Splits what `models` may be into its entries.
-
-    Args:
-        value: A list; one mapping; or text, as flags and variables have it: a preset, several with commas between them,
-            or JSON.
+    """Splits a value of `models` into its entries: a list, a mapping, or text as in flags and variables.
 
     Raises:
         PydanticCustomError: It is none of these.
@@ -352,7 +358,7 @@ def model_entries(value: object) -> list[object]:
     return list(value)
 
 
-_MODELS_FORM: Final = "must be a preset, several with commas between them, or a list of presets and mappings"
+_MODELS_FORM: Final = "must be presets separated by commas, or a list of presets and mappings"
 
 
 def _parsed(text: str) -> object:
@@ -376,19 +382,20 @@ def _model_from_string(value: object) -> object:
 
 
 class HubSettings(_Section):
-    """Presets that are fetched."""
+    """Fetching of presets."""
 
     cache_dir: str = ""
-    """Folder where fetched presets are kept; default: `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`.
-    Needed for fetching if the user has no home directory."""
+    """Folder of links to fetched files and of their manifests, and of the hub clients' caches. Default:
+    `electra-serve/presets` in `$XDG_CACHE_HOME` or `~/.cache`, while the clients' caches stay where they are by
+    default. Required for fetching if the user has no home directory."""
     prefer: Literal["kaggle", "hf"] = "kaggle"
-    """Where built-in ids are fetched from first; the other hub is asked where that fails."""
+    """Hub that built-in ids are fetched from; the other one is used if it fails."""
     offline: bool = False
-    """Whether to use only what is in `cache_dir`. `HF_HUB_OFFLINE=1` says the same, of both hubs."""
+    """Use only cached presets. `HF_HUB_OFFLINE=1` does the same for both hubs."""
     timeout_s: Annotated[float, Field(gt=0)] = 3600.0
-    """Seconds that fetching one preset may take, all attempts included. The largest has 1.3 GB."""
+    """Most seconds to fetch one preset, all attempts included. The largest has 1.3 GB."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds without a byte after which an attempt is given up. Too low gives up slow hubs, too high waits for dead
+    """Seconds without a byte after which an attempt is aborted. Too low aborts slow hubs; too high waits for dead
     ones."""
     attempts: Count = 4
     """Most attempts to fetch one preset."""
@@ -397,41 +404,41 @@ class HubSettings(_Section):
 
 
 class LifecycleSettings(_Section):
-    """Starting and stopping."""
+    """Start and stop of the process."""
 
     drain_delay_s: Seconds = 0.0
-    """Seconds between turning readiness off and refusing connections, on SIGTERM. On Kubernetes, as long as
-    endpoints take to disappear (5)."""
+    """Seconds from SIGTERM, when the process becomes not ready, until connections are rejected. On Kubernetes, the time
+    that endpoints take to disappear (5)."""
     drain_timeout_s: Annotated[float, Field(ge=1)] = 30.0
-    """Seconds that accepted requests have to finish after that; at least 1, since servers that are idle take a moment
-    to close, too. Keep `drain_delay_s` + this below the pod's terminationGracePeriodSeconds."""
+    """Seconds for accepted requests to finish after that; at least 1, since idle servers take a moment to close, too.
+    Keep `drain_delay_s` + this below the pod's terminationGracePeriodSeconds."""
 
 
 class LogSettings(_Section):
-    """The log, on standard error."""
+    """Log on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is written."""
     format: Literal["auto", "json", "console"] = "auto"
     """`json` for machines, `console` for people, `auto` for console on a terminal and JSON elsewhere."""
     requests: bool = True
-    """Whether each request leaves a line at level info."""
+    """Log a line at level info for each request."""
 
 
 class TracingSettings(_Section):
     """Spans of requests and batches."""
 
     enabled: bool = False
-    """Whether spans are sent, by OTLP over gRPC; needs the extra `tracing`. Where to, and how many, OpenTelemetry's own
-    variables say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`. Each recorded request costs a part of a
-    millisecond; off costs nothing."""
+    """Export spans by OTLP over gRPC; needs the extra `tracing`. OpenTelemetry's own variables set the endpoint and the
+    sampling: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`. Each recorded request takes a part of a
+    millisecond."""
 
 
 class Settings(BaseSettings):
-    """The whole tree.
+    """All settings.
 
     Raises:
-        pydantic.ValidationError: A value is out of range, a key unknown, or two values contradict each other.
+        pydantic.ValidationError: A value is out of range, a key is unknown, or two values contradict each other.
     """
 
     model_config = SettingsConfigDict(
@@ -448,8 +455,8 @@ class Settings(BaseSettings):
         NoDecode,
         BeforeValidator(model_entries),
     ] = (ModelSettings(preset="electra_demo"),)
-    """The models to serve: presets, or mappings with the fields below. Flag and variable take a preset, several with
-    commas between them, or JSON; the flag may be repeated."""
+    """Models to serve: presets, or mappings with the fields below. Flag and variable accept presets separated by
+    commas, or JSON; the flag may be repeated."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     security: SecuritySettings = SecuritySettings()
@@ -470,8 +477,8 @@ class Settings(BaseSettings):
         if not names or names.total() != len(names):
             twice = ", ".join(name for name, times in names.items() if times > 1)
             raise ValueError(
-                "models must hold at least one model, each with names and aliases of its own; "
-                + (f"several have {twice}" if names else "got none")
+                "models must have at least one model, and unique names and aliases; "
+                + (f"got {twice} more than once" if names else "got none")
             )
         largest = max(self.rest.max_body_bytes, self.grpc.max_request_bytes)
         if self.transit.max_bytes < 2 * largest:
@@ -494,16 +501,12 @@ class Settings(BaseSettings):
 
     @property
     def max_sequences(self) -> int:
-        """Most sequences in one request that any model takes."""
+        """Largest `max_sequences` of all models."""
         return max(model.limits_over(self.limits).max_sequences for model in self.models)
 
 
 def check_admissible(limits: LimitSettings, batching: BatchingSettings) -> None:
-    """Refuses limits that the queue's bounds contradict.
-
-    Raises:
-        ValueError: The largest request could never be admitted.
-    """
+    """Raises `ValueError` if the largest request would exceed the queue."""
     if limits.max_sequences > batching.max_queue_sequences:
         raise ValueError(
             f"limits.max_sequences ({limits.max_sequences}) must not exceed batching.max_queue_sequences "

@@ -1,7 +1,6 @@
-"""Parses YAML and JSON that operators write, and rejects a key that occurs twice in one mapping.
+"""Parses YAML and JSON of operators; rejects repeated keys, and keys that are not strings.
 
-PyYAML and json keep the last of the two: the first section is lost without a word, its API keys file included.
-Keys must be strings, because every setting has a name.
+PyYAML and json silently keep the last of two equal keys: a section with the API keys file could be lost.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import yaml
 
 
 class InvalidText(ValueError):
-    """The text cannot be parsed. The message fits on one line and holds no values."""
+    """Text that cannot be parsed; the message is one line without values."""
 
 
 _KEY_TAGS: Final = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Checks each mapping as it is written, before merge keys (`<<`) are resolved."""
+    """Checks each mapping before merge keys (`<<`) are resolved."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -32,7 +31,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise InvalidText(f"line {line}: each key must be a string; quote it if it looks like something else")
             if key.value in lines:
                 raise InvalidText(
-                    f"line {line}: {key.value!r:.80} must occur once; it is on line {lines[key.value]} too"
+                    f"line {line}: {key.value!r:.80} must occur once; got it on line {lines[key.value]} too"
                 )
             lines[key.value] = line
         return node
@@ -42,7 +41,7 @@ def parse_yaml(content: bytes) -> object:
     """Parses one YAML document; an empty one is None.
 
     Raises:
-        InvalidText: It is not YAML, or a key occurs twice. The message names the line.
+        InvalidText: Invalid YAML, or a repeated key; names the line.
 
     Example:
         >>> parse_yaml(b"rest: {port: 1}")
@@ -58,7 +57,7 @@ def parse_yaml(content: bytes) -> object:
             raise
         raise InvalidText(" ".join(str(error).split())) from error
     except RecursionError as error:
-        raise InvalidText("it is nested too deeply") from error
+        raise InvalidText("nested too deeply") from error
     return parsed
 
 
@@ -66,7 +65,7 @@ def parse_json(text: str | bytes) -> object:
     """Parses JSON.
 
     Raises:
-        InvalidText: It is not JSON, or a key occurs twice. The message names the key.
+        InvalidText: Invalid JSON, or a repeated key; names the key.
 
     Example:
         >>> parse_json('{"preset": "electra_demo"}')
@@ -77,9 +76,9 @@ def parse_json(text: str | bytes) -> object:
     except json.JSONDecodeError as error:
         raise InvalidText(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
-        raise InvalidText("it must be UTF-8") from error
+        raise InvalidText("must be UTF-8") from error
     except RecursionError as error:
-        raise InvalidText("it is nested too deeply") from error
+        raise InvalidText("nested too deeply") from error
     return parsed
 
 
@@ -87,7 +86,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in pairs:
         if key in members:
-            raise InvalidText(f"{key!r:.80} must occur once in an object; it occurs twice")
+            raise InvalidText(f"{key!r:.80} must occur once in an object; got it twice")
         members[key] = value
     return members
 

@@ -15,7 +15,7 @@ from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings, Settings
 from tests.fakes import transit_budget
 from tests.integration.deploy.deployment import PROMETHEUS_FILE, SERVICE, compose
-from tests.unit.api.rest.fake_service import FakeEncodeService
+from tests.unit.api.rest.models import demo_service
 
 
 class StaticConfig(BaseModel, extra="forbid"):
@@ -48,7 +48,7 @@ def test_it_scrapes_the_service_at_its_rest_port(container_settings: Settings) -
 async def test_the_metrics_are_where_it_looks() -> None:
     metrics = Metrics("1.2.3")
     app = create_app(
-        FakeEncodeService(),
+        demo_service(),
         RestSettings(),
         metrics,
         RequestObserver("rest", metrics, structlog.get_logger()),

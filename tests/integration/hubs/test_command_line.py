@@ -13,7 +13,8 @@ from electra_serve.presets.hubs.manifest import MANIFEST_FILE
 from tests.integration.hubs.conftest import HF_REPO, Case, environment_of
 from tests.integration.hubs.huggingface import FakeHuggingFace
 from tests.integration.hubs.server import FakeHub, status
-from tests.integration.process import homeless, start, wait_until
+from tests.integration.process import homeless, start
+from tests.waiting import wait_until
 
 
 class CommandLine:
@@ -43,7 +44,7 @@ def test_a_preset_is_pulled_shown_verified_and_listed(case: Case, tmp_path: Path
     shown = run("show", case.moving)
     assert digest.split() in [line.split() for line in shown.stdout.splitlines()]
     assert case.pinned in shown.stdout
-    assert run("verify").stdout == f"{case.pinned}: whole\n"
+    assert run("verify").stdout == f"{case.pinned}: intact\n"
     assert case.pinned in run("list").stdout
 
 
@@ -58,14 +59,14 @@ def test_a_user_without_a_home_fetches_into_the_folder_of_the_settings(case: Cas
     assert Path(pulled.stdout.splitlines()[0], "model.weights.h5").is_file()
 
 
-def test_a_damaged_preset_is_told_and_pulled_anew(hf: FakeHuggingFace, tmp_path: Path) -> None:
+def test_a_damaged_preset_is_reported_and_pulled_again(hf: FakeHuggingFace, tmp_path: Path) -> None:
     run = CommandLine(tmp_path, hf)
     handle = f"hf://{HF_REPO}"
     folder = Path(run("pull", handle).stdout.splitlines()[0])
     (folder / "config.json").write_text("{}")
-    told = run("verify", handle)
-    assert told.returncode == 1
-    assert "config.json has 2 bytes, not" in told.stdout
+    reported = run("verify", handle)
+    assert reported.returncode == 1
+    assert "config.json has 2 bytes, not" in reported.stdout
     (folder / MANIFEST_FILE).write_text("{}")
     assert run("verify").returncode == 1
     assert "damaged" in run("list").stdout
@@ -79,18 +80,18 @@ def test_a_failure_is_one_line(hf: FakeHuggingFace, tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert failed.stdout == ""
     assert "Traceback" not in failed.stderr
-    line = failed.stderr.splitlines()[-1]  # after those that tell how far it is
-    assert line.startswith(f"electra-serve: hf://{HF_REPO}: the Hugging Face hub gives it to nobody or not to you")
+    line = failed.stderr.splitlines()[-1]  # after those about the progress
+    assert line.startswith(f"electra-serve: hf://{HF_REPO}: access denied by the Hugging Face hub")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("pull", "electra_demo"), "only presets on a hub are fetched"),
-        (("verify", "hf://org/never"), "only what was fetched is verified"),
-        (("show", "hf://org/never"), "not fetched; `electra-serve presets pull hf://org/never` fetches it"),
+        (("pull", "electra_demo"), "a preset to fetch must be a built-in id or a handle on a hub"),
+        (("verify", "hf://org/never"), "cannot verify 'hf://org/never': not fetched"),
+        (("show", "hf://org/never"), "not fetched; run `electra-serve presets pull hf://org/never`"),
         (("show", "nothing"), "preset must be a folder"),
-        (("pull", "hf://org/never", "--hub.offline=true"), "offline, it must be in"),
+        (("pull", "hf://org/never", "--hub.offline=true"), "hub.offline is set"),
         (("pull", "hf://org/never", "--hub.attempts=0"), "--hub.attempts must be at least 1"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_service_starts_from_a_hub_and_then_without_it(hf: FakeHuggingFace, tm
         process.wait_ready()
         process.terminate()
         assert process.wait() == 0
-        assert any("fetched hf://" in str(event["event"]) for event in process.events)
+        assert any("preset fetched: hf://" in str(event["event"]) for event in process.events)
     asked = len(hf.requests)
     with start(tmp_path, *flags, "--hub.offline=true", environment=environment) as process:
         process.wait_ready()

@@ -1,4 +1,4 @@
-"""The real clients against fake hubs: what comes, what is refused, and what is left behind."""
+"""The real clients against fake hubs: fetched, rejected and damaged files, limits and messages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from electra_serve.errors import PresetError
-from electra_serve.presets.hubs.fetch import EXIT_ORPHANED
+from electra_serve.presets.hubs.fetch import EXIT_ENDED
 from electra_serve.presets.hubs.manifest import read_manifest
 from electra_serve.presets.hubs.process import COMMAND
 from tests.integration.hubs.conftest import PRESET, Case, Stack, environment_of
 from tests.integration.hubs.server import Fault, body, cut, flip, status
-from tests.integration.process import wait_until
+from tests.waiting import wait_until
 
 
-def refusal(stack: Stack, handle: str, case: Case, **limits: float) -> str:
+def rejection(stack: Stack, handle: str, case: Case, **limits: float) -> str:
     with pytest.raises(PresetError) as caught:
         stack.make(case.hub, **limits).find(handle, load_weights=True)
     message = str(caught.value)
@@ -36,7 +36,7 @@ def test_a_preset_is_fetched_with_a_manifest(stack: Stack, case: Case) -> None:
     assert manifest.source == case.pinned
     assert set(manifest.files) == set(PRESET)
     assert {name: (preset.path / name).read_bytes() for name in manifest.files} == PRESET
-    assert not list((stack.cache.root / "staging").rglob("*.h5"))
+    assert all((preset.path / name).is_symlink() for name in manifest.files)
 
 
 def test_what_is_pinned_is_fetched_once(stack: Stack, case: Case) -> None:
@@ -46,7 +46,7 @@ def test_what_is_pinned_is_fetched_once(stack: Stack, case: Case) -> None:
     assert len(case.hub.requests) == asked
 
 
-def test_nothing_but_the_allow_list_is_asked_for(stack: Stack, case: Case) -> None:
+def test_only_allow_listed_files_are_requested(stack: Stack, case: Case) -> None:
     stack.make(case.hub).find(case.pinned, load_weights=True)
     asked = str([(request.path, request.body) for request in case.hub.requests])
     assert "model.weights.h5" in asked
@@ -67,13 +67,13 @@ def test_a_slow_hub_is_waited_for(stack: Stack, case: Case) -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (403, "gives it to nobody or not to you (HTTP 403): it is private, gated or not there; accept its terms"),
+        (403, " (HTTP 403): the repository is private, gated or missing; accept its terms"),
         (401, "(HTTP 401)"),
     ],
 )
 def test_a_gated_preset_says_what_to_do(stack: Stack, case: Case, code: int, says: str) -> None:
     case.hub.spoil("/", status(code))
-    message = refusal(stack, case.pinned, case)
+    message = rejection(stack, case.pinned, case)
     assert says in message
     assert "_TOKEN" in message
     assert stack.waits == []
@@ -81,40 +81,40 @@ def test_a_gated_preset_says_what_to_do(stack: Stack, case: Case, code: int, say
 
 def test_a_busy_hub_is_not_waited_for_longer_than_is_useful(stack: Stack, case: Case) -> None:
     case.hub.spoil("/api/", status(429, Retry_After="3600"))
-    assert "has had too many requests (HTTP 429): try later" in refusal(stack, case.pinned, case)
+    assert "has received too many requests (HTTP 429): retry later" in rejection(stack, case.pinned, case)
     assert stack.waits == []
 
 
-def test_a_hub_that_hangs_is_given_up(stack: Stack, case: Case) -> None:
+def test_a_hub_that_hangs_ends_the_attempt(stack: Stack, case: Case) -> None:
     case.hub.hang(case.weights)
-    message = refusal(stack, case.pinned, case, attempts=1, stall_timeout_s=2.0)
-    assert "cannot be reached or does not answer: no byte came for 2 s" in message
+    message = rejection(stack, case.pinned, case, attempts=1, stall_timeout_s=2.0)
+    assert "cannot be reached or does not respond: no byte arrived for 2 s" in message
 
 
 def test_a_fetch_ends_at_its_deadline(stack: Stack, case: Case) -> None:
     case.hub.hang("/api/")
-    message = refusal(stack, case.pinned, case, attempts=1, timeout_s=2.0)
+    message = rejection(stack, case.pinned, case, attempts=1, timeout_s=2.0)
     assert "not done within 2 s" in message
 
 
 def test_a_fetch_ends_at_its_size(stack: Stack, case: Case) -> None:
     case.hub.hang("model.weights.h5")
-    assert "at most 100 bytes are fetched" in refusal(stack, case.pinned, case, max_bytes=100)
+    assert "must have at most 100 bytes to fetch; it has more" in rejection(stack, case.pinned, case, max_bytes=100)
 
 
 def test_a_byte_that_was_flipped_on_the_way_is_noticed(stack: Stack, case: Case) -> None:
     case.hub.spoil("model.weights.h5", flip)
-    message = refusal(stack, case.pinned, case)
-    assert "is damaged: model.weights.h5 has another" in message
+    message = rejection(stack, case.pinned, case)
+    assert "damaged file from" in message
     assert stack.waits == [1.0]
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"<!DOCTYPE html><html>Sign in</html>", b'{"half":'], ids=["empty", "html", "cut"]
 )
-def test_what_is_not_the_file_is_refused(stack: Stack, case: Case, content: bytes) -> None:
+def test_what_is_not_the_file_is_rejected(stack: Stack, case: Case, content: bytes) -> None:
     case.hub.spoil("config.json", body(content))
-    assert "config.json" in refusal(stack, case.pinned, case, attempts=1)
+    assert "config.json" in rejection(stack, case.pinned, case, attempts=1)
 
 
 def test_a_file_that_is_cut_once_is_fetched_whole(stack: Stack, case: Case) -> None:
@@ -127,20 +127,20 @@ def test_a_file_that_is_cut_once_is_fetched_whole(stack: Stack, case: Case) -> N
 
 def test_a_wrong_revision_is_not_found(stack: Stack, case: Case) -> None:
     wrong = f"{case.moving}/9" if case.moving.startswith("kaggle") else f"{case.moving}@{'0' * 40}"
-    assert "must have it; it has no" in refusal(stack, wrong, case)
+    assert "not found on" in rejection(stack, wrong, case)
 
 
 def test_a_preset_that_is_not_there(stack: Stack, case: Case) -> None:
-    message = refusal(stack, case.moving.replace("tiny", "no"), case)
-    assert "must have it" in message or "private, gated or not there" in message
+    message = rejection(stack, case.moving.replace("tiny", "no"), case)
+    assert "not found on" in message or "private, gated or missing" in message
 
 
 def test_the_fetching_process_ends_with_its_parent(case: Case, tmp_path: Path) -> None:
     case.hub.hang("/api/")
-    command = [*COMMAND, case.pinned, str(tmp_path), ""]
+    command = [*COMMAND, case.pinned, ""]
     environment = environment_of(tmp_path, case.hub)
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         wait_until(lambda: bool(case.hub.requests))
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == EXIT_ORPHANED
+        assert process.wait(10) == EXIT_ENDED

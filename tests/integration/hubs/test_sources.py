@@ -1,4 +1,4 @@
-"""What a name means over time: hubs that are down, branches that move, files that change on disk."""
+"""Handles over time: hubs that are down, branches that move, files that change on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ELECTRA_SMALL = CATALOG["electra_small_discriminator_uncased_en"]
 
 def test_a_hub_that_is_down_is_an_error_without_a_copy(stack: Stack, case: Case) -> None:
     case.hub.spoil("/", status(503))
-    with pytest.raises(PresetError, match="cannot be reached or does not answer"):
+    with pytest.raises(PresetError, match="cannot be reached or does not respond"):
         stack.make(case.hub).find(case.moving, load_weights=True)
     assert stack.waits == [1.0]
 
@@ -37,7 +37,7 @@ def test_a_hub_that_is_down_is_a_warning_with_a_copy(
     first = stack.make(case.hub).find(case.moving, load_weights=True)
     case.hub.spoil("/", status(503))
     assert stack.make(case.hub).find(case.moving, load_weights=True) == first
-    assert "which was fetched earlier" in caplog.text
+    assert "serving the cached revision" in caplog.text
 
 
 def test_a_preset_that_was_withdrawn_is_not_served_from_the_copy(stack: Stack, case: Case) -> None:
@@ -48,7 +48,7 @@ def test_a_preset_that_was_withdrawn_is_not_served_from_the_copy(stack: Stack, c
 
 
 def test_offline_only_the_copy_is_used(stack: Stack, case: Case) -> None:
-    with pytest.raises(PresetError, match=f"offline, it must be in .* run `electra-serve presets pull {case.moving}`"):
+    with pytest.raises(PresetError, match=f"hub.offline is set: run `electra-serve presets pull {case.moving}` online"):
         stack.make(case.hub, offline=True).find(case.moving, load_weights=True)
     first = stack.make(case.hub).find(case.moving, load_weights=True)
     asked = len(case.hub.requests)
@@ -57,7 +57,7 @@ def test_offline_only_the_copy_is_used(stack: Stack, case: Case) -> None:
     assert len(case.hub.requests) == asked
 
 
-def test_a_branch_that_moved_is_fetched_anew(stack: Stack, hf: FakeHuggingFace) -> None:
+def test_a_branch_that_moved_is_fetched_again(stack: Stack, hf: FakeHuggingFace) -> None:
     first = stack.make(hf).find(f"hf://{HF_REPO}", load_weights=True)
     downloads = len(hf.paths("/resolve/"))
     assert stack.make(hf).find(f"hf://{HF_REPO}", load_weights=True) == first
@@ -86,23 +86,23 @@ def test_shards_are_fetched_too(stack: Stack, hf: FakeHuggingFace) -> None:
     assert len(preset.weight_files) == 2
 
 
-def test_a_shard_that_climbs_out_is_not_asked_for(stack: Stack, hf: FakeHuggingFace) -> None:
+def test_a_shard_outside_the_folder_is_not_requested(stack: Stack, hf: FakeHuggingFace) -> None:
     index = json.dumps({"weight_map": {"/layers": "../../model_00000.weights.h5"}}).encode()
     hf.commit("org/climbs", {**SHARDED, "model.weights.json": index})
-    with pytest.raises(PresetError, match=r"must name 1 to 1000 files \*.weights.h5 right beside it"):
+    with pytest.raises(PresetError, match=r"must name 1 to 1000 files \*.weights.h5 in its own folder"):
         stack.make(hf).find("hf://org/climbs", load_weights=True)
     assert not hf.paths("00000")
     assert not list(stack.cache.all())
 
 
-def test_only_pickles_are_refused_with_the_reason(stack: Stack, hf: FakeHuggingFace) -> None:
+def test_only_pickles_are_rejected_with_the_reason(stack: Stack, hf: FakeHuggingFace) -> None:
     hf.commit("org/pickled", {"config.json": PRESET["config.json"], "pytorch_model.bin": b"\x80\x04."})
     with pytest.raises(PresetError, match="they can run code"):
         stack.make(hf).find("hf://org/pickled", load_weights=True)
     assert not hf.paths("pytorch_model.bin")
 
 
-def test_another_class_is_refused_once_and_not_kept(stack: Stack, hf: FakeHuggingFace) -> None:
+def test_another_class_is_rejected_once_and_not_kept(stack: Stack, hf: FakeHuggingFace) -> None:
     config = json.loads(PRESET["config.json"]) | {"registered_name": "builtins>eval"}
     hf.commit("org/bert", {**PRESET, "config.json": json.dumps(config).encode()})
     with pytest.raises(PresetError, match=r"^hf://org/bert@[0-9a-f]{40}: config.json: registered_name must be one of"):
@@ -118,7 +118,7 @@ def test_a_cut_file_is_resumed_where_kaggle_can(stack: Stack, kaggle: FakeKaggle
     assert [wanted for wanted in ranges if wanted] != []
 
 
-def test_where_kaggle_sends_no_digest_a_pin_tells(stack: Stack, kaggle: FakeKaggle) -> None:
+def test_without_a_digest_from_kaggle_a_pin_shows_the_difference(stack: Stack, kaggle: FakeKaggle) -> None:
     kaggle.hashes = False
     right = stack.make(kaggle).find(f"kaggle://{KAGGLE_REPO}/1", load_weights=True)
     kaggle.spoil("model.weights.h5", flip)
@@ -128,7 +128,7 @@ def test_where_kaggle_sends_no_digest_a_pin_tells(stack: Stack, kaggle: FakeKagg
     assert right.sha256 != wrong.sha256
 
 
-def test_a_byte_that_was_flipped_on_disk_is_refused(stack: Stack, case: Case) -> None:
+def test_a_byte_that_was_flipped_on_disk_is_rejected(stack: Stack, case: Case) -> None:
     preset = stack.make(case.hub).find(case.pinned, load_weights=True)
     assert preset is not None
     path = preset.weight_files[0]
@@ -139,7 +139,7 @@ def test_a_byte_that_was_flipped_on_disk_is_refused(stack: Stack, case: Case) ->
         stack.make(case.hub).find(case.pinned, load_weights=True)
 
 
-def test_a_client_that_crashes_is_told(stack: Stack, hf: FakeHuggingFace) -> None:
+def test_a_client_that_crashes_is_reported(stack: Stack, hf: FakeHuggingFace) -> None:
     hf.spoil("/api/", lambda answer: replace(answer, body=b'{"id": 1, "siblings": 2}'))
     with pytest.raises(PresetError, match="the client ended: TypeError"):
         stack.make(hf).find(f"hf://{HF_REPO}", load_weights=True)
@@ -192,7 +192,7 @@ def test_a_built_in_id_comes_from_either_hub(
 def test_a_built_in_id_is_nothing_but_its_architecture(stack: Stack, hf: FakeHuggingFace, kaggle: FakeKaggle) -> None:
     hf.commit(f"keras/{ELECTRA_SMALL.id}", PRESET)
     built_in = BuiltInSource(stack.make(kaggle, hf), ("hf", "kaggle"), logging.getLogger("test"))
-    with pytest.raises(PresetError, match=r"has 13548800 parameters, as published; what hf has is another.*kaggle://"):
+    with pytest.raises(PresetError, match=r"with 13548800 parameters; hf has another one.*kaggle://"):
         built_in.find(ELECTRA_SMALL.id, load_weights=True)
 
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.integration.process import ROOT, free_port, wait_until
+from tests.integration.process import ROOT, free_port
+from tests.waiting import wait_until
 
 PROMETHEUS_FOLDER: Final = ROOT / "deploy/prometheus"
 ALERTS_FILE: Final = PROMETHEUS_FOLDER / "rules/alerts.yml"

@@ -9,10 +9,12 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.integration.load import Load
+from benchmarks.load.clients import BackgroundLoad
 from tests.integration.monitoring.prometheus import ALERTS_FILE, Prometheus, needs_prometheus, prometheus
 from tests.integration.monitoring.rules import read_rules
-from tests.integration.process import start, wait_until
+from tests.integration.process import start
+from tests.load.payload import named_requests
+from tests.waiting import wait_until
 from tools.dashboard.rows import queries
 
 pytestmark = needs_prometheus
@@ -31,7 +33,7 @@ def scraping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         process.wait_ready()
         with prometheus(folder, f"127.0.0.1:{process.rest_port}") as server:
             _wait_for_scrapes(server, 1)
-            with Load(process.url, process.target):
+            with BackgroundLoad(process.endpoints, 6, named_requests(48)):
                 for path, body in (("/v1/encode", MISTAKE), ("/v1/encode", {"model": "none", **MISTAKE})):
                     assert httpx.post(f"{process.url}{path}", json=body).status_code in {404, 422}
                 _wait_for_scrapes(server, SCRAPES)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from electra_serve.api.request_options import PRIORITY_NAMES, parse_priority, proxy_timeout_s
 from electra_serve.errors import MalformedRequest
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import Priority
 
 
 def test_nothing_said_means_normal() -> None:
@@ -22,7 +22,7 @@ def test_priority_goes_by_name(level: Priority) -> None:
 
 @given(st.text().filter(lambda text: text not in PRIORITY_NAMES) | st.binary())
 def test_all_else_is_rejected_and_not_repeated(value: str | bytes) -> None:
-    with pytest.raises(MalformedRequest, match="one of high, normal, low; received something else") as caught:
+    with pytest.raises(MalformedRequest, match="one of high, normal, low; got another value") as caught:
         parse_priority(value)
     assert caught.value.field == "x-priority"
 

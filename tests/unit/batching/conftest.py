@@ -1,4 +1,4 @@
-"""The rig that most tests of the batcher stand on."""
+"""The rig that most tests of the batcher use."""
 
 from __future__ import annotations
 

@@ -102,15 +102,15 @@ async def close(rig: Rig) -> None:
     await asyncio.gather(*rig.tasks, return_exceptions=True)
 
 
-async def turns(count: int = 20) -> None:
+async def iterations(count: int = 20) -> None:
     """Lets the event loop run what is ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def hold(rig: Rig) -> asyncio.Task[list[RowOutput]]:
-    """Has the engine run a first request and hold it, so that what follows queues up."""
+    """Lets the engine run and hold a first request, so that later ones queue."""
     rig.engine.gate.clear()
     first = rig.submit([1])
-    await turns()
+    await iterations()
     return first

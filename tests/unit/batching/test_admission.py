@@ -1,4 +1,4 @@
-"""Admission: a bounded queue that no client has for itself, and refusals that say when to come back."""
+"""Admission: a bounded queue with a share for each client, and rejections with a retry time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def admission(max_sequences: int = 100, max_tokens: int = 10_000, *, engines: in
 
 
 def let_in(room: Admission, client: str, *, length: int = 1, work_s: float = 0.01) -> bool:
-    """Adds one sequence if it may be added."""
+    """Adds one sequence if it is admitted."""
     try:
-        room.check(client, 1, length)
+        room.ensure_capacity(client, 1, length)
     except Overloaded:
         return False
     room.add(client, length, work_s)
@@ -27,7 +27,7 @@ def let_in(room: Admission, client: str, *, length: int = 1, work_s: float = 0.0
 
 
 def fill(room: Admission, *clients: str, length: int = 1) -> list[int]:
-    """Has the clients send in turn until all of them are refused; how many each got in."""
+    """Lets the clients send in turn until all are rejected; returns the number of admitted sequences of each."""
     got = dict.fromkeys(clients, 0)
     room_left = True
     while room_left:
@@ -39,7 +39,7 @@ def fill(room: Admission, *clients: str, length: int = 1) -> list[int]:
 
 
 @pytest.mark.parametrize(("clients", "each"), [("a", 80), ("ab", 44), ("abc", 30)])
-def test_whoever_sends_without_end_leaves_room(clients: str, each: int) -> None:
+def test_clients_that_never_stop_leave_room(clients: str, each: int) -> None:
     room = admission()
     assert all(abs(got - each) <= 1 for got in fill(room, *clients))
     assert let_in(room, "new")
@@ -48,59 +48,59 @@ def test_whoever_sends_without_end_leaves_room(clients: str, each: int) -> None:
 def test_the_share_of_sequences_from_both_sides() -> None:
     room = admission()
     assert fill(room, "heavy") == [80]
-    with pytest.raises(Overloaded, match="at most 4 times what they leave free"):
-        room.check("heavy", 1, 1)
+    with pytest.raises(Overloaded, match="at most 4 times the free capacity"):
+        room.ensure_capacity("heavy", 1, 1)
     room.remove("heavy", 1, 0.01)
-    room.check("heavy", 1, 1)
+    room.ensure_capacity("heavy", 1, 1)
 
 
 def test_the_share_of_positions_from_both_sides() -> None:
     room = admission(max_tokens=1000)
     room.add("heavy", 700, 1.0)
-    room.check("heavy", 1, 100)
+    room.ensure_capacity("heavy", 1, 100)
     with pytest.raises(Overloaded):
-        room.check("heavy", 1, 101)
+        room.ensure_capacity("heavy", 1, 101)
 
 
-def test_who_waits_for_nothing_may_take_the_whole_queue() -> None:
+def test_a_client_without_queued_sequences_may_fill_the_queue() -> None:
     room = admission()
-    room.check("a", 100, 10_000)
+    room.ensure_capacity("a", 100, 10_000)
     room.add("b", 10, 0.1)
-    room.check("a", 99, 9_990)
+    room.ensure_capacity("a", 99, 9_990)
     with pytest.raises(Overloaded):
-        room.check("a", 100, 100)
+        room.ensure_capacity("a", 100, 100)
 
 
-def test_what_could_never_fit_is_not_told_to_come_back() -> None:
+def test_a_request_over_the_limits_gets_no_retry_time() -> None:
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 101, 1)
+        admission().ensure_capacity("a", 101, 1)
     with pytest.raises(PayloadTooLarge):
-        admission().check("a", 1, 10_001)
+        admission().ensure_capacity("a", 1, 10_001)
 
 
 def test_reserved_sequences_count_as_waiting_for_admission_alone() -> None:
     room = admission()
     room.reserve("a", 79)
-    room.check("a", 1, 1)
+    room.ensure_capacity("a", 1, 1)
     for client, sequences in (("a", 2), ("b", 22)):
         with pytest.raises(Overloaded):
-            room.check(client, sequences, sequences)
+            room.ensure_capacity(client, sequences, sequences)
     assert (room.total.sequences, room.total.tokens, room.clients) == (0, 0, 0)
     room.reserve("a", -79)
-    room.check("a", 100, 100)
+    room.ensure_capacity("a", 100, 100)
 
 
-def refusal(room: Admission, client: str, sequences: int = 1) -> Overloaded:
-    with pytest.raises(Overloaded) as refused:
-        room.check(client, sequences, sequences)
-    return refused.value
+def rejection(room: Admission, client: str, sequences: int = 1) -> Overloaded:
+    with pytest.raises(Overloaded) as rejected:
+        room.ensure_capacity(client, sequences, sequences)
+    return rejected.value
 
 
-def test_a_full_queue_is_to_be_come_back_to_when_it_is_done() -> None:
+def test_retry_after_is_the_time_to_drain_a_full_queue() -> None:
     room = admission(max_sequences=2, engines=2)
     for client in "ab":
         room.add(client, 10, 3.0)
-    assert refusal(room, "c").retry_after_s == 3.0
+    assert rejection(room, "c").retry_after_s == 3.0
 
 
 def test_a_client_over_its_share_comes_back_when_its_own_part_is_done() -> None:
@@ -108,26 +108,26 @@ def test_a_client_over_its_share_comes_back_when_its_own_part_is_done() -> None:
     for _ in range(7):
         room.add("heavy", 1, 1.0)
     room.add("light", 1, 1.0)
-    # Its 7 s take up to 14 s by turns with another, but all there is takes 8 s.
-    assert refusal(room, "heavy").retry_after_s == 8.0
+    # Its 7 s take up to 14 s in turns with another client, but the whole queue takes 8 s.
+    assert rejection(room, "heavy").retry_after_s == 8.0
     room = admission(max_sequences=100)
     for number in range(40):
         for client in ("a", "b"):
             room.add(client, 1, 1.0)
         room.add(f"light {number % 2}", 1, 0.0)
-    assert refusal(room, "a", sequences=5).retry_after_s == 80.0
+    assert rejection(room, "a", sequences=5).retry_after_s == 80.0
 
 
-def test_nobody_is_told_to_come_back_at_once() -> None:
+def test_retry_after_has_a_minimum() -> None:
     room = admission(max_sequences=1)
     room.add("a", 1, 0.0)
-    assert refusal(room, "b").retry_after_s == MIN_WAIT_S
+    assert rejection(room, "b").retry_after_s == MIN_WAIT_S
 
 
-def test_those_refused_together_do_not_come_back_together() -> None:
+def test_clients_rejected_together_do_not_retry_together() -> None:
     room = admission(max_sequences=1)
     room.add("a", 1, 8.0)
-    waits = sorted(refusal(room, "b").retry_after_s or 0.0 for _ in range(100))
+    waits = sorted(rejection(room, "b").retry_after_s or 0.0 for _ in range(100))
     assert waits[0] == 8.0
     assert waits[-1] < 8.0 * (1 + SPREAD)
     gaps = [later - sooner for sooner, later in pairwise(waits)]

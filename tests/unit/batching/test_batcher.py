@@ -1,4 +1,4 @@
-"""The batcher: each row answered exactly once, whatever the engine, the callers and the clock do."""
+"""Each row gets exactly one result, in spite of engine faults, cancellations and deadlines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from electra_serve.batching.admission import MIN_WAIT_S
 from electra_serve.batching.planner import Planner
 from electra_serve.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
-from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs, RowOutput
+from electra_serve.tensors import ENGINE_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs, RowOutput
 from tests.fakes import FakeEngine, encoding
-from tests.unit.batching.rig import SEQUENCE, Rig, close, hold, make_rig, turns
+from tests.unit.batching.rig import SEQUENCE, Rig, close, hold, iterations, make_rig
 
 CLS: Outputs = frozenset({Output.CLS})
 
@@ -37,37 +37,37 @@ async def test_an_idle_engine_starts_at_once(rig: Rig) -> None:
     assert rig.clock.now() == 100.0
 
 
-async def test_what_comes_within_a_few_turns_shares_a_batch(rig: Rig) -> None:
+async def test_arrivals_within_a_few_iterations_share_a_batch(rig: Rig) -> None:
     first = rig.submit([1, 2])
-    await turns(3)
+    await iterations(3)
     second = rig.submit([3, 4])
     await asyncio.gather(first, second)
     assert rig.ran == [[[1, 2], [3, 4]]]
 
 
-async def test_a_deadline_that_has_passed_is_told_at_once(rig: Rig) -> None:
+async def test_a_passed_deadline_fails_at_once(rig: Rig) -> None:
     with pytest.raises(DeadlineExceeded):
         await rig.batcher.submit([encoding(1)], SEQUENCE, timeout_s=0.0)
     assert rig.engine.batches == []
 
 
-async def test_a_turn_that_would_come_too_late_is_refused_at_once(rig: Rig) -> None:
-    """A batch of one row of 16 positions takes 11.6 ms by the cost table: 5 ms of it are over."""
+async def test_an_estimated_start_after_the_deadline_is_rejected_at_once(rig: Rig) -> None:
+    """A batch of one row of 16 positions takes 11.6 ms by the cost table: 5 ms have passed."""
     await hold(rig)
     rig.clock.advance(0.005)
-    with pytest.raises(Overloaded) as refusal:
+    with pytest.raises(Overloaded) as rejection:
         await rig.batcher.submit([encoding(1)], SEQUENCE, timeout_s=0.0065)
-    assert refusal.value.retry_after_s == MIN_WAIT_S
+    assert rejection.value.retry_after_s == MIN_WAIT_S
     rig.submit([1], timeout_s=0.0067)
-    await turns()
+    await iterations()
     assert rig.batcher.queue.sequences + rig.batcher.running_sequences == 2
 
 
-async def test_an_engine_that_takes_longer_than_expected_holds_nobody_off(rig: Rig) -> None:
+async def test_an_engine_that_takes_longer_than_expected_delays_no_other(rig: Rig) -> None:
     await hold(rig)
     rig.clock.advance(10.0)
     rig.submit([1], timeout_s=0.001)
-    await turns()
+    await iterations()
     assert rig.batcher.queue.sequences + rig.batcher.running_sequences == 2
 
 
@@ -76,14 +76,14 @@ async def test_arrivals_without_end_do_not_hold_the_first_one_back(rig: Rig) -> 
     while not first.done():
         rig.submit([2])
         rig.clock.advance(0.0004)
-        await turns(1)
+        await iterations(1)
     assert len(rig.engine.batches[0].placements) <= 4
 
 
 async def test_short_sequences_share_a_row_and_a_long_one_runs_apart(rig: Rig) -> None:
     first = await hold(rig)
     others = [rig.submit([2] * 4), rig.submit([3] * 510), rig.submit([4] * 4)]
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await asyncio.gather(first, *others)
     assert [batch.shape.length for batch in rig.engine.batches] == [16, 16, 512]
@@ -93,25 +93,25 @@ async def test_short_sequences_share_a_row_and_a_long_one_runs_apart(rig: Rig) -
 async def test_no_more_is_chosen_than_the_engine_can_take_soon(rig: Rig) -> None:
     await hold(rig)
     rig.submit([2])
-    await turns()
+    await iterations()
     assert rig.batcher.queue.sequences == 1
-    rig.clock.advance(0.0072)  # the batch is expected to take 11.6 ms; the next is chosen 2 ms before 80 % of that
-    await turns()
+    rig.clock.advance(0.0072)  # the batch is expected to take 11.6 ms; the next is planned 2 ms before 80 % of that
+    await iterations()
     assert rig.batcher.queue.sequences == 1
     rig.clock.advance(0.0002)
-    await turns()
+    await iterations()
     assert rig.batcher.queue.sequences == 0
     rig.submit([3])
     rig.clock.advance(10)
-    await turns()
-    assert rig.batcher.queue.sequences == 1  # one runs, one is packed: the third keeps waiting
+    await iterations()
+    assert rig.batcher.queue.sequences == 1  # one runs, one is packed: the third stays queued
 
 
-async def test_a_batch_computes_what_its_rows_ask_for_and_each_gets_its_own(rig: Rig) -> None:
+async def test_a_batch_computes_the_outputs_of_all_rows_and_each_gets_its_own(rig: Rig) -> None:
     first = await hold(rig)
     pooled = rig.submit([2, 2], outputs=frozenset({Output.POOLED}))
     mean = rig.submit([3, 3], outputs=frozenset({Output.MEAN}))
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await asyncio.gather(first, pooled, mean)
     assert rig.engine.requested[1] == {Output.POOLED, Output.MEAN}
@@ -123,7 +123,7 @@ async def test_a_batch_computes_what_its_rows_ask_for_and_each_gets_its_own(rig:
 async def test_priority_overtakes(rig: Rig) -> None:
     first = await hold(rig)
     stalled = [rig.submit([2] * 510, priority=2), rig.submit([3] * 10, priority=0)]
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await asyncio.gather(first, *stalled)
     assert [int(batch.token_ids[0, 0]) for batch in rig.engine.batches] == [1, 3, 2]
@@ -137,24 +137,24 @@ async def test_a_failing_row_fails_alone(rig: Rig) -> None:
     rig.engine.fail = fail
     first = await hold(rig)
     others = [rig.submit([n]) for n in (10, 11, 12, 13, 14, 15)]
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await first
-    answers = await asyncio.gather(*others, return_exceptions=True)
-    failed = answers.pop(3)
+    results = await asyncio.gather(*others, return_exceptions=True)
+    failed = results.pop(3)
     assert isinstance(failed, EngineFailure)
     assert isinstance(failed.__cause__, RuntimeError)
-    assert [rows[0].get(Output.SEQUENCE)[0, 0] for rows in answers if isinstance(rows, list)] == [10, 11, 12, 14, 15]
+    assert [rows[0].get(Output.SEQUENCE)[0, 0] for rows in results if isinstance(rows, list)] == [10, 11, 12, 14, 15]
     assert rig.metric("electra_engine_failures_total") == 3  # all 6 rows, then half of them, then the row alone
 
 
-async def test_the_rows_of_a_failed_batch_go_before_what_waits_and_one_batch_at_a_time(rig: Rig) -> None:
+async def test_retries_run_before_queued_rows_and_one_batch_at_a_time(rig: Rig) -> None:
     first = await hold(rig)
     batch = [rig.submit([id_]) for id_ in (11, 12, 13, 66)]
-    await turns()
+    await iterations()
     rig.engine.fail = _fail_on(66)
-    rig.clock.advance(1)  # the first is about to end: the four are chosen
-    await turns()
+    rig.clock.advance(1)  # the first is about to end: the four are planned
+    await iterations()
     later = rig.submit([21], priority=0)
     rig.engine.gate.set()
     await asyncio.gather(first, *batch, later, return_exceptions=True)
@@ -181,7 +181,7 @@ async def test_a_non_finite_sequence_does_not_hurt_those_of_its_row(rig: Rig) ->
     rig.engine.poison = {13}
     first = await hold(rig)
     good, bad = rig.submit([7]), rig.submit([13])
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await first
     assert (await good)[0].get(Output.SEQUENCE)[0, 0] == 7
@@ -196,7 +196,7 @@ async def test_a_non_finite_sequence_that_has_a_row_to_itself_is_not_run_again(r
     rig.engine.poison = {13}
     first = await hold(rig)
     good, bad = rig.submit([7] * 60), rig.submit([13] * 60)
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await asyncio.gather(first, good)
     with pytest.raises(EngineFailure):
@@ -207,9 +207,9 @@ async def test_a_non_finite_sequence_that_has_a_row_to_itself_is_not_run_again(r
 async def test_a_cancelled_request_leaves_the_queue_and_its_neighbours_alone(rig: Rig) -> None:
     first = await hold(rig)
     gone, stays = rig.submit([2], [3]), rig.submit([4])
-    await turns()
+    await iterations()
     gone.cancel()
-    await turns()
+    await iterations()
     assert (rig.batcher.queue.sequences, rig.batcher.queue.tokens) == (1, 1)
     rig.engine.gate.set()
     await asyncio.gather(first, stays)
@@ -220,63 +220,63 @@ async def test_a_request_cancelled_while_it_runs_does_not_hurt_its_batch(rig: Ri
     first = await hold(rig)
     gone, stays = rig.submit([2]), rig.submit([3])
     rig.clock.advance(1)
-    await turns()
+    await iterations()
     assert rig.batcher.queue.sequences == 0
     gone.cancel()
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await asyncio.gather(first, stays)
     assert stays.result()[0].get(Output.SEQUENCE)[0, 0] == 3
 
 
-async def test_an_expired_request_is_answered_at_its_deadline_and_never_runs(rig: Rig) -> None:
+async def test_an_expired_request_fails_at_its_deadline_and_never_runs(rig: Rig) -> None:
     first = await hold(rig)
     hurried = rig.submit([2], timeout_s=0.5)
-    await turns()
-    # The runner would choose now; let the deadline pass in the same instant.
+    await iterations()
+    # The worker is free now; let the deadline pass in the same instant.
     rig.clock.advance(0.5)
-    await turns()
+    await iterations()
     with pytest.raises(DeadlineExceeded):
         await hurried
     rig.engine.gate.set()
     await first
-    await turns()
+    await iterations()
     assert rig.ran == [[[1]]]
 
 
-async def test_overload_refuses_and_leaves_nothing_behind() -> None:
+async def test_overload_rejects_and_leaves_nothing_behind() -> None:
     rig = make_rig(max_sequences=2)
     rig.batcher.start()
     await hold(rig)
     rig.submit([2], [3])
-    await turns()
-    refused = rig.submit([4])
+    await iterations()
+    rejected = rig.submit([4])
     with pytest.raises(Overloaded):
-        await refused
+        await rejected
     assert rig.batcher.queue.sequences == 2
     await close(rig)
 
 
-async def test_the_time_to_come_back_follows_what_batches_take_of_late() -> None:
+async def test_retry_after_follows_recent_batch_times() -> None:
     rig = make_rig(max_sequences=1)
     rig.batcher.start()
     for _ in range(20):
         await rig.submit([1])  # in microseconds, where the cost model says 10 ms
     await hold(rig)
-    for row in ([2], [2] * 500):  # one batch that waits for the engine, and one row that waits in the queue
+    for row in ([2], [2] * 500):  # one batch is packed, and one row is queued
         rig.submit(row)
-        await turns()
-    with pytest.raises(Overloaded) as refused:
+        await iterations()
+    with pytest.raises(Overloaded) as rejected:
         await rig.submit([3])
-    assert refused.value.retry_after_s is not None
-    assert refused.value.retry_after_s < rig.batcher.costs.seconds(BatchShape(1, 512)) / 2
+    assert rejected.value.retry_after_s is not None
+    assert rejected.value.retry_after_s < rig.batcher.costs.seconds(BatchShape(1, 512)) / 2
     await close(rig)
 
 
-async def test_refusing_answers_what_was_admitted(rig: Rig) -> None:
+async def test_rejecting_completes_admitted_requests(rig: Rig) -> None:
     first = await hold(rig)
     admitted = rig.submit([2])
-    await turns()
+    await iterations()
     rig.batcher.reject()
     with pytest.raises(ShuttingDown):
         await rig.submit([3])
@@ -284,14 +284,14 @@ async def test_refusing_answers_what_was_admitted(rig: Rig) -> None:
     await asyncio.gather(first, admitted)
 
 
-async def test_closing_fails_what_waits_answers_what_runs_and_closes_the_engine() -> None:
+async def test_closing_fails_queued_rows_completes_running_ones_and_closes_the_engine() -> None:
     rig = make_rig()
     rig.batcher.start()
     first = await hold(rig)
     waiting = rig.submit([2])
-    await turns()
+    await iterations()
     closing = asyncio.create_task(rig.batcher.close())
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await closing
     assert len(await first) == 1
@@ -306,9 +306,9 @@ async def test_closing_again_waits_for_the_same_end() -> None:
     rig.batcher.start()
     rig.engine.close_gate.clear()
     given_up, second, third = (asyncio.create_task(rig.batcher.close()) for _ in range(3))
-    await turns()
+    await iterations()
     given_up.cancel()
-    await turns()
+    await iterations()
     assert (given_up.cancelled(), second.done(), third.done()) == (True, False, False)
     rig.engine.close_gate.set()
     async with asyncio.timeout(30):
@@ -322,7 +322,7 @@ async def test_two_engines_share_one_queue() -> None:
     for engine in rig.engines:
         engine.gate.clear()
     first, second = rig.submit([1]), rig.submit([2] * 500)
-    await turns()
+    await iterations()
     assert rig.batcher.running_sequences == 2
     for engine in rig.engines:
         engine.gate.set()
@@ -332,13 +332,13 @@ async def test_two_engines_share_one_queue() -> None:
 
 
 class ForgetfulEngine(FakeEngine):
-    """Computes [CLS] whatever it is asked for."""
+    """Computes only [CLS] for any request."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         return super().run(batch, CLS)
 
 
-async def test_an_answer_that_lacks_an_output_fails_its_rows_and_not_the_batcher() -> None:
+async def test_a_missing_output_fails_its_rows_and_not_the_batcher() -> None:
     rig = make_rig(ForgetfulEngine())
     rig.batcher.start()
     with pytest.raises(InternalError):
@@ -354,13 +354,13 @@ async def test_a_planner_that_fails_is_seen_by_probes(rig: Rig, monkeypatch: pyt
 
     monkeypatch.setattr(Planner, "plan_next", fail)
     waiting = rig.submit([1])
-    await turns()
+    await iterations()
     assert not rig.batcher.alive
     with pytest.raises(InternalError):
         await waiting
     with pytest.raises(ModelNotReady):
         await rig.submit([1])
-    assert rig.batcher.failure == "ValueError while a batch was chosen"
+    assert rig.batcher.failure == "ValueError while planning a batch"
     assert rig.batcher.queue.sequences == 0
 
 
@@ -373,7 +373,7 @@ class FullDisk:
     exception = error
 
 
-async def test_a_log_that_fails_leaves_nobody_waiting() -> None:
+async def test_a_failing_log_leaves_no_request_pending() -> None:
     rig = make_rig(log=FullDisk())
 
     def fail(_: Batch) -> None:
@@ -412,13 +412,13 @@ calls = st.builds(
     Call,
     st.lists(rows, min_size=1, max_size=4),
     st.booleans(),
-    st.sets(st.sampled_from(list(Output)), min_size=1).map(frozenset),
+    st.sets(st.sampled_from(sorted(ENGINE_OUTPUTS)), min_size=1).map(frozenset),
 )
 
 
 @given(st.lists(calls, min_size=1, max_size=12), st.integers(1, 2))
 @settings(deadline=None, max_examples=60)
-def test_every_admitted_row_is_answered_exactly_once(script: list[Call], engines: int) -> None:
+def test_every_admitted_row_gets_exactly_one_result(script: list[Call], engines: int) -> None:
     asyncio.run(_play(script, engines))
 
 
@@ -435,34 +435,34 @@ async def _play(script: list[Call], engines: int) -> None:
     rig.batcher.start()
     for call in script:
         task = rig.submit(*call.rows, outputs=call.outputs)
-        await turns(3)
+        await iterations(3)
         if call.cancel:
             task.cancel()
-    answers = await asyncio.gather(*rig.tasks, return_exceptions=True)
+    results = await asyncio.gather(*rig.tasks, return_exceptions=True)
     await close(rig)
-    for call, answer in zip(script, answers, strict=True):
-        _check_answer(call, answer)
+    for call, result in zip(script, results, strict=True):
+        _check_result(call, result)
     assert (rig.batcher.queue.sequences, rig.batcher.running_sequences) == (0, 0)
 
 
-def _check_answer(call: Call, answer: list[RowOutput] | BaseException) -> None:
+def _check_result(call: Call, result: list[RowOutput] | BaseException) -> None:
     flat = [value for row in call.rows for value in row]
-    if isinstance(answer, (Overloaded, asyncio.CancelledError)):
+    if isinstance(result, (Overloaded, asyncio.CancelledError)):
         return
-    if isinstance(answer, BaseException):
-        assert isinstance(answer, EngineFailure)
+    if isinstance(result, BaseException):
+        assert isinstance(result, EngineFailure)
         assert POISON in flat or BOMB in flat
         return
     assert BOMB not in flat
-    assert len(answer) == len(call.rows)
-    for row, got in zip(call.rows, answer, strict=True):
+    assert len(result) == len(call.rows)
+    for row, got in zip(call.rows, result, strict=True):
         expected = {
             Output.SEQUENCE: np.repeat(np.array(row, np.float32)[:, None], 4, axis=1),
             Output.POOLED: np.full(4, row[0], np.float32),
             Output.CLS: np.full(4, row[0], np.float32),
             Output.MEAN: np.full(4, np.mean(row), np.float32),
         }
-        for output in Output:
+        for output in ENGINE_OUTPUTS:
             if output in call.outputs:
                 np.testing.assert_allclose(got.get(output), expected[output], rtol=1e-6)
             else:

@@ -1,30 +1,30 @@
-"""Waiting for company ends with quiet, or with time, whichever comes first."""
+"""The coalescing window closes after quiet iterations or after its time limit."""
 
 from __future__ import annotations
 
-from electra_serve.batching.coalescing import MAX_COALESCE_S, QUIET_TURNS, CoalescingWindow
+from electra_serve.batching.coalescing import MAX_COALESCE_S, QUIET_ITERATIONS, CoalescingWindow
 
 
-def turns_until_over(gathering: CoalescingWindow, waiting: int, now: float = 0.0) -> int:
-    turns = 1
-    while gathering.goes_on(now, waiting):
-        turns += 1
-    return turns
+def iterations_until_closed(window: CoalescingWindow, waiting: int, now: float = 0.0) -> int:
+    iterations = 1
+    while window.is_open(now, waiting):
+        iterations += 1
+    return iterations
 
 
-def test_quiet_ends_it() -> None:
-    assert turns_until_over(CoalescingWindow(0.0, 1), waiting=1) == QUIET_TURNS
+def test_quiet_iterations_close_it() -> None:
+    assert iterations_until_closed(CoalescingWindow(0.0, 1), waiting=1) == QUIET_ITERATIONS
 
 
-def test_a_newcomer_starts_the_count_over() -> None:
-    gathering = CoalescingWindow(0.0, 1)
-    for _ in range(QUIET_TURNS - 1):
-        assert gathering.goes_on(0.0, 1)
-    assert gathering.goes_on(0.0, 2)
-    assert turns_until_over(gathering, waiting=2) == QUIET_TURNS
+def test_an_arrival_restarts_the_count() -> None:
+    window = CoalescingWindow(0.0, 1)
+    for _ in range(QUIET_ITERATIONS - 1):
+        assert window.is_open(0.0, 1)
+    assert window.is_open(0.0, 2)
+    assert iterations_until_closed(window, waiting=2) == QUIET_ITERATIONS
 
 
-def test_time_ends_it_however_many_come() -> None:
-    gathering = CoalescingWindow(5.0, 1)
-    assert gathering.goes_on(5.0 + 0.99 * MAX_COALESCE_S, 2)
-    assert not gathering.goes_on(5.0 + MAX_COALESCE_S, 3)
+def test_time_closes_it_in_spite_of_arrivals() -> None:
+    window = CoalescingWindow(5.0, 1)
+    assert window.is_open(5.0 + 0.99 * MAX_COALESCE_S, 2)
+    assert not window.is_open(5.0 + MAX_COALESCE_S, 3)

@@ -1,4 +1,4 @@
-"""The table returns what was timed; the correction follows what lasts."""
+"""The table returns its timings; the correction follows lasting changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.batching.cost_model import MOST_STEP, CostTable, DriftCorrection
+from electra_serve.batching.cost_model import MAX_STEP, CostTable, DriftCorrection
 from electra_serve.tensors import BatchShape
 
 SHAPES = [BatchShape(rows, length) for rows in (1, 4, 16) for length in (8, 32, 128, 512)]
@@ -69,7 +69,7 @@ def test_correction_finds_a_lasting_factor_and_stays_there(slower: float, predic
 
 
 @given(st.lists(st.tuples(st.floats(1e-4, 10), st.floats(0.25, 4)), min_size=1, max_size=50))
-def test_correction_stays_within_what_was_seen(batches: list[tuple[float, float]]) -> None:
+def test_correction_stays_within_the_measured_range(batches: list[tuple[float, float]]) -> None:
     correction = DriftCorrection()
     for predicted_s, ratio in batches:
         correction.observe(predicted_s, predicted_s * ratio)
@@ -81,7 +81,7 @@ def test_correction_stays_within_what_was_seen(batches: list[tuple[float, float]
 def test_one_batch_moves_the_correction_a_little(measured_s: float) -> None:
     correction = DriftCorrection()
     correction.observe(1.0, measured_s)
-    assert 1 / MOST_STEP <= correction.factor <= MOST_STEP
+    assert 1 / MAX_STEP <= correction.factor <= MAX_STEP
 
 
 def test_no_prediction_corrects_nothing() -> None:

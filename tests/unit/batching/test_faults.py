@@ -1,4 +1,4 @@
-"""Engines that are late, hang, end or are short of memory, and what is remembered of their batches."""
+"""Engines that stall, hang, end or run out of memory, and the records of their batches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from electra_serve.errors import EngineFailure, ModelNotReady
 from electra_serve.runtime.daemon_thread import abandoned
 from electra_serve.tensors import Batch, RowOutput
 from tests.fakes import FakeEngine
-from tests.unit.batching.rig import HANG_S, Rig, close, hold, make_rig, turns
+from tests.unit.batching.rig import HANG_S, Rig, close, hold, iterations, make_rig
 
 EXPECTED_S = 0.011
-"""Of a lone row of one id, by the rig's cost model; nearly."""
+"""Of a single row of one token, by the rig's cost model, nearly."""
 LATE_S = STALL_FACTOR * EXPECTED_S + STALL_SLACK_S + CHECK_S
 
 
@@ -34,13 +34,13 @@ def pass_time(rig: Rig, seconds: float) -> None:
 async def queue_up(
     rig: Rig, sequences: int
 ) -> tuple[asyncio.Task[list[RowOutput]], list[asyncio.Task[list[RowOutput]]]]:
-    """Holds a first request in the engine, and has so many sequences wait behind it, one of which fills a row.
+    """Holds a first request in the engine and queues so many sequences behind it, one of which fills a row.
 
     Each has its number, from 2 on, at all positions.
     """
     first = await hold(rig)
     waiting = [rig.submit([number] * 60) for number in range(2, 2 + sequences)]
-    await turns()
+    await iterations()
     return first, waiting
 
 
@@ -67,13 +67,13 @@ async def test_a_late_engine_is_not_alive_until_it_is_back(rig: Rig) -> None:
     await rig.submit([2])
 
 
-async def test_an_engine_that_hangs_is_given_up(rig: Rig) -> None:
+async def test_an_engine_that_hangs_is_abandoned(rig: Rig) -> None:
     running = await hold(rig)
     waiting = [rig.submit([2]) for _ in range(3)]
-    await turns()
+    await iterations()
     pass_time(rig, LATE_S + HANG_S)
     assert rig.batcher.failure == "an engine hangs"
-    with pytest.raises(EngineFailure, match="hangs"):  # may be what did it: not to be tried elsewhere
+    with pytest.raises(EngineFailure, match="hangs"):  # may be the cause: not safe to retry
         await running
     for task in waiting:
         with pytest.raises((ModelNotReady, EngineFailure)):
@@ -83,15 +83,15 @@ async def test_an_engine_that_hangs_is_given_up(rig: Rig) -> None:
     assert (rig.batcher.queue.sequences, rig.batcher.running_sequences) == (0, 0)
 
 
-async def test_a_batch_that_was_given_up_may_end_after_all(rig: Rig) -> None:
+async def test_an_aborted_batch_may_still_end(rig: Rig) -> None:
     running = await hold(rig)
     pass_time(rig, LATE_S + HANG_S)
     with pytest.raises(EngineFailure):
         await running
     rig.engine.gate.set()
     while not rig.engine.batches:
-        await turns()
-    await turns()
+        await iterations()
+    await iterations()
     assert rig.batcher.running_sequences == 0
     assert outcomes(rig) == [BatchOutcome.ABORTED]
 
@@ -106,7 +106,7 @@ async def test_a_thread_that_ends_is_noticed_while_it_is_idle(rig: Rig) -> None:
 
 
 def end_thread(rig: Rig) -> None:
-    """Ends the engine's thread, which waits for work, as a fault in native code or an exit from it would."""
+    """Ends the engine's idle thread, as a fault in native code would."""
     engine_thread = rig.batcher._pool.workers[0]._thread
     thread = engine_thread._thread
     engine_thread.submit(sys.exit)
@@ -156,18 +156,18 @@ async def test_the_parts_of_a_batch_for_which_memory_was_short_halve_nothing_aga
     await close(rig)
 
 
-async def test_what_was_packed_before_memory_was_short_halves_nothing_again() -> None:
+async def test_a_batch_packed_before_memory_ran_out_halves_nothing_again() -> None:
     rig = make_rig(FakeEngine())
     rig.engine.fail = lambda batch: short_of_memory(batch, most=4)
     rig.batcher.start()
     before = rig.batcher.batch_tokens
     rig.engine.gate.clear()
     running = [rig.submit([number] * 60) for number in range(8)]
-    await turns()
+    await iterations()
     packed = [rig.submit([number] * 60) for number in range(8)]
-    await turns()
+    await iterations()
     rig.clock.advance(1.0)  # the first eight are about to be done
-    await turns()
+    await iterations()
     assert rig.batcher.running_sequences == 16
     rig.engine.gate.set()
     await asyncio.gather(*running, *packed)
@@ -176,14 +176,14 @@ async def test_what_was_packed_before_memory_was_short_halves_nothing_again() ->
     await close(rig)
 
 
-async def test_parts_that_nobody_wants_any_more_are_not_run(rig: Rig) -> None:
+async def test_retries_of_ended_requests_are_not_run(rig: Rig) -> None:
     first = await hold(rig)
     rig.engine.fail = lambda batch: short_of_memory(batch, most=1)
     waiting = [rig.submit([n]) for n in range(2, 6)]
-    await turns()
+    await iterations()
     for task in waiting[1:]:
         task.cancel()
-    await turns()
+    await iterations()
     rig.engine.gate.set()
     await first
     await waiting[0]
@@ -197,10 +197,10 @@ async def test_two_engines_that_are_late_in_turn_do_not_hang() -> None:
     for engine in rig.engines:
         engine.gate.clear()
     tasks = [rig.submit([1])]
-    await turns()
+    await iterations()
     pass_time(rig, LATE_S + HANG_S / 2)
     tasks.append(rig.submit([2]))  # runs on the other one
-    await turns()
+    await iterations()
     rig.engines[0].gate.set()
     await tasks[0]
     pass_time(rig, LATE_S + HANG_S / 2)
@@ -208,12 +208,12 @@ async def test_two_engines_that_are_late_in_turn_do_not_hang() -> None:
     await close(rig)
 
 
-async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig: Rig) -> None:
+async def test_a_batch_packed_behind_one_that_hangs_is_safe_to_retry(rig: Rig) -> None:
     running = await hold(rig)
     packed = rig.submit([2])
-    await turns()
+    await iterations()
     rig.clock.advance(EXPECTED_S)  # the engine is about to be free
-    await turns()
+    await iterations()
     assert rig.batcher.running_sequences == 2
     pass_time(rig, LATE_S + HANG_S)
     with pytest.raises(EngineFailure):
@@ -223,7 +223,7 @@ async def test_what_is_packed_behind_a_batch_that_hangs_is_to_be_tried_again(rig
 
 
 async def test_a_stalled_event_loop_is_not_a_stalled_engine(rig: Rig) -> None:
-    """The whole process was suspended, or one call kept the loop."""
+    """The process was suspended, or one call blocked the event loop."""
     first = await hold(rig)
     rig.clock.advance(10 * (LATE_S + HANG_S))
     assert (rig.batcher.alive, rig.batcher.failure) == (True, "")
@@ -285,7 +285,7 @@ async def test_closing_is_limited_without_a_limit_of_the_caller(fault: str, monk
     assert abandoned() or fault == "raises"  # then the thread is about to end
     held.set()
     while abandoned():
-        await turns()
+        await iterations()
 
 
 def short_of_memory(batch: Batch, *, most: int) -> None:
@@ -302,23 +302,23 @@ async def test_a_row_for_which_memory_is_short_even_alone_fails_alone(rig: Rig) 
     assert outcomes(rig) == [BatchOutcome.OUT_OF_MEMORY]
 
 
-async def test_the_recorder_tells_what_became_of_batches_and_not_what_was_in_them(rig: Rig) -> None:
+async def test_the_recorder_has_the_outcome_of_batches_and_not_their_content(rig: Rig) -> None:
     rig.engine.poison = {66}
     await rig.submit([1, 2, 3])
     with pytest.raises(EngineFailure):
         await rig.submit([66])
     running = await hold(rig)
-    told = rig.batcher.records()
-    assert [record.outcome for record in told] == [
+    records = rig.batcher.records()
+    assert [record.outcome for record in records] == [
         BatchOutcome.OK, BatchOutcome.NON_FINITE, BatchOutcome.RUNNING,
     ]  # fmt: skip
-    first = told[0]
+    first = records[0]
     assert (first.sequences, first.rows, first.length, first.real_tokens) == (1, 1, 16, 3)
     assert first.outputs == ("sequence_output",)
     assert first.seconds is not None
     assert first.started_at is not None
-    assert told[1].non_finite_rows == 1
-    assert (told[2].ended_at, told[2].seconds) == (None, None)
+    assert records[1].non_finite_rows == 1
+    assert (records[2].ended_at, records[2].seconds) == (None, None)
     assert all(not isinstance(getattr(first, name), (bytes, list)) for name in BatchRecord.__slots__)
     rig.engine.gate.set()
     await running

@@ -1,4 +1,4 @@
-"""Plans are complete, within bounds, and cost no more than the plain ones."""
+"""Plans are complete, within limits, and cost no more than simple ones."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_each_sequence_is_planned_once_and_fits(planner: Planner, lengths: list[
 
 
 def assert_placed(batch: BatchPlan) -> None:
-    """Slots are 0, 1, 2, … in each row, back to back but for the least length of a slot, and within the row."""
+    """Slots are 0, 1, 2, … in each row, contiguous up to the minimum slot length, and within the row."""
     ends: dict[int, tuple[int, int]] = {}
     for place in batch.placements:
         slot, start = ends.get(place.row, (0, 0))
@@ -246,12 +246,10 @@ def partitions(items: list[int]) -> Iterator[list[list[int]]]:
 @given(
     st.lists(st.integers(1, 512), min_size=2, max_size=12), st.lists(st.integers(1, 512), max_size=40), smooth_tables
 )
-def test_no_sequence_starves_whatever_comes_after_it(
-    lengths: list[int], newcomers: list[int], costs: CostTable
-) -> None:
+def test_no_sequence_starves_behind_later_arrivals(lengths: list[int], newcomers: list[int], costs: CostTable) -> None:
     planner = Planner(costs, max_positions=4096, target_batch_s=0.2)
     waiting = [(length, True) for length in lengths]
-    for _ in lengths:  # each batch holds the first that is left, so there are no more batches than sequences
+    for _ in lengths:  # each batch holds the first remaining sequence, so there are no more batches than sequences
         chosen = set(planner.plan_next([length for length, _ in waiting]).sequences)
         waiting = [entry for sequence, entry in enumerate(waiting) if sequence not in chosen]
         waiting += [(length, False) for length in newcomers]
@@ -381,12 +379,12 @@ def test_a_length_outside_the_table_is_rejected(length: int) -> None:
         planner.sequence_seconds(length)
 
 
-def test_rows_for_several_do_not_lengthen_what_one_may_have() -> None:
+def test_shared_rows_do_not_lengthen_single_ones() -> None:
     costs = CostTable({BatchShape(1, 16): 0.1, BatchShape(2, 32): 0.2})
     with pytest.raises(ValueError, match="length must be 1 to 16; got 17"):
         Planner(costs, max_positions=64).plan([17])
 
 
 def test_there_is_no_next_batch_of_nothing() -> None:
-    with pytest.raises(ValueError, match="lengths must have at least one; got 0"):
+    with pytest.raises(ValueError, match="lengths must have at least one item; got none"):
         Planner(table(CPU_SHAPES, 1.0, 1e-6), max_positions=64).plan_next([])

@@ -1,4 +1,4 @@
-"""The queue: whole or not at all, in a fair order, with sums that always add up."""
+"""The queue admits whole requests, in a fair order, with consistent sums."""
 
 from __future__ import annotations
 
@@ -56,34 +56,34 @@ def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     assert (waiting.sequences, waiting.tokens, waiting.work_s) == (1, 10, 0.1)
 
 
-def test_a_request_that_could_never_be_admitted_is_not_told_to_retry() -> None:
+def test_a_request_over_the_limits_gets_no_retry_time() -> None:
     waiting = queue(max_sequences=2, max_tokens=30)
-    with pytest.raises(PayloadTooLarge, match="at most 2 sequences and 30 positions; received 3 and 30"):
+    with pytest.raises(PayloadTooLarge, match="at most 2 sequences and 30 tokens; got 3 and 30"):
         waiting.admit([entry("1"), entry("2"), entry("3")], now=0)
     with pytest.raises(PayloadTooLarge):
         waiting.admit([entry("1", length=31)], now=0)
     waiting.admit([entry("1", length=30)], now=0)
 
 
-def test_refusal_says_when_to_come_back() -> None:
+def test_a_rejection_has_a_retry_time() -> None:
     waiting = queue(max_sequences=2)
     waiting.admit([entry("1", length=150), entry("2", length=50)], now=0)
-    with pytest.raises(Overloaded) as refusal:
+    with pytest.raises(Overloaded) as rejection:
         waiting.admit([entry("3")], now=0)
-    assert refusal.value.retry_after_s == pytest.approx(2.0)
+    assert rejection.value.retry_after_s == pytest.approx(2.0)
 
 
-def test_a_turn_after_the_deadline_is_refused_from_both_sides() -> None:
+def test_a_start_after_the_deadline_is_rejected_from_both_sides() -> None:
     waiting = queue()
     waiting.admit([entry("1", length=100), entry("2", length=50)], now=0)
-    with pytest.raises(Overloaded, match=r"it would in 1\.7 s, the deadline is in 1\.6 s") as no:
+    with pytest.raises(Overloaded, match=r"queue wait is 1\.7 s, the deadline is in 1\.6 s") as no:
         waiting.admit([entry("late", deadline=11.6)], now=10, busy_s=0.2)
     assert no.value.retry_after_s == pytest.approx(0.1)
     waiting.admit([entry("in time", deadline=11.71)], now=10, busy_s=0.2)
     assert waiting.sequences == 3
 
 
-def test_only_what_goes_before_counts_against_a_deadline() -> None:
+def test_only_earlier_entries_count_against_a_deadline() -> None:
     waiting = queue()
     waiting.admit([entry(f"heavy {i}", length=100, client="heavy") for i in range(5)], now=0)
     waiting.admit([entry("newcomer", client="new", deadline=1.1)], now=0)  # behind one of the five
@@ -100,12 +100,12 @@ def test_the_last_sequence_of_a_request_must_have_its_turn_in_time() -> None:
     waiting = queue()
     waiting.admit([entry(f"{i}", length=100, client="a") for i in range(3)], now=0)
     mine = [entry("x", length=100, client="b", deadline=1.5), entry("y", length=100, client="b", deadline=1.5)]
-    with pytest.raises(Overloaded, match="it would in 2 s"):
+    with pytest.raises(Overloaded, match="queue wait is 2 s"):
         waiting.admit(mine, now=0)
     waiting.admit(mine[:1], now=0)
 
 
-def test_what_is_computed_at_once_is_never_too_late() -> None:
+def test_an_immediate_start_is_never_too_late() -> None:
     queue().admit([entry("slow", length=10_000, deadline=0.001)], now=0)
 
 
@@ -175,7 +175,7 @@ def test_deadline_from_both_sides() -> None:
     assert order(waiting) == ["patient"]
 
 
-def test_cancel_leaves_what_was_taken_alone() -> None:
+def test_cancel_ignores_taken_entries() -> None:
     waiting = queue()
     entries = [entry("1"), entry("2")]
     waiting.admit(entries, now=0)
@@ -214,7 +214,7 @@ plans = st.builds(Plan, st.lists(st.integers(1, 50), min_size=1, max_size=4), st
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Any sequence of calls leaves the sums right, the order kept and each entry out exactly once."""
+    """Any sequence of calls keeps sums and order, and removes each entry exactly once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,9 +224,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.count = 0
         self.now = 0.0
 
-    @rule(plan=plans, patience_s=st.none() | st.integers(6, 9))  # all work that there can be takes 5 s
-    def admit(self, plan: Plan, patience_s: int | None) -> None:
-        deadline = None if patience_s is None else self.now + patience_s
+    @rule(plan=plans, time_left_s=st.none() | st.integers(6, 9))  # all possible work takes 5 s
+    def admit(self, plan: Plan, time_left_s: int | None) -> None:
+        deadline = None if time_left_s is None else self.now + time_left_s
         entries = [
             entry(f"{self.count + i:06}", length=length, client=plan.client, priority=plan.priority, deadline=deadline)
             for i, length in enumerate(plan.lengths)
@@ -258,10 +258,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.cancel(gone + self.taken[:1])
         self.waiting = [e for e in self.waiting if e not in gone]
 
-    @rule(plan=plans, patience_s=st.floats(0.01, 5), busy_s=st.floats(0, 1))
-    def admit_if_in_time(self, plan: Plan, patience_s: float, busy_s: float) -> None:
-        """Whoever is refused for its deadline alone would have waited longer, were nothing to come later."""
-        deadline = self.now + patience_s
+    @rule(plan=plans, time_left_s=st.floats(0.01, 5), busy_s=st.floats(0, 1))
+    def admit_if_in_time(self, plan: Plan, time_left_s: float, busy_s: float) -> None:
+        """A request rejected for its deadline alone would have started later, without later arrivals."""
+        deadline = self.now + time_left_s
         lone = entry(
             f"{self.count:06}", length=plan.lengths[0], client=plan.client, priority=plan.priority, deadline=deadline
         )
@@ -274,7 +274,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting += entries
         ahead = list(self.queue.window(1000)).index(entries[0])
         wait_s = busy_s + sum(e.work_s for e in self.queue.window(ahead))
-        assert wait_s <= patience_s + 1e-6
+        assert wait_s <= time_left_s + 1e-6
 
     @rule(seconds=st.integers(0, 3))
     def pass_time(self, seconds: int) -> None:

@@ -1,4 +1,4 @@
-"""Rows are cut into the cheapest batches there are."""
+"""Rows are cut into the cheapest batches."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_cut_holds_each_row_once_at_the_least_seconds(costs: CostTable, used: li
 
 
 @given(tables, st.integers(0, 2), st.integers(0, 30))
-def test_equal_rows_cost_what_any_rows_do(costs: CostTable, kind: int, count: int) -> None:
+def test_equal_rows_cost_the_same_as_any_rows(costs: CostTable, kind: int, count: int) -> None:
     batches = RowBatches(costs, costs.shapes)
     assert batches.equal_seconds(kind, count) == batches.seconds([kind] * count)
     assert batches.equal_seconds(kind, count // 2) == batches.seconds([kind] * (count // 2))

@@ -1,4 +1,4 @@
-"""Which engine runs the next batch: all cores for a lone sequence, one per core under load."""
+"""The next batch runs on all cores for a lone sequence, and on one engine per core under load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from electra_serve.batching.planner import Planner
 from electra_serve.batching.worker_pool import Lane, WorkerPool
 from electra_serve.tensors import BatchShape
 from tests.fakes import FakeClock, FakeEngine, fake_timings
-from tests.unit.batching.rig import Rig, close, make_rig, turns
+from tests.unit.batching.rig import Rig, close, iterations, make_rig
 
 
 def lane(clock: FakeClock, count: int) -> Lane:
@@ -42,7 +42,7 @@ def release_all(rig: Rig) -> None:
 
 
 def batches(rig: Rig) -> Sequence[int]:
-    """How many batches each engine ran; the lone one is the last."""
+    """Number of batches that each engine ran; the lone one is the last."""
     return [len(engine.batches) for engine in rig.engines]
 
 
@@ -52,19 +52,19 @@ async def test_a_lone_sequence_has_all_cores(rig: Rig) -> None:
     assert batches(rig) == [0, 0, 3]
 
 
-async def test_what_comes_while_a_lone_sequence_runs_has_an_engine_of_its_own(rig: Rig) -> None:
+async def test_an_arrival_while_a_lone_sequence_runs_gets_another_engine(rig: Rig) -> None:
     hold_all(rig)
     tasks = []
     for number in range(3):
         tasks.append(rig.submit([number] * 60))
-        await turns()
+        await iterations()
     assert rig.batcher.running_sequences == 3
     release_all(rig)
     await asyncio.gather(*tasks)
     assert batches(rig) == [1, 1, 1]
 
 
-async def test_engines_that_are_free_share_what_waits(rig: Rig) -> None:
+async def test_free_engines_share_the_queue(rig: Rig) -> None:
     await rig.submit(*[[number] * 60 for number in range(6)])
     assert [[len(batch.placements) for batch in engine.batches] for engine in rig.engines] == [[3], [3], []]
 
@@ -72,9 +72,9 @@ async def test_engines_that_are_free_share_what_waits(rig: Rig) -> None:
 async def test_the_lone_engine_is_not_used_while_another_runs(rig: Rig) -> None:
     hold_all(rig)
     first = rig.submit([1] * 60, [2] * 60)
-    await turns()
+    await iterations()
     second = rig.submit([3])
-    await turns()
+    await iterations()
     rig.engines[0].gate.set()
     await second
     release_all(rig)

@@ -54,7 +54,7 @@ def test_an_unknown_or_missing_command_is_a_usage_error(argv: list[str]) -> None
 def test_a_startup_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["healthcheck", "--config=/no/such/file.yaml"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("electra-serve: settings file /no/such/file.yaml cannot be read: ")
+    assert line.startswith("electra-serve: cannot read settings file /no/such/file.yaml: ")
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer
+from tests.waiting import until
 
 KEY = "shop-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
@@ -46,9 +48,9 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     [seen] = running.service.requests
     assert seen.input == TextInput(("a",))
     assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
-    assert seen.priority is Priority.HIGH
-    assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 31
+    assert seen.context.priority is Priority.HIGH
+    assert seen.context.timeout_s is not None
+    assert 20 < seen.context.timeout_s <= 31
 
 
 async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(running: Running) -> None:
@@ -105,11 +107,11 @@ async def test_cancelling_a_call_withdraws_it(running: Running) -> None:
     running.service.before = lambda _: never.wait()
     async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}") as client:
         call = asyncio.create_task(client.encode(token_ids=[[1]]))
-        await running.service.until(lambda service: len(service.requests) == 1)
+        await until(lambda: len(running.service.requests) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await running.service.until(lambda service: service.cancelled == 1)
+        await until(lambda: running.service.cancelled == 1)
 
 
 async def test_no_server_is_a_transport_error(running: Running) -> None:

@@ -12,12 +12,12 @@ from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.render import from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
 from electra_serve.client import grpc_codec
-from electra_serve.client.errors import TransportError
 from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.errors import TransportError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
-from tests.unit.api.grpc.fake_service import LOADING, READY, answer
+from tests.fake_service import LOADING, READY, row_output
 from tests.unit.client.test_request import query
 
 
@@ -57,19 +57,21 @@ def test_truncation_reaches_the_server(truncation: Truncation | None) -> None:
 
 def test_an_answer_becomes_arrays() -> None:
     outputs = frozenset(Output)
-    result = EncodeResult("tiny", outputs, (answer([1, 2], outputs), answer([3], outputs)), 3, (False, True))
+    result = EncodeResult("tiny", outputs, (row_output([1, 2], outputs), row_output([3], outputs)), 3, (False, True))
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
-    for stacked in (encoded.pooled_output, encoded.cls_output, encoded.mean_output):
+    firsts = (1.0, 1.0, 1.5, 1.5)
+    arrays = (encoded.pooled_output, encoded.cls_output, encoded.mean_output, encoded.embedding)
+    for stacked, first in zip(arrays, firsts, strict=True):
         assert stacked is not None
-        np.testing.assert_array_equal(stacked, [[1.0] * 4, [3.0] * 4])
+        np.testing.assert_array_equal(stacked, [[first] * 4, [3.0] * 4])
     assert (encoded.model, encoded.tokens, encoded.truncated, encoded.request_id) == ("tiny", 3, (False, True), "r1")
 
 
 def test_what_was_not_asked_for_is_none() -> None:
     outputs = frozenset({Output.MEAN})
-    result = EncodeResult("m", outputs, (answer([1], outputs),), 1, (False,))
+    result = EncodeResult("m", outputs, (row_output([1], outputs),), 1, (False,))
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
 

@@ -69,12 +69,12 @@ def test_text_is_one_or_several(text: object, texts: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "received neither"),
-        ({"token_ids": [[1]], "text": ""}, "received both"),
-        ({"text": "a", "segment_ids": [[1]]}, "go with token_ids"),
-        ({"text": "a", "padding_mask": [[1]]}, "go with token_ids"),
-        ({"text": "a", "truncation": "Right"}, "truncation must be one of none, right, left"),
-        ({"text": "a", "outputs": ["mean"]}, "outputs must be among sequence_output, pooled_output"),
+        ({}, "got neither"),
+        ({"token_ids": [[1]], "text": ""}, "got both"),
+        ({"text": "a", "segment_ids": [[1]]}, "need token_ids"),
+        ({"text": "a", "padding_mask": [[1]]}, "need token_ids"),
+        ({"text": "a", "truncation": "Right"}, "`truncation` must be one of none, right, left"),
+        ({"text": "a", "outputs": ["mean"]}, "`outputs` must be of sequence_output, pooled_output"),
     ],
 )
 def test_what_does_not_go_together_is_rejected(changes: dict[str, object], text: str) -> None:

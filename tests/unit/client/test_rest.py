@@ -14,12 +14,13 @@ from electra_serve.api.rest.app import create_app
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
 from electra_serve.client.response import ShapeCost
 from electra_serve.observability.metrics import Metrics
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import Output, TextInput, Truncation
+from tests.fake_service import FakeService
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
-from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.client.test_rest_codec import ANSWER
 
 URL = "http://electra.test"
@@ -27,19 +28,13 @@ ONCE = RetryPolicy(max_attempts=1)
 QUICKLY = RetryPolicy(max_attempts=3, first_wait_s=0.0)
 
 
-class Service(FakeService):
-    """A fake that is ready."""
-
-    ready = True
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
-
-
-@pytest.fixture
-async def client(service: Service) -> AsyncIterator[AsyncElectraClient]:
+async def client(service: FakeService) -> AsyncIterator[AsyncElectraClient]:
     metrics = Metrics("0")
     app = create_app(
         service,
@@ -67,20 +62,20 @@ async def test_the_application_and_the_client_understand_each_other(client: Asyn
     assert len(encoded.request_id) == 32
 
 
-async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClient, service: Service) -> None:
+async def test_what_the_caller_says_reaches_the_service(client: AsyncElectraClient, service: FakeService) -> None:
     await client.encode(
         text=["a", ("b", "c")], model="tiny", outputs=["mean_output"], truncate=True, timeout_s=30, priority="high"
     )
     [seen] = service.requests
     assert seen.input == TextInput(("a", ("b", "c")))
     assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
-    assert seen.priority is Priority.HIGH
-    assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 31
+    assert seen.context.priority is Priority.HIGH
+    assert seen.context.timeout_s is not None
+    assert 20 < seen.context.timeout_s <= 31
 
 
 async def test_half_a_surrogate_pair_arrives_as_the_replacement_character(
-    client: AsyncElectraClient, service: Service
+    client: AsyncElectraClient, service: FakeService
 ) -> None:
     await client.encode(text=["cut \ude00 emoji", ("whole \U0001f600", "\ud83d")])
     assert service.requests[0].input == TextInput(("cut \ufffd emoji", ("whole \U0001f600", "\ufffd")))
@@ -101,7 +96,7 @@ async def test_the_application_s_models_are_read(client: AsyncElectraClient) -> 
     "kind", [errors.InvalidInput, errors.PayloadTooLarge, errors.ModelNotReady, errors.Overloaded, errors.EngineFailure]
 )
 async def test_the_application_s_errors_come_back(
-    client: AsyncElectraClient, service: Service, kind: type[errors.ServiceError]
+    client: AsyncElectraClient, service: FakeService, kind: type[errors.ServiceError]
 ) -> None:
     async def fail(_: EncodeRequest) -> None:
         raise kind("told", field="token_ids[3]", retry_after_s=0.25)

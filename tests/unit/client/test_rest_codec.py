@@ -11,8 +11,8 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.client import rest_codec
-from electra_serve.client.errors import TransportError
 from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.errors import TransportError
 from tests.unit.client.test_request import query
 
 
@@ -96,7 +96,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
 def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
-    with pytest.raises(TransportError, match=f"received status {response.status_code}"):
+    with pytest.raises(TransportError, match=f"got status {response.status_code}"):
         rest_codec.to_response(response)
 
 

@@ -1,4 +1,4 @@
-"""Agreement of an engine with itself is whole; of one that differs, it says by how much."""
+"""Agreement is complete for the same engine, and shows the difference of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fakes import FakeEngine
 
 
 class Turned(FakeEngine):
-    """Answers with everything negated."""
+    """Returns negated outputs."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         output = super().run(batch, outputs)
@@ -25,7 +25,7 @@ def encodings() -> list[Encoding]:
 
 def test_with_itself() -> None:
     found = agreement(FakeEngine(), FakeEngine(), encodings())
-    assert (found.texts, found.same_neighbour) == (5, 1.0)
+    assert (found.texts, found.same_neighbor) == (5, 1.0)
     assert found.token_cosine == pytest.approx(1)
     assert found.mean_cosine == pytest.approx(1)
 

@@ -1,4 +1,4 @@
-"""What an engine rejects: each bound from both sides."""
+"""An engine rejects values out of range: each bound from both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is timed, how often, and how the least of several timings is kept."""
+"""Shapes are timed in rounds, and the least of several timings counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import FAKE_SHAPES, FakeEngine
 
 POSITIONS = sum(rows * length for rows, length in FAKE_SHAPES)
 FIRST_RUNS = 2
-"""Of each shape: one that may choose kernels, and one more."""
+"""Runs of each shape: one that may choose kernels, and one more."""
 
 
 class TimedEngine(FakeEngine):
@@ -75,7 +75,7 @@ class MeetingEngine(FakeEngine):
 
 
 def test_slow_shapes_are_run_once() -> None:
-    engine = TimedEngine(0.0, 1.9 * SLOW_S / 64)  # (1, 16) is quick
+    engine = TimedEngine(0.0, 1.9 * SLOW_S / 64)  # (1, 16) is fast
     timings = calibrate([engine], 1e9, engine.now)
     assert timings == pytest.approx({shape: engine.seconds(shape) for shape in engine.signature.shapes})
     runs = Counter(batch.shape for batch in engine.batches)

@@ -1,4 +1,4 @@
-"""`auto`, and what contradicts an artifact."""
+"""`auto` settings, and settings that contradict an artifact."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_named_engine_that_is_not_installed_is_said() -> None:
 
 def test_an_artifact_decides_even_where_there_is_a_gpu() -> None:
     assert choose_engine(asked(), artifact(), installed=EVERYTHING, has_gpu=lambda: True) == "openvino"
-    with pytest.raises(EngineUnavailable, match="compiled for; received tensorflow"):
+    with pytest.raises(EngineUnavailable, match="compiled for; got tensorflow"):
         choose_engine(asked(engine="tensorflow"), artifact(), installed=EVERYTHING)
 
 

@@ -1,4 +1,4 @@
-"""How many threads engines get, and what counts as a core."""
+"""Threads of engines, and cores by affinity and CPU quota."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_pooler_that_is_there_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("style", ["bare", "bfloat16", "float16"])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, style: str, value: float) -> None:
+def test_non_finite_weights_are_rejected(tmp_path: Path, style: str, value: float) -> None:
     folder = Path(shutil.copytree(TRANSFORMERS / style, tmp_path / "preset"))
     tensors = load_file(folder / "model.safetensors")
     tensors["encoder.layer.1.output.dense.bias"][3] = value
@@ -77,7 +77,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, style: str, val
         ElectraBackbone.from_preset(str(folder))
 
 
-def test_another_size_than_the_checkpoint_has_is_refused() -> None:
+def test_another_size_than_the_checkpoint_has_is_rejected() -> None:
     with pytest.raises(PresetError, match=r"the checkpoint must have encoder.layer.2.* it is missing"):
         ElectraBackbone.from_preset(str(TRANSFORMERS / "bare"), num_layers=3)
     with pytest.raises(PresetError, match=r"must have shape \(61, 8\); it has \(60, 8\)"):

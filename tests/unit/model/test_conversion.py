@@ -1,4 +1,4 @@
-"""Presets written in either format: nothing is lost on the way, and nothing half written is left."""
+"""Conversion to either format keeps all values, and leaves no partial folder."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert convert(resolve_preset(str(GOLDEN / "below")), tmp_path / "empty", "transformers").path is not None
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PresetError, match="cannot be written"):
         convert(resolve_preset(str(GOLDEN / "below")), tmp_path / "file" / "preset", "keras")

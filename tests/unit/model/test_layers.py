@@ -1,4 +1,4 @@
-"""The layers by themselves: masks, fewer rows, 16-bit types, configs."""
+"""Single layers: masks, fewer rows, 16-bit dtypes, configs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def rounded(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], dtype: st
 
 
 def agreement(found: object, exact: np.ndarray[tuple[int, ...], np.dtype[np.float64]], dtype: str) -> float:
-    """How many of `found` are the number of `dtype` next to the exact one."""
+    """Share of the numbers in `found` that are the nearest of `dtype` to the exact ones."""
     return float(keras.ops.mean(keras.ops.cast(keras.ops.equal(found, rounded(exact, dtype)), "float32")))
 
 

@@ -1,4 +1,4 @@
-"""Only what is asked for is computed, and it is the same whatever else is asked for."""
+"""Only requested outputs are computed, and they do not depend on each other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from electra_serve.model import ElectraBackbone
 from electra_serve.model.attention import Attend, Tensor
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
+from electra_serve.tensors import ENGINE_OUTPUTS, TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
 from tests.data.reader import INPUTS, read_case
 from tests.packing import compute_rows, pack_rows
 
 SUBSETS = [
     frozenset(subset)
-    for subset in chain.from_iterable(combinations(sorted(Output), size) for size in range(1, len(Output) + 1))
+    for subset in chain.from_iterable(
+        combinations(sorted(ENGINE_OUTPUTS), size) for size in range(1, len(ENGINE_OUTPUTS) + 1)
+    )
 ]
 
 
@@ -36,7 +38,7 @@ def computed(
 
 @pytest.mark.parametrize("outputs", SUBSETS, ids=lambda outputs: "+".join(sorted(outputs)))
 def test_a_subset_equals_its_part_of_everything(backbone: ElectraBackbone, outputs: Outputs) -> None:
-    everything, some = computed(backbone, frozenset(Output)), computed(backbone, outputs)
+    everything, some = computed(backbone, ENGINE_OUTPUTS), computed(backbone, outputs)
     assert set(some) == outputs
     for output, array in some.items():
         np.testing.assert_allclose(array, everything[output], atol=1e-6, rtol=0)
@@ -44,7 +46,7 @@ def test_a_subset_equals_its_part_of_everything(backbone: ElectraBackbone, outpu
 
 def test_outputs_are_what_they_are_called(backbone: ElectraBackbone) -> None:
     inputs, golden = read_case("below", "everything")
-    found = computed(backbone, frozenset(Output))
+    found = computed(backbone, ENGINE_OUTPUTS)
     mask = inputs["padding_mask"].astype(np.float32)[:, :, None]
     hidden = golden["sequence_output"]
     expected = {
@@ -76,7 +78,7 @@ def test_cls_is_position_0_even_where_that_is_masked(backbone: ElectraBackbone) 
 
 
 class RecordingLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Stands for the last layer and keeps what it was asked."""
+    """Replaces the last layer and records its arguments."""
 
     def __init__(self, inner: keras.layers.Layer) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ def test_the_last_layer_computes_all_positions_only_for_token_outputs(outputs: O
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_float16"])
 def test_everything_is_float32_and_finite(dtype: str) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16, dtype=dtype)
-    for array in computed(backbone, frozenset(Output)).values():
+    for array in computed(backbone, ENGINE_OUTPUTS).values():
         assert array.dtype == np.float32
         assert np.isfinite(array).all()
 
@@ -112,7 +114,7 @@ def sequence_of(*token_ids: int) -> Encoding:
     return Encoding(ids, ids * 0, ids * 0 + 1, compute_length=len(ids), real_tokens=len(ids))
 
 
-@pytest.mark.parametrize("outputs", [frozenset(Output), frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
+@pytest.mark.parametrize("outputs", [ENGINE_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
 def test_numbers_that_are_not_finite_stay_in_their_row(outputs: Outputs) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
     [embeddings] = backbone.token_embedding.get_weights()

@@ -1,4 +1,4 @@
-"""The published page: its examples run as printed, its presets have its sizes, its promises hold."""
+"""The examples of the published page run as printed, and its presets have the stated sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def input_data() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
 
 
 def test_the_pretrained_example_runs(input_data: dict[str, object]) -> None:
-    # as printed, but for the weights: no network here
+    # as printed, except for the weights: no network here
     model = models.ElectraBackbone.from_preset("electra_base_discriminator_en", load_weights=False)
     assert model(input_data)["pooled_output"].shape == (1, 768)
 
@@ -57,7 +57,7 @@ def test_the_random_example_runs(input_data: dict[str, object]) -> None:
     assert backbone.embedding_dim == 32
 
 
-def test_predict_answers_with_names_too(input_data: dict[str, object]) -> None:
+def test_predict_returns_names_too(input_data: dict[str, object]) -> None:
     output = ElectraBackbone(10, **TINY).predict(input_data, verbose=0)
     assert isinstance(output, BackboneOutput)
     assert output["sequence_output"] is output.sequence_output is output[0]
@@ -82,17 +82,17 @@ def test_the_base_class_reads_the_class_from_the_preset() -> None:
     assert type(Backbone.from_preset(str(GOLDEN / "below"))) is ElectraBackbone
 
 
-def test_a_class_refuses_a_preset_of_another() -> None:
+def test_a_class_rejects_a_preset_of_another() -> None:
     class OtherBackbone(Backbone):
         pass
 
-    with pytest.raises(TypeError, match="must be of a OtherBackbone; below is of ElectraBackbone"):
+    with pytest.raises(TypeError, match="must be a OtherBackbone; below is a ElectraBackbone"):
         OtherBackbone.from_preset(str(GOLDEN / "below"))
 
 
-def test_from_preset_refuses_what_the_class_does_not_take() -> None:
-    with pytest.raises(TypeError, match="takes no argument droput"):
-        ElectraBackbone.from_preset("electra_demo", load_weights=False, droput=0.0)
+def test_from_preset_rejects_unknown_arguments() -> None:
+    with pytest.raises(TypeError, match="takes no argument drop_out"):
+        ElectraBackbone.from_preset("electra_demo", load_weights=False, drop_out=0.0)
 
 
 def test_keras_own_arguments_pass() -> None:
@@ -106,7 +106,7 @@ def test_from_preset_takes_overrides() -> None:
 
 
 def test_offline_weights_of_a_published_preset_are_not_at_hand() -> None:
-    with pytest.raises(PresetError, match=r"offline, it must be in .* run `electra-serve presets pull"):
+    with pytest.raises(PresetError, match=r"hub\.offline is set: run `electra-serve presets pull"):
         ElectraBackbone.from_preset("electra_small_discriminator_uncased_en")
 
 
@@ -135,8 +135,8 @@ def test_a_bigger_model_with_a_backbone_in_it_saves_and_loads(
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"vocabulary_size": 5}, TypeError, "another name for vocab_size; received both"),
-        ({"droput": 0.0, "hidden_act": "gelu"}, TypeError, "takes no argument droput, hidden_act"),
+        ({"vocabulary_size": 5}, TypeError, "another name for vocab_size; got both"),
+        ({"drop_out": 0.0, "hidden_act": "gelu"}, TypeError, "takes no argument drop_out, hidden_act"),
         ({"layer_norm_eps": 1e-5}, TypeError, "takes no argument layer_norm_eps"),
         ({"hidden_dim": None}, TypeError, "needs a value for hidden_dim, embedding_dim"),
         ({"num_heads": 3}, ValueError, "received hidden_dim 8 and num_heads 3"),
@@ -147,6 +147,6 @@ def test_a_bigger_model_with_a_backbone_in_it_saves_and_loads(
         ({"hidden_activation": "relu"}, ValueError, "must be one of gelu_tanh, gelu; received 'relu'"),
     ],
 )
-def test_wrong_arguments_are_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_wrong_arguments_are_rejected(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ElectraBackbone(**{"vocab_size": 10, **TINY, **change})

@@ -1,4 +1,4 @@
-"""Saved presets and models load by their registered name, whatever module they name."""
+"""Saved presets and models load by their registered name; the module is ignored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LAYERS: Final[Mapping[str, Callable[[], keras.layers.Layer]]] = {
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Any]:
-    """Outputs of the model that every folder below holds."""
+    """Outputs of the model in every folder below."""
     inputs, _ = read_case("below", "everything")
     outputs = ElectraBackbone.from_preset(str(GOLDEN / "below"), hidden_activation="gelu")(inputs)
     return {name: np.asarray(outputs[name]) for name in ("sequence_output", "pooled_output")}
@@ -60,7 +60,7 @@ def expected() -> dict[str, Any]:
 
 @pytest.fixture(params=SAVED_CLASSES.values(), ids=list(SAVED_CLASSES))
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A preset whose config names the class as some version did."""
+    """A preset whose config has the class name of an older version."""
     folder = Path(shutil.copytree(GOLDEN / "below", tmp_path / "saved"))
     saved = json.loads((folder / "config.json").read_text())
     config = {**saved["config"], "hidden_activation": "gelu"}

@@ -1,4 +1,4 @@
-"""It stays a model that can be trained."""
+"""The model can be trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight files: what is refused, and what is taken although it looks unusual."""
+"""Invalid weight files are rejected, unusual valid ones are accepted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def replace(folder: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.generi
     edit(folder, change)
 
 
-def refusal(folder: Path) -> str:
+def rejection(folder: Path) -> str:
     with pytest.raises(PresetError) as caught:
         ElectraBackbone.from_preset(str(folder))
     assert "\n" not in str(caught.value)
@@ -92,9 +92,9 @@ def virtual(file: h5py.File) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_wrong_dataset_is_refused(folder: Path, change: Callable[[h5py.File], None], message: str) -> None:
+def test_a_wrong_dataset_is_rejected(folder: Path, change: Callable[[h5py.File], None], message: str) -> None:
     edit(folder, change)
-    assert message.split("|")[-1] in refusal(folder)
+    assert message.split("|")[-1] in rejection(folder)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_a_wrong_dataset_is_refused(folder: Path, change: Callable[[h5py.File], 
     ],
     ids=["shape", "integers", "strings"],
 )
-def test_wrong_values_are_refused(
+def test_wrong_values_are_rejected(
     folder: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], message: str
 ) -> None:
     replace(folder, values)
-    assert f"{KERNEL} {message}" in refusal(folder)
+    assert f"{KERNEL} {message}" in rejection(folder)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_wrong_values_are_refused(
     ],
     ids=["text", "half", "one byte less", "zeros"],
 )
-def test_a_file_that_is_not_whole_hdf5_is_refused(folder: Path, content: Callable[[bytes], bytes]) -> None:
+def test_a_file_that_is_not_whole_hdf5_is_rejected(folder: Path, content: Callable[[bytes], bytes]) -> None:
     (folder / WEIGHTS).write_bytes(content((folder / WEIGHTS).read_bytes()))
-    assert "model.weights.h5: must be a whole HDF5 file" in refusal(folder)
+    assert "model.weights.h5: must be a whole HDF5 file" in rejection(folder)
 
 
-def test_a_damaged_chunk_is_refused(folder: Path) -> None:
+def test_a_damaged_chunk_is_rejected(folder: Path) -> None:
     offsets: list[int] = []
 
     def compress(file: h5py.File) -> None:
@@ -142,27 +142,27 @@ def test_a_damaged_chunk_is_refused(folder: Path) -> None:
     with (folder / WEIGHTS).open("r+b") as file:
         file.seek(offsets[0])
         file.write(b"\xff" * 64)
-    assert f"{KERNEL} cannot be read; the file is damaged" in refusal(folder)
+    assert f"{KERNEL} cannot be read; the file is damaged" in rejection(folder)
 
 
-def test_a_file_too_small_for_the_config_is_refused_before_anything_is_built(folder: Path) -> None:
+def test_a_file_too_small_for_the_config_is_rejected_before_anything_is_built(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["config"] |= {"vocab_size": 10**6, "embedding_dim": 16384}
     (folder / "config.json").write_text(json.dumps(config))
-    assert "parameters take" in refusal(folder)
+    assert "parameters take" in rejection(folder)
 
 
-def test_layers_that_the_config_does_not_have_are_refused(folder: Path) -> None:
+def test_layers_that_the_config_does_not_have_are_rejected(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["config"]["num_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
-    assert "the weights must be of 1 layers, as the config says; they are of 2" in refusal(folder)
+    assert "the weights must be of 1 layers, as the config says; they are of 2" in rejection(folder)
 
 
-def test_a_shard_without_its_layer_is_refused(tmp_path: Path) -> None:
+def test_a_shard_without_its_layer_is_rejected(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "sharded", tmp_path / "preset"))
     shutil.copy(folder / "model_00000.weights.h5", folder / "model_00001.weights.h5")
-    assert "it is missing" in refusal(folder)
+    assert "it is missing" in rejection(folder)
 
 
 def test_half_precision_files_load(folder: Path) -> None:

@@ -19,9 +19,9 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import PresetError, StartupError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.runtime.memory import MemoryTrimmer
-from electra_serve.server.bootstrap import build_loading, build_manager
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import EXIT_FAULT, ServiceProcess
+from electra_serve.server.models import build_manager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from tests.fakes import loaded_model
@@ -102,15 +102,14 @@ class Stage:
         self.rest, self.grpc = FakeRest(), FakeGrpc()
         settings = Settings(models=(ModelSettings(preset="one"),))
         log, metrics = structlog.get_logger(), Metrics("test")
-        loading = build_loading(settings, metrics, log, load=self.load)
-        self.registry = ModelRegistry(settings.models, loading=loading, metrics=metrics)
+        self.registry = ModelRegistry(settings.models)
         trimmer = MemoryTrimmer()
         self.process = ServiceProcess(
             rest=self.rest,
             grpc=self.grpc,
             auxiliary_servers=(),
             registry=self.registry,
-            manager=build_manager(settings, self.registry, loading, log, trimmer),
+            manager=build_manager(settings, self.registry, metrics, log, load=self.load),
             trimmer=trimmer,
             settings=settings.lifecycle,
             log=log,
@@ -149,7 +148,7 @@ async def test_a_rest_server_that_ends_by_itself_is_a_fault_and_grpc_answers_wha
             stage.grpc.idle.set()
             assert await running == EXIT_FAULT
     assert len(stage.grpc.graces_s) == 1, "it was not stopped again, at once"
-    assert "gave up requests in flight" not in [entry["event"] for entry in logs]
+    assert "in-flight requests aborted" not in [entry["event"] for entry in logs]
     assert [(entry["part"], entry["exc_info"]) for entry in logs if entry["log_level"] == "critical"] == [
         ("REST", error)
     ]
@@ -176,7 +175,7 @@ async def test_a_watch_over_models_that_breaks_is_a_fault() -> None:
         with capture_logs() as logs:
             assert await stage.process.run() == EXIT_FAULT
     stage.gate.set()
-    assert [entry["part"] for entry in logs if entry["log_level"] == "critical"] == ["watch over models"]
+    assert [entry["part"] for entry in logs if entry["log_level"] == "critical"] == ["model watch"]
 
 
 async def test_a_start_that_fails_leaves_no_task_behind() -> None:

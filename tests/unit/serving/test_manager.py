@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,14 +25,14 @@ from electra_serve.errors import (
     ShuttingDown,
 )
 from electra_serve.observability.metrics import Metrics
-from electra_serve.server.bootstrap import build_loading
-from electra_serve.serving.manager import ModelManager
+from electra_serve.server.models import build_manager
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import BatchShape, Output, TokenInput
 from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, fake_timings, loaded_model, text_encoder
+from tests.waiting import until
 
 SOON_S = 30.0
 """For what takes no time, however busy the machine is."""
@@ -73,14 +73,9 @@ class Stage:
         models = [model("start", name) for name in self.names]
         settings = Settings.model_validate({"limits": {"max_timeout_s": SOON_S}, **self.common, "models": models})
         log = structlog.get_logger()
-        loading = build_loading(settings, self.metrics, log, load=self.load)
-        self.registry = ModelRegistry(settings.models, loading=loading, metrics=self.metrics)
-        self.changes = ModelManager(
-            self.registry,
-            loading=loading,
-            max_sequences=settings.max_sequences,
-            collect_and_trim=self.collect_and_trim,
-            log=log,
+        self.registry = ModelRegistry(settings.models)
+        self.manager = build_manager(
+            settings, self.registry, self.metrics, log, load=self.load, collect_and_trim=self.collect_and_trim
         )
         self.service = InferenceService(self.registry, text_encoder())
 
@@ -122,29 +117,23 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     made = Stage()
-    await made.registry.load_all()
+    await made.manager.load_all()
     yield made
     for engine in made.engines:
         engine.gate.set()
         engine.close_gate.set()
-    made.changes.stop()
-    await made.registry.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not condition():  # noqa: ASYNC110  # what is waited for is on other threads, too
-            await asyncio.sleep(0)
+    made.manager.stop()
+    await made.manager.close()
 
 
 async def test_a_reload_puts_the_new_model_in_place(stage: Stage) -> None:
     before = stage.registry.ready_model("one")
-    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    assert await stage.manager.reload(model("next")).finished(SOON_S)
     after = stage.registry.ready_model("one")
     assert after is not before
     assert after.settings.preset == "next"
     assert stage.closed == [True, False, False]
-    status = stage.changes.status("one")
+    status = stage.manager.status("one")
     assert (status.state, status.preset, status.change, status.reason) == (ModelState.READY, "next", None, "")
     assert stage.counted("electra_model_loads_total", model="one", outcome="ok") == 2
     assert stage.reclaimed == 1
@@ -154,10 +143,10 @@ async def test_a_reload_puts_the_new_model_in_place(stage: Stage) -> None:
 
 async def test_the_old_model_serves_and_the_process_stays_ready_while_the_new_one_loads(stage: Stage) -> None:
     stage.gate.clear()
-    reload = stage.changes.reload(model("next"))
+    reload = stage.manager.reload(model("next"))
     assert not await reload.finished(0)
-    assert stage.changes.status("one").change is Change.RELOAD
-    assert stage.changes.status("one").state is ModelState.READY
+    assert stage.manager.status("one").change is Change.RELOAD
+    assert stage.manager.status("one").state is ModelState.READY
     assert stage.registry.ready
     await stage.encode()
     assert len(stage.engines[0].batches) == 1
@@ -169,7 +158,7 @@ async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) ->
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").requests.count == 1)
-    reload = stage.changes.reload(model("next"))
+    reload = stage.manager.reload(model("next"))
     await until(stage.replaced)
     await stage.encode()  # the next one has the new model, and does not wait for the old one
     assert len(stage.engines[2].batches) == 1
@@ -185,7 +174,7 @@ async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) ->
 async def test_a_request_that_has_found_its_model_and_not_yet_been_queued_is_answered(stage: Stage) -> None:
     found = stage.registry.ready_model("one")
     with found.requests:  # as while its text is tokenized
-        reload = stage.changes.reload(model("next"))
+        reload = stage.manager.reload(model("next"))
         await until(lambda: stage.registry.ready_model("one") is not found)
         assert not await reload.finished(0)
         (row,) = await found.batcher.submit([encoding(1, 2)], frozenset({Output.MEAN}))
@@ -206,23 +195,23 @@ async def test_a_reload_that_fails_leaves_what_is_there(stage: Stage, error: Exc
     stage.errors["next"] = error
     before = stage.registry.ready_model("one")
     with pytest.raises(ModelLoadFailed) as failure:
-        await stage.changes.reload(model("next")).finished(SOON_S)
+        await stage.manager.reload(model("next")).finished(SOON_S)
     assert failure.value.message == reason
     assert stage.registry.ready_model("one") is before
     assert stage.registry.ready
-    status = stage.changes.status("one")
+    status = stage.manager.status("one")
     assert (status.state, status.preset, status.change, status.reason) == (ModelState.READY, "start", None, reason)
     assert stage.counted("electra_model_loads_total", model="one", outcome="failed") == 1
     assert stage.counted("electra_model_ready", model="one") == 1
     await stage.encode()
-    assert await stage.changes.reload(model("start")).finished(SOON_S)
-    assert stage.changes.status("one").reason == ""
+    assert await stage.manager.reload(model("start")).finished(SOON_S)
+    assert stage.manager.status("one").reason == ""
 
 
 async def test_a_model_is_loaded_under_a_new_name(stage: Stage) -> None:
     stage.gate.clear()
-    load = stage.changes.load(model("next", "three"))
-    assert stage.changes.status("three").state is ModelState.LOADING
+    load = stage.manager.load(model("next", "three"))
+    assert stage.manager.status("three").state is ModelState.LOADING
     assert stage.counted("electra_model_ready", model="three") == 0
     with pytest.raises(ModelNotReady):
         await stage.encode("three")
@@ -237,27 +226,27 @@ async def test_a_model_is_loaded_under_a_new_name(stage: Stage) -> None:
 async def test_a_new_model_that_cannot_be_loaded_is_listed_and_does_no_harm(stage: Stage) -> None:
     stage.errors["bad"] = PresetError("no such preset")
     with pytest.raises(ModelLoadFailed, match="no such preset"):
-        await stage.changes.load(model("bad", "three")).finished(SOON_S)
-    status = stage.changes.status("three")
+        await stage.manager.load(model("bad", "three")).finished(SOON_S)
+    status = stage.manager.status("three")
     assert (status.state, status.reason) == (ModelState.FAILED, "no such preset")
     assert stage.registry.ready
     with pytest.raises(ModelNotReady, match="three is failed"):
         await stage.encode("three")
-    assert await stage.changes.load(model("good", "three")).finished(SOON_S)  # its name is not taken
-    assert stage.changes.status("three").reason == ""
+    assert await stage.manager.load(model("good", "three")).finished(SOON_S)  # its name is not taken
+    assert stage.manager.status("three").reason == ""
 
 
 async def test_a_model_that_failed_can_be_reloaded_and_unloaded(stage: Stage) -> None:
     stage.errors["bad"] = PresetError("no such preset")
     for name in ("three", "four"):
         with pytest.raises(ModelLoadFailed):
-            await stage.changes.load(model("bad", name)).finished(SOON_S)
+            await stage.manager.load(model("bad", name)).finished(SOON_S)
     stage.gate.clear()
-    reload = stage.changes.reload(model("good", "three"))
-    assert stage.changes.status("three").state is ModelState.LOADING
+    reload = stage.manager.reload(model("good", "three"))
+    assert stage.manager.status("three").state is ModelState.LOADING
     stage.gate.set()
     assert await reload.finished(SOON_S)
-    assert await stage.changes.unload("four").finished(SOON_S)
+    assert await stage.manager.unload("four").finished(SOON_S)
     assert [info.name for info in stage.registry.infos()] == ["one", "two", "three"]
 
 
@@ -265,8 +254,8 @@ async def test_an_unloaded_model_answers_what_it_admitted_and_is_gone(stage: Sta
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").requests.count == 1)
-    unload = stage.changes.unload("one")
-    assert stage.changes.status("one").state is ModelState.UNLOADING
+    unload = stage.manager.unload("one")
+    assert stage.manager.status("one").state is ModelState.UNLOADING
     with pytest.raises(ModelNotReady, match="one is unloading"):
         await stage.encode()
     assert not await unload.finished(0)
@@ -283,30 +272,30 @@ async def test_an_unloaded_model_answers_what_it_admitted_and_is_gone(stage: Sta
 
 
 async def test_the_last_model_is_not_unloaded(stage: Stage) -> None:
-    first = stage.changes.unload("one")
-    with pytest.raises(Conflict, match="two is the only one that is ready"):
-        stage.changes.unload("two")
+    first = stage.manager.unload("one")
+    with pytest.raises(Conflict, match="unload model two: it is the only one that is ready"):
+        stage.manager.unload("two")
     assert await first.finished(SOON_S)
     with pytest.raises(Conflict):
-        stage.changes.unload("two")
+        stage.manager.unload("two")
     await stage.encode("two")
 
 
 async def test_a_name_that_is_taken_is_a_conflict(stage: Stage) -> None:
-    with pytest.raises(Conflict, match="one is ready"):
-        stage.changes.load(model("next"))
+    with pytest.raises(Conflict, match="load model one: it is ready"):
+        stage.manager.load(model("next"))
 
 
 async def test_an_alias_finds_its_model_wherever_a_name_is_taken(stage: Stage) -> None:
-    assert await stage.changes.load(model("next", "three", aliases=["3", "tres"])).finished(SOON_S)
+    assert await stage.manager.load(model("next", "three", aliases=["3", "tres"])).finished(SOON_S)
     for alias in ("3", "tres"):
         assert (await stage.encode(alias)).model == "three"
         assert stage.registry.label(alias) == "three"
         assert stage.service.model(alias).aliases == ("3", "tres")
-        assert stage.changes.status(alias).name == "three"
-        assert stage.changes.settings(alias).name == "three"
+        assert stage.manager.status(alias).name == "three"
+        assert stage.manager.settings(alias).name == "three"
     assert stage.counted("electra_model_ready", model="3") is None
-    assert await stage.changes.unload("tres").finished(SOON_S)
+    assert await stage.manager.unload("tres").finished(SOON_S)
     for name in ("three", "3", "tres"):
         with pytest.raises(ModelNotFound):
             await stage.encode(name)
@@ -314,9 +303,9 @@ async def test_an_alias_finds_its_model_wherever_a_name_is_taken(stage: Stage) -
 
 
 async def test_a_reload_changes_aliases_when_it_is_done(stage: Stage) -> None:
-    assert await stage.changes.reload(model("start", aliases=["old", "kept"])).finished(SOON_S)
+    assert await stage.manager.reload(model("start", aliases=["old", "kept"])).finished(SOON_S)
     stage.gate.clear()
-    reload = stage.changes.reload(model("next", aliases=["kept", "new"]))
+    reload = stage.manager.reload(model("next", aliases=["kept", "new"]))
     assert [(await stage.encode(name)).model for name in ("one", "old", "kept")] == ["one"] * 3
     with pytest.raises(ModelNotFound):
         await stage.encode("new")
@@ -329,17 +318,17 @@ async def test_a_reload_changes_aliases_when_it_is_done(stage: Stage) -> None:
 
 @pytest.mark.parametrize("taken", ["one", "uno", "new"])
 async def test_a_name_that_another_model_has_or_will_have_is_a_conflict(stage: Stage, taken: str) -> None:
-    assert await stage.changes.reload(model("start", aliases=["uno"])).finished(SOON_S)
+    assert await stage.manager.reload(model("start", aliases=["uno"])).finished(SOON_S)
     stage.gate.clear()
-    reload = stage.changes.reload(model("next", aliases=["uno", "new"]))
+    reload = stage.manager.reload(model("next", aliases=["uno", "new"]))
     with pytest.raises(Conflict):
-        stage.changes.load(model("next", "three", aliases=["3", taken]))
+        stage.manager.load(model("next", "three", aliases=["3", taken]))
     with pytest.raises(Conflict):
-        stage.changes.load(model("next", taken))
+        stage.manager.load(model("next", taken))
     with pytest.raises(Conflict, match=f"{taken} must be free; it is a name or an alias of model one"):
-        stage.changes.reload(model("next", "two", aliases=[taken]))
+        stage.manager.reload(model("next", "two", aliases=[taken]))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]
-    assert stage.changes.status("two").change is None
+    assert stage.manager.status("two").change is None
     stage.gate.set()
     assert await reload.finished(SOON_S)
 
@@ -347,35 +336,35 @@ async def test_a_name_that_another_model_has_or_will_have_is_a_conflict(stage: S
 async def test_a_reload_that_fails_gives_its_new_names_back(stage: Stage) -> None:
     stage.errors["bad"] = PresetError("no such preset")
     with pytest.raises(ModelLoadFailed):
-        await stage.changes.reload(model("bad", aliases=["new"])).finished(SOON_S)
+        await stage.manager.reload(model("bad", aliases=["new"])).finished(SOON_S)
     with pytest.raises(ModelNotFound):
         await stage.encode("new")
-    assert await stage.changes.reload(model("next", "two", aliases=["new"])).finished(SOON_S)
+    assert await stage.manager.reload(model("next", "two", aliases=["new"])).finished(SOON_S)
     assert (await stage.encode("new")).model == "two"
 
 
 async def test_a_load_that_failed_keeps_its_names_until_it_is_loaded_again(stage: Stage) -> None:
     stage.errors["bad"] = PresetError("no such preset")
     with pytest.raises(ModelLoadFailed):
-        await stage.changes.load(model("bad", "three", aliases=["3"])).finished(SOON_S)
+        await stage.manager.load(model("bad", "three", aliases=["3"])).finished(SOON_S)
     with pytest.raises(ModelNotReady, match="three is failed"):
         await stage.encode("3")
     with pytest.raises(Conflict):
-        stage.changes.load(model("next", "four", aliases=["3"]))
-    assert await stage.changes.load(model("next", "three", aliases=["3"])).finished(SOON_S)
+        stage.manager.load(model("next", "four", aliases=["3"]))
+    assert await stage.manager.load(model("next", "three", aliases=["3"])).finished(SOON_S)
     assert (await stage.encode("3")).model == "three"
 
 
 async def test_a_model_takes_one_change_at_a_time(stage: Stage) -> None:
     stage.gate.clear()
-    reload, load = stage.changes.reload(model("next")), stage.changes.load(model("next", "three"))
-    with pytest.raises(Conflict, match="one has another change under way: reload"):
-        stage.changes.reload(model("next"))
+    reload, load = stage.manager.reload(model("next")), stage.manager.load(model("next", "three"))
+    with pytest.raises(Conflict, match="one has another change in progress: reload"):
+        stage.manager.reload(model("next"))
     for name in ("one", "three"):
         with pytest.raises(Conflict):
-            stage.changes.unload(name)
+            stage.manager.unload(name)
     with pytest.raises(Conflict):
-        stage.changes.load(model("next", "three"))
+        stage.manager.load(model("next", "three"))
     stage.gate.set()
     assert await reload.finished(SOON_S)
     assert await load.finished(SOON_S)
@@ -385,7 +374,7 @@ async def test_loads_are_one_after_the_other(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").requests.count == 1)
-    first, second = stage.changes.reload(model("next")), stage.changes.reload(model("next", "two"))
+    first, second = stage.manager.reload(model("next")), stage.manager.reload(model("next", "two"))
     await until(stage.replaced)
     assert not await second.finished(0)
     assert len(stage.engines) == 3, "the second load waits until the first one's predecessor is closed"
@@ -401,27 +390,27 @@ async def test_an_engine_that_hangs_in_close_blocks_no_later_load(
 ) -> None:
     monkeypatch.setattr("electra_serve.batching.batcher.ENGINE_CLOSE_S", 0.05)
     stage.engines[0].close_gate.clear()
-    first = stage.changes.unload("one") if change == "unload" else stage.changes.reload(model("next"))
+    first = stage.manager.unload("one") if change == "unload" else stage.manager.reload(model("next"))
     assert await first.finished(SOON_S)
-    assert await stage.changes.load(model("next", "three")).finished(SOON_S)
+    assert await stage.manager.load(model("next", "three")).finished(SOON_S)
     await stage.encode("three")
     assert (stage.registry.ready, stage.registry.failure) == (True, "")
     assert not stage.engines[0].closed
-    assert await stage.registry.close(SOON_S), "it is not closed again at the end"
+    assert await stage.manager.close(SOON_S), "it is not closed again at the end"
 
 
 @pytest.mark.parametrize("change", ["reload", "unload"])
 async def test_there_must_be_a_model_to_change(stage: Stage, change: str) -> None:
     with pytest.raises(ModelNotFound, match="must be one of one, two"):
-        stage.changes.unload("none") if change == "unload" else stage.changes.reload(model("next", "none"))
+        stage.manager.unload("none") if change == "unload" else stage.manager.reload(model("next", "none"))
 
 
 async def test_limits_that_the_transports_do_not_take_are_refused(stage: Stage) -> None:
     with pytest.raises(InvalidInput, match="at most 256") as refusal:
-        stage.changes.reload(model("next", limits={"max_sequences": 257}))
+        stage.manager.reload(model("next", limits={"max_sequences": 257}))
     assert refusal.value.field == "limits"
     with pytest.raises(InvalidInput, match="must not exceed batching"):
-        stage.changes.load(model("next", "three", batching={"max_queue_sequences": 255}))
+        stage.manager.load(model("next", "three", batching={"max_queue_sequences": 255}))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]
 
 
@@ -429,52 +418,51 @@ async def test_what_a_model_s_own_settings_leave_out_is_common_at_run_time_too()
     stage = Stage(
         common={"limits": {"max_text_characters": 7, "max_sequences": 9}, "batching": {"recorded_batches": 3}}
     )
-    await stage.registry.load_all()
+    await stage.manager.load_all()
     own: dict[str, Any] = {"limits": {"max_timeout_s": 2.5}, "batching": {"max_batch_tokens": 99}}
-    assert await stage.changes.load(model("next", "three", **own)).finished(SOON_S)
-    assert await stage.changes.reload(model("next", **own)).finished(SOON_S)
+    assert await stage.manager.load(model("next", "three", **own)).finished(SOON_S)
+    assert await stage.manager.reload(model("next", **own)).finished(SOON_S)
     for name in ("one", "three"):
         served = stage.registry.ready_model(name)
         assert (served.text_limits.max_characters, served.input_limits.max_sequences) == (7, 9)
         assert served.max_timeout_s == 2.5
         assert (stage.batching[-1].recorded_batches, stage.batching[-1].max_batch_tokens) == (3, 99)
-    await stage.registry.close()
+    await stage.manager.close()
 
 
 async def test_nothing_is_changed_before_the_start_is_over_nor_after_the_end_has_begun() -> None:
     stage = Stage()
     with pytest.raises(ModelNotReady):
-        stage.changes.reload(model("next"))
-    await stage.registry.load_all()
-    stage.changes.stop()
+        stage.manager.reload(model("next"))
+    await stage.manager.load_all()
+    stage.manager.stop()
     with pytest.raises(ShuttingDown):
-        stage.changes.unload("one")
-    await stage.registry.close()
+        stage.manager.unload("one")
+    await stage.manager.close()
 
 
 async def test_an_end_gives_up_the_changes_under_way_and_loses_no_request() -> None:
     stage = Stage()
-    await stage.registry.load_all()
+    await stage.manager.load_all()
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: bool(stage.registry.ready_model("one").requests.count))
-    replaced = stage.changes.reload(model("next"))
+    replaced = stage.manager.reload(model("next"))
     await until(stage.replaced)
-    waiting = stage.changes.reload(model("next", "two"))
-    stage.changes.stop()
-    stage.registry.reject()
+    waiting = stage.manager.reload(model("next", "two"))
+    stage.manager.stop()
     for change in (replaced, waiting):
         with pytest.raises(ShuttingDown):
             await change.finished(SOON_S)
     stage.engines[0].gate.set()
     await request
-    await stage.registry.close()
+    await stage.manager.close()
     assert all(engine.closed for engine in stage.engines)
 
 
 async def test_who_asked_may_leave(stage: Stage) -> None:
     stage.gate.clear()
-    asking = asyncio.create_task(stage.changes.reload(model("next")).finished(SOON_S))
+    asking = asyncio.create_task(stage.manager.reload(model("next")).finished(SOON_S))
     await asyncio.sleep(0)
     asking.cancel()
     stage.gate.set()
@@ -483,20 +471,20 @@ async def test_who_asked_may_leave(stage: Stage) -> None:
 
 async def test_the_model_that_was_alone_need_not_be_named_whatever_comes() -> None:
     stage = Stage(names=("one",))
-    await stage.registry.load_all()
-    assert await stage.changes.load(model("next", "two")).finished(SOON_S)
+    await stage.manager.load_all()
+    assert await stage.manager.load(model("next", "two")).finished(SOON_S)
     assert stage.registry.ready_model(None).name == "one"
     assert stage.registry.label(None) == "one"
-    assert await stage.changes.unload("one").finished(SOON_S)
+    assert await stage.manager.unload("one").finished(SOON_S)
     assert stage.registry.ready_model(None).name == "two"
-    await stage.registry.close()
+    await stage.manager.close()
 
 
 async def test_timings_are_kept_where_nothing_but_the_weights_is_new(stage: Stage) -> None:
     quiet = stage.registry.ready_model("one").loaded.timings
-    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    assert await stage.manager.reload(model("next")).finished(SOON_S)
     assert stage.registry.ready_model("one").loaded.timings is quiet
-    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    assert await stage.manager.reload(model("next", threads=3)).finished(SOON_S)
     assert stage.registry.ready_model("one").loaded.timings is not quiet
 
 
@@ -504,7 +492,7 @@ async def test_timings_are_kept_where_nothing_but_the_weights_is_new(stage: Stag
 async def test_a_reload_may_add_or_remove_the_engine_with_all_cores(stage: Stage, lone_before: bool) -> None:
     for lone in (lone_before, not lone_before):
         stage.lone = lone
-        assert await stage.changes.reload(model("next")).finished(SOON_S)
+        assert await stage.manager.reload(model("next")).finished(SOON_S)
         loaded = stage.registry.ready_model("one").loaded
         assert bool(loaded.lone) == bool(loaded.lone_timings) == lone
         await stage.encode()
@@ -512,38 +500,38 @@ async def test_a_reload_may_add_or_remove_the_engine_with_all_cores(stage: Stage
 
 async def test_a_longer_target_time_adds_timings_at_a_reload(stage: Stage) -> None:
     stage.left_out = {BatchShape(4, 16)}
-    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    assert await stage.manager.reload(model("next", threads=3)).finished(SOON_S)
     before = stage.registry.ready_model("one").loaded.timings
     stage.left_out = set()
-    assert await stage.changes.reload(model("next", threads=3)).finished(SOON_S)
+    assert await stage.manager.reload(model("next", threads=3)).finished(SOON_S)
     assert stage.registry.ready_model("one").loaded.timings.keys() == before.keys() | {BatchShape(4, 16)}
 
 
 async def test_nothing_holds_what_was_replaced() -> None:
     stage = Stage()
-    await stage.registry.load_all()
+    await stage.manager.load_all()
     gone = weakref.ref(stage.registry.ready_model("one").batcher)
     engine = weakref.ref(stage.engines.pop(0))
     await stage.encode()
-    assert await stage.changes.reload(model("next")).finished(SOON_S)
+    assert await stage.manager.reload(model("next")).finished(SOON_S)
 
     def released() -> bool:
         gc.collect()
         return gone() is None and engine() is None
 
     await until(released)  # the engine's thread may have a moment left
-    await stage.registry.close()
+    await stage.manager.close()
 
 
 async def test_the_end_closes_a_model_that_is_being_unloaded_once(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").batcher.running_sequences == 1)
-    stage.changes.unload("one")
+    stage.manager.unload("one")
     await asyncio.sleep(0)  # it waits for its user by now
     assert len(stage.registry.batchers) == 2
-    stage.changes.stop()
-    closing = asyncio.create_task(stage.registry.close())
+    stage.manager.stop()
+    closing = asyncio.create_task(stage.manager.close())
     stage.engines[0].gate.set()
     async with asyncio.timeout(SOON_S):
         await request
@@ -553,10 +541,10 @@ async def test_the_end_closes_a_model_that_is_being_unloaded_once(stage: Stage) 
 
 async def test_the_end_closes_a_model_whose_unloading_was_given_up_while_it_closed(stage: Stage) -> None:
     stage.engines[0].close_gate.clear()
-    stage.changes.unload("one")
+    stage.manager.unload("one")
     await until(lambda: stage.engines[0].closings == 1)
-    stage.changes.stop()
-    closing = asyncio.create_task(stage.registry.close())
+    stage.manager.stop()
+    closing = asyncio.create_task(stage.manager.close())
     await until(lambda: stage.engines[1].closed)
     stage.engines[0].close_gate.set()
     async with asyncio.timeout(SOON_S):
@@ -566,9 +554,9 @@ async def test_the_end_closes_a_model_whose_unloading_was_given_up_while_it_clos
 
 async def test_the_end_waits_for_a_model_whose_reload_was_given_up_while_it_closed(stage: Stage) -> None:
     stage.engines[0].close_gate.clear()
-    stage.changes.reload(model("next"))
+    stage.manager.reload(model("next"))
     await until(lambda: stage.engines[0].closings == 1)
-    stage.changes.stop()
-    assert not await stage.registry.close(within_s=0.2)
+    stage.manager.stop()
+    assert not await stage.manager.close(within_s=0.2)
     stage.engines[0].close_gate.set()
     await until(lambda: not any(thread.name == "engine-one-0" for thread in threading.enumerate()))

@@ -14,7 +14,8 @@ from electra_serve.errors import ModelNotFound, ModelNotReady, PresetError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NoTokenizer
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
@@ -28,24 +29,26 @@ def load_fake(_: ModelSettings, __: BatchingSettings) -> LoadedModel:
     return loaded_model()
 
 
-def make(load: Loader = load_fake, *names: str) -> tuple[ModelRegistry, Metrics]:
+def make(load: Loader = load_fake, *names: str) -> tuple[ModelRegistry, ModelManager, Metrics]:
     metrics = Metrics("test")
     models = tuple(ModelSettings(preset=name) for name in names or ("one",))
-    return build_registry(Settings(models=models), metrics, structlog.get_logger(), load=load), metrics
+    registry = ModelRegistry(models)
+    settings, log = Settings(models=models), structlog.get_logger()
+    return registry, build_manager(settings, registry, metrics, log, load=load), metrics
 
 
 async def test_a_model_is_loading_until_it_is_ready() -> None:
-    registry, metrics = make()
+    registry, manager, metrics = make()
     assert registry.info("one").state is ModelState.LOADING
     ready_before = registry.ready
     with pytest.raises(ModelNotReady, match="one is loading") as refusal:
         registry.ready_model("one")
     assert refusal.value.retry_after_s == 1.0
-    await registry.load_all()
+    await manager.load_all()
     assert (ready_before, registry.ready) == (False, True)
     assert registry.ready_model(None) is registry.ready_model("one")
     assert metrics.registry.get_sample_value("electra_model_ready", {"model": "one"}) == 1
-    await registry.close()
+    await manager.close()
 
 
 async def test_a_model_that_fails_to_load_says_so_and_stops_the_start() -> None:
@@ -57,15 +60,15 @@ async def test_a_model_that_fails_to_load_says_so_and_stops_the_start() -> None:
             raise PresetError("no such preset")
         return load_fake(settings, batching)
 
-    registry, _ = make(load, "good", "bad", "never")
+    registry, manager, _ = make(load, "good", "bad", "never")
     with pytest.raises(PresetError):
-        await registry.load_all()
+        await manager.load_all()
     assert tried == ["good", "bad"]
     assert [info.state for info in registry.infos()] == [ModelState.READY, ModelState.FAILED, ModelState.LOADING]
     assert not registry.ready
     with pytest.raises(ModelNotReady, match="bad is failed"):
         registry.ready_model("bad")
-    await registry.close()
+    await manager.close()
 
 
 async def test_a_model_without_text_gives_its_reason() -> None:
@@ -75,30 +78,30 @@ async def test_a_model_without_text_gives_its_reason() -> None:
         return loaded_model(tokenizer=NoTokenizer(reason) if settings.name == "ids" else TOKENIZER)
 
     with structlog.testing.capture_logs() as lines:
-        registry, _ = make(load, "ids", "text")
-        await registry.load_all()
+        registry, manager, _ = make(load, "ids", "text")
+        await manager.load_all()
     assert [(info.text, info.text_reason) for info in registry.infos()] == [(False, reason), (True, None)]
-    told = [line for line in lines if line["event"] == "model takes no text"]
+    told = [line for line in lines if line["event"] == "model rejects text"]
     assert [(line["model"], line["reason"], line["log_level"]) for line in told] == [("ids", reason, "warning")]
-    await registry.close()
+    await manager.close()
 
 
 async def test_unknown_and_unnamed_models() -> None:
-    registry, _ = make(load_fake, "a", "b")
-    await registry.load_all()
+    registry, manager, _ = make(load_fake, "a", "b")
+    await manager.load_all()
     with pytest.raises(ModelNotFound, match="must be one of a, b"):
         registry.ready_model(None)
     with pytest.raises(ModelNotFound, match="must be one of a, b"):
         registry.info("c")
     assert registry.ready_model("b").name == "b"
     assert [registry.label(name) for name in ("a", "c", None)] == ["a", "", ""]
-    await registry.close()
+    await manager.close()
 
 
 async def test_the_only_model_needs_no_name() -> None:
-    registry, _ = make()
+    registry, manager, _ = make()
     assert [registry.label(name) for name in ("one", "two", None)] == ["one", "", "one"]
-    await registry.close()
+    await manager.close()
 
 
 async def test_loading_does_not_hold_the_event_loop() -> None:
@@ -111,16 +114,16 @@ async def test_loading_does_not_hold_the_event_loop() -> None:
         release.wait()
         return load_fake(settings, batching)
 
-    registry, _ = make(load)
+    _, manager, _ = make(load)
     release.set()
-    await registry.load_all()
+    await manager.load_all()
     assert threads != [threading.main_thread().name]
-    await registry.close()
+    await manager.close()
 
 
 async def test_what_is_told_of_a_ready_model() -> None:
-    registry, _ = make()
-    await registry.load_all()
+    registry, manager, _ = make()
+    await manager.load_all()
     info = registry.info("one")
     assert (info.source, info.engine, info.device) == ("local", "fake", "cpu")
     assert (info.weights, info.pooler) == ("random", "random")
@@ -132,23 +135,23 @@ async def test_what_is_told_of_a_ready_model() -> None:
     assert info.batch_shapes is not None
     assert [(cost.rows, cost.length) for cost in info.batch_shapes] == list(SHORT_SHAPES)
     assert info.batch_tokens == 4 * 16
-    await registry.close()
+    await manager.close()
 
 
 async def test_retiring_turns_readiness_off_while_requests_are_served() -> None:
-    registry, _ = make()
-    await registry.load_all()
-    registry.retire()
+    registry, manager, _ = make()
+    await manager.load_all()
+    registry.drain()
     assert not registry.ready
     assert registry.ready_model(None).batcher.alive
-    await registry.close()
+    await manager.close()
 
 
 async def test_closing_frees_the_engines() -> None:
     engine = FakeEngine(SHORT_SHAPES)
-    registry, metrics = make(lambda _, __: loaded_model(engine))
-    await registry.load_all()
-    await registry.close()
+    registry, manager, metrics = make(lambda _, __: loaded_model(engine))
+    await manager.load_all()
+    await manager.close()
     assert engine.closed
     assert registry.info("one").state is ModelState.UNLOADING
     assert metrics.registry.get_sample_value("electra_model_ready", {"model": "one"}) == 0
@@ -157,10 +160,10 @@ async def test_closing_frees_the_engines() -> None:
 
 
 async def test_every_change_of_readiness_is_notified() -> None:
-    registry, _ = make(load_fake, "one", "two")
+    registry, manager, _ = make(load_fake, "one", "two")
     seen: list[bool] = []
     registry.notify(lambda: seen.append(registry.ready))
-    await registry.load_all()
+    await manager.load_all()
     assert (seen.pop(), registry.ready) == (True, True)
     batcher = registry.ready_model("one").batcher
     batcher._set_stalled(True)
@@ -170,16 +173,16 @@ async def test_every_change_of_readiness_is_notified() -> None:
     batcher._set_stalled(True)
     registry.withdraw(registry.entry("one"))
     assert seen.pop() is True, "what is left is ready"
-    registry.retire()
+    registry.drain()
     assert seen.pop() is False
-    await registry.close()
+    await manager.close()
 
 
 async def test_a_model_that_fails_is_notified() -> None:
-    registry, _ = make()
+    registry, manager, _ = make()
     seen: list[str] = []
-    await registry.load_all()
+    await manager.load_all()
     registry.notify(lambda: seen.append(registry.failure))
     registry.ready_model(None).batcher._fail_engine("an engine hangs")
     assert seen == ["one: an engine hangs"]
-    await registry.close()
+    await manager.close()

@@ -19,7 +19,9 @@ from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, Tokenizer
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
-from electra_serve.server.bootstrap import build_registry
+from electra_serve.server.models import build_manager
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import EncodeRequest, InferenceService
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
@@ -41,15 +43,17 @@ def engine() -> FakeEngine:
 async def service(engine: FakeEngine) -> AsyncIterator[InferenceService]:
     settings = Settings(models=(ModelSettings(preset="ids"), ModelSettings(preset="text")), limits=LIMITS)
     tokenizer = load_tokenizer(resolve_preset("electra_demo"))
-    registry = build_registry(
+    registry = ModelRegistry(settings.models)
+    manager = build_manager(
         settings,
+        registry,
         Metrics("test"),
         structlog.get_logger(),
         load=lambda model, _: loaded_model(engine, tokenizer=tokenizer if model.name == "text" else NO_FILES),
     )
-    await registry.load_all()
+    await manager.load_all()
     yield InferenceService(registry, text_encoder())
-    await registry.close()
+    await manager.close()
 
 
 def ids(*rows: list[int], **options: object) -> EncodeRequest:
@@ -64,6 +68,17 @@ async def test_ids(service: InferenceService) -> None:
     assert [row.get(Output.CLS)[0] for row in result.rows] == [1, 3]
 
 
+async def test_an_embedding_is_the_mean_unless_the_model_says_otherwise(service: InferenceService) -> None:
+    result = await service.encode(ids([1, 3], [2], outputs=frozenset({Output.EMBEDDING, Output.MEAN})))
+
+    assert result.outputs == {Output.EMBEDDING, Output.MEAN}
+    for row in result.rows:
+        assert row.get(Output.EMBEDDING).tolist() == row.get(Output.MEAN).tolist()
+    alone = await service.encode(ids([1, 3], outputs=frozenset({Output.EMBEDDING})))
+    assert alone.values == result.rows[0].get(Output.MEAN).size
+    assert alone.rows[0].get(Output.EMBEDDING).tolist() == result.rows[0].get(Output.MEAN).tolist()
+
+
 async def test_truncation_is_reported_per_row(service: InferenceService) -> None:
     result = await service.encode(ids([1] * 17, [2] * 16, truncation=Truncation.LONGEST_FIRST, outputs=MEAN))
     assert (result.truncated, result.tokens) == ((True, False), 32)
@@ -74,7 +89,7 @@ async def test_text_long_or_short_is_tokenized_and_cut_to_the_model(service: Inf
     request = EncodeRequest(
         TextInput([text, ("one", "two")]), model="text", outputs=MEAN, truncation=Truncation.LONGEST_FIRST
     )
-    with pytest.raises(InvalidInput, match="below 100, the model's vocab_size"):  # the demo's vocabulary is larger
+    with pytest.raises(InvalidInput, match="below the model's vocab_size, 100"):  # the demo's vocabulary is larger
         await service.encode(request)
 
 
@@ -123,11 +138,11 @@ async def test_what_is_cut_keeps_to_the_tokenizers_bound(truncation: Truncation,
 @pytest.mark.parametrize(
     ("texts", "truncation", "message"),
     [
-        (["a", "a b c d e"], Truncation.NONE, "at most 6 ids unless it may be truncated; received 7"),
-        (["a", "a b c"], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 5"),
-        (["a", ("a b", "c")], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; it would leave 6"),
-        (["a", ("a", "b c")], Truncation.ONLY_FIRST, "only_first must leave at most 4 ids; it would leave 6"),
-        (["a", "g"], Truncation.NONE, "whose ids are below 10, the model's vocab_size; one is 10"),
+        (["a", "a b c d e"], Truncation.NONE, "at most 6 ids unless truncation is allowed; got 7"),
+        (["a", "a b c"], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; got 5"),
+        (["a", ("a b", "c")], Truncation.ONLY_SECOND, "only_second must leave at most 4 ids; got 6"),
+        (["a", ("a", "b c")], Truncation.ONLY_FIRST, "only_first must leave at most 4 ids; got 6"),
+        (["a", "g"], Truncation.NONE, "below the model's vocab_size, 10; got 10"),
     ],
 )
 async def test_a_text_that_the_model_cannot_take_is_named(
@@ -139,7 +154,7 @@ async def test_a_text_that_the_model_cannot_take_is_named(
 
 
 async def test_a_pair_for_a_model_of_one_segment_is_named_as_a_pair() -> None:
-    message = "a text must be single for a model of 1 segment; received a pair of texts"
+    message = "a text must not be a pair for a model with 1 segment; got a pair"
     with pytest.raises(InvalidInput, match=message) as refusal:
         await encode_texts("a", ("a", "b"), truncation=Truncation.NONE, num_segments=1)
     assert refusal.value.field == "text[1]"
@@ -188,7 +203,7 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
     both = frozenset({Output.SEQUENCE, Output.CLS})
     values = (3 + 2) * FAKE_HIDDEN_DIM  # three positions, and a vector for each of two rows
     await service.encode(ids([1, 2], [3], outputs=both, max_values=values))
-    with pytest.raises(PayloadTooLarge, match="at most 19 numbers; this one would have 20"):
+    with pytest.raises(PayloadTooLarge, match="at most 19 numbers; got 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
 
@@ -198,11 +213,15 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
     engine = FakeEngine(SHORT_SHAPES)
     model = {"preset": "ids", "limits": None if own is None else {"max_timeout_s": own}}
     settings = Settings.model_validate({"models": [model], "limits": {"max_timeout_s": common}})
-    registry = build_registry(settings, Metrics("test"), structlog.get_logger(), load=lambda *_: loaded_model(engine))
-    await registry.load_all()
+    registry = ModelRegistry(settings.models)
+    load, log = lambda *_: loaded_model(engine), structlog.get_logger()
+    manager = build_manager(settings, registry, Metrics("test"), log, load=load)
+    await manager.load_all()
     service = InferenceService(registry, text_encoder())
     engine.gate.clear()
-    request = asyncio.create_task(service.encode(ids([1], outputs=MEAN, timeout_s=60.0)))
+    request = asyncio.create_task(
+        service.encode(ids([1], outputs=MEAN, context=RequestContext(deadline=Deadline.after(60.0))))
+    )
     done, _ = await asyncio.wait({request}, timeout=0.5)
     engine.gate.set()
     assert bool(done) is passes
@@ -211,19 +230,21 @@ async def test_a_models_own_longest_timeout_holds(own: float | None, common: flo
             await request
     else:
         assert (await request).tokens == 1
-    await registry.close()
+    await manager.close()
 
 
 async def test_a_deadline_that_has_passed_is_said_at_once(service: InferenceService, engine: FakeEngine) -> None:
     with pytest.raises(DeadlineExceeded):
-        await service.encode(ids([1], timeout_s=0.0))
-    long_text = EncodeRequest(TextInput(["long " * 900]), model="text", timeout_s=0.0)
+        await service.encode(ids([1], context=RequestContext(deadline=Deadline.after(0.0))))
+    long_text = EncodeRequest(
+        TextInput(["long " * 900]), model="text", context=RequestContext(deadline=Deadline.after(0.0))
+    )
     with pytest.raises(DeadlineExceeded, match="before the texts were tokenized"):
         await service.encode(long_text)
 
 
 async def test_all_texts_together_are_bounded(service: InferenceService) -> None:
-    with pytest.raises(PayloadTooLarge, match="at most 9000 characters; received 9001"):
+    with pytest.raises(PayloadTooLarge, match="at most 9000 characters; got 9001"):
         await service.encode(EncodeRequest(TextInput(["a" * 4500, "b" * 4501]), model="text"))
 
 
@@ -244,12 +265,12 @@ async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     text = TextInput(["long " * 900] * 2)
     settings = model.batcher.queue._admission._limits
     monkeypatch.setattr(model.batcher.queue._admission, "_limits", QueueLimits(4, settings.max_tokens))
-    first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", client="a")))
+    first = asyncio.create_task(service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a"))))
     await asyncio.to_thread(reading.wait, 10)
-    with pytest.raises(Overloaded, match="2 of this one are waiting") as rejection:
-        await service.encode(EncodeRequest(text, model="text", client="a"))
+    with pytest.raises(Overloaded, match="this client has 2 queued") as rejection:
+        await service.encode(EncodeRequest(text, model="text", context=RequestContext(client="a")))
     assert rejection.value.retry_after_s is not None
-    service.check_room("b")
+    service.ensure_capacity("b")
     release.set()
     with pytest.raises(InvalidInput, match="ends the request"):
         await first
@@ -266,10 +287,10 @@ async def test_retry_after_counts_both_queues(service: InferenceService, monkeyp
         raise Overloaded("full", retry_after_s=2.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(model.batcher), "check_room", full)
+        patch.setattr(type(model.batcher), "ensure_capacity", full)
         with pytest.raises(Overloaded, match="full") as engines:
             await service.encode(request)
-    monkeypatch.setattr(TokenizerQueue, "_check_room", full)
+    monkeypatch.setattr(TokenizerQueue, "_ensure_capacity", full)
     with pytest.raises(Overloaded, match="full") as tokenizers:
         await service.encode(request)
     assert (engines.value.retry_after_s, tokenizers.value.retry_after_s) == (5.0, 7.0)

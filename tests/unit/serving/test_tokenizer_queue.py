@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +13,7 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps
 from electra_serve.serving import tokenizer_queue
 from electra_serve.serving.tokenizer_queue import CHARACTER_S, TokenizerQueue
+from tests.waiting import until
 
 STEP = STEP_CHARACTERS
 
@@ -54,14 +54,6 @@ class Rig:
         return task
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
-
-
 async def finish(rig: Rig, *tasks: asyncio.Task[str]) -> list[str]:
     await asyncio.sleep(0)  # they are admitted
     rig.open.set()
@@ -90,13 +82,15 @@ async def test_a_higher_priority_goes_first_between_the_turns_of_another() -> No
 async def test_characters_that_wait_are_bounded_and_rejections_say_when_to_retry() -> None:
     rig = Rig(max_characters=10 * STEP)
     first = await rig.hold()
-    with pytest.raises(PayloadTooLarge, match=f"at most {10 * STEP} characters may wait"):
+    with pytest.raises(PayloadTooLarge, match=f"at most {10 * STEP} characters"):
         await rig.start("larger than the queue", 11)
     tasks = [rig.start("most", 8), rig.start("others", 2, client="b")]
     await asyncio.sleep(0)
     assert rig.queue.characters == 10 * STEP
     assert rig.queue.work_s == pytest.approx(10 * STEP * CHARACTER_S)
-    with pytest.raises(Overloaded, match=f"{10 * STEP} are waiting, the request has {STEP}") as rejection:
+    with pytest.raises(
+        Overloaded, match=f"cannot queue {STEP} characters: {10 * STEP} of {10 * STEP} are queued"
+    ) as rejection:
         await rig.start("too much", client="c")
     assert rejection.value.retry_after_s == pytest.approx(10 * STEP * CHARACTER_S, rel=0.3)
     await finish(rig, first, *tasks)
@@ -108,7 +102,7 @@ async def test_one_client_leaves_room_for_others() -> None:
     first = await rig.hold()
     tasks = [rig.start(f"{i}") for i in range(8)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="those of one client at most 4 times what they leave free"):
+    with pytest.raises(Overloaded, match="one client may hold at most 4 times the free capacity"):
         await rig.start("ninth")
     await finish(rig, first, *tasks, rig.start("another", client="b"))
 
@@ -119,7 +113,7 @@ async def test_a_turn_after_the_deadline_is_rejected_at_once() -> None:
     ahead = rig.start("ahead", 10)
     await asyncio.sleep(0)
     wait_s = 10 * STEP * CHARACTER_S
-    with pytest.raises(Overloaded, match="must come before its deadline"):
+    with pytest.raises(Overloaded, match="cannot meet the deadline"):
         await rig.start("late", timeout_s=wait_s / 2)
     in_time = rig.start("in time", timeout_s=wait_s * 2)
     await finish(rig, first, ahead, in_time)

@@ -69,7 +69,7 @@ async def test_a_lone_request_may_grow_to_the_whole_budget() -> None:
     reservation.release()
     first, second = transit.reserve("a", 100), transit.reserve("a", 100)
     await first.resize(700, timeout_s=0)
-    with pytest.raises(Overloaded, match="one client at most 4 times"):
+    with pytest.raises(Overloaded, match="this client, which may hold at most 4 times the free bytes"):
         await second.resize(200, timeout_s=0)
 
 

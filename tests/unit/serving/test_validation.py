@@ -46,15 +46,15 @@ def test_a_masked_tail_is_cut_from_compute_and_a_hole_is_not() -> None:
     [
         (tokens([]), "token_ids", "at least one sequence"),
         (tokens([[1], []]), "token_ids[1]", "at least one id"),
-        (tokens([[1], [2, 100]]), "token_ids[1][1]", "from 0 to 99; received 100"),
-        (tokens([[-1]]), "token_ids[0][0]", "received -1"),
-        (tokens([[1], [2**62]]), "token_ids[1][0]", f"received {2**62}"),
-        (tokens([[1, 2]], segments=[[0, 2]]), "segment_ids[0][1]", "from 0 to 1; received 2"),
-        (tokens([[1, 2]], segments=[[0]]), "segment_ids[0]", "as long as its token_ids, 2; received 1"),
-        (tokens([[1], [2]], segments=[[0]]), "segment_ids", "as many rows as token_ids, 2; received 1"),
-        (tokens([[1]], mask=[[2]]), "padding_mask[0][0]", "from 0 to 1; received 2"),
+        (tokens([[1], [2, 100]]), "token_ids[1][1]", "from 0 to 99; got 100"),
+        (tokens([[-1]]), "token_ids[0][0]", "got -1"),
+        (tokens([[1], [2**62]]), "token_ids[1][0]", f"got {2**62}"),
+        (tokens([[1, 2]], segments=[[0, 2]]), "segment_ids[0][1]", "from 0 to 1; got 2"),
+        (tokens([[1, 2]], segments=[[0]]), "segment_ids[0]", "as long as its token_ids, 2; got 1"),
+        (tokens([[1], [2]], segments=[[0]]), "segment_ids", "as many rows as token_ids, 2; got 1"),
+        (tokens([[1]], mask=[[2]]), "padding_mask[0][0]", "from 0 to 1; got 2"),
         (tokens([[1], [2, 3]], mask=[[1], [0, 0]]), "padding_mask[1]", "at least one 1"),
-        (tokens([[1] * 6, [1] * 7]), "token_ids[1]", "at most 6 ids unless it may be truncated; received 7"),
+        (tokens([[1] * 6, [1] * 7]), "token_ids[1]", "at most 6 ids unless truncation is allowed; got 7"),
     ],
 )
 def test_invalid_input_names_field_rule_and_value(given_tokens: TokenInput, field: str, message: str) -> None:
@@ -66,7 +66,7 @@ def test_invalid_input_names_field_rule_and_value(given_tokens: TokenInput, fiel
 
 def test_row_count_from_both_sides() -> None:
     assert len(validate(tokens([[1]] * 3), LIMITS).encodings) == 3
-    with pytest.raises(PayloadTooLarge, match="at most 3 sequences; received 4"):
+    with pytest.raises(PayloadTooLarge, match="at most 3 sequences; got 4"):
         validate(tokens([[1]] * 4), LIMITS)
 
 
@@ -95,7 +95,7 @@ def test_ids_are_one_text(truncation: Truncation) -> None:
 
 
 def test_ids_have_no_second_text() -> None:
-    with pytest.raises(InvalidInput, match="only_second must go with pairs of texts; received token_ids") as refusal:
+    with pytest.raises(InvalidInput, match="only_second needs pairs of texts; got token_ids") as refusal:
         validate(tokens([[1]]), LIMITS, Truncation.ONLY_SECOND)
     assert refusal.value.field == "truncation"
 

@@ -75,7 +75,7 @@ def test_models_are_text_wherever_they_are_given(
 
 @pytest.mark.parametrize("text", ["", " ", ",", "a,", "a,,b", 'a,{"preset": "b"}'])
 def test_text_that_is_no_list_of_models_says_what_it_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "must be a preset, several with commas between them, or a list of presets and mappings; got "
+    said = "must be presets separated by commas, or a list of presets and mappings; got "
     with pytest.raises(SettingsError, match=re.escape(f"--models {said}{text!r}")):
         read(["--models", text])
     with pytest.raises(SettingsError, match=re.escape(f"ELECTRA_MODELS {said}{text!r}")):
@@ -183,12 +183,12 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
     [
         ([], {"ELECTRA_REST": '{"port": "x"}'}, "ELECTRA_REST: rest.port must be a whole number; got 'x'"),
         ([], {"ELECTRA_MODELS": '{"preset": "a", "dtype": "x"}'}, "ELECTRA_MODELS: models.0.dtype must be one of"),
-        ([], {"ELECTRA_MODELS": "5,[]"}, "ELECTRA_MODELS must be a preset, several with commas"),
+        ([], {"ELECTRA_MODELS": "5,[]"}, "ELECTRA_MODELS must be presets separated by commas"),
         ([], {"ELECTRA_MODELS": "[5]"}, "ELECTRA_MODELS: models.0 must be a preset or a mapping with one; got 5"),
         (
             [],
             {"ELECTRA_MODELS": "[{"},
-            "ELECTRA_MODELS must be a preset, several with commas between them, or a",
+            "ELECTRA_MODELS must be presets separated by commas, or a",
         ),
         (["--models", "[{"], {}, "presets and mappings, as JSON: line 1, column 3: "),
         (["--models", '{"name": "a"}'], {}, "--models: models.0.preset must be given"),
@@ -198,17 +198,21 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         (["--rest.port", "70000"], {}, "--rest.port must be at most 65535; got '70000'"),
         ([], {"ELECTRA_REST__PROT": "1"}, "unknown setting in the environment: ELECTRA_REST__PROT"),
         ([], {"ELECTRA_GRCP__PORT": "1"}, "unknown setting in the environment: ELECTRA_GRCP__PORT"),
-        (["--models", "a", "--models", "b/a"], {}, "each with names and aliases of its own; several have a"),
-        (["--models", '{"preset": "a", "aliases": "b"}', "--models", "b"], {}, "of its own; several have b"),
-        (["--models", '{"preset": "a", "aliases": ["a"]}'], {}, "aliases must differ from one another and from name"),
-        (["--models", '{"preset": "a", "aliases": ["b", "b"]}'], {}, "aliases must differ from one another"),
+        (["--models", "a", "--models", "b/a"], {}, "and unique names and aliases; got a more than once"),
+        (
+            ["--models", '{"preset": "a", "aliases": "b"}', "--models", "b"],
+            {},
+            "unique names and aliases; got b more than once",
+        ),
+        (["--models", '{"preset": "a", "aliases": ["a"]}'], {}, "aliases and name must all differ"),
+        (["--models", '{"preset": "a", "aliases": ["b", "b"]}'], {}, "aliases and name must all differ"),
         (
             ["--models", '{"preset": "a", "aliases": ["../b"]}'],
             {},
             "models.0.aliases.0 must have no part that is empty",
         ),
         (["--models", '{"preset": "a", "aliases": 5}'], {}, "models.0.aliases must be a list; got 5"),
-        (["--models", "[]"], {}, "models must hold at least one model"),
+        (["--models", "[]"], {}, "models must have at least one model"),
         (["--models", ".."], {}, "--models: models.0.name must have no part that is empty, . or .. between slashes"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (
@@ -228,7 +232,7 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         (
             ["--admin.port", "1", "--admin.keys_file", "k", "--admin.without_keys", "true"],
             {},
-            "received both or neither",
+            "got both or neither",
         ),
         (["--metrics.port", "70000"], {}, "--metrics.port must be at most 65535"),
         (["--models", '{"preset": "a", "preset": "b"}'], {}, "presets and mappings, as JSON: 'preset' must occur"),
@@ -238,13 +242,13 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
             "presets and mappings, as JSON: 'preset' must occur",
         ),
         (["--rest", '{"port": 1, "port": 2}'], {}, "--rest must be a JSON object; got"),
-        ([], {"ELECTRA_REST": '{"port": 1, "port": 2}'}, "('port' must occur once in an object; it occurs twice)"),
+        ([], {"ELECTRA_REST": '{"port": 1, "port": 2}'}, "('port' must occur once in an object; got it twice)"),
         (
             [],
             {"electra_rest__port": "1", "ELECTRA_REST__PORT": "2"},
-            "ELECTRA_REST__PORT must be set once; it is set as",
+            "ELECTRA_REST__PORT must be set once; got",
         ),
-        (["--config", "/does/not/exist"], {}, "settings file /does/not/exist cannot be read"),
+        (["--config", "/does/not/exist"], {}, "cannot read settings file /does/not/exist"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -261,15 +265,15 @@ def test_a_wrong_setting_is_one_line(
     [
         ("rest: {prot: 1}", "rest.prot in {config} is not a setting"),
         ("prot: 1", "prot in {config} is not a setting"),
-        ("rest: [", "cannot be read"),
-        ("rest: {}\ngrpc: {}\nrest: {}", "cannot be read: line 3: 'rest' must occur once; it is on line 1 too"),
-        ("rest: {port: 1, port: 2}", "cannot be read: line 1: 'port' must occur once"),
-        ("1: 2", "cannot be read: line 1: each key must be a string"),
-        ("models:", "models in {config} must be a preset, several with commas between them, or a list of presets and"),
+        ("rest: [", "cannot read settings file"),
+        ("rest: {}\ngrpc: {}\nrest: {}", "{config}: line 3: 'rest' must occur once; got it on line 1 too"),
+        ("rest: {port: 1, port: 2}", "{config}: line 1: 'port' must occur once"),
+        ("1: 2", "{config}: line 1: each key must be a string"),
+        ("models:", "models in {config} must be presets separated by commas, or a list of presets and"),
         ("rest: [1]", "rest in {config} must be a mapping of its settings"),
         ("rest: {port: yes}", "rest in {config}: port must not be true or false; got true"),
         ("models: {preset: a, replicas: yes}", "models.0 in {config}: replicas must not be true or false; got true"),
-        ("- 1\n- 2", "must hold a mapping; it holds a list"),
+        ("- 1\n- 2", "must be a mapping; got a list"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -26,7 +26,7 @@ TREES = st.recursive(
             "security: {api_keys_file: k}\nrest: {port: 1}\nsecurity: {}",
             "line 3: 'security' must occur once; .* line 1",
         ),
-        ("rest:\n  port: 1\n  host: a\n  port: 2", "line 4: 'port' must occur once; it is on line 2 too"),
+        ("rest:\n  port: 1\n  host: a\n  port: 2", "line 4: 'port' must occur once; got it on line 2 too"),
         ("models:\n- {preset: a, limits: {max_sequences: 1, 'max_sequences': 2}}", "line 2: 'max_sequences'"),
         ("a: {<<: {x: 1}, <<: {y: 1}}", "line 1: '<<'"),
         ("rest: {1: a}", "line 1: each key must be a string"),

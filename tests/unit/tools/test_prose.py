@@ -25,7 +25,8 @@ def count(sheep):
     Example:
         >>> count("anew")
     """
-    return len(sheep)  # nobody else
+    flock = len(sheep)  # nobody else
+    return flock  # on the meadow
 '''
 
 
@@ -39,6 +40,7 @@ def test_python_prose_is_split_into_paragraphs() -> None:
         (11, "Counts.", True),
         (14, "Whoever is in the field, X or not.", False),
         (19, "nobody else", False),
+        (20, "on the meadow", False),
     ]
 
 

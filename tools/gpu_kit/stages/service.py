@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
 import numpy as np
 
+from benchmarks.load.clients import OK, UNREACHABLE, BackgroundLoad
 from benchmarks.workload import natural_lengths, token_ids
 from electra_serve import ElectraClient, GrpcElectraClient
-from tests.integration.load import Load
-from tests.integration.process import ServiceProcess, free_port, wait_until
+from tests.integration.process import ServiceProcess, free_port
+from tests.load.payload import named_requests
+from tests.waiting import wait_until
 from tools.gpu_kit.stages.device_memory import device_memory_mib
 from tools.gpu_kit.stages.models import dtype_on, sizes_on
 from tools.gpu_kit.stages.services import serve
@@ -27,6 +30,8 @@ SEQUENCES: Final = 8
 BATCHED_DIFFERENCE: Final = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest difference of one number between a sequence alone and in a batch, in the dtype served."""
 WARM: Final = 20
+CLIENTS: Final = 16
+LENGTH: Final = 48
 BYTES_PER_PARAMETER: Final = 2
 
 
@@ -98,13 +103,14 @@ def _check_reloads(bench: Bench, service: ServiceProcess, admin: int, size: str)
 
 
 def _check_drain(bench: Bench, service: ServiceProcess, size: str) -> None:
-    with Load(service.url, service.target, size) as load:
-        wait_until(lambda: min(load.answered("rest"), load.answered("grpc")) >= WARM)
+    requests = (replace(request, model=size) for request in named_requests(LENGTH))
+    with BackgroundLoad(service.endpoints, CLIENTS, requests) as load:
+        wait_until(lambda: min(load.answered(OK, transport=name) for name in ("rest", "grpc")) >= WARM)
         service.terminate()
         code = service.wait()
-    outcomes = load.outcomes()
+    outcomes = load.codes()
     bench.recorder.check("SIGTERM drains", code == 0, f"exit code {code}")
-    bench.recorder.check("no request is lost", outcomes <= {"ok", "shutting_down", "unreachable"}, sorted(outcomes))
+    bench.recorder.check("no request is lost", outcomes <= {OK, "shutting_down", UNREACHABLE}, sorted(outcomes))
 
 
 if __name__ == "__main__":

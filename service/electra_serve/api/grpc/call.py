@@ -1,9 +1,8 @@
-"""What a call says beside its message: who calls, what it is named, how urgent it is and until when."""
+"""Client, id, priority and deadline of a gRPC call."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,25 +12,22 @@ from urllib.parse import unquote
 import grpc
 
 from electra_serve.api.grpc.status import REQUEST_ID_KEY
-from electra_serve.api.request_options import PRIORITY_KEY, Deadline, joined, lesser, parse_priority, proxy_timeout_s
+from electra_serve.api.request_options import PRIORITY_KEY, joined, lesser, parse_priority, proxy_timeout_s
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import DeadlineExceeded
-from electra_serve.serving.service import Priority
+from electra_serve.observability.requests import RequestRecord
+from electra_serve.serving.request_context import Deadline, RequestContext
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Metadata: TypeAlias = Mapping[str, str | bytes]
-"""The client's own; lines of one key form one value."""
+"""Metadata of the client; lines of one key form one value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call, as its context tells it.
+    """One authenticated call.
 
-    Attributes:
-        context: What it was read from.
-        metadata: What came beside the message.
-        client: Who calls, for fairness between clients.
-        proxy_deadline: When a proxy in front stops waiting; None if there is none.
+    `metadata` has the client's, `client` is its name for fairness, and `proxy_deadline` comes from a proxy in front.
     """
 
     context: Context
@@ -41,47 +37,35 @@ class Call:
 
     @classmethod
     def of(cls, context: Context, metadata: Metadata, authenticator: Authenticator) -> Call:
-        """A call whose caller is known.
-
-        Raises:
-            Unauthenticated: The caller may not ask.
-        """
+        """Authenticates a call; raises `Unauthenticated`."""
         client = authenticator.name_of(metadata, host_of(context.peer()))
-        allowed_s = proxy_timeout_s(metadata)
-        return cls(context, metadata, client, None if allowed_s is None else Deadline(time.monotonic() + allowed_s))
+        return cls(context, metadata, client, Deadline.after(proxy_timeout_s(metadata)))
 
-    @property
-    def priority(self) -> Priority:
-        """Which requests go first.
-
-        Raises:
-            MalformedRequest: It is none of high, normal and low.
-        """
-        return parse_priority(self.metadata.get(PRIORITY_KEY))
-
-    @property
-    def timeout_s(self) -> float | None:
-        """Seconds that the caller and a proxy in front will still wait, the lesser of the two; None: neither says."""
-        return lesser(self._remaining_s, None if self.proxy_deadline is None else self.proxy_deadline.remaining_s())
+    def request_context(self, record: RequestRecord) -> RequestContext:
+        """Returns the context of one request of the call; raises `MalformedRequest` for an unknown priority."""
+        proxy_s = None if self.proxy_deadline is None else self.proxy_deadline.remaining_s()
+        return RequestContext(
+            request_id=record.request_id,
+            client=self.client,
+            priority=parse_priority(self.metadata.get(PRIORITY_KEY)),
+            deadline=Deadline.after(lesser(self._remaining_s, proxy_s)),
+            span=record.span,
+        )
 
     @property
     def _remaining_s(self) -> float | None:
-        """Seconds until gRPC's own deadline; None: the caller set none."""
+        """Seconds until the client's deadline; None without one."""
         remaining = self.context.time_remaining()
         return None if remaining is None else max(remaining, 0.0)
 
     @contextmanager
     def deadline(self) -> Iterator[None]:
-        """Tells a call that ended at its caller's deadline from one whose caller went away: gRPC cancels both.
-
-        Raises:
-            DeadlineExceeded: The call was cancelled, and its deadline has passed.
-        """
+        """Raises `DeadlineExceeded` for a call that is cancelled at its deadline, and not by its client."""
         try:
             yield
         except asyncio.CancelledError:
             if self._remaining_s == 0.0:
-                raise DeadlineExceeded("the deadline passed before the answer was there") from None
+                raise DeadlineExceeded("the deadline passed before the response was ready") from None
             raise
 
 
@@ -93,7 +77,7 @@ def metadata_of(context: Context) -> Metadata:
 
 
 def request_id_of(metadata: Metadata) -> str | None:
-    """The caller's own name for the request, unchecked."""
+    """Returns the client's unchecked id of the request."""
     value = metadata.get(REQUEST_ID_KEY)
     return value if isinstance(value, str) else None
 
@@ -101,9 +85,8 @@ def request_id_of(metadata: Metadata) -> str | None:
 def address_of(peer: str) -> tuple[str, int] | None:
     """Returns host and port of a TCP peer; None for other peers.
 
-    Example:
-        >>> address_of("ipv6:%5B2001:db8::7%5D:53122"), address_of("unix:/run/electra.sock")
-        (('2001:db8::7', 53122), None)
+    >>> address_of("ipv6:%5B2001:db8::7%5D:53122"), address_of("unix:/run/electra.sock")
+    (('2001:db8::7', 53122), None)
     """
     scheme, _, address = peer.partition(":")
     if scheme not in {"ipv4", "ipv6"}:
@@ -113,11 +96,10 @@ def address_of(peer: str) -> tuple[str, int] | None:
 
 
 def host_of(peer: str) -> str:
-    """The address of a peer without its port, so that one client's connections count as one.
+    """Returns the address of a peer without its port, which all connections of one client share.
 
-    Example:
-        >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
-        ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
+    >>> host_of("ipv4:10.0.0.7:53122"), host_of("ipv6:%5B2001:db8::7%5D:53122"), host_of("unix:/run/electra.sock")
+    ('10.0.0.7', '2001:db8::7', 'unix:/run/electra.sock')
     """
     address = address_of(peer)
     return peer if address is None else address[0]

@@ -31,13 +31,7 @@ INLINE_RESPONSE_BYTES: Final = 2**20
 
 
 class Codec:
-    """Converts between messages and the service's types.
-
-    Args:
-        thread: Does what is too long for the event loop.
-        max_sequences: Most sequences of one request that any model takes.
-        max_response_bytes: Largest response.
-    """
+    """Converts between messages and the service's types."""
 
     def __init__(self, thread: WorkThread, *, max_sequences: int, max_response_bytes: int) -> None:
         self._thread = thread
@@ -46,25 +40,14 @@ class Codec:
         self._max_response_bytes = max_response_bytes
 
     async def parse(self, message_type: type[M], data: bytes, client: str) -> M:
-        """Parses a message that may hold sequences.
-
-        Raises:
-            MalformedRequest: See `parsing.parse`.
-            PayloadTooLarge: Likewise.
-        """
+        """Parses a message that may hold sequences; raises what `parsing.parse` raises."""
         work = partial(parse, message_type, data, max_fields=self._max_fields)
         if _is_simple(message_type, data):
             return work()
         return await self._thread.run(client, partial(_parse_and_cut, work))
 
     async def to_input(self, message: pb.EncodeRequest, client: str) -> TokenInput | TextInput:
-        """Returns the sequences of a request.
-
-        Raises:
-            InvalidInput: See `decode.to_input`.
-            MalformedRequest: Likewise.
-            PayloadTooLarge: Likewise.
-        """
+        """Returns the sequences of a request; raises what `decode.to_input` raises."""
         work = partial(decode.to_input, message, self._max_sequences)
         if _tensors(message) <= MAX_INLINE_TENSORS and message.ByteSize() <= MAX_INLINE_BYTES:
             return work()
@@ -78,11 +61,7 @@ class Codec:
         return await self._thread.run(client, work)
 
     async def join(self, parts: Parts, client: str) -> bytes:
-        """Returns a message in one piece.
-
-        Raises:
-            PayloadTooLarge: It is larger than a response may be.
-        """
+        """Returns a message in one piece; raises `PayloadTooLarge` if it is larger than a response may be."""
         work = partial(join, parts, self._max_response_bytes)
         if size(parts) <= INLINE_RESPONSE_BYTES:
             return work()

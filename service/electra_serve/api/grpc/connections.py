@@ -1,9 +1,8 @@
 """Limits gRPC's connections.
 
-gRPC's core accepts connections and closes those over `grpc.max_allowed_incoming_connections` before their handshake,
-but keeps the connections that came first, however idle they are. So this watches the sockets of the port and closes
-idle ones from half of the limit on: the other half is for newcomers between two looks, and for connections with calls.
-`ConnectionTable` decides.
+gRPC's core closes new connections over `grpc.max_allowed_incoming_connections` before their handshake, but keeps older
+ones even if they are idle. So this watches the sockets of the port, and closes idle ones from half of the limit on. The
+other half is for connections with calls, and for those that arrive between two scans. `ConnectionTable` decides.
 """
 
 from __future__ import annotations
@@ -20,26 +19,16 @@ from electra_serve.api.grpc.call import address_of
 from electra_serve.api.sockets import ClientSockets, Peer
 
 INTERVAL_S: Final = 0.25
-"""Seconds between two looks."""
+"""Seconds between two scans."""
 
 
 def kept_free_of(limit: int) -> int:
-    """Returns how many of `limit` connections idle ones are not allowed to take."""
+    """Returns the part of `limit` that idle connections may not use."""
     return limit // 2
 
 
 class PeerCalls:
-    """Counts the open calls of each connection.
-
-    Example:
-        >>> calls = PeerCalls()
-        >>> calls.begin("ipv4:10.0.0.7:5000")
-        >>> calls.open, calls.take_recent()
-        ({('10.0.0.7', 5000)}, {('10.0.0.7', 5000)})
-        >>> calls.end("ipv4:10.0.0.7:5000")
-        >>> calls.open, calls.take_recent()
-        (set(), set())
-    """
+    """Counts the open calls of each connection."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
@@ -72,12 +61,7 @@ def _peers(names: Collection[str]) -> Iterator[Peer]:
 
 
 class ConnectionWatch:
-    """Keeps the table of the connections up to date, and closes those that it chooses.
-
-    Args:
-        table: The connections of the server.
-        calls: Their calls.
-    """
+    """Keeps the table of the connections up to date, and closes those that it chooses."""
 
     def __init__(self, table: ConnectionTable, calls: PeerCalls) -> None:
         self._table = table

@@ -1,7 +1,7 @@
 """Awaits operations of gRPC's core.
 
-An operation must not be cancelled while it is pending: its buffers would be freed while the core still writes to them,
-and the process dies of it. So time limits stop the waiting, and the operation ends with its call.
+An operation must not be cancelled while it is pending. Its buffers would be freed while the core still writes to them,
+which crashes the process. So time limits stop the waiting, and the operation ends with its call.
 """
 
 from __future__ import annotations

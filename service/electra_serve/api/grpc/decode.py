@@ -26,6 +26,7 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_POOLED: Output.POOLED,
         pb.OUTPUT_CLS: Output.CLS,
         pb.OUTPUT_MEAN: Output.MEAN,
+        pb.OUTPUT_EMBEDDING: Output.EMBEDDING,
     }
 )
 
@@ -42,11 +43,7 @@ TRUNCATIONS: Final[Mapping[int, Truncation]] = MappingProxyType(
 
 
 def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | TextInput:
-    """The sequences of a request, ranges and lengths not yet checked.
-
-    Args:
-        message: As received; its own unknown fields have been refused.
-        max_sequences: Most sequences that any model here takes.
+    """Returns the sequences of a request without unknown fields; does not check ranges and lengths.
 
     Raises:
         InvalidInput: A tensor's type, rank, dimensions or number of bytes is wrong.
@@ -63,11 +60,7 @@ def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | Text
 
 
 def to_outputs(values: Sequence[int]) -> Outputs:
-    """The outputs that a request names, or the default ones where it names none.
-
-    Raises:
-        InvalidInput: A value is no output, or there are more values than outputs.
-    """
+    """Returns the requested outputs, or the defaults; raises `InvalidInput` for an unknown one, or for too many."""
     if not values:
         return DEFAULT_OUTPUTS
     if len(values) > len(OUTPUTS):
@@ -82,18 +75,8 @@ def to_outputs(values: Sequence[int]) -> Outputs:
 def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[IntArray]:
     """Splits tensors into sequences: one for each tensor of rank 1, shape[0] for each of rank 2.
 
-    Args:
-        tensors: As received.
-        field: The request field they came in, for errors.
-        max_rows: Most sequences to split off.
-
     Returns:
-        One (T,) int32 or int64 array per sequence, read-only views of the tensors' bytes.
-
-    Raises:
-        InvalidInput: A tensor's type, rank, dimensions or number of bytes is wrong.
-        MalformedRequest: A tensor has a field that the .proto does not know.
-        PayloadTooLarge: There are more than `max_rows` sequences.
+        One (T,) int32 or int64 array per sequence, read-only views of the tensors' bytes. Raises as `to_input`.
 
     Example:
         >>> pair = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[2, 1], data=bytes([7, 0, 0, 0, 8, 0, 0, 0]))
@@ -114,11 +97,9 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
 
 
 def to_truncation(message: pb.EncodeRequest) -> Truncation:
-    """The rule of a request for sequences that are too long.
+    """Returns the rule for sequences that are too long.
 
-    Raises:
-        InvalidInput: It is none of those that there are.
-        MalformedRequest: `truncate` contradicts it.
+    Raises `InvalidInput` if it is unknown, and `MalformedRequest` if `truncate` contradicts it.
     """
     value = message.truncation
     if value != pb.TRUNCATION_UNSPECIFIED and value not in TRUNCATIONS:
@@ -128,7 +109,7 @@ def to_truncation(message: pb.EncodeRequest) -> Truncation:
 
 
 def count(sequences: TokenInput | TextInput) -> int:
-    """How many sequences there are."""
+    """Counts the sequences."""
     return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)
 
 

@@ -1,12 +1,8 @@
-"""grpc.health.v1, as probes and load balancers speak it.
+"""grpc.health.v1 for probes and load balancers.
 
-The package's own servicer holds every Watch open until a stopping server ends it, so one watching client would make
-each shutdown last its full grace. It also takes any number of them.
-
-A watch wakes when the status changes, and costs no time otherwise. `StreamSlots` limits the number of watches.
-
-gRPC buffers a message of a unary method before its handler runs, up to the largest size, however long that takes. So
-the methods are client streams for gRPC, on the same wire format, and receive their message through a `Receiver`.
+With the package's own servicer, a watching client makes each shutdown last its full grace, and watches are unlimited.
+The message of a unary method would be buffered before its handler runs. So the methods are client streams for gRPC, on
+the same wire format. They receive their message through a `Receiver`.
 """
 
 from __future__ import annotations
@@ -30,14 +26,7 @@ NAME = "grpc.health.v1.Health"
 
 
 class Health:
-    """One status for the whole server, under the names of its services and "".
-
-    Starts as NOT_SERVING.
-
-    Args:
-        services: The services that the status stands for.
-        receiver: Receives the messages.
-    """
+    """One status for the whole server, under the names of its services and ""; NOT_SERVING at first."""
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:
         self._receiver = receiver
@@ -54,13 +43,13 @@ class Health:
             self._wake()
 
     def close(self) -> None:
-        """Says NOT_SERVING for good and ends every Watch."""
+        """Reports NOT_SERVING from now on and ends every Watch."""
         self._serving = False
         self._closed = True
         self._wake()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The methods, for a server to add."""
+        """Returns the handler of the methods."""
         return grpc.method_handlers_generic_handler(
             NAME,
             {

@@ -17,9 +17,9 @@ from electra_serve.api.grpc.call import Context
 T = TypeVar("T")
 
 MAX_COPIED_BYTES: Final = 262_144
-"""After so many no other message is copied before a pause; the last one may exceed it."""
+"""Bytes after which no message is copied before a pause; the last message may exceed it."""
 BYTES_PER_S: Final = 2**30
-"""What is copied sets how long a pause lasts: 4 MB, which take 1 to 2 ms, are followed by 4 ms."""
+"""Copied bytes per second of a pause: 4 MB, which take 1 to 2 ms, are followed by 4 ms."""
 
 
 class MessageReader:
@@ -30,14 +30,7 @@ class MessageReader:
         self._pause: asyncio.Future[None] | None = None
 
     async def read(self, context: Context, arrived: Callable[[], None] = lambda: None) -> bytes | None:
-        """Returns the next message of a call; None at the end of its messages.
-
-        Must not be cancelled: see `core_operations`.
-
-        Args:
-            context: The call.
-            arrived: Called when the message is complete, before it is copied.
-        """
+        """Returns the next message of a call, or None at their end. Must not be cancelled: see `core_operations`."""
 
         async def pause() -> None:
             arrived()

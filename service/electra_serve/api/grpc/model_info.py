@@ -1,4 +1,4 @@
-"""What is known of a model, as its message."""
+"""Converts `ModelInfo` to its message."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
 
@@ -48,6 +49,7 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         batch_tokens=info.batch_tokens,
         aliases=info.aliases,
         text_reason=info.text_reason,
+        embedding=_embedding(info.embedding),
     )
 
 
@@ -65,6 +67,17 @@ def _config(config: BackboneConfig | None) -> pb.BackboneConfig | None:
         max_sequence_length=config.max_sequence_length,
         num_segments=config.num_segments,
         hidden_activation=config.hidden_activation,
+    )
+
+
+def _embedding(embedding: EmbeddingConfig | None) -> pb.EmbeddingConfig | None:
+    if embedding is None:
+        return None
+    return pb.EmbeddingConfig(
+        pooling=embedding.pooling,
+        normalize=embedding.normalize,
+        prompts=embedding.prompts,
+        default_prompt=embedding.default_prompt,
     )
 
 

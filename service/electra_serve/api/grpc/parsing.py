@@ -1,11 +1,8 @@
 """Parses messages from bytes: bounded in cost, and strict where protobuf is lenient.
 
-A few megabytes can hold a million empty tensors or unknown fields; creating an object for each would block the
-event loop for seconds. So fields are counted on the wire before anything is parsed.
-protobuf ignores unknown fields; a misspelled option would give a wrong response that looks right. So an unknown
-field is rejected, as it is in JSON.
-
-Wire format: https://protobuf.dev/programming-guides/encoding/.
+A few megabytes can hold a million empty tensors or unknown fields, which would block the event loop for seconds. So
+fields are counted on the wire first. Unknown fields are rejected, as in JSON: a misspelled option would give a wrong
+response that looks right. Wire format: https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
@@ -38,12 +35,7 @@ _UNPACKED_TYPES: Final = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.
 
 
 def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE_FIELDS) -> M:
-    """Parses one message; its own fields are checked, those of messages inside it are not.
-
-    Args:
-        message_type: What the bytes should be.
-        data: As received.
-        max_fields: Most fields, those of messages inside it counted too.
+    """Parses one message of at most `max_fields`, nested ones included; checks the names of its own fields only.
 
     Raises:
         MalformedRequest: The bytes are no such message, a string is not UTF-8, or a field is unknown.
@@ -60,11 +52,9 @@ def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE
 
 
 def parse_small(message_type: type[M], data: bytes) -> M:
-    """Parses a message of health or reflection, on the event loop; unknown fields are ignored.
+    """Parses a message of health or reflection on the event loop, and ignores unknown fields.
 
-    Raises:
-        MalformedRequest: The bytes are no such message.
-        PayloadTooLarge: There are more than `MAX_SMALL_BYTES`.
+    Raises `MalformedRequest` for other bytes, and `PayloadTooLarge` for more than `MAX_SMALL_BYTES`.
     """
     if len(data) > MAX_SMALL_BYTES:
         raise PayloadTooLarge(f"a message must be at most {MAX_SMALL_BYTES} bytes; got {len(data)}")
@@ -75,32 +65,20 @@ def parse_small(message_type: type[M], data: bytes) -> M:
 
 
 def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
-    """Rejects a message of too many fields before any object is created.
-
-    Raises:
-        PayloadTooLarge: The message has more than `max_fields` fields.
-
-    Example:
-        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-        >>> reject_bulk(pb.EncodeRequest, pb.EncodeRequest(model="m", truncate=True).SerializeToString(), 2)
-    """
+    """Raises `PayloadTooLarge` for a message with more than `max_fields` fields, before any object is created."""
     if has_more_fields(message_type, data, max_fields):
         raise PayloadTooLarge(f"a message takes at most {max_fields} fields; received more")
 
 
 def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -> bool:
-    """Counts a message's fields, those of nested messages and packed numbers included.
+    """Counts a message's fields, those of nested messages and packed numbers included, up to the limit.
 
-    Counting stops at the limit, and where the bytes are no message.
+    Raises `MalformedRequest` for a group: the .proto has none, and millions fit into a message.
 
-    Raises:
-        MalformedRequest: There is a group, of which the .proto has none: millions fit into a message.
-
-    Example:
-        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-        >>> data = pb.EncodeRequest(model="m", truncate=True).SerializeToString()
-        >>> has_more_fields(pb.EncodeRequest, data, 2), has_more_fields(pb.EncodeRequest, data, 1)
-        (False, True)
+    >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+    >>> data = pb.EncodeRequest(model="m", truncate=True).SerializeToString()
+    >>> has_more_fields(pb.EncodeRequest, data, 2), has_more_fields(pb.EncodeRequest, data, 1)
+    (False, True)
     """
     spans = [(message_type.DESCRIPTOR, 0, len(data))]
     fields = 0
@@ -130,11 +108,6 @@ def cut_names(message: M) -> M:
     """Cuts model names and request ids to one character more than valid ones have; returns the message.
 
     protobuf decodes a string each time it is read: megabytes of it would take the event loop 10 ms.
-
-    Example:
-        >>> from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-        >>> len(cut_names(pb.GetModelRequest(name="m" * 10_000)).name)
-        129
     """
     for field in message.DESCRIPTOR.fields:
         if field.is_repeated:
@@ -147,15 +120,7 @@ def cut_names(message: M) -> M:
 
 
 def reject_unknown_fields(message: Message, field: str | None = None) -> None:
-    """Checks one message, not those inside it.
-
-    Args:
-        message: As received.
-        field: Where in the request it is, for the error.
-
-    Raises:
-        MalformedRequest: A field is not in the .proto.
-    """
+    """Raises `MalformedRequest` if a message has a field that is not in the .proto; nested messages are not checked."""
     unknown = UnknownFieldSet(message)
     if len(unknown):
         known = ", ".join(f"{f.name} = {f.number}" for f in message.DESCRIPTOR.fields) or "none"

@@ -1,7 +1,7 @@
 """Receives messages of calls within limits of time and number.
 
-gRPC does not announce how long a message is, buffers all of it, and cannot stop receiving it: only the end of the call
-frees what has arrived. So a limit ends the call that exceeds it.
+gRPC does not announce the length of a message, buffers all of it, and cannot stop receiving it. Only the end of the
+call frees the buffer. So a limit ends the call that exceeds it.
 """
 
 from __future__ import annotations
@@ -27,35 +27,21 @@ RETRY_AFTER_S: Final = 0.1
 
 @dataclass(eq=False, slots=True)
 class _Reception:
-    """A message that is being received.
-
-    Attributes:
-        address: Of its client.
-        began_s: When it began, on the event loop's clock.
-        timeout: Ends the waiting for it.
-        evicted: It had to make room.
-        arrived: It is complete, and is read soon.
-        awaited: A call waits for it. One whose client has left does not, and gRPC may still be reading.
-    """
+    """A message that is being received."""
 
     address: str
-    began_s: float
+    began_s: float  # on the event loop's clock
     timeout: asyncio.Timeout
-    evicted: bool = False
-    arrived: bool = False
-    awaited: bool = True
+    evicted: bool = False  # it had to make room
+    arrived: bool = False  # complete, and about to be read
+    awaited: bool = True  # by a call; if its client has left, only gRPC may still read it
 
 
 class Receiver:
-    """Receives messages, each within a time limit.
+    """Receives messages of at most `max_bytes`, each within `timeout_s`, and `max_concurrent` at a time.
 
-    Args:
-        reader: Reads the messages.
-        timeout_s: Seconds for a message to arrive.
-        max_concurrent: Most messages that are received at a time; None: no limit. At the limit, the address that
-            receives most makes room for others with its oldest message, and for itself once that is
-            `ARRIVES_WITHIN_S` old. So calls whose messages never end keep no others out.
-        max_bytes: Most bytes of a message; None: gRPC's own limit.
+    At that limit, the address that receives most makes room for others with its oldest message. It makes room for
+    itself once that is `ARRIVES_WITHIN_S` old. So calls whose messages never end keep no others out.
     """
 
     def __init__(
@@ -88,14 +74,7 @@ class Receiver:
             _shorten(reception, within_s)
 
     async def receive(self, context: Context) -> bytes:
-        """Returns the one message of a call.
-
-        Raises:
-            MalformedRequest: It did not arrive in time, or there is none.
-            Overloaded: It made room for messages of others, or there was no room.
-            PayloadTooLarge: It has more than `max_bytes`.
-            ShuttingDown: It had not arrived when the server stopped.
-        """
+        """Returns the one message of a call; raises as `receive_next`, and `MalformedRequest` if there is none."""
         message = await self.receive_next(context)
         if message is None:
             raise MalformedRequest("a call must have one message; received none")
@@ -143,11 +122,7 @@ class Receiver:
         return reading
 
     async def _wait_for_room(self, peer: str, limit: int) -> None:
-        """Waits in line with other calls of the connection.
-
-        Raises:
-            Overloaded: There was no room in time.
-        """
+        """Waits in line with other calls of the connection."""
         try:
             async with asyncio.timeout(MAX_WAIT_S), self._lines.setdefault(peer, asyncio.Lock()):
                 while len(self._receiving) >= limit:

@@ -1,8 +1,7 @@
-"""gRPC's server reflection, as grpcurl and grpcui use it.
+"""gRPC's server reflection, for grpcurl and grpcui.
 
-The package's servicer keeps a stream open for as long as its client does, so one idle client would make each shutdown
-last its full grace. Here the streams end with the server, or if their next request does not arrive in time: gRPC may be
-buffering a large one. `StreamSlots` limits their number, and the `Receiver` how many wait for a request.
+With the package's own servicer, one idle client makes each shutdown last its full grace. Here streams end with the
+server, or if their next request does not arrive in time. `StreamSlots` and the `Receiver` limit their number.
 """
 
 from __future__ import annotations
@@ -28,12 +27,7 @@ Request: TypeAlias = reflection_pb2.ServerReflectionRequest
 
 
 class Reflection:
-    """Describes the services of the server.
-
-    Args:
-        services: Their names.
-        receiver: Receives the requests.
-    """
+    """Describes the services of the server."""
 
     def __init__(self, services: Collection[str], receiver: Receiver) -> None:
         self._servicer = reflection.aio.ReflectionServicer(services)

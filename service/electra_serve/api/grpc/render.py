@@ -1,10 +1,8 @@
-"""An answer's bytes, put together in one go.
+"""Renders responses without copying their rows more than once.
 
-protobuf grows and moves its buffer while it writes: 50 MB of `sequence_output` take it 200 ms and more, with
-the interpreter's lock held, so that nothing else runs. Here the rows' own memory is joined instead, once, in the
-time of a copy. The bytes are protobuf's: what is written one after the other is one message, so protobuf still
-writes everything but the rows' data, and only their tags and lengths (the Encoding chapter of its documentation) are
-written by hand.
+protobuf grows and moves its buffer while it writes. 50 MB of `sequence_output` take 200 ms or more with the GIL held.
+Here the memory of the rows is joined once, in the time of a copy. Concatenated encodings are one message, so protobuf
+still writes everything but the rows. Only their tags and lengths are written by hand.
 """
 
 from __future__ import annotations
@@ -21,20 +19,21 @@ from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output
 
 Parts: TypeAlias = "list[bytes | memoryview]"
-"""A message in pieces. The views are of the result's own arrays: nothing is copied before `join`."""
+"""Message in pieces: views of the result's arrays, which are copied by `join` only."""
 
 LENGTH_DELIMITED: Final = 2
 """The wire type of bytes and of messages."""
 
 
 def from_result(result: EncodeResult, request_id: str) -> Parts:
-    """An `EncodeResponse`."""
+    """Returns an `EncodeResponse`."""
     rest = pb.EncodeResponse(
         request_id=request_id,
         model=result.model,
         pooled_output=_stacked(result, Output.POOLED),
         cls_output=_stacked(result, Output.CLS),
         mean_output=_stacked(result, Output.MEAN),
+        embedding=_stacked(result, Output.EMBEDDING),
         usage=pb.Usage(sequences=len(result.rows), tokens=result.tokens),
         truncated=result.truncated,
     )
@@ -46,21 +45,17 @@ def from_result(result: EncodeResult, request_id: str) -> Parts:
 
 
 def in_stream(response: Parts, request_id: str) -> Parts:
-    """An `EncodeStreamResponse` that holds `response`."""
+    """Returns an `EncodeStreamResponse` that holds `response`."""
     head = pb.EncodeStreamResponse(request_id=request_id).SerializeToString()
     return [head + _tag(pb.EncodeStreamResponse.RESPONSE_FIELD_NUMBER, size(response)), *response]
 
 
 def join(parts: Parts, max_bytes: int) -> bytes:
-    """The message in one piece.
-
-    Raises:
-        PayloadTooLarge: It has more than `max_bytes`, which gRPC would refuse without a word of advice.
-    """
+    """Joins a message; raises `PayloadTooLarge` for more than `max_bytes`, with more advice than gRPC's own error."""
     total = size(parts)
     if total > max_bytes:
         raise PayloadTooLarge(
-            f"an answer may be at most {max_bytes} bytes; this one has {total}: ask for fewer sequences or outputs"
+            f"a response must have at most {max_bytes} bytes; got {total}: request fewer sequences or outputs"
         )
     return b"".join(parts)
 

@@ -31,53 +31,40 @@ from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
 
 MAX_CONNECTION_AGE_S: Final = 600
-"""After this, a connection takes no new calls and its client opens another one, which a load balancer may send
-elsewhere. Calls in progress, long streams too, go on undisturbed."""
+"""Then a connection takes no new calls, and its client opens another, which a load balancer may route elsewhere. Calls
+in progress continue."""
 MIN_PING_INTERVAL_S: Final = 10
-"""Clients may send a keepalive ping this often; gRPC's own default of 300 s cuts off those that do."""
+"""Clients may send a keepalive ping this often. gRPC's default of 300 s disconnects clients that do."""
 MAX_CONNECTION_IDLE_S: Final = 300
-"""A connection without calls is closed after this."""
+"""Then a connection without calls closes."""
 PEER_PING_S: Final = 60
-"""A peer that is silent for so long is asked whether it is there: who died without a word holds its calls no longer."""
+"""A silent client is pinged after this, so that calls of dead clients end."""
 PEER_PING_TIMEOUT_S: Final = 20
-"""How long it has to answer."""
+"""Seconds for the response to a ping."""
 HANDSHAKE_S: Final = 10
-"""How long a connection has to begin speaking TLS and HTTP/2."""
+"""Seconds for the handshakes of TLS and HTTP/2."""
 MAX_CONCURRENT_STREAMS: Final = 4096
-"""Calls of one connection at a time. Clients hold further ones back in silence: this is above what the queue takes by
-default, so that they are refused with a word instead."""
+"""Concurrent calls of one connection. Clients delay further calls silently. This is more than the queue admits by
+default, so that calls are rejected with an error instead."""
 MAX_PENDING_CALLS: Final = 16_384
-"""Calls that have come and that the event loop has not taken up yet. gRPC cancels what is over this, by default by
-chance from 1,000 on: without a word, and with a status that no client tries again. A burst is to be refused well."""
+"""Calls that the event loop has not accepted yet. By default gRPC cancels some from 1,000 on, with a status that no
+client retries. A burst must be rejected with an error instead."""
 MAX_READ_BUFFER_BYTES: Final = 65_536
-"""Of one connection. By default it grows to half a megabyte with a large message, and stays for as long as the
-connection is open."""
+"""Read buffer of one connection. By default a large message grows it to half a megabyte until the connection closes."""
 MAX_METADATA_BYTES: Final = 32 * 2**10
-"""Of one call; the same as of a request's head on REST. gRPC's own bounds are two, with chance between them."""
+"""Metadata of one call, as of a request's head on REST. gRPC has two limits and rejects at random between them."""
 GOODBYE_S: Final = 1.0
 """Seconds that clients without an open call have to close their connections when the server stops."""
 MAX_OPEN_RECEIVED: Final = 16
-"""Messages of health and reflection that are being received at a time. They need no key, and each may take 4 MB."""
+"""Concurrent receptions of health and reflection. They need no key, and each may take 4 MB."""
 NEVER_S: Final = 1e8
 LINGER_S: Final = 0.1
-"""How long a stopping server refuses new calls before it closes its connections. gRPC answers calls that are on
-their way when it closes with CANCELLED, which no client tries again; refused with UNAVAILABLE, they do, elsewhere."""
+"""Seconds in which a stopping server rejects new calls with UNAVAILABLE, which clients retry elsewhere. Calls that
+arrive while connections close get CANCELLED, which clients do not retry."""
 
 
 class GrpcServer:
-    """Serves the encoder over gRPC.
-
-    Args:
-        service: What answers.
-        settings: Where to listen, and the size of messages.
-        observer: Where requests are counted and logged.
-        max_sequences: Most sequences of one request that any model takes.
-        budget: Bytes in transit.
-        connections: Limits the connections.
-        thread: Decodes large requests and renders large responses; None: one of its own.
-        authenticator: Who may ask the encoder anything. Health and reflection tell no secrets and are open to everyone.
-        tls: What to serve TLS with; None: no TLS.
-    """
+    """Serves the encoder over gRPC."""
 
     def __init__(
         self,
@@ -127,14 +114,7 @@ class GrpcServer:
         self._port = 0
 
     async def start(self) -> int:
-        """Listens and answers, with health NOT_SERVING.
-
-        Returns:
-            The port it listens on.
-
-        Raises:
-            StartupError: The address cannot be bound.
-        """
+        """Starts serving, with health NOT_SERVING; returns the port. Raises `StartupError` if it is taken."""
         server = grpc.aio.server(options=_options(self._settings))
         server.add_generic_rpc_handlers(
             (
@@ -150,15 +130,11 @@ class GrpcServer:
         return port
 
     def set_serving(self, serving: bool) -> None:
-        """Sets the health that probes see. Requests are answered either way."""
+        """Sets the health that probes see. Requests are served in either state."""
         self._health.set_serving(serving)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses what is new, lets what was accepted finish, and returns when all is over.
-
-        Args:
-            grace_s: Seconds after which what is still running is cancelled. A second call may shorten them.
-        """
+        """Rejects new calls, and cancels the others after `grace_s`, which a second call of `stop` may shorten."""
         self._health.close()
         self._open_receiver.drain(0.0)
         self._servicer.drain(grace_s)
@@ -171,10 +147,9 @@ class GrpcServer:
             self._watch.stop()
 
     async def _stop_within(self, server: grpc.aio.Server, grace_s: float) -> None:
-        """Stops gRPC's server, once for all callers.
+        """Stops gRPC's server once, however often it is called.
 
-        At the end of its own grace it would touch what another `stop` may have freed by then, and the process would die
-        of it. So its own grace never ends.
+        At the end of its own grace gRPC uses memory that another `stop` may have freed, so that grace never ends.
         """
         if self._stopping is None:
             self._stopping = asyncio.create_task(server.stop(NEVER_S))
@@ -184,7 +159,7 @@ class GrpcServer:
         await self._stopping
 
     async def _disconnect_silent_clients(self, stopping: asyncio.Task[None]) -> None:
-        """Disconnects clients that hold the server up without an open call: they do not answer gRPC's goodbye."""
+        """Disconnects clients without an open call that do not respond to gRPC's GOAWAY."""
         idle = asyncio.create_task(self._transfer.idle.wait())
         await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
@@ -243,11 +218,8 @@ def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
 class CertificateRenewal:
     """Gives gRPC each renewed certificate once.
 
-    gRPC's core replaces what it uses with what it is given, while other connections may just begin with that: given a
-    certificate at each connection, the process crashes under some thousand of them.
-
-    Args:
-        tls: Reads the files.
+    gRPC's core replaces its certificate while other connections may be using it. Given one at each connection, the
+    process crashes under some thousand connections.
     """
 
     def __init__(self, tls: ServerTls) -> None:
@@ -256,7 +228,7 @@ class CertificateRenewal:
         self.used = tls.credentials
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Returns the certificate to use from now on; None if it is the same."""
+        """Returns a renewed certificate; None if it is the same."""
         with self._lock:
             current = self._tls.credentials
             if current is self.used:

@@ -1,8 +1,7 @@
 """electra.v1.EncoderService: from bytes to the service and back.
 
-Messages are parsed and rendered here and not by gRPC, which answers bytes that are no message with UNKNOWN and
-the text of its own exception. The generated servicer base class is left aside for the same reason: it would
-hand gRPC the parsing.
+Messages are parsed and rendered here, since gRPC fails on malformed bytes with UNKNOWN and the text of an exception. So
+the generated servicer base class is not used.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, NoReturn, TypeAlias
 
 import grpc
+from opentelemetry.trace import Span
 
 from electra_serve.api.grpc import decode, status
 from electra_serve.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
@@ -24,8 +24,9 @@ from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDown, Unauthenticated
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
-from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
@@ -33,9 +34,9 @@ from electra_serve.settings.model_names import MAX_NAME
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
 BYTES_PER_VALUE: Final = 8
-"""Of a response: a float32 number in the result, and in the message."""
+"""Bytes of a number in a response: a float32 in the result, and one in the message."""
 
-Answer: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
+Handle: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
 
 
 Admit: TypeAlias = Callable[[Call, RequestRecord], None]
@@ -43,17 +44,7 @@ Admit: TypeAlias = Callable[[Call, RequestRecord], None]
 
 
 class EncoderServicer:
-    """The four methods.
-
-    Args:
-        service: What answers.
-        observer: Where each request is counted and logged.
-        codec: Converts messages.
-        max_stream_requests: Requests of one EncodeStream worked on at a time.
-        max_answer_bytes: Largest answer.
-        transfer: Receives and sends messages.
-        authenticator: Who may ask.
-    """
+    """The four methods."""
 
     def __init__(
         self,
@@ -77,7 +68,7 @@ class EncoderServicer:
         self._draining = False
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """Every method of the service by its name in the .proto."""
+        """Returns the handler of every method, by its name in the .proto file."""
         return {
             "Encode": self._unary("Encode", self._encode, self._admit),
             "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
@@ -86,15 +77,13 @@ class EncoderServicer:
         }
 
     def drain(self, grace_s: float) -> None:
-        """Refuses what comes from now on, and ends every stream after the requests that it has read are answered."""
+        """Rejects new requests, and ends every stream once the requests that it has read are served."""
         self._draining = True
         self._transfer.drain(grace_s)
         for stream in self._streams:
             stream.drain()
 
-    def _unary(
-        self, method: str, answer: Answer, admit: Admit = lambda *_: None
-    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _unary(self, method: str, serve: Handle, admit: Admit = lambda *_: None) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
             metadata = metadata_of(context)
             try:
@@ -103,42 +92,42 @@ class EncoderServicer:
                     self._reject_when_draining()
                     with call.deadline():
                         admit(call, record)
-                        return await self._respond(call, record, answer)
+                        return await self._respond(call, record, serve)
             except ServiceError as error:
                 await _abort(context, error, record.request_id, record.span)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    async def _respond(self, call: Call, record: RequestRecord, answer: Answer) -> bytes:
+    async def _respond(self, call: Call, record: RequestRecord, serve: Handle) -> bytes:
         """Receives the message of a unary call and returns the response."""
         reservation = await self._transfer.reserve(call)
         self._reject_when_draining()
         data = await self._transfer.receive(call.context)
         reservation.shrink(COPIES * len(data))
-        answering = answer(data, call, record, reservation)
+        serving = serve(data, call, record, reservation)
         del data
-        response = await self._codec.join(await answering, call.client)
+        response = await self._codec.join(await serving, call.client)
         call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
         self._transfer.limit_sending(call.context, response)
         return response
 
     def _admit(self, call: Call, record: RequestRecord) -> None:
         record.model = self._service.label(None)  # until the request names another
-        self._service.check_room(call.client)
+        self._service.ensure_capacity(call.client)
 
     async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.EncodeRequest, data, call.client)
         del data  # the parsed message has a copy
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             record.request_id = message.request_id
-        return await self._answer(message, call, record, reservation)
+        return await self._serve(message, call, record, reservation)
 
-    async def _answer(
+    async def _serve(
         self, message: pb.EncodeRequest, call: Call, record: RequestRecord, reservation: Reservation
     ) -> Parts:
-        model = message.model[: MAX_NAME + 1] or None  # what is cut is no model's name
+        model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
         record.model = self._service.label(model)
-        request = await self._to_request(message, model, call, record.span, reservation)
+        request = await self._to_request(message, model, call.request_context(record), reservation)
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         record.tokens = result.tokens
@@ -148,20 +137,16 @@ class EncoderServicer:
         self,
         message: pb.EncodeRequest,
         model: str | None,
-        call: Call,
-        span: RequestSpan | None,
+        context: RequestContext,
         reservation: Reservation,
     ) -> EncodeRequest:
         return EncodeRequest(
-            input=await self._codec.to_input(message, call.client),
+            input=await self._codec.to_input(message, context.client),
             model=model,
             outputs=decode.to_outputs(message.outputs),
             truncation=decode.to_truncation(message),
-            client=call.client,
-            priority=call.priority,
-            timeout_s=call.timeout_s,
+            context=context,
             max_values=self._max_answer_bytes // 4,
-            span=span,
             transit=Transit(reservation, BYTES_PER_VALUE),
         )
 
@@ -175,12 +160,12 @@ class EncoderServicer:
         except ExceptionGroup as group:
             if group.subgroup(grpc.aio.InternalError) is None:
                 raise
-            # An answer could not be written: the caller has left, and gRPC is about to say so.
+            # A response could not be written: the client has disconnected, and gRPC is about to report it.
             raise asyncio.CancelledError from group
 
     async def _run_stream(self, call: Call) -> None:
         def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
-            return self._answer(message, call, record, reservation)
+            return self._serve(message, call, record, reservation)
 
         self._reject_when_draining()
         stream = EncodeStream(
@@ -202,7 +187,7 @@ class EncoderServicer:
             self._streams.discard(stream)
 
     def _stream_call(self, context: Context, metadata: Metadata, request_id: str) -> Call:
-        """The call around a stream; only one that is refused is counted, like a request of its own."""
+        """Authenticates a stream; a rejected one counts as a request."""
         try:
             return Call.of(context, metadata, self._authenticator)
         except Unauthenticated:
@@ -226,14 +211,14 @@ class EncoderServicer:
 
 
 def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("the server is shutting down; what has no answer was not begun")
+    return ShuttingDown("the server is shutting down; requests without a response were not started")
 
 
-def _naming(span: RequestSpan | None) -> tuple[tuple[str, str], ...]:
-    return () if span is None else ((TRACE_RESPONSE_KEY, span.traceresponse),)
+def _naming(span: Span | None) -> tuple[tuple[str, str], ...]:
+    return () if span is None else ((TRACE_RESPONSE_KEY, traceresponse(span)),)
 
 
-async def _abort(context: Context, error: ServiceError, request_id: str, span: RequestSpan | None = None) -> NoReturn:
+async def _abort(context: Context, error: ServiceError, request_id: str, span: Span | None = None) -> NoReturn:
     await context.abort(
         status.code_of(error),
         status.details(error, request_id),

@@ -1,7 +1,4 @@
-"""Errors as gRPC tells them: a status code, a text, and trailing metadata.
-
-The table names every `ServiceError` and owes nothing to the one for HTTP.
-"""
+"""`ServiceError` → gRPC: a status code, a text and trailing metadata. HTTP has a table of its own."""
 
 from __future__ import annotations
 
@@ -37,13 +34,6 @@ STATUS: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = MappingProx
     }
 )
 
-PASSING: Final = (errors.ModelNotReady, errors.ShuttingDown, errors.Overloaded)
-"""Errors that pass by themselves, so that callers are always told when to try again."""
-PRIVATE: Final = (errors.EngineFailure, errors.InternalError)
-"""Errors whose own text is for the log alone."""
-DEFAULT_RETRY_AFTER_S: Final = 1.0
-MAX_RETRY_AFTER_S: Final = 3600.0
-
 REQUEST_ID_KEY: Final = "x-request-id"
 CODE_KEY: Final = "electra-error-code"
 FIELD_KEY: Final = "electra-error-field"
@@ -51,30 +41,23 @@ PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 def code_of(error: errors.ServiceError) -> grpc.StatusCode:
-    """The status of `error`: that of its class, or of the nearest one above it in the table."""
+    """Returns the status of the error's class, or of its nearest base class in the table."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
-def retry_after_s(error: errors.ServiceError) -> float | None:
-    """Seconds until a retry: those that the error names, within bounds, or a default where it passes by itself."""
-    if error.retry_after_s is None:
-        return DEFAULT_RETRY_AFTER_S if isinstance(error, PASSING) else None
-    return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
-
-
 def details(error: errors.ServiceError, request_id: str) -> str:
-    """The text callers see: the error's own, but of faults that are not theirs no more than where to look."""
-    if isinstance(error, PRIVATE):
+    """Returns the text for clients: the error's own, or a generic one for a fault of the server."""
+    if error.internal:
         return f"the server failed on this request; its log has the rest under request id {request_id}"
     return error.message
 
 
 def trailing_metadata(error: errors.ServiceError, request_id: str) -> tuple[tuple[str, str], ...]:
-    """The slug, the field at fault, when to try again, and the request's id; what is None is left out."""
+    """Returns code, field, delay of a retry and request id, without those that are None."""
     metadata = [(CODE_KEY, error.code), (REQUEST_ID_KEY, request_id)]
     if error.field is not None:
         metadata.append((FIELD_KEY, error.field))
-    wait_s = retry_after_s(error)
+    wait_s = error.retry_delay_s
     if wait_s is not None:
         metadata.append((PUSHBACK_KEY, str(math.ceil(wait_s * 1e3))))
     return tuple(metadata)
@@ -86,7 +69,7 @@ def from_error(error: errors.ServiceError, request_id: str) -> pb.Error:
         code=error.code,
         message=details(error, request_id),
         field=error.field or "",
-        retry_after=_duration(retry_after_s(error)),
+        retry_after=_duration(error.retry_delay_s),
     )
 
 

@@ -1,10 +1,8 @@
-"""One call of EncodeStream: many requests in flight, answered as they finish.
+"""One call of EncodeStream: many requests in flight, with responses in the order they finish.
 
 A slot and the request's bytes are reserved before the next request is read, and released after its response is sent.
-So a client that sends faster than the model computes, or does not read its responses, is stopped by the transport's
-flow control. A client that does not accept a response in time is disconnected.
-
-All tasks of a call live in one `TaskGroup` inside the call's handler. Cancelling the handler cancels them all.
+So flow control stops a client that sends faster than the model computes, or does not read. A client that does not
+accept a response in time is disconnected. All tasks are in the `TaskGroup` of the call, and are cancelled with it.
 """
 
 from __future__ import annotations
@@ -29,17 +27,7 @@ Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awa
 
 
 class EncodeStream:
-    """Answers the requests of one call.
-
-    Args:
-        encode: Answers one request.
-        observer: Where each request is counted and logged, by itself.
-        call: The call.
-        codec: Converts messages.
-        transfer: Reserves the bytes of requests, and sends responses.
-        max_requests: How many requests are worked on at a time.
-        carrier: Where the caller's own span may be named: that of every request.
-    """
+    """Serves the requests of one call."""
 
     def __init__(
         self,
@@ -65,17 +53,13 @@ class EncodeStream:
         self._reclaimed = False
 
     async def run(self, receiving: Reservation) -> bool:
-        """Reads and answers until the caller has no more requests and all are answered.
+        """Serves all requests of the client; returns False if `drain` stopped it before their end.
 
-        Args:
-            receiving: Room for the message that is received next. It may be reclaimed while none arrives.
-
-        Returns:
-            True, or False where `drain` ended the reading before the caller did.
+        `receiving` is the reservation for the next message, and may be reclaimed while none arrives.
 
         Raises:
-            Cancelled: The caller does not read its answers.
-            Overloaded: The room was reclaimed. What had been read is answered.
+            Cancelled: The client does not read its responses.
+            Overloaded: The reservation was reclaimed; each request that was read has a response.
         """
         try:
             ended = await self._work(receiving)
@@ -83,7 +67,7 @@ class EncodeStream:
             raise Cancelled(str(group.exceptions[0])) from group
         if self._reclaimed:
             raise Overloaded(
-                "the stream waited for its next request while others needed the room; open it again",
+                "the stream waited for its next request while others needed its memory; open it again",
                 retry_after_s=RECLAIM_AFTER_S,
             )
         return ended
@@ -94,7 +78,7 @@ class EncodeStream:
         return not self._reader.cancelled()
 
     def drain(self) -> None:
-        """Reads no further; what has been read is still answered."""
+        """Stops reading; requests that were read are still served."""
         if self._reader is not None:
             self._reader.cancel()
 
@@ -117,13 +101,13 @@ class EncodeStream:
 
     async def _serve(self, data: bytes, reservation: Reservation) -> None:
         try:
-            answer = await self._answer(data, reservation)
-            async with self._writing:  # gRPC takes one write at a time
-                await self._transfer.send(self._call.context, answer)
+            response = await self._response(data, reservation)
+            async with self._writing:  # gRPC accepts one write at a time
+                await self._transfer.send(self._call.context, response)
         finally:
             self._slots.release()
 
-    async def _answer(self, data: bytes, reservation: Reservation) -> bytes:
+    async def _response(self, data: bytes, reservation: Reservation) -> bytes:
         made, claimed = choose_request_id(None), ""
         try:
             with self._observer.request("EncodeStream", made, self._carrier) as record:
@@ -145,7 +129,7 @@ class EncodeStream:
             )
         if request_id in self._in_flight:
             raise MalformedRequest(
-                f"request_id must differ from those in flight; received {request_id} again", field="request_id"
+                f"`request_id` must differ from those in flight; got {request_id} again", field="request_id"
             )
         self._in_flight.add(request_id)
         return request_id

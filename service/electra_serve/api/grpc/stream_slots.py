@@ -1,7 +1,7 @@
 """Limits on streams that stay open and need no key: watches of health, and reflection.
 
-An open stream costs about 20 KB. It is limited for each connection, for each address and in total, so that no client
-takes them all and all of them fit into memory.
+An open stream costs about 20 KB. Their number is limited for each connection, for each address and in total. So no
+client can use all of them, and all fit into memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 MAX_PER_CONNECTION: Final = 16
-"""A client with health checking watches each service that it calls, and there are two names."""
+"""Clients with health checking watch each service that they call, and there are two names."""
 MAX_PER_ADDRESS: Final = 1024
 MAX_STREAMS: Final = 4096
 """About 90 MB."""
@@ -23,19 +23,7 @@ class TooManyStreams(Exception):
 
 
 class StreamSlots:
-    """Counts open streams of one kind.
-
-    Args:
-        kind: Their name in errors, in the plural.
-
-    Example:
-        >>> slots = StreamSlots("watches")
-        >>> with slots.hold("ipv4:127.0.0.1:5000"):
-        ...     slots.held
-        1
-        >>> slots.held
-        0
-    """
+    """Counts open streams of one kind."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -48,14 +36,7 @@ class StreamSlots:
 
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
-        """Holds a slot for as long as the context lasts.
-
-        Args:
-            peer: The connection, as gRPC names it: its address, a colon and its port.
-
-        Raises:
-            TooManyStreams: A limit is reached.
-        """
+        """Holds a slot for as long as the context lasts; raises `TooManyStreams` at a limit."""
         limits = (
             (peer, MAX_PER_CONNECTION, "a connection"),
             (peer.rpartition(":")[0], MAX_PER_ADDRESS, "an address"),

@@ -1,11 +1,10 @@
 """Receives and sends the messages of calls, under the transit budget and time limits.
 
-Unary methods are handled as client streams, on the same wire format: such a handler runs when a call begins, before its
-message is received. A unary handler would run after gRPC has buffered the whole message.
+Unary methods are handled as client streams, on the same wire format. Such a handler runs before the call's message is
+received; a unary handler would run after gRPC has buffered all of it.
 
-gRPC runs each call in one asyncio task, which ends when the client's side has accepted the response. So what a call
-holds is released when its task ends. A client that stalls for too long is disconnected: only then gRPC frees the
-response.
+gRPC's task of a call ends when the client's side has accepted the response. What the call holds is released then. A
+stalled client is disconnected, since only then gRPC frees its response.
 """
 
 from __future__ import annotations
@@ -33,17 +32,8 @@ DRAIN_MARGIN_S: Final = 1.0
 class Transfer:
     """Moves messages between calls and their handlers.
 
-    Args:
-        budget: Bytes in transit.
-        reader: Reads the messages.
-        max_request_bytes: Largest request message, which is reserved while one is received: gRPC does not announce
-            the length of a message.
-        receive_timeout_s: Seconds for a message to arrive.
-        send_timeout_s: Seconds that a client may stall while it receives a response.
-        calls: Counts the calls of each connection.
-
-    Attributes:
-        idle: Set while no call is open.
+    Receiving reserves `max_request_bytes`, since gRPC does not announce the length of a message. A client may stall for
+    `send_timeout_s`. The event `idle` is set while no call is open.
     """
 
     def __init__(
@@ -68,13 +58,10 @@ class Transfer:
         self.idle.set()
 
     def drain(self, grace_s: float) -> None:
-        """Ends what clients hold up, so that the server can stop.
+        """Ends transfers that clients delay: the server stops, and cancels what is left after `grace_s`.
 
-        Messages that are being received have `DRAIN_RECEIVE_S` to arrive. Clients that have not accepted their response
-        `DRAIN_MARGIN_S` before `grace_s` is over are disconnected.
-
-        Args:
-            grace_s: Seconds until the server cancels what is left.
+        Messages have `DRAIN_RECEIVE_S` to arrive. Clients that have not accepted their response `DRAIN_MARGIN_S` before
+        the end are disconnected.
         """
         self._receiver.drain(DRAIN_RECEIVE_S)
         asyncio.get_running_loop().call_later(max(grace_s - DRAIN_MARGIN_S, 0.0), self._disconnect_unread)
@@ -86,8 +73,7 @@ class Transfer:
     async def reserve(self, call: Call, copies: int = COPIES) -> Reservation:
         """Reserves room for `copies` of one request message, until the current task ends.
 
-        Raises:
-            Overloaded: There was none within `RESERVE_TIMEOUT_S`.
+        Raises `Overloaded` if there was none within `RESERVE_TIMEOUT_S`.
         """
         self._count_open()
         reservation = await self.budget.acquire(call.client, copies * self._max_request_bytes, RESERVE_TIMEOUT_S)
@@ -114,12 +100,7 @@ class Transfer:
         _current_task().add_done_callback(ended)
 
     async def receive(self, context: Context) -> bytes:
-        """Returns the message of a unary call.
-
-        Raises:
-            MalformedRequest: It did not arrive in time, or there is none.
-            ShuttingDown: It had not arrived when the server stopped.
-        """
+        """Returns the message of a unary call; raises what `Receiver.receive` raises."""
         return await self._receiver.receive(context)
 
     async def read_next(self, context: Context) -> bytes | None:
@@ -141,8 +122,7 @@ class Transfer:
     async def send(self, context: Context, message: bytes) -> None:
         """Sends one response message of a stream; returns when the client's side has accepted it.
 
-        Raises:
-            Cancelled: The client did not accept it in time, and is disconnected.
+        Raises `Cancelled` if it did not accept it in time, and is disconnected.
         """
         task, peer = _current_task(), context.peer()
         self._sending[task] = peer

@@ -1,4 +1,4 @@
-"""The HTTP application: which path leads where, and what the OpenAPI document says of it."""
+"""REST application: its routes and their documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.body import SlowBody
 from electra_serve.api.rest.encode import EncodeEndpoint
 from electra_serve.api.rest.models import ModelEndpoints
-from electra_serve.api.rest.openapi import encode_request, json_answer, problems
+from electra_serve.api.rest.openapi import encode_request, json_response_of, problems
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
 from electra_serve.api.rest.schemas import EncodeAnswer, ModelsAnswer
@@ -47,9 +47,9 @@ _ENCODE_ERRORS: Final = (
     errors.DeadlineExceeded,
 )
 _ENCODE_DESCRIPTION: Final = (
-    "Runs sequences of ids, or texts, through an ELECTRA encoder. Rows may differ in length; entry i of every output "
-    "is row i's, whatever it was batched with. No published ELECTRA weights have a trained pooler behind "
-    "`pooled_output`: as an embedding, prefer `mean_output` or `cls_output`."
+    "Encodes sequences of ids, or texts. Sequences may differ in length; entry i of every output belongs to sequence "
+    "i. No published ELECTRA weights have a trained pooler behind `pooled_output`: for embeddings, prefer "
+    "`mean_output` or `cls_output`."
 )
 
 
@@ -64,17 +64,10 @@ def create_app(
     thread: WorkThread | None = None,
     authenticator: Authenticator = ALLOW_ALL,
 ) -> FastAPI:
-    """Builds the application.
+    """Builds the application, with `/metrics` unless `metrics` is None.
 
-    Args:
-        service: What answers.
-        settings: The limits on bodies, and origins; host and port are the server's business.
-        metrics: What `/metrics` shows; None: it is shown elsewhere.
-        observer: Counts and logs the requests to `/v1`.
-        max_sequences: Most sequences of one request that any model takes.
-        budget: Bytes in transit.
-        thread: Decodes large bodies and renders large responses; None: one of its own.
-        authenticator: Who may ask `/v1` anything.
+    `max_sequences` is the most that any model accepts in a request. `thread` decodes large bodies and renders large
+    responses; None creates one.
     """
     app = bare_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts.",
@@ -102,14 +95,7 @@ def create_app(
 
 
 def create_metrics_app(service: EncodeService, metrics: Metrics) -> FastAPI:
-    """Builds the application for a port of its own: `/metrics`, and the probes.
-
-    The probes are there for who may not, or cannot, speak to the REST port: it may ask for client certificates.
-
-    Args:
-        service: What readiness is asked of.
-        metrics: What `/metrics` shows.
-    """
+    """Builds the application of a separate port: `/metrics`, and probes for clients without a certificate."""
     app = bare_app("Metrics and probes of an ELECTRA service.")
     app.router.route_class = _PlainRoute
     add_probes(app, ProbeEndpoints(service))
@@ -118,9 +104,9 @@ def create_metrics_app(service: EncodeService, metrics: Metrics) -> FastAPI:
 
 
 class _PlainRoute(APIRoute):
-    """A route whose endpoint takes the request and parts of the path, and nothing that FastAPI would have to parse.
+    """Route whose endpoint takes the request and path parameters only, without FastAPI's own parsing.
 
-    FastAPI's own handler costs a tenth of a short request. For a long query string or cookie it takes 10 ms and more.
+    FastAPI's handler costs a tenth of a short request, and 10 ms or more for a long query string or cookie.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -146,7 +132,8 @@ def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
         summary="Encode ids or texts",
         description=_ENCODE_DESCRIPTION,
         response_model=None,
-        responses=json_answer("The outputs asked for.", EncodeAnswer, examples.ANSWERS) | problems(*_ENCODE_ERRORS),
+        responses=json_response_of("The requested outputs.", EncodeAnswer, examples.RESPONSES)
+        | problems(*_ENCODE_ERRORS),
         openapi_extra=encode_request(),
     )
 
@@ -158,12 +145,12 @@ def _add_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
         endpoints.list_models,
         summary="List the models",
         description="Every configured model, whatever its state.",
-        responses=json_answer("The models.", ModelsAnswer) | problems(),
+        responses=json_response_of("The models.", ModelsAnswer) | problems(),
     )
     add(
         "/v1/models/{name:path}",
         endpoints.get_model,
         summary="Describe one model",
         description="One configured model: its state, shape, origin and limits.",
-        responses=json_answer("The model.", ModelInfo) | problems(errors.ModelNotFound),
+        responses=json_response_of("The model.", ModelInfo) | problems(errors.ModelNotFound),
     )

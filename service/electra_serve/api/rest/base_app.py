@@ -1,4 +1,4 @@
-"""An application without routes: what holds for each of them, whatever port it is on."""
+"""FastAPI application without routes: middleware, error handlers and OpenAPI settings of every port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from electra_serve import __version__
 from electra_serve.api.rest.cors import add_cors
 from electra_serve.api.rest.error_handlers import add_problem_handlers
 from electra_serve.api.rest.head import HeadMiddleware
-from electra_serve.api.rest.middleware import RequestContextMiddleware
+from electra_serve.api.rest.middleware import ResponseHeadersMiddleware
 from electra_serve.api.rest.openapi import SCHEMAS, DocumentedFastAPI
 from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 
@@ -20,14 +20,7 @@ from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 def bare_app(
     summary: str, *, keyed: bool = False, schemas: Sequence[type] = SCHEMAS, cors_origins: Sequence[str] = ()
 ) -> FastAPI:
-    """Builds the application.
-
-    Args:
-        summary: What it is, in its OpenAPI document.
-        keyed: Whether everything under a `/v1` asks for an API key.
-        schemas: What the documentation of its routes refers to.
-        cors_origins: Origins of the pages that may call it.
-    """
+    """Builds the application."""
     app = DocumentedFastAPI(
         title="electra-serve",
         summary=summary,
@@ -35,7 +28,7 @@ def bare_app(
         default_response_class=Response,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        docs_url=None,  # this page and the next load their scripts from elsewhere
+        docs_url=None,  # both pages load scripts from other hosts
         redoc_url=None,
         keyed=keyed,
         schemas=schemas,
@@ -45,7 +38,7 @@ def bare_app(
     app.add_middleware(ProblemMiddleware)
     add_cors(app, cors_origins)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(RequestContextMiddleware)  # the last one is the outermost
+    app.add_middleware(ResponseHeadersMiddleware)  # the last one is the outermost
     return app
 
 

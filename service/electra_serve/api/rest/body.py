@@ -1,6 +1,5 @@
-"""Reads a request's body under a size and a time limit, and parses it as JSON.
+"""Reads a request's body under a size and a time limit, which uvicorn lacks, and parses it as JSON.
 
-uvicorn limits neither size nor time, so both limits are enforced here, before any byte is stored.
 A body can be cheap to send and expensive to parse: megabytes of `[],[],…` or `{"a":{"a":…` would become millions of
 objects that block the event loop. So lists and members are counted before the body is parsed.
 No error message repeats what the client sent.
@@ -18,9 +17,9 @@ from typing import Final
 import orjson
 from starlette.types import Receive
 
-from electra_serve.api.request_options import Deadline
 from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from electra_serve.runtime.work_thread import await_loop_turn
+from electra_serve.serving.request_context import Deadline
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
@@ -74,25 +73,13 @@ async def read_body(
 
 
 def declared_length(headers: Mapping[str, str], max_body_bytes: int) -> int:
-    """Returns the bytes that a body may take: those of Content-Length, or the most without one.
-
-    Example:
-        >>> declared_length({"content-length": "10"}, 100), declared_length({}, 100)
-        (10, 100)
-    """
+    """Returns the bytes that a body may take: its Content-Length, or `max_body_bytes` without one."""
     length = headers.get("content-length", "")
     return min(int(length), max_body_bytes) if _LENGTH_PATTERN.fullmatch(length) else max_body_bytes
 
 
 def reject_bulk(body: bytes, max_sequences: int) -> None:
-    """Counts the lists and members of a body before it is parsed.
-
-    Brackets and colons are counted; those inside strings do not count. Counting stops at the limit, and strings are
-    limited too: a body costs a few passes at C speed.
-
-    Args:
-        body: As received; need not be JSON.
-        max_sequences: The most sequences that any model here accepts.
+    """Counts the lists and members of a body before it is parsed, up to their limits: a few passes at C speed.
 
     Raises:
         PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need, or more
@@ -128,16 +115,11 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
 
 
 def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
-    """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep.
+    """Parses strict JSON: UTF-8, no NaN, at most 1024 levels deep; raises `MalformedRequest` with the position only.
 
-    A byte order mark is skipped. An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients
-    that cut a text in the middle of an emoji send one, and the rest of the batch is right. Without
-    `replace_surrogates` it is rejected, as in names, and so it is among more than `MAX_ESCAPES` others.
-
-    Integers beyond 64 bits come back as floats, which is how they are told from ids later on.
-
-    Raises:
-        MalformedRequest: Anything else; says at which character, not what stood there.
+    An escaped half of a surrogate pair becomes U+FFFD, as in both tokenizers: clients that cut a text inside an emoji
+    send one. It is rejected without `replace_surrogates`, as in names, and with more than `MAX_ESCAPES` others.
+    Integers beyond 64 bits are parsed as floats.
     """
     try:
         return _loads(body)

@@ -1,7 +1,7 @@
 """Cross-origin requests: which pages' scripts may call REST and read its responses.
 
-Browsers ask by a preflight request, which has no key and is answered before any is needed. Only headers that a client
-of this API sends are allowed, and only those that it needs are exposed. Cookies are not used, so none are allowed.
+Browsers send a preflight request without a key, so it needs none. Only headers that a client of this API sends are
+allowed, and only those that it needs are exposed. Cookies are not allowed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parsed JSON to an `EncodeRequest`: which fields there are, of what type, and that they go together."""
+"""Converts parsed JSON to an `EncodeRequest`: checks fields, types and combinations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
-from electra_serve.api.request_options import Deadline, combine_truncation
+from electra_serve.api.request_options import combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
-from electra_serve.observability.tracing import RequestSpan
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import RequestContext
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
@@ -24,42 +24,31 @@ _TRUNCATIONS: Final = {truncation.value: truncation for truncation in Truncation
 _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
 BYTES_PER_VALUE: Final[dict[EncodingFormat, float]] = {"float": 12.0, "base64": 16 / 3}
-"""What one float32 takes in an answer, about."""
+"""Approximate bytes of a float32 in a response."""
 FLOAT32_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """What the connection and the headers say about a request, as `EncodeRequest` has it."""
-
-    client: str = ""
-    priority: Priority = Priority.NORMAL
-    deadline: Deadline | None = None
-    span: RequestSpan | None = None
-    reservation: Reservation | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Decoded:
-    """A request, and how its caller wants the numbers of the answer written."""
+    """Request, and the format of numbers in its response."""
 
     request: EncodeRequest
     encoding_format: EncodingFormat
 
 
-def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_bytes: int) -> Decoded:
-    """Turns a body, parsed from JSON, into a request.
-
-    Args:
-        payload: The body.
-        sender: What else is known of the request.
-        max_sequences: Most sequences that any model here takes; more are refused before they cost anything.
-        max_answer_bytes: Largest answer that may come of it.
+def decode(
+    payload: object,
+    context: RequestContext,
+    reservation: Reservation | None = None,
+    *,
+    max_sequences: int,
+    max_answer_bytes: int,
+) -> Decoded:
+    """Converts a parsed body.
 
     Raises:
-        MalformedRequest: Not an object, an unknown field, a field of the wrong type, or fields that do not go
-            together.
-        InvalidInput: Ids that are not integers, or an output, format or truncation that does not exist.
+        MalformedRequest: It is not an object, or a field is unknown, has a wrong type or contradicts another.
+        InvalidInput: An id is not an integer, or an output, format or truncation is unknown.
         PayloadTooLarge: There are more than `max_sequences`.
     """
     body = _validate(payload)
@@ -68,15 +57,12 @@ def decode(payload: object, sender: Sender, *, max_sequences: int, max_answer_by
     encoding_format = _encoding_format(body.encoding_format)
     request = EncodeRequest(
         input=_input(body),
-        model=None if body.model is None else body.model[: MAX_NAME + 1],  # what is cut is no model's name
+        model=None if body.model is None else body.model[: MAX_NAME + 1],  # no model has a longer name
         outputs=_outputs(body.outputs),
         truncation=_truncation(body),
-        client=sender.client,
-        priority=sender.priority,
-        timeout_s=None if sender.deadline is None else sender.deadline.remaining_s(),
-        span=sender.span,
+        context=context,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
-        transit=_transit(sender.reservation, encoding_format),
+        transit=_transit(reservation, encoding_format),
     )
     return Decoded(request, encoding_format)
 

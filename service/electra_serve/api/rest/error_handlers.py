@@ -1,4 +1,4 @@
-"""Has every failure that reaches FastAPI answered as a problem, its own and Starlette's included."""
+"""Handlers that turn every error which reaches FastAPI into a problem response."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _HTTP_ERRORS: Final = {
     404: ("Not found", "not_found", "no such path; /openapi.json lists them"),
     405: ("Method not allowed", "method_not_allowed", "this path takes only the methods that the Allow header lists"),
 }
-_OTHER_HTTP_ERROR: Final = ("HTTP error", "http_error", "the request cannot be answered")
+_OTHER_HTTP_ERROR: Final = ("HTTP error", "http_error", "the request cannot be served")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answers service errors, failed routing and failed validation as `application/problem+json`."""
-    app.exception_handler(ServiceError)(_answer_service_error)
-    app.exception_handler(HTTPException)(_answer_http_error)
-    app.exception_handler(RequestValidationError)(_answer_validation_error)
+    """Adds handlers for service errors, failed routing and failed validation."""
+    app.exception_handler(ServiceError)(_handle_service_error)
+    app.exception_handler(HTTPException)(_handle_http_error)
+    app.exception_handler(RequestValidationError)(_handle_validation_error)
 
 
-async def _answer_service_error(request: Request, error: ServiceError) -> Response:
+async def _handle_service_error(request: Request, error: ServiceError) -> Response:
     return problem_response(error, request_id(request.scope))
 
 
-async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+async def _handle_http_error(request: Request, error: HTTPException) -> Response:
     title, code, detail = _HTTP_ERRORS.get(error.status_code, _OTHER_HTTP_ERROR)
     members = problem_members(error.status_code, title, detail, code, request_id(request.scope))
     headers = {"allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
@@ -43,13 +43,13 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
 
 
 def _allowed(request: Request) -> str:
-    """Returns the methods of every route of the path; Starlette names those of the first one, without HEAD."""
+    """Returns the methods of every route of the path; Starlette returns those of the first, without HEAD."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in routes for method in route.methods}
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-async def _answer_validation_error(request: Request, _: RequestValidationError) -> Response:
-    """FastAPI's own answer would list every error with its input: megabytes, for megabytes of bad ids."""
+async def _handle_validation_error(request: Request, _: RequestValidationError) -> Response:
+    """Reports no input: FastAPI's own response would repeat megabytes of invalid ids."""
     error = MalformedRequest("a path or query parameter is not of the documented type")
     return problem_response(error, request_id(request.scope))

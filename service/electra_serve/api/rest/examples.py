@@ -1,4 +1,4 @@
-"""Requests and answers for the OpenAPI document, small enough to read; the tests send and check each."""
+"""Example requests and responses of the OpenAPI document; the tests send each and compare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUESTS: Final[dict[str, dict[str, object]]] = {
     },
 }
 
-ANSWERS: Final[dict[str, dict[str, object]]] = {
+RESPONSES: Final[dict[str, dict[str, object]]] = {
     "float": {
         "summary": "Numbers as JSON, for a model whose outputs are two wide",
         "value": {

@@ -6,11 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """ASGI middleware.
-
-    Args:
-        app: The application inside; it sees GET.
-    """
+    """ASGI middleware; the application inside sees GET."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

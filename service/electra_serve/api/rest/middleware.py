@@ -1,19 +1,19 @@
-"""The outermost layer of our own: what holds for every answer, whichever route or failure it came from.
+"""Outermost middleware: the request's id, and headers that every response has.
 
-Every answer carries the request's id, and says that nobody may keep it or guess at its type: what is encoded can be
-anyone's text, and what a probe says is true only now. Pure ASGI: `BaseHTTPMiddleware` would run each request in a task
-of its own and hide that its client has left.
+Responses must not be cached, since they depend on private texts or on the current state. This is pure ASGI:
+`BaseHTTPMiddleware` would run each request in a separate task and hide that its client has disconnected.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from electra_serve.api.rest.headers import headers_of
 from electra_serve.observability.requests import choose_request_id
-from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, RequestSpan
+from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 
@@ -23,29 +23,25 @@ _COMMON: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"
 
 
 def request_id(scope: Scope) -> str:
-    """The id that `RequestContextMiddleware` gave the request."""
+    """Returns the id that `ResponseHeadersMiddleware` chose."""
     chosen: str = scope["state"][_STATE_KEY]
     return chosen
 
 
-def name_span(scope: Scope, span: RequestSpan | None) -> None:
-    """Has the answer name the request's span, where it has one."""
+def name_span(scope: Scope, span: Span | None) -> None:
+    """Adds the request's span, if there is one, to the headers of the response."""
     if span is not None:
-        scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), span.traceresponse.encode())
+        scope["state"][_SPAN_KEY] = (TRACE_RESPONSE_KEY.encode(), traceresponse(span).encode())
 
 
-class RequestContextMiddleware:
-    """ASGI middleware.
-
-    Args:
-        app: What it surrounds.
-    """
+class ResponseHeadersMiddleware:
+    """ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; other kinds of connection pass through."""
+        """Handles one request; other kinds of connection pass through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{name}`: what is served, and in which state."""
+"""`GET /v1/models` and `GET /v1/models/{name}`: the models and their states."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ from electra_serve.observability.requests import RequestObserver
 
 
 class ModelEndpoints:
-    """Tells of the models.
-
-    Args:
-        service: What serves them.
-        observer: Counts and logs each request.
-        authenticator: Who may ask.
-    """
+    """Endpoints that describe the models."""
 
     def __init__(
         self, service: EncodeService, observer: RequestObserver, authenticator: Authenticator = ALLOW_ALL
@@ -30,14 +24,14 @@ class ModelEndpoints:
         self._authenticator = authenticator
 
     async def list_models(self, request: Request) -> Response:
-        """Every configured model."""
+        """Lists every configured model."""
         with self._observer.request("GET /v1/models", request_id(request.scope), headers_of(request.scope)) as record:
             name_span(request.scope, record.span)
             caller_of(request, self._authenticator)
             return json_response({"models": self._service.models()})
 
     async def get_model(self, name: str, request: Request) -> Response:
-        """One configured model; raises `ModelNotFound`."""
+        """Describes one configured model; raises `ModelNotFound`."""
         with self._observer.request(
             "GET /v1/models/{name}", request_id(request.scope), headers_of(request.scope)
         ) as record:

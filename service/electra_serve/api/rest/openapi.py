@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI can see: bodies read by hand, errors, headers, examples."""
+"""Parts of the OpenAPI document that FastAPI cannot derive: bodies, errors, headers and examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
 from electra_serve.api.rest.problems import (
-    DEFAULT_RETRY_AFTER_S,
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPES,
     ProblemType,
@@ -22,7 +21,7 @@ from electra_serve.api.rest.problems import (
 )
 from electra_serve.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
 from electra_serve.api.security.authentication import API_KEY
-from electra_serve.errors import ServiceError, Unauthenticated
+from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
 from electra_serve.serving.model_info import ModelInfo
 
 JsonObject = dict[str, Any]
@@ -34,7 +33,10 @@ _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 _REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _HEADERS: Final[JsonObject] = {
-    REQUEST_ID_HEADER: {"description": "Names the request in the log: yours, or a new one.", "schema": _REQUEST_ID}
+    REQUEST_ID_HEADER: {
+        "description": "Id of the request in the log: the client's, or a new one.",
+        "schema": _REQUEST_ID,
+    }
 }
 _RETRY_AFTER: Final[JsonObject] = {
     "description": "Seconds after which a retry is likely to succeed.",
@@ -46,17 +48,11 @@ _KEY_SCHEMES: Final[JsonObject] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as a bearer token."},
     "api_key": {"type": "apiKey", "in": "header", "name": API_KEY},
 }
-"""Either will do."""
+"""Alternatives."""
 
 
 class DocumentedFastAPI(FastAPI):
-    """FastAPI, with the schemas that the routes' documentation refers to.
-
-    Args:
-        keyed: Whether everything under a `/v1` asks for an API key.
-        schemas: What its documentation refers to.
-        settings: FastAPI's own.
-    """
+    """FastAPI with `schemas` in its document and, if `keyed`, API keys for every path under a `/v1`."""
 
     def __init__(self, *, keyed: bool, schemas: Sequence[type] = SCHEMAS, **settings: Any) -> None:
         super().__init__(**settings)
@@ -64,7 +60,7 @@ class DocumentedFastAPI(FastAPI):
         self._schemas = schemas
 
     def openapi(self) -> JsonObject:
-        """The OpenAPI document; made once."""
+        """Returns the OpenAPI document, which is built once."""
         document = super().openapi()
         if "components" not in document:
             document["components"] = {"schemas": _component_schemas(self._schemas)}
@@ -74,17 +70,15 @@ class DocumentedFastAPI(FastAPI):
 
 
 def encode_request() -> JsonObject:
-    """Documents the headers and the body that `POST /v1/encode` takes."""
+    """Documents the headers and the body of `POST /v1/encode`."""
     return {
         "parameters": [
+            _header(REQUEST_ID_HEADER, "Id of the request; an invalid one is replaced.", _REQUEST_ID),
             _header(
-                REQUEST_ID_HEADER, "Your name for the request; another is made up where it does not fit.", _REQUEST_ID
+                TIMEOUT_HEADER, "Milliseconds from the request's first byte until the client stops waiting.", _TIMEOUT
             ),
-            _header(
-                TIMEOUT_HEADER, "Milliseconds from the request's first byte until its answer is of no use.", _TIMEOUT
-            ),
-            _header(PROXY_TIMEOUT_KEY, "The same, as Envoy says it; the lesser holds.", {"type": "string"}),
-            _header(PRIORITY_KEY, "Which requests go first.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
+            _header(PROXY_TIMEOUT_KEY, "The same, set by Envoy; the lower one applies.", {"type": "string"}),
+            _header(PRIORITY_KEY, "Order in the queue.", {"enum": list(PRIORITY_NAMES), "default": "normal"}),
         ],
         "requestBody": {
             "required": True,
@@ -93,20 +87,22 @@ def encode_request() -> JsonObject:
     }
 
 
-def json_answer(description: str, schema: type, answers: JsonObject | None = None, *, status: int = 200) -> Responses:
-    """Documents an answer whose JSON follows `schema`."""
-    content = {"schema": schema_of(schema)} | ({"examples": answers} if answers else {})
+def json_response_of(
+    description: str, schema: type, responses: JsonObject | None = None, *, status: int = 200
+) -> Responses:
+    """Documents a JSON response that follows `schema`."""
+    content = {"schema": schema_of(schema)} | ({"examples": responses} if responses else {})
     return {status: {"description": description, "headers": _HEADERS, "content": {JSON_MEDIA_TYPE: content}}}
 
 
-def text_answer(description: str) -> Responses:
-    """Documents a 200 of plain text."""
+def text_response_of(description: str) -> Responses:
+    """Documents a plain-text response."""
     content = {"text/plain": {"schema": {"type": "string"}}}
     return {200: {"description": description, "headers": _HEADERS, "content": content}}
 
 
 def problems(*classes: type[ServiceError]) -> Responses:
-    """Documents the answer to each of these errors, and to any other."""
+    """Documents the responses of these errors, and of any other."""
     responses: Responses = {}
     for status in sorted({PROBLEM_TYPES[cls].status for cls in classes}):
         kinds = {cls: PROBLEM_TYPES[cls] for cls in classes if PROBLEM_TYPES[cls].status == status}
@@ -125,7 +121,7 @@ def _ask_for_keys(document: JsonObject) -> None:
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:
     description = " or ".join(kind.title for kind in kinds.values()) or "Any other problem"
-    retry = any(kind.retry for kind in kinds.values())
+    retry = any(cls.retryable for cls in kinds)
     content: JsonObject = {"schema": schema_of(Problem)}
     if kinds:
         content["examples"] = {cls.code: {"value": _problem_example(cls, kind)} for cls, kind in kinds.items()}
@@ -138,7 +134,7 @@ def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonOb
 
 def _problem_example(cls: type[ServiceError], kind: ProblemType) -> JsonObject:
     detail = (cls.__doc__ or "").partition("\n")[0]
-    retry_after_s = DEFAULT_RETRY_AFTER_S if kind.retry else None
+    retry_after_s = DEFAULT_RETRY_AFTER_S if cls.retryable else None
     return problem_members(kind.status, kind.title, detail, cls.code, "order-7", retry_after_s=retry_after_s)
 
 
@@ -147,7 +143,7 @@ def _header(name: str, description: str, schema: JsonObject) -> JsonObject:
 
 
 def schema_of(schema: type) -> JsonObject:
-    """Refers to one of the document's schemas."""
+    """Returns a reference to a schema of the document."""
     return {"$ref": _REF_TEMPLATE.format(model=schema.__name__)}
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from electra_serve.api.rest.openapi import json_answer, problems, text_answer
+from electra_serve.api.rest.openapi import json_response_of, problems, text_response_of
 from electra_serve.api.rest.render import json_response
 from electra_serve.api.rest.schemas import Probe
 from electra_serve.api.service_protocol import EncodeService
@@ -18,32 +18,24 @@ from electra_serve.runtime.work_thread import WorkThread
 
 
 class ProbeEndpoints:
-    """Tells how the process is.
-
-    Args:
-        service: What readiness is asked of.
-    """
+    """Endpoints of the liveness and readiness probes."""
 
     def __init__(self, service: EncodeService) -> None:
         self._service = service
 
     async def livez(self) -> Response:
-        """The process answers: that is all a restart could mend."""
+        """Responds as long as the process can: nothing else would be fixed by a restart."""
         return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
-        """Every model is ready and requests are admitted; raises `ModelNotReady` otherwise."""
+        """Responds if every model is ready and requests are admitted; raises `ModelNotReady` otherwise."""
         if not self._service.ready:
             raise ModelNotReady("not ready: a model is loading, or the process is draining")
         return json_response({"status": "ok"})
 
 
 class MetricsEndpoint:
-    """Shows the metrics, which a thread of its own writes: that takes some milliseconds for each model.
-
-    Args:
-        metrics: What Prometheus scrapes.
-    """
+    """Endpoint of the metrics, rendered on a thread: that takes some milliseconds for each model."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -51,7 +43,7 @@ class MetricsEndpoint:
         self._rendering: asyncio.Task[tuple[bytes, str]] | None = None
 
     async def metrics(self) -> Response:
-        """The Prometheus exposition. Requests that come while it is written share it, so they do not queue."""
+        """Returns the Prometheus exposition; concurrent requests share one rendering."""
         if self._rendering is None or self._rendering.done():
             self._rendering = asyncio.create_task(self._thread.run("", self._metrics.exposition))
         content, media_type = await asyncio.shield(self._rendering)
@@ -65,15 +57,15 @@ def add_probes(app: FastAPI, endpoints: ProbeEndpoints) -> None:
         "/livez",
         endpoints.livez,
         summary="Is the process alive?",
-        description="Answers as long as the process can answer at all.",
-        responses=json_answer("It is.", Probe) | problems(),
+        description="Responds as long as the process can respond at all.",
+        responses=json_response_of("It is.", Probe) | problems(),
     )
     add(
         "/readyz",
         endpoints.readyz,
-        summary="Can requests be answered?",
-        description="Answers 503 until every model is ready, and again once the process is draining.",
-        responses=json_answer("They can.", Probe) | problems(ModelNotReady),
+        summary="Are requests admitted?",
+        description="Responds with 503 until every model is ready, and again once the process is draining.",
+        responses=json_response_of("They are.", Probe) | problems(ModelNotReady),
     )
 
 
@@ -86,5 +78,5 @@ def add_metrics(app: FastAPI, endpoint: MetricsEndpoint) -> None:
         response_model=None,
         summary="Metrics for Prometheus",
         description="Every instrument, in the Prometheus text format.",
-        responses=text_answer("The metrics.") | problems(),
+        responses=text_response_of("The metrics.") | problems(),
     )

@@ -1,8 +1,7 @@
-"""Responds with a problem to what no route and no handler responds to.
+"""Responds with a problem to requests that reach no route, and to exceptions without a handler.
 
-A request on a connection over the limit, or without one host, goes no further. An exception that no handler took
-becomes a generic problem, and travels on to the server, which logs it. It is inside the middleware that adds headers,
-so that problems have them.
+Requests on a connection over the limit, or without exactly one host, are rejected here. An unhandled exception becomes
+a generic problem and is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class ProblemMiddleware:
-    """ASGI middleware.
-
-    Args:
-        app: The application inside.
-    """
+    """ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,7 +51,7 @@ class ProblemMiddleware:
 
 def _rejection(scope: Scope) -> ServiceError | None:
     if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
-        return ConnectionsFull("all connections are in use; come back a little later")
+        return ConnectionsFull("all connections are in use; retry later")
     host = headers_of(scope).get("host")
     if host is None and scope["http_version"] == "1.1":
         return MalformedRequest("a request must have a `host` header; got none", field="host")

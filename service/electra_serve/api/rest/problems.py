@@ -1,7 +1,7 @@
-"""`ServiceError` → HTTP: one table, and the `application/problem+json` answer of RFC 9457.
+"""`ServiceError` → HTTP: one table, and `application/problem+json` responses (RFC 9457).
 
-The table is REST's own; gRPC has its own, and neither is made from the other. Whatever goes wrong, the answer
-has this one shape, names one error, and repeats nothing of what came in.
+Every failed request gets a response of this form. It describes one error and repeats nothing of the request. gRPC has a
+table of its own.
 """
 
 from __future__ import annotations
@@ -19,28 +19,18 @@ from electra_serve.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
-"""Not a registered status: for the log, since nobody is left to read it."""
-DEFAULT_RETRY_AFTER_S: Final = 1.0
-MAX_RETRY_AFTER_S: Final = 3600.0
+"""Not a registered status. It is for the log, since the client has disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A kind of problem, as HTTP tells it.
+    """Kind of problem.
 
-    Attributes:
-        status: The HTTP status.
-        title: The kind, for people.
-        retry: A retry may succeed: the answer always has a Retry-After.
-        private: The caller sees a generic text; the log has the rest.
-        close: The connection cannot serve another request.
-        challenge: What credentials are asked for, as `WWW-Authenticate` says it (RFC 9110, 11.6.1).
+    With `close` the connection cannot serve another request. `challenge` is the value of `WWW-Authenticate`.
     """
 
     status: int
     title: str
-    retry: bool = False
-    private: bool = False
     close: bool = False
     challenge: str | None = None
 
@@ -53,16 +43,16 @@ PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.PayloadTooLarge: ProblemType(413, "Payload too large"),
     errors.Unauthenticated: ProblemType(401, "Not authenticated", challenge="Bearer"),
     errors.ModelNotFound: ProblemType(404, "Model not found"),
-    errors.ModelNotReady: ProblemType(503, "Model not ready", retry=True),
-    errors.ShuttingDown: ProblemType(503, "Shutting down", retry=True),
-    errors.Overloaded: ProblemType(429, "Overloaded", retry=True),
-    ConnectionsFull: ProblemType(503, "Too many connections", retry=True, close=True),
+    errors.ModelNotReady: ProblemType(503, "Model not ready"),
+    errors.ShuttingDown: ProblemType(503, "Shutting down"),
+    errors.Overloaded: ProblemType(429, "Overloaded"),
+    ConnectionsFull: ProblemType(503, "Too many connections", close=True),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     errors.Cancelled: ProblemType(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
-    errors.EngineFailure: ProblemType(500, "Engine failure", private=True),
+    errors.EngineFailure: ProblemType(500, "Engine failure"),
     errors.Conflict: ProblemType(409, "Conflict"),
     errors.ModelLoadFailed: ProblemType(422, "Model cannot be loaded"),
-    errors.InternalError: ProblemType(500, "Internal error", private=True),
+    errors.InternalError: ProblemType(500, "Internal error"),
 }
 
 _SUPPORTED: Final = {
@@ -73,9 +63,9 @@ _SUPPORTED: Final = {
 
 
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:
-    """The answer to a request that failed with `error`."""
+    """Returns the response to a request that failed with `error`."""
     kind = PROBLEM_TYPES[type(error)]
-    retry_after_s = _retry_after_s(error, kind)
+    retry_after_s = error.retry_delay_s
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnsupportedMediaType) and error.field is not None:
         headers |= _SUPPORTED[error.field]
@@ -85,7 +75,7 @@ def problem_response(error: errors.ServiceError, request_id: str) -> Response:
         headers["connection"] = "close"
     if kind.challenge is not None:
         headers["www-authenticate"] = kind.challenge
-    detail = f"the log has the rest under request id {request_id}" if kind.private else error.message
+    detail = f"the log has the rest under request id {request_id}" if error.internal else error.message
     members = problem_members(
         kind.status, kind.title, detail, error.code, request_id, field=error.field, retry_after_s=retry_after_s
     )
@@ -102,12 +92,7 @@ def problem_members(
     field: str | None = None,
     retry_after_s: float | None = None,
 ) -> dict[str, str | int | float]:
-    """The members of one problem, as `electra_serve.api.rest.schemas.Problem` lists them; without those that are None.
-
-    Example:
-        >>> problem_members(404, "Not found", "no such path", "not_found", "r1")["type"]
-        'urn:problem-type:electra-serve:not_found'
-    """
+    """Returns the members of a problem that are not None: see `electra_serve.api.rest.schemas.Problem`."""
     members: dict[str, str | int | float | None] = {
         "type": f"urn:problem-type:electra-serve:{code}",
         "title": title,
@@ -119,10 +104,3 @@ def problem_members(
         "retry_after_s": retry_after_s,
     }
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _retry_after_s(error: errors.ServiceError, kind: ProblemType) -> float | None:
-    """Seconds until a retry: those that the error names, within bounds, or a default where a retry makes sense."""
-    if error.retry_after_s is None:
-        return DEFAULT_RETRY_AFTER_S if kind.retry else None
-    return min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with limits that it lacks: on heads, on bodies, on time and on connections.
 
-- A head has `max_head_bytes` and `body_timeout_s`; the rest of a body that was answered early has as much time.
+- A head has `max_head_bytes` and `body_timeout_s`. The rest of a body after an early response has the same time.
 - Headers and chunks are limited in number: each of them is a call into Python.
 - An `Upgrade` offer is ignored, and CONNECT is rejected.
 - A connection serves one request at a time. Bytes that follow an unanswered request are dropped, and the connection
@@ -24,23 +24,23 @@ from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
 
 SURPLUS: Final = "electra_surplus"
-"""In a request's state: its connection is one too many."""
+"""Key of a request's state: its connection is over the limit."""
 ABORT: Final = "electra_abort"
-"""In a request's state: closes its connection without waiting for the client."""
+"""Key of a request's state: a function that closes the connection without waiting for the client."""
 CERTIFIED: Final = "electra_certified"
-"""In a request's state: its client has shown a certificate that was found good."""
+"""Key of a request's state: the client has a valid certificate."""
 ARRIVED: Final = "electra_arrived"
-"""In a request's state: when its first byte arrived, in seconds of `time.monotonic`."""
+"""Key of a request's state: arrival of its first byte, in seconds of `time.monotonic`."""
 MAX_HEADERS: Final = 128
-"""Of one request, trailers included. Proxies and other servers take 100."""
+"""Most headers of one request, trailers included. Proxies and other servers accept 100."""
 MIN_CHUNK_BYTES: Final = 512
-"""A body may have as many chunks as the largest body has pieces of this size, at least `MIN_CHUNKS`."""
+"""Average size of chunks, below which the largest body would have too many; `MIN_CHUNKS` are always accepted."""
 MIN_CHUNKS: Final = 1024
 MAX_UNREAD_BYTES: Final = 64 * 2**20
-"""What is taken of a body that is answered already, so that its sender gets to read the answer."""
+"""Most bytes that are read of a body after an early response, so that the client can read that response."""
 
 _LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
-"""What a head has beside method, target and headers."""
+"""Bytes of a head in addition to method, target and headers."""
 _REJECTION: Final = (
     b"HTTP/1.1 %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%scache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
@@ -71,7 +71,7 @@ _NO_TUNNELS: Final = _rejection(
 
 
 class ConnectionsFull(Overloaded):
-    """There are too many connections, and this one has to close."""
+    """The connection is over the limit and closes."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -97,7 +97,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
         self.connection: Connection | None = None
-        """Set before `connection_made` if it was admitted already."""
+        """Set before `connection_made` if it is already admitted."""
 
     def connection_made(self, transport: Any) -> None:
         """Admits the connection if that was not done, and limits the time of its first head."""
@@ -116,7 +116,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_timer(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Removes the connection, and tells its request that the client has left."""
+        """Removes the connection, and reports to its request that the client has disconnected."""
         self._stop_timer()
         if self.connection is not None:
             self.table.remove(self.connection)
@@ -124,7 +124,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """The client has something to do: send the rest of its request, read the rest of its response, or leave."""
+        """True if the client has to send the rest of its request, read the rest of its response, or disconnect."""
         return self._in_body or not self._unanswered or self.cycle.response_started
 
     def abort(self) -> None:
@@ -132,17 +132,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Begins a head.
-
-        Raises:
-            BufferError: The request before it has no response yet. Any exception raised here ends the parsing.
-        """
+        """Begins a head; raises `BufferError`, which ends the parsing, if the request before it has no response yet."""
         if self._unanswered:
             self._close_after_response()
             raise BufferError("pipelining is not served")
         super().on_message_begin()
         self.scope["state"][ARRIVED] = time.monotonic()
-        self._unset_keepalive_if_required()
+        self._stop_keep_alive()
         self._head_bytes, self._piece_bytes, self._in_head = _LINE_BYTES, 0, True
         self._headers = self._chunks = 0
         self._start_timer(self.head_timeout_s)
@@ -153,11 +149,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header; trailers come here too, and are not used.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a header, or a trailer, which is not used; raises `BufferError` if there are too many."""
         self._headers += 1
         if self._headers > MAX_HEADERS:
             self._reject_fields(b"a request must have at most %d headers; received more" % MAX_HEADERS)
@@ -166,11 +158,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4  # ": " and the line's end
 
     def on_headers_complete(self) -> None:
-        """Starts the request.
-
-        Raises:
-            BufferError: The head is too long, or the method is CONNECT.
-        """
+        """Starts the request; raises `BufferError` if the head is too long, or the method is CONNECT."""
         method = self.parser.get_method()
         if self._head_bytes + len(method) > self.max_head_bytes:
             self._reject_head()
@@ -185,11 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.headers = []  # the request has its own; this list receives trailers
 
     def on_chunk_header(self) -> None:
-        """Counts a chunk.
-
-        Raises:
-            BufferError: There are too many.
-        """
+        """Counts a chunk; raises `BufferError` if there are too many."""
         self._chunks += 1
         if self._chunks > self.max_chunks + 1:  # an empty one ends the body
             detail = b"a body must have at most %d chunks; received more: send larger ones" % self.max_chunks
@@ -203,7 +187,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body, self._mixed = False, True
         if self._unanswered:
             self._move(Phase.WORKING)
-        else:  # it was answered before its end
+        else:  # the response came first
             self._start_timer(self.timeout_keep_alive)
         super().on_message_complete()
 
@@ -215,11 +199,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._move(Phase.IDLE)
         if self._in_body:
-            self._unset_keepalive_if_required()
+            self._stop_keep_alive()
             self._start_timer(self.head_timeout_s)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Closes a connection on which no further request has come."""
+        """Closes a connection without a further request."""
         self._abort()
 
     def data_received(self, data: bytes) -> None:
@@ -275,7 +259,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reject(_rejection(b"431 Request Header Fields Too Large", detail))
 
     def _reject(self, rejection: bytes) -> None:
-        """Closes the connection, after a rejection if the client can still read it as the response to what it sent."""
+        """Closes the connection, after a rejection if the client can still take it for the response to its request."""
         if self._dropping or self.transport.is_closing():
             return
         if self._unanswered and not self._in_body:
@@ -291,7 +275,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_timer(self.send_timeout_s)
 
     def _close_after_response(self) -> None:
-        """Drops what follows the request, and reads on, so that a client that leaves is noticed."""
+        """Drops bytes that follow the request; reading goes on, to notice that the client disconnects."""
         self._dropping = True
         self.cycle.keep_alive = False
         self.flow.resume_reading()
@@ -301,9 +285,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.table.move(self.connection, phase)
 
     def _start_timer(self, timeout_s: float) -> None:
-        """Disconnects the client unless it does what is expected of it in time."""
+        """Disconnects the client after `timeout_s`, unless the timer is stopped."""
         self._stop_timer()
         self._timer = self.loop.call_later(timeout_s, self._abort)
+
+    def _stop_keep_alive(self) -> None:
+        """Stops uvicorn's own timer, which it starts after each response."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -315,12 +305,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def bounded_protocol(settings: RestSettings, table: ConnectionTable) -> type[BoundedHttpProtocol]:
-    """The protocol class of one server, with these bounds.
-
-    Args:
-        settings: `max_head_bytes`, `max_body_bytes`, `send_timeout_s`, and `body_timeout_s`, which a head has too.
-        table: The connections of the server.
-    """
+    """Returns the protocol class of one server, with the limits of `settings` and the connections of `table`."""
     bounds = {
         "max_head_bytes": settings.max_head_bytes,
         "max_framed_bytes": settings.max_head_bytes + 2 * settings.max_body_bytes,

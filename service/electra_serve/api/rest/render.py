@@ -1,9 +1,8 @@
 """Renders JSON responses; an `EncodeResult` in pieces that leave the event loop free.
 
-orjson writes numpy arrays directly, about 50 ns a number, but holds the interpreter's lock meanwhile. 32 rows of 512
-positions, 768 wide, would block the event loop, and so the probes, for more than half a second.
-So a result is written in pieces of at most `PIECE_FLOATS` numbers; a large one on a worker thread, which releases the
-lock between pieces. Joined, the pieces are byte for byte what one `orjson.dumps` of the whole response gives.
+orjson writes numpy arrays directly, about 50 ns a number, but holds the GIL meanwhile. 32 rows of 512 positions, 768
+wide, would block the event loop for more than half a second. So a large result is written on a worker thread, in pieces
+of at most `PIECE_FLOATS` numbers. Joined, they are byte for byte what one `orjson.dumps` gives.
 """
 
 from __future__ import annotations
@@ -45,14 +44,8 @@ def json_response(content: object) -> Response:
 class JsonChunks(Response):
     """Response of JSON that is already encoded, in one or more chunks.
 
-    The total length is known, so chunked framing is not needed. Each chunk is sent after the socket has accepted the
-    previous one, and released with its part of the transit budget.
-
-    Args:
-        chunks: The body, split anywhere.
-        send_timeout_s: Seconds that the client may stall, plus one second for each megabyte; then the connection is
-            closed, which frees the remaining chunks.
-        reservation: Holds the bytes of the response.
+    Each chunk is sent after the socket has accepted the previous one, and released with its part of the budget. A
+    client that stalls for `send_timeout_s`, plus one second for each megabyte, is disconnected.
     """
 
     media_type = JSON_MEDIA_TYPE
@@ -65,11 +58,7 @@ class JsonChunks(Response):
         self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
-        """Sends the response. A client that does not accept it in time is disconnected.
-
-        Raises:
-            TimeoutError: It does not, on a server that cannot disconnect it otherwise.
-        """
+        """Sends the response; raises `TimeoutError` if a stalled client cannot be disconnected otherwise."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._reservation.shrink(self._length)  # the result is rendered and released
         try:
@@ -100,16 +89,7 @@ class RunOnThread(Protocol):
 
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat, on_thread: RunOnThread) -> list[bytes]:
-    """Writes the answer, off the event loop where it is large.
-
-    Args:
-        result: What to write.
-        encoding_format: How to write numbers.
-        on_thread: Runs the work on a large result, chunk after chunk: other clients' work comes between them.
-
-    Returns:
-        Chunks, to be sent one after the other.
-    """
+    """Renders a response as chunks in order, on a thread if it is large."""
     if result.values <= INLINE_FLOATS:
         return [b"".join(pieces(result, encoding_format))]
     rendered = _join(pieces(result, encoding_format), CHUNK_BYTES)
@@ -120,12 +100,9 @@ async def render(result: EncodeResult, encoding_format: EncodingFormat, on_threa
 
 
 def pieces(result: EncodeResult, encoding_format: EncodingFormat, *, max_floats: int = PIECE_FLOATS) -> Iterator[bytes]:
-    """Writes the answer in order: `model`, the outputs asked for, `usage`, `truncated`.
+    """Renders `model`, the requested outputs, `usage` and `truncated`, in this order.
 
-    Args:
-        result: What to write.
-        encoding_format: `float` for nested lists, `base64` for one object of dtype, shape and data per row.
-        max_floats: Most numbers in one piece of nested lists; one position is never cut.
+    A piece of nested lists has at most `max_floats` numbers; a position is never split.
     """
     yield b'{"model":' + orjson.dumps(result.model)
     for output in Output:

@@ -1,10 +1,8 @@
-"""Lists, as JSON has them, to the sequences that the service takes.
+"""Converts parsed JSON lists to sequences of ids, or to texts.
 
-Ids are checked and converted at C speed: `map(type, …)` sees every element, so that `true`, `1.5`, `"7"` and
-2**70 (a float by then) are told from ids, and one array is filled for all rows, in steps that hold the GIL briefly.
-Only when that fails is the first id at fault looked for.
-
-Ranges and lengths are the service's to check, not this module's.
+Ids are checked and converted at C speed. `map(type, …)` finds `true`, `1.5`, `"7"` and 2**70, which orjson parses as a
+float. One array is filled for all rows, in steps that hold the GIL briefly. The first invalid id is searched for only
+if that fails. The service checks ranges and lengths.
 """
 
 from __future__ import annotations
@@ -37,22 +35,12 @@ _MAX_INT32: Final = 2**31 - 1
 
 
 def id_rows(values: object, field: str) -> list[IntArray]:
-    """Converts a list of lists of integers.
+    """Converts a list of lists of integers to one (T,) int32 or int64 array per row, all views of one buffer.
 
-    Args:
-        values: Parsed JSON.
-        field: What the values are called in the request.
+    Raises `MalformedRequest` for anything else, and `InvalidInput` for an element that is not an integer of 64 bits.
 
-    Returns:
-        One (T,) int32 or int64 array per row; all are views of one buffer.
-
-    Raises:
-        MalformedRequest: Not a list of lists.
-        InvalidInput: An element is not an integer, or one beyond 64 bits.
-
-    Example:
-        >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]
-        [[101, 102], [7]]
+    >>> [row.tolist() for row in id_rows([[101, 102], [7]], "token_ids")]
+    [[101, 102], [7]]
     """
     rows = _lists(values, field)
     flat = list(chain.from_iterable(rows))
@@ -90,14 +78,10 @@ def _place(at: int, ends: list[int]) -> tuple[int, int]:
 
 
 def text_rows(values: object, field: str) -> tuple[str | tuple[str, str], ...]:
-    """Converts one text, or a list of texts and pairs of texts.
+    """Converts one text, or a list of texts and pairs of texts; raises `MalformedRequest` for anything else.
 
-    Raises:
-        MalformedRequest: Anything else.
-
-    Example:
-        >>> text_rows(["alone", ["first", "second"]], "text")
-        ('alone', ('first', 'second'))
+    >>> text_rows(["alone", ["first", "second"]], "text")
+    ('alone', ('first', 'second'))
     """
     if isinstance(values, str):
         return (values,)

@@ -1,7 +1,7 @@
-"""The bodies of requests and answers: what the OpenAPI document shows, and the strict check of a request's fields.
+"""Bodies of requests and responses, for the OpenAPI document and for the strict check of a request's fields.
 
-Ids and texts are typed `object` here, with the schema written out: checking them one by one would cost more
-than computing with them. `electra_serve.api.rest.rows` does it at C speed.
+Ids and texts have type `object` and a schema of their own: pydantic would take longer to check them than the engine to
+encode them. `electra_serve.api.rest.rows` checks them at C speed.
 """
 
 from __future__ import annotations
@@ -42,51 +42,51 @@ def _schema(schema: dict[str, object], *, nullable: bool = True) -> WithJsonSche
 
 
 class EncodeBody(BaseModel):
-    """What `POST /v1/encode` takes. Exactly one of `token_ids` and `text` is needed; null is the same as absent."""
+    """Request of `POST /v1/encode`. Exactly one of `token_ids` and `text` is required; null is the same as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     model: str | None = None
-    """A served model's name or one of its aliases; may be left out where just one is served."""
+    """Name or alias of a served model; optional if only one is served."""
     token_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
     """Sequences of ids, below the model's `vocab_size`; they may differ in length."""
     segment_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
-    """For each id its segment, below the model's `num_segments`; default 0."""
+    """Segment of each id, below the model's `num_segments`; default 0."""
     padding_mask: Annotated[object, _schema(_ROWS_SCHEMA)] = None
-    """For each id 1, or 0 where it is padding; default 1."""
+    """1 for each id, or 0 for padding; default 1."""
     text: Annotated[object, _schema(_TEXT_SCHEMA)] = None
     """A text, or a list of texts and of pairs of texts, which become segments 0 and 1."""
     outputs: Annotated[object, _schema(_OUTPUTS_SCHEMA)] = None
-    """What to answer with; default `sequence_output` and `pooled_output`."""
+    """Outputs to compute; default `sequence_output` and `pooled_output`."""
     encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
     """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
     truncate: bool = False
-    """Cut what is longer than the model takes, instead of refusing it: the same as `truncation` `longest_first`."""
+    """Truncates sequences that are too long for the model, instead of rejecting them, by `longest_first`."""
     truncation: Annotated[object, _schema(_TRUNCATION_SCHEMA)] = None
-    """The rule for what is longer than the model takes; default `none`, or `longest_first` if `truncate` is true.
+    """Rule for sequences that are too long; default `none`, or `longest_first` if `truncate` is true.
     `right` and `left` cut that side; of a pair, the longer text first. `longest_first`, `only_first` and `only_second`
-    say which text of a pair is cut, at the tokenizer's own side. `token_ids` are one text."""
+    select the text of a pair that is cut, at the tokenizer's own side. `token_ids` are one text."""
 
 
-class _Answer(BaseModel):
-    """For the document only: answers are written from arrays, and may gain members without notice."""
+class _Response(BaseModel):
+    """For the document only: responses are rendered from arrays, and may gain members."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-class Base64Array(_Answer):
-    """One array as bytes."""
+class Base64Array(_Response):
+    """Array as bytes."""
 
     dtype: Literal["float32"]
-    """The type of each number, little-endian."""
+    """Type of each number, little-endian."""
     shape: list[int]
-    """The array's shape; the last axis varies fastest."""
+    """Shape; the last axis varies fastest."""
     data: str
     """The bytes, in base64."""
 
 
-class Usage(_Answer):
-    """What the request amounted to."""
+class Usage(_Response):
+    """Size of the request."""
 
     sequences: int
     """Sequences encoded."""
@@ -94,11 +94,11 @@ class Usage(_Answer):
     """Unmasked positions over all sequences."""
 
 
-class EncodeAnswer(_Answer):
-    """What `POST /v1/encode` answers: of the outputs those asked for, each with one entry per sequence."""
+class EncodeAnswer(_Response):
+    """Response of `POST /v1/encode`: the requested outputs, each with one entry per sequence."""
 
     model: str
-    """The name of the model that computed it, also if the request had one of its aliases."""
+    """Name of the model, even if the request has an alias."""
     sequence_output: list[list[list[float]]] | list[Base64Array] | None = None
     """Final hidden state of every position, (T, H) per sequence; zeros where masked."""
     pooled_output: list[list[float]] | list[Base64Array] | None = None
@@ -107,39 +107,41 @@ class EncodeAnswer(_Answer):
     """Final hidden state of position 0, (H,) per sequence."""
     mean_output: list[list[float]] | list[Base64Array] | None = None
     """Mean of the final hidden states of the unmasked positions, (H,) per sequence."""
+    embedding: list[list[float]] | list[Base64Array] | None = None
+    """`cls_output` or `mean_output`, normalized or not, as `embedding` of the model's description says."""
     usage: Usage
     truncated: list[bool]
-    """For each sequence, whether it was cut."""
+    """True for each sequence that was truncated."""
 
 
-class ModelsAnswer(_Answer):
-    """What `GET /v1/models` answers."""
+class ModelsAnswer(_Response):
+    """Response of `GET /v1/models`."""
 
     models: tuple[ModelInfo, ...]
 
 
-class Probe(_Answer):
-    """What a probe answers when all is well."""
+class Probe(_Response):
+    """Response of a successful probe."""
 
     status: Literal["ok"]
 
 
-class Problem(_Answer):
-    """Why a request was not answered, after RFC 9457."""
+class Problem(_Response):
+    """Reason for a failed request (RFC 9457)."""
 
     type: str
-    """Names the kind of problem; a URN, not a page."""
+    """URN of the kind of problem; not a page."""
     title: str
-    """The kind of problem, for people."""
+    """Kind of problem, for people."""
     status: int
-    """The HTTP status."""
+    """HTTP status."""
     detail: str
-    """What is valid, then what came."""
+    """Valid values, then the value that was received."""
     code: str
-    """The kind of problem, for programs: a slug that never changes, the same over gRPC and in the metrics."""
+    """Kind of problem, for programs: a slug that never changes, the same in gRPC and in metrics."""
     request_id: str
-    """What the service's log calls this request."""
+    """Id of the request in the service's log."""
     field: str | None = None
-    """The field at fault, such as `token_ids[3]`."""
+    """Invalid field, such as `token_ids[3]`."""
     retry_after_s: float | None = None
-    """Seconds after which a retry is likely to succeed; `Retry-After` is this, rounded up."""
+    """Seconds after which a retry is likely to succeed; `Retry-After` is the same, rounded up."""

@@ -1,4 +1,4 @@
-"""Runs uvicorn on a socket, signal handlers, time limits and TLS of our own; one listener for each port."""
+"""uvicorn with its own sockets, time limits and TLS, without its signal handlers; one listener for each port."""
 
 from __future__ import annotations
 
@@ -19,18 +19,11 @@ from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
 
 TLS_SHUTDOWN_S: Final = 2.0
-"""How long a closing connection waits for its client to close TLS too. A drain waits as long."""
+"""Seconds that a closing connection waits for its client to close TLS. A drain waits as long."""
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one application.
-
-    Args:
-        app: What answers.
-        settings: Limits; where to listen is the socket's business.
-        connections: Limits the connections.
-        tls: What to serve TLS with; None: no TLS.
-    """
+    """Serves one application, with the limits of `settings`, and with TLS if `tls` is given."""
 
     def __init__(
         self, app: FastAPI, settings: RestSettings, connections: ConnectionTable, tls: ServerTls | None = None
@@ -48,11 +41,11 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Captures none: the process has its own handlers."""
+        """Captures no signals: the process has its own handlers."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens, with our own protocol and TLS handshakes."""
+        """Accepts connections, with the bounded protocol and TLS handshakes that count."""
         loop = asyncio.get_running_loop()
         self.servers = []
         for listener in sockets or ():
@@ -64,13 +57,13 @@ class HttpServer(uvicorn.Server):
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops as uvicorn does; connections without a finished handshake have no request to wait for."""
+        """Stops as uvicorn does, without waiting for unfinished handshakes."""
         if self._tls_listener is not None:
             self._tls_listener.close()
         await super().shutdown(sockets)
 
     def disconnect_stalled(self) -> None:
-        """Closes the connections whose client holds them up: nothing is computed for them."""
+        """Closes the connections that wait for their client: nothing is computed for them."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, BoundedHttpProtocol) and connection.waits_for_client:
                 connection.abort()
@@ -84,14 +77,7 @@ class HttpServer(uvicorn.Server):
 
 
 class HttpListener:
-    """TCP port of one HTTP server: listens, serves and stops.
-
-    Args:
-        label: Names the port in logs and errors.
-        server: Serves the connections.
-        host: Address to listen on.
-        port: TCP port; 0 takes a free one.
-    """
+    """TCP port of one HTTP server: listens, serves and stops."""
 
     def __init__(self, label: str, server: HttpServer, *, host: str, port: int) -> None:
         self.label = label
@@ -101,35 +87,23 @@ class HttpListener:
         self._serving: asyncio.Task[None] | None = None
 
     def listen(self) -> int:
-        """Binds the port. Clients can connect from then on; they are served after `serve`.
+        """Binds the port and returns it; clients can connect from then on, and are served after `serve`.
 
-        Returns:
-            The port.
-
-        Raises:
-            StartupError: The address is not available.
+        Raises `StartupError` if the address is not available.
         """
         self._listener = listen(self.label, *self._address)
         port: int = self._listener.getsockname()[1]
         return port
 
     def serve(self) -> asyncio.Task[None]:
-        """Starts serving.
-
-        Returns:
-            A task that ends with the server: after `stop`, or when it fails.
-        """
+        """Starts serving; the task ends with the server, after `stop` or when it fails."""
         if self._listener is None:
             raise RuntimeError("the port must be taken before it is served")
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         return self._serving
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Rejects new connections and waits for the requests in flight.
-
-        Args:
-            grace_s: Seconds after which the remaining requests are aborted; None: no limit, except by `abort`.
-        """
+        """Rejects new connections and waits for the requests in flight, or aborts them after `grace_s`, if given."""
         self._server.should_exit = True
         if self._serving is None:
             return
@@ -156,6 +130,6 @@ def _config(app: FastAPI, settings: RestSettings, connections: ConnectionTable) 
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a caller could name itself another client, and take that one's turns
+        proxy_headers=False,  # a client could claim the address of another
         timeout_keep_alive=75,  # longer than the 60 s that proxies keep idle connections for
     )

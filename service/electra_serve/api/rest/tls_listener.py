@@ -1,8 +1,7 @@
 """Accepts TLS connections, which count from their first moment.
 
-`loop.create_server(ssl=…)` shows a connection only after its handshake, so clients that open connections and stay
-silent would not be limited. Here each connection is admitted when it is accepted. Its handshake, which takes some
-50 kB, begins with its first byte.
+`loop.create_server(ssl=…)` shows a connection only after its handshake, so silent clients would not be limited. Here
+each connection is admitted when it is accepted. Its handshake, which takes some 50 kB, begins with its first byte.
 """
 
 from __future__ import annotations
@@ -24,15 +23,7 @@ RETRY_S: Final = 0.1
 
 
 class TlsListener:
-    """Accepts connections on listening sockets.
-
-    Args:
-        context: For the server's side.
-        table: Admits the connections.
-        make_http: Makes the protocol of a connection that was admitted.
-        handshake_timeout_s: Seconds until the first byte, and then for the handshake.
-        shutdown_timeout_s: Seconds for a client to close TLS.
-    """
+    """Accepts connections on listening sockets."""
 
     def __init__(
         self,

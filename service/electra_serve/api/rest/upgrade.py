@@ -40,11 +40,7 @@ class ParserCallbacks(Protocol):
 
 
 def body_parser(protocol: ParserCallbacks) -> httptools.HttpRequestParser:
-    """Returns a parser for the rest of the connection; feed it with `framing_head` first.
-
-    Args:
-        protocol: Receives the body, and all of the requests that follow.
-    """
+    """Returns a parser for the rest of the connection; feed it with `framing_head` first."""
     parser = httptools.HttpRequestParser(_AfterHead(protocol))
     parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn's own parser
     return parser
@@ -53,23 +49,15 @@ def body_parser(protocol: ParserCallbacks) -> httptools.HttpRequestParser:
 def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     r"""Returns a head whose body has the same framing as that of `headers`, without an upgrade.
 
-    Args:
-        headers: Those of a request, with names in lower case.
-
-    Example:
-        >>> framing_head([(b"host", b"x"), (b"upgrade", b"h2c"), (b"content-length", b"5")])
-        b'POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n'
+    >>> framing_head([(b"host", b"x"), (b"upgrade", b"h2c"), (b"content-length", b"5")])
+    b'POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n'
     """
     framing = b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in _FRAMING)
     return b"POST / HTTP/1.1\r\n%s\r\n" % framing
 
 
 class _AfterHead:
-    """Passes the callbacks on, except those of the first head.
-
-    Args:
-        protocol: Receives them.
-    """
+    """Passes the callbacks on, except those of the first head."""
 
     def __init__(self, protocol: ParserCallbacks) -> None:
         self._protocol = protocol

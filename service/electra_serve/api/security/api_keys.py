@@ -1,13 +1,10 @@
-"""API keys: who may ask, and under which name.
+"""API keys of clients, read from a file.
 
-A key file holds one key a line, `key` or `name:key`; blank lines and those that begin with `#` are passed over. A name
-may stand before several keys, so that a client's next key can be there before its last one goes. A key
-without a name is called after the first digits of its digest.
+Each line of a key file is `key` or `name:key`. Blank lines and lines that begin with `#` are skipped. Several keys may
+share a name, so that keys can be rotated. A key without a name is named by the first digits of its digest.
 
-Invariants:
-    No key is kept: only its SHA-256. None is written anywhere, in no message and no log.
-    Every key is compared with, in time that does not depend on what is equal.
-    Once begun, there is always at least one key: see `ReloadingFile`.
+Only SHA-256 digests of keys are kept, and no message or log line holds a key. Each request is compared with every key
+in constant time.
 """
 
 from __future__ import annotations
@@ -40,27 +37,16 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key that is accepted.
-
-    Attributes:
-        digest: SHA-256 of it.
-        client: Whose it is.
-    """
+    """One accepted key: its SHA-256 digest, and the name of its client."""
 
     digest: bytes
     client: str
 
 
 class KeyRing:
-    """The keys of a file, as they are now.
+    """Current keys of a file; changes are loaded without a restart.
 
-    Args:
-        path: The file.
-        log: Where it is told that the file has changed, or cannot be taken.
-        now: Seconds since the epoch, as the file system counts them.
-
-    Raises:
-        SettingsError: The file cannot be read, holds no key or a bad one, or anyone may write to it.
+    Raises `SettingsError` for a file that is unreadable, writable for everyone, without a key or with an invalid one.
     """
 
     def __init__(
@@ -69,14 +55,7 @@ class KeyRing:
         self._keys = ReloadingFile("API keys", [path], partial(read_keys, path), log, now=now)
 
     def client_of(self, candidate: str | None) -> str:
-        """The name of the client whose key this is.
-
-        Args:
-            candidate: What came with the request; None where nothing did.
-
-        Raises:
-            Unauthenticated: No key of the file is the same.
-        """
+        """Returns the name of the client with this key; raises `Unauthenticated` if there is none, or no key."""
         digest = sha256((candidate or "").encode(errors="replace")).digest()
         client = None
         for key in self._keys.current:
@@ -84,18 +63,14 @@ class KeyRing:
                 client = key.client
         if client is None:
             raise Unauthenticated(
-                "a valid API key is needed, as authorization: Bearer or x-api-key; "
-                f"received {'none' if candidate is None else 'another'}"
+                "a valid API key is required, as authorization: Bearer or x-api-key; "
+                f"got {'none' if candidate is None else 'an unknown one'}"
             )
         return client
 
 
 def read_keys(path: Path) -> Sequence[Key]:
-    """The keys of a file.
-
-    Raises:
-        SettingsError: As `KeyRing` says.
-    """
+    """Reads a key file; see `KeyRing` for errors."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -110,20 +85,16 @@ def read_keys(path: Path) -> Sequence[Key]:
         return parse_keys(content.decode("utf-8-sig"))
     except ValueError as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise SettingsError(f"API key file {path}: {reason}") from None  # the cause holds what stands in the file
+        raise SettingsError(f"API key file {path}: {reason}") from None  # the cause holds text of the file
 
 
 def parse_keys(text: str) -> Sequence[Key]:
-    r"""The keys of a file's text.
+    r"""Parses a key file; raises `ValueError`, which names the line only, for an invalid or repeated key, or none.
 
-    Raises:
-        ValueError: A line is no key, a key stands there twice, or there is none. Names the line, not what is in it.
-
-    Example:
-        >>> [key.client for key in parse_keys("# both are the shop's\nshop:0123456789abcdef\nshop:fedcba9876543210")]
-        ['shop', 'shop']
-        >>> parse_keys("0123456789abcdef")[0].client
-        'key-9f9f5111'
+    >>> [key.client for key in parse_keys("# both are the shop's\nshop:0123456789abcdef\nshop:fedcba9876543210")]
+    ['shop', 'shop']
+    >>> parse_keys("0123456789abcdef")[0].client
+    'key-9f9f5111'
     """
     keys: dict[bytes, Key] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -131,10 +102,10 @@ def parse_keys(text: str) -> Sequence[Key]:
             continue
         key = _parse_line(line.strip(), number)
         if key.digest in keys:
-            raise ValueError(f"line {number}: each key may stand there once; this one did before")
+            raise ValueError(f"line {number}: each key may occur once; this one occurs above")
         keys[key.digest] = key
     if not keys:
-        raise ValueError("at least one key is needed; it holds none")
+        raise ValueError("at least one key is required; got none")
     return tuple(keys.values())
 
 

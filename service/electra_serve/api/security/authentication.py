@@ -1,4 +1,4 @@
-"""Who calls: the owner of the key that came with the request where keys are asked for, else the peer's address."""
+"""Authentication of requests: the client is the owner of the API key or, without keys, the peer's address."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ AUTHORIZATION: Final = "authorization"
 
 
 class Authenticator:
-    """Names the caller of each request, for fairness between them.
+    """Names the client of each request, for fairness between clients.
 
-    Args:
-        keys: Those that are accepted; None: everyone is.
-        certified: Whether a client must have shown a certificate.
+    `keys` None accepts requests without a key; `certified` requires a client certificate.
     """
 
     def __init__(self, keys: KeyRing | None = None, *, certified: bool = False) -> None:
@@ -26,38 +24,28 @@ class Authenticator:
 
     @property
     def keyed(self) -> bool:
-        """Whether a key is asked for."""
+        """True if requests need a key."""
         return self._keys is not None
 
     def name_of(self, metadata: Mapping[str, str | bytes], peer: str, *, certified: bool = True) -> str:
-        """The caller's name.
-
-        Args:
-            metadata: The request's headers, or a call's metadata.
-            peer: The address that it came from.
-            certified: Whether it came over a connection whose client has shown a good certificate.
-
-        Raises:
-            Unauthenticated: A key is asked for, and no valid one came; or a certificate, and none did.
-        """
+        """Returns the client's name; raises `Unauthenticated` if the key or the certificate is missing or invalid."""
         if self._certified and not certified:
-            raise Unauthenticated("a client certificate is needed; received none")
+            raise Unauthenticated("a client certificate is required; got none")
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
 
 
 ALLOW_ALL: Final = Authenticator()
-"""Asks for no key."""
+"""Requires no key."""
 
 
 def credential(metadata: Mapping[str, str | bytes]) -> str | None:
-    """The key that came with a request, unchecked: `x-api-key`, or else the token of `authorization: Bearer`.
+    """Returns the unchecked key of a request: `x-api-key`, or else the token of `authorization: Bearer`.
 
-    In that order, because a proxy on the way may need `authorization` for itself. A header that is sent twice is one
-    value of both, which is no key: see `electra_serve.api.request_options.joined`.
+    A proxy may use `authorization` for itself, so `x-api-key` comes first. Repeated headers form one value, which is
+    not a valid key: see `electra_serve.api.request_options.joined`.
 
-    Example:
-        >>> credential({"authorization": "bearer abc"}), credential({"authorization": "Basic abc"})
-        ('abc', None)
+    >>> credential({"authorization": "bearer abc"}), credential({"authorization": "Basic abc"})
+    ('abc', None)
     """
     key = metadata.get(API_KEY)
     if key is None:

@@ -1,12 +1,10 @@
-"""What is read from files and read again when they change, without a restart.
+"""Values read from files, and read again when the files change: keys and certificates.
 
-Keys and certificates are renewed while the service runs. The files are looked at once a second, by whoever needs what
-is in them: there is no timer and no thread. Changed files are taken once they have not been written to for
-`SETTLE_S`: somebody may be in the middle of it. What is put in place by a rename or a symlink, as Kubernetes swaps a
-Secret, is older than that and is taken at once.
+Each access checks the files at most once a second, without a timer or a thread. Changed files are read once they have
+not been written to for `SETTLE_S`, since a write may still be in progress. Files that are swapped by rename or symlink,
+as Kubernetes does for Secrets, are older than that and are read at once.
 
-Invariant: what was read last stays until all files are read whole and found good. Files that go missing or bad change
-nothing, and are told of once.
+The last valid value stays in use until all files are valid again. Each invalid version is logged once.
 """
 
 from __future__ import annotations
@@ -23,27 +21,16 @@ from electra_serve.errors import SettingsError
 T = TypeVar("T")
 
 LOOK_S: Final = 1.0
-"""How long a look at the files counts."""
+"""Seconds between two checks of the files."""
 SETTLE_S: Final = 1.0
 
 _Version: TypeAlias = tuple[tuple[int, ...], ...]
-"""Of each file: device, inode, mode, size, and when it was last written to, in nanoseconds."""
+"""Device, inode, mode, size and modification time in nanoseconds, for each file."""
 _MISSING: Final[_Version] = ()
 
 
 class ReloadingFile(Generic[T]):
-    """What is in some files.
-
-    Args:
-        what: What it is, for the log.
-        paths: The files.
-        read: Reads and checks them all.
-        log: Where it is told that they changed, or that they cannot be taken.
-        now: Seconds since the epoch, as the file system counts them.
-
-    Raises:
-        SettingsError: As `read` does, the first time.
-    """
+    """Value of some files."""
 
     def __init__(
         self,
@@ -59,15 +46,15 @@ class ReloadingFile(Generic[T]):
         self._read = read
         self._log = log
         self._now = now
-        self._seen = self._version()  # before they are read: what changes meanwhile is read again
+        self._seen = self._version()  # before the read, so that a change during it is noticed
         self._current = read()
         self._looked_at = now()
 
     @property
     def current(self) -> T:
-        """What the files held when they were last found good."""
+        """Last valid value."""
         now = self._now()
-        if abs(now - self._looked_at) >= LOOK_S:  # either way: clocks are set back
+        if abs(now - self._looked_at) >= LOOK_S:  # clocks can be set back
             self._looked_at = now
             self._look(now)
         return self._current
@@ -79,9 +66,9 @@ class ReloadingFile(Generic[T]):
         self._seen = version
         try:
             self._current = self._read()
-            self._log.info("read again", what=self._what)
+            self._log.info("files reloaded", what=self._what)
         except SettingsError as error:
-            self._log.error("cannot be read again; what was read last goes on", what=self._what, error=str(error))
+            self._log.error("files not reloaded", what=self._what, error=str(error))
 
     def _version(self) -> _Version:
         try:

@@ -1,8 +1,4 @@
-"""The server's side of TLS for both transports: which files, and what they hold now.
-
-Certificates are renewed while the service runs, every few weeks or every few hours. Each new connection gets what
-the files hold then; those that exist keep what they began with.
-"""
+"""Server-side TLS of both transports; new connections use renewed certificates, and open ones keep theirs."""
 
 from __future__ import annotations
 
@@ -20,13 +16,7 @@ from electra_serve.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files.
-
-    Attributes:
-        certificate: The server's, the certificates that signed it after it.
-        key: Its private key, not encrypted.
-        client_ca: Who signs clients' certificates; None: no client is asked for one.
-    """
+    """PEM files: certificate with intermediates, unencrypted key, and authorities of client certificates."""
 
     certificate: Path
     key: Path
@@ -35,14 +25,9 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Credentials:
-    """What the files held when they were read.
+    """Contents of the files, in PEM, and an SSL context for HTTP.
 
-    Attributes:
-        certificate: PEM.
-        key: PEM.
-        client_ca: PEM, or None.
-        context: The same for HTTP. Who shows a certificate must show a good one; who shows none is told apart later,
-            since probes have none to show.
+    The context verifies client certificates but does not require one, since probes have none: `Authenticator` does.
     """
 
     certificate: bytes
@@ -52,16 +37,7 @@ class Credentials:
 
 
 class ServerTls:
-    """What to serve TLS with, as the files have it now.
-
-    Args:
-        files: Where it is.
-        log: Where it is told that it was renewed, or cannot be.
-        now: Seconds since the epoch, as the file system counts them.
-
-    Raises:
-        SettingsError: A file cannot be read, is not PEM, or the key is not the certificate's.
-    """
+    """Current TLS credentials; raises `SettingsError` for a file that is not PEM or a key of another certificate."""
 
     def __init__(
         self, files: TlsFiles, log: structlog.typing.FilteringBoundLogger, *, now: Callable[[], float] = time.time
@@ -72,18 +48,18 @@ class ServerTls:
 
     @property
     def asks_clients(self) -> bool:
-        """Whether clients must show a certificate."""
+        """True if clients need a certificate."""
         return self._files.client_ca is not None
 
     @property
     def credentials(self) -> Credentials:
-        """For a connection that begins now."""
+        """Credentials for a new connection."""
         return self._credentials.current
 
     def context(self) -> ssl.SSLContext:
-        """A context for a server that keeps it: each handshake is handed on to that of the current credentials.
+        """Returns a context that switches each handshake to the current credentials.
 
-        OpenSSL asks which context to use in each handshake, whether the client names a server (SNI) or not.
+        OpenSSL calls the SNI callback in each handshake, even if the client names no server.
         """
         context = read_credentials(self._files).context
 
@@ -95,11 +71,7 @@ class ServerTls:
 
 
 def read_credentials(files: TlsFiles) -> Credentials:
-    """Reads the files and checks that they belong together.
-
-    Raises:
-        SettingsError: As `ServerTls` says.
-    """
+    """Reads the files and checks that they belong together; see `ServerTls` for errors."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -123,10 +95,9 @@ def read_credentials(files: TlsFiles) -> Credentials:
 
 
 def _never_resume(context: ssl.SSLContext) -> None:
-    """Has each connection verify its client anew.
+    """Disables session resumption, which would skip the verification of the client's certificate.
 
-    OpenSSL resumes sessions by the keys of the context that a server began with, whichever context it is handed on to,
-    and takes the client's certificate for as good as it was found then: by an authority that may be replaced since.
+    OpenSSL resumes a session by the ticket keys of the first context, and its authority may be replaced since.
     """
     context.num_tickets = 0  # TLS 1.3
     context.options |= ssl.OP_NO_TICKET  # TLS 1.2

@@ -1,7 +1,4 @@
-"""What engines that run Keras have in common: Keras' one backend, and its dtypes.
-
-Keras computes on one backend in a process, the one that `KERAS_BACKEND` names when Keras is first imported.
-"""
+"""Keras' backend, one per process, and its dtypes."""
 
 from __future__ import annotations
 
@@ -15,16 +12,9 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 def use_keras_on(backend: str) -> None:
-    """Makes Keras run on `backend`, where that is still open.
-
-    Args:
-        backend: `tensorflow` or `jax`.
-
-    Raises:
-        EngineUnavailable: It is not installed, or Keras already runs on another.
-    """
+    """Selects the Keras backend, `tensorflow` or `jax`, before Keras' first import; raises `EngineUnavailable`."""
     if find_spec(backend) is None:
-        raise EngineUnavailable(f"engine {backend} needs {backend} installed; see the extras in the README")
+        raise EngineUnavailable(f"engine {backend} needs the package {backend}; see the extras in the README")
     os.environ.setdefault("KERAS_BACKEND", backend)
     import keras
 
@@ -33,18 +23,8 @@ def use_keras_on(backend: str) -> None:
 
 
 def require_dtype(dtype: str, engine: str) -> None:
-    """Does nothing where Keras computes in `dtype`.
-
-    Raises:
-        EngineUnavailable: It does not.
-
-    Example:
-        >>> require_dtype("int8", "jax")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        electra_serve.errors.EngineUnavailable: dtype must be float32, bfloat16 or float16 for the jax engine; ...
-    """
+    """Raises EngineUnavailable for a dtype that Keras does not compute in."""
     if dtype not in DTYPES:
         raise EngineUnavailable(
-            f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]} for the {engine} engine; received {dtype}"
+            f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]} for the {engine} engine; got {dtype}"
         )

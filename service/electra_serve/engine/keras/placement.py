@@ -1,4 +1,4 @@
-"""Where replicas go, for engines that run on GPUs as well as on CPUs."""
+"""Places replicas on devices, for engines that run on GPUs and CPUs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from electra_serve.errors import EngineUnavailable
 
 
 def choose_devices(device: str, replicas: int, gpus: int, backend: str) -> list[str]:
-    """The device of each replica.
-
-    Args:
-        device: `auto`, `cpu`, `gpu` or `gpu:N`.
-        replicas: How many to place; on GPUs one after the other, from N on and round again.
-        gpus: How many GPUs there are.
-        backend: Who says so, for the error.
-
-    Raises:
-        EngineUnavailable: A GPU is asked for that is not there.
+    """Returns the device of each replica: on GPUs round-robin, from N for `gpu:N`.
 
     Example:
         >>> choose_devices("auto", 2, gpus=0, backend="JAX"), choose_devices("gpu:1", 2, gpus=2, backend="JAX")
@@ -25,15 +16,10 @@ def choose_devices(device: str, replicas: int, gpus: int, backend: str) -> list[
         return ["cpu"] * replicas
     first = device_index(device)
     if first >= gpus:
-        raise EngineUnavailable(f"device must be cpu or one of {gpus} GPUs that {backend} sees; received {device}")
+        raise EngineUnavailable(f"device must be cpu or one of the {gpus} GPUs that {backend} sees; got {device}")
     return [f"gpu:{(first + replica) % gpus}" for replica in range(replicas)]
 
 
 def device_index(device: str) -> int:
-    """N of `gpu:N`; 0 where it is not said.
-
-    Example:
-        >>> device_index("gpu:3"), device_index("cpu")
-        (3, 0)
-    """
+    """Returns N of `gpu:N`, by default 0."""
     return int(device.partition(":")[2] or 0)

@@ -1,9 +1,7 @@
-"""The TensorFlow engine, on CPU or GPU: as graphs that serve every shape, or compiled by XLA for each.
+"""The TensorFlow engine for CPUs and GPUs, as graphs for all shapes or compiled by XLA for each.
 
-The encoder is traced twice, with dynamic (R, P) and S: see `electra_serve.engine.keras.programs`. A run is one call of
-one traced function; nothing is computed op by op. `graph` leaves it at that. `xla` compiles both programs for every
-shape of the signature during warm-up. `COMPILERS` has the default for each device and dtype, docs/decisions/0003 the
-reasons.
+Both programs (`electra_serve.engine.keras.programs`) are traced once, with dynamic shapes. With `xla`, they are
+compiled for every shape during warm-up. Defaults are in `COMPILERS`, reasons in docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 Compiler = Literal["graph", "xla"]
 Program = Callable[[Any, Any], Mapping[str, tf.Tensor]]
 
+# `auto`, by kind of device and dtype
 COMPILERS: Final[Mapping[tuple[str, str], Compiler]] = {
     ("cpu", "float32"): "graph",  # XLA takes 0.85 of the time on natural text, and minutes to compile for it
     ("cpu", "bfloat16"): "graph",  # XLA takes up to 1.5 times as long
@@ -47,19 +46,11 @@ COMPILERS: Final[Mapping[tuple[str, str], Compiler]] = {
     ("gpu", "bfloat16"): "xla",
     ("gpu", "float16"): "xla",
 }
-"""What `auto` stands for, by kind of device and dtype."""
 _INPUTS: Final = (tf.TensorSpec((STACKED, None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
 
 
 class TensorFlowEngine:
-    """Runs a backbone as TensorFlow graphs.
-
-    Args:
-        backbone: Built on the TensorFlow backend, on `device`.
-        device: `cpu`, or `gpu:N`.
-        shapes: The batch shapes to run.
-        compiler: What makes the programs.
-    """
+    """Runs a backbone, built on the TensorFlow backend on `device`, as TensorFlow graphs."""
 
     def __init__(
         self, backbone: ElectraBackbone, *, device: str, shapes: tuple[BatchShape, ...], compiler: Compiler
@@ -75,7 +66,7 @@ class TensorFlowEngine:
         self._bounds = InputBounds.of(backbone.config, shapes)
         self._compiler = compiler
         self._traces = 0
-        self._compiled: set[tuple[Outputs, BatchShape]] = set()  # by XLA, which does so at a shape's first run
+        self._compiled: set[tuple[Outputs, BatchShape]] = set()  # by XLA, at the first run of a shape
         self._compilations_when_warm = 0
         self._programs: dict[Outputs, Program] = {}
 
@@ -104,7 +95,7 @@ class TensorFlowEngine:
         self._bounds.check(batch)
         program = program_of(outputs)
         if program not in self._programs:
-            raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
+            raise RuntimeError("cannot run: the engine is not warm, or is closed")
         if self._compiler == "xla":
             self._compiled.add((program, batch.shape))
         try:
@@ -133,12 +124,7 @@ class TensorFlowEngine:
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
-    """Builds the replicas of one model, by default one; those on one device share its weights.
-
-    Raises:
-        EngineUnavailable: The device asked for is not here, or the dtype is not TensorFlow's.
-        PresetError: The weights cannot be read.
-    """
+    """Builds the replicas of one model, by default one; replicas on one device share its weights."""
     require_dtype(settings.dtype, "tensorflow")
     _share_cores(settings.threads)
     devices = choose_devices(settings.device, settings.replicas or 1, _count_gpus(), backend="TensorFlow")
@@ -153,28 +139,18 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
 
 
 def _share_cores(threads: int) -> None:
-    """Sizes the one pool of threads that all of TensorFlow's engines share; the first model's setting holds.
-
-    Raises:
-        EngineUnavailable: The pool has another size than the model asks for.
-    """
-    try:
+    try:  # all TensorFlow engines share one pool; the first model's setting counts
         tf.config.threading.set_intra_op_parallelism_threads(engine_threads(threads, 1, usable_cores()))
-    except RuntimeError as error:  # the pool is there already
-        there = tf.config.threading.get_intra_op_parallelism_threads()
-        if threads not in {0, there}:
+    except RuntimeError as error:  # the pool exists
+        size = tf.config.threading.get_intra_op_parallelism_threads()
+        if threads not in {0, size}:
             raise EngineUnavailable(
-                f"threads must be 0 or {there}: the models of the tensorflow engine share one pool; got {threads}"
+                f"threads must be 0 or {size}: the models of the tensorflow engine share one pool; got {threads}"
             ) from error
 
 
 def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: str) -> Compiler:
-    """What `asked` stands for on `device`.
-
-    Example:
-        >>> choose_compiler("auto", "gpu:1", "bfloat16"), choose_compiler("xla", "cpu", "bfloat16")
-        ('xla', 'xla')
-    """
+    """Returns the compiler to use on `device`."""
     return COMPILERS[device.partition(":")[0], dtype] if asked == "auto" else asked
 
 
@@ -186,7 +162,7 @@ def _load(preset: PresetFolder, settings: ModelSettings, device: str) -> Electra
 def _count_gpus() -> int:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Otherwise TensorFlow takes all of a GPU's memory at once, and a second process none.
+        # Else the first process takes all of a GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, enable=True)
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003  # it has 10 bits of float32's 23
     return len(gpus)

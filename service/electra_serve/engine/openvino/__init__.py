@@ -1,27 +1,17 @@
-"""The OpenVINO engine: the fast path on CPUs. Nothing in this package imports Keras or TensorFlow.
+"""The OpenVINO engine, the fastest on CPUs. Nothing in this package imports Keras or TensorFlow.
 
-graph       draws `ElectraBackbone` from a preset's weights, in operations that OpenVINO fuses
-layers      the layers it is drawn with
-compile     graph → compiled for this machine's CPU, in a precision
-engine      runs it: `electra_serve.engine.base.Engine`
-artifact    graph → a folder that `serve` starts from, and back
-
-Importing `openvino` reports to its makers over the network, from a process that it forks, unless its telemetry is not
-to be found. This file is imported before any that imports it, and sees to that: a service that holds gRPC must not
-fork, and nobody who deploys one expects it to call out.
-
-It also turns off the cache that oneDNN, which OpenVINO computes with, has for all models of a process: OpenVINO has one
-for each model, which goes when the model goes (decision 21).
+This module disables OpenVINO's telemetry, which forks a process: one that uses gRPC must not fork. It also disables
+oneDNN's process-wide cache, since OpenVINO has one per model, freed with the model (docs/decisions/0021).
 """
 
 import os
 import sys
 from typing import Final
 
+# telemetry, and model conversion, which takes a third of the import time; OpenVINO needs neither
 UNWANTED: Final = ("openvino_telemetry", "openvino.tools.ovc")
-"""Telemetry, and the converter of other libraries' models, a third of the import's time: OpenVINO does without both."""
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
 
 for _name in UNWANTED:
-    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # None is what makes an import fail
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # None makes the import fail

@@ -1,4 +1,4 @@
-"""A preset → a folder that `serve` starts from in a second or two, without Keras or TensorFlow."""
+"""Compiles a preset to an artifact: a folder that loads in a second or two, without Keras or TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import openvino as ov
 
 from electra_serve import __version__
 from electra_serve.engine.accuracy import Agreement, agreement
-from electra_serve.engine.golden import note_golden
+from electra_serve.engine.golden import store_golden
 from electra_serve.engine.openvino.compile import compile_graph, computes_in
 from electra_serve.engine.openvino.engine import OpenVINOEngine
-from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.openvino.graph import build_graph
 from electra_serve.engine.shapes import ShapeLimits, cpu_shapes
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import PresetError
@@ -37,61 +37,48 @@ from electra_serve.presets.folder import (
     PresetFolder,
     read_preset_folder,
 )
+from electra_serve.presets.sentence_transformers import copy_embedding
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.tensors import Encoding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """What `compile_preset` made.
-
-    Attributes:
-        preset: The artifact, as `serve` will read it.
-        agreement: Its own outputs with those of float32; None where this CPU does not compute in its dtype.
-    """
+    """Result of `compile_preset`."""
 
     preset: PresetFolder
-    agreement: Agreement | None
+    agreement: Agreement | None  # with float32 outputs; None if this CPU cannot compute in the artifact's dtype
 
 
 def compile_preset(
     preset: PresetFolder, destination: Path, *, dtype: ArtifactDtype, encodings: Sequence[Encoding], load_weights: bool
 ) -> Compiled:
-    """Writes the artifact of `preset`, loads it as `serve` does, and compares its outputs with float32's.
+    """Writes the artifact of `preset` to a new or empty folder, and loads it as `serve` does.
 
-    Args:
-        preset: What to compile.
-        destination: A folder that does not exist yet, or is empty.
-        dtype: What it is to compute in.
-        encodings: Some hundred sequences like those to be served, to compare on.
-        load_weights: False for random weights.
+    Its outputs for `encodings`, some hundred typical sequences, are compared with those in float32.
 
     Raises:
-        PresetError: The weights cannot be read, or `destination` not written.
+        PresetError: The weights cannot be read, or `destination` cannot be written.
     """
     require_free(destination)
-    graph = draw_graph(preset, load_weights=load_weights)
+    graph = build_graph(preset, load_weights=load_weights)
     reference = _engine(graph, preset.config, "float32")
     with new_folder(destination) as folder:
         if dtype == "int8":
-            graph = draw_graph(preset, load_weights=load_weights, int8=True)
+            graph = build_graph(preset, load_weights=load_weights, int8=True)
         _write_files(preset, graph, folder)
         runs_here = computes_in(dtype)
         engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
-        note_golden(engine, preset.config, folder)
-        agrees = agreement(engine, reference, encodings) if runs_here else None
+        store_golden(engine, preset.config, folder)
+        compared = agreement(engine, reference, encodings) if runs_here else None
         _write_manifest(preset, folder, dtype)
-    return Compiled(read_preset_folder(destination, id_=destination.name, source="local", load_weights=True), agrees)
+    return Compiled(read_preset_folder(destination, id_=destination.name, source="local", load_weights=True), compared)
 
 
 def read_graph(preset: PresetFolder) -> ov.Model:
-    """The graph of an artifact; its weights stay in the file until they are needed.
-
-    Raises:
-        PresetError: This version of OpenVINO cannot read it.
-    """
+    """Reads the graph of an artifact, with weights on demand; raises PresetError if this OpenVINO version cannot."""
     if preset.path is None:
-        raise PresetError(f"{preset.id}: must be a folder to have a graph")
+        raise PresetError(f"cannot read the graph of {preset.id}: it is not a folder")
     return _read_graph(preset.path)
 
 
@@ -99,8 +86,10 @@ def _read_graph(folder: Path) -> ov.Model:
     try:
         return ov.Core().read_model(folder / GRAPH_FILE, folder / GRAPH_WEIGHTS_FILE)
     except RuntimeError as error:
-        reason = f"cannot be read by OpenVINO {ov.__version__}; compile the preset again: {error!s:.200}"
-        raise PresetError(f"{folder / GRAPH_FILE}: {reason}") from error
+        raise PresetError(
+            f"{folder / GRAPH_FILE}: cannot be read by OpenVINO {ov.__version__}; compile the preset again: "
+            f"{error!s:.200}"
+        ) from error
 
 
 def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngine:
@@ -114,13 +103,14 @@ def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngi
 def _write_files(preset: PresetFolder, graph: ov.Model, folder: Path) -> None:
     if preset.path is not None:
         shutil.copyfile(preset.path / CONFIG_FILE, folder / CONFIG_FILE)
+        copy_embedding(preset.path, folder)
     else:
         _write_config(preset, folder / CONFIG_FILE)
     convert_tokenizer(preset, folder, preset.format)
     try:
         ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
-    except RuntimeError as error:  # what OpenVINO makes of a full disk
-        raise PresetError(f"{folder / GRAPH_FILE}: cannot be written: {error!s:.200}") from error
+    except RuntimeError as error:  # such as a full disk
+        raise PresetError(f"cannot write {folder / GRAPH_FILE}: {error!s:.200}") from error
 
 
 def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtifactDtype) -> None:
@@ -139,7 +129,6 @@ def _write_manifest(preset: PresetFolder, folder: Path, dtype: ArtifactDtype) ->
 
 
 def _write_config(preset: PresetFolder, path: Path) -> None:
-    """For a built-in architecture with random weights, which has no files."""
     content = {
         "registered_name": BACKBONE_CLASSES[-1],
         "class_name": BACKBONE_CLASS_NAME,

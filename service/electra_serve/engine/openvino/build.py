@@ -1,8 +1,7 @@
-"""Builds the engines of one model: drawn from its preset's weights, or read from an artifact.
+"""Builds the engines of one model from a preset's weights or an artifact.
 
-Unless the settings say how many, one engine per core shares the queue, and one more has all cores for lone requests.
-The latter is compiled apart, since OpenVINO fixes an engine's threads when it compiles: a second copy of the weights,
-as they are computed with, is what that costs (docs/decisions/0028-all-cores.md).
+By default one engine per core shares the queue, and one more has all cores for lone requests. The latter holds a second
+copy of the weights, since OpenVINO fixes threads at compilation (docs/decisions/0028-all-cores.md).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from electra_serve.engine.base import EngineSet
 from electra_serve.engine.openvino.artifact import read_graph
 from electra_serve.engine.openvino.compile import compile_graph
 from electra_serve.engine.openvino.engine import OpenVINOEngine
-from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.openvino.graph import build_graph
 from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, single_rows
 from electra_serve.engine.threads import arrange, usable_cores
 from electra_serve.errors import EngineUnavailable
@@ -25,16 +24,11 @@ from electra_serve.tensors import BatchShape
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
-    """Builds the engines of one model.
-
-    Raises:
-        EngineUnavailable: The device or dtype asked for is not to be had here.
-        PresetError: The weights cannot be read.
-    """
+    """Builds the engines of one model, as `EngineBuilder` describes."""
     if settings.device not in {"auto", "cpu"}:
-        raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; received {settings.device}")
+        raise EngineUnavailable(f"device must be auto or cpu for the openvino engine; got {settings.device}")
     if settings.compiler != "auto":
-        raise EngineUnavailable(f"compiler must be auto for the openvino engine; received {settings.compiler}")
+        raise EngineUnavailable(f"compiler must be auto for the openvino engine; got {settings.compiler}")
     graph = _graph(preset, settings)
     cores = arrange(settings.replicas, settings.threads, usable_cores())
     shapes = cpu_shapes(limits)
@@ -54,4 +48,4 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
 def _graph(preset: PresetFolder, settings: ModelSettings) -> ov.Model:
     if preset.artifact:
         return read_graph(preset)
-    return draw_graph(preset, load_weights=settings.load_weights, int8=settings.dtype == "int8")
+    return build_graph(preset, load_weights=settings.load_weights, int8=settings.dtype == "int8")

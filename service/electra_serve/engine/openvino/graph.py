@@ -1,8 +1,4 @@
-"""`ElectraBackbone` as an OpenVINO graph, drawn from a preset's weights.
-
-It is the model of `electra_serve.model.backbone` a second time, on purpose: drawn by hand, the graph is what OpenVINO
-runs fastest, a start from it needs neither Keras nor TensorFlow, and the contract suite holds the two to the same
-numbers.
+"""`ElectraBackbone` as an OpenVINO graph, built from a preset's weights.
 
     token_ids, segment_ids, position_ids, sequence_ids, padding_mask  (R, P) int32
       └ embeddings ─ norm ─ projection ─ layer ×(L-1) ─ last layer ┬ sequence_output  (R, Q, D), zeros where masked
@@ -10,10 +6,9 @@ numbers.
     queries  (R, Q) int32     starts  (R, S) int32                 ├ cls_output       (R, S, D)
                                                                    └ pooled_output    (R, S, D)
 
-The first five are a packed `electra_serve.tensors.Batch`'s. The last layer computes its result at the positions
-`queries` of each row, and `starts` are the places among those of the first positions of sequences. With all P positions
-as queries every output is computed; with the first positions of sequences alone, `cls_output` and `pooled_output`.
-R, P, Q and S are free.
+It repeats `electra_serve.model.backbone`, since OpenVINO runs a graph of its own operations fastest
+(docs/decisions/0009). The last layer computes only the positions `queries` of each row;
+`starts` are the indices of first positions among them. R, P, Q and S are dynamic.
 """
 
 from __future__ import annotations
@@ -51,30 +46,20 @@ POSITION_INPUTS = ("token_ids", "segment_ids", "position_ids", "sequence_ids", "
 QUERIES = "queries"
 STARTS = "starts"
 
-Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Kernel (inputs, outputs) and bias, or gamma and beta."""
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]  # kernel (inputs, outputs) and bias, or gamma and beta
 
 
-def draw_graph(preset: PresetFolder, *, load_weights: bool, int8: bool = False) -> ov.Model:
-    """The graph of `preset`.
-
-    Args:
-        preset: Its architecture and weights.
-        load_weights: False for random weights, the same as every engine's.
-        int8: Round the weights of dense layers to int8. Embeddings, norms and attention stay as they are.
-
-    Raises:
-        PresetError: A weight file is not what it should be.
-    """
+def build_graph(preset: PresetFolder, *, load_weights: bool, int8: bool = False) -> ov.Model:
+    """Builds the graph of `preset`; `int8` rounds the weights of dense layers, and nothing else."""
     weights = {
         path: np.asarray(values, np.float32)
         for path, values in read_weights(preset, preset.config, load_weights=load_weights)
     }
-    return _Encoder(preset.config, weights, int8=int8).draw()
+    return _Encoder(preset.config, weights, int8=int8).build()
 
 
 class _Encoder:
-    """Draws one encoder; what all its layers share is kept here."""
+    """Builds one encoder; holds the inputs and biases that its layers share."""
 
     def __init__(self, config: BackboneConfig, weights: Mapping[str, NDArray[np.float32]], *, int8: bool) -> None:
         self._config = config
@@ -85,13 +70,13 @@ class _Encoder:
         self._queries, self._starts = self._inputs[QUERIES], self._inputs[STARTS]
         self._rows, self._length = (size(self._inputs["token_ids"], axis) for axis in (0, 1))  # (1,) each
         self._query_count, self._slots = (size(positions, 1) for positions in (self._queries, self._starts))
-        # Padding has sequence id 0, as masked keys get here: it attends to those, and no softmax is over nothing.
+        # Masked keys get sequence id 0, as padding has. Padding attends to them, so no softmax is empty.
         keys = ops.multiply(self._inputs["sequence_ids"], self._inputs["padding_mask"])  # (R, P)
         self._query_keys = take(keys, self._queries)  # (R, Q)
         self._bias = attention_bias(self._inputs["sequence_ids"], keys)  # (R, 1, P, P)
         self._last_bias = attention_bias(take(self._inputs["sequence_ids"], self._queries), keys)  # (R, 1, Q, P)
 
-    def draw(self) -> ov.Model:
+    def build(self) -> ov.Model:
         x = self._embeddings()  # (R·P, D)
         for layer in range(self._config.num_layers - 1):
             x = self._layer(layer, x)
@@ -116,14 +101,14 @@ class _Encoder:
         return self._dense(x, *self._pair("dense")) if projected else x
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
-        """(R·P, D) to (R·P, D)."""
         names = ("query", "key", "value")
         projected = self._dense(x, *self._projection(index, names))  # (R·P, 3·D)
         query, key, value = self._heads(projected, self._length, len(names))
-        return self._after_attention(index, x, attend(query, key, value, self._bias, self._config.hidden_dim))
+        attended = attend(query, key, value, self._bias, self._config.hidden_dim)
+        return self._after_attention(index, x, attended)  # (R·P, D)
 
     def _last_layer(self, index: int, x: Tensor) -> Tensor:
-        """(R·P, D) to (R, Q, D): keys and values of all positions, queries of `queries`."""
+        """Maps (R·P, D) to (R, Q, D): keys and values of all positions, queries of `queries`."""
         computed = take(self._by_row(x, self._length), self._queries)  # (R, Q, D)
         computed = reshape(computed, integers([-1, self._config.hidden_dim]))  # (R·Q, D)
         (query,) = self._heads(self._dense(computed, *self._projection(index, ("query",))), self._query_count, 1)
@@ -132,7 +117,6 @@ class _Encoder:
         return self._by_row(self._after_attention(index, computed, attended), self._query_count)
 
     def _after_attention(self, index: int, x: Tensor, attended: Tensor) -> Tensor:
-        """Residual, norm, feed-forward, residual, norm, on (M, D) rows."""
         group = _group(index)
         attended = self._dense(attended, *self._flat(f"{group}/_self_attention_layer/output_dense"))
         x = layer_norm(ops.add(x, attended), *self._pair(f"{group}/_self_attention_layer_norm"))
@@ -142,7 +126,6 @@ class _Encoder:
         return layer_norm(ops.add(x, outer), *self._pair(f"{group}/_feedforward_layer_norm"))
 
     def _outputs(self, hidden: Tensor) -> dict[Output, Tensor]:
-        """See `electra_serve.model.outputs.read_outputs`."""
         mask = ops.convert(take(self._inputs["padding_mask"], self._queries), "f32")  # (R, Q)
         cls = take(hidden, self._starts)  # (R, S, D)
         pooler = pooler_paths(self._config)[0].split("/")[1]
@@ -155,7 +138,7 @@ class _Encoder:
         }
 
     def _means(self, hidden: Tensor) -> Tensor:
-        """(R, Q, D) to (R, S, D): one product with a matrix that picks each slot's unmasked positions."""
+        """Maps (R, Q, D) to (R, S, D) by a product with a matrix that selects each slot's unmasked positions."""
         end = ops.add(ops.squeeze(self._slots, integers([0])), integers(1))
         ids = ops.unsqueeze(ops.range(integers(1), end, integers(1), "i32"), integers([0, 2]))  # (1, S, 1)
         picked = ops.convert(ops.equal(ids, ops.unsqueeze(self._query_keys, integers([1]))), "f32")  # (R, S, Q)
@@ -163,24 +146,21 @@ class _Encoder:
         return ops.divide(matmul(picked, hidden), ops.maximum(count, weight(1.0)))
 
     def _by_row(self, x: Tensor, count: Tensor) -> Tensor:
-        """(R·count, D) to (R, count, D)."""
         return reshape(x, ops.concat([self._rows, count, integers([self._config.hidden_dim])], 0))
 
     def _heads(self, x: Tensor, length: Tensor, parts: int) -> list[Tensor]:
         return split_heads(x, self._rows, length, parts, self._config.num_heads, self._head_dim)
 
     def _projection(self, index: int, names: tuple[str, ...]) -> Pair:
-        """Some of query, key and value side by side, (D, len·D) and (len·D,); queries come scaled."""
         pairs = [self._flat(f"{_group(index)}/_self_attention_layer/{name}_dense") for name in names]
         scales = [np.float32(self._head_dim**-0.5 if name == "query" else 1.0) for name in names]
         kernels = [kernel * scale for (kernel, _), scale in zip(pairs, scales, strict=True)]
         biases = [bias * scale for (_, bias), scale in zip(pairs, scales, strict=True)]
-        return np.concatenate(kernels, axis=1), np.concatenate(biases)
+        return np.concatenate(kernels, axis=1), np.concatenate(biases)  # (D, len·D) and (len·D,)
 
     def _flat(self, group: str) -> Pair:
-        """An attention layer's kernel and bias, their heads side by side: (D, D) and (D,)."""
         kernel, bias = self._pair(group)
-        return kernel.reshape(self._config.hidden_dim, -1), bias.reshape(-1)
+        return kernel.reshape(self._config.hidden_dim, -1), bias.reshape(-1)  # (D, D) and (D,)
 
     def _pair(self, group: str) -> Pair:
         return self._weights[f"layers/{group}/vars/0"], self._weights[f"layers/{group}/vars/1"]
@@ -194,7 +174,6 @@ def _group(index: int) -> str:
 
 
 def _parameter(name: str) -> Tensor:
-    """A (free, free) int32 input."""
-    parameter = ops.parameter([-1, -1], ov.Type.i32, name=name)
+    parameter = ops.parameter([-1, -1], ov.Type.i32, name=name)  # two dynamic axes
     parameter.output(0).set_names({name})
     return parameter

@@ -1,4 +1,4 @@
-"""Wires the hubs' sources together from the settings."""
+"""Builds the hubs' sources from the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from electra_serve.presets.hubs.cache import PresetCache, configured_cache_dir, default_cache_dir
+from electra_serve.presets.hubs.cache import (
+    PresetCache,
+    client_caches,
+    configured_cache_dir,
+    default_cache_dir,
+    home_dir,
+)
 from electra_serve.presets.hubs.fetcher import Fetcher, RetryLimits
 from electra_serve.presets.hubs.handle import HUBS
 from electra_serve.presets.hubs.process import FetchLimits, FetchProcess
@@ -19,18 +25,12 @@ from electra_serve.settings.schema import HubSettings
 
 LOGGER: Final = "electra_serve.presets"
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
-"""What huggingface_hub takes for yes."""
+"""Values that huggingface_hub accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hubs:
-    """Everything that has to do with hubs.
-
-    Attributes:
-        cache: Fetched presets.
-        handles: The source of `kaggle://…` and `hf://…`.
-        built_in: The source of the published ids.
-    """
+    """The cache, and the sources of handles and of published ids."""
 
     cache: PresetCache
     handles: HubSource
@@ -43,21 +43,17 @@ def build_hubs(
     environment: Mapping[str, str] = os.environ,
     terminal: TextIO = sys.stderr,
 ) -> Hubs:
-    """Builds the sources; nothing is fetched, and no client imported.
-
-    Args:
-        settings: Where to, how long, whether at all.
-        environment: The hubs' own variables: tokens, endpoints, proxies, `HF_HUB_OFFLINE`.
-        terminal: Where progress is drawn, if it is one; otherwise it is logged.
-    """
+    """Builds the sources; fetches nothing and imports no client."""
     log = logging.getLogger(LOGGER)
     configured = settings.cache_dir
-    cache = PresetCache(configured_cache_dir(configured, environment) if configured else default_cache_dir(environment))
-    progress = ProgressBar(terminal) if terminal.isatty() else ProgressLog(log)
-    bounds = FetchLimits(settings.stall_timeout_s, settings.max_bytes)
-    process = FetchProcess(bounds, environment, progress)
-    fetcher = Fetcher(cache, process.run, RetryLimits(settings.timeout_s, settings.attempts), log)
+    root = configured_cache_dir(configured, environment) if configured else default_cache_dir(environment)
     offline = settings.offline or environment.get("HF_HUB_OFFLINE", "").upper() in _TRUE
+    if root is not None and (configured or home_dir(environment) is None):
+        environment = {**environment, **client_caches(root)}
+    cache = PresetCache(root)
+    progress = ProgressBar(terminal) if terminal.isatty() else ProgressLog(log)
+    process = FetchProcess(FetchLimits(settings.stall_timeout_s, settings.max_bytes), environment, progress)
+    fetcher = Fetcher(cache, process.run, RetryLimits(settings.timeout_s, settings.attempts), log)
     handles = HubSource(cache, fetcher, offline=offline, log=log)
     order = sorted(HUBS, key=lambda hub: hub != settings.prefer)
     return Hubs(cache, handles, BuiltInSource(handles, order, log))

@@ -1,10 +1,10 @@
-"""The cache folder: where fetched presets are, what a branch meant last, and who may fetch now.
+"""The cache folder: links to the files of fetched presets, their manifests, and locks.
 
-hf/org/repo/<commit>/                              a whole preset and its manifest
-kaggle/org/model/keras/variant/<version>/          likewise
-references/<SHA-256 of the handle>.json            the revision that a handle without one had last
-staging/<SHA-256 of the handle>/                   what is being fetched: never read from
-locks/hf/org/repo                                  held while fetching from there, by one process at a time
+hf/org/repo/<commit>/                        links into huggingface_hub's cache, and a manifest
+kaggle/org/model/keras/variant/<version>/    links into kagglehub's cache, and a manifest
+references/<SHA-256 of the handle>.json      the last revision of a handle that is not pinned
+locks/hf/org/repo                            held during a fetch
+huggingface/, kagglehub/, xet/               the clients' own caches, if `hub.cache_dir` is set
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from filelock import FileLock, Timeout
 from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json
 from electra_serve.presets.hubs.handle import HUBS, Handle
-from electra_serve.presets.hubs.manifest import MANIFEST_FILE, Manifest, verify, write_manifest
+from electra_serve.presets.hubs.manifest import MANIFEST_FILE, Manifest, read_manifest, verify, write_manifest
 
 
 def home_dir(environment: Mapping[str, str]) -> Path | None:
-    """Finds the home directory; None if there is none, as for a user id that a container was given at random."""
+    """Returns the home directory; None for a user without one, such as a random user id in a container."""
     home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111  # Path's raises without a home
     return home if home.is_absolute() else None
 
 
 def default_cache_dir(environment: Mapping[str, str]) -> Path | None:
-    """`electra-serve/presets` where the XDG base directory specification puts caches; None if no place is known.
+    """Returns `electra-serve/presets` in the XDG cache directory; None if there is none.
 
     Example:
         >>> str(default_cache_dir({"XDG_CACHE_HOME": "/var/cache"}))
@@ -60,12 +60,21 @@ def configured_cache_dir(cache_dir: str, environment: Mapping[str, str]) -> Path
         return None
 
 
+def client_caches(root: Path) -> Mapping[str, str]:
+    """Variables that put the clients' own caches below `root`."""
+    root = root.absolute()
+    return {
+        "HF_HUB_CACHE": str(root / "huggingface"),
+        "HF_XET_CACHE": str(root / "xet"),
+        "KAGGLEHUB_CACHE": str(root / "kagglehub"),
+    }
+
+
 class PresetCache:
     """Presets on this machine's disk.
 
     Args:
-        root: The cache folder, created when something is written. None if no place for it is known: then nothing is
-            cached, and nothing can be fetched.
+        root: The cache folder, created by the first write. None disables the cache and fetching.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -73,96 +82,85 @@ class PresetCache:
 
     @property
     def root(self) -> Path:
-        """The cache folder.
-
-        Raises:
-            PresetError: No place for it is known.
-        """
+        """The cache folder; raises `PresetError` if there is none."""
         if self._root is None:
             raise PresetError("hub.cache_dir must name a folder, because the user has no home directory")
         return self._root
 
     def folder(self, handle: Handle) -> Path:
-        """Where a pinned handle's files are, or would be."""
+        """Returns the folder of a pinned handle, which need not exist."""
         return self.root / handle.hub / handle.repo / str(handle.revision)
 
-    def pin(self, handle: Handle) -> Handle | None:
-        """The handle where it is pinned; otherwise at the revision it had when it was last fetched, if ever."""
-        if handle.pinned:
-            return handle
-        path = self._reference(handle)
-        return handle.at(str(read_json(path).get("revision"))) if path.is_file() else None
-
     def find(self, handle: Handle) -> Path | None:
-        """The folder of a handle, not yet verified; None where it was never fetched."""
-        if self._root is None:
+        """Returns the unverified folder of a handle at its last known revision; None if one of its files is gone."""
+        pinned = handle if handle.pinned or self._root is None else self._last(handle)
+        if self._root is None or pinned is None:
             return None
-        pinned = self.pin(handle)
-        return self.folder(pinned) if pinned is not None and self.folder(pinned).is_dir() else None
+        folder = self.folder(pinned)
+        return folder if folder.is_dir() and all(path.exists() for path in folder.rglob("*")) else None
 
-    def remember(self, handle: Handle, revision: str) -> None:
-        """Notes what a handle that is not pinned means now."""
-        if handle.pinned:
-            return
-        path = self._reference(handle)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps({"handle": str(handle), "revision": revision}), encoding="utf-8")
-        fresh.replace(path)
+    def find_listed(self, handle: Handle) -> Path | None:
+        """Returns what `find` does, unless the hub was never asked for the list of its files."""
+        folder = self.find(handle)
+        return folder if folder is not None and _is_listed(folder) else None
 
     @contextmanager
-    def staging(self, handle: Handle, timeout_s: float) -> Iterator[Path]:
-        """A folder to fetch `handle` into, for one process at a time. It stays, so that a later attempt can resume.
-
-        Raises:
-            PresetError: Another process fetched from that repository for all of `timeout_s`, or the cache cannot be
-                written.
-        """
-        path = self.root / "staging" / _key(handle)
+    def lock(self, handle: Handle, timeout_s: float) -> Iterator[None]:
+        """Holds the lock of the handle's repository; raises `PresetError`."""
         lock = self.root / "locks" / handle.hub / handle.repo
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(parents=True, exist_ok=True)
             with FileLock(lock, timeout=timeout_s):
-                yield path
+                yield
         except Timeout as error:
             raise PresetError(f"{handle}: another process has been fetching it for {timeout_s:g} s") from error
         except OSError as error:
             raise PresetError(
-                f"{self.root}: must be a folder that can be written, as hub.cache_dir; {error.strerror}"
+                f"hub.cache_dir must be a writable folder; cannot write {self.root}: {error.strerror}"
             ) from error
 
-    def publish(self, handle: Handle, files: Path, manifest: Manifest) -> Path:
-        """Puts a checked folder in place by one rename. A whole one that is there already stays: it may be in use.
+    def link(self, handle: Handle, files: Mapping[str, Path]) -> Path:
+        """Creates a temporary folder of links to files, next to the folder of a pinned handle."""
+        target = self.folder(handle)
+        folder = target.with_name(f".{target.name}")
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, path in files.items():
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            # Relative, so that the cache can be moved; of resolved folders, since `..` does not go back through links.
+            link.symlink_to(os.path.relpath(path.parent.resolve() / path.name, link.parent.resolve()))
+        return folder
 
-        Args:
-            handle: Pinned.
-            files: The folder, on the same file system; gone afterwards.
-            manifest: What is in it.
-        """
+    def publish(self, handle: Handle, folder: Path, manifest: Manifest) -> Path:
+        """Renames a folder of `link` to its final name. A valid folder that exists stays, since it may be in use."""
         target = self.folder(handle)
         if target.is_dir():
-            try:
-                verify(target)
-            except PresetError:
-                self.remove(target)
-            else:
+            if _is_valid(target) and (_is_listed(target) or not manifest.listed):
+                shutil.rmtree(folder)
                 return target
-        write_manifest(files, manifest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.rename(target)
+            self.remove(target)
+        write_manifest(folder, manifest)
+        folder.rename(target)
         return target
 
+    def remember(self, handle: Handle, revision: str) -> None:
+        """Writes the revision that a handle means now, unless it is pinned."""
+        if not handle.pinned:
+            path = self._reference(handle)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps({"handle": str(handle), "revision": revision}), encoding="utf-8")
+            temporary.replace(path)
+
     def remove(self, folder: Path) -> None:
-        """Removes a preset. First renamed, so that nobody finds it half gone."""
+        """Removes a folder of the cache, after a rename that hides it; the clients' files stay."""
         if folder.is_dir():
-            trash = self.root / "staging" / f"removed-{os.getpid()}-{folder.name}"
-            trash.parent.mkdir(parents=True, exist_ok=True)
+            trash = folder.with_name(f".removed-{os.getpid()}-{folder.name}")
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
 
     def all(self) -> Iterator[tuple[Handle, Path]]:
-        """Every preset here, not verified, in order of its path. Folders that cannot be presets are passed over."""
+        """Yields the unverified presets, sorted by path."""
         roots = {} if self._root is None else {hub: self._root / hub for hub in HUBS}
         for hub, root in roots.items():
             for manifest in sorted(root.rglob(MANIFEST_FILE)):
@@ -171,9 +169,24 @@ class PresetCache:
                 if handle.pinned:
                     yield handle, manifest.parent
 
+    def _last(self, handle: Handle) -> Handle | None:
+        path = self._reference(handle)
+        return handle.at(str(read_json(path).get("revision"))) if path.is_file() else None
+
     def _reference(self, handle: Handle) -> Path:
-        return self.root / "references" / f"{_key(handle)}.json"
+        return self.root / "references" / f"{hashlib.sha256(str(handle).encode()).hexdigest()[:32]}.json"
 
 
-def _key(handle: Handle) -> str:
-    return hashlib.sha256(str(handle).encode()).hexdigest()[:32]
+def _is_valid(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except PresetError:
+        return False
+    return True
+
+
+def _is_listed(folder: Path) -> bool:
+    try:
+        return read_manifest(folder).listed
+    except PresetError:
+        return True  # damaged, which `verify` reports

@@ -1,4 +1,4 @@
-"""What a hub's client must do for us, and how the files' own names stay ours."""
+"""The interface of the two hub clients, which exist in the child process only."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Protocol
 
 
 class HubClient(Protocol):
-    """Fetches from one repository. Lives in the fetching process."""
+    """Fetches files of one repository into the cache of a client library."""
 
     @property
     def version(self) -> str:
         """The client library and its version."""
 
     @property
+    def folder(self) -> Path:
+        """The repository's folder in the client's cache; it grows during a download."""
+
+    @property
     def total_bytes(self) -> int | None:
-        """Size of all that can be fetched, once `resolve` was called; None where the hub does not tell."""
+        """Bytes left to fetch, known after `resolve`; None if the hub does not report sizes."""
 
     def resolve(self) -> str:
-        """Asks which revision the handle means now.
-
-        Raises:
-            FetchError: There is none, or the hub cannot tell.
-        """
+        """Returns the revision that the handle means now; raises `FetchError`."""
 
     def download(self, name: str) -> Path | None:
-        """Fetches one file of that revision.
+        """Returns a file of that revision whose digest was checked, from the cache or the hub.
 
         Returns:
-            Where it is, or None where the revision has none of that name.
+            Its path in the client's cache; None if the revision has no file `name`.
 
         Raises:
-            FetchError: It cannot be had, or is not what the hub says it is.
+            FetchError: The file is not available or differs from the hub's digest.
         """

@@ -1,4 +1,4 @@
-"""What can go wrong while a preset is fetched, as data: it crosses from one process to another."""
+"""Failures of a fetch as data, which crosses processes, and the time until the next attempt."""
 
 from __future__ import annotations
 
@@ -9,29 +9,26 @@ from typing import Final
 
 
 class FailureKind(StrEnum):
-    """Why a fetch ended without files."""
+    """Reason for which a fetch ended without files."""
 
     NOT_FOUND = "not_found"
-    """No such repository, revision or version."""
     FORBIDDEN = "forbidden"
-    """401 or 403: private, gated, or hidden."""
     BUSY = "busy"
-    """429: too many requests."""
+    """HTTP 429."""
     UNAVAILABLE = "unavailable"
-    """The hub cannot be reached, answers 5xx, hangs, or breaks off."""
+    """The hub is unreachable, responds with 5xx, stalls or closes the connection."""
     CORRUPT = "corrupt"
-    """What came is not what the hub says it is, or not a file of its kind."""
+    """A file differs from the hub's digest, or is not an index of shards."""
     REJECTED = "rejected"
-    """What is there is not to be fetched: no weights in a format that is read, too large, a name that climbs out."""
+    """No weights in a supported format, too large, or an unsafe name."""
     CRASHED = "crashed"
-    """The client ended without saying why."""
 
 
 TRANSIENT: Final = frozenset({FailureKind.BUSY, FailureKind.UNAVAILABLE, FailureKind.CORRUPT})
-"""Kinds that another attempt may mend."""
+"""Kinds that another attempt may fix."""
 
 OUTAGES: Final = frozenset({FailureKind.BUSY, FailureKind.UNAVAILABLE})
-"""Kinds that say nothing against a copy fetched earlier."""
+"""Kinds after which a copy fetched earlier may still be served."""
 
 KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     401: FailureKind.FORBIDDEN,
@@ -39,21 +36,17 @@ KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     404: FailureKind.NOT_FOUND,
     408: FailureKind.UNAVAILABLE,
     410: FailureKind.NOT_FOUND,
-    416: FailureKind.CORRUPT,  # a partial file is longer than the whole one
     429: FailureKind.BUSY,
 }
 """HTTP status → kind; any other from 500 on is `UNAVAILABLE`, below that `REJECTED`."""
 
+FIRST_DELAY_S: Final = 1.0
+LONGEST_DELAY_S: Final = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt.
-
-    Attributes:
-        kind: Why.
-        detail: One line on what came.
-        retry_after_s: Seconds the hub asked to wait, if it did.
-    """
+    """One failed attempt: the reason, one line of detail, and the seconds that the hub asked to wait."""
 
     kind: FailureKind
     detail: str
@@ -61,11 +54,7 @@ class Failure:
 
 
 class FetchError(Exception):
-    """An attempt failed.
-
-    Args:
-        failure: Why.
-    """
+    """An attempt failed."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.kind}: {failure.detail}")
@@ -73,7 +62,7 @@ class FetchError(Exception):
 
 
 def failure_of_status(status: int, headers: Mapping[str, str]) -> Failure:
-    """What an HTTP error means.
+    """Translates an HTTP error.
 
     Example:
         >>> failure_of_status(429, {"Retry-After": "7"})
@@ -85,8 +74,26 @@ def failure_of_status(status: int, headers: Mapping[str, str]) -> Failure:
     return Failure(KIND_OF_STATUS.get(status, otherwise), f"HTTP {status}", _seconds(headers.get("Retry-After")))
 
 
+def delay_s(failure: Failure, attempt: int, attempts: int) -> float | None:
+    """Returns the seconds until the next attempt; None if there should be none.
+
+    The delay doubles with each attempt (from 1) and is at least the hub's own; one above `LONGEST_DELAY_S` ends it.
+
+    Example:
+        >>> outage = Failure(FailureKind.UNAVAILABLE, "HTTP 503")
+        >>> [delay_s(outage, attempt, attempts=3) for attempt in (1, 2, 3)]
+        [1.0, 2.0, None]
+        >>> delay_s(Failure(FailureKind.FORBIDDEN, "HTTP 403"), 1, attempts=3) is None
+        True
+    """
+    asked = failure.retry_after_s or 0.0
+    if failure.kind not in TRANSIENT or attempt >= attempts or asked > LONGEST_DELAY_S:
+        return None
+    return max(asked, min(FIRST_DELAY_S * 2.0 ** (attempt - 1), LONGEST_DELAY_S))
+
+
 def one_line(text: object, most: int = 300) -> str:
-    """`text` on one line, cut."""
+    """Returns the first `most` characters of `text` on one line."""
     return " ".join(str(text).split())[:most]
 
 

@@ -1,4 +1,4 @@
-"""From a handle to a whole, checked folder in the cache: attempts, back-off, check, publish."""
+"""Fetches a handle into the cache: attempts, back-off, checks, publication."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from typing import Final, Protocol
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import read_preset_folder
 from electra_serve.presets.hubs.cache import PresetCache
-from electra_serve.presets.hubs.contents import check_content
-from electra_serve.presets.hubs.failure import OUTAGES, Failure, FailureKind, FetchError
+from electra_serve.presets.hubs.failure import OUTAGES, Failure, FailureKind, FetchError, delay_s
 from electra_serve.presets.hubs.handle import Handle, Hub
 from electra_serve.presets.hubs.manifest import Manifest, record_files
 from electra_serve.presets.hubs.process import Fetched
-from electra_serve.presets.hubs.retry import delay_s
 
 TOKENS: Final[Mapping[Hub, str]] = {
     "kaggle": "KAGGLE_API_TOKEN, or ~/.kaggle/access_token",
     "hf": "HF_TOKEN, or log in with `hf auth login`",
 }
-"""How each client is given a token."""
+"""Token settings of each client."""
 
 PAGES: Final[Mapping[Hub, str]] = {"kaggle": "Kaggle", "hf": "the Hugging Face hub"}
 
@@ -33,17 +31,12 @@ PAGES: Final[Mapping[Hub, str]] = {"kaggle": "Kaggle", "hf": "the Hugging Face h
 class Attempt(Protocol):
     """Fetches once: `FetchProcess.run`."""
 
-    def __call__(self, handle: Handle, staging: Path, *, have: str, timeout_s: float) -> Fetched:
+    def __call__(self, handle: Handle, *, have: str, timeout_s: float, offline: bool = False) -> Fetched:
         """See `FetchProcess.run`."""
 
 
 class HubError(PresetError):
-    """A preset cannot be fetched.
-
-    Args:
-        message: One line.
-        outage: Whether that says nothing against a copy fetched earlier.
-    """
+    """A preset cannot be fetched; after an `outage`, a copy fetched earlier may still be served."""
 
     def __init__(self, message: str, *, outage: bool) -> None:
         super().__init__(message)
@@ -52,28 +45,14 @@ class HubError(PresetError):
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """Bounds on all attempts together.
-
-    Attributes:
-        timeout_s: Seconds, waiting for another process that fetches the same included.
-        attempts: How many.
-    """
+    """Limits of all attempts together: seconds, including the wait for a lock, and attempts."""
 
     timeout_s: float
     attempts: int
 
 
 class Fetcher:
-    """Fetches presets into the cache.
-
-    Args:
-        cache: Where to.
-        attempt: Fetches once.
-        limits: When to give up.
-        log: Where failed attempts are told.
-        sleep: Waits so many seconds.
-        now: Seconds of a clock that never goes back.
-    """
+    """Fetches presets into the cache by one or more attempts."""
 
     def __init__(
         self,
@@ -93,97 +72,89 @@ class Fetcher:
         self._now = now
 
     def fetch(self, handle: Handle) -> Path:
-        """Fetches what the handle means now.
-
-        Returns:
-            Its folder in the cache. Where it was there already, that is not verified.
+        """Fetches the revision that the handle means now, and returns its folder, which is unverified if it existed.
 
         Raises:
-            HubError: It cannot be had, or not in time.
-            PresetError: What the hub has is no preset, or the cache cannot be used.
+            HubError: The hub does not provide it in time.
+            PresetError: It is not a preset, or the cache is not usable.
         """
         deadline = self._now() + self._limits.timeout_s
-        with self._cache.staging(handle, self._limits.timeout_s) as staging:
-            found = self._cache.find(handle)
+        with self._cache.lock(handle, self._limits.timeout_s):
+            found = self._cache.find_listed(handle)
             if handle.pinned and found is not None:
                 return found  # another process has just fetched it
             have = found.name if found is not None else ""
-            return self._publish(handle, self._fetch(handle, staging, have, deadline), staging)
+            return self._publish(handle, self._fetch(handle, have, deadline))
 
-    def _fetch(self, handle: Handle, staging: Path, have: str, deadline: float) -> Fetched:
+    def adopt(self, handle: Handle) -> Path | None:
+        """Publishes files that the client's cache has, without the hub; None if it lacks a required one.
+
+        Of kagglehub's cache nothing is adopted: without the hub it has no digest to compare.
+        """
+        if handle.hub != "hf":
+            return None
+        try:
+            fetched = self._attempt(handle, have="", timeout_s=self._limits.timeout_s, offline=True)
+        except FetchError as error:
+            self._log.debug("client cache not usable: %s: %s", handle, error)
+            return None
+        with self._cache.lock(handle, self._limits.timeout_s):
+            return self._publish(handle, fetched)
+
+    def _fetch(self, handle: Handle, have: str, deadline: float) -> Fetched:
         for attempt in range(1, self._limits.attempts + 1):
             try:
-                fetched = self._attempt(handle, staging, have=have, timeout_s=max(deadline - self._now(), 0.0))
-                _check(fetched)
+                return self._attempt(handle, have=have, timeout_s=max(deadline - self._now(), 0.0))
             except FetchError as error:
                 failure = error.failure
-            else:
-                return fetched
-            if failure.kind not in OUTAGES:
-                _empty(staging)  # what an outage cut off can be resumed; anything else starts anew
             wait_s = delay_s(failure, attempt, self._limits.attempts)
             if wait_s is None or self._now() + wait_s >= deadline:
                 break
-            self._log.warning("fetching %s failed (%s); again in %g s", handle, failure.detail, wait_s)
+            self._log.warning("fetch failed: %s (%s); next attempt in %g s", handle, failure.detail, wait_s)
             self._sleep(wait_s)
         raise HubError(explain(handle, failure), outage=failure.kind in OUTAGES)
 
-    def _publish(self, handle: Handle, fetched: Fetched, staging: Path) -> Path:
+    def _publish(self, handle: Handle, fetched: Fetched) -> Path:
         pinned = handle.at(fetched.revision)
-        if fetched.files is not None:
+        if fetched.files:
+            folder = self._cache.link(pinned, fetched.files)
             try:
-                read_preset_folder(fetched.files, id_=handle.name, source=handle.hub, load_weights=True)
+                read_preset_folder(folder, id_=handle.name, source=handle.hub, load_weights=True)
             except PresetError as error:
-                _empty(staging)
-                reason = str(error).removeprefix(f"{fetched.files}: ").replace(f"{fetched.files}/", "")
+                shutil.rmtree(folder)
+                reason = str(error).removeprefix(f"{folder}: ").replace(f"{folder}/", "")
                 raise PresetError(f"{pinned}: {reason}") from error
-            records = record_files(fetched.files, fetched.names)
+            records = record_files(folder, fetched.files)
             fetched_at = datetime.now(UTC).isoformat(timespec="seconds")
-            self._cache.publish(pinned, fetched.files, Manifest(str(pinned), fetched_at, fetched.client, records))
-            self._log.info("fetched %s: %.1f MB", pinned, sum(record.size for record in records.values()) / 1e6)
+            manifest = Manifest(str(pinned), fetched_at, fetched.client, records, fetched.listed)
+            self._cache.publish(pinned, folder, manifest)
+            self._log.info("preset fetched: %s, %.1f MB", pinned, manifest.size / 1e6)
         self._cache.remember(handle, fetched.revision)
-        _empty(staging)
         return self._cache.folder(pinned)
 
 
 _SENTENCES: Final[Mapping[FailureKind, str]] = {
-    FailureKind.NOT_FOUND: "{hub} must have it; {detail}",
+    FailureKind.NOT_FOUND: "not found on {hub}: {detail}",
     FailureKind.FORBIDDEN: (
-        "{hub} gives it to nobody or not to you ({detail}): it is private, gated or not there; accept its terms on its "
-        "page, and set {token}"
+        "access denied by {hub} ({detail}): the repository is private, gated or missing; accept its terms on its page, "
+        "and set {token}"
     ),
-    FailureKind.BUSY: "{hub} has had too many requests ({detail}): try later, or set {token}",
-    FailureKind.UNAVAILABLE: "{hub} cannot be reached or does not answer: {detail}",
-    FailureKind.CORRUPT: "what came from {hub} is damaged: {detail}",
+    FailureKind.BUSY: "{hub} has received too many requests ({detail}): retry later, or set {token}",
+    FailureKind.UNAVAILABLE: "{hub} cannot be reached or does not respond: {detail}",
+    FailureKind.CORRUPT: "damaged file from {hub}: {detail}",
     FailureKind.REJECTED: "{detail}",
     FailureKind.CRASHED: "{detail}",
 }
 
 
 def explain(handle: Handle, failure: Failure) -> str:
-    """One line for a person.
+    """Returns one line for the user.
 
     Example:
         >>> from electra_serve.presets.hubs.handle import parse_handle
         >>> explain(parse_handle("hf://org/repo"), Failure(FailureKind.NOT_FOUND, "HTTP 404"))
-        'hf://org/repo: the Hugging Face hub must have it; HTTP 404'
+        'hf://org/repo: not found on the Hugging Face hub: HTTP 404'
     """
     sentence = _SENTENCES[failure.kind]
     reason = sentence.format(hub=PAGES[handle.hub], detail=failure.detail, token=TOKENS[handle.hub])
     return f"{handle}: {reason}"
-
-
-def _check(fetched: Fetched) -> None:
-    """Refuses what is not a file of its kind, so that it is fetched again."""
-    if fetched.files is None:
-        return
-    for name in fetched.names:
-        try:
-            check_content(fetched.files / name, name)
-        except PresetError as error:
-            raise FetchError(Failure(FailureKind.CORRUPT, str(error))) from error
-
-
-def _empty(staging: Path) -> None:
-    for path in staging.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,12 +1,13 @@
-"""Which files of a preset are fetched: an allow-list, and the shards that an index names.
+"""The files of a preset that are fetched: an allow-list, and the shards that an index names.
 
-Pickles (`pytorch_model.bin`), `.keras` archives and everything else are never asked for: both can run code when they
-are read.
+Pickles (`pytorch_model.bin`), `.keras` archives and all other files are never requested: reading them can run code.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,8 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json
 from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
+from electra_serve.presets.sentence_transformers import HUB_FILES
 from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
-
-STAGED: Final = "files"
-"""The folder in a staging folder that holds all of a preset and nothing else, once a fetch has ended well."""
 
 SIDE_FILES: Final = (
     METADATA_FILE,
@@ -26,18 +25,19 @@ SIDE_FILES: Final = (
     VOCABULARY_FILE,
     VOCAB_FILE,
     *TOKENIZER_SIDE_FILES,
+    *HUB_FILES,
 )
-"""Fetched where they are there."""
+"""Optional files."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """One way in which weights are kept.
+    """Names of the weight files of one format.
 
     Attributes:
-        whole: The file, if it is one.
+        whole: The single file.
         index: Otherwise the JSON file whose `weight_map` names the shards.
-        suffix: How a shard's name ends.
+        suffix: End of a shard's name.
     """
 
     whole: str
@@ -49,25 +49,22 @@ WEIGHT_FORMATS: Final = (
     WeightFormat("model.weights.h5", "model.weights.json", ".weights.h5"),
     WeightFormat("model.safetensors", "model.safetensors.index.json", ".safetensors"),
 )
-"""In the order they are looked for; the first that is there is taken."""
+"""In order of preference; the first that exists is used."""
 
 MAX_SHARDS: Final = 1000
 
 Download = Callable[[str], Path | None]
-"""Fetches the file of that name; None where there is none. Raises `FetchError`."""
+"""Fetches the file of that name; None if it does not exist. Raises `FetchError`."""
 
 
 def fetch_files(download: Download) -> dict[str, Path]:
-    """Fetches everything that makes a preset, what is small first.
-
-    Args:
-        download: Fetches one file.
+    """Fetches all files of a preset, small ones first.
 
     Returns:
-        Where each file is, by its name in the preset.
+        The path of each file by its name in the preset.
 
     Raises:
-        FetchError: Something that must be there is not, or must not be fetched.
+        FetchError: A required file is missing or must not be fetched.
     """
     files = {CONFIG_FILE: _required(download, CONFIG_FILE)}
     for name in SIDE_FILES:
@@ -96,11 +93,7 @@ def _fetch_weights(download: Download) -> dict[str, Path]:
 
 
 def shards(index: Path, suffix: str) -> list[str]:
-    """The files that an index names, in order.
-
-    Raises:
-        FetchError: It is not an index, or names a file that is not a shard right beside it.
-    """
+    """Returns the sorted file names in an index; raises `FetchError`."""
     try:
         weight_map = read_json(index).get("weight_map")
     except PresetError as error:
@@ -109,9 +102,19 @@ def shards(index: Path, suffix: str) -> list[str]:
     wrong = [name for name in names if Path(name).name != name or "\\" in name or not name.endswith(suffix)]
     if wrong or not 1 <= len(names) <= MAX_SHARDS:
         named = repr(wrong[0])[:80] if wrong else f"{len(names)} names"
-        rule = f"{index.name} must name 1 to {MAX_SHARDS} files *{suffix} right beside it"
-        raise FetchError(Failure(FailureKind.REJECTED, f"{rule}; it names {named}"))
+        rule = f"{index.name} must name 1 to {MAX_SHARDS} files *{suffix} in its own folder"
+        raise FetchError(Failure(FailureKind.REJECTED, f"{rule}; got {named}"))
     return names
+
+
+def bytes_below(folder: Path) -> int:
+    """Returns the size of all files below `folder`; files that disappear meanwhile count as empty."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  # ten times a second
+    return size
 
 
 def _strings(weight_map: Mapping[str, object]) -> Iterator[str]:

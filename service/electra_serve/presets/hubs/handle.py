@@ -1,4 +1,4 @@
-"""`kaggle://org/model/keras/variant[/version]` and `hf://org/repo[@revision]`, parsed."""
+"""Handles of presets: `kaggle://org/model/keras/variant[/version]` and `hf://org/repo[@revision]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ FORMS: Final[Mapping[Hub, str]] = {
     "kaggle": "kaggle://org/model/keras/variant[/version]",
     "hf": "hf://org/repo[@revision]",
 }
-"""How a handle is written."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"  # no two dots in a row: it becomes part of a path
 _PATTERNS: Final[Mapping[Hub, re.Pattern[str]]] = {
@@ -51,31 +50,27 @@ class Handle:
 
     @property
     def name(self) -> str:
-        """The last part of `repo`."""
+        """Last part of `repo`."""
         return self.repo.rpartition("/")[2]
 
     @property
     def pinned(self) -> bool:
-        """Whether it means the same files for ever: a version on Kaggle, a commit on the Hugging Face hub."""
+        """True if the revision cannot move: a version on Kaggle, a commit on the Hugging Face hub."""
         return self.revision is not None and _PINNED[self.hub].fullmatch(self.revision) is not None
 
     def at(self, revision: str) -> Handle:
-        """The same preset at a revision.
-
-        Raises:
-            PresetError: A hub told a revision that is none.
-        """
+        """Returns the same preset at a pinned revision; raises `PresetError`."""
         pinned = replace(self, revision=revision)
         if not pinned.pinned:
-            raise PresetError(f"{self}: the hub must tell a version or a commit; it told {revision!r:.60}")
+            raise PresetError(f"{self}: the hub must return a version or a commit; got {revision!r:.60}")
         return pinned
 
 
 def parse_handle(preset: str) -> Handle | None:
-    """The handle in `preset`; None where it is not written as one.
+    """Parses a handle; returns None for a name without a scheme.
 
     Raises:
-        PresetError: It has a scheme, and is not a well-formed handle.
+        PresetError: It has a scheme and is malformed.
 
     Example:
         >>> parse_handle("kaggle://keras/electra/keras/electra_small_discriminator_uncased_en/2").revision
@@ -91,5 +86,5 @@ def parse_handle(preset: str) -> Handle | None:
     pattern = _PATTERNS.get(cast("Hub", scheme))
     match = pattern.fullmatch(rest) if pattern is not None and len(rest) <= _MAX_CHARACTERS else None
     if match is None:
-        raise PresetError(f"a preset on a hub must be {' or '.join(FORMS.values())}; received {preset!r:.120}")
+        raise PresetError(f"a preset on a hub must be {' or '.join(FORMS.values())}; got {preset!r:.120}")
     return Handle(cast("Hub", scheme), match["repo"], match["revision"])

@@ -1,4 +1,4 @@
-"""What was fetched, from where and when, and a SHA-256 of each file: kept beside the files, checked at each load."""
+"""The manifest of a fetched preset: its source, and the size and SHA-256 of each file, verified at each load."""
 
 from __future__ import annotations
 
@@ -14,19 +14,14 @@ from electra_serve.presets.files import read_json
 
 MANIFEST_FILE: Final = "electra-serve.manifest.json"
 GOLDEN_FILE: Final = "electra-serve.golden.json"
-"""What the model computed of a fixed input when it was first loaded; `electra_serve.engine.golden` writes it."""
+"""The model's output for a fixed input at its first load; see `electra_serve.engine.golden`."""
 OURS: Final = frozenset({MANIFEST_FILE, GOLDEN_FILE})
 FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One file.
-
-    Attributes:
-        size: Bytes.
-        sha256: 64 hex digits.
-    """
+    """Size in bytes and SHA-256 of one file."""
 
     size: int
     sha256: str
@@ -37,16 +32,18 @@ class Manifest:
     """One fetched preset.
 
     Attributes:
-        source: Its handle, with the revision: `hf://org/repo@commit`.
-        fetched_at: When, ISO 8601 in UTC.
-        client: What fetched it, with its version.
-        files: Each file by its name in the folder.
+        source: Its handle at a revision: `hf://org/repo@commit`.
+        fetched_at: ISO 8601 in UTC.
+        client: The library that fetched it, with its version.
+        files: Records by file name.
+        listed: False if the files were found offline, so that optional ones may be missing.
     """
 
     source: str
     fetched_at: str
     client: str
     files: Mapping[str, FileRecord]
+    listed: bool = True
 
     @property
     def size(self) -> int:
@@ -60,39 +57,29 @@ def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes it into `folder`."""
+    """Writes the manifest into `folder`."""
     content = {"format": FORMAT, **asdict(manifest)}
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest in `folder`.
-
-    Raises:
-        PresetError: It is missing or malformed.
-    """
+    """Reads the manifest in `folder`; raises `PresetError`."""
     path = folder / MANIFEST_FILE
     content = read_json(path)
     try:
         if content["format"] != FORMAT:
-            raise PresetError(f"{path}: format must be {FORMAT}; it is {content['format']!r:.20}")
+            raise PresetError(f"{path}: format must be {FORMAT}; got {content['format']!r:.20}")
         files = {str(name): FileRecord(**record) for name, record in content["files"].items()}  # type: ignore[attr-defined]
-        return Manifest(str(content["source"]), str(content["fetched_at"]), str(content["client"]), files)
+        source, fetched_at, client = (str(content[name]) for name in ("source", "fetched_at", "client"))
+        return Manifest(source, fetched_at, client, files, content.get("listed") is not False)
     except (KeyError, TypeError, AttributeError) as error:
-        raise PresetError(f"{path}: must be a manifest as electra-serve writes it; it is malformed") from error
+        raise PresetError(f"{path}: must be a manifest of electra-serve; it is malformed") from error
 
 
 def verify(folder: Path) -> Manifest:
-    """Hashes every file and compares.
-
-    Returns:
-        The manifest, which the folder equals.
-
-    Raises:
-        PresetError: A file is missing, was added, or is not what was fetched.
-    """
+    """Hashes all files of a folder, and returns its manifest; raises `PresetError`."""
     manifest = read_manifest(folder)
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - OURS
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - OURS
     for name in sorted(found ^ set(manifest.files)):
         state = "was added" if name in found else "is missing"
         raise PresetError(_damaged(folder, manifest, f"{name!r:.80} {state}"))
@@ -107,6 +94,6 @@ def verify(folder: Path) -> Manifest:
 
 def _damaged(folder: Path, manifest: Manifest, what: str) -> str:
     return (
-        f"{folder}: must be as it was fetched from {manifest.source}; {what}: "
-        f"`electra-serve presets pull {manifest.source}` fetches it anew"
+        f"{folder}: must be as fetched from {manifest.source}; {what}: "
+        f"`electra-serve presets pull {manifest.source}` fetches it again"
     )

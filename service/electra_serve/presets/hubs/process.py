@@ -1,4 +1,4 @@
-"""One attempt at a fetch, in a process of its own, ended when it hangs, is late, or fetches too much."""
+"""One attempt to fetch in a child process, which ends if it stalls, takes too long or fetches too much."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,56 +16,44 @@ from typing import IO, Final
 
 from electra_serve.presets.hubs.cache import home_dir
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError, one_line
-from electra_serve.presets.hubs.files import STAGED
+from electra_serve.presets.hubs.fetch import CLEANUP_S
+from electra_serve.presets.hubs.files import bytes_below
 from electra_serve.presets.hubs.handle import Handle
 from electra_serve.presets.hubs.progress import Progress
 
 COMMAND: Final = (sys.executable, "-m", "electra_serve.presets.hubs.fetch")
 POLL_S: Final = 0.1
-END_S: Final = 5.0
-"""How long an ended process may take to be gone."""
+KILL_S: Final = 5.0
+"""Time in which a killed process must end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What an attempt brought.
+    """The result of an attempt.
 
     Attributes:
-        revision: What the handle means now.
-        client: The library and its version.
-        files: The folder with all files; None where the revision was there already.
-        names: What is in it.
+        revision: The version or commit that the handle means now.
+        client: The client library and its version.
+        files: Paths in the client's cache by name in the preset; empty if the caller has this revision.
+        listed: False if the files were found offline.
     """
 
     revision: str
     client: str
-    files: Path | None
-    names: tuple[str, ...]
+    files: Mapping[str, Path]
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """Bounds on one attempt.
-
-    Attributes:
-        stall_timeout_s: Seconds without a new byte.
-        max_bytes: Bytes in the staging folder.
-    """
+    """Limits of one attempt: seconds without a new byte, and bytes."""
 
     stall_timeout_s: float
     max_bytes: int
 
 
 class FetchProcess:
-    """Runs `electra_serve.presets.hubs.fetch` and watches it.
-
-    Args:
-        limits: When to end it.
-        environment: Its variables: the hubs' tokens, endpoints and proxies.
-        progress: Is told how far it is.
-        command: What to run.
-        now: Seconds of a clock that never goes back.
-    """
+    """Runs `electra_serve.presets.hubs.fetch` with the clients' variables in `environment`, and watches it."""
 
     def __init__(
         self,
@@ -81,33 +70,31 @@ class FetchProcess:
         self._command = command
         self._now = now
 
-    def run(self, handle: Handle, staging: Path, *, have: str, timeout_s: float) -> Fetched:
-        """Fetches `handle` into `staging`.
-
-        Args:
-            handle: What.
-            staging: Ours alone for that long.
-            have: A revision that need not be fetched; may be empty.
-            timeout_s: Seconds for all of it.
+    def run(self, handle: Handle, *, have: str, timeout_s: float, offline: bool = False) -> Fetched:
+        """Fetches the files of `handle`, unless it means the revision `have`; `offline`, it finds cached files only.
 
         Raises:
-            FetchError: It failed, or was ended.
+            FetchError: It failed or exceeded a limit.
         """
-        log, report = staging / "log", staging / "report"
-        with log.open("wb") as log_stream, report.open("wb") as report_stream:
-            arguments = (str(handle), str(staging), have)
-            with self._process(arguments, staging, report_stream, log_stream) as process:
-                self._watch(process, handle, staging, timeout_s)
-        return _read_report(report, log, staging)
+        with tempfile.TemporaryDirectory(prefix="electra-serve-") as name:
+            report, log = Path(name, "report"), Path(name, "log")
+            environment = {**self._environment, **_client_environment(Path(name), self._environment, offline=offline)}
+            with (
+                log.open("wb") as log_stream,
+                report.open("wb") as report_stream,
+                self._process((str(handle), have), environment, report_stream, log_stream) as process,
+            ):
+                self._watch(process, handle, report, timeout_s)
+            return _read_result(report, log, listed=not offline)
 
     @contextmanager
     def _process(
-        self, arguments: Sequence[str], staging: Path, report: IO[bytes], log: IO[bytes]
+        self, arguments: Sequence[str], environment: Mapping[str, str], report: IO[bytes], log: IO[bytes]
     ) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(  # noqa: S603  # our own command; the handle was parsed
             [*self._command, *arguments],
-            env={**self._environment, **client_environment(staging, self._environment)},
-            stdin=subprocess.PIPE,  # its end tells the process that we are gone
+            env=environment,
+            stdin=subprocess.PIPE,  # closes with this process
             stdout=report,
             stderr=log,
         )
@@ -115,76 +102,65 @@ class FetchProcess:
             yield process
         finally:
             self._progress.end()
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(CLEANUP_S)
             process.kill()
-            process.wait(END_S)
+            process.wait(KILL_S)
             with contextlib.suppress(OSError):
                 process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
 
-    def _watch(self, process: subprocess.Popen[bytes], handle: Handle, staging: Path, timeout_s: float) -> None:
+    def _watch(self, process: subprocess.Popen[bytes], handle: Handle, report: Path, timeout_s: float) -> None:
         deadline = self._now() + timeout_s
         seen, seen_at = -1, self._now()
         while process.poll() is None:
-            done, now = _size(staging), self._now()
+            state, now = _read_report(report), self._now()
+            done = bytes_below(Path(str(state["folder"]))) - int(str(state["had_bytes"])) if "folder" in state else 0
             if done != seen:
                 seen, seen_at = done, now
-                self._progress.update(str(handle), done, _total(staging / "report"))
+                total = state.get("total_bytes")
+                if "folder" in state:  # else nothing is fetched yet, or at all
+                    self._progress.update(str(handle), max(done, 0), total if isinstance(total, int) else None)
             if done > self._limits.max_bytes:
-                raise FetchError(Failure(FailureKind.REJECTED, f"at most {self._limits.max_bytes} bytes are fetched"))
+                detail = f"a preset must have at most {self._limits.max_bytes} bytes to fetch; it has more"
+                raise FetchError(Failure(FailureKind.REJECTED, detail))
             if now >= deadline:
                 raise FetchError(Failure(FailureKind.UNAVAILABLE, f"not done within {timeout_s:.0f} s"))
             if now - seen_at >= self._limits.stall_timeout_s:
-                stalled = f"no byte came for {self._limits.stall_timeout_s:g} s"
+                stalled = f"no byte arrived for {self._limits.stall_timeout_s:g} s"
                 raise FetchError(Failure(FailureKind.UNAVAILABLE, stalled))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
 
 
-def client_environment(staging: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that keep the clients quiet and in `staging`. Whatever was fetched elsewhere before is not taken."""
+def _client_environment(folder: Path, environment: Mapping[str, str], *, offline: bool) -> dict[str, str]:
+    """Variables that keep the clients quiet and, if `offline`, off the network."""
     return {
-        "HOME": str(home_dir(environment) or staging),  # kagglehub cannot be imported without one
-        "KAGGLEHUB_CACHE": str(staging / "kaggle"),
+        "HOME": str(home_dir(environment) or folder),  # kagglehub cannot be imported without one
         "DISABLE_KAGGLE_CACHE": "true",
         "DISABLE_COLAB_CACHE": "true",
         "KAGGLEHUB_VERBOSITY": "error",
-        "HF_HUB_CACHE": str(staging / "hf-cache"),
-        "HF_XET_CACHE": str(staging / "hf-xet"),
+        "HF_HUB_OFFLINE": "1" if offline else "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TQDM_DISABLE": "1",
     }
 
 
-def _read_report(report: Path, log: Path, staging: Path) -> Fetched:
-    """Returns the result that the process reported; raises the failure, or a crash if it reported nothing."""
-    reported = {key: value for event in _events(report) for key, value in event.items()}
-    failure = reported.get("failure")
+def _read_result(report: Path, log: Path, *, listed: bool) -> Fetched:
+    """Returns the reported result; raises the reported failure, or a crash if there is neither."""
+    state = _read_report(report)
+    failure, files = state.get("failure"), state.get("files")
     if isinstance(failure, dict):
         raise FetchError(Failure(**{**failure, "kind": FailureKind(failure["kind"])}))
-    names = reported.get("files")
-    if not isinstance(names, list):
+    if not isinstance(files, dict):
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise FetchError(Failure(FailureKind.CRASHED, one_line(f"the client ended: {last}")))
-    files = staging / STAGED if names else None
-    return Fetched(str(reported["revision"]), str(reported["client"]), files, tuple(names))
+    paths = {name: Path(path) for name, path in files.items()}
+    return Fetched(str(state["revision"]), str(state["client"]), paths, listed)
 
 
-def _total(report: Path) -> int | None:
-    total = next((event["total_bytes"] for event in _events(report) if "total_bytes" in event), None)
-    return total if isinstance(total, int) else None
-
-
-def _events(report: Path) -> Iterator[dict[str, object]]:
-    """The whole lines so far."""
-    for line in report.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
-
-
-def _size(folder: Path) -> int:
-    """Bytes in all files; those that go away meanwhile count as none."""
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            size += path.lstat().st_size
-    return size
+def _read_report(report: Path) -> dict[str, object]:
+    """Returns all whole lines so far as one mapping."""
+    lines = report.read_text(encoding="utf-8").splitlines(keepends=True)
+    return {key: value for line in lines if line.endswith("\n") for key, value in json.loads(line).items()}

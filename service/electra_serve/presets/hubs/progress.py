@@ -1,4 +1,4 @@
-"""How far a download is: a bar for a person at a terminal, a line now and then for a log."""
+"""Progress of a download: a bar on a terminal, or a line in the log every ten seconds."""
 
 from __future__ import annotations
 
@@ -9,38 +9,33 @@ from typing import Final, Protocol, TextIO
 
 WIDTH: Final = 30
 EVERY_S: Final = 10.0
-"""Seconds between two lines of a log."""
 
 
 class Progress(Protocol):
-    """Is told how far a fetch is."""
+    """Receives the progress of one fetch after another."""
 
     def update(self, name: str, done: int, total: int | None) -> None:
-        """`done` of `total` bytes of `name` are there; the total may not be known."""
+        """Reports that `done` of `total` bytes, if known, were fetched."""
 
     def end(self) -> None:
-        """The fetch is over, well or not."""
+        """Reports the end of the fetch."""
 
 
 class ProgressBar:
-    """Redraws one line.
-
-    Args:
-        stream: A terminal.
-    """
+    """Redraws one line on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._drawn = False
 
     def update(self, name: str, done: int, total: int | None) -> None:
-        """See `Progress.update`."""
+        """See `Progress`."""
         self._stream.write(f"\r\x1b[K{name} {bar(done, total)}")
         self._stream.flush()
         self._drawn = True
 
     def end(self) -> None:
-        """See `Progress.end`."""
+        """See `Progress`."""
         if self._drawn:
             self._stream.write("\n")
             self._stream.flush()
@@ -48,12 +43,7 @@ class ProgressBar:
 
 
 class ProgressLog:
-    """Logs a line every `EVERY_S` seconds.
-
-    Args:
-        log: Where.
-        now: Seconds of a clock that never goes back.
-    """
+    """Logs a line every `EVERY_S` seconds of the clock `now`."""
 
     def __init__(self, log: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -61,24 +51,22 @@ class ProgressLog:
         self._next = 0.0
 
     def update(self, name: str, done: int, total: int | None) -> None:
-        """See `Progress.update`."""
+        """See `Progress`."""
         if self._now() >= self._next:
             self._next = self._now() + EVERY_S
             self._log.info("fetching %s: %s", name, megabytes(done, total))
 
     def end(self) -> None:
-        """See `Progress.end`."""
+        """See `Progress`."""
         self._next = 0.0
 
 
 def bar(done: int, total: int | None) -> str:
-    """A bar in characters, without one where the total is not known.
+    """Draws a bar, or only the size if the total is unknown.
 
     Example:
         >>> bar(15_000_000, 30_000_000)
         '[###############               ] 15.0 of 30.0 MB'
-        >>> bar(15_000_000, None)
-        '15.0 MB'
     """
     if not total:
         return megabytes(done, total)
@@ -87,5 +75,5 @@ def bar(done: int, total: int | None) -> str:
 
 
 def megabytes(done: int, total: int | None) -> str:
-    """Both in MB (10⁶ bytes)."""
+    """Formats both in MB (10⁶ bytes)."""
     return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"

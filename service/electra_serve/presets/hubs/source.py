@@ -1,4 +1,4 @@
-"""The two sources behind which the hubs are: handles, and the built-in ids."""
+"""Preset sources for the hubs: handles, and the built-in ids."""
 
 from __future__ import annotations
 
@@ -18,14 +18,8 @@ from electra_serve.presets.hubs.manifest import verify
 class HubSource:
     """Presets by handle.
 
-    A pinned handle that was fetched before needs no hub. Any other asks the hub at each start what it means now, and
-    means what it meant last where the hub cannot tell.
-
-    Args:
-        cache: Where fetched presets are.
-        fetcher: What fetches the others.
-        offline: Whether to use only what is in the cache.
-        log: Where it is told that a hub could not be asked.
+    A pinned handle in the cache needs no hub. Others are resolved at each start; during an outage, they keep their
+    last revision. `offline` uses the caches only.
     """
 
     def __init__(self, cache: PresetCache, fetcher: Fetcher, *, offline: bool, log: logging.Logger) -> None:
@@ -40,53 +34,43 @@ class HubSource:
         return None if handle is None else self.get(handle, load_weights=load_weights)
 
     def get(self, handle: Handle, *, load_weights: bool) -> PresetFolder:
-        """The preset of a handle, from the cache or the hub.
-
-        Raises:
-            PresetError: It cannot be had, or is not what it was when it was fetched.
-        """
-        return _read(handle, self.locate(handle), load_weights=load_weights)
+        """Returns the preset of a handle, from the cache or the hub; raises `PresetError`."""
+        return _read(handle, self._locate(handle), load_weights=load_weights)
 
     def cached(self, handle: Handle, *, load_weights: bool) -> PresetFolder | None:
-        """The preset of a handle as it was fetched last; None where it never was.
+        """Returns the preset of a handle from the cache; None if it was never fetched.
 
         Raises:
-            PresetError: It is not what it was when it was fetched.
+            PresetError: It has changed since it was fetched.
         """
         folder = self._cache.find(handle)
         return None if folder is None else _read(handle, folder, load_weights=load_weights)
 
-    def locate(self, handle: Handle) -> Path:
-        """The folder of a handle, fetched if need be.
-
-        Raises:
-            PresetError: It cannot be had.
-        """
-        folder = self._cache.find(handle)
+    def _locate(self, handle: Handle) -> Path:
+        cache = self._cache
+        folder = cache.find(handle) if self._offline or not handle.pinned else cache.find_listed(handle)
         if folder is not None and (handle.pinned or self._offline):
             return folder
         if self._offline:
-            raise PresetError(
-                f"{handle}: offline, it must be in {self._cache.root}, and is not: run `electra-serve presets pull "
-                f"{handle}` online"
-            )
+            folder = self._fetcher.adopt(handle)
+            if folder is None:
+                raise PresetError(
+                    f"{handle}: not in the cache {cache.root} or in the client's, and hub.offline is set: run "
+                    f"`electra-serve presets pull {handle}` online"
+                )
+            return folder
         try:
             return self._fetcher.fetch(handle)
         except HubError as error:
-            if folder is None or not error.outage:
+            folder = (cache.find(handle) or self._fetcher.adopt(handle)) if error.outage else None
+            if folder is None:
                 raise
-            self._log.warning("%s; using revision %s, which was fetched earlier", error, folder.name)
+            self._log.warning("%s; serving the cached revision %s", error, folder.name)
             return folder
 
 
 class BuiltInSource:
-    """The published presets, by id: what is in the cache, else from one hub, else from the other.
-
-    Args:
-        hubs: The source of handles.
-        order: Which hub to ask first.
-        log: Where it is told that one hub failed.
-    """
+    """The published presets by id: from the cache, else from the hubs in `order`."""
 
     def __init__(self, hubs: HubSource, order: Sequence[Hub], log: logging.Logger) -> None:
         self._hubs = hubs
@@ -94,7 +78,7 @@ class BuiltInSource:
         self._log = log
 
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
-        """See `PresetSource.find`. Without weights it is only an architecture, and needs no files."""
+        """See `PresetSource.find`. Without weights it is only an architecture, which needs no files."""
         published = find(preset)
         if published is None:
             return None
@@ -113,17 +97,17 @@ class BuiltInSource:
             except PresetError as error:
                 self._log.warning("%s", error)
                 failures.append(str(error))
-        raise PresetError(f"{published.id} cannot be had: {'; '.join(dict.fromkeys(failures))}")
+        raise PresetError(f"cannot fetch {published.id}: {'; '.join(dict.fromkeys(failures))}")
 
 
 def built_in_handles(published: CatalogPreset, order: Sequence[Hub]) -> list[Handle]:
-    """Where a published preset is, in that order."""
+    """Returns the handles of a published preset in the order of their hubs."""
     handles = [parse_handle(published.kaggle_handle), parse_handle(published.hf_handle)]
     return sorted((handle for handle in handles if handle is not None), key=lambda handle: order.index(handle.hub))
 
 
 def architecture(published: CatalogPreset) -> PresetFolder:
-    """A published preset without its weights."""
+    """Returns a published preset without its weights."""
     return PresetFolder(
         id=published.id,
         source="catalog",
@@ -143,10 +127,9 @@ def _read(handle: Handle, folder: Path, *, load_weights: bool) -> PresetFolder:
 
 
 def _require_published(folder: PresetFolder, published: CatalogPreset) -> PresetFolder:
-    """Refuses another architecture than the id stands for."""
     if folder.config != published.config:
         raise PresetError(
-            f"{published.id} has {published.parameters} parameters, as published; what {folder.source} has is another "
-            f"architecture, with {folder.config.parameters}"
+            f"{published.id} must have the published architecture with {published.parameters} parameters; "
+            f"{folder.source} has another one with {folder.config.parameters}"
         )
     return folder

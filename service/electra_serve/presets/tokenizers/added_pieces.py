@@ -73,10 +73,6 @@ class AddedPieces:
 def collect_added_pieces(files: PieceFiles, defaults: Mapping[str, str]) -> AddedPieces:
     """Collects the pieces.
 
-    Args:
-        files: What the checkpoint has.
-        defaults: Pieces of roles that the files leave out.
-
     Raises:
         PresetError: A piece is malformed.
         UnsupportedTokenizer: The files are read by no version of transformers 5.

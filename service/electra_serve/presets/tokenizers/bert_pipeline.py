@@ -83,11 +83,7 @@ class BertConfig:
     split_on_cjk: bool = True
 
     def role(self, name: str) -> str:
-        """The piece that has the role `name`, such as `cls_token`.
-
-        Raises:
-            UnsupportedTokenizer: None has it.
-        """
+        """The piece that has the role `name`, such as `cls_token`; raises `UnsupportedTokenizer`."""
         piece = self.added.role(name)
         if piece is None:
             raise UnsupportedTokenizer(f"{name} must be a text; it is null")
@@ -128,11 +124,7 @@ def build_bert_pipeline(files: CheckpointFiles) -> BuiltPipeline:
 
 
 def make_bert_pipeline(config: BertConfig) -> Pipeline:
-    """The pipeline without the template.
-
-    Raises:
-        UnsupportedTokenizer: The vocabulary lacks the unknown piece, or an added piece cannot have its id.
-    """
+    """The pipeline without the template; raises `UnsupportedTokenizer`."""
     unknown = config.role("unk_token")
     if unknown not in config.vocabulary:
         raise UnsupportedTokenizer(f"the vocabulary must have the piece for unknown words, {unknown}; it has not")
@@ -174,13 +166,7 @@ def _splits_at_spaces(pipeline: Pipeline) -> bool:
 
 
 def write_bert_files(config: BertConfig, folder: Path, max_length: int) -> None:
-    """Writes the four files that transformers saves for an ELECTRA tokenizer.
-
-    Args:
-        config: The tokenizer; its ids are 0, 1, 2, ….
-        folder: Where to.
-        max_length: Longest sequence of the model.
-    """
+    """Writes the four files that transformers saves for an ELECTRA tokenizer."""
     pieces = sorted(config.vocabulary, key=config.vocabulary.__getitem__)
     (folder / VOCAB_FILE).write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
     special = {role: config.role(role) for role in SPECIAL_TOKENS}

@@ -1,8 +1,7 @@
 """Writes the tokenizer of a preset in either format.
 
-KerasHub and transformers differ in how they fold case, part words and treat rare characters, so the same vocabulary
-gives other ids there for a few texts. Conversion carries over the vocabulary and the settings; whoever reads the
-result tokenizes by its own rules.
+Conversion copies the vocabulary and the settings. KerasHub and transformers fold case, split words and treat rare
+characters differently, so the same vocabulary gives other ids for a few texts.
 """
 
 from __future__ import annotations
@@ -37,11 +36,6 @@ SUFFIX_INDICATOR: Final = "##"
 
 def convert_tokenizer(preset: PresetFolder, folder: Path, to: PresetFormat) -> None:
     """Writes the tokenizer of `preset` into `folder`; of the same format, it is copied as it is.
-
-    Args:
-        preset: Has a tokenizer.
-        folder: Where to; it exists.
-        to: The format to write.
 
     Raises:
         PresetError: Its files are unreadable, or hold what the other format has no words for.

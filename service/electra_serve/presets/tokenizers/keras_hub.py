@@ -3,12 +3,10 @@
     text ── strip accents ── split into words ── fold case ── WordPiece ── [CLS] … [SEP]
             (if asked)       (pure, here)        (if asked)   (Rust)
 
-The splitting is KerasHub's to the letter, oddities included: of white space only the ASCII kind parts words, so a
-no-break space glues two words into one that the vocabulary does not have; control and format characters do
-part words; and lower-casing is Unicode's NFKC_Casefold after the split, so `…` becomes the one word `...`.
-
-Everything is linear in the length of the text, and with truncation only as many words are looked up as can
-still matter.
+Words are split exactly as in KerasHub. Only ASCII white space splits them, so two words around a no-break space become
+one that the vocabulary lacks. Control and format characters split words too. Case is folded by NFKC_Casefold after the
+split, so `…` becomes the word `...`. Time is linear in the length of the text. With truncation, only words that can
+remain are looked up.
 """
 
 from __future__ import annotations
@@ -49,15 +47,7 @@ MAX_WORD_CHARACTERS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class TokenizerConfig:
-    """What of KerasHub's tokenizer settings decides the ids.
-
-    Attributes:
-        lowercase: Fold case.
-        strip_accents: Drop combining marks.
-        split_on_cjk: Make each CJK ideograph a word.
-        suffix_indicator: What a piece inside a word starts with.
-        oov_token: The piece of an unknown word.
-    """
+    """Settings of KerasHub's tokenizer that determine the ids."""
 
     lowercase: bool = False
     strip_accents: bool = False
@@ -68,12 +58,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class KerasTokenizerFiles:
-    """What a preset's tokenizer files say.
-
-    Attributes:
-        vocabulary: The pieces, each at its id.
-        config: How text becomes words.
-    """
+    """Contents of a preset's tokenizer files."""
 
     vocabulary: Sequence[str]
     config: TokenizerConfig
@@ -81,10 +66,6 @@ class KerasTokenizerFiles:
 
 class KerasTokenizer:
     """A WordPiece tokenizer. Stateless once built: any thread may use it.
-
-    Args:
-        vocabulary: The pieces, each at its id.
-        config: How text becomes words.
 
     Raises:
         PresetError: The vocabulary lacks [CLS], [SEP] or the unknown piece.
@@ -181,11 +162,7 @@ class KerasTokenizer:
 
 
 def read_keras_tokenizer(folder: Path) -> KerasTokenizerFiles:
-    """Reads the tokenizer of a KerasHub preset.
-
-    Raises:
-        PresetError: Its files are unreadable, or ask for what this tokenizer does not do.
-    """
+    """Reads the tokenizer of a KerasHub preset; raises `PresetError`."""
     config = _read_config(folder / TOKENIZER_FILE)
     lines = read_lines(folder / VOCABULARY_FILE, max_bytes=MAX_VOCABULARY_BYTES)
     return KerasTokenizerFiles([line.rstrip() for line in lines], config)

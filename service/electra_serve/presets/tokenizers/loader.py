@@ -62,11 +62,7 @@ NO_FILES: Final = NoTokenizer("the preset has no tokenizer")
 
 
 def load_tokenizer(preset: PresetFolder) -> Tokenizer | NoTokenizer:
-    """Loads the tokenizer of a preset, if its ids are those of the library that defined it.
-
-    Raises:
-        PresetError: A file is unreadable or malformed.
-    """
+    """Loads the tokenizer of a preset, if its ids are those of the library that defined it; raises `PresetError`."""
     if preset.path is None or not preset.has_tokenizer:
         return NO_FILES
     try:

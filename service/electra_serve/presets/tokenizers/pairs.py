@@ -1,7 +1,7 @@
 """Ids of texts to sequences, such as `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Pure.
 
-A template says which ids stand around the texts; a truncation says which text is cut, and at which side. What cannot be
-cut enough stays whole, so that its length tells the caller.
+A template has the ids around the texts; a truncation selects the text that is cut, and the side. A sequence that cannot
+be cut enough stays whole, and the caller sees its length.
 """
 
 from __future__ import annotations
@@ -108,14 +108,7 @@ class Packer:
         return self.side
 
     def pack(self, rows: Iterable[Sequence[Ids]], max_length: int, truncation: Truncation) -> TokenizedText:
-        """Packs rows of one or two parts.
-
-        Args:
-            rows: Each the ids of a text, or of both texts of a pair. A part may lack ids that are certain to be cut,
-                if it has one more than can stay.
-            max_length: Most ids of one result, the template's own included, unless `truncation` is `NONE`.
-            truncation: The rule for longer ones.
-        """
+        """Packs rows of one or two parts."""
         packed = [self._row(parts, max_length, truncation) for parts in rows]
         return TokenizedText(
             token_ids=tuple(row[0] for row in packed),

@@ -48,11 +48,7 @@ def build_serialized_pipeline(files: CheckpointFiles) -> BuiltPipeline:
 
 
 def find_template(pipeline: Pipeline) -> Template:
-    """Finds the form of the pipeline's sequences.
-
-    Raises:
-        UnsupportedTokenizer: Its post-processor does not put each text in once.
-    """
+    """Finds the form of the pipeline's sequences; raises `UnsupportedTokenizer`."""
     if pipeline.post_processor is None:
         return PLAIN
     probe = Pipeline(WordLevel(dict(PROBES), unk_token="a"))  # noqa: S106  # a piece, no secret

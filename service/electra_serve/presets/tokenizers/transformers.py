@@ -29,7 +29,7 @@ from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps, finis
 from electra_serve.tensors import Truncation
 
 WINDOW_CHARACTERS_PER_ID: Final = 16
-"""How much of a long text is read at a time for each id that can stay. English has about four."""
+"""Characters of a long text that are read at a time for each id that can remain. English has about four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,15 +52,7 @@ class BuiltPipeline:
 
 
 class TransformersTokenizer:
-    """A tokenizer of transformers'. Stateless once built: any thread may use it.
-
-    Args:
-        pipeline: Makes ids of a text; no thread may change it.
-        template: The form of its sequences.
-        side: The side that its files cut.
-        max_length: Longest sequence by its files; None if they do not bound it.
-        splits_at_spaces: Whether a text may be cut at a space without changing the ids before it.
-    """
+    """A tokenizer of transformers'. Stateless once built: any thread may use it."""
 
     def __init__(
         self,

@@ -130,15 +130,7 @@ def read_checkpoint_files(folder: Path) -> CheckpointFiles:
 
 
 def read_sequence_settings(files: CheckpointFiles, *, lowercase: bool) -> SequenceSettings:
-    """Reads the settings that every class has.
-
-    Args:
-        files: The checkpoint's.
-        lowercase: Whether the tokenizer lower-cases by itself.
-
-    Raises:
-        UnsupportedTokenizer: A value is one that no version of transformers writes.
-    """
+    """Reads the settings that every class has; raises `UnsupportedTokenizer`."""
     settings = files.settings
     split, names = settings.get("split_special_tokens", False), settings.get("model_input_names")
     side = settings.get("truncation_side")

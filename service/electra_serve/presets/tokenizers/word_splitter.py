@@ -59,9 +59,6 @@ MAX_ENTRIES: Final = 20_000
 class WordSplitter:
     r"""Splits text into words. Any thread may use it.
 
-    Args:
-        split_on_cjk: Whether each CJK ideograph is a word.
-
     Example:
         >>> WordSplitter(split_on_cjk=True).split("Isn't it\t日本?")
         ['Isn', "'", 't', 'it', '日', '本', '?']
@@ -80,7 +77,7 @@ class WordSplitter:
 
 
 class _SpacingTable(dict[int, str]):
-    """For `str.translate`: every character with the spaces that part it from its neighbours."""
+    """For `str.translate`: every character with the spaces that separate it from its neighbors."""
 
     def __init__(self, *, split_on_cjk: bool) -> None:
         super().__init__()

@@ -15,25 +15,17 @@ class WeightArrays(Protocol):
 
     @property
     def absent(self) -> frozenset[str]:
-        """The paths of what this format may lack, and these files do: to be drawn anew."""
+        """Paths of weights that the format may lack and these files do; they are initialized instead."""
 
     def read(self, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """One weight, in the precision it is stored in.
-
-        Args:
-            path: KerasHub's path of it, not one of `absent`.
-            shape: The shape it must have in Keras.
+        """Reads one weight of Keras' `shape`, in the precision of the file.
 
         Raises:
-            PresetError: It is missing, damaged, of another shape or type, or holds NaN or infinity.
+            PresetError: It is missing, damaged, of another shape or type, or not finite.
         """
 
 
 def require_finite(values: NDArray[Any], what: str) -> None:
-    """Refuses NaN and infinity.
-
-    Raises:
-        PresetError: `values` holds one.
-    """
+    """Raises `PresetError` for NaN and infinity."""
     if not np.isfinite(values).all():
         raise PresetError(f"{what} must be finite; it holds NaN or infinity")

@@ -23,12 +23,7 @@ LAYER_PREFIX: Final = "layers/transformer_encoder"
 
 
 class Hdf5Arrays:
-    """See `WeightArrays`.
-
-    Args:
-        datasets: By their paths.
-        label: What messages call the preset.
-    """
+    """See `WeightArrays`."""
 
     absent: frozenset[str] = frozenset()
 
@@ -46,11 +41,6 @@ class Hdf5Arrays:
 @contextmanager
 def open_hdf5(files: Sequence[Path], config: BackboneConfig, label: str) -> Iterator[Hdf5Arrays]:
     """The weights of `files` together, one whole file or all shards.
-
-    Args:
-        files: What to open.
-        config: The architecture they are of.
-        label: What messages call the preset.
 
     Raises:
         PresetError: A file is damaged, truncated or another kind, or there are more layers than `config` has: the

@@ -3,11 +3,9 @@
     KerasHub        layers/transformer_encoder_3/_self_attention_layer/query_dense/vars/0     (D, heads, D / heads)
     transformers    encoder.layer.3.attention.self.query.weight                               (D, D)
 
-A dense layer's kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch; attention kernels have their
-heads as an axis of their own in Keras. Everything else differs in its name alone.
-
-Knows no file: `electra_serve.presets.weight_files.safetensors` reads by this table, `electra_serve.model.saving`
-writes by it.
+A dense kernel is (inputs, outputs) in Keras and (outputs, inputs) in PyTorch. Attention kernels have an axis for heads
+in Keras. Only the names of others differ. `electra_serve.presets.weight_files.safetensors` reads by this table,
+and `electra_serve.model.saving` writes by it.
 """
 
 from __future__ import annotations
@@ -21,18 +19,20 @@ from numpy.typing import NDArray
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 
-PREFIX: Final = "electra."
-"""What a checkpoint with a head puts before the encoder's names."""
+PREFIXES: Final = ("electra.", "bert.")
+"""Prefixes of the encoder's names in checkpoints with a head, one for each architecture."""
 
 HEADS: Final = (
     "discriminator_predictions.",  # ElectraForPreTraining
     "generator_predictions.",  # ElectraForMaskedLM, ElectraForCausalLM
     "generator_lm_head.",  # likewise
-    "classifier.",  # ElectraForSequenceClassification, …TokenClassification, …MultipleChoice
+    "cls.predictions.",  # BertForMaskedLM, BertForPreTraining
+    "cls.seq_relationship.",  # BertForNextSentencePrediction, BertForPreTraining
+    "classifier.",  # …ForSequenceClassification, …TokenClassification, …MultipleChoice
     "sequence_summary.",  # ElectraForMultipleChoice
-    "qa_outputs.",  # ElectraForQuestionAnswering
+    "qa_outputs.",  # …ForQuestionAnswering
 )
-"""What follows the encoder in transformers' models for a task; left unread here."""
+"""Prefixes of heads, which are not read."""
 
 BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants that older versions of transformers saved among the weights."""
@@ -43,10 +43,10 @@ OLD_ENDINGS: Final = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta"
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """What transformers has for one of KerasHub's weights.
+    """Tensor of transformers for one of KerasHub's weights.
 
     Attributes:
-        name: The tensor's name, without `PREFIX`.
+        name: The tensor's name, without a prefix of `PREFIXES`.
         shape: The tensor's shape.
         transposed: Whether it is the kernel of a dense layer.
     """
@@ -128,7 +128,7 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
         {'embeddings.LayerNorm.weight': 'electra.embeddings.LayerNorm.gamma'}
     """
     names = list(names)
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
+    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
     found: dict[str, str] = {}
     for name in names:
         if name.startswith(HEADS) or name.removeprefix(prefix) in BUFFERS:

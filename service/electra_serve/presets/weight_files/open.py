@@ -20,27 +20,16 @@ WeightsOrigin = Literal["pretrained", "random"]
 def open_weights(
     format_: PresetFormat, files: Sequence[Path], config: BackboneConfig, label: str
 ) -> AbstractContextManager[WeightArrays]:
-    """The weights in `files`, closed when the context ends.
-
-    Args:
-        format_: What wrote the files.
-        files: One whole file, or every shard.
-        config: The architecture they are of.
-        label: What messages call the preset.
-
-    Raises:
-        PresetError: On entering: a file is not what it should be.
-    """
+    """The weights in `files`, closed when the context ends; raises `PresetError`."""
     if format_ == "transformers":
         return open_safetensors(files, config, label)
     return open_hdf5(files, config, label)
 
 
 def detect_pooler(arrays: WeightArrays, config: BackboneConfig) -> WeightsOrigin:
-    """Whether the pooler has ever been trained.
+    """Detects a trained pooler by its bias, which is zero before training.
 
-    It starts with a bias of zeros, and the first step of any training moves that. No published ELECTRA has a trained
-    one: KerasHub saves it as it was drawn, transformers saves none.
+    No published ELECTRA has a trained pooler: KerasHub saves the initial one, and transformers saves none.
 
     Raises:
         PresetError: Its bias cannot be read.

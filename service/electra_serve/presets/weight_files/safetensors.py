@@ -57,11 +57,7 @@ class SafetensorsArrays:
 
 @contextmanager
 def open_safetensors(files: Sequence[Path], config: BackboneConfig, label: str) -> Iterator[SafetensorsArrays]:
-    """The encoder's weights in `files` together, one whole file or all shards.
-
-    Raises:
-        PresetError: A file is damaged, or holds other tensors than an encoder of this config has.
-    """
+    """The encoder's weights in `files` together, one whole file or all shards; raises `PresetError`."""
     with ExitStack() as stack:
         tensors = _open_all(stack, files)
         try:

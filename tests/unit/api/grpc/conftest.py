@@ -21,8 +21,9 @@ from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import GrpcSettings
-from tests.fakes import connection_table, transit_budget
-from tests.unit.api.grpc.fake_service import FakeService
+from tests.fake_service import FakeService
+from tests.fakes import transit_budget
+from tests.serving import grpc_server
 
 if TYPE_CHECKING:
     from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceAsyncStub
@@ -107,15 +108,9 @@ def settings() -> GrpcSettings:
 async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
     service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
     budget = transit_budget(BUDGET_BYTES)
-    server = GrpcServer(
-        service,
-        settings,
-        observer(metrics, log),
-        max_sequences=MAX_SEQUENCES,
-        budget=budget,
-        connections=connection_table(),
-    )
-    port = await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    observing = observer(metrics, log)
+    async with (
+        grpc_server(service, settings, observing, max_sequences=MAX_SEQUENCES, budget=budget) as (server, port),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
         yield Running(server, service, metrics, log, channel, port, budget)
-    await server.stop(0)

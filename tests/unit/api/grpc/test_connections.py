@@ -12,9 +12,10 @@ from electra_serve.api.connections import ConnectionTable
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.settings.schema import GrpcSettings
+from tests.fake_service import FakeService
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
-from tests.unit.api.grpc.fake_service import FakeService
+from tests.waiting import until
 
 FIRST, SECOND, THIRD = [("192.0.2.7", port) for port in (5001, 5002, 5003)]
 
@@ -74,11 +75,9 @@ async def test_a_server_disconnects_idle_clients_and_serves_others() -> None:
     port = await server.start()
     with ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
-        async with asyncio.timeout(10):
-            while sum(has_ended(connection) for connection in silent) < 3:  # noqa: ASYNC110  # sockets set no event
-                await asyncio.sleep(0.05)
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                await channel.channel_ready()
+        await until(lambda: sum(has_ended(connection) for connection in silent) >= 3)
+        async with asyncio.timeout(10), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await channel.channel_ready()
     await server.stop(0)
 
 

@@ -92,7 +92,7 @@ def test_every_output_has_a_value_and_no_value_means_the_default() -> None:
     assert to_outputs([pb.OUTPUT_MEAN, pb.OUTPUT_MEAN]) == {Output.MEAN}
 
 
-@pytest.mark.parametrize("values", [[0], [99], [pb.OUTPUT_MEAN, -1], [pb.OUTPUT_MEAN] * 5])
+@pytest.mark.parametrize("values", [[0], [99], [pb.OUTPUT_MEAN, -1], [pb.OUTPUT_MEAN] * (len(OUTPUTS) + 1)])
 def test_unknown_or_too_many_outputs_are_invalid(values: list[int]) -> None:
     with pytest.raises(InvalidInput) as caught:
         to_outputs(values)

@@ -12,7 +12,7 @@ from electra_serve.api.grpc.call import Context
 from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.errors import MalformedRequest, Overloaded, PayloadTooLarge, ServiceError, ShuttingDown
-from tests.contract.waiting import until
+from tests.waiting import until
 
 FOREVER_S = 60.0
 PORT = 5000

@@ -16,10 +16,11 @@ from electra_serve.errors import Overloaded, StartupError
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.settings.schema import GrpcSettings
+from tests.fake_service import FakeService
 from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import SETTINGS, Running, observer
-from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import request
+from tests.waiting import until
 
 Reflect: TypeAlias = grpc.aio.StreamStreamMultiCallable[
     reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
@@ -147,7 +148,7 @@ async def test_stopping_lets_what_was_accepted_finish_and_accepts_no_more(runnin
     gate = asyncio.Event()
     running.service.before = lambda _: gate.wait()
     call = running.stub.Encode(request([1]))
-    await running.service.until(lambda service: len(service.requests) == 1)
+    await until(lambda: len(running.service.requests) == 1)
     stopping = asyncio.create_task(running.server.stop(30))
     await asyncio.sleep(0)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -165,10 +166,10 @@ async def test_stopping_cancels_what_outlasts_its_grace(running: Running) -> Non
     never = asyncio.Event()
     running.service.before = lambda _: never.wait()
     call = running.stub.Encode(request([1]))
-    await running.service.until(lambda service: len(service.requests) == 1)
+    await until(lambda: len(running.service.requests) == 1)
     async with asyncio.timeout(5):
         await running.server.stop(0.01)
-    await running.service.until(lambda service: service.cancelled == 1)
+    await until(lambda: running.service.cancelled == 1)
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await call
 
@@ -180,7 +181,7 @@ async def test_a_second_stop_shortens_the_grace_even_as_the_first_ends(running: 
     running.service.before = lambda _: never.wait()
     for _ in range(3):
         running.stub.Encode(request([1]))
-    await running.service.until(lambda service: len(service.requests) == 3)
+    await until(lambda: len(running.service.requests) == 3)
     first = asyncio.create_task(running.server.stop(GRACE_S))
     async with asyncio.timeout(5):
         await asyncio.sleep(GRACE_S - late_s)

@@ -13,12 +13,13 @@ from electra_serve import errors
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, Truncation
-from tests.contract.waiting import until
+from tests.fake_service import FakeService
 from tests.unit.api.grpc.conftest import Running, codec, observer, transfer
-from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, request
+from tests.waiting import until
 
 
 async def failure(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, dict[str, str | bytes]]:
@@ -66,9 +67,9 @@ async def test_what_the_caller_says_reaches_the_service(running: Running) -> Non
     [seen] = running.service.requests
     assert seen.input == TextInput(("a",))
     assert (seen.model, seen.outputs, seen.truncation) == ("tiny", frozenset({Output.MEAN}), Truncation.LONGEST_FIRST)
-    assert (seen.client, seen.priority) == ("127.0.0.1", Priority.HIGH)
-    assert seen.timeout_s is not None
-    assert 20 < seen.timeout_s <= 31
+    assert (seen.context.client, seen.context.priority) == ("127.0.0.1", Priority.HIGH)
+    assert seen.context.timeout_s is not None
+    assert 20 < seen.context.timeout_s <= 31
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,8 @@ async def test_the_lesser_of_the_deadline_and_the_proxys_timeout_holds(
     running: Running, own: float | None, envoys: str, least: float, most: float
 ) -> None:
     await running.stub.Encode(request([1]), timeout=own, metadata=(("x-envoy-expected-rq-timeout-ms", envoys),))
-    assert running.service.requests[0].timeout_s is not None
-    assert least <= running.service.requests[0].timeout_s <= most
+    assert running.service.requests[0].context.timeout_s is not None
+    assert least <= running.service.requests[0].context.timeout_s <= most
 
 
 async def test_a_call_is_rejected_unread_where_there_is_no_room(running: Running) -> None:
@@ -95,7 +96,7 @@ async def test_what_the_caller_leaves_out_has_its_default(running: Running) -> N
     await running.stub.Encode(request([1]))
     [seen] = running.service.requests
     assert (seen.model, seen.outputs, seen.truncation) == (None, DEFAULT_OUTPUTS, Truncation.NONE)
-    assert (seen.priority, seen.timeout_s) == (Priority.NORMAL, None)
+    assert (seen.context.priority, seen.context.timeout_s) == (Priority.NORMAL, None)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ async def test_an_error_of_the_service_ends_the_call_with_its_slug(
     assert metadata["electra-error-code"] == error.code
     assert metadata["x-request-id"] == "r1"
     assert text == "told" or error.code in {"internal", "engine_failure"}
-    assert running.count(error.code, model="") == 1
+    assert running.count(error.code) == 1
     await until(lambda: running.in_flight() == 0)
 
 
@@ -172,13 +173,13 @@ async def test_a_bad_request_never_reaches_the_service(running: Running, data: b
     assert status in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert metadata["electra-error-code"] == slug
     assert running.service.requests == []
-    assert running.count(slug, model="") == 1
+    assert running.count(slug) == 1
 
 
 async def test_an_unknown_priority_is_malformed(running: Running) -> None:
     status, text, metadata = await failure(running.stub.Encode(request([1]), metadata=(("x-priority", "urgent"),)))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
-    assert text == "x-priority must be one of high, normal, low; received something else"
+    assert text == "x-priority must be one of high, normal, low; got another value"
     assert metadata["electra-error-field"] == "x-priority"
 
 
@@ -193,20 +194,20 @@ async def test_an_answer_over_the_limit_is_rejected_with_advice(running: Running
     status, text, metadata = await failure(running.stub.Encode(request([1] * 600)))
     assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert metadata["electra-error-code"] == "payload_too_large"
-    assert "ask for fewer sequences or outputs" in text
-    assert running.count("payload_too_large", model="") == 1
+    assert "request fewer sequences or outputs" in text
+    assert running.count("payload_too_large") == 1
 
 
 async def test_a_caller_who_leaves_cancels_its_request(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     never = asyncio.Event()
     running.service.before = lambda _: never.wait()
     call = running.stub.Encode(request([1]))
-    await running.service.until(lambda service: len(service.requests) == 1)
+    await until(lambda: len(running.service.requests) == 1)
     assert running.in_flight() == 1
     call.cancel()
-    await running.service.until(lambda service: service.cancelled == 1)
+    await until(lambda: running.service.cancelled == 1)
     await running.stub.ListModels(pb.ListModelsRequest())
-    assert running.count("cancelled", model="") == 1
+    assert running.count("cancelled") == 1
     await until(lambda: running.in_flight() == 0)
     assert caplog.records == []
 
@@ -217,7 +218,7 @@ async def test_a_deadline_that_passes_cancels_its_request(running: Running) -> N
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.stub.Encode(request([1]), timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await running.service.until(lambda service: service.cancelled == 1)
+    await until(lambda: running.service.cancelled == 1)
 
 
 async def test_models_are_listed_in_order(running: Running) -> None:

@@ -16,13 +16,14 @@ from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.errors import Cancelled, Overloaded
 from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from electra_serve.serving.service import EncodeRequest, Priority
+from electra_serve.serving.request_context import Priority
+from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation
-from tests.contract.waiting import until
+from tests.fake_service import rows_of
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import Running, codec, observer, transfer
-from tests.unit.api.grpc.fake_service import FakeService, rows_of
 from tests.unit.api.grpc.messages import UNKNOWN_FIELD, item
+from tests.waiting import until
 
 BOUNDS: Any = {"max_requests": 3}
 
@@ -40,15 +41,6 @@ class Gates:
         self._gates[first_id].set()
 
 
-def begun(count: int) -> Callable[[FakeService], bool]:
-    """That the service has begun `count` requests."""
-
-    def check(service: FakeService) -> bool:
-        return len(service.requests) == count
-
-    return check
-
-
 async def read(stream: grpc.aio.StreamStreamCall[Any, pb.EncodeStreamResponse]) -> pb.EncodeStreamResponse:
     """The next answer, within 5 s."""
     async with asyncio.timeout(5):
@@ -62,7 +54,7 @@ async def test_answers_come_in_the_order_they_finish(running: Running) -> None:
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
     await stream.write(item("b", [2]))
-    await running.service.until(begun(2))
+    await until(lambda: len(running.service.requests) == 2)
     gates.open(2)
     first = await read(stream)
     gates.open(1)
@@ -80,7 +72,7 @@ async def test_what_was_read_is_answered_after_the_caller_has_no_more(running: R
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
     await stream.done_writing()
-    await running.service.until(begun(1))
+    await until(lambda: len(running.service.requests) == 1)
     gates.open(1)
     assert (await read(stream)).request_id == "a"
 
@@ -125,7 +117,7 @@ async def test_each_request_is_counted_by_itself(running: Running) -> None:
     await read(stream)
     await stream.write(item("", [1]))
     await read(stream)
-    assert (running.count("ok", model=""), running.count("malformed_request", model="")) == (1, 1)
+    assert (running.count("ok"), running.count("malformed_request", model="")) == (1, 1)
     entries = running.log.entries
     assert [entry["method"] for entry in entries] == ["EncodeStream"] * 2
     assert (entries[0]["request_id"], entries[0]["sequences"], entries[0]["tokens"]) == ("a", 2, 2)
@@ -155,11 +147,11 @@ async def test_an_id_in_flight_is_rejected_and_free_again_after_its_answer(runni
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
-    await running.service.until(begun(1))
+    await until(lambda: len(running.service.requests) == 1)
     await stream.write(item("a", [1]))
     rejected = await read(stream)
     assert (rejected.request_id, rejected.error.code, rejected.error.field) == ("", "malformed_request", "request_id")
-    assert rejected.error.message == "request_id must differ from those in flight; received a again"
+    assert rejected.error.message == "`request_id` must differ from those in flight; got a again"
     gates.open(1)
     assert (await read(stream)).request_id == "a"
     await stream.write(item("a", [1]))
@@ -171,8 +163,8 @@ async def test_metadata_of_the_call_holds_for_each_request(running: Running) -> 
     await stream.write(item("a", [1]))
     await read(stream)
     [seen] = running.service.requests
-    assert (seen.priority, seen.client) == (Priority.LOW, "127.0.0.1")
-    assert seen.timeout_s is not None
+    assert (seen.context.priority, seen.context.client) == (Priority.LOW, "127.0.0.1")
+    assert seen.context.timeout_s is not None
 
 
 async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running) -> None:
@@ -180,12 +172,12 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     stream = running.stub.EncodeStream()
     for first_id in (1, 2, 3):
         await stream.write(item(f"r{first_id}", [first_id]))
-    await running.service.until(begun(2))
+    await until(lambda: len(running.service.requests) == 2)
     for _ in range(5):  # answered after the third request has arrived, on the same connection
         await running.stub.ListModels(pb.ListModelsRequest())
     assert len(running.service.requests) == 2
     gates.open(1)
-    await running.service.until(begun(3))
+    await until(lambda: len(running.service.requests) == 3)
     gates.open(2)
     gates.open(3)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
@@ -261,11 +253,11 @@ async def test_a_caller_who_leaves_cancels_all_its_requests(running: Running, ca
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
     await stream.write(item("b", [2]))
-    await running.service.until(begun(2))
+    await until(lambda: len(running.service.requests) == 2)
     stream.cancel()
-    await running.service.until(lambda service: service.cancelled == 2)
+    await until(lambda: running.service.cancelled == 2)
     await running.stub.ListModels(pb.ListModelsRequest())
-    assert running.count("cancelled", model="") == 2
+    assert running.count("cancelled") == 2
     await until(lambda: running.in_flight() == 0)
     assert caplog.records == []
 
@@ -274,7 +266,7 @@ async def test_a_draining_server_answers_what_it_has_read_and_ends_the_stream(ru
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
-    await running.service.until(begun(1))
+    await until(lambda: len(running.service.requests) == 1)
     stopping = asyncio.create_task(running.server.stop(30))
     await asyncio.sleep(0)
     gates.open(1)

@@ -16,8 +16,9 @@ from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.settings.schema import RestSettings
+from tests.fake_service import FakeService
 from tests.fakes import transit_budget
-from tests.unit.api.rest.fake_service import FakeEncodeService
+from tests.unit.api.rest.models import demo_service
 
 SETTINGS = RestSettings(max_body_bytes=4096)
 
@@ -26,7 +27,7 @@ SETTINGS = RestSettings(max_body_bytes=4096)
 class Rest:
     """The REST side, with everything that it was made of."""
 
-    service: FakeEncodeService = field(default_factory=FakeEncodeService)
+    service: FakeService = field(default_factory=demo_service)
     metrics: Metrics = field(default_factory=lambda: Metrics("0"))
     log: CapturingLogger = field(default_factory=CapturingLogger)
 

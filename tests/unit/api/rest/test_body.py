@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from electra_serve.api.request_options import Deadline
 from electra_serve.api.rest.body import MAX_ESCAPES, MAX_KEYS, SlowBody, parse_json, read_body, reject_bulk
 from electra_serve.errors import Cancelled, DeadlineExceeded, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from electra_serve.serving.request_context import Deadline
 from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message
 from tests.unit.api.rest.rejections import rejection

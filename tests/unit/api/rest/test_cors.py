@@ -22,7 +22,7 @@ from electra_serve.settings.schema import RestSettings
 from tests.unit.api.rest.admin.test_endpoints import FakeAdministration
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, http_scope, settle
 from tests.unit.api.rest.conftest import Rest, connect
-from tests.unit.api.rest.fake_service import FakeEncodeService
+from tests.unit.api.rest.models import demo_service
 
 ORIGIN = "https://app.example"
 SETTINGS = RestSettings(max_body_bytes=4096, cors_origins=(ORIGIN, "http://localhost:3000"))
@@ -131,7 +131,7 @@ async def test_a_page_reads_problems(rest: Rest, path: str, body: bytes, status:
 
 @pytest.mark.parametrize(("error", "status"), [(Overloaded("full"), 429), (InternalError("secret"), 500)])
 async def test_a_page_reads_errors_of_the_service(rest: Rest, error: Exception, status: int) -> None:
-    rest.service.error = error
+    rest.service.fail_with(error)
     async with connect(rest.app(SETTINGS)) as client:
         response = await client.post("/v1/encode", json=BODY, headers={"origin": ORIGIN})
     assert response.status_code == status
@@ -180,7 +180,7 @@ async def test_no_page_reads_anything_by_default(rest: Rest) -> None:
 async def test_no_page_reads_admin_and_metrics(rest: Rest) -> None:
     for app, path in (
         (admin_app(), "/admin/v1/models"),
-        (create_metrics_app(FakeEncodeService(), rest.metrics), "/metrics"),
+        (create_metrics_app(demo_service(), rest.metrics), "/metrics"),
     ):
         async with connect(app) as client:
             assert (await client.options(path, headers=PREFLIGHT)).status_code == 405

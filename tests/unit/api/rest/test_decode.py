@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_serve.api.request_options import Deadline
-from electra_serve.api.rest.decode import Sender, decode
+from electra_serve.api.rest.decode import decode
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge, ServiceError
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import NO_CONTEXT, Deadline, Priority, RequestContext
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, TokenInput, Truncation
 from tests.unit.api.rest.rejections import rejection
 from tests.unit.api.rest.strategies import json_values
@@ -30,7 +27,7 @@ MAX_SEQUENCES = 8
 
 def rejected(payload: object) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
+        decode(payload, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     return caught.value
 
 
@@ -46,7 +43,7 @@ def test_ids_with_all_that_goes_with_them() -> None:
     }
     decoded = decode(
         payload,
-        Sender("192.0.2.7", Priority.HIGH, Deadline(time.monotonic() + 5)),
+        RequestContext("r", "192.0.2.7", Priority.HIGH, Deadline.after(5)),
         max_sequences=MAX_SEQUENCES,
         max_answer_bytes=1200,
     )
@@ -56,9 +53,9 @@ def test_ids_with_all_that_goes_with_them() -> None:
     assert [row.tolist() for row in request.input.segment_ids or ()] == [[0, 1], [0]]
     assert [row.tolist() for row in request.input.padding_mask or ()] == [[1, 0], [1]]
     assert (request.model, request.truncation) == ("electra_demo", Truncation.LONGEST_FIRST)
-    assert (request.client, request.priority) == ("192.0.2.7", Priority.HIGH)
-    assert request.timeout_s is not None
-    assert 0 < request.timeout_s <= 5
+    assert (request.context.client, request.context.priority) == ("192.0.2.7", Priority.HIGH)
+    assert request.context.timeout_s is not None
+    assert 0 < request.context.timeout_s <= 5
     assert request.outputs == {Output.MEAN, Output.CLS}
     assert decoded.encoding_format == "base64"
 
@@ -67,14 +64,16 @@ def test_ids_with_all_that_goes_with_them() -> None:
     "absent", [{}, dict.fromkeys(("model", "token_ids", "segment_ids", "padding_mask", "outputs"))]
 )
 def test_text_with_nothing_else_and_null_is_nothing(absent: dict[str, None]) -> None:
-    decoded = decode({"text": ["a", ["b", "c"]]} | absent, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
+    decoded = decode(
+        {"text": ["a", ["b", "c"]]} | absent, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200
+    )
     assert decoded.request.input == TextInput(("a", ("b", "c")))
     assert (decoded.request.model, decoded.request.outputs) == (None, DEFAULT_OUTPUTS)
     assert (decoded.request.truncation, decoded.encoding_format) == (Truncation.NONE, "float")
 
 
 def test_segments_and_mask_stay_absent() -> None:
-    request = decode({"token_ids": [[1]]}, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200).request
+    request = decode({"token_ids": [[1]]}, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200).request
     assert isinstance(request.input, TokenInput)
     assert request.input.segment_ids is None
     assert request.input.padding_mask is None
@@ -149,7 +148,7 @@ def test_a_name_that_does_not_exist_is_invalid(field: str, value: object, valid:
 
 @given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_any_json_is_a_request_or_rejected_in_few_words(payload: object) -> None:
-    error = rejection(lambda: decode(payload, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200))
+    error = rejection(lambda: decode(payload, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200))
     assert error is None or (
         type(error) in {MalformedRequest, InvalidInput, PayloadTooLarge} and len(error.message) < 200
     )
@@ -176,7 +175,7 @@ def test_too_many_rows_are_rejected_before_any_is_looked_at(field: str) -> None:
     ],
 )
 def test_truncation_and_truncate_are_one_rule(fields: dict[str, object], truncation: Truncation) -> None:
-    decoded = decode({"text": "a"} | fields, Sender(), max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
+    decoded = decode({"text": "a"} | fields, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200)
     assert decoded.request.truncation is truncation
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from electra_serve import errors
 from electra_serve.api.rest.encode import LARGE_BODY_BYTES
-from electra_serve.serving.service import Priority
+from electra_serve.serving.request_context import Priority
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TextInput, TokenInput
 from tests.unit.api.rest.asgi import DISCONNECT, Wire, body_message, http_scope, settle
@@ -49,16 +49,19 @@ async def test_text_to_bytes(client: httpx.AsyncClient, rest: Rest) -> None:
     body = {"text": ["four", ["a", "pair"]], "outputs": ["cls_output"], "encoding_format": "base64"}
     rows = (await client.post("/v1/encode", json=body)).json()["cls_output"]
     assert [(row["dtype"], row["shape"]) for row in rows] == [("float32", [2])] * 2
-    assert [np.frombuffer(base64.b64decode(row["data"]), "<f4").tolist() for row in rows] == [[4.0, 4.0], [5.0, 5.0]]
+    assert [np.frombuffer(base64.b64decode(row["data"]), "<f4").tolist() for row in rows] == [
+        [ord("f")] * 2,
+        [ord("a")] * 2,
+    ]
     assert rest.service.requests[0].input == TextInput(("four", ("a", "pair")))
 
 
 async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, rest: Rest) -> None:
     await client.post("/v1/encode", json=IDS, headers={"x-request-timeout-ms": "9000", "x-priority": "low"})
     request = rest.service.requests[0]
-    assert (request.client, request.priority) == ("192.0.2.7", Priority.LOW)
-    assert request.timeout_s is not None
-    assert 0 < request.timeout_s < 9
+    assert (request.context.client, request.context.priority) == ("192.0.2.7", Priority.LOW)
+    assert request.context.timeout_s is not None
+    assert 0 < request.context.timeout_s < 9
 
 
 async def test_a_request_is_rejected_unread_where_there_is_no_room(rest: Rest) -> None:
@@ -198,7 +201,7 @@ async def test_a_large_answer_arrives_whole(client: httpx.AsyncClient, rest: Res
 async def test_errors_of_the_service(
     client: httpx.AsyncClient, rest: Rest, error: errors.ServiceError, status: int
 ) -> None:
-    rest.service.error = error
+    rest.service.fail_with(error)
     response = await asyncio.create_task(client.post("/v1/encode", json=IDS))
     assert (response.status_code, response.json()["code"]) == (status, error.code)
     assert ("retry-after" in response.headers) is (status in {429, 503})
@@ -208,7 +211,7 @@ async def test_errors_of_the_service(
 
 
 async def test_a_surprise_is_told_to_the_log_only(client: httpx.AsyncClient, rest: Rest) -> None:
-    rest.service.error = RuntimeError(SECRET)
+    rest.service.fail_with(RuntimeError(SECRET))
     response = await asyncio.create_task(client.post("/v1/encode", json=IDS, headers={"x-request-id": "order-7"}))
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert response.json()["detail"] == "the log has the rest under request id order-7"
@@ -228,7 +231,7 @@ async def test_the_log_has_one_line_without_the_body(client: httpx.AsyncClient, 
         "model": "electra_demo",
         "code": "ok",
         "sequences": 2,
-        "tokens": 2,
+        "tokens": 2 * len(SECRET),
     }
     assert SECRET not in repr(line)
 

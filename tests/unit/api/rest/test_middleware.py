@@ -7,7 +7,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from electra_serve.api.rest.head import HeadMiddleware
-from electra_serve.api.rest.middleware import RequestContextMiddleware, request_id
+from electra_serve.api.rest.middleware import ResponseHeadersMiddleware, request_id
 from electra_serve.api.rest.problem_middleware import ProblemMiddleware
 from tests.unit.api.rest.asgi import Wire, http_scope
 
@@ -28,7 +28,7 @@ async def fail_midway(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_every_answer_carries_the_request_id() -> None:
     wire = Wire()
-    await wire.run(RequestContextMiddleware(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
+    await wire.run(ResponseHeadersMiddleware(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
     common = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
     assert wire.headers == {"a": "b", "x-request-id": "order-7"} | common
     assert wire.body == b"order-7"
@@ -37,7 +37,7 @@ async def test_every_answer_carries_the_request_id() -> None:
 @pytest.mark.parametrize("headers", [{}, {"x-request-id": ""}, {"x-request-id": "a b"}, {"x-request-id": "x" * 129}])
 async def test_a_missing_or_odd_request_id_is_replaced(headers: dict[str, str]) -> None:
     wire = Wire()
-    await wire.run(RequestContextMiddleware(echo_id), http_scope(headers=headers))
+    await wire.run(ResponseHeadersMiddleware(echo_id), http_scope(headers=headers))
     assert len(wire.headers["x-request-id"]) == 32
     assert wire.headers["x-request-id"].encode() == wire.body
 
@@ -46,7 +46,7 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
         await wire.run(
-            RequestContextMiddleware(ProblemMiddleware(fail)), http_scope(headers={"x-request-id": "order-7"})
+            ResponseHeadersMiddleware(ProblemMiddleware(fail)), http_scope(headers={"x-request-id": "order-7"})
         )
     assert wire.status == 500
     assert wire.headers["x-request-id"] == "order-7"
@@ -59,7 +59,7 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
 async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
-        await wire.run(RequestContextMiddleware(ProblemMiddleware(fail_midway)), http_scope())
+        await wire.run(ResponseHeadersMiddleware(ProblemMiddleware(fail_midway)), http_scope())
     assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
 
 
@@ -70,7 +70,7 @@ async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
 async def test_a_request_has_one_host(version: str, hosts: int, status: int) -> None:
     wire = Wire()
     scope = {**http_scope(), "http_version": version, "headers": [(b"host", b"rest.test")] * hosts}
-    await wire.run(RequestContextMiddleware(ProblemMiddleware(echo_id)), scope)
+    await wire.run(ResponseHeadersMiddleware(ProblemMiddleware(echo_id)), scope)
     assert wire.status == status
     if status == 400:
         assert orjson.loads(wire.body)["code"] == "malformed_request"
@@ -81,11 +81,11 @@ async def test_a_repeated_request_id_is_replaced() -> None:
     wire = Wire()
     scope = http_scope()
     scope["headers"] += [(b"x-request-id", b"order-7")] * 2
-    await wire.run(RequestContextMiddleware(echo_id), scope)
+    await wire.run(ResponseHeadersMiddleware(echo_id), scope)
     assert len(wire.headers["x-request-id"]) == 32
 
 
-@pytest.mark.parametrize("middleware", [RequestContextMiddleware, ProblemMiddleware, HeadMiddleware])
+@pytest.mark.parametrize("middleware", [ResponseHeadersMiddleware, ProblemMiddleware, HeadMiddleware])
 async def test_other_connections_pass_through(middleware: Callable[[ASGIApp], ASGIApp]) -> None:
     seen: list[Scope] = []
 

@@ -65,7 +65,7 @@ def test_every_example_follows_its_schema(document: JsonObject) -> None:
         for example in media.get("examples", {}).values():
             validator(document, media["schema"]).validate(example["value"])
             checked += 1
-    assert checked >= len(examples.REQUESTS) + len(examples.ANSWERS)
+    assert checked >= len(examples.REQUESTS) + len(examples.RESPONSES)
 
 
 def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import FunctionType
 
 import orjson
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from electra_serve.api.connections import surplus_of
-from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES
+from electra_serve.api.rest.protocol import MAX_HEADERS, MIN_CHUNK_BYTES, BoundedHttpProtocol
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
-from tests.fakes import connection_table
+from tests.serving import rest_server
 from tests.unit.api.rest.conftest import Rest
+from tests.waiting import until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 MODELS = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -74,13 +77,8 @@ class Server:
     async def connect(self) -> Connection:
         connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
         self.connections.append(connection)
-        await self.until(lambda: len(self.http.server_state.connections) >= 1)
+        await until(lambda: len(self.http.server_state.connections) >= 1)
         return connection
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():  # noqa: ASYNC110  # uvicorn tells nobody
-                await asyncio.sleep(0.001)
 
     async def busy(self) -> Connection:
         """A connection whose request is being worked on."""
@@ -88,27 +86,21 @@ class Server:
         working = len(self.rest.service.requests) + 1
         connection = await self.connect()
         connection.writer.write(ENCODE % len(IDS) + IDS)
-        await self.until(lambda: len(self.rest.service.requests) == working)
+        await until(lambda: len(self.rest.service.requests) == working)
         return connection
 
 
 @asynccontextmanager
 async def serve(**settings: float) -> AsyncIterator[Server]:
     rest, limits = Rest(), RestSettings(**settings)  # type: ignore[arg-type]
-    http = HttpServer(rest.app(limits), limits, connection_table(limits.max_connections))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
+    async with rest_server(rest.app(limits), limits) as (http, port):
         server = Server(rest, http, port)
-        await server.until(lambda: http.started)
         try:
             yield server
         finally:
             rest.service.gate.set()
             for connection in server.connections:
                 connection.writer.close()
-            http.should_exit = True
-            await serving
 
 
 async def test_a_head_has_its_time() -> None:
@@ -241,7 +233,7 @@ async def test_the_request_ahead_is_answered_and_the_connection_closes(behind: b
         server.rest.service.gate.clear()
         connection = await server.connect()
         connection.writer.write(ENCODE % len(IDS) + IDS + (b"" if apart else behind))
-        await server.until(lambda: len(server.rest.service.requests) == 1)
+        await until(lambda: len(server.rest.service.requests) == 1)
         connection.writer.write(behind if apart else LIVEZ)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200, "by now the server has read it"
         server.rest.service.gate.set()
@@ -257,7 +249,7 @@ async def test_a_client_that_leaves_more_requests_behind_is_noticed(behind: byte
         connection = await server.busy()
         connection.writer.write(behind)
         connection.writer.close()
-        await server.until(lambda: server.rest.service.cancelled == 1)
+        await until(lambda: server.rest.service.cancelled == 1)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
         assert len(server.rest.service.requests) == 1
 
@@ -433,7 +425,7 @@ async def test_far_too_many_newcomers_are_not_heard() -> None:
     async with serve(max_connections=1) as server:
         busy = await server.busy()
         newcomers = [await server.connect() for _ in range(surplus_of(1) + 8)]
-        await server.until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
+        await until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
         server.rest.service.gate.set()
         assert (await busy.answer())[0] == 200
         assert len(newcomers) > surplus_of(1)
@@ -448,17 +440,17 @@ async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:
         ids = b'{"token_ids":[[%s]]}' % b",".join([b"1"] * 1500)
         head = (ENCODE % len(ids)).replace(b"host: x", b"host: x\r\nconnection: close")
         connection.writer.write(head + ids)
-        await server.until(lambda: len(server.rest.service.requests) == 1)
-        await server.until(lambda: not server.http.server_state.connections)
+        await until(lambda: len(server.rest.service.requests) == 1)
+        await until(lambda: not server.http.server_state.connections)
 
 
 async def test_a_client_that_half_closes_is_taken_for_one_that_left() -> None:
     async with serve() as server:
         connection = await server.busy()
         connection.writer.write_eof()
-        await server.until(lambda: server.rest.service.cancelled == 1)
+        await until(lambda: server.rest.service.cancelled == 1)
         assert await connection.closed()
-        await server.until(lambda: server.rest.counted(model="electra_demo", code="cancelled") == 1)
+        await until(lambda: server.rest.counted(model="electra_demo", code="cancelled") == 1)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200
 
 
@@ -481,3 +473,11 @@ async def test_a_request_without_one_host_is_rejected_and_the_connection_goes_on
             assert (status, headers["content-type"]) == (400, "application/problem+json")
         assert (await connection.ask(LIVEZ))[0] == 200
         assert (await connection.ask(b"GET /livez HTTP/1.0\r\n\r\n"))[0] == 200
+
+
+def test_no_private_name_of_uvicorns_protocol_is_used_or_replaced() -> None:
+    private = {name for name in vars(HttpToolsProtocol) if name.startswith("_") and not name.endswith("__")}
+    methods = [member for member in vars(BoundedHttpProtocol).values() if isinstance(member, FunctionType)]
+    used = {name for method in methods for name in method.__code__.co_names} | vars(BoundedHttpProtocol).keys()
+    assert private
+    assert not private & used

@@ -28,7 +28,7 @@ from electra_serve.serving.service import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 from tests.fakes import transit_budget
 from tests.unit.api.rest.asgi import Wire, http_scope
-from tests.unit.api.rest.fake_service import READY_MODEL
+from tests.unit.api.rest.models import READY_MODEL
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ def _row(draw: st.DrawFn, outputs: Outputs, length: int) -> RowOutput:
         draw(vectors) if Output.POOLED in outputs else None,
         draw(vectors) if Output.CLS in outputs else None,
         draw(vectors) if Output.MEAN in outputs else None,
+        draw(vectors) if Output.EMBEDDING in outputs else None,
     )
 
 
@@ -75,9 +76,8 @@ def large(rows: int = 1, length: int = 3) -> EncodeResult:
     return EncodeResult("m", outputs, (RowOutput(wide),) * rows, rows * length, (False,) * rows)
 
 
-ZEROS = RowOutput(
-    np.zeros((1, 2), np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32)
-)
+VECTOR = np.zeros(2, np.float32)
+ZEROS = RowOutput(np.zeros((1, 2), np.float32), VECTOR, VECTOR, VECTOR, VECTOR)
 
 
 async def on_thread(work: Callable[[], T]) -> T:

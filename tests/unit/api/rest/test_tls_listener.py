@@ -16,6 +16,7 @@ import pytest
 from electra_serve.api.connections import ConnectionTable
 from electra_serve.api.rest.protocol import BoundedHttpProtocol
 from electra_serve.api.rest.tls_listener import TlsListener
+from tests.waiting import until
 
 SOON_S = 0.05
 
@@ -48,10 +49,7 @@ class Side:
         return client
 
     async def holds(self, number: int) -> None:
-        """Waits until the table has so many connections."""
-        async with asyncio.timeout(10):
-            while len(self.table) != number:  # noqa: ASYNC110  # a table sets no event
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.table) == number)
 
 
 @asynccontextmanager

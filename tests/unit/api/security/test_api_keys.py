@@ -86,10 +86,10 @@ def test_the_shortest_key_from_both_sides(keys: Keys) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "at least one key is needed"),
-        ("# nothing\n", "at least one key is needed"),
-        (f"{SHOP}\n{SHOP}", "line 2: each key may stand there once"),
-        (f"a:{SHOP}\nb:{SHOP}", "line 2: each key may stand there once"),
+        ("", "at least one key is required"),
+        ("# nothing\n", "at least one key is required"),
+        (f"{SHOP}\n{SHOP}", "line 2: each key may occur once"),
+        (f"a:{SHOP}\nb:{SHOP}", "line 2: each key may occur once"),
         (f"{SHOP} {DESK}", "line 1: a key must be of"),
         (f"the shop:{SHOP}", "line 1: a name must be"),
         (f"\n:{SHOP}", "line 2: a name must be"),
@@ -135,7 +135,7 @@ def test_a_file_put_in_place_counts_from_the_next_look_on(keys: Keys) -> None:
     assert keys.ring.client_of(DESK) == "desk"
     with pytest.raises(Unauthenticated):
         keys.ring.client_of(SHOP)
-    assert keys.events == ["read again"]
+    assert keys.events == ["files reloaded"]
 
 
 def test_a_secret_is_swapped_by_its_symlink(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_file_that_goes_bad_changes_nothing_and_is_told_of_once(keys: Keys, sp
     for _ in range(3):
         keys.pass_time(LOOK_S)
         assert keys.ring.client_of(SHOP) == "shop"
-    assert keys.events == ["cannot be read again; what was read last goes on"]
+    assert keys.events == ["files not reloaded"]
     assert "short" not in str(keys.log.entries)
 
     keys.write(f"desk:{DESK}\n")

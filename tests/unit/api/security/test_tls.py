@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from electra_serve.api.grpc.server import CertificateRenewal, GrpcServer
+from electra_serve.api.grpc.server import CertificateRenewal
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.security.tls import ServerTls, TlsFiles
@@ -24,13 +23,13 @@ from electra_serve.client import AsyncElectraClient, AsyncGrpcElectraClient, Ret
 from electra_serve.errors import SettingsError, Unauthenticated
 from electra_serve.settings.schema import GrpcSettings, RestSettings
 from tests.certificates import Authority
-from tests.fakes import connection_table, transit_budget
+from tests.fake_service import FakeService
+from tests.serving import HOST, grpc_server, rest_server
 from tests.unit.api.grpc.conftest import observer
-from tests.unit.api.grpc.fake_service import FakeService
 from tests.unit.api.rest.conftest import Rest
+from tests.waiting import until
 
 ONCE = RetryPolicy(max_attempts=1)
-HOST = "127.0.0.1"
 IDS = [[1, 2]]
 
 
@@ -76,24 +75,15 @@ async def serve(folder: Path, *, client_ca: Path | None = None, body_timeout_s: 
     certificate, key = authority.issue("server", HOST)
     tls = ServerTls(TlsFiles(certificate, key, client_ca), log(), now=clock)
     authenticator, limits = Authenticator(certified=client_ca is not None), RestSettings(body_timeout_s=body_timeout_s)
-    http = HttpServer(rest.app(limits, authenticator), limits, connection_table(limits.max_connections), tls)
-    grpc = GrpcServer(
-        FakeService(),
-        GrpcSettings(port=0),
-        observer(),
-        max_sequences=8,
-        budget=transit_budget(),
-        connections=connection_table(),
-        authenticator=authenticator,
-        tls=tls,
-    )
-    with socket.create_server((HOST, 0)) as listener:
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
-        try:
-            yield Served(authority, clock, rest, http, listener.getsockname()[1], await grpc.start())
-        finally:
-            http.should_exit = True
-            await asyncio.gather(serving, grpc.stop(0))
+    grpc = GrpcSettings(port=0)
+    async with (
+        rest_server(rest.app(limits, authenticator), limits, tls) as (http, rest_port),
+        grpc_server(FakeService(), grpc, observer(), max_sequences=8, authenticator=authenticator, tls=tls) as (
+            _,
+            port,
+        ),
+    ):
+        yield Served(authority, clock, rest, http, rest_port, port)
 
 
 async def test_both_transports_show_their_certificate(tmp_path: Path) -> None:
@@ -201,10 +191,8 @@ async def test_a_stop_does_not_wait_for_connections_that_are_idle(tmp_path: Path
         reader, writer = await asyncio.open_connection(HOST, served.rest_port, ssl=context)
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        async with asyncio.timeout(10):
-            served.http.should_exit = True
-            while served.http.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
-                await asyncio.sleep(0.01)
+        served.http.should_exit = True
+        await until(lambda: not served.http.server_state.connections)
         writer.close()
 
 

@@ -1,4 +1,4 @@
-"""What `compiler: auto` stands for."""
+"""`compiler: auto` depends on device and dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device each replica gets."""
+"""Each replica gets its device."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def test_replicas_go_round_the_devices(device: str, replicas: int, gpus: int, ch
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("gpu", 0), ("gpu:0", 0), ("gpu:2", 2)])
-def test_a_gpu_that_is_not_there_is_refused(device: str, gpus: int) -> None:
-    with pytest.raises(EngineUnavailable, match=f"one of {gpus} GPUs that JAX sees; received {device}"):
+def test_a_missing_gpu_is_rejected(device: str, gpus: int) -> None:
+    with pytest.raises(EngineUnavailable, match=f"one of the {gpus} GPUs that JAX sees; got {device}"):
         choose_devices(device, 1, gpus, backend="JAX")

@@ -22,7 +22,7 @@ from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
 from electra_serve.presets.weights import draw_weights
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement
+from electra_serve.tensors import ENGINE_OUTPUTS, Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement
 
 SMALL = BackboneConfig(
     vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,
@@ -41,7 +41,7 @@ SHAPES = [BatchShape(1, 12), BatchShape(2, 12), BatchShape(4, 12)]
 
 
 def preset(config: BackboneConfig, folder: Path) -> tuple[ElectraBackbone, PresetFolder]:
-    """A model with weights large enough that a wrong one shows, and its folder."""
+    """A model with weights large enough to show a wrong one, and its folder."""
     backbone = ElectraBackbone.from_config(config.to_mapping())
     assign(backbone.weights_by_path(), draw_weights(config, seed=1, stddev=0.4))
     backbone.save_to_preset(folder)
@@ -64,7 +64,7 @@ def batch(config: BackboneConfig, shape: BatchShape) -> Batch:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("outputs", [frozenset(Output), frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
+@pytest.mark.parametrize("outputs", [ENGINE_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
 def test_equals_the_keras_model(name: str, outputs: Outputs, tmp_path: Path) -> None:
     config = CONFIGS[name]
     backbone, folder = preset(config, tmp_path / "model")
@@ -122,7 +122,7 @@ def test_each_core_has_an_engine_and_lone_requests_have_all_cores(
         assert built.lone.signature.shapes == single_rows(shapes)
 
 
-def test_answers_stay_what_they_are_when_the_engine_runs_again(tmp_path: Path) -> None:
+def test_outputs_do_not_change_when_the_engine_runs_again(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
     engine = build(folder)
     first = sequence_output(engine, batch(SMALL, SHAPES[1]))
@@ -131,7 +131,7 @@ def test_answers_stay_what_they_are_when_the_engine_runs_again(tmp_path: Path) -
     assert (first == kept).all()
 
 
-def test_float16_is_refused(tmp_path: Path) -> None:
+def test_float16_is_rejected(tmp_path: Path) -> None:
     _, folder = preset(SMALL, tmp_path / "model")
-    with pytest.raises(EngineUnavailable, match="received float16"):
+    with pytest.raises(EngineUnavailable, match="got float16"):
         build_engines(folder, ModelSettings(preset="model", dtype="float16"), LIMITS)

@@ -1,4 +1,4 @@
-"""What the engine must not bring along, seen in a process of its own."""
+"""The engine imports neither Keras nor TensorFlow, checked in a process of its own."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from openvino import opset15 as ops
 
 from electra_serve.engine.openvino import compile as compilation
 from electra_serve.engine.openvino.build import build_engines
-from electra_serve.engine.openvino.graph import draw_graph
+from electra_serve.engine.openvino.graph import build_graph
 from electra_serve.engine.openvino.layers import int8_weight
 from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import ShapeLimits
@@ -22,7 +22,7 @@ NO_BFLOAT16 = {"int8", "float32"}
 
 
 def evaluate(values: Float32Array) -> Float32Array:
-    """The constant as the graph computes with it."""
+    """The constant as used in the graph."""
     result = ops.result(int8_weight(values))
     compiled = ov.Core().compile_model(ov.Model([result], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.asarray(compiled([])[0])
@@ -47,9 +47,9 @@ def test_extreme_rows_stay_finite_and_exact(values: Float32Array) -> None:
 
 def test_every_dense_layer_has_int8_weights_and_nothing_else_has() -> None:
     preset = resolve_preset(DEMO_ID)
-    graph = draw_graph(preset, load_weights=True, int8=True)
+    graph = build_graph(preset, load_weights=True, int8=True)
     rounded = [op for op in graph.get_ops() if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8]
-    # Four in each layer, one more in the last, whose queries are apart, the projection of embeddings, and the pooler.
+    # Four in each layer, one more in the last for its separate queries, the embedding projection, and the pooler.
     assert len(rounded) == 4 * preset.config.num_layers + 1 + 1 + 1
 
 

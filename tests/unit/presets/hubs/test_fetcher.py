@@ -1,10 +1,12 @@
-"""Attempts, back-off and publication, with a scripted attempt and a clock that the test owns."""
+"""Attempts, back-off and publication, with a scripted attempt and a fake clock."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,8 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.hubs.cache import PresetCache
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
 from electra_serve.presets.hubs.fetcher import Fetcher, HubError, RetryLimits
-from electra_serve.presets.hubs.files import STAGED
 from electra_serve.presets.hubs.handle import Handle
-from electra_serve.presets.hubs.manifest import MANIFEST_FILE
+from electra_serve.presets.hubs.manifest import MANIFEST_FILE, verify
 from electra_serve.presets.hubs.process import Fetched
 from tests.data.reader import GOLDEN
 from tests.fakes import FakeClock
@@ -23,26 +24,18 @@ from tests.fakes import FakeClock
 HANDLE = Handle("kaggle", "org/electra/keras/tiny", "2")
 MOVING = Handle("kaggle", "org/electra/keras/tiny")
 NAMES = ("config.json", "metadata.json", "model.weights.h5")
-Step = Callable[[Path], Fetched]
+FOLDER = GOLDEN / "below"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Step = Callable[[], Fetched]
 
 
-def succeed(staging: Path) -> Fetched:
-    for name in NAMES:
-        (staging / STAGED).mkdir(exist_ok=True)
-        (staging / STAGED / name).write_bytes((GOLDEN / "below" / name).read_bytes())
-    return Fetched("2", "fake 1", staging / STAGED, NAMES)
-
-
-def spoil(staging: Path) -> Fetched:
-    fetched = succeed(staging)
-    (staging / STAGED / "config.json").write_bytes(b"<html>")
-    return fetched
+def succeed() -> Fetched:
+    return Fetched("2", "fake 1", {name: FOLDER / name for name in NAMES})
 
 
 def fail(kind: FailureKind, retry_after_s: float | None = None) -> Step:
-    def step(staging: Path) -> Fetched:
-        (staging / "partial").write_bytes(b"half")
-        raise FetchError(Failure(kind, "told", retry_after_s))
+    def step() -> Fetched:
+        raise FetchError(Failure(kind, "reported", retry_after_s))
 
     return step
 
@@ -51,22 +44,19 @@ class FakeAttempt:
     """Does one step after the other.
 
     Attributes:
-        timeouts_s: What each attempt was given.
-        found: What each attempt found in the staging folder.
-        had: What each attempt was told is there.
+        timeouts_s: Timeout of each attempt.
+        had: Known revision of each attempt.
     """
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
         self.timeouts_s: list[float] = []
-        self.found: list[list[str]] = []
         self.had: list[str] = []
 
-    def __call__(self, handle: Handle, staging: Path, *, have: str, timeout_s: float) -> Fetched:
+    def __call__(self, handle: Handle, *, have: str, timeout_s: float, offline: bool = False) -> Fetched:
         self.timeouts_s.append(timeout_s)
-        self.found.append(sorted(path.name for path in staging.iterdir()))
         self.had.append(have)
-        return self._steps.pop(0)(staging)
+        return self._steps.pop(0)()
 
 
 def make(cache: PresetCache, attempt: FakeAttempt, *, timeout_s: float = 100.0, attempts: int = 4) -> Fetcher:
@@ -77,33 +67,66 @@ def make(cache: PresetCache, attempt: FakeAttempt, *, timeout_s: float = 100.0, 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> PresetCache:
-    return PresetCache(tmp_path)
+    return PresetCache(tmp_path / "cache")
 
 
-def test_what_was_fetched_is_in_place_and_staging_is_empty(cache: PresetCache) -> None:
+def test_a_published_preset_is_a_folder_of_links(cache: PresetCache) -> None:
     folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
     assert folder == cache.folder(HANDLE) == cache.find(HANDLE)
-    assert not [path for path in (cache.root / "staging").rglob("*") if path.is_file()]
+    assert {name: (folder / name).resolve() for name in NAMES} == {name: FOLDER / name for name in NAMES}
+    assert [path.name for path in folder.parent.iterdir()] == ["2"]
 
 
-@pytest.mark.parametrize(("kind", "left"), [(FailureKind.UNAVAILABLE, ["partial"]), (FailureKind.CORRUPT, [])])
-def test_an_outage_leaves_what_can_be_resumed_and_damage_nothing(
-    cache: PresetCache, kind: FailureKind, left: list[str]
-) -> None:
+def test_a_cache_that_was_moved_still_has_its_files(tmp_path: Path) -> None:
+    files = {name: tmp_path / "cache" / "kagglehub" / name for name in NAMES}
+    shutil.copytree(FOLDER, tmp_path / "cache" / "kagglehub")
+    fetched = Fetched("2", "fake 1", files)
+    make(PresetCache(tmp_path / "cache"), FakeAttempt(lambda: fetched)).fetch(HANDLE)
+    moved = PresetCache((tmp_path / "cache").rename(tmp_path / "moved"))
+    folder = moved.find(HANDLE)
+    assert folder is not None
+    verify(folder)
+
+
+def test_a_preset_whose_files_were_deleted_is_fetched_again(tmp_path: Path) -> None:
+    client = Path(shutil.copytree(FOLDER, tmp_path / "client"))
+    step = lambda: Fetched("2", "fake 1", {name: client / name for name in NAMES})  # noqa: E731
+    cache = PresetCache(tmp_path / "cache")
+    folder = make(cache, FakeAttempt(step)).fetch(HANDLE)
+    (client / "config.json").unlink()
+    assert cache.find(HANDLE) is None
+    with pytest.raises(PresetError, match=r"'config\.json' is missing"):
+        verify(folder)
+    shutil.copy(FOLDER / "config.json", client)
+    assert make(cache, FakeAttempt(step)).fetch(HANDLE) == folder
+
+
+def test_files_found_offline_are_completed_once_the_hub_responds(cache: PresetCache) -> None:
+    partial = Fetched("2", "fake 1", {name: FOLDER / name for name in NAMES if name != "metadata.json"}, listed=False)
+    handle = Handle("hf", "org/repo", COMMIT)
+
+    def step(fetched: Fetched) -> Callable[[], Fetched]:
+        return lambda: replace(fetched, revision=COMMIT)
+
+    folder = make(cache, FakeAttempt(step(partial))).adopt(handle)
+    assert folder == cache.find(handle)
+    assert cache.find_listed(handle) is None
+    assert make(cache, FakeAttempt(step(succeed()))).fetch(handle) == folder == cache.find_listed(handle)
+    assert set(verify(folder).files) == set(NAMES)
+    assert make(cache, FakeAttempt(step(partial))).adopt(handle) == folder
+    assert set(verify(folder).files) == set(NAMES)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.UNAVAILABLE, FailureKind.CORRUPT])
+def test_a_transient_failure_is_retried(cache: PresetCache, kind: FailureKind) -> None:
     attempt = FakeAttempt(fail(kind), succeed)
     make(cache, attempt).fetch(HANDLE)
-    assert attempt.found == [[], left]
     assert attempt.timeouts_s == [100.0, 99.0]
-
-
-def test_a_spoiled_file_is_fetched_again(cache: PresetCache) -> None:
-    make(cache, FakeAttempt(spoil, succeed)).fetch(HANDLE)
-    assert cache.find(HANDLE) is not None
 
 
 def test_attempts_are_bounded(cache: PresetCache) -> None:
     attempt = FakeAttempt(*[fail(FailureKind.UNAVAILABLE)] * 3)
-    with pytest.raises(HubError, match="Kaggle cannot be reached or does not answer: told"):
+    with pytest.raises(HubError, match="Kaggle cannot be reached or does not respond: reported"):
         make(cache, attempt, attempts=3).fetch(HANDLE)
     assert attempt.timeouts_s == [100.0, 99.0, 97.0]
     assert cache.find(HANDLE) is None
@@ -128,9 +151,9 @@ def test_a_busy_hub_is_waited_for_as_it_asks_within_reason(cache: PresetCache, a
 @pytest.mark.parametrize(
     "kind", [FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.REJECTED, FailureKind.CRASHED]
 )
-def test_what_another_attempt_cannot_mend_is_told_at_once(cache: PresetCache, kind: FailureKind) -> None:
+def test_a_permanent_failure_is_not_retried(cache: PresetCache, kind: FailureKind) -> None:
     attempt = FakeAttempt(fail(kind))
-    with pytest.raises(HubError, match="told") as caught:
+    with pytest.raises(HubError, match="reported") as caught:
         make(cache, attempt).fetch(HANDLE)
     assert not caught.value.outage
     assert len(attempt.timeouts_s) == 1
@@ -145,7 +168,7 @@ def test_every_failure_is_one_line_that_names_the_preset(cache: PresetCache, kin
 
 
 def test_a_newest_version_that_is_there_is_not_fetched_again(cache: PresetCache) -> None:
-    unchanged = FakeAttempt(succeed, lambda _: Fetched("2", "fake 1", None, ()))
+    unchanged = FakeAttempt(succeed, lambda: Fetched("2", "fake 1", {}))
     fetcher = make(cache, unchanged)
     assert fetcher.fetch(MOVING) == fetcher.fetch(MOVING) == cache.folder(HANDLE)
     assert unchanged.had == ["", "2"]
@@ -154,10 +177,10 @@ def test_a_newest_version_that_is_there_is_not_fetched_again(cache: PresetCache)
 def test_two_that_fetch_the_same_fetch_it_once(cache: PresetCache) -> None:
     began, go_on = threading.Event(), threading.Event()
 
-    def slowly(staging: Path) -> Fetched:
+    def slowly() -> Fetched:
         began.set()
         go_on.wait()
-        return succeed(staging)
+        return succeed()
 
     first = threading.Thread(target=make(cache, FakeAttempt(slowly)).fetch, args=(HANDLE,))
     first.start()
@@ -174,7 +197,7 @@ def test_two_that_fetch_the_same_fetch_it_once(cache: PresetCache) -> None:
 
 def test_one_that_waits_for_another_fails_in_time(cache: PresetCache) -> None:
     with (
-        cache.staging(HANDLE, 1.0),
+        cache.lock(HANDLE, 1.0),
         pytest.raises(PresetError, match=r"another process has been fetching it for 0\.01 s"),
     ):
         make(cache, FakeAttempt(), timeout_s=0.01).fetch(HANDLE)
@@ -182,13 +205,12 @@ def test_one_that_waits_for_another_fails_in_time(cache: PresetCache) -> None:
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PresetError, match="must be a folder that can be written"):
+    with pytest.raises(PresetError, match=r"^hub\.cache_dir must be a writable folder"):
         make(PresetCache(tmp_path / "file"), FakeAttempt()).fetch(HANDLE)
 
 
 def test_a_preset_is_replaced_whole(cache: PresetCache) -> None:
     folder = make(cache, FakeAttempt(succeed)).fetch(HANDLE)
-    (folder / "config.json").write_text("damaged")
     cache.remove(folder)
     assert cache.find(HANDLE) is None
     assert make(cache, FakeAttempt(succeed)).fetch(HANDLE) == folder

@@ -1,4 +1,4 @@
-"""Which files are asked for, and which shards an index may name."""
+"""Requested files, and the shards that an index may name."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_what_is_missing_is_named(tmp_path: Path, files: Mapping[str, str], kind
 )
 def test_a_shard_that_climbs_or_is_none_is_rejected(tmp_path: Path, name: object) -> None:
     repository = FakeRepository(tmp_path, {"config.json": "{}", "model.weights.json": index(name)})
-    with pytest.raises(FetchError, match="right beside it"):
+    with pytest.raises(FetchError, match="in its own folder"):
         fetch_files(repository.download)
     assert repository.asked[-1] == "model.weights.json"
 
@@ -119,5 +119,5 @@ def test_the_number_of_shards_is_bounded(tmp_path: Path) -> None:
     path.write_text(index(*(f"{i}.weights.h5" for i in range(MAX_SHARDS))))
     assert len(shards(path, ".weights.h5")) == MAX_SHARDS
     path.write_text(index(*(f"{i}.weights.h5" for i in range(MAX_SHARDS + 1))))
-    with pytest.raises(FetchError, match="it names 1001 names"):
+    with pytest.raises(FetchError, match="got 1001 names"):
         shards(path, ".weights.h5")

@@ -78,6 +78,6 @@ def test_no_handle_leads_out_of_the_cache(text: str) -> None:
 
 
 @pytest.mark.parametrize("revision", ["", "main", "../../etc", COMMIT[:-1], COMMIT.upper()])
-def test_a_hub_cannot_tell_a_revision_that_is_none(revision: str) -> None:
-    with pytest.raises(PresetError, match="must tell a version or a commit"):
+def test_a_revision_of_a_hub_must_be_pinned(revision: str) -> None:
+    with pytest.raises(PresetError, match="must return a version or a commit"):
         Handle("hf", "google/electra").at(revision)

@@ -66,7 +66,7 @@ def test_a_changed_folder_is_rejected(folder: Path, change: Callable[[Path], obj
     with pytest.raises(PresetError) as caught:
         verify(folder)
     assert says in str(caught.value)
-    assert "`electra-serve presets pull hf://org/repo@main` fetches it anew" in str(caught.value)
+    assert "`electra-serve presets pull hf://org/repo@main` fetches it again" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The application of the admin API, which is on a port of its own, and its OpenAPI document."""
+"""Admin API on a port of its own: its routes and their documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from electra_serve import errors
 from electra_serve.api.rest.admin.endpoints import BATCHES_PATH, MODELS_PATH, AdminEndpoints
 from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE, SlowBody
-from electra_serve.api.rest.openapi import JsonObject, Responses, json_answer, problems, schema_of
+from electra_serve.api.rest.openapi import JsonObject, Responses, json_response_of, problems, schema_of
 from electra_serve.api.rest.schemas import Problem
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.serving.model_info import ModelStatus
@@ -32,7 +32,7 @@ _LOADING: Final = (
 
 
 class StatusesAnswer(BaseModel):
-    """What `GET /admin/v1/models` answers."""
+    """Response of `GET /admin/v1/models`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +49,7 @@ class ModelBatches(BaseModel):
 
 
 class BatchesAnswer(BaseModel):
-    """What `GET /admin/v1/flight-recorder` answers."""
+    """Response of `GET /admin/v1/flight-recorder`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,12 +60,7 @@ _SCHEMAS: Final = (ModelStatus, StatusesAnswer, BatchesAnswer, ModelSettings, Pr
 
 
 def create_admin_app(endpoints: AdminEndpoints, *, keyed: bool) -> FastAPI:
-    """Builds the application.
-
-    Args:
-        endpoints: What answers.
-        keyed: Whether it asks for keys.
-    """
+    """Builds the application; `keyed` documents that it requires API keys."""
     app = bare_app("Loads, reloads and unloads the models of a service.", keyed=keyed, schemas=_SCHEMAS)
     _add_reading(app, endpoints)
     _add_changes(app, endpoints)
@@ -78,48 +73,48 @@ def _add_reading(app: FastAPI, endpoints: AdminEndpoints) -> None:
         MODELS_PATH,
         endpoints.list_models,
         summary="List the models",
-        description="Every model, what is being done to it, and why it could not be loaded the last time.",
-        responses=json_answer("The models.", StatusesAnswer) | problems(*_ALWAYS),
+        description="Every model, its operation in progress, and the reason of its last failed load.",
+        responses=json_response_of("The models.", StatusesAnswer) | problems(*_ALWAYS),
     )
     add(
         f"{MODELS_PATH}/{{name:path}}",
         endpoints.get_model,
         summary="Describe one model",
-        description="One model, what is being done to it, and why it could not be loaded the last time.",
-        responses=json_answer("The model.", ModelStatus) | problems(*_ALWAYS, errors.ModelNotFound),
+        description="One model, its operation in progress, and the reason of its last failed load.",
+        responses=json_response_of("The model.", ModelStatus) | problems(*_ALWAYS, errors.ModelNotFound),
     )
     add(
         BATCHES_PATH,
         endpoints.list_batches,
         summary="The flight recorder",
-        description="Shapes, times and outcomes of each model's last batches, oldest first; nothing of their contents.",
-        responses=json_answer("The batches.", BatchesAnswer) | problems(*_ALWAYS),
+        description="Shapes, times and outcomes of each model's last batches, oldest first, without their contents.",
+        responses=json_response_of("The batches.", BatchesAnswer) | problems(*_ALWAYS),
     )
 
 
 def _add_changes(app: FastAPI, endpoints: AdminEndpoints) -> None:
     add = partial(app.add_api_route, tags=["changes"], response_model=None)
-    begun = json_answer("It has begun, and is not at its end within `wait_s`.", ModelStatus, status=202)
+    begun = json_response_of("The operation has started and did not end within `wait_s`.", ModelStatus, status=202)
     add(
         MODELS_PATH,
         endpoints.load_model,
         methods=["POST"],
         status_code=201,
         summary="Load a model",
-        description="Under a name that is free, or that of a model which could not be loaded.",
-        responses=json_answer("It is ready.", ModelStatus, status=201) | begun | problems(*_LOADING),
+        description="The name must be free, or that of a model that failed to load.",
+        responses=json_response_of("It is ready.", ModelStatus, status=201) | begun | problems(*_LOADING),
         openapi_extra=_body(schema_of(ModelSettings), required=True),
     )
     add(
         f"{MODELS_PATH}/{{name:path}}/reload",
         endpoints.reload_model,
         methods=["POST"],
-        summary="Load a model anew",
+        summary="Reload a model",
         description=(
-            "Loads it beside the one that is served, and puts it in its place when it is warm: no request is refused, "
-            "and each is answered wholly by the one or by the other. Where it cannot be loaded the one before stays."
+            "Loads the model while the current one serves, and replaces it once the new one is warm. No request is "
+            "rejected, and each is served by one of the two. If the load fails, the current one stays."
         ),
-        responses=json_answer("It is ready.", ModelStatus) | begun | problems(*_LOADING, errors.ModelNotFound),
+        responses=json_response_of("It is ready.", ModelStatus) | begun | problems(*_LOADING, errors.ModelNotFound),
         openapi_extra=_body(
             {"type": "object", "description": "Fields of `ModelSettings` that change; the others stay as they are."},
             required=False,
@@ -130,7 +125,7 @@ def _add_changes(app: FastAPI, endpoints: AdminEndpoints) -> None:
         endpoints.unload_model,
         methods=["DELETE"],
         summary="Unload a model",
-        description="Refuses new requests to it, answers those there are, and gives its memory back.",
+        description="Rejects new requests to it, completes the others, and frees its memory.",
         responses=_gone() | begun | problems(*_BEGINNING, errors.ModelNotFound),
         status_code=204,
     )
@@ -141,4 +136,4 @@ def _body(schema: JsonObject, *, required: bool) -> JsonObject:
 
 
 def _gone() -> Responses:
-    return {204: {"description": "It has gone."}}
+    return {204: {"description": "It is removed."}}

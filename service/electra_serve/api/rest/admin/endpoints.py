@@ -1,8 +1,8 @@
-"""`/admin/v1`: what is served, with more than callers may know, changes to it, and its last batches.
+"""`/admin/v1`: the state of each model, operations on models, and their last batches.
 
-A change is answered when it has come to its end, so that a script needs one call and its exit code: 201 or 200 with the
-model as it is then, 204 where it has gone, or the problem that it came to. Who would rather not wait that long says so
-by `wait_s`, is answered 202 with the model as it is meanwhile, and asks for it again. The change goes on either way.
+An operation responds when it has ended: 201 or 200 with the model, 204 if it is removed, or a problem. So a script
+needs one call. After `wait_s` the response is 202 with the current state, and the client polls. The operation
+continues in either case.
 """
 
 from __future__ import annotations
@@ -35,66 +35,57 @@ MODELS_PATH: Final = "/admin/v1/models"
 BATCHES_PATH: Final = "/admin/v1/flight-recorder"
 DEFAULT_WAIT_S: Final = 600.0
 MAX_BODY_BYTES: Final = 16_384
-"""A model's settings take less, and the body is parsed on the event loop."""
+"""More than the settings of a model take. The body is parsed on the event loop."""
 MAX_WAIT_S: Final = 3600.0
 
 WaitSeconds = Annotated[
     float,
     Query(
-        ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the change; 0: answer as soon as it begins."
+        ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the operation; 0: respond once it has started."
     ),
 ]
 
 
 class Administration(Protocol):
-    """What the endpoints need: `electra_serve.serving.manager.ModelManager` fits, and so does a fake."""
+    """Operations on models; `electra_serve.serving.manager.ModelManager` and test fakes implement it."""
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """Every model."""
+        """Returns the status of every model."""
         ...
 
     def status(self, name: str) -> ModelStatus:
-        """One model; raises `electra_serve.errors.ModelNotFound`."""
+        """Returns the status of one model; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
     def batches(self) -> Mapping[str, Sequence[BatchRecord]]:
-        """What became of the last batches of every model, by its name."""
+        """Returns the last batches of every model, by its name."""
         ...
 
     def settings(self, name: str) -> ModelSettings:
-        """What one model is loaded by; raises `electra_serve.errors.ModelNotFound`."""
+        """Returns the settings of one model; raises `electra_serve.errors.ModelNotFound`."""
         ...
 
     def load(self, settings: ModelSettings) -> Operation:
-        """Begins to load a model under a new name; raises a `ServiceError` where it cannot begin."""
+        """Starts to load a model under a new name; raises a `ServiceError` if it cannot start."""
         ...
 
     def reload(self, settings: ModelSettings) -> Operation:
-        """Begins to load a model in the place of the one of its name; likewise."""
+        """Starts to replace the model of that name; likewise."""
         ...
 
     def unload(self, name: str) -> Operation:
-        """Begins to take a model out of service; likewise."""
+        """Starts to remove a model; likewise."""
         ...
 
 
 @dataclass(slots=True)
 class _AdminRecord:
-    """What becomes known of a request, for the log."""
-
     client: str = ""
     model: str = ""
 
 
 class AdminEndpoints:
-    """Lists, loads, reloads and unloads models.
-
-    Args:
-        administration: What does it.
-        settings: The limits on bodies.
-        authenticator: Who may ask.
-        log: Where each request leaves a line, with the name of the key that it came with.
-    """
+    """Endpoints that list, load, reload and unload models; each request is logged with its client."""
 
     def __init__(
         self,
@@ -110,17 +101,17 @@ class AdminEndpoints:
         self._log = log
 
     async def list_models(self, request: Request) -> Response:
-        """Every model."""
+        """Lists every model."""
         with self._watch(request, f"GET {MODELS_PATH}"):
             return json_response({"models": self._administration.statuses()})
 
     async def get_model(self, name: str, request: Request) -> Response:
-        """One model; raises `ModelNotFound`."""
+        """Describes one model; raises `ModelNotFound`."""
         with self._watch(request, f"GET {MODELS_PATH}/{{name}}", name):
             return json_response(self._administration.status(name))
 
     async def list_batches(self, request: Request) -> Response:
-        """The last batches of every model."""
+        """Lists the last batches of every model."""
         with self._watch(request, f"GET {BATCHES_PATH}"):
             models = self._administration.batches().items()
             return json_response({"models": [{"model": name, "batches": batches} for name, batches in models]})
@@ -132,39 +123,39 @@ class AdminEndpoints:
             record.model = settings.name
             operation = self._administration.load(settings)
             location = {"location": f"{MODELS_PATH}/{quote(settings.name)}"}
-            return await self._answer(settings.name, operation, wait_s, HTTPStatus.CREATED, location)
+            return await self._respond(settings.name, operation, wait_s, HTTPStatus.CREATED, location)
 
     async def reload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
-        """Loads a model anew; raises a `ServiceError`."""
+        """Reloads a model; raises a `ServiceError`."""
         with self._watch(request, f"POST {MODELS_PATH}/{{name}}/reload", name):
             settings = self._administration.settings(name)
-            name = settings.name  # an alias may be gone afterwards
+            name = settings.name  # an alias may not exist afterwards
             if _has_body(request):
                 settings = changed_model(settings, parse_unambiguous(await self._body(request)))
-            return await self._answer(name, self._administration.reload(settings), wait_s, HTTPStatus.OK)
+            return await self._respond(name, self._administration.reload(settings), wait_s, HTTPStatus.OK)
 
     async def unload_model(self, name: str, request: Request, wait_s: WaitSeconds = DEFAULT_WAIT_S) -> Response:
-        """Takes a model out of service; raises a `ServiceError`."""
+        """Unloads a model; raises a `ServiceError`."""
         with self._watch(request, f"DELETE {MODELS_PATH}/{{name}}", name):
-            return await self._answer(name, self._administration.unload(name), wait_s, HTTPStatus.NO_CONTENT)
+            return await self._respond(name, self._administration.unload(name), wait_s, HTTPStatus.NO_CONTENT)
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(headers_of(request.scope), request.receive, self._settings)
 
-    async def _answer(
+    async def _respond(
         self, name: str, operation: Operation, wait_s: float, done: HTTPStatus, headers: dict[str, str] | None = None
     ) -> Response:
         status = done if await operation.finished(wait_s) else HTTPStatus.ACCEPTED
         if status is HTTPStatus.NO_CONTENT:
             return Response(status_code=status)
-        answer = json_response(self._administration.status(name))
-        answer.status_code = status
-        answer.headers.update(headers or {})
-        return answer
+        response = json_response(self._administration.status(name))
+        response.status_code = status
+        response.headers.update(headers or {})
+        return response
 
     @contextmanager
     def _watch(self, request: Request, method: str, model: str = "") -> Iterator[_AdminRecord]:
-        """Lets in who may ask, and tells the log who asked what and what came of it."""
+        """Authenticates a request, and logs it with its outcome."""
         record, code = _AdminRecord(model=model), InternalError.code
         try:
             record.client = caller_of(request, self._authenticator)

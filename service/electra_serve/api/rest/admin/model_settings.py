@@ -1,4 +1,4 @@
-"""JSON → the settings of a model that is to be loaded."""
+"""Parses the settings of a model from JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from electra_serve.settings.unique_keys import parse_json as parse_unique
 
 
 def parse_unambiguous(body: bytes) -> object:
-    """Parses strict JSON whose objects hold each key once.
-
-    Raises:
-        MalformedRequest: Anything else.
-    """
-    payload = parse_json(body, replace_surrogates=False)  # first, because it is the stricter one about everything else
+    """Parses strict JSON; raises `MalformedRequest` for repeated keys too."""
+    payload = parse_json(body, replace_surrogates=False)  # stricter in all other respects
     try:
         parse_unique(body)
     except InvalidText as error:
@@ -29,33 +25,23 @@ def parse_unambiguous(body: bytes) -> object:
 
 
 def new_model(payload: object) -> ModelSettings:
-    """The settings of a model that was not there.
+    """Returns the settings of a new model, from a parsed body like an entry of `models` in the settings.
 
-    Args:
-        payload: The body, parsed from JSON: what an entry of `models` in the settings may be.
-
-    Raises:
-        MalformedRequest: Not an object, or with an unknown field.
-        InvalidInput: A value is not valid.
+    Raises `MalformedRequest` for an unknown field or no object, and `InvalidInput` for an invalid value.
     """
     return _validate(_mapping(payload))
 
 
 def changed_model(settings: ModelSettings, payload: object) -> ModelSettings:
-    """The settings of a model that is there, some of them changed.
+    """Returns the settings of an existing model, changed by a parsed JSON merge patch (RFC 7396).
 
-    Args:
-        settings: Those it has.
-        payload: The body, parsed from JSON: the fields that change, as a JSON merge patch (RFC 7396). So `limits`
-            changes field by field, and null takes a field back to its default, or to the common settings.
+    `limits` changes field by field. Null resets a field to its default, or to the common settings.
 
-    Raises:
-        MalformedRequest: Not an object, or with an unknown field.
-        InvalidInput: A value is not valid, or the name is another.
+    Raises `MalformedRequest` for an unknown field or no object, and `InvalidInput` for a value or another name.
     """
     changes = _mapping(payload)
     if changes.get("name", settings.name) != settings.name:
-        raise InvalidInput("name must be that of the model; received another: load a new model for that", field="name")
+        raise InvalidInput("name must be that of the model; got another: load a new model instead", field="name")
     return _validate(_patched(settings.model_dump(exclude_unset=True), changes))
 
 
@@ -74,7 +60,7 @@ def _patched(fields: Mapping[str, object], changes: Mapping[str, object]) -> dic
 
 def _mapping(payload: object) -> Mapping[str, object]:
     if not isinstance(payload, dict):
-        raise MalformedRequest("the body must be a JSON object; received another type")
+        raise MalformedRequest("the body must be a JSON object; got another type")
     return payload
 
 

@@ -1,12 +1,7 @@
-"""Fused attention inside packed rows: cuDNN's on GPUs in 16 bits, if it proves right there, else Keras' own.
+"""Fused attention for packed rows: cuDNN on GPUs in 16 bits, if it is verified there, else Keras' own.
 
-cuDNN never writes the (T, T) scores of each head to memory. Of what it offers for rows with several sequences, a mask
-of (R, 1, T, T) is used, which all heads and layers share. JAX passes it on as a bias in the dtype of the query. The
-public `jax.nn.dot_product_attention` has lengths only for rows of one sequence; the packed layout beneath it needs a
-Hopper GPU and sequences without holes in their masks.
-
-cuDNN supports some GPUs, types and head widths, and reports that when it compiles. So it is tried during warm-up, at
-the shortest and the longest row, against plain attention on rows with several sequences, holes and padding.
+Support depends on GPU, dtype and head width and shows only at compilation. Warm-up thus compares cuDNN with plain
+attention on the shortest and the longest row.
 """
 
 from __future__ import annotations
@@ -22,9 +17,7 @@ import numpy as np
 from electra_serve.model.attention import MASKED_SCORE, Attend, sequence_bias
 from electra_serve.tensors import BatchShape, Int32Array
 
-TOLERANCE: Final = 0.05
-"""Largest difference of one number from plain attention's; both are means of standard normal values. Either type rounds
-to 0.01; a mask that is not heeded is 0.3 away."""
+TOLERANCE: Final = 0.05  # largest difference from plain attention; rounding gives 0.01, an ignored mask 0.3
 
 _log = logging.getLogger(__name__)
 
@@ -32,33 +25,24 @@ _log = logging.getLogger(__name__)
 def masked_attention(
     query: Any, key: Any, value: Any, bias: Any | None, *, implementation: Literal["cudnn", "xla"]
 ) -> Any:
-    """JAX' attention in one of its implementations: see `electra_serve.model.attention.Attend`."""
+    """Runs one of JAX' attention implementations; see `electra_serve.model.attention.Attend`."""
     mask = None if bias is None else bias > MASKED_SCORE  # (R, 1, T, T)
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
 CUDNN: Final[Attend] = partial(masked_attention, implementation="cudnn")
-PLAIN: Final[Attend] = partial(masked_attention, implementation="xla")
-"""Unfused, with its softmax in float32: the reference for fused attention."""
+PLAIN: Final[Attend] = partial(masked_attention, implementation="xla")  # unfused, with float32 softmax: the reference
 
 
 def fused_attention(device: Any, dtype: str) -> Attend | None:
-    """The fused attention to try on a JAX device; None: there is none."""
+    """Returns the fused attention to try on a JAX device, or None."""
     return CUDNN if device.platform == "gpu" and dtype != "float32" else None
 
 
 def verified(
     attend: Attend, device: Any, dtype: str, heads: tuple[int, int], shapes: tuple[BatchShape, ...]
 ) -> Attend | None:
-    """Returns `attend` if it is right on `device` for the shortest and the longest of `shapes`, else None.
-
-    Args:
-        attend: From `fused_attention`.
-        device: A JAX device.
-        dtype: What is computed in.
-        heads: How many there are, and the width of one.
-        shapes: The batch shapes to run.
-    """
+    """Returns `attend` if it is correct on `device` for the shortest and longest shape and (number, width) of heads."""
     lengths = [shape.length for shape in shapes]
     works = all(works_on(device, attend, dtype, (length, *heads)) for length in {min(lengths), max(lengths)})
     _log.info("attention on %s in %s: %s", device, dtype, "fused" if works else "plain")
@@ -66,7 +50,7 @@ def verified(
 
 
 def works_on(device: Any, attend: Attend, dtype: str, shape: tuple[int, int, int]) -> bool:
-    """Whether `attend` compiles, runs and gives plain attention's numbers there for packed rows of (T, N, K)."""
+    """Returns True if `attend` runs and matches plain attention for packed rows of `shape`, (T, N, K)."""
     generator = np.random.default_rng(0)
     query_ids, key_ids = packed_ids(shape[0])
     rows = len(query_ids)
@@ -81,10 +65,7 @@ def works_on(device: Any, attend: Attend, dtype: str, shape: tuple[int, int, int
 
 
 def packed_ids(length: int) -> tuple[Int32Array, Int32Array]:
-    """Sequence ids of the queries and keys of three rows of `length`: (3, T) each.
-
-    The first row is full of sequences of growing length, the second has one and padding, the third one alone. Every
-    third position is masked.
+    """Returns sequence ids of queries and keys for three rows of `length`, (3, T) each; every third key is masked.
 
     Example:
         >>> queries, keys = packed_ids(8)

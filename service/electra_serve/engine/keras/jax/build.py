@@ -1,4 +1,4 @@
-"""Builds the engines of one model: devices and weights."""
+"""Builds the JAX engines of one model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ from electra_serve.settings.schema import ModelSettings
 
 
 def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLimits) -> EngineSet:
-    """Builds the replicas of one model, by default one; those on one device share its weights.
-
-    Raises:
-        EngineUnavailable: The device asked for is not here, or the dtype, compiler or threads are not JAX'.
-        PresetError: The weights cannot be read.
-    """
+    """Builds the replicas of one model, by default one; replicas on one device share its weights."""
     require_dtype(settings.dtype, "jax")
     if settings.compiler == "graph":
         raise EngineUnavailable("compiler must be auto or xla for the jax engine; received graph")

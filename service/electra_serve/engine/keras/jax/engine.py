@@ -1,9 +1,7 @@
-"""Runs a backbone that Keras has on JAX, compiled by XLA before the first request.
+"""Runs a backbone on Keras' JAX backend, compiled by XLA before the first request.
 
-Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape of the signature, and a
-run only looks one up: there is nothing left in it that could trace or compile. Weights lie on the device and are
-passed as arguments; baked into programs they would be there once for each. Two arrays go to the device, and just the
-outputs asked for come back.
+Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape, so a run cannot trace
+or compile. Weights are arguments on the device; as constants, each program would hold a copy.
 """
 
 from __future__ import annotations
@@ -33,26 +31,15 @@ from electra_serve.model.attention import Attend
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
+# By dtype, if it differs from the default: NVIDIA GPUs would round factors of float32 products to TF32's 10 bits.
 MATMUL_PRECISION: Final = {"float32": "highest"}
-"""By dtype, if it is not the default: NVIDIA GPUs would round the factors of a float32 product to the 10 bits of TF32.
-Factors of 16 bits are exact in TF32."""
-NO_MEMORY: Final = "RESOURCE_EXHAUSTED"
-"""The status that XLA's errors begin with where memory is short: JAX has one type for all of them."""
+NO_MEMORY: Final = "RESOURCE_EXHAUSTED"  # prefix of XLA's status; JAX has one error type for all of them
 
 Program = Callable[[Sequence[Any], Any, Any], Mapping[str, Any]]
 
 
 class JaxEngine:
-    """Runs a backbone as XLA programs on one device.
-
-    Args:
-        backbone: Built on Keras' JAX backend.
-        weights: The backbone's, in its order, on `device`; engines may share them.
-        device: Where to compute.
-        name: What the signature calls it: `cpu` or `gpu:N`.
-        shapes: The batch shapes to run.
-        fused: Attention to use if it proves right on `device`; None: the model's own.
-    """
+    """Runs a backbone as XLA programs on one device, with `weights` there and `fused` attention if it is correct."""
 
     def __init__(
         self,
@@ -127,7 +114,6 @@ class JaxEngine:
         self._weights = []
 
     def _lower(self, outputs: Outputs, shape: BatchShape) -> Any:
-        """Traces one program; what comes of it is yet to be compiled."""
         self._compilations += 1
         sharding = jax.sharding.SingleDeviceSharding(self._device)
         sizes = ((STACKED, shape.rows, shape.length), (shape.rows, shape.slots))

@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,electra_serve/proto/electra/v1/encoder.proto\x12\nelectra.v1\x1a\x1egoogle/protobuf/duration.proto\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.electra.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x86\x01\n\nTokenInput\x12%\n\ttoken_ids\x18\x01 \x03(\x0b\x32\x12.electra.v1.Tensor\x12\'\n\x0bsegment_ids\x18\x02 \x03(\x0b\x32\x12.electra.v1.Tensor\x12(\n\x0cpadding_mask\x18\x03 \x03(\x0b\x32\x12.electra.v1.Tensor\"5\n\x04Text\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x13\n\x06second\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_second\",\n\tTextInput\x12\x1f\n\x05texts\x18\x01 \x03(\x0b\x32\x10.electra.v1.Text\"\xef\x01\n\rEncodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x06tokens\x18\x03 \x01(\x0b\x32\x16.electra.v1.TokenInputH\x00\x12%\n\x04text\x18\x04 \x01(\x0b\x32\x15.electra.v1.TextInputH\x00\x12#\n\x07outputs\x18\x05 \x03(\x0e\x32\x12.electra.v1.Output\x12\x10\n\x08truncate\x18\x06 \x01(\x08\x12*\n\ntruncation\x18\x07 \x01(\x0e\x32\x16.electra.v1.TruncationB\x07\n\x05input\"*\n\x05Usage\x12\x11\n\tsequences\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\"\x91\x02\n\x0e\x45ncodeResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x0fsequence_output\x18\x03 \x03(\x0b\x32\x12.electra.v1.Tensor\x12)\n\rpooled_output\x18\x04 \x01(\x0b\x32\x12.electra.v1.Tensor\x12&\n\ncls_output\x18\x05 \x01(\x0b\x32\x12.electra.v1.Tensor\x12\'\n\x0bmean_output\x18\x06 \x01(\x0b\x32\x12.electra.v1.Tensor\x12 \n\x05usage\x18\x07 \x01(\x0b\x32\x11.electra.v1.Usage\x12\x11\n\ttruncated\x18\x08 \x03(\x08\"A\n\x13\x45ncodeStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.electra.v1.EncodeRequest\"\x88\x01\n\x14\x45ncodeStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.electra.v1.EncodeResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.electra.v1.ErrorH\x00\x42\x08\n\x06result\"e\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.electra.v1.ModelInfo\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x10GetModelResponse\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.electra.v1.ModelInfo\"\xc6\x05\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.electra.v1.ModelState\x12\x13\n\x06source\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x05 \x01(\tH\x01\x88\x01\x01\x12$\n\x07weights\x18\x06 \x01(\x0e\x32\x13.electra.v1.Weights\x12*\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1a.electra.v1.BackboneConfig\x12\x17\n\nparameters\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.electra.v1.ModelLimits\x12\x13\n\x06\x65ngine\x18\n \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x64\x65vice\x18\x0b \x01(\tH\x04\x88\x01\x01\x12\x12\n\x05\x64type\x18\x0c \x01(\tH\x05\x88\x01\x01\x12\x15\n\x08replicas\x18\r \x01(\x05H\x06\x88\x01\x01\x12\x11\n\x04text\x18\x0e \x01(\x08H\x07\x88\x01\x01\x12\x19\n\x0cload_seconds\x18\x0f \x01(\x01H\x08\x88\x01\x01\x12+\n\x0c\x62\x61tch_shapes\x18\x15 \x03(\x0b\x32\x15.electra.v1.ShapeCost\x12#\n\x06pooler\x18\x11 \x01(\x0e\x32\x13.electra.v1.Weights\x12\x19\n\x0c\x62\x61tch_tokens\x18\x12 \x01(\x03H\t\x88\x01\x01\x12\x0f\n\x07\x61liases\x18\x13 \x03(\t\x12\x18\n\x0btext_reason\x18\x14 \x01(\tH\n\x88\x01\x01\x42\t\n\x07_sourceB\x0b\n\t_revisionB\r\n\x0b_parametersB\t\n\x07_engineB\t\n\x07_deviceB\x08\n\x06_dtypeB\x0b\n\t_replicasB\x07\n\x05_textB\x0f\n\r_load_secondsB\x0f\n\r_batch_tokensB\x0e\n\x0c_text_reasonJ\x04\x08\x10\x10\x11R\x04\x63ost\"\xef\x01\n\x0e\x42\x61\x63kboneConfig\x12\x12\n\nvocab_size\x18\x01 \x01(\x03\x12\x12\n\nnum_layers\x18\x02 \x01(\x03\x12\x11\n\tnum_heads\x18\x03 \x01(\x03\x12\x12\n\nhidden_dim\x18\x04 \x01(\x03\x12\x15\n\rembedding_dim\x18\x05 \x01(\x03\x12\x18\n\x10intermediate_dim\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ropout\x18\x07 \x01(\x01\x12\x1b\n\x13max_sequence_length\x18\x08 \x01(\x03\x12\x14\n\x0cnum_segments\x18\t \x01(\x03\x12\x19\n\x11hidden_activation\x18\n \x01(\t\"A\n\x0bModelLimits\x12\x15\n\rmax_sequences\x18\x01 \x01(\x03\x12\x1b\n\x13max_sequence_length\x18\x02 \x01(\x03\":\n\tShapeCost\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\x12\x0f\n\x07seconds\x18\x03 \x01(\x01*f\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*i\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTPUT_SEQUENCE\x10\x01\x12\x11\n\rOUTPUT_POOLED\x10\x02\x12\x0e\n\nOUTPUT_CLS\x10\x03\x12\x0f\n\x0bOUTPUT_MEAN\x10\x04*\xbd\x01\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRUNCATION_NONE\x10\x01\x12\x14\n\x10TRUNCATION_RIGHT\x10\x02\x12\x13\n\x0fTRUNCATION_LEFT\x10\x03\x12\x1c\n\x18TRUNCATION_LONGEST_FIRST\x10\x04\x12\x19\n\x15TRUNCATION_ONLY_FIRST\x10\x05\x12\x1a\n\x16TRUNCATION_ONLY_SECOND\x10\x06*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04*N\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x16\n\x12WEIGHTS_PRETRAINED\x10\x01\x12\x12\n\x0eWEIGHTS_RANDOM\x10\x02\x32\xbc\x02\n\x0e\x45ncoderService\x12?\n\x06\x45ncode\x12\x19.electra.v1.EncodeRequest\x1a\x1a.electra.v1.EncodeResponse\x12U\n\x0c\x45ncodeStream\x12\x1f.electra.v1.EncodeStreamRequest\x1a .electra.v1.EncodeStreamResponse(\x01\x30\x01\x12K\n\nListModels\x12\x1d.electra.v1.ListModelsRequest\x1a\x1e.electra.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.electra.v1.GetModelRequest\x1a\x1c.electra.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,electra_serve/proto/electra/v1/encoder.proto\x12\nelectra.v1\x1a\x1egoogle/protobuf/duration.proto\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.electra.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x86\x01\n\nTokenInput\x12%\n\ttoken_ids\x18\x01 \x03(\x0b\x32\x12.electra.v1.Tensor\x12\'\n\x0bsegment_ids\x18\x02 \x03(\x0b\x32\x12.electra.v1.Tensor\x12(\n\x0cpadding_mask\x18\x03 \x03(\x0b\x32\x12.electra.v1.Tensor\"5\n\x04Text\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x13\n\x06second\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_second\",\n\tTextInput\x12\x1f\n\x05texts\x18\x01 \x03(\x0b\x32\x10.electra.v1.Text\"\xef\x01\n\rEncodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x06tokens\x18\x03 \x01(\x0b\x32\x16.electra.v1.TokenInputH\x00\x12%\n\x04text\x18\x04 \x01(\x0b\x32\x15.electra.v1.TextInputH\x00\x12#\n\x07outputs\x18\x05 \x03(\x0e\x32\x12.electra.v1.Output\x12\x10\n\x08truncate\x18\x06 \x01(\x08\x12*\n\ntruncation\x18\x07 \x01(\x0e\x32\x16.electra.v1.TruncationB\x07\n\x05input\"*\n\x05Usage\x12\x11\n\tsequences\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\"\xb8\x02\n\x0e\x45ncodeResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x0fsequence_output\x18\x03 \x03(\x0b\x32\x12.electra.v1.Tensor\x12)\n\rpooled_output\x18\x04 \x01(\x0b\x32\x12.electra.v1.Tensor\x12&\n\ncls_output\x18\x05 \x01(\x0b\x32\x12.electra.v1.Tensor\x12\'\n\x0bmean_output\x18\x06 \x01(\x0b\x32\x12.electra.v1.Tensor\x12 \n\x05usage\x18\x07 \x01(\x0b\x32\x11.electra.v1.Usage\x12\x11\n\ttruncated\x18\x08 \x03(\x08\x12%\n\tembedding\x18\t \x01(\x0b\x32\x12.electra.v1.Tensor\"A\n\x13\x45ncodeStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.electra.v1.EncodeRequest\"\x88\x01\n\x14\x45ncodeStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.electra.v1.EncodeResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.electra.v1.ErrorH\x00\x42\x08\n\x06result\"e\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.electra.v1.ModelInfo\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x10GetModelResponse\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.electra.v1.ModelInfo\"\xf6\x05\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.electra.v1.ModelState\x12\x13\n\x06source\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x05 \x01(\tH\x01\x88\x01\x01\x12$\n\x07weights\x18\x06 \x01(\x0e\x32\x13.electra.v1.Weights\x12*\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1a.electra.v1.BackboneConfig\x12\x17\n\nparameters\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.electra.v1.ModelLimits\x12\x13\n\x06\x65ngine\x18\n \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x64\x65vice\x18\x0b \x01(\tH\x04\x88\x01\x01\x12\x12\n\x05\x64type\x18\x0c \x01(\tH\x05\x88\x01\x01\x12\x15\n\x08replicas\x18\r \x01(\x05H\x06\x88\x01\x01\x12\x11\n\x04text\x18\x0e \x01(\x08H\x07\x88\x01\x01\x12\x19\n\x0cload_seconds\x18\x0f \x01(\x01H\x08\x88\x01\x01\x12+\n\x0c\x62\x61tch_shapes\x18\x15 \x03(\x0b\x32\x15.electra.v1.ShapeCost\x12#\n\x06pooler\x18\x11 \x01(\x0e\x32\x13.electra.v1.Weights\x12\x19\n\x0c\x62\x61tch_tokens\x18\x12 \x01(\x03H\t\x88\x01\x01\x12\x0f\n\x07\x61liases\x18\x13 \x03(\t\x12\x18\n\x0btext_reason\x18\x14 \x01(\tH\n\x88\x01\x01\x12.\n\tembedding\x18\x16 \x01(\x0b\x32\x1b.electra.v1.EmbeddingConfigB\t\n\x07_sourceB\x0b\n\t_revisionB\r\n\x0b_parametersB\t\n\x07_engineB\t\n\x07_deviceB\x08\n\x06_dtypeB\x0b\n\t_replicasB\x07\n\x05_textB\x0f\n\r_load_secondsB\x0f\n\r_batch_tokensB\x0e\n\x0c_text_reasonJ\x04\x08\x10\x10\x11R\x04\x63ost\"\xb8\x01\n\x0f\x45mbeddingConfig\x12\x0f\n\x07pooling\x18\x01 \x01(\t\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12\x39\n\x07prompts\x18\x03 \x03(\x0b\x32(.electra.v1.EmbeddingConfig.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x04 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xef\x01\n\x0e\x42\x61\x63kboneConfig\x12\x12\n\nvocab_size\x18\x01 \x01(\x03\x12\x12\n\nnum_layers\x18\x02 \x01(\x03\x12\x11\n\tnum_heads\x18\x03 \x01(\x03\x12\x12\n\nhidden_dim\x18\x04 \x01(\x03\x12\x15\n\rembedding_dim\x18\x05 \x01(\x03\x12\x18\n\x10intermediate_dim\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ropout\x18\x07 \x01(\x01\x12\x1b\n\x13max_sequence_length\x18\x08 \x01(\x03\x12\x14\n\x0cnum_segments\x18\t \x01(\x03\x12\x19\n\x11hidden_activation\x18\n \x01(\t\"A\n\x0bModelLimits\x12\x15\n\rmax_sequences\x18\x01 \x01(\x03\x12\x1b\n\x13max_sequence_length\x18\x02 \x01(\x03\":\n\tShapeCost\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\x12\x0f\n\x07seconds\x18\x03 \x01(\x01*f\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*\x7f\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTPUT_SEQUENCE\x10\x01\x12\x11\n\rOUTPUT_POOLED\x10\x02\x12\x0e\n\nOUTPUT_CLS\x10\x03\x12\x0f\n\x0bOUTPUT_MEAN\x10\x04\x12\x14\n\x10OUTPUT_EMBEDDING\x10\x05*\xbd\x01\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRUNCATION_NONE\x10\x01\x12\x14\n\x10TRUNCATION_RIGHT\x10\x02\x12\x13\n\x0fTRUNCATION_LEFT\x10\x03\x12\x1c\n\x18TRUNCATION_LONGEST_FIRST\x10\x04\x12\x19\n\x15TRUNCATION_ONLY_FIRST\x10\x05\x12\x1a\n\x16TRUNCATION_ONLY_SECOND\x10\x06*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04*N\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x16\n\x12WEIGHTS_PRETRAINED\x10\x01\x12\x12\n\x0eWEIGHTS_RANDOM\x10\x02\x32\xbc\x02\n\x0e\x45ncoderService\x12?\n\x06\x45ncode\x12\x19.electra.v1.EncodeRequest\x1a\x1a.electra.v1.EncodeResponse\x12U\n\x0c\x45ncodeStream\x12\x1f.electra.v1.EncodeStreamRequest\x1a .electra.v1.EncodeStreamResponse(\x01\x30\x01\x12K\n\nListModels\x12\x1d.electra.v1.ListModelsRequest\x1a\x1e.electra.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.electra.v1.GetModelRequest\x1a\x1c.electra.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'electra_serve.proto.electra.v1.encoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2532
-  _globals['_DATATYPE']._serialized_end=2634
-  _globals['_OUTPUT']._serialized_start=2636
-  _globals['_OUTPUT']._serialized_end=2741
-  _globals['_TRUNCATION']._serialized_start=2744
-  _globals['_TRUNCATION']._serialized_end=2933
-  _globals['_MODELSTATE']._serialized_start=2936
-  _globals['_MODELSTATE']._serialized_end=3076
-  _globals['_WEIGHTS']._serialized_start=3078
-  _globals['_WEIGHTS']._serialized_end=3156
+  _globals['_EMBEDDINGCONFIG_PROMPTSENTRY']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG_PROMPTSENTRY']._serialized_options = b'8\001'
+  _globals['_DATATYPE']._serialized_start=2806
+  _globals['_DATATYPE']._serialized_end=2908
+  _globals['_OUTPUT']._serialized_start=2910
+  _globals['_OUTPUT']._serialized_end=3037
+  _globals['_TRUNCATION']._serialized_start=3040
+  _globals['_TRUNCATION']._serialized_end=3229
+  _globals['_MODELSTATE']._serialized_start=3232
+  _globals['_MODELSTATE']._serialized_end=3372
+  _globals['_WEIGHTS']._serialized_start=3374
+  _globals['_WEIGHTS']._serialized_end=3452
   _globals['_TENSOR']._serialized_start=92
   _globals['_TENSOR']._serialized_end=166
   _globals['_TOKENINPUT']._serialized_start=169
@@ -55,29 +57,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_start=648
   _globals['_USAGE']._serialized_end=690
   _globals['_ENCODERESPONSE']._serialized_start=693
-  _globals['_ENCODERESPONSE']._serialized_end=966
-  _globals['_ENCODESTREAMREQUEST']._serialized_start=968
-  _globals['_ENCODESTREAMREQUEST']._serialized_end=1033
-  _globals['_ENCODESTREAMRESPONSE']._serialized_start=1036
-  _globals['_ENCODESTREAMRESPONSE']._serialized_end=1172
-  _globals['_ERROR']._serialized_start=1174
-  _globals['_ERROR']._serialized_end=1275
-  _globals['_LISTMODELSREQUEST']._serialized_start=1277
-  _globals['_LISTMODELSREQUEST']._serialized_end=1296
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1298
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1357
-  _globals['_GETMODELREQUEST']._serialized_start=1359
-  _globals['_GETMODELREQUEST']._serialized_end=1390
-  _globals['_GETMODELRESPONSE']._serialized_start=1392
-  _globals['_GETMODELRESPONSE']._serialized_end=1448
-  _globals['_MODELINFO']._serialized_start=1451
-  _globals['_MODELINFO']._serialized_end=2161
-  _globals['_BACKBONECONFIG']._serialized_start=2164
-  _globals['_BACKBONECONFIG']._serialized_end=2403
-  _globals['_MODELLIMITS']._serialized_start=2405
-  _globals['_MODELLIMITS']._serialized_end=2470
-  _globals['_SHAPECOST']._serialized_start=2472
-  _globals['_SHAPECOST']._serialized_end=2530
-  _globals['_ENCODERSERVICE']._serialized_start=3159
-  _globals['_ENCODERSERVICE']._serialized_end=3475
+  _globals['_ENCODERESPONSE']._serialized_end=1005
+  _globals['_ENCODESTREAMREQUEST']._serialized_start=1007
+  _globals['_ENCODESTREAMREQUEST']._serialized_end=1072
+  _globals['_ENCODESTREAMRESPONSE']._serialized_start=1075
+  _globals['_ENCODESTREAMRESPONSE']._serialized_end=1211
+  _globals['_ERROR']._serialized_start=1213
+  _globals['_ERROR']._serialized_end=1314
+  _globals['_LISTMODELSREQUEST']._serialized_start=1316
+  _globals['_LISTMODELSREQUEST']._serialized_end=1335
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1337
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1396
+  _globals['_GETMODELREQUEST']._serialized_start=1398
+  _globals['_GETMODELREQUEST']._serialized_end=1429
+  _globals['_GETMODELRESPONSE']._serialized_start=1431
+  _globals['_GETMODELRESPONSE']._serialized_end=1487
+  _globals['_MODELINFO']._serialized_start=1490
+  _globals['_MODELINFO']._serialized_end=2248
+  _globals['_EMBEDDINGCONFIG']._serialized_start=2251
+  _globals['_EMBEDDINGCONFIG']._serialized_end=2435
+  _globals['_EMBEDDINGCONFIG_PROMPTSENTRY']._serialized_start=2389
+  _globals['_EMBEDDINGCONFIG_PROMPTSENTRY']._serialized_end=2435
+  _globals['_BACKBONECONFIG']._serialized_start=2438
+  _globals['_BACKBONECONFIG']._serialized_end=2677
+  _globals['_MODELLIMITS']._serialized_start=2679
+  _globals['_MODELLIMITS']._serialized_end=2744
+  _globals['_SHAPECOST']._serialized_start=2746
+  _globals['_SHAPECOST']._serialized_end=2804
+  _globals['_ENCODERSERVICE']._serialized_start=3455
+  _globals['_ENCODERSERVICE']._serialized_end=3771
 # @@protoc_insertion_point(module_scope)

@@ -86,6 +86,8 @@ class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueTy
     """The final hidden state of position 0, (H,)."""
     OUTPUT_MEAN: _Output.ValueType  # 4
     """The mean of the final hidden states where the padding mask is 1, (H,)."""
+    OUTPUT_EMBEDDING: _Output.ValueType  # 5
+    """OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
 
 class Output(_Output, metaclass=_OutputEnumTypeWrapper):
     """What a request may ask for. Shapes: T positions of a sequence, H the model's hidden width."""
@@ -102,6 +104,8 @@ OUTPUT_CLS: Output.ValueType  # 3
 """The final hidden state of position 0, (H,)."""
 OUTPUT_MEAN: Output.ValueType  # 4
 """The mean of the final hidden states where the padding mask is 1, (H,)."""
+OUTPUT_EMBEDDING: Output.ValueType  # 5
+"""OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
 class _Truncation:
@@ -427,6 +431,7 @@ class EncodeResponse(_message.Message):
     MEAN_OUTPUT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id: its own, or one that the server made."""
     model: _builtins.str
@@ -455,6 +460,10 @@ class EncodeResponse(_message.Message):
     def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """For each sequence, whether it was cut."""
 
+    @_builtins.property
+    def embedding(self) -> Global___Tensor:
+        """(B, H)."""
+
     def __init__(
         self,
         *,
@@ -466,10 +475,11 @@ class EncodeResponse(_message.Message):
         mean_output: Global___Tensor | None = ...,
         usage: Global___Usage | None = ...,
         truncated: _abc.Iterable[_builtins.bool] | None = ...,
+        embedding: Global___Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "mean_output", b"mean_output", "pooled_output", b"pooled_output", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "mean_output", b"mean_output", "pooled_output", b"pooled_output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "mean_output", b"mean_output", "model", b"model", "pooled_output", b"pooled_output", "request_id", b"request_id", "sequence_output", b"sequence_output", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "mean_output", b"mean_output", "model", b"model", "pooled_output", b"pooled_output", "request_id", b"request_id", "sequence_output", b"sequence_output", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -688,6 +698,7 @@ class ModelInfo(_message.Message):
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     TEXT_REASON_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -740,6 +751,10 @@ class ModelInfo(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names that requests may use. Responses have `name`."""
 
+    @_builtins.property
+    def embedding(self) -> Global___EmbeddingConfig:
+        """Computation of OUTPUT_EMBEDDING."""
+
     def __init__(
         self,
         *,
@@ -763,10 +778,11 @@ class ModelInfo(_message.Message):
         batch_tokens: _builtins.int | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         text_reason: _builtins.str | None = ...,
+        embedding: Global___EmbeddingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_shapes", b"batch_shapes", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_shapes", b"batch_shapes", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
@@ -814,6 +830,62 @@ class ModelInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text_reason) -> _WhichOneofReturnType__text_reason | None: ...
 
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
+
+@_typing.final
+class EmbeddingConfig(_message.Message):
+    """Computation of OUTPUT_EMBEDDING from hidden states."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PromptsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POOLING_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PROMPT_FIELD_NUMBER: _builtins.int
+    pooling: _builtins.str
+    """"mean" over the positions where the padding mask is 1, or "cls", the first position."""
+    normalize: _builtins.bool
+    """True if vectors have unit length."""
+    default_prompt: _builtins.str
+    """Name of the prompt for texts without one; may be empty."""
+    @_builtins.property
+    def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Prefixes that the model was trained with, by name. Clients add them to texts."""
+
+    def __init__(
+        self,
+        *,
+        pooling: _builtins.str = ...,
+        normalize: _builtins.bool = ...,
+        prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        default_prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingConfig: _TypeAlias = EmbeddingConfig  # noqa: Y015
 
 @_typing.final
 class BackboneConfig(_message.Message):

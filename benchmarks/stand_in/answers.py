@@ -1,8 +1,8 @@
-"""The stand-in engine's answers: a function of a sequence's ids and mask, exact in float32, so that any mix-up shows.
+"""Outputs of the stand-in engine: a function of ids and mask, exact in float32, so that any mix-up shows.
 
-Component h of position t is its id + h / H. [CLS] and pooled output are the first position's, the mean output is the
-mean of the unmasked ids + h / H. Ids below 2¹⁴ and H a power of two below 2⁸ leave no rounding but the mean's, which
-both sides do alike.
+Component h of position t is its id + h / H. [CLS] and pooled output are those of the first position. The mean output is
+the mean of the unmasked ids + h / H. Ids below 2¹⁴ and H a power of two below 2⁸ leave no rounding except the mean's,
+which both sides do alike.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ HIDDEN_DIM = 128
 
 
 def known_hidden(batch: Batch, width: int) -> Float32Array:
-    """The sequence output, (R, P, H): zeros where masked."""
+    """Returns the sequence output, (R, P, H); zeros at masked positions."""
     return _vectors(batch.token_ids, width) * batch.padding_mask[:, :, None].astype(np.float32)
 
 
 def known_first(batch: Batch, width: int) -> Float32Array:
-    """The [CLS] and pooled outputs, (R, S, H)."""
+    """Returns the [CLS] and pooled outputs, (R, S, H)."""
     return _vectors(np.take_along_axis(batch.token_ids, batch.starts, axis=1), width)
 
 
 def known_mean(batch: Batch, width: int) -> Float32Array:
-    """The mean output, (R, S, H)."""
+    """Returns the mean output, (R, S, H)."""
     sums = _slot_sums(batch, batch.token_ids * batch.padding_mask)  # (R, S)
     return _vectors(sums / np.maximum(_slot_sums(batch, batch.padding_mask), 1), width)
 
 
 def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
-    """What one sequence of unmasked `ids` gets.
+    """Returns the output of one sequence of unmasked `ids`.
 
     Example:
         >>> known_answer(Output.MEAN, [10, 20]).tolist()[:3]
@@ -46,11 +46,12 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
     token_ids = np.array(ids, np.int32)
     if output is Output.SEQUENCE:
         return _vectors(token_ids, HIDDEN_DIM)
-    return _vectors(np.asarray(token_ids.mean() if output is Output.MEAN else token_ids[0]), HIDDEN_DIM)
+    mean = output in {Output.MEAN, Output.EMBEDDING}
+    return _vectors(np.asarray(token_ids.mean() if mean else token_ids[0]), HIDDEN_DIM)
 
 
 def _vectors(numbers: NDArray[np.generic], width: int) -> Float32Array:
-    """A vector for each number, (…) to (…, H)."""
+    """Makes a vector of each number, (…) to (…, H)."""
     components = np.arange(width, dtype=np.float32) / np.float32(width)
     vectors: Float32Array = numbers.astype(np.float32)[..., None] + components
     return vectors

@@ -1,7 +1,6 @@
-"""An engine that takes as long as it is told, answers what can be told from the ids, and fails when an id says so.
+"""Engine that sleeps as long as its script says, returns outputs known from the ids, and fails if an id orders it.
 
-It sleeps instead of computing: the machine's cores are left to the service and to those who load it, so that its
-capacity is the same whatever else runs.
+It leaves the machine's cores to the service and to the load, so its capacity does not depend on other processes.
 """
 
 from __future__ import annotations
@@ -15,31 +14,32 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.stand_in import script as ids
+from benchmarks.stand_in.answers import known_first, known_hidden, known_mean
+from benchmarks.stand_in.record import Reached, heads
+from benchmarks.stand_in.script import Script
 from electra_serve.engine.base import EngineSignature
-from electra_serve.tensors import Batch, BatchShape, ModelOutput, Output, Outputs
-from tests.load import script as ids
-from tests.load.known_answer import known_first, known_hidden, known_mean
-from tests.load.record import Reached, heads
-from tests.load.script import Script
+from electra_serve.tensors import Batch, BatchShape, Float32Array, ModelOutput, Output, Outputs
 
 THREAD_ENDS_S: Final = 0.05
-"""How long after its batch a thread ends: the batch is answered by then."""
+"""Delay after a batch before its thread ends: long enough to return the batch."""
 
 
-class ScriptedEngine:
+class StandInEngine:
     """Follows a script.
 
     Args:
-        script: What to do.
+        script: Behavior.
         hidden_dim: H of every output.
-        shapes: The batch shapes that it takes.
+        shapes: Batch shapes.
     """
 
     def __init__(self, script: Script, hidden_dim: int, shapes: tuple[BatchShape, ...]) -> None:
         self.signature = EngineSignature("stand-in", "cpu", "float32", hidden_dim, shapes)
         self.compilations = 0
         self._script = script
-        self._record = Path(script.record).open("a") if script.record else None  # noqa: SIM115  # for as long as it runs
+        self._fixed = None if script.known else _fixed_numbers(max(shape.positions for shape in shapes), hidden_dim)
+        self._record = Path(script.record).open("a") if script.record else None  # noqa: SIM115  # closed with the engine
         self._leaked: list[bytes | TextIOWrapper] = []
         self._closes = True
 
@@ -47,17 +47,18 @@ class ScriptedEngine:
         """Does nothing."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
-        """Does what the ids say, and takes the time that the script says."""
+        """Follows the ids' orders and takes the script's time."""
         seconds = self._script.seconds(batch.shape)
-        ends = time.perf_counter() + seconds * (ids.SLOWER if self._says(ids.SLOW, batch) else 1)
+        ends = time.perf_counter() + seconds * (ids.SLOWER if self._orders(ids.SLOW, batch) else 1)
         self._write_down(batch)
         self._leak()
         self._fail(batch)
-        output = self._answer(batch, outputs)
-        time.sleep(max(ends - time.perf_counter(), 0.0))
-        if self._says(ids.END_THREAD, batch):
+        output = self._compute(batch, outputs) if self._fixed is None else _cut(self._fixed, batch, outputs)
+        if (left_s := ends - time.perf_counter()) > 0:
+            time.sleep(left_s)
+        if self._orders(ids.END_THREAD, batch):
             _end_this_thread_soon()
-        if self._says(ids.WEDGE_CLOSE, batch):
+        if self._orders(ids.WEDGE_CLOSE, batch):
             self._closes = False
         return output
 
@@ -68,18 +69,18 @@ class ScriptedEngine:
         if self._record is not None:
             self._record.close()
 
-    def _says(self, fault: int, batch: Batch) -> bool:
+    def _orders(self, fault: int, batch: Batch) -> bool:
         return self._script.faults and fault in batch.token_ids
 
     def _fail(self, batch: Batch) -> None:
-        if self._says(ids.WEDGE, batch):
+        if self._orders(ids.WEDGE, batch):
             threading.Event().wait()
-        if self._says(ids.RAISE, batch):
+        if self._orders(ids.RAISE, batch):
             raise RuntimeError("the script says so")
-        if self._says(ids.OUT_OF_MEMORY, batch) and len(batch.placements) > self._script.memory_sequences:
+        if self._orders(ids.OUT_OF_MEMORY, batch) and len(batch.placements) > self._script.memory_sequences:
             raise MemoryError(f"{len(batch.placements)} sequences do not fit")
 
-    def _answer(self, batch: Batch, outputs: Outputs) -> ModelOutput:
+    def _compute(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         width = self.signature.hidden_dim
         first, mean = known_first(batch, width), known_mean(batch, width)
         hidden = known_hidden(batch, width) if Output.SEQUENCE in outputs else None
@@ -106,8 +107,29 @@ class ScriptedEngine:
             self._leaked.append(Path(__file__).open())  # noqa: SIM115  # that is the point
 
 
+def _fixed_numbers(positions: int, hidden_dim: int) -> Float32Array:
+    """Tanh of a normal distribution: as long in JSON as a model's outputs."""
+    numbers = np.tanh(np.random.default_rng(0).standard_normal((positions, hidden_dim)))
+    return numbers.astype(np.float32)  # (R·P, H)
+
+
+def _cut(numbers: Float32Array, batch: Batch, outputs: Outputs) -> ModelOutput:
+    """Views of the same numbers; only `sequence_output` is copied, to have its zeros."""
+    vectors = numbers[: batch.starts.size].reshape(*batch.starts.shape, -1)  # (R, S, H)
+    hidden = None
+    if Output.SEQUENCE in outputs:
+        mask = batch.padding_mask[:, :, None].astype(np.float32)
+        hidden = numbers[: batch.token_ids.size].reshape(*batch.token_ids.shape, -1) * mask  # (R, P, H)
+    return ModelOutput(
+        sequence_output=hidden,
+        pooled_output=vectors if Output.POOLED in outputs else None,
+        cls_output=vectors if Output.CLS in outputs else None,
+        mean_output=vectors if Output.MEAN in outputs else None,
+    )
+
+
 def _end_this_thread_soon() -> None:
-    """Has Python raise `SystemExit` on this thread once it has handed over its batch: nothing is there to catch it."""
+    """Raises `SystemExit` on this thread once it has returned its batch; nothing catches it there."""
     ident = ctypes.c_ulong(threading.get_ident())
     end = threading.Timer(
         THREAD_ENDS_S, ctypes.pythonapi.PyThreadState_SetAsyncExc, (ident, ctypes.py_object(SystemExit))

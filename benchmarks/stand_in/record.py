@@ -1,4 +1,4 @@
-"""What reached the stand-in engine, batch by batch: it writes, the tests read."""
+"""Batches that reached the stand-in engine: the engine writes them to a file, and tests read it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final, Self
 from electra_serve.tensors import Batch
 
 HEAD: Final = 3
-"""How many ids of each sequence are recorded: as many as tests need to tell their sequences apart."""
+"""Recorded ids of each sequence: enough to identify it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """One batch that an engine was given.
+    """One batch that reached an engine.
 
     Attributes:
-        at_s: When, on the machine's monotonic clock.
+        at_s: Time on the machine's monotonic clock.
         sequences: The first `HEAD` ids of each.
     """
 
@@ -44,7 +44,7 @@ class Reached:
 
 
 def heads(batch: Batch) -> tuple[tuple[int, ...], ...]:
-    """The first `HEAD` ids of each sequence of a batch."""
+    """Returns the first `HEAD` ids of each sequence of a batch."""
     return tuple(
         tuple(batch.token_ids[place.row, place.start : place.start + min(place.length, HEAD)].tolist())
         for place in batch.placements
@@ -52,10 +52,10 @@ def heads(batch: Batch) -> tuple[tuple[int, ...], ...]:
 
 
 def read_record(path: Path) -> Sequence[Reached]:
-    """Every batch so far, in order."""
+    """Returns every batch so far, in order."""
     return [Reached.parse(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def reached_sequences(path: Path) -> list[tuple[int, ...]]:
-    """The heads of all sequences that reached the engine, in order; one that was run twice is there twice."""
+    """Returns the heads of all sequences that reached the engine, in order, with repetitions."""
     return [sequence for batch in read_record(path) for sequence in batch.sequences]

@@ -1,0 +1,143 @@
+"""A service whose outputs follow from the ids alone, and which a test can hold, fail and watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from electra_serve.errors import ModelNotFound, ServiceError
+from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
+from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
+from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
+
+HIDDEN_DIM: Final = 4
+CONFIG: Final = BackboneConfig(
+    vocab_size=100, num_layers=1, num_heads=2, hidden_dim=HIDDEN_DIM, embedding_dim=4, intermediate_dim=8, dropout=0.0
+)
+READY: Final = ModelInfo(
+    name="tiny",
+    preset="presets/tiny",
+    state=ModelState.READY,
+    source="local",
+    revision="abc123",
+    weights="random",
+    config=CONFIG,
+    parameters=CONFIG.parameters,
+    limits=ModelLimits(max_sequences=8, max_sequence_length=512),
+    engine="fake",
+    device="cpu",
+    dtype="float32",
+    replicas=1,
+    text=False,
+    load_seconds=0.5,
+    batch_shapes=(ShapeCost(1, 16, 1e-3), ShapeCost(4, 128, 1e-2)),
+    pooler="random",
+    batch_tokens=4096,
+    aliases=("other",),
+    text_reason="the preset has no tokenizer",
+    embedding=EmbeddingConfig("cls", normalize=True, prompts={"query": "query: "}, default_prompt="query"),
+)
+LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
+
+
+async def at_once(request: EncodeRequest) -> None:
+    """Neither waits nor fails."""
+
+
+class FakeService:
+    """Each position has its id in all H components; [CLS] and pooled output are the first position's.
+
+    A text counts as its characters' code points.
+
+    Args:
+        models: Models; the first one is served by default.
+
+    Attributes:
+        requests: Every request begun, in order.
+        cancelled: Number of cancelled requests.
+        full: Rejects every call unread.
+        gate: Requests wait for it; clear it to hold them.
+        before: Awaited before each response; may wait or raise.
+        ready: Readiness.
+        hidden_dim: H of every output.
+    """
+
+    def __init__(self, *models: ModelInfo) -> None:
+        self._models = models or (READY, LOADING)
+        self.hidden_dim = config.hidden_dim if (config := self._models[0].config) else HIDDEN_DIM
+        self.requests: list[EncodeRequest] = []
+        self.cancelled = 0
+        self.full: ServiceError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.before: Callable[[EncodeRequest], Awaitable[object]] = at_once
+        self.ready = True
+
+    async def encode(self, request: EncodeRequest) -> EncodeResult:
+        self.requests.append(request)
+        try:
+            await self.gate.wait()
+            await self.before(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        rows = rows_of(request)
+        return EncodeResult(
+            model=request.model or self._models[0].name,
+            outputs=request.outputs,
+            rows=tuple(row_output(row, request.outputs, self.hidden_dim) for row in rows),
+            tokens=sum(map(len, rows)),
+            truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
+        )
+
+    def fail_with(self, error: Exception) -> None:
+        """Makes every request fail."""
+
+        async def fail(_: EncodeRequest) -> None:
+            raise error
+
+        self.before = fail
+
+    def ensure_capacity(self, client: str, sequences: int = 1, tokens: int = 1) -> None:
+        if self.full is not None:
+            raise self.full
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self._models
+
+    def model(self, name: str) -> ModelInfo:
+        for info in self._models:
+            if info.name == name:
+                return info
+        names = ", ".join(info.name for info in self._models)
+        raise ModelNotFound(f"the models are {names}; received another name", field="model")
+
+    def label(self, model: str | None) -> str:
+        if model is None:
+            return self._models[0].name
+        return model if model in {info.name for info in self._models} else ""
+
+
+def rows_of(request: EncodeRequest) -> list[list[int]]:
+    """Returns the ids of each sequence."""
+    if isinstance(request.input, TokenInput):
+        return [[int(i) for i in row] for row in request.input.token_ids]
+    return [[ord(character) for character in "".join(text)] for text in request.input.texts]
+
+
+def row_output(row: Sequence[int], outputs: Outputs, hidden_dim: int = HIDDEN_DIM) -> RowOutput:
+    """Returns the fake's outputs for one sequence."""
+    hidden = np.repeat(np.array(row, np.float32)[:, None], hidden_dim, axis=1)  # (T, H)
+    first = hidden[0] if len(hidden) else np.zeros(hidden_dim, np.float32)
+    return RowOutput(
+        sequence_output=hidden if Output.SEQUENCE in outputs else None,
+        pooled_output=first if Output.POOLED in outputs else None,
+        cls_output=first if Output.CLS in outputs else None,
+        mean_output=hidden.mean(axis=0) if Output.MEAN in outputs else None,
+        embedding=hidden.mean(axis=0) if Output.EMBEDDING in outputs else None,
+    )
