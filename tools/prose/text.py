@@ -81,7 +81,7 @@ def _comments(source: str) -> Iterator[Paragraph]:
             yield from _split(run, start)
             run, start = [], line
         run.append(text)
-        last = line
+        last = 0 if trailing else line
     yield from _split(run, start)
 
 

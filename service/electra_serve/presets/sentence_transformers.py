@@ -20,14 +20,14 @@ from electra_serve.presets.files import read_json, read_json_list
 
 MODULES_FILE: Final = "modules.json"
 PROMPTS_FILE: Final = "config_sentence_transformers.json"
-POOLING_CONFIG: Final = "config.json"
-"""Inside the folder of the pooling module."""
+POOLING_CONFIG: Final = "config.json"  # inside the folder of the pooling module
+# Names under which sentence-transformers saves them
 HUB_FILES: Final = (MODULES_FILE, PROMPTS_FILE, f"1_Pooling/{POOLING_CONFIG}")
-"""Names under which sentence-transformers saves them."""
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
 
+# Flags of sentence-transformers before 6 → the values of `pooling_mode` since
 LEGACY_MODES: Final[Mapping[str, str]] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -36,7 +36,6 @@ LEGACY_MODES: Final[Mapping[str, str]] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Flags of sentence-transformers before 6 → the values of `pooling_mode` since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,7 @@ class EmbeddingConfig:
     default_prompt: str = ""
 
 
-DEFAULT_EMBEDDING: Final = EmbeddingConfig()
-"""For presets without a description."""
+DEFAULT_EMBEDDING: Final = EmbeddingConfig()  # for presets without a description
 
 
 def is_sentence_transformer(folder: Path) -> bool:

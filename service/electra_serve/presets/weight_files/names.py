@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 
+# Prefixes of the encoder's names in checkpoints with a head, one for each architecture
 PREFIXES: Final = ("electra.", "bert.")
-"""Prefixes of the encoder's names in checkpoints with a head, one for each architecture."""
 
+# Prefixes of heads, which are not read
 HEADS: Final = (
     "discriminator_predictions.",  # ElectraForPreTraining
     "generator_predictions.",  # ElectraForMaskedLM, ElectraForCausalLM
@@ -32,13 +33,12 @@ HEADS: Final = (
     "sequence_summary.",  # ElectraForMultipleChoice
     "qa_outputs.",  # …ForQuestionAnswering
 )
-"""Prefixes of heads, which are not read."""
 
+# Constants that older versions of transformers saved among the weights
 BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
-"""Constants that older versions of transformers saved among the weights."""
 
+# TensorFlow's names, in checkpoints converted long ago
 OLD_ENDINGS: Final = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
-"""TensorFlow's names, in checkpoints converted long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,7 @@ class _Part(NamedTuple):
     keras: str
     transformers: str
     outputs: str
-    inputs: str | None = None
-    """None for a norm, whose two weights are vectors."""
+    inputs: str | None = None  # None for a norm, whose two weights are vectors
 
 
 _EMBEDDINGS: Final = (
