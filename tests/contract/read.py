@@ -1,4 +1,4 @@
-"""What each transport answers, read back to an `Outcome`. An answer that breaks its protocol's own form fails here."""
+"""Reads each transport's responses into an `Outcome`; fails for one that breaks its protocol's form."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Numbers: TypeAlias = "list[float] | list[list[float]]"
 PROBLEM_MEMBERS: Final = {"type", "title", "status", "detail", "code", "request_id"}
 OPTIONAL_MEMBERS: Final = {"field", "retry_after_s"}
 STATUS_ONLY: Final = "(none: gRPC's own error)"
-"""Stands for the slug where gRPC itself refuses a message, before any code of the service sees it."""
+"""Code of a message that gRPC itself rejects, before any code of the service gets it."""
 
 
 def response(answer: httpx.Response) -> Outcome:
-    """Reads an HTTP answer."""
+    """Reads an HTTP response."""
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-request-id"]
     content = orjson.loads(answer.content)

@@ -37,7 +37,7 @@ class Side(Protocol):
 
     @property
     def transport(self) -> str:
-        """What metrics call it: `rest` or `grpc`."""
+        """Name in metrics: `rest` or `grpc`."""
 
     @property
     def statuses(self) -> Mapping[str, int | str]:
@@ -52,7 +52,7 @@ class Side(Protocol):
         Args:
             wire: What to send.
             timeout_s: The deadline that the caller gives.
-            metadata: What goes beside the message: headers, or a call's metadata.
+            metadata: Headers, or a call's metadata.
         """
 
 

@@ -1,4 +1,4 @@
-"""Bad input is refused before it costs anything, and alike on every transport."""
+"""Bad input is rejected before it costs anything, and in the same way on every transport."""
 
 from __future__ import annotations
 

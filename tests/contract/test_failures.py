@@ -1,4 +1,4 @@
-"""What goes wrong after a request was found good is told alike on every transport, and hits no one else."""
+"""Failures after validation are reported in the same way on every transport, and affect no other request."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SECRET: Final = "the weights are at /secret"
 
 
 class EmptyEngine(FakeEngine):
-    """Answers without the outputs that it was asked for: a fault of ours, not of any input."""
+    """Returns results without the requested outputs: an internal fault, whatever the input."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         return ModelOutput()
 
 
 def assert_reported(rejection: Rejection, side: Side, code: str, stack: Stack) -> None:
-    """Fails unless the refusal is of that kind, has its status, and was counted."""
+    """Fails unless the rejection is of that kind, has its status, and was counted."""
     assert rejection.code == code
     assert rejection.status == side.statuses.get(code)
     assert stack.counted(side.transport, code) == 1
@@ -89,7 +89,7 @@ async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack
 
 
 @pytest.mark.parametrize("name", SIDES)
-async def test_a_fault_of_ours_tells_the_request_id_and_no_more(name: str) -> None:
+async def test_an_internal_fault_shows_the_request_id_and_no_more(name: str) -> None:
     broken = Stack.build(make_settings(), EmptyEngine)
     await broken.manager.load_all()
     async with connect(broken, name) as side:
@@ -202,7 +202,7 @@ async def test_a_model_that_loads_takes_no_bad_name_for_its_own(side: Side, stac
     assert rejected(await side.send(side.render(GOOD.of("other")))).code == "model_not_found"
 
 
-async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side, loaded: Stack) -> None:
+async def test_draining_finishes_admitted_requests_and_admits_no_more(side: Side, loaded: Stack) -> None:
     loaded.engine.gate.clear()
     admitted = asyncio.create_task(side.send(side.render(GOOD)))
     await until(lambda: loaded.gauge("electra_running_sequences") == 1)

@@ -1,4 +1,4 @@
-"""The same request gets the same answer on every transport, and the answer is the model's own."""
+"""The same request gets the same response on every transport, with the model's own outputs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ QUERIES: Final = {
 
 @pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-async def test_an_answer_is_the_models_own(side: Side, loaded: Stack, query: Query) -> None:
+async def test_a_response_is_the_models_own(side: Side, loaded: Stack, query: Query) -> None:
     answer = answered(await side.send(side.render(query)))
 
     assert query.token_ids is not None
@@ -164,7 +164,7 @@ async def test_transports_agree_to_the_last_bit(stack: Stack) -> None:
 
 
 def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[Output, list[Float32Array]]:
-    """What `FakeEngine` computes: each position its own id, in every one of H components."""
+    """Returns the outputs of `FakeEngine`: each position has its own id in all H components."""
     rows = []
     for row, kept in zip(ids, mask, strict=True):
         hidden = np.repeat(np.array(row, np.float32)[:, None], FAKE_HIDDEN_DIM, axis=1)  # (T, H)

@@ -1,4 +1,4 @@
-"""Where keys are asked for, every transport asks alike, before it reads anything, and repeats none."""
+"""With required keys, every transport checks them before it reads anything, and repeats none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def side(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Si
 @pytest.mark.parametrize(
     "metadata", [{"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"x-api-key": OTHER}]
 )
-async def test_who_has_a_key_is_answered(side: Side, metadata: Mapping[str, str]) -> None:
+async def test_a_client_with_a_key_is_served(side: Side, metadata: Mapping[str, str]) -> None:
     assert answered(await side.send(side.render(GOOD), metadata=metadata)).tokens == 2
 
 

@@ -1,4 +1,4 @@
-"""Makes the golden files beside this script, with KerasHub itself.
+"""Makes the golden files next to this script, with KerasHub itself.
 
 Run in an environment that has keras-hub 0.32, tensorflow and tensorflow-text, from the repository's root:
 
@@ -71,7 +71,7 @@ ODD_TEXTS = [
 
 
 def main() -> None:
-    """Writes every golden file anew."""
+    """Writes every golden file."""
     for name, embedding_dim in EMBEDDING_DIMS.items():
         backbone = make_backbone(embedding_dim)
         save(backbone, HERE / name)
@@ -86,8 +86,8 @@ def make_backbone(embedding_dim: int) -> Any:
     backbone = keras_hub.models.ElectraBackbone(**SHAPE, embedding_dim=embedding_dim, name="electra_backbone")
     generator = np.random.default_rng(embedding_dim)
     for variable in backbone.weights:
-        centre = 1.0 if variable.name == "gamma" else 0.0
-        variable.assign(centre + 0.3 * generator.standard_normal(variable.shape))
+        center = 1.0 if variable.name == "gamma" else 0.0
+        variable.assign(center + 0.3 * generator.standard_normal(variable.shape))
     return backbone
 
 

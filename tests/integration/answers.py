@@ -1,4 +1,4 @@
-"""Requests and answers of the running service, as numbers."""
+"""Requests and responses of the running service, as numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def over_rest(client: httpx.Client, **body: object) -> list[EncodedRow]:
 
 
 def rows_of(answer: Mapping[str, Any]) -> list[EncodedRow]:
-    """The rows of a REST answer."""
+    """Returns the rows of a REST response."""
     return [
         {name: np.array(answer[name][row], np.float32) for name in OUTPUTS if name in answer}
         for row in range(answer["usage"]["sequences"])

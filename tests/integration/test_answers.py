@@ -1,4 +1,4 @@
-"""The real process computes what the model computes, whoever asks, over whatever, next to whomever."""
+"""The real process returns the model's outputs, for any client, over any transport, next to any others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PADDING_MASK: Final = ((1, 1, 0, 1, 1), (1, 1, 1, 0, 0, 0), (1, 1, 1, 1))
 
 @pytest.fixture(scope="session")
 def expected() -> list[EncodedRow]:
-    """What the model itself makes of the rows above, each computed alone, without any service."""
+    """Outputs of the model for the rows above, each computed alone, without any service."""
     from electra_serve.model.loading import load_backbone
     from tests.packing import compute_rows, pack_rows
 
@@ -53,7 +53,7 @@ def expected() -> list[EncodedRow]:
     return rows
 
 
-def test_both_transports_answer_as_the_model_does(
+def test_both_transports_return_the_model_s_outputs(
     rest: httpx.Client, stub: EncoderServiceStub, expected: list[EncodedRow]
 ) -> None:
     ours = over_rest(rest, token_ids=TOKEN_IDS, segment_ids=SEGMENT_IDS, padding_mask=PADDING_MASK)
@@ -92,7 +92,7 @@ def test_a_row_does_not_depend_on_who_else_asks(rest: httpx.Client, stub: Encode
             assert_close(list(pool.map(ask, range(len(rows)))), alone, BETWEEN_BATCHES)
 
 
-def test_a_stream_answers_as_single_requests_do(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+def test_a_stream_returns_the_same_as_single_requests(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     rows = random_rows([4, 40, 8, 80], seed=3)
     alone = [over_rest(rest, token_ids=[row])[0]["mean_output"] for row in rows]
     answers = {

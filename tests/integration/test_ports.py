@@ -73,7 +73,7 @@ def test_each_port_serves_its_own_from_start_to_end(ports: Ports) -> None:
 
 
 def assert_alive_while_draining(ports: Ports) -> None:
-    """Fails unless the other ports still answer, one with what there is, the other that nothing is changed any more."""
+    """Fails unless the other ports still respond: one with metrics, the other with a rejection of changes."""
     assert IN_FLIGHT in ports.get(f"{ports.metrics}/metrics").text
     assert ports.get(f"{ports.metrics}/readyz").status_code == 503
     refusal = httpx.post(f"{ports.admin}{MODELS}/{DEMO_ID}/reload", headers=HEADERS, timeout=60)
@@ -82,7 +82,7 @@ def assert_alive_while_draining(ports: Ports) -> None:
     assert ports.process.popen.poll() is None
 
 
-def test_nobody_changes_models_while_the_first_are_loading(tmp_path: Path) -> None:
+def test_models_cannot_change_while_the_first_are_loading(tmp_path: Path) -> None:
     slow = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
     admin = free_port()
     flags = (f"--models={slow}", f"--admin.port={admin}", "--admin.without_keys=true", "--log.format=json")

@@ -49,7 +49,7 @@ class Secured:
         )
 
     def accepts(self, key: str | None) -> list[bool]:
-        """Whether each transport answers who shows this key."""
+        """Returns, for each transport, True if it serves a client with this key."""
         return [self._answers(client) for client in self.clients(key)]
 
     @staticmethod
@@ -134,7 +134,7 @@ def test_a_key_comes_and_another_goes_without_a_restart(disposable: Secured) -> 
     assert not any(key in log for key in (OLD, NEW))
 
 
-def test_a_handshake_that_goes_wrong_hurts_nobody_and_leaves_no_line(secured: Secured) -> None:
+def test_a_failed_handshake_affects_no_client_and_logs_nothing(secured: Secured) -> None:
     for port in (secured.process.rest_port, secured.process.grpc_port):
         for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05evil!", b""):
             with socket.create_connection((HOST, port), timeout=10) as connection:

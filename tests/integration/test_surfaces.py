@@ -1,4 +1,4 @@
-"""What surrounds the answers: probes, metrics, documents, health, reflection and the log of the real process."""
+"""Probes, metrics, documents, health, reflection and the log of the real process."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_no_shape_is_compiled_after_warm_up(rest: httpx.Client, stub: EncoderSer
     assert value(rest.get("/metrics").text, "electra_compilations_after_warm_up", model=DEMO_ID) == 0
 
 
-def test_the_queue_is_empty_when_nobody_asks(rest: httpx.Client) -> None:
+def test_the_queue_is_empty_without_requests(rest: httpx.Client) -> None:
     exposition = rest.get("/metrics").text
     for gauge in ("electra_queued_sequences", "electra_queued_tokens", "electra_queue_oldest_wait_seconds"):
         assert value(exposition, gauge, model=DEMO_ID) == 0
@@ -155,7 +155,7 @@ def test_health_is_serving(channel: grpc.Channel, service_name: str) -> None:
     assert health_of(channel, service_name) == "SERVING"
 
 
-def test_reflection_tells_the_services_and_their_messages(channel: grpc.Channel) -> None:
+def test_reflection_lists_the_services_and_their_messages(channel: grpc.Channel) -> None:
     requests = (
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=ENCODER),
@@ -183,7 +183,7 @@ def test_the_log_names_requests_and_holds_no_bodies(
     assert {"timestamp", "level"} <= set.intersection(*(set(event) for event in service.events))
 
 
-def test_a_person_is_told_where_to_send_the_first_request(service: ServiceProcess) -> None:
+def test_the_terminal_shows_the_address_for_the_first_request(service: ServiceProcess) -> None:
     wait_until(lambda: f"curl -s {service.url}/v1/encode" in service.stdout)
     assert service.target in service.stdout
 

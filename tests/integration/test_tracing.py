@@ -75,7 +75,7 @@ def assert_in_order(request: Span, queue: Span, batch: Span, compute: Span) -> N
 
 
 def ask_rest(process: ServiceProcess) -> str:
-    """Encodes one text, and returns what the answer says of its span."""
+    """Encodes one text, and returns the span that the response names."""
     headers = {"traceparent": f"00-{REST_TRACE}-{CALLER}-01"}
     answer = httpx.post(f"{process.url}/v1/encode", json={"text": "Hello", "outputs": ["mean_output"]}, headers=headers)
     assert answer.status_code == 200

@@ -30,8 +30,8 @@ GENERATED: Final = (
 """Generated files, files of others, and the rules themselves."""
 FLAGS: Final = SERVICE / "electra_serve/settings/schema.py"
 """Its strings are the help of flags."""
-NAMES: Final = "artefact,cancelled"
-"""Public names: Python's and gRPC's, and that of the artifact's file."""
+NAMES: Final = "artefact,caf,cancelled,writeable"
+"""Public names: those of Python, gRPC and numpy, and the artifact's file; and the beginning of an escaped "café"."""
 MAX_DOCSTRING_SHARE: Final = 0.15
 """Of the lines of the service."""
 

@@ -30,7 +30,7 @@ class FakeHuggingFace(FakeHub):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that make huggingface_hub ask here and nobody else, and not wait for long."""
+        """Variables that make huggingface_hub use only this server, with short timeouts."""
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "HF_HUB_DISABLE_XET": "1",

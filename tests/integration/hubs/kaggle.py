@@ -29,7 +29,7 @@ class FakeKaggle(FakeHub):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that make kagglehub ask here and nobody else."""
+        """Variables that make kagglehub use only this server."""
         proxy = f"http://127.0.0.1:{self.port}"
         return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
 

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 whose answers a test can spoil: what both fake hubs stand on."""
+"""A web server on 127.0.0.1 whose responses a test can change; the base of both fake hubs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asked. `path` has neither host nor query."""
+    """Request of a client. `path` has neither host nor query."""
 
     method: str
     path: str
@@ -22,11 +22,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What it gets.
+    """Response to a client.
 
     Attributes:
-        sent: How many bytes of the body to send before the connection is closed; None for all of it.
-        pause: Waited for after the first byte of the body.
+        sent: Bytes of the body to send before the connection is closed; None for all of it.
+        pause: Event to wait for after the first byte of the body.
     """
 
     status: int
@@ -37,7 +37,7 @@ class Answer:
 
 
 Fault = Callable[[Answer], Answer]
-"""Spoils an answer."""
+"""Changes a response."""
 
 
 def status(code: int, **headers: str) -> Fault:
@@ -68,7 +68,7 @@ def flip(answer: Answer) -> Answer:
 
 
 class FakeHub:
-    """Answers from `answer`, spoiled as the test says.
+    """Sends the responses of `answer`, changed as the test says.
 
     Attributes:
         requests: Every request, in order.
@@ -81,7 +81,7 @@ class FakeHub:
         self.port = 0
 
     def spoil(self, path: str, fault: Fault, times: int = 10**6) -> None:
-        """Spoils the next `times` answers to paths with `path` in them."""
+        """Changes the next `times` responses to paths with `path` in them."""
         self._faults.append((path, fault, times))
 
     def hang(self, path: str) -> None:
@@ -112,7 +112,7 @@ class FakeHub:
             thread.join()
 
     def respond(self, request: Request) -> Answer:
-        """What is sent, faults included."""
+        """Returns the response to send, with its faults."""
         self.requests.append(request)
         answer = self.answer(request)
         for index, (path, fault, times) in enumerate(self._faults):

@@ -1,4 +1,4 @@
-"""A real Prometheus server that scrapes what it is told to, from Debian's package `prometheus`."""
+"""A real Prometheus server, from Debian's package `prometheus`, that scrapes the configured targets."""
 
 from __future__ import annotations
 

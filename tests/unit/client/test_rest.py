@@ -167,7 +167,7 @@ def test_what_passes_by_itself_is_tried_again(failures: int, answered: bool) -> 
         (httpx.ReadTimeout("no"), errors.DeadlineExceeded),
     ],
 )
-def test_failures_on_the_way_are_told_apart(raised: httpx.HTTPError, kind: type[errors.ElectraServeError]) -> None:
+def test_failures_on_the_way_are_distinguished(raised: httpx.HTTPError, kind: type[errors.ElectraServeError]) -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         raise raised
 

@@ -54,7 +54,7 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("timeout_s", "header"), [(0.25, "250"), (1e-9, "1"), (1e9, "999999999")])
-def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
+def test_headers_have_the_urgency(timeout_s: float, header: str) -> None:
     assert rest_codec.headers(query(text="a", priority="low"), timeout_s) == {
         "content-type": "application/json",
         "x-priority": "low",
@@ -62,7 +62,7 @@ def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
     }
 
 
-def test_an_answer_becomes_arrays() -> None:
+def test_a_response_becomes_arrays() -> None:
     encoded = rest_codec.to_response(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
     assert encoded.sequence_output is not None
     assert [row.tolist() for row in encoded.sequence_output] == [[[1, 2], [3, 4]], [[5, 6]]]
@@ -95,7 +95,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
-def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
+def test_another_server_s_response_is_a_transport_error(response: httpx.Response) -> None:
     with pytest.raises(TransportError, match=f"got status {response.status_code}"):
         rest_codec.to_response(response)
 

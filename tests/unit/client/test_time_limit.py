@@ -63,7 +63,7 @@ def whole() -> Iterator[bytes]:
 
 @contextmanager
 def serve(*answers: Pieces, reads: bool = True, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """A server that sends an answer piece by piece to each request; the last one to all that follow."""
+    """Serves each request a response piece by piece; the last one to all that follow."""
     over = threading.Event()
 
     def answer(accepted: socket.socket) -> None:

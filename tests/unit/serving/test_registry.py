@@ -121,7 +121,7 @@ async def test_loading_does_not_hold_the_event_loop() -> None:
     await manager.close()
 
 
-async def test_what_is_told_of_a_ready_model() -> None:
+async def test_the_description_of_a_ready_model() -> None:
     registry, manager, _ = make()
     await manager.load_all()
     info = registry.info("one")

@@ -197,7 +197,7 @@ async def test_unknown_model(service: InferenceService) -> None:
         await service.encode(ids([1], model="nobody"))
 
 
-async def test_an_answer_its_transport_could_not_send_is_not_computed(
+async def test_a_response_over_its_transport_s_limit_is_not_computed(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     both = frozenset({Output.SEQUENCE, Output.CLS})
@@ -251,7 +251,7 @@ async def test_all_texts_together_are_bounded(service: InferenceService) -> None
 async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     service: InferenceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would be rejected afterwards is rejected before it is tokenized."""
+    """A request that would be rejected later is rejected before it is tokenized."""
     reading, release = threading.Event(), threading.Event()
 
     def held(*_: object, **__: object) -> Steps[TokenizedText]:

@@ -1,4 +1,4 @@
-"""What a model takes, from both sides of each bound."""
+"""Limits of a model, from both sides of each."""
 
 from __future__ import annotations
 

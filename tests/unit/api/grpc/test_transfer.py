@@ -78,7 +78,7 @@ async def test_an_open_stream_holds_a_full_message_and_each_of_its_requests(runn
     await until(lambda: running.budget.used_bytes == 0)
 
 
-async def test_an_idle_stream_makes_room_and_what_it_sent_is_answered(
+async def test_an_idle_stream_makes_room_and_its_requests_get_responses(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("electra_serve.serving.transit_budget.RECLAIM_AFTER_S", 0.0)

@@ -50,7 +50,7 @@ class Connection:
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def answers(self) -> list[int]:
-        """The statuses of all answers that come before the server closes it."""
+        """Returns the statuses of all responses before the server closes the connection."""
         statuses = []
         with suppress(asyncio.IncompleteReadError):
             while True:
@@ -202,7 +202,7 @@ async def test_what_is_no_http_is_rejected_in_the_common_form_and_not_repeated(r
         assert await connection.closed()
 
 
-async def test_the_rest_of_a_body_that_was_answered_unread_has_its_time() -> None:
+async def test_the_rest_of_a_body_after_an_early_response_has_its_time() -> None:
     async with serve(body_timeout_s=SOON_S) as server:
         server.rest.service.full = Overloaded("full")
         connection = await server.connect()
@@ -210,7 +210,7 @@ async def test_the_rest_of_a_body_that_was_answered_unread_has_its_time() -> Non
         assert await connection.closed()
 
 
-async def test_a_connection_goes_on_after_a_body_that_was_answered_unread() -> None:
+async def test_a_connection_stays_open_after_an_early_response() -> None:
     async with serve(body_timeout_s=10 * SOON_S) as server:
         server.rest.service.full = Overloaded("full")
         connection = await server.connect()
@@ -228,7 +228,7 @@ BEHIND = [LIVEZ, LIVEZ * 100, LIVEZ[:1], ENCODE % len(IDS) + IDS, b"no http\r\n\
 
 @pytest.mark.parametrize("behind", BEHIND, ids=range(len(BEHIND)))
 @pytest.mark.parametrize("apart", [False, True])
-async def test_the_request_ahead_is_answered_and_the_connection_closes(behind: bytes, apart: bool) -> None:
+async def test_the_first_request_gets_its_response_and_the_connection_closes(behind: bytes, apart: bool) -> None:
     async with serve(max_head_bytes=1000) as server:
         server.rest.service.gate.clear()
         connection = await server.connect()
@@ -272,7 +272,7 @@ async def test_an_idle_connection_has_its_time_whatever_line_ends_it_sends(sent:
         assert await connection.closed()
 
 
-async def test_an_idle_connection_has_its_time_after_a_body_that_was_answered_unread() -> None:
+async def test_an_idle_connection_has_its_time_after_an_early_response() -> None:
     async with serve() as server:
         server.http.config.timeout_keep_alive = SOON_S  # type: ignore[assignment]
         server.rest.service.full = Overloaded("full")
@@ -349,7 +349,7 @@ async def test_a_body_behind_an_upgrade_offer_keeps_its_limits(offer: str) -> No
         assert not server.rest.service.requests
 
 
-async def test_an_upgrade_offer_with_a_body_that_was_answered_unread_is_ignored() -> None:
+async def test_an_upgrade_offer_with_an_early_response_is_ignored() -> None:
     request = ENCODE.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS["h2c"]) % len(IDS)
     async with serve() as server:
         server.rest.service.full = Overloaded("full")
@@ -431,7 +431,7 @@ async def test_far_too_many_newcomers_are_not_heard() -> None:
         assert len(newcomers) > surplus_of(1)
 
 
-async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:
+async def test_a_client_that_does_not_read_its_last_response_is_aborted() -> None:
     async with serve(send_timeout_s=SOON_S) as server:
         connection = await server.connect()
         sock = connection.writer.get_extra_info("socket")

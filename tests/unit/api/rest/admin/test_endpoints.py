@@ -1,4 +1,4 @@
-"""The admin API over a fake administration: what it takes, what it answers, who may ask."""
+"""The admin API over a fake administration: requests, responses and keys."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ CURRENT = ModelSettings.model_validate({"preset": "./v1", "name": "one", "dtype"
 
 @dataclass
 class FakeAdministration:
-    """Notes what is asked for, and begins changes that end as they are told to.
+    """Records requested operations, and begins operations with a scripted end.
 
     Attributes:
-        asked: Each change, with the settings or the name that it came with.
-        rejection: Raised instead of beginning.
-        failure: What changes come to.
-        gate: Changes wait for it.
-        current: What model one is loaded by.
+        asked: Each operation, with its settings or name.
+        rejection: Error to raise instead of beginning.
+        failure: Outcome of operations.
+        gate: Event that operations wait for.
+        current: Settings of model one.
     """
 
     asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
@@ -135,7 +135,7 @@ async def test_models_are_listed_with_what_ails_them(client: httpx.AsyncClient) 
     assert (await client.get(f"{MODELS}/none")).status_code == 404
 
 
-async def test_a_load_is_answered_when_it_is_over(client: httpx.AsyncClient, admin: Admin) -> None:
+async def test_a_load_gets_its_response_at_its_end(client: httpx.AsyncClient, admin: Admin) -> None:
     answer = await client.post(MODELS, json={"preset": "hf://org/my model@main", "limits": {"max_sequences": 3}})
     assert (answer.status_code, answer.json()["state"]) == (201, "ready")
     assert answer.headers["location"] == f"{MODELS}/my%20model"
@@ -192,14 +192,14 @@ async def test_a_reload_needs_preset_and_name(client: httpx.AsyncClient, admin: 
     assert admin.fake.asked == []
 
 
-async def test_an_unload_leaves_nothing_to_tell(client: httpx.AsyncClient, admin: Admin) -> None:
+async def test_an_unload_leaves_no_description(client: httpx.AsyncClient, admin: Admin) -> None:
     answer = await client.delete(f"{MODELS}/a/b")
     assert (answer.status_code, answer.content) == (204, b"")
     assert admin.fake.asked == [("unload", "a/b")]
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", f"{MODELS}/one/reload"), ("DELETE", f"{MODELS}/one")])
-async def test_who_does_not_wait_is_told_how_far_it_is(
+async def test_a_client_that_does_not_wait_gets_the_state(
     client: httpx.AsyncClient, admin: Admin, method: str, path: str
 ) -> None:
     admin.fake.gate.clear()
@@ -233,8 +233,8 @@ async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, a
     ("body", "status", "said"),
     [
         ([], 400, "must be a JSON object"),
-        ({"preset": "a", "colour": "turquoise"}, 400, "the fields are preset, name"),
-        ({"preset": "a", "limits": {"colour": 1}}, 400, "received an unknown one, or one within them"),
+        ({"preset": "a", "shade": "turquoise"}, 400, "the fields are preset, name"),
+        ({"preset": "a", "limits": {"shade": 1}}, 400, "received an unknown one, or one within them"),
         ({}, 422, "preset must be given"),
         ({"preset": "a", "dtype": "float8"}, 422, "dtype must be one of 'auto', 'float32'"),
         ({"preset": "a", "limits": {"max_sequences": 0}}, 422, "limits.max_sequences must be at least 1"),
@@ -299,7 +299,7 @@ async def test_a_body_is_json(client: httpx.AsyncClient) -> None:
         ("DELETE", f"{MODELS}/one"),
     ],
 )  # fmt: skip
-async def test_nothing_is_told_or_done_without_a_key(
+async def test_nothing_is_shown_or_done_without_a_key(
     admin: Admin, method: str, path: str, headers: dict[str, str]
 ) -> None:
     async with connect(admin.app()) as stranger:
@@ -319,7 +319,7 @@ async def test_the_log_says_who_did_what(client: httpx.AsyncClient, admin: Admin
     ]  # fmt: skip
 
 
-async def test_the_last_batches_are_told(client: httpx.AsyncClient) -> None:
+async def test_the_last_batches_are_listed(client: httpx.AsyncClient) -> None:
     [one] = (await client.get(BATCHES)).json()["models"]
     assert one["model"] == "one"
     [batch] = one["batches"]
@@ -355,7 +355,7 @@ async def test_half_a_surrogate_pair_makes_no_name(client: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize("path", [MODELS, f"{MODELS}/one", BATCHES, "/openapi.json"])
-async def test_head_is_answered_as_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
     get, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == get.headers["content-length"]
