@@ -43,7 +43,7 @@ GRPC_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Success:
     """A request with a response.
 
     Attributes:
@@ -84,12 +84,12 @@ class Rejection:
     raw: bytes
 
 
-Outcome = Answer | Rejection
+Outcome = Success | Rejection
 
 
-def answered(outcome: Outcome) -> Answer:
+def succeeded(outcome: Outcome) -> Success:
     """Returns the response; fails if there is none."""
-    assert isinstance(outcome, Answer), outcome
+    assert isinstance(outcome, Success), outcome
     return outcome
 
 

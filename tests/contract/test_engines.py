@@ -158,11 +158,11 @@ def test_an_empty_row_and_an_empty_batch_are_zeros(engine: Engine) -> None:
 
 
 def test_an_output_is_not_changed_by_the_next_run(engine: Engine) -> None:
-    answer = engine.run(random_packed(LARGEST).batch, ALL)
-    kept = {name: np.copy(getattr(answer, name.value)) for name in ENGINE_OUTPUTS}
+    response = engine.run(random_packed(LARGEST).batch, ALL)
+    kept = {name: np.copy(getattr(response, name.value)) for name in ENGINE_OUTPUTS}
     engine.run(random_packed(LARGEST, seed=1).batch, ALL)
     for name in ENGINE_OUTPUTS:
-        np.testing.assert_array_equal(getattr(answer, name.value), kept[name])
+        np.testing.assert_array_equal(getattr(response, name.value), kept[name])
 
 
 def test_it_runs_on_another_thread_than_it_was_made_on(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
-from tests.contract.outcome import Rejection, answered, rejected
+from tests.contract.outcome import Rejection, rejected, succeeded
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
@@ -82,7 +82,7 @@ async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack
 
     first, second, bad, third = await asyncio.gather(*sending)
     for outcome, expected in ((first, 1), (second, 2), (third, 3)):
-        assert answered(outcome).outputs[Output.POOLED][0][0] == expected
+        assert succeeded(outcome).outputs[Output.POOLED][0][0] == expected
     rejection = rejected(bad)
     assert_reported(rejection, side, "engine_failure", loaded)
     assert SECRET.encode() not in rejection.raw
@@ -111,7 +111,7 @@ async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) ->
 
     loaded.open()
     await asyncio.gather(*held)
-    answered(await side.send(side.render(GOOD)))
+    succeeded(await side.send(side.render(GOOD)))
 
 
 async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(side: Side, loaded: Stack) -> None:
@@ -134,7 +134,7 @@ async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(sid
 
     release.set()
     await asyncio.gather(running, waiting)
-    answered(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
+    succeeded(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
 
 
 async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded: Stack) -> None:
@@ -145,7 +145,7 @@ async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded:
     last = asyncio.create_task(side.send(side.render(Query(token_ids=[[1]]))))
     await until(lambda: loaded.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES)
     loaded.open()
-    answered(await last)
+    succeeded(await last)
     await asyncio.gather(*held)
 
 
@@ -213,4 +213,4 @@ async def test_draining_finishes_admitted_requests_and_admits_no_more(side: Side
     assert rejection.retry_after_s == 1.0
 
     loaded.open()
-    assert answered(await admitted).tokens == 2
+    assert succeeded(await admitted).tokens == 2

@@ -75,7 +75,7 @@ def main() -> None:
     for name, embedding_dim in EMBEDDING_DIMS.items():
         backbone = make_backbone(embedding_dim)
         save(backbone, HERE / name)
-        np.savez_compressed(HERE / f"{name}.npz", **answers(backbone))
+        np.savez_compressed(HERE / f"{name}.npz", **golden_arrays(backbone))
     save(make_backbone(EMBEDDING_DIMS["below"]), HERE / "sharded", max_shard_size=16 / 2**20)
     content = json.dumps(tokenizer_golden(), ensure_ascii=True, separators=(",", ":"))
     (HERE / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
@@ -100,7 +100,7 @@ def save(backbone: Any, folder: Path, **kwargs: Any) -> None:
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n")
 
 
-def answers(backbone: Any) -> dict[str, Any]:
+def golden_arrays(backbone: Any) -> dict[str, Any]:
     """Inputs and outputs of every case."""
     arrays: dict[str, Any] = {}
     for case, inputs in cases().items():

@@ -81,7 +81,7 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     for style in STYLES:
         model = save_checkpoint(style, OUT / style, SHAPE, stddev=0.3, shard_bytes=8_000)
-        np.savez_compressed(OUT / f"{style}.npz", **answers(model))
+        np.savez_compressed(OUT / f"{style}.npz", **golden_arrays(model))
     content = json.dumps(tokenizer_golden(), ensure_ascii=True, separators=(",", ":"))
     (OUT / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
 
@@ -122,7 +122,7 @@ def rename(path: Path, name: Callable[[str], str]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def answers(model: Any) -> dict[str, Any]:
+def golden_arrays(model: Any) -> dict[str, Any]:
     """The encoder's last hidden states for every case."""
     encoder = getattr(model, "electra", model)
     hidden = {}

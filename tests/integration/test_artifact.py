@@ -33,13 +33,13 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_returns_the_same_as_the_preset(served: ServiceProcess) -> None:
-    answers = [
+    responses = [
         httpx.post(f"{served.url}/v1/encode", json={"model": model, "text": TEXTS, "outputs": ["mean_output"]}).json()
         for model in ("electra_demo", "compiled")
     ]
-    means = [np.array(answer["mean_output"]) for answer in answers]
+    means = [np.array(response["mean_output"]) for response in responses]
     assert np.abs(means[0] - means[1]).max() <= 1e-5
-    assert answers[0]["usage"] == answers[1]["usage"]
+    assert responses[0]["usage"] == responses[1]["usage"]
 
 
 def test_describes_itself(served: ServiceProcess) -> None:

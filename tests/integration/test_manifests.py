@@ -56,7 +56,7 @@ def test_the_init_container_of_cpus_takes_any_preset(tmp_path: Path) -> None:
 def test_the_pod_serves_and_ends_in_good_order(filled: Volumes) -> None:
     with running(filled, serving("base"), ELECTRA_LIFECYCLE__DRAIN_DELAY_S=str(DRAIN_DELAY_S)) as container:
         container.wait_started()
-        assert_answers(container)
+        assert_serves(container)
         began_s = time.monotonic()
         container.process.send_signal(signal.SIGTERM)
         wait_until(lambda: container.health() == "NOT_SERVING", timeout_s=DRAIN_DELAY_S)
@@ -76,7 +76,7 @@ def test_the_runtime_of_kserve_serves_what_is_mounted(filled: Volumes) -> None:
         assert encode(container, None) == 200
 
 
-def assert_answers(container: Running) -> None:
+def assert_serves(container: Running) -> None:
     """On the ports of the manifest, and only with a key."""
     assert container.health() == "SERVING"
     assert container.status("metrics", "/livez") == 200

@@ -50,10 +50,10 @@ class Secured:
 
     def accepts(self, key: str | None) -> list[bool]:
         """Returns, for each transport, True if it serves a client with this key."""
-        return [self._answers(client) for client in self.clients(key)]
+        return [self._serves(client) for client in self.clients(key)]
 
     @staticmethod
-    def _answers(client: SyncClient) -> bool:
+    def _serves(client: SyncClient) -> bool:
         with client:
             try:
                 return client.encode(text=["a"], outputs=["mean_output"]).mean_output is not None
@@ -104,8 +104,8 @@ def test_a_key_is_needed_and_probes_are_open(secured: Secured) -> None:
     with httpx.Client(verify=secured.tls.context()) as plain:
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
             assert plain.get(secured.url + path).status_code == 200
-        refusal = plain.post(f"{secured.url}/v1/encode", json={"text": "a"})
-    assert (refusal.status_code, refusal.headers["www-authenticate"]) == (401, "Bearer")
+        rejection = plain.post(f"{secured.url}/v1/encode", json={"text": "a"})
+    assert (rejection.status_code, rejection.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_the_health_check_and_the_announcement_speak_tls(secured: Secured) -> None:

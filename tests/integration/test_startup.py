@@ -175,8 +175,8 @@ def test_a_process_that_loads_is_alive_and_not_ready(loading: ServiceProcess) ->
 
 
 def test_requests_to_a_loading_model_get_a_retry_delay(loading: ServiceProcess) -> None:
-    answer = httpx.post(f"{loading.url}/v1/encode", json={"token_ids": [[1]]})
-    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+    response = httpx.post(f"{loading.url}/v1/encode", json={"token_ids": [[1]]})
+    assert (response.status_code, response.json()["code"]) == (503, "model_not_ready")
     with grpc.insecure_channel(loading.target) as channel:
         assert health_of(channel) == "NOT_SERVING"
         request = pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text()]))

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from electra_serve.presets.catalog import DEMO_ID, find
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.answers import over_grpc, over_rest, random_rows
 from tests.integration.process import ServiceProcess
+from tests.integration.responses import over_grpc, over_rest, random_rows
 from tests.integration.standard import health_of, reflect
 from tests.waiting import wait_until
 
@@ -139,14 +139,14 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
 def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     model = rest.get(f"/v1/models/{DEMO_ID}").json()
     assert rest.get("/v1/models").json() == {"models": [model]}
-    told = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
-    assert (model["state"], told.state) == ("ready", pb.MODEL_STATE_READY)
-    assert (model["weights"], told.weights) == ("random", pb.WEIGHTS_RANDOM)
-    assert (model["pooler"], told.pooler) == ("random", pb.WEIGHTS_RANDOM)
-    assert model["source"] == told.source == "embedded"
-    assert model["revision"] == told.revision
-    assert model["parameters"] == told.parameters == 908_672
-    assert model["config"]["hidden_dim"] == told.config.hidden_dim == 128
+    described = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
+    assert (model["state"], described.state) == ("ready", pb.MODEL_STATE_READY)
+    assert (model["weights"], described.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert (model["pooler"], described.pooler) == ("random", pb.WEIGHTS_RANDOM)
+    assert model["source"] == described.source == "embedded"
+    assert model["revision"] == described.revision
+    assert model["parameters"] == described.parameters == 908_672
+    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 128
     assert find(DEMO_ID) is None, "the demo is no published checkpoint"
 
 

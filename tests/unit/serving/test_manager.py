@@ -406,9 +406,9 @@ async def test_there_must_be_a_model_to_change(stage: Stage, change: str) -> Non
 
 
 async def test_limits_that_the_transports_do_not_take_are_rejected(stage: Stage) -> None:
-    with pytest.raises(InvalidInput, match="at most 256") as refusal:
+    with pytest.raises(InvalidInput, match="at most 256") as rejection:
         stage.manager.reload(model("next", limits={"max_sequences": 257}))
-    assert refusal.value.field == "limits"
+    assert rejection.value.field == "limits"
     with pytest.raises(InvalidInput, match="must not exceed batching"):
         stage.manager.load(model("next", "three", batching={"max_queue_sequences": 255}))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]

@@ -106,9 +106,9 @@ async def test_a_bad_request_does_not_end_the_stream(running: Running, data: byt
     await stream.write(data)
     rejected = await read(stream)
     await stream.write(item("good", [1]).SerializeToString())
-    answered = await read(stream)
+    succeeded = await read(stream)
     assert (rejected.WhichOneof("result"), rejected.request_id, rejected.error.code) == ("error", request_id, slug)
-    assert answered.response.request_id == "good"
+    assert succeeded.response.request_id == "good"
 
 
 async def test_each_request_is_counted_by_itself(running: Running) -> None:
@@ -183,7 +183,7 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
 
 
-async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
+async def respond_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
@@ -196,7 +196,7 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
                 await asyncio.Event().wait()
         finally:
             held[int(message.request_id[1:])].set()
-        return await answer_at_once(message, record, reservation)
+        return await respond_at_once(message, record, reservation)
 
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
@@ -243,7 +243,7 @@ class OneAtATime:
 
 async def test_responses_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
-    stream = EncodeStream(answer_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
+    stream = EncodeStream(respond_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
     assert await stream.run(transit_budget().reserve("a", 1))
     assert writer.written == 3
 

@@ -90,9 +90,9 @@ async def test_an_idle_stream_makes_room_and_its_requests_get_responses(
     running.budget.reserve("another", BUDGET_BYTES - SETTINGS.max_request_bytes // 2).release()
     await until(lambda: running.budget.used_bytes == COPIES * item("a", [1]).ByteSize())
     gate.set()
-    answer = await stream.read()
-    assert isinstance(answer, pb.EncodeStreamResponse)
-    assert answer.request_id == "a"
+    response = await stream.read()
+    assert isinstance(response, pb.EncodeStreamResponse)
+    assert response.request_id == "a"
     with pytest.raises(grpc.aio.AioRpcError, match="open it again") as caught:
         await stream.read()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

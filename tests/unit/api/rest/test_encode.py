@@ -181,8 +181,8 @@ async def test_a_large_body_is_decoded_like_a_small_one(rest: Rest) -> None:
 
 async def test_a_large_response_arrives_whole(client: httpx.AsyncClient, rest: Rest) -> None:
     rest.service.hidden_dim = 40_000
-    answer = (await client.post("/v1/encode", json={"token_ids": [[1, 2, 3, 4, 5, 6, 7]]})).json()
-    assert np.array_equal(answer["sequence_output"][0], np.repeat([[1], [2], [3], [4], [5], [6], [7]], 40_000, axis=1))
+    content = (await client.post("/v1/encode", json={"token_ids": [[1, 2, 3, 4, 5, 6, 7]]})).json()
+    assert np.array_equal(content["sequence_output"][0], np.repeat([[1], [2], [3], [4], [5], [6], [7]], 40_000, axis=1))
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ async def test_example_requests_get_documented_responses(
 async def test_responses_follow_their_schemas(
     client: httpx.AsyncClient, document: JsonObject, path: str, schema: str
 ) -> None:
-    answer = (await client.get(path)).json()
-    validator(document, {"$ref": f"#/components/schemas/{schema}"}).validate(answer)
-    assert answer.keys() <= document["components"]["schemas"][schema]["properties"].keys()
+    content = (await client.get(path)).json()
+    validator(document, {"$ref": f"#/components/schemas/{schema}"}).validate(content)
+    assert content.keys() <= document["components"]["schemas"][schema]["properties"].keys()
 
 
 async def test_the_served_document_is_the_same_each_time(client: httpx.AsyncClient, document: JsonObject) -> None:

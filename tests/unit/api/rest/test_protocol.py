@@ -41,20 +41,20 @@ class Connection:
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Sends bytes, and reads one answer: its status, headers and body."""
         self.writer.write(request)
-        return await self.answer()
+        return await self.response()
 
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+    async def response(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(WAIT_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
             headers = dict(line.split(": ", 1) for line in head[1:] if line)
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
 
-    async def answers(self) -> list[int]:
+    async def responses(self) -> list[int]:
         """Returns the statuses of all responses before the server closes the connection."""
         statuses = []
         with suppress(asyncio.IncompleteReadError):
             while True:
-                statuses.append((await self.answer())[0])
+                statuses.append((await self.response())[0])
         return statuses
 
     async def closed(self) -> bool:
@@ -149,10 +149,11 @@ async def test_chunks_are_limited_in_number() -> None:
         body = IDS + b" " * (most - len(IDS) + 1)
         for chunks, status in ((most, 200), (most + 1, 400)):
             pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body[:chunks])
-            got, _, answer = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
+            got, _, response = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
             assert got == status
         assert (
-            orjson.loads(answer)["detail"] == f"a body must have at most {most} chunks; received more: send larger ones"
+            orjson.loads(response)["detail"]
+            == f"a body must have at most {most} chunks; received more: send larger ones"
         )
 
 
@@ -237,9 +238,9 @@ async def test_the_first_request_gets_its_response_and_the_connection_closes(beh
         connection.writer.write(behind if apart else LIVEZ)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200, "by now the server has read it"
         server.rest.service.gate.set()
-        status, headers, _ = await connection.answer()
+        status, headers, _ = await connection.response()
         assert (status, headers["connection"]) == (200, "close")
-        assert await connection.answers() == []
+        assert await connection.responses() == []
         assert len(server.rest.service.requests) == 1
 
 
@@ -287,13 +288,13 @@ async def test_a_broken_body_is_rejected_once() -> None:
     async with serve() as server:
         connection = await server.connect()
         connection.writer.write(BAD_BODY)
-        assert await connection.answers() == [400]
+        assert await connection.responses() == [400]
         server.rest.service.full = Overloaded("full")
         head, _, broken = BAD_BODY.partition(b"no")
         connection = await server.connect()
         assert (await connection.ask(head))[0] == 429
         connection.writer.write(b"no" + broken)
-        assert await connection.answers() == []
+        assert await connection.responses() == []
 
 
 OFFERS = {
@@ -322,7 +323,7 @@ async def test_an_upgrade_offer_is_ignored(offer: str, body: str, step: int) -> 
             for start in range(0, len(request), step):
                 connection.writer.write(request[start : start + step])
                 await asyncio.sleep(0)
-            status, headers, _ = await connection.answer()
+            status, headers, _ = await connection.response()
             assert (status, "upgrade" in headers) == (200, False)
             assert len(server.rest.service.requests) == (repetition if b"encode" in request else 0)
         if offer == "close":
@@ -403,7 +404,7 @@ async def test_a_connection_that_has_said_nothing_makes_room_too() -> None:
         assert (await (await server.connect()).ask(MODELS))[0] == 200
         assert await silent.closed()
         server.rest.service.gate.set()
-        assert (await busy.answer())[0] == 200
+        assert (await busy.response())[0] == 200
 
 
 async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> None:
@@ -417,7 +418,7 @@ async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> No
         assert orjson.loads(body)["code"] == "overloaded"
         assert await newcomer.closed()
         server.rest.service.gate.set()
-        assert [(await connection.answer())[0] for connection in busy] == [200, 200]
+        assert [(await connection.response())[0] for connection in busy] == [200, 200]
         assert (await (await server.connect()).ask(MODELS))[0] == 200
 
 
@@ -427,7 +428,7 @@ async def test_far_too_many_newcomers_are_not_heard() -> None:
         newcomers = [await server.connect() for _ in range(surplus_of(1) + 8)]
         await until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
         server.rest.service.gate.set()
-        assert (await busy.answer())[0] == 200
+        assert (await busy.response())[0] == 200
         assert len(newcomers) > surplus_of(1)
 
 

@@ -60,8 +60,8 @@ def one_shot(result: EncodeResult) -> bytes:
     """Returns the whole response."""
     arrays = {output.value: [row.get(output) for row in result.rows] for output in Output if output in result.outputs}
     usage = {"sequences": len(result.rows), "tokens": result.tokens}
-    answer = {"model": result.model, **arrays, "usage": usage, "truncated": result.truncated}
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    content = {"model": result.model, **arrays, "usage": usage, "truncated": result.truncated}
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def from_base64(written: dict[str, Any]) -> Float32Array:
@@ -105,10 +105,10 @@ async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
 async def test_members_come_in_one_order() -> None:
     result = EncodeResult("m", frozenset(Output), (ZEROS,), 1, (True,))
     for encoding_format in ("float", "base64"):
-        answer = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
-        assert list(answer) == ["model", *Output, "usage", "truncated"]
-        assert answer["usage"] == {"sequences": 1, "tokens": 1}
-        assert answer["truncated"] == [True]
+        content = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
+        assert list(content) == ["model", *Output, "usage", "truncated"]
+        assert content["usage"] == {"sequences": 1, "tokens": 1}
+        assert content["truncated"] == [True]
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])

@@ -27,8 +27,8 @@ async def test_it_responds_from_its_start_to_its_stop() -> None:
     number = listener.listen()
     serving = listener.serve()
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{number}/openapi.json")
-        assert answer.status_code == 200
+        response = await client.get(f"http://127.0.0.1:{number}/openapi.json")
+        assert response.status_code == 200
         await listener.stop()
         assert serving.done()
         with pytest.raises(httpx.TransportError):

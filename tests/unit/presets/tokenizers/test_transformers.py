@@ -195,7 +195,7 @@ def load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def refusal(folder: Path) -> str:
+def rejection(folder: Path) -> str:
     with pytest.raises(PresetError) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
@@ -465,7 +465,7 @@ def test_malformed_files_are_rejected_by_their_part(
     folder: Path, file: str, changes: dict[str, Any], message: str
 ) -> None:
     configure(folder / file, **changes)
-    assert message in refusal(folder)
+    assert message in rejection(folder)
 
 
 KEYS = (
@@ -508,4 +508,4 @@ def test_an_empty_vocabulary_leaves_ids_only(folder: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]"])
 def test_malformed_files_are_rejected(folder: Path, content: bytes) -> None:
     (folder / "tokenizer.json").write_bytes(content)
-    assert "tokenizer.json: must" in refusal(folder)
+    assert "tokenizer.json: must" in rejection(folder)
