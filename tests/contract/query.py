@@ -33,7 +33,7 @@ PB_TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = Map
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to ask for, good or bad; None where the request leaves it out."""
+    """Fields of a request, valid or not; None if the request omits them."""
 
     token_ids: Rows | None = None
     segment_ids: Rows | None = None

@@ -37,7 +37,7 @@ class Side(Protocol):
 
     @property
     def transport(self) -> str:
-        """What metrics call it: `rest` or `grpc`."""
+        """Name in metrics: `rest` or `grpc`."""
 
     @property
     def statuses(self) -> Mapping[str, int | str]:
@@ -52,7 +52,7 @@ class Side(Protocol):
         Args:
             wire: What to send.
             timeout_s: The deadline that the caller gives.
-            metadata: What goes beside the message: headers, or a call's metadata.
+            metadata: Headers, or a call's metadata.
         """
 
 
@@ -114,11 +114,11 @@ class StreamSide(GrpcSide):
         method = f"{SERVICE}/EncodeStream"
         encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         try:
-            answers = [answer async for answer in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
+            messages = [message async for message in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
-        assert len(answers) == 1, "each request of a stream is answered once"
-        return read.stream_answer(answers[0])
+        assert len(messages) == 1, "each request of a stream gets one response"
+        return read.stream_response(messages[0])
 
 
 def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:

@@ -1,4 +1,4 @@
-"""How the real process ends: everything accepted is answered, on both transports, unless it is told twice."""
+"""Shutdown of the real process: accepted requests get responses on both transports, unless a second signal comes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.load.payload import named_requests
 from tests.waiting import wait_until
 
 WARM: Final = 20
-"""Answers on each transport before the signal, so that it comes in the middle."""
+"""Responses on each transport before the signal, so that it comes in the middle."""
 CLIENTS: Final = 6
 LENGTH: Final = 48
 DRAIN_DELAY_S: Final = 2
@@ -60,7 +60,7 @@ def assert_told_to_stay_away(process: ServiceProcess) -> None:
         assert health_of(channel) == "NOT_SERVING"
 
 
-def test_a_second_sigterm_gives_up_what_is_in_flight(tmp_path: Path) -> None:
+def test_a_second_sigterm_aborts_requests_in_flight(tmp_path: Path) -> None:
     with start(tmp_path, "--log.format=json") as process:
         process.wait_ready()
         with socket.create_connection(("127.0.0.1", process.rest_port)) as slow:

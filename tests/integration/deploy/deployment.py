@@ -100,7 +100,7 @@ class Deploy(BaseModel):
 
 
 class Service(BaseModel):
-    """What the tests read of a Compose service; what it lacks of this, it should have."""
+    """The parts of a Compose service that the tests read; all of them are required."""
 
     image: str
     environment: dict[str, str] = {}

@@ -58,7 +58,7 @@ def test_hadolint_sees_every_level_and_takes_no_excuse(step: str, rule: str) -> 
 
 
 @images
-def test_the_process_is_not_root_and_kubernetes_can_tell(target: str, extra: str) -> None:
+def test_the_process_is_not_root_and_kubernetes_can_verify_it(target: str, extra: str) -> None:
     user, group = only(stage(target), "USER").arguments.split(":")
     assert int(user) > 0
     assert int(group) > 0
@@ -116,7 +116,7 @@ def test_no_tensorflow_comes_with_the_image_for_cpus() -> None:
 
 
 @images
-def test_it_tells_the_package_s_version_and_license(target: str, extra: str) -> None:
+def test_it_has_the_package_s_version_and_license(target: str, extra: str) -> None:
     labels = only(stage(target), "LABEL").pairs
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]

@@ -1,4 +1,4 @@
-"""A real Prometheus server that scrapes what it is told to, from Debian's package `prometheus`."""
+"""A real Prometheus server, from Debian's package `prometheus`, that scrapes the configured targets."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Prometheus:
 
     def query(self, expr: str) -> list[dict[str, object]]:
         """The samples of an instant query; fails where the expression is not valid."""
-        answer = self.client.get("/api/v1/query", params={"query": expr})
-        assert answer.status_code == 200, (expr, answer.text)
-        found: list[dict[str, object]] = answer.json()["data"]["result"]
+        response = self.client.get("/api/v1/query", params={"query": expr})
+        assert response.status_code == 200, (expr, response.text)
+        found: list[dict[str, object]] = response.json()["data"]["result"]
         return found
 
     def rules(self) -> dict[str, dict[str, object]]:

@@ -22,7 +22,7 @@ class Rule(BaseModel, extra="forbid"):
 
 
 class AlertCase(BaseModel):
-    """What one test of an alert expects at one time."""
+    """Expectation of one test of an alert at one time."""
 
     alertname: str
     exp_alerts: list[object] = []
