@@ -55,7 +55,7 @@ class Wire:
 
     Attributes:
         data: The bytes.
-        content_type: What REST says they are; gRPC has no say in it.
+        content_type: Content type in REST; gRPC has none.
     """
 
     data: bytes

@@ -1,4 +1,4 @@
-"""The transports behind one face: a request goes in, an `Outcome` comes out."""
+"""The transports behind one interface: it takes a request and returns an `Outcome`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVICE: Final = "/electra.v1.EncoderService"
 SIDES: Final = ("rest", "grpc", "stream")
 ALL_SIDES: Final = ("rest", "base64", "grpc", "stream")
 SOCKET_SIDES: Final = ("http", "grpc", "stream")
-"""Those whose caller can hang up."""
+"""Transports whose clients can disconnect."""
 
 
 class Side(Protocol):
@@ -41,7 +41,7 @@ class Side(Protocol):
 
     @property
     def statuses(self) -> Mapping[str, int | str]:
-        """The protocol's own status of each slug; empty where a single request has none."""
+        """The protocol's own status of each code; empty if single requests have none."""
 
     def render(self, query: Query) -> Wire:
         """The request as this side writes it."""
@@ -51,7 +51,7 @@ class Side(Protocol):
 
         Args:
             wire: What to send.
-            timeout_s: The deadline that the caller gives.
+            timeout_s: The client's deadline.
             metadata: Headers, or a call's metadata.
         """
 
@@ -61,7 +61,7 @@ class RestSide:
 
     Args:
         client: Speaks to it.
-        encoding_format: How it is asked to write numbers.
+        encoding_format: Format of numbers in the response.
     """
 
     transport = "rest"

@@ -167,7 +167,7 @@ async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int
 async def test_a_deadline_of_the_callers_takes_the_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, 0)
     rejection = rejected(await side.send(side.render(GOOD), timeout_s=0.05))
-    # A gRPC caller and the server race to notice; who wins decides whether there is a slug, or only the status.
+    # gRPC's client and server race to notice. If the client is first, there is only a status, and no code.
     assert rejection.code == "deadline_exceeded" or rejection.status == "DEADLINE_EXCEEDED"
     await until(lambda: loaded.gauge("electra_queued_sequences") == 0)
     codes = ("deadline_exceeded", "cancelled")

@@ -4,7 +4,7 @@ Run in an environment that has keras-hub 0.32, tensorflow and tensorflow-text, f
 
     python -m tests.data.make_golden
 
-It imports nothing of `service`: what it writes is what KerasHub says. The tests in tests/unit/model and
+It imports nothing of `service`: all data are KerasHub's. The tests in tests/unit/model and
 tests/unit/presets read it; they need no KerasHub.
 
     {below,equal,above}/         preset folders as KerasHub saves them: embedding_dim <, = and > hidden_dim

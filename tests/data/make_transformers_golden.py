@@ -4,7 +4,7 @@ Run in an environment that has transformers and torch, from the repository's roo
 
     python -m tests.data.make_transformers_golden
 
-It imports nothing of `service`: what it writes is what transformers says. Inputs and texts are those of the files
+It imports nothing of `service`: all data are transformers'. Inputs and texts are those of the files
 that `make_golden` wrote.
 
     transformers/<style>/        a checkpoint of each style: the same architecture, other weights, other names

@@ -89,7 +89,7 @@ class Running:
 
     Attributes:
         process: It.
-        ports: Where it listens: `rest`, `grpc` and `metrics`.
+        ports: Its ports: `rest`, `grpc` and `metrics`.
         log: What it writes.
     """
 

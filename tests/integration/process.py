@@ -44,8 +44,8 @@ class ServiceProcess:
 
     Attributes:
         popen: The process.
-        rest_port: Where it serves REST.
-        grpc_port: Where it serves gRPC.
+        rest_port: Port of REST.
+        grpc_port: Port of gRPC.
         folder: Holds what it writes, as `stdout` and `stderr`.
     """
 
@@ -132,7 +132,7 @@ def start(
         folder: For what it writes.
         flags: After `serve`.
         environment: Variables to add. None of ours is inherited.
-        ports: Whether to say by flags where to listen.
+        ports: True to set the ports by flags.
         module: What Python runs: the service, or something with the same command line.
         at: The ports for REST and gRPC; None takes free ones.
         prefix: What runs the command.
@@ -158,7 +158,7 @@ def start(
 
 
 def homeless() -> list[str]:
-    """Runs a command without HOME, as a user that this machine does not know where the tests are run by root.
+    """Runs a command without HOME, as an unknown user if root runs the tests.
 
     The capability stands for an interpreter that everyone may read, as images have it.
     """

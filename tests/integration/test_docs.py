@@ -1,4 +1,4 @@
-"""Documents: every link leads somewhere, and the README's commands do what it says."""
+"""Documents: every link has a target, and the README's commands have the documented results."""
 
 from __future__ import annotations
 

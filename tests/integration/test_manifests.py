@@ -61,7 +61,7 @@ def test_the_pod_serves_and_ends_in_good_order(filled: Volumes) -> None:
         container.process.send_signal(signal.SIGTERM)
         wait_until(lambda: container.health() == "NOT_SERVING", timeout_s=DRAIN_DELAY_S)
         unready_s = time.monotonic() - began_s
-        assert encode(container, KEY) == 200  # callers who have not heard of it yet
+        assert encode(container, KEY) == 200  # clients that do not know of the drain yet
         assert container.status("metrics", "/readyz") == 503
         assert container.process.wait(pod("base")["terminationGracePeriodSeconds"]) == 0
         print(f"not serving after {unready_s:.2f} s, gone after {time.monotonic() - began_s:.2f} s")  # noqa: T201

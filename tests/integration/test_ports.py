@@ -26,7 +26,7 @@ IN_FLIGHT: Final = 'electra_requests_in_flight{transport="rest"} 1.0'
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The process, and where its other two ports are."""
+    """The process, and its other two ports."""
 
     process: ServiceProcess
     admin: str
@@ -48,7 +48,7 @@ def ports(tmp_path: Path) -> Iterator[Ports]:
 
 
 def test_each_port_serves_its_own_from_start_to_end(ports: Ports) -> None:
-    assert ports.get(f"{ports.metrics}/livez").status_code == 200  # whether or not the model is there
+    assert ports.get(f"{ports.metrics}/livez").status_code == 200  # with or without the model
     assert ports.get(f"{ports.admin}{MODELS}", **HEADERS).status_code == 200
     ports.process.wait_ready()
 

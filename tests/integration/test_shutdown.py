@@ -38,7 +38,7 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
             wait_until(lambda: min(load.answered(OK, transport=name) for name in ("rest", "grpc")) >= WARM)
             process.terminate()
             assert_told_to_stay_away(process)
-            for transport in ("rest", "grpc"):  # the delay is for callers who have not heard of it yet
+            for transport in ("rest", "grpc"):  # the delay is for clients that do not know of the drain yet
                 before = load.answered(OK, transport=transport)
                 wait_until(lambda name=transport, before=before: load.answered(OK, transport=name) > before)  # type: ignore[misc]
             code = process.wait()
@@ -53,7 +53,7 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
 
 
 def assert_told_to_stay_away(process: ServiceProcess) -> None:
-    """Fails unless readiness goes off on both transports, and liveness does not."""
+    """Fails unless readiness, but not liveness, ends on both transports."""
     wait_until(lambda: process.status("/readyz") == 503)
     assert process.status("/livez") == 200
     with grpc.insecure_channel(process.target) as channel:

@@ -120,7 +120,7 @@ def test_a_user_without_a_home_gets_the_setting_that_fetching_needs(tmp_path: Pa
 
 
 def assert_one_line(process: ServiceProcess, says: str) -> None:
-    """Fails unless what the process complained of is one line that says so, and standard output is empty."""
+    """Fails unless the error of the process is one line with the reason, and standard output is empty."""
     (line,) = process.complaints
     assert line.startswith("electra-serve: ")
     assert says in line

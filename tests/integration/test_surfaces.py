@@ -43,12 +43,12 @@ SECRET: Final = "supercalifragilistic"
 
 
 def parse(exposition: str) -> dict[str, Metric]:
-    """The metric families by name; fails where the text is not Prometheus' own."""
+    """Returns the metric families by name; fails if the text is not in Prometheus' format."""
     return {family.name: family for family in text_string_to_metric_families(exposition)}
 
 
 def value(exposition: str, sample: str, **labels: str) -> float:
-    """One sample; fails where it is not there, or there twice."""
+    """Returns one sample; fails if it is absent, or present twice."""
     found = [
         candidate.value
         for family in parse(exposition).values()

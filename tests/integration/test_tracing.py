@@ -52,7 +52,7 @@ def test_a_collector_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
 
 
 def assert_whole(collector: Collector, trace: str, method: str) -> None:
-    """Fails unless a trace has its request, its wait, its batch and its compute, each where it belongs."""
+    """Fails unless a trace has its request, queue, batch and compute spans, each below its parent."""
     wait_until(lambda: len(collector.named("compute", trace)) == 1)
     [request] = collector.named(method, trace)
     [queue], [batch], [compute] = (collector.named(name, trace) for name in ("queue", "batch", "compute"))

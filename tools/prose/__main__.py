@@ -13,13 +13,13 @@ from tools.prose.rules import faults, wide_lines
 from tools.prose.text import comment_paragraphs, docstring_lines, markdown_paragraphs, python_paragraphs
 
 PATHS: Final = (
-    *("service", "tools", "benchmarks", "tests", "docs", "deploy", "protos"),
+    *("service", "tools", "benchmarks", "tests", "docs", "deploy", "protos", ".ci"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("Makefile", "Dockerfile", "docker-compose.yml", "pyproject.toml"),
 )
 SERVICE: Final = Path("service")
 MARKERS: Final = {
-    **dict.fromkeys((".yml", ".yaml", ".toml", ".cfg", ".sh", "Makefile", "Dockerfile"), "#"),
+    **dict.fromkeys((".yml", ".yaml", ".toml", ".cfg", ".sh", "Makefile", "Dockerfile", "run"), "#"),
     ".proto": "//",
 }
 """Begin comments, by suffix or name of a file."""

@@ -66,7 +66,7 @@ def stage(name: str) -> list[Instruction]:
 
 
 def stage_names() -> list[str]:
-    """In the order of the Dockerfile: the last is what is built where none is named."""
+    """In the order of the Dockerfile, whose last target is the default."""
     return [step.words[-1] for step in instructions(DOCKERFILE.read_text()) if step.name == "FROM"]
 
 

@@ -92,7 +92,7 @@ def test_what_it_copies_exists_and_is_all_that_is_sent_to_the_builder() -> None:
     sources = {word for step in copies if "--from" not in step.arguments for word in step.words[:-1]}
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in rules
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources  # deploy/image/try.sh goes by them too
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources  # deploy/image/try.sh uses them too
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 

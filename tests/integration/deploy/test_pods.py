@@ -1,4 +1,4 @@
-"""The pods of every overlay: confined, probed where they listen, given the time they need, with settings that exist."""
+"""The pods of every overlay: confined, probed on their ports, with enough time, and with existing settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prometheus.yml: scrapes the service that docker-compose.yml runs, where it really shows its metrics."""
+"""prometheus.yml scrapes the service of docker-compose.yml, at the real path of its metrics."""
 
 from __future__ import annotations
 

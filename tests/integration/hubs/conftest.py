@@ -60,7 +60,7 @@ class Case:
     Attributes:
         hub: The fake.
         moving: A handle that means the newest.
-        pinned: A handle that means the same for ever.
+        pinned: A handle whose meaning cannot change.
         weights: What is in the paths that the weights are fetched from.
     """
 

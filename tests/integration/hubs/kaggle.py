@@ -19,7 +19,7 @@ class FakeKaggle(FakeHub):
 
     Attributes:
         models: Its contents.
-        hashes: Whether files come with an MD5, as from Google's storage.
+        hashes: True if files come with an MD5, as from Google's storage.
     """
 
     def __init__(self) -> None:

@@ -68,7 +68,7 @@ def flip(response: Response) -> Response:
 
 
 class FakeHub:
-    """Sends the responses of `make_response`, changed as the test says.
+    """Sends the responses of `make_response`, changed as the test requests.
 
     Attributes:
         requests: Every request, in order.
@@ -89,7 +89,7 @@ class FakeHub:
         self.spoil(path, lambda response: replace(response, pause=self._released.wait))
 
     def paths(self, part: str) -> list[str]:
-        """The paths asked for with `part` in them."""
+        """Returns the requested paths with `part` in them."""
         return [request.path for request in self.requests if part in request.path]
 
     def make_response(self, request: Request) -> Response:
@@ -128,7 +128,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _respond(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            path = urlsplit(self.path).path  # a proxy is asked for whole URLs
+            path = urlsplit(self.path).path  # requests to a proxy have whole URLs
             response = hub.respond(Request(self.command, path, dict(self.headers), self.rfile.read(length)))
             self.send_response(response.status)
             for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():

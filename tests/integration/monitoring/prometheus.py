@@ -34,7 +34,7 @@ class Prometheus:
     client: httpx.Client
 
     def query(self, expr: str) -> list[dict[str, object]]:
-        """The samples of an instant query; fails where the expression is not valid."""
+        """Returns the samples of an instant query; fails for an invalid expression."""
         response = self.client.get("/api/v1/query", params={"query": expr})
         assert response.status_code == 200, (expr, response.text)
         found: list[dict[str, object]] = response.json()["data"]["result"]
@@ -47,7 +47,7 @@ class Prometheus:
 
 
 def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs promtool; what it says is in stdout and stderr."""
+    """Runs promtool; its output is in stdout and stderr."""
     return subprocess.run(
         ["promtool", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60
     )

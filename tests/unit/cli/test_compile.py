@@ -40,7 +40,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def artifact(compiled: Path, tmp_path: Path) -> Path:
-    """One to spoil."""
+    """An artifact that the test may damage."""
     return Path(shutil.copytree(compiled, tmp_path / "artifact"))
 
 

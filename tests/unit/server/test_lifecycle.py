@@ -89,7 +89,7 @@ class Stage:
 
     Attributes:
         gate: Loading waits for it.
-        bad: Whether the model cannot be loaded.
+        bad: True if the model cannot be loaded.
         announced: Set once it is announced as ready.
     """
 

@@ -1,4 +1,4 @@
-"""The one door: what comes in is checked, what goes out is in order and complete."""
+"""The only entry: requests are checked, and outputs are in order and complete."""
 
 from __future__ import annotations
 

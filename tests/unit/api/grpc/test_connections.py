@@ -1,4 +1,4 @@
-"""gRPC's connections: watched from outside, and closed where they are idle."""
+"""gRPC's connections: watched from outside, and closed if they are idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses that are written by hand are the same as protobuf's."""
+"""Responses that are assembled without protobuf are the same as protobuf's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of status codes: complete, and as the design says."""
+"""The table of status codes: complete, and as designed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics on a port of their own: there with the probes, and gone from REST."""
+"""Metrics on a port of their own: with the probes, and not on REST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: which are accepted, what is said of those that are not, and a file that changes under a running service."""
+"""Keys: accepted ones, errors for others, and a file that changes while the service runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS of both transports: what they show and ask for, what is renewed, and what is no certificate."""
+"""TLS of both transports: their certificates, those of clients, reloading, and invalid files."""
 
 from __future__ import annotations
 
