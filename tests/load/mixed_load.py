@@ -18,7 +18,7 @@ from benchmarks.load.clients import OK, WRONG
 from benchmarks.stand_in.answers import known_answer
 from benchmarks.stand_in.script import ORDINARY_IDS
 from electra_serve.tensors import Output
-from tests.contract.outcome import Success, Outcome
+from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide

@@ -24,7 +24,7 @@ from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import Output
 from tests.contract import read
-from tests.contract.outcome import Success, Outcome
+from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query, message, to_json, to_message
 from tests.contract.sides import SERVICE
 from tests.integration.process import ServiceProcess, start
