@@ -53,7 +53,7 @@ coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests and check the branch cover
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
+check: $(VENV)/.dev-$(TEST_EXTRA) ## Check format, lint, types, import contracts, protos, generated files and prose
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -64,6 +64,7 @@ check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, prot
 	$(BIN)/python -m tools.settings_table --check
 	$(BIN)/python -m tools.dashboard --check
 	$(BIN)/python -m tools.prometheus_rule --check
+	$(BIN)/python -m tools.prose
 
 .PHONY: prose
 prose: $(VENV)/.dev-$(TEST_EXTRA) ## Check words, sentences and spelling of docs, docstrings and comments; paths in ARGS

@@ -26,6 +26,7 @@ def count(sheep):
         >>> count("anew")
     """
     flock = len(sheep)  # nobody else
+    # Next line.
     return flock  # on the meadow
 '''
 
@@ -40,7 +41,8 @@ def test_python_prose_is_split_into_paragraphs() -> None:
         (11, "Counts.", True),
         (14, "Whoever is in the field, X or not.", False),
         (19, "nobody else", False),
-        (20, "on the meadow", False),
+        (20, "Next line.", False),
+        (21, "on the meadow", False),
     ]
 
 
