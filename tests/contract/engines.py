@@ -25,7 +25,7 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import (
-    ENGINE_OUTPUTS,
+    ENCODER_OUTPUTS,
     Batch,
     BatchShape,
     Encoding,
@@ -75,7 +75,7 @@ LARGEST: Final = BatchShape(4 if ON_GPU else 2, 20)
 LENGTHS: Final = (1, 5, 12)
 """Of random sequences: a few, since JAX compiles the reference for each."""
 VOCAB_SIZE: Final = 4000
-ALL: Final[Outputs] = ENGINE_OUTPUTS
+ALL: Final[Outputs] = ENCODER_OUTPUTS
 
 
 def build(name: str, limits: ShapeLimits = LIMITS, **settings: str) -> EngineSet:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_serve.tensors import (
-    ENGINE_OUTPUTS,
+    ENCODER_OUTPUTS,
     SLOT_POSITIONS,
     Batch,
     BatchShape,
@@ -41,7 +41,7 @@ def test_pack_run_and_cut_give_back_each_sequence(ids: list[list[int]], row: int
     batch = Batch.pack(encodings, placements, SHAPE)
     assert batch.shape == SHAPE
     assert batch.padding_mask.sum() == (batch.sequence_ids > 0).sum() == sum(map(len, ids))
-    output = FakeEngine().run(batch, ENGINE_OUTPUTS)
+    output = FakeEngine().run(batch, ENCODER_OUTPUTS)
     for one, sequence, placed in zip(ids, encodings, placements, strict=True):
         cut = output.extract(placed, sequence, frozenset({Output.SEQUENCE, Output.MEAN, Output.CLS}))
         assert cut.get(Output.SEQUENCE)[:, 0].tolist() == one + [0] * tail

@@ -18,11 +18,20 @@ from electra_serve.engine.keras.programs import (
 )
 from electra_serve.model.backbone import ElectraBackbone
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import ENGINE_OUTPUTS, TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
+from electra_serve.tensors import (
+    ENCODER_OUTPUTS,
+    TOKEN_OUTPUTS,
+    Batch,
+    BatchShape,
+    Encoding,
+    Output,
+    Outputs,
+    Placement,
+)
 
 SUBSETS = [
     frozenset(chosen)
-    for chosen in chain.from_iterable(combinations(sorted(ENGINE_OUTPUTS), size) for size in range(1, 5))
+    for chosen in chain.from_iterable(combinations(sorted(ENCODER_OUTPUTS), size) for size in range(1, 5))
 ]
 
 
@@ -35,7 +44,7 @@ def test_a_program_makes_what_it_is_chosen_for(outputs: Outputs) -> None:
 
 
 def test_only_what_is_asked_for_is_taken_and_nothing_is_copied() -> None:
-    made = {output.value: np.ones(2, np.float32) for output in ENGINE_OUTPUTS}
+    made = {output.value: np.ones(2, np.float32) for output in ENCODER_OUTPUTS}
     taken = to_model_output(made, frozenset({Output.CLS}))
     assert taken.cls_output is made["cls_output"]
     assert taken.sequence_output is taken.pooled_output is taken.mean_output is None
@@ -50,6 +59,6 @@ def test_inputs_are_two_arrays_in_the_order_that_programs_read() -> None:
     assert (stacked.shape, starts.shape) == ((STACKED, 2, 9), (2, 2))
     assert stacked.dtype == starts.dtype == np.int32
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
-    found = run_program(backbone, keras.ops.convert_to_tensor(stacked), starts, ENGINE_OUTPUTS)
-    for output, expected in compute_outputs(backbone, PackedInputs.of(batch), ENGINE_OUTPUTS).items():
+    found = run_program(backbone, keras.ops.convert_to_tensor(stacked), starts, ENCODER_OUTPUTS)
+    for output, expected in compute_outputs(backbone, PackedInputs.of(batch), ENCODER_OUTPUTS).items():
         np.testing.assert_array_equal(found[output.value], expected)
