@@ -98,6 +98,15 @@ def test_positions_that_were_not_computed_are_added_when_an_output_is_read() -> 
     assert RowOutput(mean_output=np.ones(3, np.float32), length=5).size(Output.MEAN) == 3
 
 
+def test_token_logits_are_completed_as_hidden_states_are() -> None:
+    output = ModelOutput(logits=np.ones((1, 2, 3), np.float32), token_logits=np.ones((1, 4, 3), np.float32))
+    place, sequence = Placement(0, 1, 1, 2), encoding(1, 2, masked_tail=3)
+    row = output.extract(place, sequence, frozenset({Output.TOKEN_LOGITS, Output.LOGITS}))
+    assert row.size(Output.TOKEN_LOGITS) == row.get(Output.TOKEN_LOGITS).size == 15
+    assert row.get(Output.TOKEN_LOGITS).sum(axis=1).tolist() == [3, 3, 0, 0, 0]
+    assert row.get(Output.LOGITS).tolist() == [1, 1, 1]
+
+
 def test_an_output_nobody_asked_for_is_not_there() -> None:
     with pytest.raises(KeyError, match="pooled_output"):
         RowOutput(cls_output=np.zeros(2, np.float32)).get(Output.POOLED)
