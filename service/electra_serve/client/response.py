@@ -22,6 +22,9 @@ class EncodeResponse:
     cls_output: Float32Array | None = None  # (B, H)
     mean_output: Float32Array | None = None  # (B, H)
     embedding: Float32Array | None = None  # (B, H), as `ModelInfo.embedding` describes
+    logits: Float32Array | None = None  # (B, L), of `ModelInfo.labels`
+    # B arrays (T, L), of `ModelInfo.labels`; zeros where the padding mask is 0
+    token_logits: tuple[Float32Array, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,7 @@ class ModelInfo:
     aliases: tuple[str, ...] = ()  # other names in requests
     text_reason: str | None = None  # reason why it accepts no texts; None if it does
     embedding: EmbeddingConfig | None = None  # computation of the output `embedding`
+    head: str | None = None  # kind of the head; "none" without one
+    labels: tuple[str, ...] = ()  # names of the L logits
+    activation: str | None = None  # function from logits to scores: `softmax`, `sigmoid` or `none`; None without a head
+    problem_type: str | None = None  # training objective of the head, if known
