@@ -11,7 +11,7 @@ import pytest
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Output
-from tests.contract.outcome import succeeded, rejected
+from tests.contract.outcome import rejected, succeeded
 from tests.contract.query import Query
 from tests.contract.sides import ALL_SIDES, connect
 from tests.contract.stack import Stack, make_settings
