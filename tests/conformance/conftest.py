@@ -1,4 +1,4 @@
-"""What the conformance tests share needs torch and transformers: without them there is nothing to collect in it."""
+"""Skips collection without torch and transformers, which the shared code of the conformance tests imports."""
 
 from __future__ import annotations
 

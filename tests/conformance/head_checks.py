@@ -83,7 +83,7 @@ def bfloat16_embeddings(_: Path) -> Finding:
 
 
 def labels_of_trained_head(dtype: str, folder: Path) -> Finding:
-    """Labels of a head trained to tell the books apart: the share of sentences with another label."""
+    """Labels of a head trained to distinguish the books: the share of sentences with another label."""
     model, expected = _trained()
     shutil.copytree(_encoder_folder(), folder / "trained")
     model.save_pretrained(folder / "trained")
@@ -224,7 +224,7 @@ def _nearest(vectors: Array) -> Array:
 
 @cache
 def _trained() -> tuple[Any, Array]:
-    """The sentence encoder with a head that tells the corpus' two halves apart, and its logits of `_texts`.
+    """The sentence encoder with a head that distinguishes the corpus' two halves, and its logits of `_texts`.
 
     Only the last layer is trained, with weight decay: without, it would grow until rounding decides.
     """

@@ -1,7 +1,7 @@
-"""What is compared with transformers, as a list: the tests assert each check, the report prints what each found.
+"""List of comparisons with transformers: the tests assert each check, the report prints its result.
 
-The model has electra-small's shape, with the demo's vocabulary and random weights wide enough for attention to tell
-positions apart; the text is real. Needs transformers and torch.
+The model has electra-small's shape, with the demo's vocabulary and random weights wide enough for attention to
+distinguish positions; the text is real. Needs transformers and torch.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        compared: How much was compared.
-        worst: The largest difference: of numbers, or how many texts differ.
-        bound: The largest that is allowed.
+        compared: Number of comparisons.
+        worst: Largest difference of numbers, or number of texts that differ.
+        bound: Largest allowed value.
     """
 
     compared: str

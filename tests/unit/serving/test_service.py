@@ -1,4 +1,4 @@
-"""The one door: what comes in is checked, what goes out is in order and complete."""
+"""The only entry: requests are checked, and outputs are in order and complete."""
 
 from __future__ import annotations
 
@@ -148,25 +148,25 @@ async def test_what_is_cut_keeps_to_the_tokenizers_bound(truncation: Truncation,
 async def test_a_text_that_the_model_cannot_take_is_named(
     texts: list[TextOrPair], truncation: Truncation, message: str
 ) -> None:
-    with pytest.raises(InvalidInput, match=message) as refusal:
+    with pytest.raises(InvalidInput, match=message) as raised:
         await encode_texts(*texts, truncation=truncation)
-    assert refusal.value.field == "text[1]"
+    assert raised.value.field == "text[1]"
 
 
 async def test_a_pair_for_a_model_of_one_segment_is_named_as_a_pair() -> None:
     message = "a text must not be a pair for a model with 1 segment; got a pair"
-    with pytest.raises(InvalidInput, match=message) as refusal:
+    with pytest.raises(InvalidInput, match=message) as raised:
         await encode_texts("a", ("a", "b"), truncation=Truncation.NONE, num_segments=1)
-    assert refusal.value.field == "text[1]"
+    assert raised.value.field == "text[1]"
     assert len((await encode_texts("a", truncation=Truncation.NONE, num_segments=1)).encodings) == 1
 
 
 async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
     with pytest.raises(
         InvalidInput, match="model ids takes token_ids, not text: the preset has no tokenizer"
-    ) as refusal:
+    ) as raised:
         await service.encode(EncodeRequest(TextInput(["hi"]), model="ids"))
-    assert refusal.value.field == "text"
+    assert raised.value.field == "text"
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
 async def test_texts_are_counted_before_they_are_tokenized(
     service: InferenceService, engine: FakeEngine, texts: list[str], error: type[Exception], field: str
 ) -> None:
-    with pytest.raises(error) as refusal:
+    with pytest.raises(error) as raised:
         await service.encode(EncodeRequest(TextInput(texts), model="text"))
-    assert getattr(refusal.value, "field", None) == field
+    assert getattr(raised.value, "field", None) == field
     assert engine.batches == []
 
 
@@ -197,7 +197,7 @@ async def test_unknown_model(service: InferenceService) -> None:
         await service.encode(ids([1], model="nobody"))
 
 
-async def test_an_answer_its_transport_could_not_send_is_not_computed(
+async def test_a_response_over_its_transport_s_limit_is_not_computed(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     both = frozenset({Output.SEQUENCE, Output.CLS})
@@ -251,7 +251,7 @@ async def test_all_texts_together_are_bounded(service: InferenceService) -> None
 async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     service: InferenceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would be rejected afterwards is rejected before it is tokenized."""
+    """A request that would be rejected later is rejected before it is tokenized."""
     reading, release = threading.Event(), threading.Event()
 
     def held(*_: object, **__: object) -> Steps[TokenizedText]:

@@ -26,8 +26,7 @@ from electra_serve.serving.transit_budget import Reservation, TransitBudget
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TokenInput
 
-LARGE_BODY_BYTES: Final = 16_384
-"""Larger bodies are decoded on the decoding thread: that takes a millisecond and more."""
+LARGE_BODY_BYTES: Final = 16_384  # larger bodies are decoded on the decoding thread: that takes a millisecond and more
 
 
 class EncodeEndpoint:
