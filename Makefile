@@ -109,11 +109,11 @@ constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Update the pinned dependencies in con
 # KerasHub installs TensorFlow and TensorFlow Text, and transformers needs torch. So they have an environment of their own.
 CONFORMANCE := .venv-conformance
 
-$(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt
+$(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt | $(BIN)/uv
 	$(PYTHON) -m venv $(CONFORMANCE)
-	grep -v '^kagglesdk==' constraints.txt > $(CONFORMANCE)/constraints.txt  # KerasHub pins one of its own
-	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONFORMANCE)/constraints.txt \
-	  --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
+	grep '^kagglesdk==' constraints.txt > $(CONFORMANCE)/overrides.txt  # KerasHub pins an older one, which it does not use
+	$(BIN)/uv pip install --quiet --python $(CONFORMANCE)/bin/python --constraint constraints.txt \
+	  --override $(CONFORMANCE)/overrides.txt --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
 	@touch $@
 
 .PHONY: conformance

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-NEED_TRANSFORMERS = ["tokenizer_comparison.py", "transformers_checks.py", "transformers_report.py"]
+NEED_TRANSFORMERS = ["head_checks.py", "tokenizer_comparison.py", "transformers_checks.py", "transformers_report.py"]
 collect_ignore = [] if find_spec("torch") else NEED_TRANSFORMERS

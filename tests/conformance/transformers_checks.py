@@ -144,14 +144,15 @@ def _compare(model: Any, backbone: ElectraBackbone, preset: PresetFolder) -> Fin
 
 def _theirs(model: Any) -> tuple[Array, dict[str, Array]]:
     """transformers' last hidden states of some sentences, and what went in: a batch, padded."""
-    inputs = _batch()
+    inputs = sentence_batch()
     with torch.no_grad():
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         output = getattr(model, "electra", model).eval()(**tensors)
     return output.last_hidden_state.numpy(), inputs
 
 
-def _batch() -> dict[str, Array]:
+def sentence_batch() -> dict[str, Array]:
+    """Sentences and a pair of them under the demo's vocabulary, as transformers' models take them."""
     tokenizer = load_tokenizer(resolve_preset("electra_demo"))
     assert not isinstance(tokenizer, NoTokenizer)
     texts: list[TextOrPair] = [*sentences()[100 : 100 + ROWS], ("Was she late?", "She was very late indeed.")]

@@ -193,7 +193,7 @@ def test_a_graph_that_computes_something_else_is_rejected(artifact: Path) -> Non
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
     rewrite(artifact, files={**digests(artifact), GOLDEN_FILE: sha256_of(golden)})
-    with pytest.raises(PresetError, match=r"the output must be within .* compile electra_demo again"):
+    with pytest.raises(PresetError, match=r"the output mean_output must be within .* compile electra_demo again"):
         load(artifact)
 
 

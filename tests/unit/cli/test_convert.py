@@ -34,6 +34,7 @@ def test_it_writes_the_folder_and_reports_it(tmp_path: Path, capsys: pytest.Capt
         "parameters": f"{written.config.parameters:,}",
         "weights": "pretrained",
         "pooler": "random",
+        "head": "none",
         "activation": "gelu_tanh",
         "tokenizer": "no",
         "revision": written.revision,
