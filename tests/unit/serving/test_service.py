@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import structlog
 from electra_serve.batching.admission import QueueLimits
 from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, Overloaded, PayloadTooLarge
 from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
@@ -206,6 +207,23 @@ async def test_a_response_over_its_transport_s_limit_is_not_computed(
     with pytest.raises(PayloadTooLarge, match="at most 19 numbers; got 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
+
+
+async def test_logits_count_by_their_labels_in_the_size_of_a_response() -> None:
+    head = HeadConfig("token_classification", ("a", "b", "c"), "softmax")
+    engine = FakeEngine(SHORT_SHAPES, head)
+    settings = Settings(models=(ModelSettings(preset="ids"),), limits=LIMITS)
+    registry = ModelRegistry(settings.models)
+    model = replace(loaded_model(engine), preset=replace(loaded_model(engine).preset, head=head))
+    manager = build_manager(settings, registry, Metrics("test"), structlog.get_logger(), load=lambda *_: model)
+    await manager.load_all()
+    service, outputs = InferenceService(registry, text_encoder()), frozenset({Output.TOKEN_LOGITS, Output.CLS})
+    values = 3 * len(head.labels) + 2 * FAKE_HIDDEN_DIM  # three positions and two vectors
+    result = await service.encode(ids([1, 2], [3], outputs=outputs, max_values=values))
+    assert result.values == values
+    with pytest.raises(PayloadTooLarge, match=f"at most {values - 1} numbers; got {values}"):
+        await service.encode(ids([1, 2], [3], outputs=outputs, max_values=values - 1))
+    await manager.close()
 
 
 @pytest.mark.parametrize(("own", "common", "passes"), [(0.05, 30, True), (30, 0.05, False), (None, 0.05, True)])
