@@ -16,6 +16,7 @@ from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
 HIDDEN_DIM: Final = 4
+LABELS: Final = ("bad", "good")
 CONFIG: Final = BackboneConfig(
     vocab_size=100, num_layers=1, num_heads=2, hidden_dim=HIDDEN_DIM, embedding_dim=4, intermediate_dim=8, dropout=0.0
 )
@@ -41,6 +42,10 @@ READY: Final = ModelInfo(
     aliases=("other",),
     text_reason="the preset has no tokenizer",
     embedding=EmbeddingConfig("cls", normalize=True, prompts={"query": "query: "}, default_prompt="query"),
+    head="sequence_classification",
+    labels=LABELS,
+    activation="softmax",
+    problem_type="single_label_classification",
 )
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
@@ -140,4 +145,6 @@ def row_output(row: Sequence[int], outputs: Outputs, hidden_dim: int = HIDDEN_DI
         cls_output=first if Output.CLS in outputs else None,
         mean_output=hidden.mean(axis=0) if Output.MEAN in outputs else None,
         embedding=hidden.mean(axis=0) if Output.EMBEDDING in outputs else None,
+        logits=first[: len(LABELS)] if Output.LOGITS in outputs else None,
+        token_logits=hidden[:, : len(LABELS)] if Output.TOKEN_LOGITS in outputs else None,
     )

@@ -20,11 +20,22 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.engine.profiling import Timings
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Tokenizer
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, ModelOutput, Output, Outputs, Placement
+from electra_serve.tensors import (
+    ENCODER_OUTPUTS,
+    Batch,
+    BatchShape,
+    Encoding,
+    Float32Array,
+    ModelOutput,
+    Output,
+    Outputs,
+    Placement,
+)
 
 FAKE_HIDDEN_DIM = 4
 FAKE_SHAPES = ((1, 16), (1, 64), (1, 512), (2, 64), (4, 64), (8, 64))
@@ -37,7 +48,7 @@ class FakeEngine:
     """An engine whose outputs follow from the ids alone.
 
     Each position has its token id in all H components, or zero if masked. Pooled and [CLS] outputs are those of a
-    sequence's first position, the mean output is the mean.
+    sequence's first position, the mean output is the mean. Logit i of a head is i + 1 times the id.
 
     Attributes:
         batches: Every batch run, in order.
@@ -49,9 +60,11 @@ class FakeEngine:
         closings: How often it was closed.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int]] = FAKE_SHAPES) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int]] = FAKE_SHAPES, head: HeadConfig | None = None) -> None:
         batch_shapes = tuple(BatchShape(rows, length) for rows, length in shapes)
-        self._signature = EngineSignature("fake", "cpu", "float32", FAKE_HIDDEN_DIM, batch_shapes)
+        outputs = ENCODER_OUTPUTS if head is None else ENCODER_OUTPUTS | {head.output}
+        self._signature = EngineSignature("fake", "cpu", "float32", FAKE_HIDDEN_DIM, batch_shapes, outputs)
+        self.head = head
         self.batches: list[Batch] = []
         self.requested: list[Outputs] = []
         self.gate = threading.Event()
@@ -87,7 +100,14 @@ class FakeEngine:
             pooled_output=first if Output.POOLED in outputs else None,
             cls_output=first if Output.CLS in outputs else None,
             mean_output=slot_means(batch, hidden) if Output.MEAN in outputs else None,
+            logits=self._logits(first) if Output.LOGITS in outputs else None,
+            token_logits=self._logits(hidden) * mask if Output.TOKEN_LOGITS in outputs else None,
         )
+
+    def _logits(self, hidden: Float32Array) -> Float32Array:
+        assert self.head is not None
+        factors = np.arange(1, len(self.head.labels) + 1, dtype=np.float32)
+        return np.asarray(hidden[:, :, :1] * factors, np.float32)  # (R, N, L)
 
     def close(self) -> None:
         self.closings += 1

@@ -1,6 +1,7 @@
 """Values that pass between layers: frozen, numpy only, without wire or engine types.
 
-Shapes: R rows of P positions, with S slots of one sequence each; T the length of a sequence, H the hidden width.
+Shapes: R rows of P positions, with S slots of one sequence each; T the length of a sequence, H the hidden width, and L
+the labels of a model's head.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Output(StrEnum):
     CLS = "cls_output"  # (H,), final hidden state of position 0, masked or not
     MEAN = "mean_output"  # (H,), mean of the final hidden states where `padding_mask` is 1
     EMBEDDING = "embedding"  # (H,), CLS or MEAN, normalized or not, as the model's embedding description says
+    LOGITS = "logits"  # (L,), of a head that labels sequences
+    TOKEN_LOGITS = "token_logits"  # noqa: S105  # (T, L), of a head that labels positions; zeros where masked
 
 
 SLOT_POSITIONS: Final = 4  # positions per slot of a row, and the least that a sequence takes
@@ -33,10 +36,16 @@ SLOT_POSITIONS: Final = 4  # positions per slot of a row, and the least that a s
 Outputs = frozenset[Output]
 
 DEFAULT_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.POOLED})
-# computed by engines; the service derives the others from them
-ENGINE_OUTPUTS: Outputs = frozenset(Output) - {Output.EMBEDDING}
+# computed by the engines of every model
+ENCODER_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.POOLED, Output.CLS, Output.MEAN})
+# computed by the engines of models with a head of that kind
+HEAD_OUTPUTS: Outputs = frozenset({Output.LOGITS, Output.TOKEN_LOGITS})
+# the service derives the others from them
+ENGINE_OUTPUTS: Outputs = ENCODER_OUTPUTS | HEAD_OUTPUTS
 # need the last layer at every position, not only at [CLS]
-TOKEN_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.MEAN})
+TOKEN_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.MEAN, Output.TOKEN_LOGITS})
+# have a row for each position
+POSITION_OUTPUTS: Outputs = frozenset({Output.SEQUENCE, Output.TOKEN_LOGITS})
 
 
 class Truncation(StrEnum):
@@ -168,6 +177,8 @@ class RowOutput:
     cls_output: Float32Array | None = None  # (H,)
     mean_output: Float32Array | None = None  # (H,)
     embedding: Float32Array | None = None  # (H,)
+    logits: Float32Array | None = None  # (L,)
+    token_logits: Float32Array | None = None  # (n, L), as `sequence_output`
     length: int | None = None  # T of the request's sequence; None for n
 
     def size(self, output: Output) -> int:
@@ -180,7 +191,7 @@ class RowOutput:
         array = self._computed(output)
         if self._is_whole(output, array):
             return array
-        whole = np.zeros((self.length or 0, array.shape[1]), np.float32)  # (T, H)
+        whole = np.zeros((self.length or 0, array.shape[1]), np.float32)  # (T, H) or (T, L)
         whole[: len(array)] = array
         return whole
 
@@ -191,17 +202,19 @@ class RowOutput:
         return array
 
     def _is_whole(self, output: Output, array: Float32Array) -> bool:
-        return output is not Output.SEQUENCE or self.length is None or self.length == len(array)
+        return output not in POSITION_OUTPUTS or self.length is None or self.length == len(array)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelOutput:
-    """Outputs of a batch, float32; None if not requested. Padding is defined only in `sequence_output`."""
+    """Outputs of a batch, float32; None if not requested. Padding is defined only in `POSITION_OUTPUTS`."""
 
     sequence_output: Float32Array | None = None  # (R, P, H), zeros where the batch's mask is 0
     pooled_output: Float32Array | None = None  # (R, S, H)
     cls_output: Float32Array | None = None  # (R, S, H)
     mean_output: Float32Array | None = None  # (R, S, H)
+    logits: Float32Array | None = None  # (R, S, L)
+    token_logits: Float32Array | None = None  # (R, P, L), zeros where the batch's mask is 0
 
     def extract(self, place: Placement, encoding: Encoding, outputs: Outputs) -> RowOutput:
         """Returns views of the sequence `encoding` at `place`; raises KeyError if an output was not computed."""
@@ -212,6 +225,8 @@ class ModelOutput:
             pooled_output=_take(self.pooled_output, slot) if Output.POOLED in outputs else None,
             cls_output=_take(self.cls_output, slot) if Output.CLS in outputs else None,
             mean_output=_take(self.mean_output, slot) if Output.MEAN in outputs else None,
+            logits=_take(self.logits, slot) if Output.LOGITS in outputs else None,
+            token_logits=_take(self.token_logits, span) if Output.TOKEN_LOGITS in outputs else None,
             length=len(encoding),
         )
 

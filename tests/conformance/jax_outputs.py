@@ -12,7 +12,7 @@ import numpy as np
 
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.sources import resolve_preset
-from electra_serve.tensors import DEFAULT_OUTPUTS, ENGINE_OUTPUTS
+from electra_serve.tensors import DEFAULT_OUTPUTS, ENCODER_OUTPUTS
 from tests.data.reader import CASES, GOLDEN, INPUTS, PRESETS, Arrays, read_case
 from tests.packing import compute_rows, pack_rows
 
@@ -26,7 +26,7 @@ def main(path: str) -> None:
             inputs, _ = read_case(preset, case)
             called = backbone(inputs)
             computed = compute_rows(backbone, pack_rows(*(inputs[name] for name in INPUTS)), DEFAULT_OUTPUTS)
-            for output in ENGINE_OUTPUTS:
+            for output in ENCODER_OUTPUTS:
                 if output in DEFAULT_OUTPUTS:
                     arrays[f"{preset}/{case}/{output}/called"] = np.asarray(called[output])
                     arrays[f"{preset}/{case}/{output}/computed"] = computed[output]

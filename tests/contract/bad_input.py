@@ -98,6 +98,13 @@ ANYWHERE: Final = (
         MALFORMED,
         "truncation",
     ),
+    Case("logits of a model without a head", Query(token_ids=[[1]], outputs=[Output.LOGITS]), INVALID, "outputs"),
+    Case(
+        "token logits of a model without a head",
+        Query(token_ids=[[1]], outputs=[Output.MEAN, Output.TOKEN_LOGITS]),
+        INVALID,
+        "outputs",
+    ),
     Case("text to a model without tokenizer", Query(text=[MARK]), INVALID, "text"),
     Case(
         "text to a model without tokenizer, truncated",

@@ -22,10 +22,11 @@ from electra_serve.engine.factory import BUILDERS
 from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.model.loading import load_backbone
 from electra_serve.presets.catalog import DEMO_ID
+from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import (
-    ENGINE_OUTPUTS,
+    ENCODER_OUTPUTS,
     Batch,
     BatchShape,
     Encoding,
@@ -75,19 +76,19 @@ LARGEST: Final = BatchShape(4 if ON_GPU else 2, 20)
 LENGTHS: Final = (1, 5, 12)
 """Of random sequences: a few, since JAX compiles the reference for each."""
 VOCAB_SIZE: Final = 4000
-ALL: Final[Outputs] = ENGINE_OUTPUTS
+ALL: Final[Outputs] = ENCODER_OUTPUTS
 
 
-def build(name: str, limits: ShapeLimits = LIMITS, **settings: str) -> EngineSet:
-    """Engines on the embedded preset, not warm yet."""
+def build(name: str, limits: ShapeLimits = LIMITS, *, preset: PresetFolder | None = None, **settings: str) -> EngineSet:
+    """Engines on `preset`, by default the embedded one, not warm yet."""
     defaults = {"preset": DEMO_ID, "dtype": "float32", "device": DEVICE}
     chosen = ModelSettings.model_validate({**defaults, **ENGINES[name], **settings})
-    return BUILDERS[chosen.engine]()(resolve_preset(DEMO_ID), chosen, limits)
+    return BUILDERS[chosen.engine]()(preset or resolve_preset(DEMO_ID), chosen, limits)
 
 
 def build_one(name: str, **settings: str) -> Engine:
     """An engine, warm, that takes batches of `SINGLE`."""
-    engines = build(name, ONE_SHAPE, **settings)
+    engines = build(name, ONE_SHAPE, preset=None, **settings)
     for other in engines.all()[1:]:
         other.close()
     engine = engines.engines[0]

@@ -23,6 +23,8 @@ PB_OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
         Output.EMBEDDING: pb.OUTPUT_EMBEDDING,
+        Output.LOGITS: pb.OUTPUT_LOGITS,
+        Output.TOKEN_LOGITS: pb.OUTPUT_TOKEN_LOGITS,
     }
 )
 PB_TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(

@@ -13,7 +13,7 @@ import orjson
 
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
-from electra_serve.tensors import Float32Array, Output
+from electra_serve.tensors import POSITION_OUTPUTS, Float32Array, Output
 from tests.contract.outcome import Answer, Outcome, Rejection
 
 Numbers: TypeAlias = "list[float] | list[list[float]]"
@@ -124,9 +124,10 @@ def _array(value: Numbers | dict[str, object]) -> Float32Array:
 
 def _pb_answer(answer: pb.EncodeResponse) -> Answer:
     outputs: dict[Output, list[Float32Array]] = {}
-    if answer.sequence_output:
-        outputs[Output.SEQUENCE] = [to_floats(tensor) for tensor in answer.sequence_output]
-    for output in (Output.POOLED, Output.CLS, Output.MEAN, Output.EMBEDDING):
+    for output in POSITION_OUTPUTS:
+        if rows := getattr(answer, output.value):
+            outputs[output] = [to_floats(tensor) for tensor in rows]
+    for output in set(Output) - POSITION_OUTPUTS:
         if answer.HasField(output.value):  # type: ignore[arg-type]  # the stub wants a literal
             outputs[output] = list(to_floats(getattr(answer, output.value)))
     return Answer(

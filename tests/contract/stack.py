@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 import structlog
 from structlog.testing import CapturingLogger
@@ -15,6 +17,7 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.server.models import build_manager
@@ -38,6 +41,7 @@ MAX_SEQUENCES = 4
 MAX_TEXT_CHARACTERS = 1200
 MAX_REQUEST_BYTES = 16_384
 MAX_QUEUE_SEQUENCES = 6
+NO_HEADS: Final[Mapping[str, HeadConfig]] = MappingProxyType({})
 
 SECONDS_PER_POSITION = 0.001
 SHAPES = ((1, 4), (1, 8), (4, 8), (8, 8))
@@ -87,10 +91,15 @@ class Stack:
 
     @classmethod
     def build(
-        cls, settings: Settings, engine: type[FakeEngine] = FakeEngine, authenticator: Authenticator = ALLOW_ALL
+        cls,
+        settings: Settings,
+        engine: type[FakeEngine] = FakeEngine,
+        authenticator: Authenticator = ALLOW_ALL,
+        heads: Mapping[str, HeadConfig] = NO_HEADS,
     ) -> Stack:
-        """Wires it; no model is loaded yet."""
+        """Wires it, with a model for each of `heads` by its name; no model is loaded yet."""
         engines = {TINY: engine(SHAPES), DEMO_ID: engine()}
+        engines |= {name: engine(SHAPES, head) for name, head in heads.items()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = ModelRegistry(settings.models)
@@ -131,7 +140,9 @@ class Stack:
 
 def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
-    preset = resolve_preset(DEMO_ID, load_weights=False) if settings.name == DEMO_ID else bare_preset(TINY, TINY_CONFIG)
     engine = engines[settings.name]
+    preset = replace(bare_preset(settings.name, TINY_CONFIG), head=engine.head)
+    if settings.name == DEMO_ID:
+        preset = resolve_preset(DEMO_ID, load_weights=False)
     timings = fake_timings(engine, batch_s=0.0, position_s=SECONDS_PER_POSITION)
     return LoadedModel(preset, load_tokenizer(preset), (engine,), timings)

@@ -18,7 +18,7 @@ from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import single_rows
 from electra_serve.errors import EngineUnavailable
 from electra_serve.tensors import (
-    ENGINE_OUTPUTS,
+    ENCODER_OUTPUTS,
     Batch,
     BatchShape,
     Float32Array,
@@ -52,7 +52,7 @@ from tests.contract.engines import (
 
 OUTPUT_SETS: list[Outputs] = [
     frozenset(chosen)
-    for chosen in chain.from_iterable(combinations(sorted(ENGINE_OUTPUTS), size) for size in (1, 2, 3, 4))
+    for chosen in chain.from_iterable(combinations(sorted(ENCODER_OUTPUTS), size) for size in (1, 2, 3, 4))
 ]
 CLS_ALONE: Outputs = frozenset({Output.CLS})
 FLOAT32 = 1e-5
@@ -159,9 +159,9 @@ def test_an_empty_row_and_an_empty_batch_are_zeros(engine: Engine) -> None:
 
 def test_an_answer_is_not_changed_by_the_next_run(engine: Engine) -> None:
     answer = engine.run(random_packed(LARGEST).batch, ALL)
-    kept = {name: np.copy(getattr(answer, name.value)) for name in ENGINE_OUTPUTS}
+    kept = {name: np.copy(getattr(answer, name.value)) for name in ENCODER_OUTPUTS}
     engine.run(random_packed(LARGEST, seed=1).batch, ALL)
-    for name in ENGINE_OUTPUTS:
+    for name in ENCODER_OUTPUTS:
         np.testing.assert_array_equal(getattr(answer, name.value), kept[name])
 
 

@@ -17,7 +17,7 @@ import pytest
 from electra_serve.engine.base import Engine
 from electra_serve.errors import EngineUnavailable
 from electra_serve.model.attention import Attend
-from electra_serve.model.loading import load_backbone
+from electra_serve.model.loading import load_encoder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Output, Outputs, RowOutput
@@ -38,6 +38,7 @@ def test_the_contract_holds_on_jax() -> None:
     python = [sys.executable, *(["-m", "coverage", "run", "--parallel-mode"] if measured else [])]
     tests = [
         "tests/contract/test_engines.py",
+        "tests/contract/test_engine_heads.py",
         __file__,
         "service/electra_serve/engine/keras/jax",
     ]
@@ -60,9 +61,9 @@ def warm_engine(fused: Attend) -> Engine:
     from electra_serve.engine.keras.jax.engine import JaxEngine
 
     [cpu, *_] = jax.devices("cpu")
-    backbone = load_backbone(resolve_preset("electra_demo"), dtype="float32", load_weights=True)
-    weights = [weight.value for weight in backbone.weights]
-    engine = JaxEngine(backbone, weights, device=cpu, name="cpu", shapes=(SINGLE,), fused=fused)
+    encoder = load_encoder(resolve_preset("electra_demo"), dtype="float32", load_weights=True)
+    weights = [weight.value for weight in encoder.weights]
+    engine = JaxEngine(encoder, weights, device=cpu, name="cpu", shapes=(SINGLE,), fused=fused)
     engine.warm_up()
     return engine
 

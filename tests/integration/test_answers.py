@@ -17,7 +17,7 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from electra_serve.tensors import ENGINE_OUTPUTS
+from electra_serve.tensors import ENCODER_OUTPUTS
 from tests.integration.answers import (
     OUTPUTS,
     EncodedRow,
@@ -48,7 +48,7 @@ def expected() -> list[EncodedRow]:
     rows: list[EncodedRow] = []
     for row in zip(TOKEN_IDS, SEGMENT_IDS, PADDING_MASK, strict=True):
         batch = pack_rows(*(np.array([values], np.int32) for values in row))
-        outputs = compute_rows(backbone, batch, ENGINE_OUTPUTS)
+        outputs = compute_rows(backbone, batch, ENCODER_OUTPUTS)
         rows.append({output.value: array[0] for output, array in outputs.items()})
     return rows
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_serve.tensors import (
-    ENGINE_OUTPUTS,
+    ENCODER_OUTPUTS,
     SLOT_POSITIONS,
     Batch,
     BatchShape,
@@ -41,7 +41,7 @@ def test_pack_run_and_cut_give_back_each_sequence(ids: list[list[int]], row: int
     batch = Batch.pack(encodings, placements, SHAPE)
     assert batch.shape == SHAPE
     assert batch.padding_mask.sum() == (batch.sequence_ids > 0).sum() == sum(map(len, ids))
-    output = FakeEngine().run(batch, ENGINE_OUTPUTS)
+    output = FakeEngine().run(batch, ENCODER_OUTPUTS)
     for one, sequence, placed in zip(ids, encodings, placements, strict=True):
         cut = output.extract(placed, sequence, frozenset({Output.SEQUENCE, Output.MEAN, Output.CLS}))
         assert cut.get(Output.SEQUENCE)[:, 0].tolist() == one + [0] * tail
@@ -96,6 +96,15 @@ def test_positions_that_were_not_computed_are_added_when_an_output_is_read() -> 
     assert row.size(Output.SEQUENCE) == row.get(Output.SEQUENCE).size == 15
     np.testing.assert_array_equal(row.get(Output.SEQUENCE).sum(axis=1), [3, 3, 0, 0, 0])
     assert RowOutput(mean_output=np.ones(3, np.float32), length=5).size(Output.MEAN) == 3
+
+
+def test_token_logits_are_completed_as_hidden_states_are() -> None:
+    output = ModelOutput(logits=np.ones((1, 2, 3), np.float32), token_logits=np.ones((1, 4, 3), np.float32))
+    place, sequence = Placement(0, 1, 1, 2), encoding(1, 2, masked_tail=3)
+    row = output.extract(place, sequence, frozenset({Output.TOKEN_LOGITS, Output.LOGITS}))
+    assert row.size(Output.TOKEN_LOGITS) == row.get(Output.TOKEN_LOGITS).size == 15
+    assert row.get(Output.TOKEN_LOGITS).sum(axis=1).tolist() == [3, 3, 0, 0, 0]
+    assert row.get(Output.LOGITS).tolist() == [1, 1, 1]
 
 
 def test_an_output_nobody_asked_for_is_not_there() -> None:

@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from electra_serve.batching.clock import Clock, Timer
 from electra_serve.engine.base import Engine
 from electra_serve.runtime.daemon_thread import mark_abandoned
-from electra_serve.tensors import ENGINE_OUTPUTS, Batch, Float32Array, ModelOutput, Output, Outputs, Placement
+from electra_serve.tensors import (
+    ENGINE_OUTPUTS,
+    POSITION_OUTPUTS,
+    Batch,
+    Float32Array,
+    ModelOutput,
+    Output,
+    Outputs,
+    Placement,
+)
 
 LEAD_S: Final = 0.002  # time to plan and pack the next batch on a busy event loop
 # Batches may end after this part of their expected time. A late start idles the engine, an early one costs little:
@@ -227,7 +236,7 @@ def finite_sequences(output: ModelOutput, placements: Sequence[Placement]) -> ND
 
 
 def _all_finite(vectors: NDArray[np.bool_], place: Placement, output: Output) -> bool:
-    if output is Output.SEQUENCE:
+    if output in POSITION_OUTPUTS:
         return bool(vectors[place.row, place.start : place.start + place.length].all())
     return bool(vectors[place.row, place.slot])
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from electra_serve.engine.selection import choose_engine
 from electra_serve.errors import PresetError, ServiceError
 from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, read_artifact
 from electra_serve.presets.files import read_lines
-from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.folder import HeadChoice, PresetFolder
+from electra_serve.presets.heads import read_head
 from electra_serve.presets.sources import default_sources, resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.serving.validation import InputLimits, validate
@@ -51,12 +52,14 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         "are used; default: a built-in set",
     )
     parser.add_argument("--random-weights", action="store_true", help="compile random weights, for load tests")
+    parser.add_argument("--head", choices=get_args(HeadChoice), default="auto", help="none: leave out the head")
     parser.add_argument("--keep", action="store_true", help="keep an existing artifact of this preset and dtype")
     source = add_flags(parser)
 
     def run(flags: argparse.Namespace) -> int:
         hubs = default_sources(read_settings(flags, source, os.environ).hub)
         preset = resolve_preset(flags.preset, load_weights=not flags.random_weights, sources=hubs)
+        preset = preset.with_head(flags.head)
         return _compile(preset, flags)
 
     parser.set_defaults(run=run)
@@ -87,7 +90,8 @@ def _made_already(preset: PresetFolder, flags: argparse.Namespace) -> bool:
     if not (flags.folder / ARTIFACT_FILE).exists():
         return False
     found = read_artifact(flags.folder)
-    return (found.preset, found.preset_sha256, found.dtype) == (preset.id, preset.sha256, flags.dtype)
+    same_head = read_head(flags.folder) == preset.head
+    return same_head and (found.preset, found.preset_sha256, found.dtype) == (preset.id, preset.sha256, flags.dtype)
 
 
 def _encodings(preset: PresetFolder, file: Path | None) -> Sequence[Encoding]:
@@ -136,15 +140,16 @@ def _report(compiled: Compiled, folder: Path) -> dict[str, object]:
         "preset": preset.artifact.preset if preset.artifact else preset.id,
         "dtype": preset.artifact.dtype if preset.artifact else "",
         "weights": preset.weights,
+        "head": preset.head_name,
         "megabytes": f"{sum(file.stat().st_size for file in preset.weight_files) / 1e6:,.1f}",
         "sha256": preset.sha256,
     }
     if agrees is None:
         return {**report, "accuracy": "not measured: this CPU does not support that dtype"}
-    return {
-        **report,
+    report |= {
         "against float32": f"on {agrees.texts} texts",
         "token cosine": f"≥ {agrees.token_cosine:.6f}",
         "mean cosine": f"≥ {agrees.mean_cosine:.6f}",
         "same neighbor": f"{agrees.same_neighbor:.0%}",
     }
+    return report if agrees.same_label is None else {**report, "same label": f"{agrees.same_label:.1%}"}

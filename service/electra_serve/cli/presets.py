@@ -161,6 +161,7 @@ def _facts(preset: PresetFolder) -> dict[str, object]:
         "preset": preset.id,
         **_sizes(preset),
         "weights": preset.weights,
+        "head": preset.head_problem or preset.head_name,
         "text": _text(preset),
         **_compilation(preset),
         "sha256": preset.sha256,

@@ -87,7 +87,8 @@ class SyncClient(ABC):
             padding_mask: Likewise, 1 or true for ids that count; default all 1.
             text: A text, or a sequence of texts and of pairs of texts, instead of ids.
             model: Name of a served model; optional if only one is served.
-            outputs: `sequence_output`, `pooled_output`, `cls_output`, `mean_output`; default the first two.
+            outputs: `sequence_output`, `pooled_output`, `cls_output`, `mean_output`, `embedding`, and of a head
+                `logits` or `token_logits`; default the first two.
             truncate: Truncates sequences that are too long for the model; otherwise they are rejected.
             truncation: Rule: `right`, `left`, `longest_first` (the default of `truncate`), `only_first`, `only_second`,
                 or `none` to reject them.

@@ -30,6 +30,8 @@ OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
         Output.CLS: pb.OUTPUT_CLS,
         Output.MEAN: pb.OUTPUT_MEAN,
         Output.EMBEDDING: pb.OUTPUT_EMBEDDING,
+        Output.LOGITS: pb.OUTPUT_LOGITS,
+        Output.TOKEN_LOGITS: pb.OUTPUT_TOKEN_LOGITS,
     }
 )
 TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = MappingProxyType(
@@ -64,6 +66,7 @@ SCALARS: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "limits",
     "batch_shapes",
     "embedding",
+    "labels",
     "pooler",
 }
 
@@ -113,6 +116,8 @@ def to_response(response: pb.EncodeResponse) -> EncodeResponse:
             cls_output=to_floats(response.cls_output) if response.HasField("cls_output") else None,
             mean_output=to_floats(response.mean_output) if response.HasField("mean_output") else None,
             embedding=to_floats(response.embedding) if response.HasField("embedding") else None,
+            logits=to_floats(response.logits) if response.HasField("logits") else None,
+            token_logits=tuple(to_floats(tensor) for tensor in response.token_logits) or None,
         )
     except ValueError as error:
         raise TransportError(f"cannot read the response: {error}") from error
@@ -130,6 +135,7 @@ def to_model(info: pb.ModelInfo) -> ModelInfo:
         batch_shapes=tuple(ShapeCost(cost.rows, cost.length, cost.seconds) for cost in info.batch_shapes),
         pooler=_weights_origin(info.pooler),
         aliases=tuple(info.aliases),
+        labels=tuple(info.labels),
         embedding=_to_embedding(info.embedding) if info.HasField("embedding") else None,
     )
 

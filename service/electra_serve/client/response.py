@@ -19,6 +19,8 @@ class EncodeResponse:
         cls_output: (B, H).
         mean_output: (B, H).
         embedding: (B, H), as `ModelInfo.embedding` describes.
+        logits: (B, L), of `ModelInfo.labels`.
+        token_logits: B arrays (T, L), of `ModelInfo.labels`; zeros where the padding mask is 0.
         tokens: Unmasked positions of all sequences.
         truncated: True for each sequence that was truncated.
         request_id: Id in the server's log.
@@ -33,6 +35,8 @@ class EncodeResponse:
     cls_output: Float32Array | None = None
     mean_output: Float32Array | None = None
     embedding: Float32Array | None = None
+    logits: Float32Array | None = None
+    token_logits: tuple[Float32Array, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class ModelInfo:
         aliases: Other names in requests.
         text_reason: Reason why it accepts no texts; None if it does.
         embedding: Computation of the output `embedding`.
+        head: Kind of the head; "none" without one.
+        labels: Names of the L logits.
+        activation: Function from logits to scores: `softmax`, `sigmoid` or `none`; None without a head.
+        problem_type: Training objective of the head, if known.
     """
 
     name: str
@@ -111,3 +119,7 @@ class ModelInfo:
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
     embedding: EmbeddingConfig | None = None
+    head: str | None = None
+    labels: tuple[str, ...] = ()
+    activation: str | None = None
+    problem_type: str | None = None

@@ -19,7 +19,13 @@ from electra_serve.tensors import Float32Array, IntArray, Output
 
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
-KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {"aliases", "batch_shapes", "embedding", "limits"}
+KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {
+    "aliases",
+    "batch_shapes",
+    "embedding",
+    "labels",
+    "limits",
+}
 
 
 def headers(query: Query, timeout_s: float) -> dict[str, str]:
@@ -67,6 +73,8 @@ def to_response(response: httpx.Response) -> EncodeResponse:
             cls_output=_stacked(rows.get(Output.CLS)),
             mean_output=_stacked(rows.get(Output.MEAN)),
             embedding=_stacked(rows.get(Output.EMBEDDING)),
+            logits=_stacked(rows.get(Output.LOGITS)),
+            token_logits=rows.get(Output.TOKEN_LOGITS),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(response) from error
@@ -127,7 +135,7 @@ def _array(row: Mapping[str, Any]) -> Float32Array:
 def _stacked(rows: Sequence[Float32Array] | None) -> Float32Array | None:
     if rows is None:
         return None
-    stacked = np.stack(rows)  # (B, H)
+    stacked = np.stack(rows)  # (B, H) or (B, L)
     stacked.setflags(write=False)
     return stacked
 
@@ -140,6 +148,7 @@ def _to_model(model: Mapping[str, Any]) -> ModelInfo:
         limits=RequestLimits(limits["max_sequences"], limits["max_sequence_length"]) if limits else None,
         batch_shapes=tuple(ShapeCost(cost["rows"], cost["length"], cost["seconds"]) for cost in shapes),
         aliases=tuple(model.get("aliases", ())),
+        labels=tuple(model.get("labels", ())),
         embedding=_to_embedding(embedding) if embedding else None,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
+from electra_serve.tensors import ENCODER_OUTPUTS, Batch, BatchShape, ModelOutput, Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,9 @@ class EngineSignature:
     engine: str  # as in settings, such as `tensorflow`
     device: str  # such as `cpu` or `gpu:0`
     dtype: str  # of the computation; outputs are always float32
-    hidden_dim: int  # H of every output
+    hidden_dim: int  # H
     shapes: tuple[BatchShape, ...]  # from `electra_serve.engine.shapes`
+    outputs: Outputs = ENCODER_OUTPUTS  # that it computes
 
     @property
     def max_length(self) -> int:
@@ -57,7 +58,7 @@ class Engine(Protocol):
             float32 arrays for `outputs`, possibly read-only, and None for the others.
 
         Raises:
-            ValueError: The shape is not in the signature, or a value of the batch is out of range.
+            ValueError: The shape or an output is not in the signature, or a value of the batch is out of range.
             RuntimeError: The engine is not warm, or is closed.
             MemoryError: The device or host is out of memory; a smaller batch may fit.
             Exception: Any error of the backend; the batcher then finds the sequence at fault.

@@ -93,6 +93,7 @@ def load_model(
     """
     preset = resolve_preset(settings.preset, load_weights=settings.load_weights, sources=sources)
     _require_pinned(preset, settings.sha256)
+    preset = preset.with_head(settings.head)
     engine = choose_engine(settings, preset.artifact)
     settings = settings.model_copy(update={"dtype": choose_dtype(settings.dtype, preset.artifact)})
     tokenizer = load_tokenizer(preset)

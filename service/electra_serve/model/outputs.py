@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from keras import ops
 
 from electra_serve.model.attention import Attend, Tensor, sequence_bias
-from electra_serve.tensors import TOKEN_OUTPUTS, Batch, Output, Outputs
+from electra_serve.tensors import HEAD_OUTPUTS, TOKEN_OUTPUTS, Batch, Output, Outputs
 
 if TYPE_CHECKING:
     from electra_serve.model.backbone import ElectraBackbone
+    from electra_serve.model.head import Head
 
 
 class PackedInputs(NamedTuple):
@@ -46,16 +47,22 @@ class PackedInputs(NamedTuple):
 
 
 def compute_outputs(
-    backbone: ElectraBackbone, inputs: PackedInputs, outputs: Outputs, attend: Attend | None = None
+    backbone: ElectraBackbone,
+    inputs: PackedInputs,
+    outputs: Outputs,
+    attend: Attend | None = None,
+    head: Head | None = None,
 ) -> dict[Output, Tensor]:
     """Encodes a packed batch in inference mode and returns exactly `outputs`, as float32.
 
-    Masked positions are 0 in `sequence_output` and excluded from `mean_output`.
+    Masked positions are 0 in `sequence_output` and `token_logits`, and excluded from `mean_output`.
     """
-    if outputs & TOKEN_OUTPUTS:
-        hidden = _encode(backbone, inputs, attend)  # (R, P, D)
-        return _read(backbone, inputs, outputs, hidden, inputs.at_starts(hidden))
-    return _read(backbone, inputs, outputs, None, _encode_starts(backbone, inputs, attend))
+    hidden = _encode(backbone, inputs, attend) if outputs & TOKEN_OUTPUTS else None  # (R, P, D)
+    first = _encode_starts(backbone, inputs, attend) if hidden is None else inputs.at_starts(hidden)  # (R, S, D)
+    found = _read(backbone, inputs, outputs, hidden, first)
+    if outputs & HEAD_OUTPUTS:
+        found |= _label(backbone, head, inputs, outputs & HEAD_OUTPUTS, hidden, first)
+    return found
 
 
 def _encode(backbone: ElectraBackbone, inputs: PackedInputs, attend: Attend | None) -> Tensor:
@@ -84,12 +91,32 @@ def _read(
 ) -> dict[Output, Tensor]:
     """Computes outputs from hidden states, (R, P, D), and those of first positions, (R, S, D)."""
     compute: dict[Output, Callable[[], Tensor]] = {
-        Output.SEQUENCE: lambda: ops.where(ops.equal(inputs.padding_mask, 1)[:, :, None], _float32(hidden), 0.0),
+        Output.SEQUENCE: lambda: _unmasked(hidden, inputs),
         Output.POOLED: lambda: _float32(backbone.pooled_dense(first)),
         Output.CLS: lambda: _float32(first),
         Output.MEAN: lambda: _means(_float32(hidden), inputs),
     }
     return {output: compute[output]() for output in compute if output in outputs}
+
+
+def _label(
+    backbone: ElectraBackbone,
+    head: Head | None,
+    inputs: PackedInputs,
+    outputs: Outputs,
+    hidden: Tensor | None,
+    first: Tensor,
+) -> dict[Output, Tensor]:
+    """Computes the logits of `head`, whose output must be the only one in `outputs`."""
+    if head is None or outputs != {head.head.output}:
+        raise ValueError(f"outputs must be those of the model; got {', '.join(sorted(outputs))}")
+    if head.head.output is Output.LOGITS:
+        return {Output.LOGITS: head(backbone.pooled_dense(first) if head.head.uses_pooler else first)}
+    return {Output.TOKEN_LOGITS: _unmasked(head(hidden), inputs)}
+
+
+def _unmasked(values: Tensor, inputs: PackedInputs) -> Tensor:
+    return ops.where(ops.equal(inputs.padding_mask, 1)[:, :, None], _float32(values), 0.0)
 
 
 def _means(hidden: Tensor, inputs: PackedInputs) -> Tensor:

@@ -5,6 +5,7 @@
     model.weights.h5                  weights, or
     model.weights.json + model_0000N.weights.h5   the same in shards
     tokenizer.json, assets/tokenizer/vocabulary.txt   the tokenizer, if it has one
+    head.json, head.weights.h5        the head, if it has one: see `electra_serve.presets.heads`
 
 A config.json with a `model_type` is transformers': see `electra_serve.presets.transformers_checkpoint`. Either may be
 compiled: see `electra_serve.presets.artifact`. A folder is untrusted input. Sizes are limited, class names come from an
@@ -14,7 +15,7 @@ allow-list, and file names must stay inside the folder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -29,10 +30,12 @@ from electra_serve.presets.artifact import (
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of_files
 from electra_serve.presets.files import read_json, shards
+from electra_serve.presets.heads import HEAD_FILE, HEAD_WEIGHTS_FILE, HeadConfig, read_head
 from electra_serve.presets.sentence_transformers import (
     DEFAULT_EMBEDDING,
     EmbeddingConfig,
     embedding_files,
+    read_activation,
     read_embedding,
 )
 from electra_serve.presets.transformers_checkpoint import (
@@ -43,7 +46,9 @@ from electra_serve.presets.transformers_checkpoint import (
     read_checkpoint_config,
     unsafe_files,
 )
+from electra_serve.presets.transformers_heads import FoundHead, find_head
 from electra_serve.presets.weight_files.open import PresetFormat, WeightsOrigin, detect_pooler, open_weights
+from electra_serve.presets.weight_files.safetensors import read_shapes
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -63,6 +68,7 @@ MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
 """Bytes that HDF5 may add to the weights."""
 
 Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
+HeadChoice = Literal["auto", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,9 @@ class PresetFolder:
         weight_files: Weight files, or an artifact's graph; empty if weights are not loaded.
         pooler: Origin of the layer behind `pooled_output`; see `detect_pooler`.
         artifact: Manifest of a compiled preset; None for others.
+        head: Head that is served; None without one.
+        unserved_head: Name of a head that is left out; "" without one.
+        head_problem: Reason why a head cannot be served; "" if it can, or without one.
     """
 
     id: str
@@ -91,6 +100,33 @@ class PresetFolder:
     pooler: WeightsOrigin = "random"
     artifact: Artifact | None = None
     embedding: EmbeddingConfig = DEFAULT_EMBEDDING
+    head: HeadConfig | None = None
+    unserved_head: str = ""
+    head_problem: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, those of a served head included."""
+        return self.config.parameters + (self.head.parameters(self.config.hidden_dim) if self.head else 0)
+
+    @property
+    def head_name(self) -> str:
+        """Kind of the head; "none" without one."""
+        if self.head is not None:
+            return self.head.kind
+        return f"{self.unserved_head} (not served)" if self.unserved_head else "none"
+
+    def with_head(self, head: HeadChoice) -> PresetFolder:
+        """Returns the preset as it is, or for `none` the encoder alone.
+
+        Raises:
+            PresetError: Its head cannot be served.
+        """
+        if head == "none":
+            return replace(self, head=None, unserved_head="", head_problem="")
+        if self.head_problem:
+            raise PresetError(f"{self.id}: {self.head_problem}; `head: none` serves the encoder alone")
+        return self
 
     @property
     def revision(self) -> str | None:
@@ -106,6 +142,7 @@ class _Contents(NamedTuple):
     registered_name: str
     weight_files: tuple[Path, ...]
     tokenizer_files: tuple[Path, ...]
+    found: FoundHead = FoundHead()
 
 
 def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
@@ -117,6 +154,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
     contents = _read_contents(path, load_weights=load_weights)
     weights: WeightsOrigin = "random" if not load_weights or _says_random(path) else "pretrained"
     decisive = [path / CONFIG_FILE, *contents.weight_files, *contents.tokenizer_files, *embedding_files(path)]
+    decisive += [path / HEAD_FILE] if (path / HEAD_FILE).is_file() else []
     return PresetFolder(
         id=id_,
         source=source,
@@ -130,6 +168,9 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         format=contents.format,
         pooler=_pooler(contents, id_) if weights == "pretrained" else "random",
         embedding=read_embedding(path),
+        head=contents.found.head,
+        unserved_head=contents.found.unserved,
+        head_problem=contents.found.problem,
     )
 
 
@@ -151,6 +192,8 @@ def _read_compiled(path: Path, *, id_: str, source: Source) -> PresetFolder:
         pooler=artifact.pooler,
         artifact=artifact,
         embedding=read_embedding(path),
+        head=read_head(path),
+        unserved_head=contents.found.unserved,
     )
 
 
@@ -163,12 +206,17 @@ def _read_contents(path: Path, *, load_weights: bool) -> _Contents:
 
 def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
     name, config = _keras_config(path / CONFIG_FILE, content)
+    head = read_head(path)
     weight_files = _find_weights(path) if load_weights else ()
     if weight_files:
         _check_size(path, weight_files, config.parameters)
+    if weight_files and head is not None:
+        _check_size(path, [path / HEAD_WEIGHTS_FILE], head.parameters(config.hidden_dim))
+        weight_files = (*weight_files, path / HEAD_WEIGHTS_FILE)
     tokenizer_files = (path / TOKENIZER_FILE, path / VOCABULARY_FILE)
     has_tokenizer = all(file.is_file() for file in tokenizer_files)
-    return _Contents("keras", config, name, weight_files, tokenizer_files if has_tokenizer else ())
+    found_tokenizer = tokenizer_files if has_tokenizer else ()
+    return _Contents("keras", config, name, weight_files, found_tokenizer, FoundHead(head))
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:
@@ -181,8 +229,10 @@ def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights:
     names = (TOKENIZER_FILE, VOCAB_FILE, *TOKENIZER_SIDE_FILES)
     tokenizer_files = tuple(path / name for name in names if (path / name).is_file())
     has_tokenizer = any(file.name in {TOKENIZER_FILE, VOCAB_FILE} for file in tokenizer_files)
+    shapes = read_shapes(weight_files) if weight_files else None
+    found = find_head(content, config, shapes, read_activation(path))
     return _Contents(
-        "transformers", config, BACKBONE_CLASSES[-1], weight_files, tokenizer_files if has_tokenizer else ()
+        "transformers", config, BACKBONE_CLASSES[-1], weight_files, tokenizer_files if has_tokenizer else (), found
     )
 
 
@@ -213,7 +263,10 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
 
 def _check_size(folder: Path, files: Iterable[Path], parameters: int) -> None:
     """Rejects files that cannot hold the weights, before memory is allocated by the config."""
-    size = sum(file.stat().st_size for file in files)
+    try:
+        size = sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise PresetError(f"{error.filename}: cannot be read ({error.strerror})") from error
     least, most = (parameters * width for width in BYTES_PER_PARAMETER)
     if not least <= size <= most + MAX_WEIGHTS_OVERHEAD_BYTES:
         raise PresetError(

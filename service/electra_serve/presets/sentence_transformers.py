@@ -4,7 +4,8 @@
     1_Pooling/config.json                the pooling mode
     config_sentence_transformers.json    prompts, if it has any
 
-The folder's root is a transformers checkpoint. The longest sequence, in sentence_bert_config.json, is the tokenizer's.
+A cross-encoder has one module, and its activation in config_sentence_transformers.json. The folder's root is a
+transformers checkpoint. The longest sequence, in sentence_bert_config.json, is the tokenizer's.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def read_embedding(folder: Path) -> EmbeddingConfig:
         return DEFAULT_EMBEDDING
     modules = [_module(folder, entry) for entry in read_json_list(folder / MODULES_FILE)]
     kinds = [kind for kind, _ in modules]
+    if kinds == ["Transformer"] and _is_cross_encoder(folder):
+        return EmbeddingConfig(DEFAULT_EMBEDDING.pooling, DEFAULT_EMBEDDING.normalize, *_prompts(folder / PROMPTS_FILE))
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise PresetError(
             f"{folder / MODULES_FILE}: the modules must be Transformer, Pooling and, if any, Normalize; "
@@ -85,10 +88,21 @@ def read_embedding(folder: Path) -> EmbeddingConfig:
     return EmbeddingConfig(pooling, "Normalize" in kinds, prompts, default)
 
 
+def read_activation(folder: Path) -> object:
+    """Returns the `activation_fn` of a cross-encoder of sentence-transformers 5 and later; None if it has none."""
+    path = folder / PROMPTS_FILE
+    return read_json(path).get("activation_fn") if path.is_file() else None
+
+
+def _is_cross_encoder(folder: Path) -> bool:
+    path = folder / PROMPTS_FILE
+    return path.is_file() and read_json(path).get("model_type") == "CrossEncoder"
+
+
 def embedding_files(folder: Path) -> tuple[Path, ...]:
     """Returns the files of `folder` that describe the embedding and exist."""
     if not is_sentence_transformer(folder):
-        return ()
+        return tuple(file for file in (folder / PROMPTS_FILE,) if file.is_file())
     modules = [_module(folder, entry) for entry in read_json_list(folder / MODULES_FILE)]
     files = [folder / MODULES_FILE, folder / PROMPTS_FILE]
     files += [folder / path / POOLING_CONFIG for _, path in modules if path]

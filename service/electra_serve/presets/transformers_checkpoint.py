@@ -18,9 +18,11 @@ from typing import Final, NamedTuple
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.files import shards
+from electra_serve.presets.heads import HeadArchitecture, HeadConfig
+from electra_serve.presets.transformers_heads import ENCODERS, head_fields
 
-MODEL_TYPE: Final = "electra"
-"""Written by `convert`."""
+MODEL_TYPE: Final[HeadArchitecture] = "electra"
+"""Written by `convert` for encoders without a head."""
 CHECKPOINT_FILE: Final = "model.safetensors"
 CHECKPOINT_INDEX_FILE: Final = "model.safetensors.index.json"
 VOCAB_FILE: Final = "vocab.txt"
@@ -134,15 +136,17 @@ def _defaults(content: Mapping[str, object]) -> Mapping[str, int]:
     raise PresetError(f"model_type must be {' or '.join(MODEL_TYPES)}; got {model_type!r:.40}{reason}")
 
 
-def checkpoint_config(config: BackboneConfig) -> dict[str, object]:
-    """Returns the config.json of an architecture, the inverse of `read_checkpoint_config`."""
+def checkpoint_config(config: BackboneConfig, head: HeadConfig | None = None) -> dict[str, object]:
+    """Returns the config.json of an architecture, the inverse of `read_checkpoint_config` and `find_head`."""
+    model_type = MODEL_TYPE if head is None else head.architecture
     return {
-        "architectures": ["ElectraModel"],
-        "model_type": MODEL_TYPE,
+        "architectures": [ENCODERS[model_type]],
+        "model_type": model_type,
         **{name: getattr(config, field.ours) for name, field in FIELDS.items()},
         "attention_probs_dropout_prob": config.dropout,
         "hidden_act": SAVED_ACTIVATIONS[config.hidden_activation],
         "layer_norm_eps": REQUIRED["layer_norm_eps"],
+        **(head_fields(head) if head else {}),
     }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
-from electra_serve.presets.weight_files.names import counterparts
+from electra_serve.presets.weight_files.names import counterparts, head_counterparts
 from electra_serve.presets.weight_files.open import open_weights
 
 INITIAL_STDDEV: Final = 0.02
@@ -62,6 +62,27 @@ def read_weights(
         for path, shape in weight_shapes(config).items():
             absent = path in arrays.absent
             yield path, _draw(path, shape, generator, INITIAL_STDDEV) if absent else arrays.read(path, shape)
+
+
+def read_head_weights(preset: PresetFolder, *, load_weights: bool) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Every weight of the preset's head by its path, as `read_weights`; none without a head.
+
+    Raises:
+        PresetError: A weight file is not what it should be.
+    """
+    if preset.head is None:
+        return
+    shapes = {
+        path: tensor.shape[::-1] if tensor.transposed else tensor.shape
+        for path, tensor in head_counterparts(preset.head, preset.config).items()
+    }
+    if not load_weights:
+        generator = np.random.default_rng(FRESH_SEED)
+        yield from ((path, _draw(path, shape, generator, INITIAL_STDDEV)) for path, shape in shapes.items())
+        return
+    with open_weights(preset.format, preset.weight_files, preset.config, preset.id, preset.head) as arrays:
+        for path, shape in shapes.items():
+            yield path, arrays.read(path, shape)
 
 
 def draw_weights(

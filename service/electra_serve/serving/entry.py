@@ -68,7 +68,7 @@ class ModelEntry:
             revision=preset.revision,
             weights=preset.weights,
             config=preset.config,
-            parameters=preset.config.parameters,
+            parameters=preset.parameters,
             limits=ModelLimits(served.input_limits.max_sequences, served.input_limits.max_sequence_length),
             engine=signature.engine,
             device=signature.device,
@@ -81,5 +81,9 @@ class ModelEntry:
             batch_tokens=served.batcher.batch_tokens,
             aliases=served.settings.aliases,
             embedding=served.embedding,
+            head=preset.head_name,
+            labels=preset.head.labels if preset.head else (),
+            activation=preset.head.activation if preset.head else None,
+            problem_type=preset.head.problem_type if preset.head else None,
             text_reason=served.tokenizer.reason if isinstance(served.tokenizer, NoTokenizer) else None,
         )

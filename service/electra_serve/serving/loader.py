@@ -91,7 +91,8 @@ class Loading:
             model=served.name,
             weights=served.loaded.preset.weights,
             pooler=served.loaded.preset.pooler,
-            parameters=served.loaded.preset.config.parameters,
+            head=served.loaded.preset.head_name,
+            parameters=served.loaded.preset.parameters,
             engine=signature.engine,
             device=signature.device,
             dtype=signature.dtype,
@@ -111,7 +112,7 @@ def with_quiet_timings(loaded: LoadedModel, settings: ModelSettings, before: Ser
 
     def kind(model: LoadedModel, settings: ModelSettings) -> tuple[object, ...]:
         signatures = tuple(engine.signature for engine in model.all_engines)
-        return model.preset.config, settings.threads, len(model.engines), signatures
+        return model.preset.config, model.preset.head, settings.threads, len(model.engines), signatures
 
     same = kind(loaded, settings) == kind(before.loaded, before.settings)
     if not same:

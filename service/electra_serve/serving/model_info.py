@@ -62,6 +62,10 @@ class ModelInfo:
             Set by `batching.target_batch_s` and `batch_shapes`, and by `batching.max_batch_tokens`.
         text_reason: Reason why it accepts no texts; None if it does.
         embedding: Computation of the output `embedding`.
+        head: Kind of the head; "none" without one, and marked if it is left out.
+        labels: Names of the L logits.
+        activation: Function from logits to scores: `softmax`, `sigmoid` or `none`. None without a head.
+        problem_type: Training objective of the head, if its files name it.
     """
 
     name: str
@@ -85,6 +89,10 @@ class ModelInfo:
     aliases: tuple[str, ...] = ()
     text_reason: str | None = None
     embedding: EmbeddingConfig | None = None
+    head: str | None = None
+    labels: tuple[str, ...] = ()
+    activation: str | None = None
+    problem_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from types import TracebackType
 
 from electra_serve.batching.batcher import Batcher
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
 from electra_serve.serving.embedding import configured_embedding
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings
+from electra_serve.tensors import ENCODER_OUTPUTS, HEAD_OUTPUTS, Output, Outputs
 
 
 class RequestTracker:
@@ -69,8 +71,19 @@ class ServedModel:
         return self.settings.name
 
     @property
-    def hidden_dim(self) -> int:
-        """Width H of every output."""
+    def head(self) -> HeadConfig | None:
+        """Head that is served; None without one."""
+        return self.loaded.preset.head
+
+    @property
+    def outputs(self) -> Outputs:
+        """Outputs that requests may name."""
+        return ENCODER_OUTPUTS | {Output.EMBEDDING} | ({self.head.output} if self.head else set())
+
+    def width(self, output: Output) -> int:
+        """Returns the length of the last axis of `output`, one of `outputs`."""
+        if output in HEAD_OUTPUTS and self.head is not None:
+            return len(self.head.labels)
         return self.loaded.preset.config.hidden_dim
 
     @property

@@ -31,6 +31,7 @@ from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
 from electra_serve.tensors import (
     DEFAULT_OUTPUTS,
+    POSITION_OUTPUTS,
     Encoding,
     Output,
     Outputs,
@@ -119,7 +120,7 @@ class InferenceService:
         Raises:
             ModelNotFound: The name is unknown, or missing although several models are served.
             ModelNotReady: The model is loading, unloading or failed.
-            InvalidInput: The ids or texts are invalid for the model.
+            InvalidInput: The ids, texts or outputs are invalid for the model.
             PayloadTooLarge: There are too many sequences, or the response would be too large.
             Overloaded: The queue or the client's share of it is full, or the wait would exceed the deadline.
             ShuttingDown: Nothing new is admitted.
@@ -133,13 +134,14 @@ class InferenceService:
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; got none", field="outputs")
+        _check_outputs(model, request.outputs)
         now = asyncio.get_running_loop().time
         context, longest_s = request.context, model.max_timeout_s
         timeout_s = context.timeout_s
         deadline = now() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
         with ExitStack() as reservations:
             validated = await self._validated(model, request, deadline, reservations)
-            values = _response_values(request, validated.encodings, model.hidden_dim)
+            values = _response_values(model, request, validated.encodings)
             if request.transit is not None:
                 await request.transit.reserve_response(values)
         rows = await model.batcher.submit(
@@ -201,11 +203,25 @@ def _retry_later(seconds: float) -> Iterator[None]:
         ) from error
 
 
-def _response_values(request: EncodeRequest, encodings: Sequence[Encoding], hidden_dim: int) -> int:
+def _check_outputs(model: ServedModel, outputs: Outputs) -> None:
+    """Raises `InvalidInput` for an output that the model does not have."""
+    missing = [output.value for output in Output if output in outputs - model.outputs]
+    if missing:
+        served = ", ".join(output.value for output in Output if output in model.outputs)
+        raise InvalidInput(
+            f"outputs of model {model.name}, whose head is {model.loaded.preset.head_name}, must be among {served}; "
+            f"got {missing[0]}",
+            field="outputs",
+        )
+
+
+def _response_values(model: ServedModel, request: EncodeRequest, encodings: Sequence[Encoding]) -> int:
     """Counts the numbers of the response; raises `PayloadTooLarge` for more than `request.max_values`."""
-    per_position = Output.SEQUENCE in request.outputs
-    vectors = len(encodings) * (len(request.outputs) - per_position)
-    values = (vectors + per_position * sum(map(len, encodings))) * hidden_dim
+    positions = sum(map(len, encodings))
+    values = sum(
+        (positions if output in POSITION_OUTPUTS else len(encodings)) * model.width(output)
+        for output in request.outputs
+    )
     if request.max_values is not None and values > request.max_values:
         raise PayloadTooLarge(
             f"a response must have at most {request.max_values} numbers; got {values}: "

@@ -286,6 +286,9 @@ class ModelSettings(_Section):
     0."""
     load_weights: bool = True
     """False: random weights for the preset's architecture, for load tests; needs no files."""
+    head: Literal["auto", "none"] = "auto"
+    """`auto` serves the head of the preset, if it has one, and rejects a preset with a head that cannot be served.
+    `none` serves the encoder alone."""
     embedding: EmbeddingSettings | None = None
     """Computation of the output `embedding`, if it differs from the model's sentence-transformers files."""
     limits: LimitSettings | None = None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from electra_serve.batching.admission import MIN_WAIT_S
 from electra_serve.batching.planner import Planner
 from electra_serve.errors import DeadlineExceeded, EngineFailure, InternalError, ModelNotReady, Overloaded, ShuttingDown
-from electra_serve.tensors import ENGINE_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs, RowOutput
+from electra_serve.tensors import ENCODER_OUTPUTS, Batch, BatchShape, ModelOutput, Output, Outputs, RowOutput
 from tests.fakes import FakeEngine, encoding
 from tests.unit.batching.rig import SEQUENCE, Rig, close, hold, iterations, make_rig
 
@@ -412,7 +412,7 @@ calls = st.builds(
     Call,
     st.lists(rows, min_size=1, max_size=4),
     st.booleans(),
-    st.sets(st.sampled_from(sorted(ENGINE_OUTPUTS)), min_size=1).map(frozenset),
+    st.sets(st.sampled_from(sorted(ENCODER_OUTPUTS)), min_size=1).map(frozenset),
 )
 
 
@@ -462,7 +462,7 @@ def _check_result(call: Call, result: list[RowOutput] | BaseException) -> None:
             Output.CLS: np.full(4, row[0], np.float32),
             Output.MEAN: np.full(4, np.mean(row), np.float32),
         }
-        for output in ENGINE_OUTPUTS:
+        for output in ENCODER_OUTPUTS:
             if output in call.outputs:
                 np.testing.assert_allclose(got.get(output), expected[output], rtol=1e-6)
             else:

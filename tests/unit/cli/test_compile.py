@@ -13,11 +13,13 @@ from electra_serve.cli.main import main
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.engine.profiling import full_batch
 from electra_serve.errors import EngineUnavailable, PresetError
+from electra_serve.model.conversion import convert
 from electra_serve.presets.artifact import ARTIFACT_FILE, DTYPES, GRAPH_FILE, GRAPH_WEIGHTS_FILE, ArtifactDtype
 from electra_serve.presets.digest import sha256_of
 from electra_serve.presets.tokenizers.loader import NO_FILES
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from electra_serve.tensors import BatchShape, Output
+from electra_serve.tensors import ENCODER_OUTPUTS, BatchShape, Output
+from tests.contract.heads import HEADS, preset_with
 
 
 def load(preset: Path | str, **settings: object) -> LoadedModel:
@@ -244,3 +246,45 @@ def test_what_was_made_and_then_damaged_is_told(artifact: Path, capsys: pytest.C
     (artifact / GRAPH_FILE).write_text("")
     assert main(["compile", "electra_demo", str(artifact), "--keep"]) == 1
     assert GRAPH_FILE in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("format_", ["keras", "transformers"])
+def test_an_artifact_has_its_head(
+    format_: str, dtype: ArtifactDtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = HEADS["tokens" if format_ == "keras" else "sequences, ELECTRA's"]
+    preset = preset_with(head, tmp_path / "preset")
+    if format_ == "transformers":
+        preset = convert(preset, tmp_path / "checkpoint", "transformers")
+    assert main(["compile", str(preset.path), str(tmp_path / "made"), "--dtype", dtype]) == 0
+    said = capsys.readouterr().out
+    assert f"head              {head.kind}" in said
+    if "not measured" in said:
+        pytest.skip(f"this CPU does not compute in {dtype}")
+    assert "same label" in said
+    found, expected = load(tmp_path / "made"), load(str(preset.path), engine="openvino", dtype=dtype)
+    assert found.preset.head == head
+    np.testing.assert_array_equal(logits(found), logits(expected))
+    alone = load(tmp_path / "made", head="none")
+    assert (alone.preset.head, alone.engines[0].signature.outputs) == (None, ENCODER_OUTPUTS)
+    np.testing.assert_array_equal(mean(alone), mean(found))
+
+
+def test_a_head_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = preset_with(HEADS["questions"], tmp_path / "preset")
+    made = ["compile", str(preset.path), str(tmp_path / "made"), "--head=none"]
+    assert main(made) == 0
+    assert "head              none" in capsys.readouterr().out
+    assert load(tmp_path / "made").preset.head is None
+    assert main([*made, "--keep"]) == 0
+    assert "exists already" in capsys.readouterr().out
+    assert main([*made[:3], "--keep"]) == 1  # with the head it is another artifact
+    assert "does not exist yet, or is empty" in capsys.readouterr().err
+
+
+def logits(loaded: LoadedModel) -> np.ndarray:
+    assert loaded.preset.head is not None
+    output = loaded.preset.head.output
+    found = loaded.engines[0].run(full_batch(BatchShape(2, 64)), frozenset({output}))
+    return np.asarray(getattr(found, output.value))

@@ -66,6 +66,10 @@ def test_an_answer_becomes_arrays() -> None:
     for stacked, first in zip(arrays, firsts, strict=True):
         assert stacked is not None
         np.testing.assert_array_equal(stacked, [[first] * 4, [3.0] * 4])
+    assert encoded.logits is not None
+    assert encoded.logits.tolist() == [[1.0, 1.0], [3.0, 3.0]]
+    assert encoded.token_logits is not None
+    assert [row.tolist() for row in encoded.token_logits] == [[[1.0, 1.0], [2.0, 2.0]], [[3.0, 3.0]]]
     assert (encoded.model, encoded.tokens, encoded.truncated, encoded.request_id) == ("tiny", 3, (False, True), "r1")
 
 
@@ -74,6 +78,7 @@ def test_what_was_not_asked_for_is_none() -> None:
     result = EncodeResult("m", outputs, (row_output([1], outputs),), 1, (False,))
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
+    assert (encoded.logits, encoded.token_logits) == (None, None)
 
 
 def test_a_broken_answer_is_a_transport_error() -> None:
@@ -91,10 +96,13 @@ def test_models_are_read() -> None:
     assert (model.limits, model.text) == (RequestLimits(8, 512), False)
     assert model.batch_shapes == (ShapeCost(1, 16, 1e-3), ShapeCost(4, 128, 1e-2))
     assert (model.batch_tokens, model.aliases) == (4096, ("other",))
+    assert (model.head, model.labels, model.activation) == ("sequence_classification", ("bad", "good"), "softmax")
+    assert model.problem_type == "single_label_classification"
     loading = grpc_codec.to_model(from_model_info(LOADING))
     assert (loading.state, loading.weights, loading.pooler) == ("loading", None, None)
     assert loading.aliases == ()
     assert (loading.config, loading.text, loading.batch_tokens) == (None, None, None)
+    assert (loading.head, loading.labels, loading.activation) == (None, (), None)
 
 
 @pytest.mark.parametrize("kind", [c for c in errors.ServiceError.__subclasses__() if c.__module__ == errors.__name__])

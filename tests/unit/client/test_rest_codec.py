@@ -26,6 +26,8 @@ ANSWER = {
     "model": "tiny",
     "sequence_output": [packed([[1, 2], [3, 4]]), packed([[5, 6]])],
     "mean_output": [packed([1, 2]), packed([3, 4])],
+    "logits": [packed([7]), packed([8])],
+    "token_logits": [packed([[1], [2]]), packed([[3]])],
     "usage": {"sequences": 2, "tokens": 3},
     "truncated": [False, True],
 }
@@ -70,6 +72,10 @@ def test_an_answer_becomes_arrays() -> None:
     assert encoded.mean_output.tolist() == [[1, 2], [3, 4]]
     assert encoded.mean_output.dtype == np.float32
     assert (encoded.pooled_output, encoded.cls_output) == (None, None)
+    assert encoded.logits is not None
+    assert encoded.logits.tolist() == [[7], [8]]
+    assert encoded.token_logits is not None
+    assert [row.tolist() for row in encoded.token_logits] == [[[1], [2]], [[3]]]
     assert (encoded.model, encoded.tokens, encoded.truncated, encoded.request_id) == ("tiny", 3, (False, True), "r1")
 
 
@@ -117,6 +123,9 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
         "batch_shapes": [{"rows": 1, "length": 16, "seconds": 0.5}],
         "batch_tokens": 4096,
         "aliases": ["other"],
+        "head": "token_classification",
+        "labels": ["O", "B"],
+        "activation": "softmax",
         "newer": True,
     }
     loading = {"name": "big", "preset": "p", "state": "loading", "limits": None, "batch_shapes": None}
@@ -125,6 +134,8 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
     assert (tiny.limits, tiny.batch_tokens) == (RequestLimits(8, 512), 4096)
     assert tiny.batch_shapes == (ShapeCost(1, 16, 0.5),)
     assert (tiny.aliases, big.aliases) == (("other",), ())
+    assert (tiny.head, tiny.labels, tiny.activation) == ("token_classification", ("O", "B"), "softmax")
+    assert (big.head, big.labels, big.activation) == (None, (), None)
     assert (big.state, big.limits, big.batch_shapes, big.parameters) == ("loading", None, (), None)
     with pytest.raises(TransportError):
         rest_codec.to_models(httpx.Response(200, json={"models": [{}]}))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from electra_serve.engine.accuracy import agreement
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.tensors import Batch, Encoding, ModelOutput, Outputs
 from tests.fakes import FakeEngine
 
@@ -34,3 +35,18 @@ def test_with_its_opposite() -> None:
     found = agreement(Turned(), FakeEngine(), encodings())
     assert found.token_cosine == pytest.approx(-1)
     assert found.mean_cosine == pytest.approx(-1)
+
+
+HEADS = {
+    "sequences": HeadConfig("sequence_classification", ("a", "b"), "softmax"),
+    "one label": HeadConfig("sequence_classification", ("a",), "sigmoid"),
+    "tokens": HeadConfig("token_classification", ("a", "b", "c"), "softmax"),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_labels_are_compared_if_there_is_a_head(head: HeadConfig) -> None:
+    engine, opposite = FakeEngine(head=head), Turned(head=head)
+    assert agreement(engine, engine, encodings()).same_label == 1.0
+    assert agreement(opposite, engine, encodings()).same_label == 0.0
+    assert agreement(FakeEngine(), FakeEngine(), encodings()).same_label is None

@@ -12,6 +12,7 @@ import pytest
 from electra_serve.engine.golden import LENGTH, check_golden, distance, golden_sequence
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
 from electra_serve.tensors import BatchShape
 from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model
@@ -88,3 +89,26 @@ def test_it_is_padded_to_a_shape_that_the_engine_takes(preset: PresetFolder) -> 
     check_golden(engine, preset)
     assert engine.batches[0].shape == BatchShape(1, 32)
     check_golden(FakeEngine(), preset)
+
+
+HEAD = HeadConfig("sequence_classification", ("a", "b"), "softmax")
+
+
+def test_logits_are_noted_and_compared_too(preset: PresetFolder) -> None:
+    assert preset.path is not None
+    check_golden(FakeEngine(SHORT_SHAPES, HEAD), preset)
+    path = preset.path / GOLDEN_FILE
+    kept = json.loads(path.read_text())
+    assert len(kept["logits"]) == 8 * len(HEAD.labels)
+    check_golden(FakeEngine(SHORT_SHAPES, HEAD), preset)
+    check_golden(FakeEngine(SHORT_SHAPES), preset)  # the encoder alone
+    path.write_text(json.dumps({**kept, "logits": [value * 1.1 for value in kept["logits"]]}))
+    with pytest.raises(PresetError, match=r"logits must be within 0.04 .* of the output at the first load; got 0.09"):
+        check_golden(FakeEngine(SHORT_SHAPES, HEAD), preset)
+
+
+def test_logits_are_added_when_the_head_is_first_served(preset: PresetFolder) -> None:
+    assert preset.path is not None
+    check_golden(FakeEngine(SHORT_SHAPES), preset)
+    check_golden(FakeEngine(SHORT_SHAPES, HEAD), preset)
+    assert json.loads((preset.path / GOLDEN_FILE).read_text()).keys() == {"dtype", "mean_output", "logits"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from electra_serve.errors import PresetError
 from electra_serve.model import ElectraBackbone
@@ -17,8 +18,11 @@ from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.conversion import TOKENIZER_FILES
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
+from electra_serve.presets.transformers_heads import ARCHITECTURES
 from electra_serve.presets.weight_files.open import PresetFormat
+from electra_serve.presets.weights import read_head_weights
 from tests.data.reader import GOLDEN, PRESETS, STYLES, TRANSFORMERS
+from tests.unit.presets.test_transformers_heads import checkpoint
 
 TEXTS = ["The White Rabbit was late, very late!", "Isn't it? (Yes!) 1,000", ""]
 
@@ -61,6 +65,47 @@ def test_transformers_to_keras_and_back(style: str, tmp_path: Path) -> None:
         "keras_hub>ElectraBackbone" if style == "tanh" else "electra_serve>ElectraBackbone"
     )
     assert_same_weights(source.path, back.path)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_heads_are_kept_bit_for_bit_in_both_directions(architecture: str, tmp_path: Path) -> None:
+    source = resolve_preset(
+        str(checkpoint(tmp_path / "source", architecture, 3, id2label={"0": "bad", "1": "good", "2": "neither"}))
+    )
+    keras = convert(source, tmp_path / "keras", "keras")
+    back = convert(keras, tmp_path / "back", "transformers")
+    assert source.head is not None
+    assert keras.head == back.head == source.head
+    expected = dict(read_head_weights(source, load_weights=True))
+    for written in (keras, back):
+        found = dict(read_head_weights(written, load_weights=True))
+        assert found.keys() == expected.keys()
+        for path, values in found.items():
+            np.testing.assert_array_equal(values, expected[path])
+        assert written.path is not None
+        assert_same_weights(source.path, written.path)
+    again, original = (load_file(folder / "model.safetensors") for folder in (tmp_path / "back", tmp_path / "source"))
+    for name, tensor in original.items():  # under the same names, a pooler more
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_a_head_is_left_out_on_request(tmp_path: Path) -> None:
+    source = resolve_preset(str(checkpoint(tmp_path / "source", "ElectraForQuestionAnswering")))
+    keras = convert(source.with_head("none"), tmp_path / "keras", "keras")
+    assert (keras.head_name, (tmp_path / "keras/head.json").exists()) == ("none", False)
+
+
+def test_weights_of_a_head_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
+    source = resolve_preset(str(checkpoint(tmp_path / "source", "ElectraForQuestionAnswering")))
+    convert(source, tmp_path / "keras", "keras")
+    description = tmp_path / "keras/head.json"
+    labels = {"kind": "token_classification", "labels": ["a", "b", "c"]}
+    description.write_text(json.dumps(json.loads(description.read_text()) | labels))
+    with pytest.raises(PresetError, match=r"head/output/vars/0 must have shape \(16, 3\); it has \(16, 2\)"):
+        dict(read_head_weights(resolve_preset(str(tmp_path / "keras")), load_weights=True))
+    (tmp_path / "keras/head.weights.h5").unlink()
+    with pytest.raises(PresetError, match=r"head\.weights\.h5: cannot be read"):
+        resolve_preset(str(tmp_path / "keras"))
 
 
 def test_the_demo_keeps_its_tokenizer_and_stays_random(tmp_path: Path) -> None:

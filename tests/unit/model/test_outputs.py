@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 from electra_serve.model import ElectraBackbone
 from electra_serve.model.attention import Attend, Tensor
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import ENGINE_OUTPUTS, TOKEN_OUTPUTS, Batch, BatchShape, Encoding, Output, Outputs, Placement
+from electra_serve.tensors import (
+    ENCODER_OUTPUTS,
+    TOKEN_OUTPUTS,
+    Batch,
+    BatchShape,
+    Encoding,
+    Output,
+    Outputs,
+    Placement,
+)
 from tests.data.reader import INPUTS, read_case
 from tests.packing import compute_rows, pack_rows
 
 SUBSETS = [
     frozenset(subset)
     for subset in chain.from_iterable(
-        combinations(sorted(ENGINE_OUTPUTS), size) for size in range(1, len(ENGINE_OUTPUTS) + 1)
+        combinations(sorted(ENCODER_OUTPUTS), size) for size in range(1, len(ENCODER_OUTPUTS) + 1)
     )
 ]
 
@@ -38,7 +47,7 @@ def computed(
 
 @pytest.mark.parametrize("outputs", SUBSETS, ids=lambda outputs: "+".join(sorted(outputs)))
 def test_a_subset_equals_its_part_of_everything(backbone: ElectraBackbone, outputs: Outputs) -> None:
-    everything, some = computed(backbone, ENGINE_OUTPUTS), computed(backbone, outputs)
+    everything, some = computed(backbone, ENCODER_OUTPUTS), computed(backbone, outputs)
     assert set(some) == outputs
     for output, array in some.items():
         np.testing.assert_allclose(array, everything[output], atol=1e-6, rtol=0)
@@ -46,7 +55,7 @@ def test_a_subset_equals_its_part_of_everything(backbone: ElectraBackbone, outpu
 
 def test_outputs_are_what_they_are_called(backbone: ElectraBackbone) -> None:
     inputs, golden = read_case("below", "everything")
-    found = computed(backbone, ENGINE_OUTPUTS)
+    found = computed(backbone, ENCODER_OUTPUTS)
     mask = inputs["padding_mask"].astype(np.float32)[:, :, None]
     hidden = golden["sequence_output"]
     expected = {
@@ -104,7 +113,7 @@ def test_the_last_layer_computes_all_positions_only_for_token_outputs(outputs: O
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_float16"])
 def test_everything_is_float32_and_finite(dtype: str) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16, dtype=dtype)
-    for array in computed(backbone, ENGINE_OUTPUTS).values():
+    for array in computed(backbone, ENCODER_OUTPUTS).values():
         assert array.dtype == np.float32
         assert np.isfinite(array).all()
 
@@ -114,7 +123,7 @@ def sequence_of(*token_ids: int) -> Encoding:
     return Encoding(ids, ids * 0, ids * 0 + 1, compute_length=len(ids), real_tokens=len(ids))
 
 
-@pytest.mark.parametrize("outputs", [ENGINE_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
+@pytest.mark.parametrize("outputs", [ENCODER_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
 def test_numbers_that_are_not_finite_stay_in_their_row(outputs: Outputs) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16)
     [embeddings] = backbone.token_embedding.get_weights()

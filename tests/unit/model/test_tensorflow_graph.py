@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from electra_serve.model import ElectraBackbone
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import ENGINE_OUTPUTS, Outputs
+from electra_serve.tensors import ENCODER_OUTPUTS, Outputs
 from tests.data.reader import CASES, INPUTS, read_case
 from tests.packing import pack_rows
 
@@ -27,7 +27,7 @@ def traced(backbone: ElectraBackbone, outputs: Outputs) -> Callable[..., dict[st
 
 
 def test_one_trace_serves_every_shape(golden_backbones: dict[str, ElectraBackbone]) -> None:
-    function = traced(golden_backbones["above"], ENGINE_OUTPUTS)
+    function = traced(golden_backbones["above"], ENCODER_OUTPUTS)
     for case in CASES:
         inputs, golden = read_case("above", case)
         found = function(*PackedInputs.of(pack_rows(*(inputs[name] for name in INPUTS))))
@@ -38,7 +38,7 @@ def test_one_trace_serves_every_shape(golden_backbones: dict[str, ElectraBackbon
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_softmax_and_norms_are_float32_in_the_graph(dtype: str) -> None:
     backbone = ElectraBackbone(60, 2, 2, 8, intermediate_dim=16, dtype=dtype)
-    operations = traced(backbone, ENGINE_OUTPUTS).get_concrete_function().graph.get_operations()  # type: ignore[attr-defined]
+    operations = traced(backbone, ENCODER_OUTPUTS).get_concrete_function().graph.get_operations()  # type: ignore[attr-defined]
     of_type = {kind: [op for op in operations if op.type == kind] for kind in ("Softmax", "Rsqrt", "BatchMatMulV2")}
     assert {kind: len(found) for kind, found in of_type.items()} == {"Softmax": 2, "Rsqrt": 5, "BatchMatMulV2": 5}
     *attention, means = of_type["BatchMatMulV2"]

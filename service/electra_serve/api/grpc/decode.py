@@ -27,6 +27,8 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_CLS: Output.CLS,
         pb.OUTPUT_MEAN: Output.MEAN,
         pb.OUTPUT_EMBEDDING: Output.EMBEDDING,
+        pb.OUTPUT_LOGITS: Output.LOGITS,
+        pb.OUTPUT_TOKEN_LOGITS: Output.TOKEN_LOGITS,
     }
 )
 

@@ -50,6 +50,10 @@ def from_model_info(info: ModelInfo) -> pb.ModelInfo:
         aliases=info.aliases,
         text_reason=info.text_reason,
         embedding=_embedding(info.embedding),
+        head=info.head,
+        labels=info.labels,
+        activation=info.activation,
+        problem_type=info.problem_type,
     )
 
 

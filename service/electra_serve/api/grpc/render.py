@@ -21,6 +21,11 @@ from electra_serve.tensors import Float32Array, Output
 Parts: TypeAlias = "list[bytes | memoryview]"
 """Message in pieces: views of the result's arrays, which are copied by `join` only."""
 
+POSITION_FIELDS: Final = {
+    Output.SEQUENCE: pb.EncodeResponse.SEQUENCE_OUTPUT_FIELD_NUMBER,
+    Output.TOKEN_LOGITS: pb.EncodeResponse.TOKEN_LOGITS_FIELD_NUMBER,
+}
+"""Fields with a tensor for each sequence."""
 LENGTH_DELIMITED: Final = 2
 """The wire type of bytes and of messages."""
 
@@ -34,13 +39,15 @@ def from_result(result: EncodeResult, request_id: str) -> Parts:
         cls_output=_stacked(result, Output.CLS),
         mean_output=_stacked(result, Output.MEAN),
         embedding=_stacked(result, Output.EMBEDDING),
+        logits=_stacked(result, Output.LOGITS),
         usage=pb.Usage(sequences=len(result.rows), tokens=result.tokens),
         truncated=result.truncated,
     )
     parts: Parts = [rest.SerializeToString()]
-    if Output.SEQUENCE in result.outputs:
-        for row in result.rows:
-            parts += _tensor(pb.EncodeResponse.SEQUENCE_OUTPUT_FIELD_NUMBER, row.get(Output.SEQUENCE))
+    for output, field in POSITION_FIELDS.items():
+        if output in result.outputs:
+            for row in result.rows:
+                parts += _tensor(field, row.get(output))
     return parts
 
 
@@ -68,7 +75,7 @@ def size(parts: Sequence[bytes | memoryview]) -> int:
 def _stacked(result: EncodeResult, output: Output) -> pb.Tensor | None:
     if output not in result.outputs:
         return None
-    return from_floats(np.stack([row.get(output) for row in result.rows]))  # (B, H)
+    return from_floats(np.stack([row.get(output) for row in result.rows]))  # (B, H) or (B, L)
 
 
 def _tensor(field: int, array: Float32Array) -> Parts:

@@ -57,7 +57,8 @@ class EncodeBody(BaseModel):
     text: Annotated[object, _schema(_TEXT_SCHEMA)] = None
     """A text, or a list of texts and of pairs of texts, which become segments 0 and 1."""
     outputs: Annotated[object, _schema(_OUTPUTS_SCHEMA)] = None
-    """Outputs to compute; default `sequence_output` and `pooled_output`."""
+    """Outputs to compute; default `sequence_output` and `pooled_output`. Only models with a head have `logits`, or
+    `token_logits`."""
     encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
     """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
     truncate: bool = False
@@ -109,6 +110,10 @@ class EncodeAnswer(_Response):
     """Mean of the final hidden states of the unmasked positions, (H,) per sequence."""
     embedding: list[list[float]] | list[Base64Array] | None = None
     """`cls_output` or `mean_output`, normalized or not, as `embedding` of the model's description says."""
+    logits: list[list[float]] | list[Base64Array] | None = None
+    """Logits of a head that labels sequences, (L,) per sequence; `labels` of the model's description names them."""
+    token_logits: list[list[list[float]]] | list[Base64Array] | None = None
+    """Logits of a head that labels positions, (T, L) per sequence; zeros where masked."""
     usage: Usage
     truncated: list[bool]
     """True for each sequence that was truncated."""

@@ -17,9 +17,9 @@ from electra_serve.engine.input_checks import InputBounds
 from electra_serve.engine.keras.backend import require_dtype
 from electra_serve.engine.keras.placement import choose_devices
 from electra_serve.engine.keras.programs import (
-    PROGRAMS,
     STACKED,
     program_of,
+    programs_of,
     run_program,
     stack_inputs,
     to_model_output,
@@ -28,8 +28,7 @@ from electra_serve.engine.profiling import full_batch
 from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.engine.threads import engine_threads, usable_cores
 from electra_serve.errors import EngineUnavailable
-from electra_serve.model.backbone import ElectraBackbone
-from electra_serve.model.loading import load_backbone
+from electra_serve.model.loading import LoadedEncoder, load_encoder
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
@@ -50,20 +49,21 @@ _INPUTS: Final = (tf.TensorSpec((STACKED, None, None), tf.int32), tf.TensorSpec(
 
 
 class TensorFlowEngine:
-    """Runs a backbone, built on the TensorFlow backend on `device`, as TensorFlow graphs."""
+    """Runs an encoder, built on the TensorFlow backend on `device`, as TensorFlow graphs."""
 
     def __init__(
-        self, backbone: ElectraBackbone, *, device: str, shapes: tuple[BatchShape, ...], compiler: Compiler
+        self, encoder: LoadedEncoder, *, device: str, shapes: tuple[BatchShape, ...], compiler: Compiler
     ) -> None:
         self._signature = EngineSignature(
             engine="tensorflow",
             device=device,
-            dtype=backbone.dtype_policy.compute_dtype,
-            hidden_dim=backbone.config.hidden_dim,
+            dtype=encoder.backbone.dtype_policy.compute_dtype,
+            hidden_dim=encoder.backbone.config.hidden_dim,
             shapes=shapes,
+            outputs=encoder.outputs,
         )
-        self._backbone = backbone
-        self._bounds = InputBounds.of(backbone.config, shapes)
+        self._encoder = encoder
+        self._bounds = InputBounds.of(encoder.backbone.config, shapes)
         self._compiler = compiler
         self._traces = 0
         self._compiled: set[tuple[Outputs, BatchShape]] = set()  # by XLA, at the first run of a shape
@@ -83,7 +83,7 @@ class TensorFlowEngine:
     def warm_up(self) -> None:
         """See `Engine.warm_up`."""
         with tf.device(_tf_device(self._signature.device)):
-            self._programs = {outputs: self._trace(outputs) for outputs in PROGRAMS}
+            self._programs = {outputs: self._trace(outputs) for outputs in programs_of(self._signature.outputs)}
         shapes = self._signature.shapes
         first_runs = shapes if self._compiler == "xla" else (min(shapes, key=lambda shape: shape.positions),)
         with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles several programs at a time
@@ -93,7 +93,7 @@ class TensorFlowEngine:
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Engine.run`."""
         self._bounds.check(batch)
-        program = program_of(outputs)
+        program = program_of(outputs, self._signature.outputs)
         if program not in self._programs:
             raise RuntimeError("cannot run: the engine is not warm, or is closed")
         if self._compiler == "xla":
@@ -113,13 +113,13 @@ class TensorFlowEngine:
         @tf.function(input_signature=_INPUTS, autograph=False, jit_compile=self._compiler == "xla" or None)
         def program(stacked: Any, starts: Any) -> Mapping[str, tf.Tensor]:
             self._traces += 1
-            return run_program(self._backbone, stacked, starts, outputs)
+            return run_program(self._encoder, stacked, starts, outputs)
 
         traced: Program = program.get_concrete_function()
         return traced
 
     def _run_all(self, shape: BatchShape) -> None:
-        for outputs in PROGRAMS:
+        for outputs in programs_of(self._signature.outputs):
             self.run(full_batch(shape), outputs)
 
 
@@ -128,13 +128,11 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
     require_dtype(settings.dtype, "tensorflow")
     _share_cores(settings.threads)
     devices = choose_devices(settings.device, settings.replicas or 1, _count_gpus(), backend="TensorFlow")
-    backbones = {device: _load(preset, settings, device) for device in dict.fromkeys(devices)}
+    encoders = {device: _load(preset, settings, device) for device in dict.fromkeys(devices)}
     compiler = choose_compiler(settings.compiler, devices[0], settings.dtype)
     shapes = cpu_shapes(limits) if devices[0] == "cpu" else gpu_shapes(limits)
     return EngineSet(
-        tuple(
-            TensorFlowEngine(backbones[device], device=device, shapes=shapes, compiler=compiler) for device in devices
-        )
+        tuple(TensorFlowEngine(encoders[device], device=device, shapes=shapes, compiler=compiler) for device in devices)
     )
 
 
@@ -154,9 +152,9 @@ def choose_compiler(asked: Literal["auto", "graph", "xla"], device: str, dtype: 
     return COMPILERS[device.partition(":")[0], dtype] if asked == "auto" else asked
 
 
-def _load(preset: PresetFolder, settings: ModelSettings, device: str) -> ElectraBackbone:
+def _load(preset: PresetFolder, settings: ModelSettings, device: str) -> LoadedEncoder:
     with tf.device(_tf_device(device)):
-        return load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
+        return load_encoder(preset, dtype=settings.dtype, load_weights=settings.load_weights)
 
 
 def _count_gpus() -> int:

@@ -27,7 +27,6 @@ from electra_serve.presets.artifact import (
     write_artifact,
 )
 from electra_serve.presets.atomic_folder import new_folder, require_free
-from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.digest import sha256_of
 from electra_serve.presets.files import write_json
 from electra_serve.presets.folder import (
@@ -37,6 +36,7 @@ from electra_serve.presets.folder import (
     PresetFolder,
     read_preset_folder,
 )
+from electra_serve.presets.heads import write_head
 from electra_serve.presets.sentence_transformers import copy_embedding
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.tensors import Encoding
@@ -62,13 +62,13 @@ def compile_preset(
     """
     require_free(destination)
     graph = build_graph(preset, load_weights=load_weights)
-    reference = _engine(graph, preset.config, "float32")
+    reference = _engine(graph, preset, "float32")
     with new_folder(destination) as folder:
         if dtype == "int8":
             graph = build_graph(preset, load_weights=load_weights, int8=True)
         _write_files(preset, graph, folder)
         runs_here = computes_in(dtype)
-        engine = _engine(_read_graph(folder), preset.config, dtype if runs_here else "float32")
+        engine = _engine(_read_graph(folder), preset, dtype if runs_here else "float32")
         store_golden(engine, preset.config, folder)
         compared = agreement(engine, reference, encodings) if runs_here else None
         _write_manifest(preset, folder, dtype)
@@ -92,10 +92,11 @@ def _read_graph(folder: Path) -> ov.Model:
         ) from error
 
 
-def _engine(graph: ov.Model, config: BackboneConfig, dtype: str) -> OpenVINOEngine:
+def _engine(graph: ov.Model, preset: PresetFolder, dtype: str) -> OpenVINOEngine:
+    config = preset.config
     compiled = compile_graph(graph, dtype=dtype, threads=engine_threads(0, 1, usable_cores()), engines=1)
     shapes = cpu_shapes(ShapeLimits(config.max_sequence_length, max_positions=1))
-    engine = OpenVINOEngine(compiled, config, dtype=dtype, shapes=shapes)
+    engine = OpenVINOEngine(compiled, config, preset.head, dtype=dtype, shapes=shapes)
     engine.warm_up()
     return engine
 
@@ -106,6 +107,8 @@ def _write_files(preset: PresetFolder, graph: ov.Model, folder: Path) -> None:
         copy_embedding(preset.path, folder)
     else:
         _write_config(preset, folder / CONFIG_FILE)
+    if preset.head is not None:
+        write_head(folder, preset.head)
     convert_tokenizer(preset, folder, preset.format)
     try:
         ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)

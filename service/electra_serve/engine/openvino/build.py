@@ -36,7 +36,8 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
     def build(engines: int, threads: int, shapes: tuple[BatchShape, ...]) -> tuple[OpenVINOEngine, ...]:
         compiled = compile_graph(graph, dtype=settings.dtype, threads=threads, engines=engines)
         return tuple(
-            OpenVINOEngine(compiled, preset.config, dtype=settings.dtype, shapes=shapes) for _ in range(engines)
+            OpenVINOEngine(compiled, preset.config, preset.head, dtype=settings.dtype, shapes=shapes)
+            for _ in range(engines)
         )
 
     with ThreadPoolExecutor(2) as pool:  # each compilation uses one core

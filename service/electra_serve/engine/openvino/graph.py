@@ -4,11 +4,13 @@
       └ embeddings ─ norm ─ projection ─ layer ×(L-1) ─ last layer ┬ sequence_output  (R, Q, D), zeros where masked
                                                                    ├ mean_output      (R, S, D)
     queries  (R, Q) int32     starts  (R, S) int32                 ├ cls_output       (R, S, D)
-                                                                   └ pooled_output    (R, S, D)
+                                                                   ├ pooled_output    (R, S, D)
+    labeled  (R, N) int32, only with a head                        └ logits or token_logits  (R, N, L)
 
 It repeats `electra_serve.model.backbone`, since OpenVINO runs a graph of its own operations fastest
 (docs/decisions/0009). The last layer computes only the positions `queries` of each row;
-`starts` are the indices of first positions among them. R, P, Q and S are dynamic.
+`starts` are the indices of first positions among them, `labeled` those that a head computes: none, if its output is not
+requested. R, P, Q, S and N are dynamic.
 """
 
 from __future__ import annotations
@@ -38,13 +40,15 @@ from electra_serve.engine.openvino.layers import (
 )
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.weight_files.names import pooler_paths
-from electra_serve.presets.weights import read_weights
+from electra_serve.presets.weights import read_head_weights, read_weights
 from electra_serve.tensors import Output
 
 POSITION_INPUTS = ("token_ids", "segment_ids", "position_ids", "sequence_ids", "padding_mask")
 QUERIES = "queries"
 STARTS = "starts"
+LABELED = "labeled"
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]  # kernel (inputs, outputs) and bias, or gamma and beta
 
@@ -55,18 +59,31 @@ def build_graph(preset: PresetFolder, *, load_weights: bool, int8: bool = False)
         path: np.asarray(values, np.float32)
         for path, values in read_weights(preset, preset.config, load_weights=load_weights)
     }
-    return _Encoder(preset.config, weights, int8=int8).build()
+    weights |= {
+        path: np.asarray(values, np.float32) for path, values in read_head_weights(preset, load_weights=load_weights)
+    }
+    return _Encoder(preset.config, preset.head, weights, int8=int8).build()
 
 
 class _Encoder:
     """Builds one encoder; holds the inputs and biases that its layers share."""
 
-    def __init__(self, config: BackboneConfig, weights: Mapping[str, NDArray[np.float32]], *, int8: bool) -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        head: HeadConfig | None,
+        weights: Mapping[str, NDArray[np.float32]],
+        *,
+        int8: bool,
+    ) -> None:
         self._config = config
+        self._head = head
         self._dense = partial(dense, int8=int8)
         self._weights = weights
         self._head_dim = config.hidden_dim // config.num_heads
         self._inputs = {name: _parameter(name) for name in (*POSITION_INPUTS, QUERIES, STARTS)}
+        if head is not None:
+            self._inputs[LABELED] = _parameter(LABELED)
         self._queries, self._starts = self._inputs[QUERIES], self._inputs[STARTS]
         self._rows, self._length = (size(self._inputs["token_ids"], axis) for axis in (0, 1))  # (1,) each
         self._query_count, self._slots = (size(positions, 1) for positions in (self._queries, self._starts))
@@ -130,12 +147,32 @@ class _Encoder:
         cls = take(hidden, self._starts)  # (R, S, D)
         pooler = pooler_paths(self._config)[0].split("/")[1]
         pooled = ops.tanh(self._dense(reshape(cls, integers([-1, self._config.hidden_dim])), *self._pair(pooler)))
-        return {
+        outputs = {
             Output.SEQUENCE: ops.multiply(hidden, ops.unsqueeze(mask, integers([2]))),
             Output.POOLED: self._by_row(pooled, self._slots),
             Output.CLS: cls,
             Output.MEAN: self._means(hidden),
         }
+        if self._head is not None:
+            outputs[self._head.output] = self._label(self._head, hidden, outputs[Output.POOLED], mask)
+        return outputs
+
+    def _label(self, head: HeadConfig, hidden: Tensor, pooled: Tensor, mask: Tensor) -> Tensor:
+        """Returns the logits of the positions `labeled`, or of those slots if the head uses the pooler: (R, N, L)."""
+        labeled = self._inputs[LABELED]
+        x = take(pooled if head.uses_pooler else hidden, labeled)  # (R, N, D)
+        x = reshape(x, integers([-1, self._config.hidden_dim]))  # (R·N, D)
+        if head.has_dense:
+            x = ops.gelu(dense(x, *self._head_pair("dense")), GELU[head.dense_activation(self._config)])
+        logits = dense(x, *self._head_pair("output"))  # (R·N, L)
+        shape = ops.concat([self._rows, size(labeled, 1), integers([len(head.labels)])], 0)
+        logits = reshape(logits, shape)
+        if head.output is Output.LOGITS:
+            return logits
+        return ops.multiply(logits, ops.unsqueeze(take(mask, labeled), integers([2])))
+
+    def _head_pair(self, layer: str) -> Pair:
+        return self._weights[f"head/{layer}/vars/0"], self._weights[f"head/{layer}/vars/1"]
 
     def _means(self, hidden: Tensor) -> Tensor:
         """Maps (R, Q, D) to (R, S, D) by a product with a matrix that selects each slot's unmasked positions."""

@@ -15,6 +15,7 @@ from typing import Final
 from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json
 from electra_serve.presets.folder import CONFIG_FILE, METADATA_FILE, TOKENIZER_FILE, VOCABULARY_FILE
+from electra_serve.presets.heads import HEAD_FILE, HEAD_WEIGHTS_FILE
 from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
 from electra_serve.presets.sentence_transformers import HUB_FILES
 from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
@@ -26,6 +27,8 @@ SIDE_FILES: Final = (
     VOCAB_FILE,
     *TOKENIZER_SIDE_FILES,
     *HUB_FILES,
+    HEAD_FILE,
+    HEAD_WEIGHTS_FILE,
 )
 """Optional files."""
 

@@ -10,7 +10,7 @@ and `electra_serve.model.saving` writes by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.heads import HeadConfig
 
 PREFIXES: Final = ("electra.", "bert.")
 """Prefixes of the encoder's names in checkpoints with a head, one for each architecture."""
@@ -32,7 +33,24 @@ HEADS: Final = (
     "sequence_summary.",  # ElectraForMultipleChoice
     "qa_outputs.",  # …ForQuestionAnswering
 )
-"""Prefixes of heads, which are not read."""
+"""Prefixes of heads, which a checkpoint may have under any encoder."""
+
+ENCODER_PARTS: Final = (*PREFIXES, "embeddings", "encoder.", "pooler.")
+"""Beginnings of names that are the encoder's."""
+
+HEAD_LAYERS: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
+    ("electra", "sequence_classification"): ("classifier.dense", "classifier.out_proj"),
+    ("electra", "token_classification"): ("", "classifier"),
+    ("electra", "question_answering"): ("", "qa_outputs"),
+    ("electra", "replaced_token_detection"): (
+        "discriminator_predictions.dense",
+        "discriminator_predictions.dense_prediction",
+    ),
+    ("bert", "sequence_classification"): ("", "classifier"),
+    ("bert", "token_classification"): ("", "classifier"),
+    ("bert", "question_answering"): ("", "qa_outputs"),
+}
+"""transformers' names of a head's dense and last layer, by architecture and kind; "" if it has no such layer."""
 
 BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants that older versions of transformers saved among the weights."""
@@ -111,27 +129,56 @@ def counterparts(config: BackboneConfig) -> dict[str, Counterpart]:
     return table
 
 
+def head_counterparts(head: HeadConfig, config: BackboneConfig) -> dict[str, Counterpart]:
+    """Transformers' tensor for every weight of a head, by its path in `head.weights.h5`.
+
+    Example:
+        >>> head = HeadConfig("question_answering", ("start", "end"), "softmax")
+        >>> [tensor.name for tensor in head_counterparts(head, BackboneConfig(100, 2, 4, 16, 8, 32)).values()]
+        ['qa_outputs.weight', 'qa_outputs.bias']
+    """
+    dense, output = HEAD_LAYERS[head.architecture, head.kind]
+    width = config.hidden_dim
+    table = {}
+    for layer, name, outputs in (("dense", dense, width), ("output", output, len(head.labels))):
+        if name:
+            table[f"head/{layer}/vars/0"] = Counterpart(f"{name}.weight", (outputs, width), transposed=True)
+            table[f"head/{layer}/vars/1"] = Counterpart(f"{name}.bias", (outputs,))
+    return table
+
+
 def pooler_paths(config: BackboneConfig) -> tuple[str, str]:
     """KerasHub's paths of the pooler's kernel and bias. Keras numbers dense layers: the projection comes first."""
     group = "dense" if config.embedding_dim == config.hidden_dim else "dense_1"
     return f"layers/{group}/vars/0", f"layers/{group}/vars/1"
 
 
+def encoder_prefix(names: Iterable[str]) -> str:
+    """Returns the prefix of the encoder's names, one of `PREFIXES` or ""."""
+    names = list(names)
+    return next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
+
+
+def is_head(name: str, prefix: str) -> bool:
+    """Returns True for a head's tensor: next to names with a prefix, all that are not the encoder's."""
+    return name.startswith(HEADS) or bool(prefix and not name.startswith(ENCODER_PARTS))
+
+
 def canonical_names(names: Iterable[str]) -> dict[str, str]:
     """A checkpoint's own name of each encoder tensor, by the name that `counterparts` knows it by.
 
     Raises:
-        PresetError: A name is none of the encoder's and of no known head, or two mean the same tensor.
+        PresetError: A name is neither the encoder's nor a head's, or two mean the same tensor.
 
     Example:
         >>> canonical_names(["electra.embeddings.LayerNorm.gamma", "discriminator_predictions.dense.weight"])
         {'embeddings.LayerNorm.weight': 'electra.embeddings.LayerNorm.gamma'}
     """
     names = list(names)
-    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
+    prefix = encoder_prefix(names)
     found: dict[str, str] = {}
     for name in names:
-        if name.startswith(HEADS) or name.removeprefix(prefix) in BUFFERS:
+        if is_head(name, prefix) or name.removeprefix(prefix) in BUFFERS:
             continue
         canonical = _modern(name.removeprefix(prefix))
         if not name.startswith(prefix) or canonical in found:

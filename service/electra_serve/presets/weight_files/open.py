@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.weight_files.arrays import WeightArrays
 from electra_serve.presets.weight_files.hdf5 import open_hdf5
 from electra_serve.presets.weight_files.names import pooler_paths
@@ -18,11 +19,11 @@ WeightsOrigin = Literal["pretrained", "random"]
 
 
 def open_weights(
-    format_: PresetFormat, files: Sequence[Path], config: BackboneConfig, label: str
+    format_: PresetFormat, files: Sequence[Path], config: BackboneConfig, label: str, head: HeadConfig | None = None
 ) -> AbstractContextManager[WeightArrays]:
-    """The weights in `files`, closed when the context ends; raises `PresetError`."""
+    """The weights of encoder and `head` in `files`, closed when the context ends; raises `PresetError`."""
     if format_ == "transformers":
-        return open_safetensors(files, config, label)
+        return open_safetensors(files, config, label, head)
     return open_hdf5(files, config, label)
 
 

@@ -16,8 +16,15 @@ from safetensors import SafetensorError, safe_open
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.weight_files.arrays import require_finite
-from electra_serve.presets.weight_files.names import Counterpart, canonical_names, counterparts, pooler_paths
+from electra_serve.presets.weight_files.names import (
+    Counterpart,
+    canonical_names,
+    counterparts,
+    head_counterparts,
+    pooler_paths,
+)
 
 FLOAT_TYPES: Final = ("F64", "F32", "F16", "BF16")
 
@@ -56,8 +63,10 @@ class SafetensorsArrays:
 
 
 @contextmanager
-def open_safetensors(files: Sequence[Path], config: BackboneConfig, label: str) -> Iterator[SafetensorsArrays]:
-    """The encoder's weights in `files` together, one whole file or all shards; raises `PresetError`."""
+def open_safetensors(
+    files: Sequence[Path], config: BackboneConfig, label: str, head: HeadConfig | None = None
+) -> Iterator[SafetensorsArrays]:
+    """The weights of encoder and `head` in `files` together, one whole file or all shards; raises `PresetError`."""
     with ExitStack() as stack:
         tensors = _open_all(stack, files)
         try:
@@ -68,10 +77,21 @@ def open_safetensors(files: Sequence[Path], config: BackboneConfig, label: str) 
         absent = _absent(names, table, config)
         wanted = {counterpart.name: counterpart for path, counterpart in table.items() if path not in absent}
         _check_names(names, wanted, label)
+        if head is not None:  # `transformers_heads` has compared names and shapes
+            heads = head_counterparts(head, config)
+            table |= heads
+            names |= {counterpart.name: counterpart.name for counterpart in heads.values()}
+            wanted |= {counterpart.name: counterpart for counterpart in heads.values()}
         found = {canonical: (tensors[name], name) for canonical, name in names.items()}
         for canonical, (file, name) in found.items():
             _check_tensor(file.get_slice(name), wanted[canonical].shape, f"{label}: {name}")
         yield SafetensorsArrays(found, table, absent, label)
+
+
+def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each tensor in `files`, by its own name; raises `PresetError`."""
+    with ExitStack() as stack:
+        return {name: tuple(file.get_slice(name).get_shape()) for name, file in _open_all(stack, files).items()}
 
 
 def _open_all(stack: ExitStack, files: Sequence[Path]) -> dict[str, Any]:

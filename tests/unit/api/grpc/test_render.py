@@ -13,8 +13,8 @@ from electra_serve.errors import PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_floats, to_floats
 from electra_serve.serving.service import EncodeResult
-from electra_serve.tensors import Float32Array, Output, RowOutput
-from tests.fake_service import row_output
+from electra_serve.tensors import HEAD_OUTPUTS, POSITION_OUTPUTS, Float32Array, Output, RowOutput
+from tests.fake_service import HIDDEN_DIM, LABELS, row_output
 
 ANY_SIZE = 2**30
 ALL = frozenset(Output)
@@ -31,12 +31,13 @@ def test_an_answer_holds_the_output_asked_for_and_no_other(output: Output) -> No
     assert {f.name for f, _ in message.ListFields()} == {"request_id", "model", "usage", "truncated", output.value}
     assert (message.request_id, message.model, message.usage.sequences, message.usage.tokens) == ("r1", "tiny", 2, 3)
     assert list(message.truncated) == [False, False]
-    if output is Output.SEQUENCE:
-        sequences = [to_floats(tensor).tolist() for tensor in message.sequence_output]
-        assert sequences == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
+    width = len(LABELS) if output in HEAD_OUTPUTS else HIDDEN_DIM
+    if output in POSITION_OUTPUTS:
+        sequences = [to_floats(tensor).tolist() for tensor in getattr(message, output.value)]
+        assert sequences == [[[1.0] * width, [2.0] * width], [[3.0] * width]]
     else:
         first = 1.5 if output in {Output.MEAN, Output.EMBEDDING} else 1.0
-        np.testing.assert_array_equal(to_floats(getattr(message, output.value)), [[first] * 4, [3.0] * 4])
+        np.testing.assert_array_equal(to_floats(getattr(message, output.value)), [[first] * width, [3.0] * width])
 
 
 @given(st.lists(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), min_size=1, max_size=3))

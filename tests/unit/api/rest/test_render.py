@@ -53,6 +53,8 @@ def _row(draw: st.DrawFn, outputs: Outputs, length: int) -> RowOutput:
         draw(vectors) if Output.CLS in outputs else None,
         draw(vectors) if Output.MEAN in outputs else None,
         draw(vectors) if Output.EMBEDDING in outputs else None,
+        draw(vectors) if Output.LOGITS in outputs else None,
+        draw(hnp.arrays(np.float32, (length, 3), elements=finite)) if Output.TOKEN_LOGITS in outputs else None,
     )
 
 
@@ -77,7 +79,8 @@ def large(rows: int = 1, length: int = 3) -> EncodeResult:
 
 
 VECTOR = np.zeros(2, np.float32)
-ZEROS = RowOutput(np.zeros((1, 2), np.float32), VECTOR, VECTOR, VECTOR, VECTOR)
+ROW = np.zeros((1, 2), np.float32)
+ZEROS = RowOutput(ROW, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, ROW)
 
 
 async def on_thread(work: Callable[[], T]) -> T:

@@ -22,7 +22,7 @@ from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
 from electra_serve.presets.weights import draw_weights
 from electra_serve.settings.schema import ModelSettings
-from electra_serve.tensors import ENGINE_OUTPUTS, Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement
+from electra_serve.tensors import ENCODER_OUTPUTS, Batch, BatchShape, Encoding, Float32Array, Output, Outputs, Placement
 
 SMALL = BackboneConfig(
     vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16, embedding_dim=8, intermediate_dim=24,
@@ -64,7 +64,7 @@ def batch(config: BackboneConfig, shape: BatchShape) -> Batch:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("outputs", [ENGINE_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
+@pytest.mark.parametrize("outputs", [ENCODER_OUTPUTS, frozenset({Output.CLS, Output.POOLED})], ids=["all", "cls"])
 def test_equals_the_keras_model(name: str, outputs: Outputs, tmp_path: Path) -> None:
     config = CONFIGS[name]
     backbone, folder = preset(config, tmp_path / "model")

@@ -15,7 +15,7 @@ import ctypes, gc, json, sys
 from electra_serve.engine.factory import load_model
 from electra_serve.engine.profiling import full_batch
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
-from electra_serve.tensors import ENGINE_OUTPUTS, Output
+from electra_serve.tensors import ENCODER_OUTPUTS, Output
 
 class Counts(ctypes.Structure):  # mallinfo2(3)
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -35,7 +35,7 @@ for _ in range(2):
     for _ in range(2):
         for engine in loaded.all_engines:
             for shape in engine.signature.shapes:
-                for output in (output for output in Output if output in ENGINE_OUTPUTS):
+                for output in (output for output in Output if output in ENCODER_OUTPUTS):
                     engine.run(full_batch(shape), frozenset({output}))
         measure()
     for engine in loaded.all_engines:

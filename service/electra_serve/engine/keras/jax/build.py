@@ -13,7 +13,7 @@ from electra_serve.engine.keras.jax.engine import JaxEngine
 from electra_serve.engine.keras.placement import choose_devices, device_index
 from electra_serve.engine.shapes import ShapeLimits, cpu_shapes, gpu_shapes
 from electra_serve.errors import EngineUnavailable
-from electra_serve.model.loading import load_backbone
+from electra_serve.model.loading import load_encoder
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.settings.schema import ModelSettings
 
@@ -29,14 +29,14 @@ def build_engines(preset: PresetFolder, settings: ModelSettings, limits: ShapeLi
         raise EngineUnavailable(f"threads must be 0 for the jax engine, which sizes its pool; got {settings.threads}")
     host = _host()
     with jax.default_device(host):  # from where they go to each device once
-        backbone = load_backbone(preset, dtype=settings.dtype, load_weights=settings.load_weights)
+        encoder = load_encoder(preset, dtype=settings.dtype, load_weights=settings.load_weights)
     devices = {name: host if name == "cpu" else gpus[device_index(name)] for name in names}
-    weights = {name: jax.device_put([w.value for w in backbone.weights], device) for name, device in devices.items()}
+    weights = {name: jax.device_put([w.value for w in encoder.weights], device) for name, device in devices.items()}
     shapes = cpu_shapes(limits) if names[0] == "cpu" else gpu_shapes(limits)
     return EngineSet(
         tuple(
             JaxEngine(
-                backbone,
+                encoder,
                 weights[name],
                 device=devices[name],
                 name=name,

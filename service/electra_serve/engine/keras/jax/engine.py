@@ -1,4 +1,4 @@
-"""Runs a backbone on Keras' JAX backend, compiled by XLA before the first request.
+"""Runs an encoder on Keras' JAX backend, compiled by XLA before the first request.
 
 Both programs (`electra_serve.engine.keras.programs`) are compiled ahead of time for every shape, so a run cannot trace
 or compile. Weights are arguments on the device; as constants, each program would hold a copy.
@@ -19,16 +19,16 @@ from electra_serve.engine.base import EngineSignature
 from electra_serve.engine.input_checks import InputBounds
 from electra_serve.engine.keras.jax.attention import verified
 from electra_serve.engine.keras.programs import (
-    PROGRAMS,
     STACKED,
     program_of,
+    programs_of,
     run_program,
     stack_inputs,
     to_model_output,
 )
 from electra_serve.engine.threads import usable_cores
 from electra_serve.model.attention import Attend
-from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.loading import LoadedEncoder
 from electra_serve.tensors import Batch, BatchShape, ModelOutput, Outputs
 
 # By dtype, if it differs from the default: NVIDIA GPUs would round factors of float32 products to TF32's 10 bits.
@@ -39,11 +39,11 @@ Program = Callable[[Sequence[Any], Any, Any], Mapping[str, Any]]
 
 
 class JaxEngine:
-    """Runs a backbone as XLA programs on one device, with `weights` there and `fused` attention if it is correct."""
+    """Runs an encoder as XLA programs on one device, with `weights` there and `fused` attention if it is correct."""
 
     def __init__(
         self,
-        backbone: ElectraBackbone,
+        encoder: LoadedEncoder,
         weights: Sequence[Any],
         *,
         device: Any,
@@ -51,15 +51,16 @@ class JaxEngine:
         shapes: tuple[BatchShape, ...],
         fused: Attend | None = None,
     ) -> None:
-        config = backbone.config
+        config = encoder.backbone.config
         self._signature = EngineSignature(
             engine="jax",
             device=name,
-            dtype=backbone.dtype_policy.compute_dtype,
+            dtype=encoder.backbone.dtype_policy.compute_dtype,
             hidden_dim=config.hidden_dim,
             shapes=shapes,
+            outputs=encoder.outputs,
         )
-        self._backbone = backbone
+        self._encoder = encoder
         self._device = device
         self._bounds = InputBounds.of(config, shapes)
         self._weights = weights
@@ -80,14 +81,14 @@ class JaxEngine:
 
     def warm_up(self) -> None:
         """See `Engine.warm_up`."""
-        config, shapes = self._backbone.config, self._signature.shapes
+        config, shapes = self._encoder.backbone.config, self._signature.shapes
         if self._attend is not None:
             heads = (config.num_heads, config.hidden_dim // config.num_heads)
             self._attend = verified(self._attend, self._device, self._signature.dtype, heads, shapes)
         with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles without Python's lock
             compiling = {
                 (outputs, shape): pool.submit(self._lower(outputs, shape).compile)
-                for outputs, shape in product(PROGRAMS, shapes)
+                for outputs, shape in product(programs_of(self._signature.outputs), shapes)
             }
         self._programs = {key: compiled.result() for key, compiled in compiling.items()}
         self._compilations_when_warm = self._compilations
@@ -95,7 +96,7 @@ class JaxEngine:
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         """See `Engine.run`."""
         self._bounds.check(batch)
-        program = self._programs.get((program_of(outputs), batch.shape))
+        program = self._programs.get((program_of(outputs, self._signature.outputs), batch.shape))
         if program is None:
             raise RuntimeError("the engine must be warmed up first, and is not run after it is closed")
         try:
@@ -123,7 +124,7 @@ class JaxEngine:
 
     def _program(self, outputs: Outputs) -> Program:
         def program(weights: Sequence[Any], stacked: Any, starts: Any) -> Mapping[str, Any]:
-            with keras.StatelessScope(state_mapping=list(zip(self._backbone.weights, weights, strict=True))):
-                return run_program(self._backbone, stacked, starts, outputs, self._attend)
+            with keras.StatelessScope(state_mapping=list(zip(self._encoder.weights, weights, strict=True))):
+                return run_program(self._encoder, stacked, starts, outputs, self._attend)
 
         return program

@@ -88,9 +88,13 @@ class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueTy
     """The mean of the final hidden states where the padding mask is 1, (H,)."""
     OUTPUT_EMBEDDING: _Output.ValueType  # 5
     """OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
+    OUTPUT_LOGITS: _Output.ValueType  # 6
+    """Logits of a head that labels sequences, (L,). Other models reject it."""
+    OUTPUT_TOKEN_LOGITS: _Output.ValueType  # 7
+    """Logits of a head that labels positions, (T, L); zeros where the padding mask is 0. Other models reject it."""
 
 class Output(_Output, metaclass=_OutputEnumTypeWrapper):
-    """What a request may ask for. Shapes: T positions of a sequence, H the model's hidden width."""
+    """What a request may ask for. Shapes: T positions of a sequence, H the model's hidden width, L the labels of its head."""
 
 OUTPUT_UNSPECIFIED: Output.ValueType  # 0
 """Not an output."""
@@ -106,6 +110,10 @@ OUTPUT_MEAN: Output.ValueType  # 4
 """The mean of the final hidden states where the padding mask is 1, (H,)."""
 OUTPUT_EMBEDDING: Output.ValueType  # 5
 """OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
+OUTPUT_LOGITS: Output.ValueType  # 6
+"""Logits of a head that labels sequences, (L,). Other models reject it."""
+OUTPUT_TOKEN_LOGITS: Output.ValueType  # 7
+"""Logits of a head that labels positions, (T, L); zeros where the padding mask is 0. Other models reject it."""
 Global___Output: _TypeAlias = Output  # noqa: Y015
 
 class _Truncation:
@@ -432,6 +440,8 @@ class EncodeResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
+    TOKEN_LOGITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id: its own, or one that the server made."""
     model: _builtins.str
@@ -464,6 +474,14 @@ class EncodeResponse(_message.Message):
     def embedding(self) -> Global___Tensor:
         """(B, H)."""
 
+    @_builtins.property
+    def logits(self) -> Global___Tensor:
+        """(B, L)."""
+
+    @_builtins.property
+    def token_logits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
+        """One (T, L) per sequence, as `sequence_output`."""
+
     def __init__(
         self,
         *,
@@ -476,10 +494,12 @@ class EncodeResponse(_message.Message):
         usage: Global___Usage | None = ...,
         truncated: _abc.Iterable[_builtins.bool] | None = ...,
         embedding: Global___Tensor | None = ...,
+        logits: Global___Tensor | None = ...,
+        token_logits: _abc.Iterable[Global___Tensor] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "mean_output", b"mean_output", "pooled_output", b"pooled_output", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "logits", b"logits", "mean_output", b"mean_output", "pooled_output", b"pooled_output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "mean_output", b"mean_output", "model", b"model", "pooled_output", b"pooled_output", "request_id", b"request_id", "sequence_output", b"sequence_output", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cls_output", b"cls_output", "embedding", b"embedding", "logits", b"logits", "mean_output", b"mean_output", "model", b"model", "pooled_output", b"pooled_output", "request_id", b"request_id", "sequence_output", b"sequence_output", "token_logits", b"token_logits", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -699,6 +719,10 @@ class ModelInfo(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     TEXT_REASON_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    PROBLEM_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
@@ -735,6 +759,16 @@ class ModelInfo(_message.Message):
     """
     text_reason: _builtins.str
     """Why it takes no texts: it has no tokenizer, or one whose ids are not reproduced exactly. Absent if it does."""
+    head: _builtins.str
+    """Kind of the head: sequence_classification, token_classification, question_answering, replaced_token_detection,
+    "none", or another kind with "(not served)" behind it.
+    """
+    activation: _builtins.str
+    """Function from logits to scores: softmax, sigmoid or none. Absent without a head."""
+    problem_type: _builtins.str
+    """Training objective of the head, if its files name it: single_label_classification, multi_label_classification or
+    regression.
+    """
     @_builtins.property
     def config(self) -> Global___BackboneConfig:
         """Its hyperparameters."""
@@ -754,6 +788,10 @@ class ModelInfo(_message.Message):
     @_builtins.property
     def embedding(self) -> Global___EmbeddingConfig:
         """Computation of OUTPUT_EMBEDDING."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the L logits of the head."""
 
     def __init__(
         self,
@@ -779,11 +817,17 @@ class ModelInfo(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         text_reason: _builtins.str | None = ...,
         embedding: Global___EmbeddingConfig | None = ...,
+        head: _builtins.str | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        activation: _builtins.str | None = ...,
+        problem_type: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_activation", b"_activation", "_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_head", b"_head", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_problem_type", b"_problem_type", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "activation", b"activation", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "head", b"head", "limits", b"limits", "load_seconds", b"load_seconds", "parameters", b"parameters", "problem_type", b"problem_type", "replicas", b"replicas", "revision", b"revision", "source", b"source", "text", b"text", "text_reason", b"text_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "aliases", b"aliases", "batch_shapes", b"batch_shapes", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activation", b"_activation", "_batch_tokens", b"_batch_tokens", "_device", b"_device", "_dtype", b"_dtype", "_engine", b"_engine", "_head", b"_head", "_load_seconds", b"_load_seconds", "_parameters", b"_parameters", "_problem_type", b"_problem_type", "_replicas", b"_replicas", "_revision", b"_revision", "_source", b"_source", "_text", b"_text", "_text_reason", b"_text_reason", "activation", b"activation", "aliases", b"aliases", "batch_shapes", b"batch_shapes", "batch_tokens", b"batch_tokens", "config", b"config", "device", b"device", "dtype", b"dtype", "embedding", b"embedding", "engine", b"engine", "head", b"head", "labels", b"labels", "limits", b"limits", "load_seconds", b"load_seconds", "name", b"name", "parameters", b"parameters", "pooler", b"pooler", "preset", b"preset", "problem_type", b"problem_type", "replicas", b"replicas", "revision", b"revision", "source", b"source", "state", b"state", "text", b"text", "text_reason", b"text_reason", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__activation: _TypeAlias = _typing.Literal["activation"]  # noqa: Y015
+    _WhichOneofArgType__activation: _TypeAlias = _typing.Literal["_activation", b"_activation"]  # noqa: Y015
     _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
     _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
@@ -792,10 +836,14 @@ class ModelInfo(_message.Message):
     _WhichOneofArgType__dtype: _TypeAlias = _typing.Literal["_dtype", b"_dtype"]  # noqa: Y015
     _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    _WhichOneofReturnType__head: _TypeAlias = _typing.Literal["head"]  # noqa: Y015
+    _WhichOneofArgType__head: _TypeAlias = _typing.Literal["_head", b"_head"]  # noqa: Y015
     _WhichOneofReturnType__load_seconds: _TypeAlias = _typing.Literal["load_seconds"]  # noqa: Y015
     _WhichOneofArgType__load_seconds: _TypeAlias = _typing.Literal["_load_seconds", b"_load_seconds"]  # noqa: Y015
     _WhichOneofReturnType__parameters: _TypeAlias = _typing.Literal["parameters"]  # noqa: Y015
     _WhichOneofArgType__parameters: _TypeAlias = _typing.Literal["_parameters", b"_parameters"]  # noqa: Y015
+    _WhichOneofReturnType__problem_type: _TypeAlias = _typing.Literal["problem_type"]  # noqa: Y015
+    _WhichOneofArgType__problem_type: _TypeAlias = _typing.Literal["_problem_type", b"_problem_type"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -807,6 +855,8 @@ class ModelInfo(_message.Message):
     _WhichOneofReturnType__text_reason: _TypeAlias = _typing.Literal["text_reason"]  # noqa: Y015
     _WhichOneofArgType__text_reason: _TypeAlias = _typing.Literal["_text_reason", b"_text_reason"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__activation) -> _WhichOneofReturnType__activation | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_tokens) -> _WhichOneofReturnType__batch_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
@@ -815,9 +865,13 @@ class ModelInfo(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head) -> _WhichOneofReturnType__head | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load_seconds) -> _WhichOneofReturnType__load_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parameters) -> _WhichOneofReturnType__parameters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__problem_type) -> _WhichOneofReturnType__problem_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
     @_typing.overload
