@@ -21,6 +21,9 @@ Side = Literal["left", "right"]
 LONGER_FIRST: Final = frozenset({Truncation.RIGHT, Truncation.LEFT, Truncation.LONGEST_FIRST})
 """Truncations that shorten both texts of a pair, the longer one first."""
 
+MAX_WINDOWS: Final = 1024
+"""Most windows of one text."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenizedText:
@@ -152,13 +155,15 @@ class Packer:
     def _windows(self, parts: Sequence[Part], max_length: int, stride: int) -> Sequence[Sequence[Part]]:
         """Windows of the last part, which overlap by `stride` ids, as transformers' overflowing tokens do.
 
-        One that leaves no room for a step stays whole.
+        One that leaves no room for a step, or would make more than `MAX_WINDOWS`, stays whole.
         """
         *others, last = parts
         size = self._budget(len(parts), max_length) - sum(map(len, others))
         if len(last) <= size or size <= stride:
             return [parts]
         starts = range(0, len(last) - stride, size - stride)
+        if len(starts) > MAX_WINDOWS:
+            return [parts]
         if self.side == "left":
             ends = [len(last) - start for start in starts]
             return [[*others, last[max(end - size, 0) : end]] for end in ends]

@@ -1,1 +1,1 @@
-"""Logits of a head to labels, labeled spans and answer spans, as transformers' pipelines compute them. Pure."""
+"""Logits of a head to labels, labeled spans and answer spans, as transformers' pipelines compute them."""

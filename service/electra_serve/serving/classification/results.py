@@ -36,6 +36,9 @@ class ClassifyOptions:
     max_answer_length: int | None = None
 
 
+DEFAULT_OPTIONS: Final = ClassifyOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A label of a sequence."""
