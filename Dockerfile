@@ -1,9 +1,9 @@
-# electra-serve in a container, two images from one file:
-#   docker build --target cpu --tag electra-serve .        for CPUs: OpenVINO, no TensorFlow (this is the default)
+# Builds two images:
+#   docker build --target cpu --tag electra-serve .        for CPUs: OpenVINO, no TensorFlow (the default)
 #   docker build --target gpu --tag electra-serve:gpu .    for NVIDIA GPUs: JAX with CUDA
-# It runs as any user, on a read-only root file system with a tmpfs at /tmp, where libraries keep temporary files.
+# They run as any user, on a read-only root file system with a tmpfs at /tmp for temporary files of libraries.
 
-# By tag, until `make image-digests` has written its digest here: docs/operations.md.
+# By tag, until `make image-digests` writes its digest here (docs/operations.md).
 FROM python:3.11-slim-trixie AS base
 
 
@@ -13,7 +13,7 @@ COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache,sharing=locked \
     PIP_ROOT_USER_ACTION=ignore python -m pip install --no-cache-dir --constraint constraints.txt uv
 COPY deploy/image/build.sh ./
-# Dependencies before source: a change of the source leaves their layer, nearly all of the image, as it was.
+# Dependencies before source: a change of the source then keeps their layer, which is nearly all of the image.
 COPY pyproject.toml ./
 
 
@@ -32,10 +32,10 @@ RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh wheel /dist
 
 
 FROM base AS runtime
-# No installer stays behind: the environment has none, and the base image's goes.
+# The image has no installer: the environment has none, and the base image's is removed.
 RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --yes pip setuptools wheel
 
-# Bytecode is compiled in the build. HOME is where JAX and CUDA keep their caches.
+# Bytecode is compiled in the build. JAX and CUDA keep their caches in HOME.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -46,7 +46,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
 WORKDIR /tmp
 EXPOSE 8080 50051
 STOPSIGNAL SIGTERM
-# The start period is for the largest preset's loading and warm-up; the first success ends it.
+# The start period covers load and warm-up of the largest preset; the first success ends it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["electra-serve", "healthcheck"]
 ENTRYPOINT ["electra-serve"]
 CMD ["serve"]
@@ -65,16 +65,16 @@ RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     --mount=type=bind,from=builder,source=/build/build.sh,target=/build/build.sh \
     --mount=type=bind,from=builder,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
     /build/build.sh install /opt/venv /dist && /build/build.sh check /opt/venv jax
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 
 
-# The last stage is what is built where no target is named.
+# The last stage is the default target.
 FROM runtime AS cpu
 COPY --from=cpu-dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     --mount=type=bind,from=builder,source=/build/build.sh,target=/build/build.sh \
     --mount=type=bind,from=builder,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
     /build/build.sh install /opt/venv /dist && /build/build.sh check /opt/venv openvino
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10001:10001

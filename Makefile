@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine with Python 3.11 or later:
+# Two commands suffice on a fresh machine with Python 3.11 or later:
 #   make run     serves the embedded preset
 #   make test    runs the tests
-# `make help` lists the rest.
+# `make help` lists the others.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
-# What `make run` installs. The tests need every CPU engine.
+# Extra of `make run`. The tests need every CPU engine.
 EXTRA ?= openvino
 TEST_EXTRA ?= cpu
 VENV ?= .venv
@@ -13,14 +13,14 @@ STUBS := service/electra_serve/proto/electra
 
 .DEFAULT_GOAL := help
 
-# Bytecode is kept: compiling it again costs each process of the tests a tenth of a second and more, pytest ten.
+# Keeps bytecode: to compile it again takes each process of the tests over 0.1 s, and pytest 10 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-# uv installs in seconds what takes pip half a minute.
+# uv installs in seconds, pip in half a minute.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 $(BIN)/uv:
@@ -40,7 +40,7 @@ $(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
 run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
-# One process more than cores, since tests wait as well; each takes up to 4 GB, so at most four.
+# One process more than cores, since tests also wait; each takes up to 4 GB, so at most four.
 PROCESSES = $$($(BIN)/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 
@@ -49,11 +49,11 @@ test: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests
 	$(PYTEST) $(ARGS)
 
 .PHONY: coverage
-coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests and check the branch coverage, which takes half as long again
+coverage: $(VENV)/.dev-$(TEST_EXTRA) ## Run the tests and check the branch coverage, which takes 1.5 times as long
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, protos, generated files up to date
+check: $(VENV)/.dev-$(TEST_EXTRA) ## Check format, lint, types, import contracts, protos, generated files and prose
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -64,13 +64,14 @@ check: $(VENV)/.dev-$(TEST_EXTRA) ## Format, lint, types, import contracts, prot
 	$(BIN)/python -m tools.settings_table --check
 	$(BIN)/python -m tools.dashboard --check
 	$(BIN)/python -m tools.prometheus_rule --check
+	$(BIN)/python -m tools.prose
 
 .PHONY: prose
 prose: $(VENV)/.dev-$(TEST_EXTRA) ## Check words, sentences and spelling of docs, docstrings and comments; paths in ARGS
 	$(BIN)/python -m tools.prose $(ARGS)
 
 .PHONY: format
-format: $(VENV)/.dev-$(TEST_EXTRA) ## Format the code and mend what the linter can
+format: $(VENV)/.dev-$(TEST_EXTRA) ## Format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -99,20 +100,20 @@ demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte fo
 	$(BIN)/python -m tools.build_demo_preset
 
 .PHONY: constraints
-constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Pin every dependency anew in constraints.txt
+constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Update the pinned dependencies in constraints.txt
 	( echo '# Every dependency of every extra, pinned by `make constraints`.'; \
 	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet ) > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
-# KerasHub brings the whole of TensorFlow and TensorFlow Text, and transformers needs torch: an environment of their own.
+# KerasHub installs TensorFlow and TensorFlow Text, and transformers needs torch. So they have an environment of their own.
 CONFORMANCE := .venv-conformance
 
-$(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt
+$(CONFORMANCE)/.installed: pyproject.toml constraints.txt tests/conformance/requirements.txt | $(BIN)/uv
 	$(PYTHON) -m venv $(CONFORMANCE)
-	grep -v '^kagglesdk==' constraints.txt > $(CONFORMANCE)/constraints.txt  # KerasHub pins one of its own
-	$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONFORMANCE)/constraints.txt \
-	  --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
+	grep '^kagglesdk==' constraints.txt > $(CONFORMANCE)/overrides.txt  # KerasHub pins an older one, which it does not use
+	$(BIN)/uv pip install --quiet --python $(CONFORMANCE)/bin/python --constraint constraints.txt \
+	  --override $(CONFORMANCE)/overrides.txt --requirement tests/conformance/requirements.txt --editable '.[server,dev]'
 	@touch $@
 
 .PHONY: conformance
@@ -120,7 +121,7 @@ conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub, transformers an
 	$(CONFORMANCE)/bin/python -m pytest -m conformance $(ARGS)
 
 .PHONY: conformance-report
-conformance-report: $(CONFORMANCE)/.installed ## Print how far checkpoints and tokenizers are from transformers'
+conformance-report: $(CONFORMANCE)/.installed ## Print the differences of checkpoints and tokenizers from transformers
 	$(CONFORMANCE)/bin/python -m tests.conformance.transformers_report
 
 .PHONY: gpu-kit
@@ -128,12 +129,12 @@ gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine wit
 	$(BIN)/python -m tools.gpu_kit $(ARGS)
 
 .PHONY: gpu-kit-check
-gpu-kit-check: $(VENV)/.dev-$(TEST_EXTRA) ## The same script on the CPU, in small, on the Python of .venv
+gpu-kit-check: $(VENV)/.dev-$(TEST_EXTRA) ## Run the kit's script on the CPU, at a small scale, with the Python of .venv
 	$(BIN)/python -m tools.gpu_kit --out=build/gpu-kit-check \
 	  --python=$$($(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 	$(BIN)/python build/gpu-kit-check/run.py --device=cpu --total-s=1500 --out=build/gpu-kit-check/results
 
-# What is compared with needs the same, and more of it.
+# The compared services need the same packages, and more.
 BENCH := .venv-bench
 
 $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
@@ -144,34 +145,33 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	@touch $@
 
 .PHONY: bench
-bench: $(BENCH)/.installed ## Measure everything into benchmarks/results: more than an hour, on a quiet machine; parts in ARGS
+bench: $(BENCH)/.installed ## Write all measurements into benchmarks/results: over an hour, on a quiet machine; parts in ARGS
 	$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(BENCH)/.installed ## The same in a quarter of an hour, to see that it works; its numbers mean little
+bench-quick: $(BENCH)/.installed ## Check the benchmarks in a quarter of an hour; the numbers mean little
 	$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
 
-# The long forms of tests/load, which `make test` runs short forms of. Each prints its figures at the end, as
-# docs/reliability.md has them.
+# Long forms of tests/load; `make test` runs the short ones. Each prints the figures of docs/reliability.md at its end.
 LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
 
 .PHONY: load
-load: $(VENV)/.dev-$(TEST_EXTRA) ## Overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
+load: $(VENV)/.dev-$(TEST_EXTRA) ## Test overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
 	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
 
 .PHONY: replicas
-replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Three instances behind HAProxy, one stopped and one killed under load; 1, 2 and 3 of them: two minutes
+replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, with one stopped and one killed under load: two minutes
 	$(BIN)/python -m pytest $(LONG) tests/load/test_replicas.py tests/load/test_scale_out.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## More than ten thousand made and mutated inputs for each transport: some minutes
+fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
 	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.dev-$(TEST_EXTRA) ## Half an hour of mixed load, and leaks on purpose that the same check must find; SOAK_SECONDS
+soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
 	$(BIN)/python -m pytest $(LONG) tests/load/test_soak.py $(ARGS)
 
-# checkov brings a hundred packages, none of which may meet the service's.
+# checkov installs a hundred packages, which must not mix with the service's.
 DEPLOY := .venv-deploy
 
 $(DEPLOY)/.installed: deploy/requirements.txt | $(BIN)/uv
@@ -180,7 +180,7 @@ $(DEPLOY)/.installed: deploy/requirements.txt | $(BIN)/uv
 	@touch $@
 
 .PHONY: deploy-check
-deploy-check: $(VENV)/.dev-$(TEST_EXTRA) $(DEPLOY)/.installed ## Manifests, Dockerfile, Compose and scripts by every linter and schema; the image's steps too
+deploy-check: $(VENV)/.dev-$(TEST_EXTRA) $(DEPLOY)/.installed ## Check manifests, Dockerfile, Compose and scripts by linters and schemas; run the image's steps
 	$(BIN)/python -m pytest tests/integration/deploy
 	$(DEPLOY)/bin/shellcheck deploy/image/build.sh deploy/image/try.sh
 	BIN=$(CURDIR)/$(BIN) DEPLOY_BIN=$(CURDIR)/$(DEPLOY)/bin deploy/checkov.sh
@@ -189,13 +189,13 @@ deploy-check: $(VENV)/.dev-$(TEST_EXTRA) $(DEPLOY)/.installed ## Manifests, Dock
 IMAGE_STEPS := build/image
 
 .PHONY: image-steps
-image-steps: $(VENV)/.dev-$(TEST_EXTRA) ## The Dockerfile's steps without Docker, in a clean folder; IMAGE_EXTRA=jax for the image gpu
+image-steps: $(VENV)/.dev-$(TEST_EXTRA) ## Run the Dockerfile's steps without Docker, in a clean folder; IMAGE_EXTRA=jax for the image gpu
 	rm -rf $(IMAGE_STEPS)
 	mkdir -p $(dir $(IMAGE_STEPS))
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/try.sh $(IMAGE_STEPS) $(IMAGE_EXTRA)
 
 .PHONY: image-digests
-image-digests: $(VENV)/.serve-$(EXTRA) ## Pin base, Prometheus and Grafana images by what their tags mean now; needs Docker and a registry
+image-digests: $(VENV)/.serve-$(EXTRA) ## Pin the base, Prometheus and Grafana images by the digests of their tags; needs Docker and a registry
 	$(BIN)/python -m tools.image_digests
 
 TARGET ?= cpu
@@ -208,11 +208,11 @@ image: ## Build an image with its SBOM and provenance attached; needs Docker wit
 	docker buildx build --target $(TARGET) --build-arg REVISION=$(REVISION) --sbom=true --provenance=mode=max --tag $(IMAGE) $(ARGS) .
 
 .PHONY: sbom
-sbom: image-steps ## What the CPU image's environment holds, as CycloneDX: build/image/sbom.cdx.json
+sbom: image-steps ## List the packages of the CPU image, as CycloneDX: build/image/sbom.cdx.json
 	@echo $(IMAGE_STEPS)/sbom.cdx.json
 
 .PHONY: golden
-golden: $(CONFORMANCE)/.installed ## Make the golden files anew with KerasHub and transformers
+golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.data.make_golden
 	$(CONFORMANCE)/bin/python -m tests.data.make_transformers_golden
 

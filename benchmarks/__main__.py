@@ -48,6 +48,14 @@ def _overheads(effort: Effort) -> Findings:
     return measure_overheads(effort)
 
 
+def _beside(effort: Effort) -> Findings:
+    from benchmarks.beside import measure_beside
+
+    if effort.beside is None:
+        raise SystemExit("the part beside needs --beside CHECKOUT")
+    return measure_beside(effort, effort.beside)
+
+
 def _gpu(effort: Effort) -> Findings:
     from benchmarks.gpu import measure_gpu
 
@@ -61,25 +69,24 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "overheads": _overheads,
     "start": _start,
     "gpu": _gpu,
+    "beside": _beside,
 }
 """Parts in the order of `all`; each imports its own libraries when it runs."""
+EXTRA: Final = ("beside",)
+"""Parts that `all` leaves out."""
 
 
 def main() -> int:
     """Measures the requested parts and writes the report of all results so far."""
-    parser = _parser()
-    flags = parser.parse_args()
-    if flags.beside_only and flags.beside is None:
-        parser.error("--beside-only needs --beside")
+    flags = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends every started process
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    effort = dataclasses.replace(
-        QUICK if flags.quick else FULL, device=flags.device, beside=flags.beside, beside_only=flags.beside_only
-    )
+    effort = dataclasses.replace(QUICK if flags.quick else FULL, device=flags.device, beside=flags.beside)
     if flags.rounds:
         effort = dataclasses.replace(effort, rounds=flags.rounds, mix_rounds=flags.rounds)
     folder = QUICK_RESULTS if flags.quick else RESULTS
-    for part in PARTS if "all" in flags.parts else [part for part in flags.parts if part in PARTS]:
+    everything = [part for part in PARTS if part not in EXTRA]
+    for part in everything if "all" in flags.parts else [part for part in flags.parts if part in PARTS]:
         started = time.perf_counter()
         path = PARTS[part](effort).write(folder)
         log.info("%s: written to %s after %.0f s", part, path, time.perf_counter() - started)
@@ -117,9 +124,8 @@ def _parser() -> argparse.ArgumentParser:
         "--beside",
         type=_folder,
         metavar="CHECKOUT",
-        help="served: compare with that checkout's services",
+        help="beside: compare with that checkout's services",
     )
-    parser.add_argument("--beside-only", action="store_true", help="served: measure only what --beside compares")
     return parser
 
 

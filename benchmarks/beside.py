@@ -1,4 +1,4 @@
-"""Comparison of our services with those of another checkout, in the same rounds of the same run.
+"""Part 7: comparison of our services with those of another checkout, in the same rounds of the same run.
 
 Only the source tree differs. Settings, weights, interpreter, packages and load are the same, so flags must be valid for
 both.
@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.fleet import ServiceSpec
+from benchmarks.fleet import ServiceSpec, start_fleet
 from benchmarks.measurements import Findings
-from benchmarks.sampling import Sample
+from benchmarks.sampling import Sample, record
 from benchmarks.scenarios import Scenario
+from benchmarks.served import check_responses, load_in_rounds, scenarios
 from benchmarks.services import our_service
 from benchmarks.sizes import Effort
 
@@ -29,33 +30,25 @@ RATIOS: Final = ("sequences_per_s", "p50_ms", "p99_ms", "server_cpu_us")
 OTHER: Final = ", other checkout"
 
 
-def with_others(specs: Sequence[ServiceSpec], sizes: Sequence[str], checkout: Path) -> list[ServiceSpec]:
-    """Adds the compared services, and after each of them the same service of the other checkout.
-
-    Args:
-        specs: Other services.
-        sizes: Sizes of the compared services.
-        checkout: The other source tree.
-    """
-    compared = {spec.name: spec for spec in _compared(sizes)}
-    found: list[ServiceSpec] = []
-    for spec in {**{spec.name: spec for spec in specs}, **compared}.values():
-        found.append(spec)
-        if spec.name in compared:
-            found.append(dataclasses.replace(spec, name=spec.name + OTHER, checkout=checkout))
-    return found
+def measure_beside(effort: Effort, checkout: Path) -> Findings:
+    """Measures our services and those of the other checkout."""
+    findings = Findings("beside", effort.quick)
+    findings.notes.append(f"The other checkout is at {_commit_of(checkout)}.")
+    ours = [our_service("openvino", dtype, size=size) for size, dtype in COMPARED if size in effort.sizes]
+    with start_fleet(with_others(ours, checkout)) as fleet:
+        check_responses(fleet, findings)
+        sampled = load_in_rounds(fleet, lambda spec: [*scenarios(spec, "pooled_output"), *LONE], effort)
+    for (name, scenario), samples in sampled.items():
+        record(findings, samples, service=name, **scenario.labels)
+    record_ratios(findings, sampled)
+    return findings
 
 
-def lone_scenarios(spec: ServiceSpec, effort: Effort) -> Sequence[Scenario]:
-    """Returns lone requests for compared services, none for others."""
-    compared = {spec.name for spec in _compared(effort.sizes)}
-    return LONE if effort.beside is not None and spec.name.removesuffix(OTHER) in compared else ()
-
-
-def commit_of(checkout: Path) -> str:
-    """Returns the commit of a checkout."""
-    command = ("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+def with_others(specs: Sequence[ServiceSpec], checkout: Path) -> list[ServiceSpec]:
+    """Adds the same service of the other checkout after each service."""
+    return [
+        both for spec in specs for both in (spec, dataclasses.replace(spec, name=spec.name + OTHER, checkout=checkout))
+    ]
 
 
 def record_ratios(findings: Findings, sampled: Mapping[tuple[str, Scenario], Sequence[Sample]]) -> None:
@@ -73,5 +66,6 @@ def record_ratios(findings: Findings, sampled: Mapping[tuple[str, Scenario], Seq
             findings.add(f"{figure}_ratio", quotients, service=name, **scenario.labels)
 
 
-def _compared(sizes: Sequence[str]) -> list[ServiceSpec]:
-    return [our_service("openvino", dtype, size=size) for size, dtype in COMPARED if size in sizes]
+def _commit_of(checkout: Path) -> str:
+    command = ("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

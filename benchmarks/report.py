@@ -102,7 +102,6 @@ def _served(found: Results) -> Iterator[str]:
     yield from ("### Of the engine's own offline best, `pooled_output`, 64 clients", "", *_of_best(found))
     yield from ("### Batches at 64 clients, REST, `pooled_output`", "", *_batches(found))
     yield from ("### Memory, and batches in the time that it grew in", "", *_memory(found))
-    yield from ("### Against the other checkout, `pooled_output`, ours / theirs in the same round", "", *_beside(found))
     yield from ("### Added to a raw forward of (1,32), one client, p50 in ms", "", *_added(found))
     yield from ("### Agreement with KerasHub + LitServe, checked before timing", "")
     yield from _agreement(found, "served", "service")
@@ -149,6 +148,31 @@ def _gpu(found: Results) -> Iterator[str]:
         yield from pivot([m for m in tokens if "order" in m.labels], "encoder", "order")
 
 
+def _beside(found: Results) -> Iterator[str]:
+    figures = {
+        "sequences_per_s_ratio": "sequences/s",
+        "p50_ms_ratio": "p50",
+        "p99_ms_ratio": "p99",
+        "server_cpu_us_ratio": "CPU time",
+    }
+    rows = []
+    for rate in select(found, "beside", "sequences_per_s_ratio"):
+        cells = [select(found, "beside", figure, **rate.labels) for figure in figures]
+        names = [str(rate.labels[label]) for label in ("service", "transport", "load", "mix")]
+        rows.append([*names, *(f"{spread(cell[0])}" if cell else "" for cell in cells)])
+    yield from ("### Ours / theirs in the same round, `pooled_output`", "")
+    yield from table(["service", "transport", "clients × sequences", "lengths", *figures.values()], rows)
+    yield from ("### Ours: sequences/s", "")
+    yield from table(
+        ["service", "transport", "clients × sequences", "lengths", "sequences/s"],
+        [
+            [*(str(rate.labels[label]) for label in ("service", "transport", "load", "mix")), spread(rate)]
+            for rate in select(found, "beside", "sequences_per_s")
+        ],
+    )
+    yield from ("### Agreement, checked before timing", "", *_agreement(found, "beside", "service"))
+
+
 PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "offline": ("1. Offline", _offline),
     "served": ("2. Served", _served),
@@ -156,6 +180,7 @@ PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "overheads": ("4. Overheads", _overheads),
     "start": ("5. Start", _start),
     "gpu": ("6. GPU", _gpu),
+    "beside": ("7. Against another checkout", _beside),
 }
 """Part → title and section."""
 
@@ -235,21 +260,6 @@ def _memory(found: Results) -> Iterator[str]:
         for service in columns["rss_ready_mib"]
     ]
     yield from table(["service", *quantities.values()], rows)
-
-
-def _beside(found: Results) -> Iterator[str]:
-    figures = {
-        "sequences_per_s_ratio": "sequences/s",
-        "p50_ms_ratio": "p50",
-        "p99_ms_ratio": "p99",
-        "server_cpu_us_ratio": "CPU time",
-    }
-    rows = []
-    for rate in select(found, "served", "sequences_per_s_ratio", output="pooled_output"):
-        cells = [select(found, "served", figure, **rate.labels) for figure in figures]
-        names = [str(rate.labels[label]) for label in ("service", "transport", "load", "mix")]
-        rows.append([*names, *(f"{spread(cell[0])}" if cell else "" for cell in cells)])
-    yield from table(["service", "transport", "clients × sequences", "lengths", *figures.values()], rows)
 
 
 def _added(found: Results) -> Iterator[str]:

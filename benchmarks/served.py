@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 
 from benchmarks.agreement import OUTPUTS, compare, probe, require_agreement
-from benchmarks.beside import commit_of, lone_scenarios, record_ratios, with_others
 from benchmarks.encoders.base import Encoder
 from benchmarks.encoders.questions import Time, start_encoder
 from benchmarks.encoders.roster import our_spec
@@ -66,43 +65,39 @@ class Contest:
 def measure_served(effort: Effort) -> Findings:
     """Measures every service that can be started here."""
     findings = Findings("served", effort.quick)
-    if not effort.beside_only:
-        prepare((SIZE,))
-    if effort.beside is not None:
-        findings.notes.append(f"The other checkout is at {commit_of(effort.beside)}.")
+    prepare((SIZE,))
     with ExitStack() as stack:
-        engines = {} if effort.beside_only else _start_engines(stack, findings)
-        fleet = stack.enter_context(start_fleet(_specs(list(engines), effort)))
+        engines = _start_engines(stack, findings)
+        fleet = stack.enter_context(start_fleet(_specs(list(engines))))
         contest = Contest(fleet, engines)
         log.info("%d services are ready", len(fleet))
         with _growth(fleet, findings):
-            _check_answers(contest, findings)
+            check_responses(fleet, findings)
             _measure_loads(contest, effort, findings)
         _measure_forward(contest, effort, findings)
     return findings
 
 
-def _scenarios(spec: ServiceSpec, effort: Effort) -> list[Scenario]:
-    """Returns the scenarios of a service."""
-    ours_in_full = not effort.beside_only and spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL}
-    full = ours_in_full or not spec.metrics
+def scenarios(spec: ServiceSpec, *outputs: str) -> list[Scenario]:
+    """Returns the scenarios of a service with the natural mix."""
     transports = ("rest", "grpc") if spec.grpc else ("rest",)
-    outputs = ("pooled_output", "sequence_output") if full else ("pooled_output",)
-    loads = [
+    return [
         Scenario(transport, output, clients, rows)
         for output in outputs
         for clients, rows in LOADS
         for transport in transports
     ]
-    return [*loads, *lone_scenarios(spec, effort)]
 
 
-def _specs(engines: Sequence[str], effort: Effort) -> list[ServiceSpec]:
-    """Returns every service, each followed by that of the other checkout if it is compared."""
+def _scenarios(spec: ServiceSpec) -> list[Scenario]:
+    full = spec.name in {f"{engine}/{dtype}" for engine, dtype in FULL} or not spec.metrics
+    return scenarios(spec, *(("pooled_output", "sequence_output") if full else ("pooled_output",)))
+
+
+def _specs(engines: Sequence[str]) -> list[ServiceSpec]:
     specs = [our_service(*name.split("/")) for name in engines]
     specs += [one_engine_service("bfloat16")] if "openvino/bfloat16" in engines else []
-    specs += [] if effort.beside_only else [contender(name) for name in CONTENDERS]
-    return specs if effort.beside is None else with_others(specs, effort.sizes, effort.beside)
+    return [*specs, *map(contender, CONTENDERS)]
 
 
 @contextmanager
@@ -129,7 +124,7 @@ def _start_engines(stack: ExitStack, findings: Findings) -> dict[str, Worker[Enc
     return engines
 
 
-def _check_answers(contest: Contest, findings: Findings) -> None:
+def check_responses(fleet: Mapping[str, RunningService], findings: Findings) -> None:
     """Checks that all services of one size agree before any is timed.
 
     The reference is a contender, if there is one, in float32 if possible.
@@ -137,21 +132,21 @@ def _check_answers(contest: Contest, findings: Findings) -> None:
     Raises:
         Disagreement: One of them does not agree.
     """
-    answers = {}
-    for name, service in contest.fleet.items():
+    responses = {}
+    for name, service in fleet.items():
         with resumed(service):
-            answers[name] = _answer(service)
-    specs = [service.spec for service in contest.fleet.values()]
+            responses[name] = _response(service)
+    specs = [service.spec for service in fleet.values()]
     for spec in specs:
         of_size = (other for other in specs if other.size == spec.size)
         reference = min(of_size, key=lambda other: (other.metrics, other.dtype != "float32"))
-        agreement = compare(answers[spec.name], answers[reference.name])
+        agreement = compare(responses[spec.name], responses[reference.name])
         findings.add("largest_difference", [agreement.difference], service=spec.name)
         findings.add("least_cosine", [agreement.cosine], service=spec.name)
         require_agreement(spec.name, spec.dtype, agreement)
 
 
-def _answer(service: RunningService) -> list[RowOutput]:
+def _response(service: RunningService) -> list[RowOutput]:
     """Returns the response of a service to the probe."""
     rows = [encoding.token_ids.tolist() for encoding in probe()]
     body = json.dumps({"token_ids": rows, "outputs": sorted(OUTPUTS)}).encode()
@@ -180,38 +175,49 @@ def _measure_forward(contest: Contest, effort: Effort, findings: Findings) -> No
 
 
 def _measure_loads(contest: Contest, effort: Effort, findings: Findings) -> None:
-    """Loads every service with each of its scenarios; services with the same scenario follow each other."""
-    cases = {
-        (service.spec.name, scenario): partial(load_once, service, scenario, effort.load_factor)
-        for service in contest.fleet.values()
-        for scenario in _scenarios(service.spec, effort)
-    }
-    ordered = sorted(cases, key=lambda case: (case[1].output, case[1].load, case[1].mix, case[1].transport))
+    """Measures every service with each of its scenarios, and our engines without a service."""
     best = _offline_cases(contest)
-    _warm(contest, best.values(), effort)
-    sampled: dict[tuple[str, Scenario], list[Sample]] = {case: [] for case in ordered}
+    for engine in best.values():  # once without counting, since some engines prepare each shape at its first use
+        engine()
     seconds: dict[tuple[str, int], list[float]] = {case: [] for case in best}
-    for number in range(effort.mix_rounds):
-        log.info("round %d of %d: %d loads", number + 1, effort.mix_rounds, len(ordered))
+
+    def run_offline() -> None:
         for offline in best:
             seconds[offline].append(best[offline]())
-        for case in ordered if number % 2 == 0 else reversed(ordered):
-            sampled[case].append(cases[case]())
-    for (name, scenario), samples in sampled.items():
+
+    for (name, scenario), samples in load_in_rounds(contest.fleet, _scenarios, effort, run_offline).items():
         record(findings, samples, service=name, **scenario.labels)
-    record_ratios(findings, sampled)
     for (name, window), found in seconds.items():
         findings.add("sequences_per_s", [SEQUENCES / s for s in found], engine=name, window=window)
 
 
-def _warm(contest: Contest, offline: Iterable[Callable[[], float]], effort: Effort) -> None:
-    """Loads all without counting, since some engines prepare each shape at its first use."""
-    for engine in offline:
-        engine()
-    for service in contest.fleet.values():
-        for scenario in _scenarios(service.spec, effort):
-            if scenario.transport == "rest" and scenario.load in WARM_LOADS:
-                load_once(service, scenario, effort.load_factor)
+def load_in_rounds(
+    fleet: Mapping[str, RunningService],
+    scenarios_of: Callable[[ServiceSpec], Iterable[Scenario]],
+    effort: Effort,
+    before_round: Callable[[], None] = lambda: None,
+) -> dict[tuple[str, Scenario], list[Sample]]:
+    """Loads every service with each of its scenarios; services with the same scenario follow each other.
+
+    Returns:
+        The samples of each service and scenario, one per round.
+    """
+    cases = {
+        (service.spec.name, scenario): partial(load_once, service, scenario, effort.load_factor)
+        for service in fleet.values()
+        for scenario in scenarios_of(service.spec)
+    }
+    for (_, scenario), load in cases.items():  # once without counting, for the same reason
+        if scenario.transport == "rest" and scenario.load in WARM_LOADS:
+            load()
+    ordered = sorted(cases, key=lambda case: (case[1].output, case[1].load, case[1].mix, case[1].transport))
+    sampled: dict[tuple[str, Scenario], list[Sample]] = {case: [] for case in ordered}
+    for number in range(effort.mix_rounds):
+        log.info("round %d of %d: %d loads", number + 1, effort.mix_rounds, len(ordered))
+        before_round()
+        for case in ordered if number % 2 == 0 else reversed(ordered):
+            sampled[case].append(cases[case]())
+    return sampled
 
 
 def _offline_cases(contest: Contest) -> dict[tuple[str, int], Callable[[], float]]:

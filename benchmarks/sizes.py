@@ -44,8 +44,7 @@ class Effort:
         load_factor: How long services are under load, as a factor of what each scenario says.
         starts: Times that each engine is started.
         device: Where the part for GPUs computes: `gpu`, or `cpu` to see that it works.
-        beside: Checkout whose services are measured in the same rounds as ours.
-        beside_only: Whether nothing but what is compared with that checkout is measured.
+        beside: Checkout that the part `beside` compares with.
     """
 
     quick: bool
@@ -58,7 +57,6 @@ class Effort:
     starts: int
     device: str = "gpu"
     beside: Path | None = None
-    beside_only: bool = False
 
 
 QUICK: Final = Effort(

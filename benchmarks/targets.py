@@ -150,12 +150,12 @@ def _artifact(quantity: str) -> Callable[[Results], float | None]:
 
 def _beside(service: str, labels: Mapping[str, str]) -> Callable[[Results], float | None]:
     return lambda results: median(
-        results, "served", "sequences_per_s_ratio", service=service, transport="rest", **labels
+        results, "beside", "sequences_per_s_ratio", service=service, transport="rest", **labels
     )
 
 
 def _lone(length: str) -> Callable[[Results], float | None]:
-    return lambda results: median(results, "served", "p50_ms_ratio", service=BFLOAT16, load="1x1", mix=length)
+    return lambda results: median(results, "beside", "p50_ms_ratio", service=BFLOAT16, load="1x1", mix=length)
 
 
 def _growth(results: Results) -> float | None:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renders every overlay and has checkov look at them and at the Dockerfile; checkov.yaml has the exceptions.
+# Renders every overlay, and checks them and the Dockerfile with checkov; checkov.yaml has the exceptions.
 set -eu
 cd "$(dirname "$0")/.."
 rendered=$(mktemp -d)

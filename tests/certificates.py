@@ -11,7 +11,7 @@ import trustme
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Signs certificates, and writes them where services and clients find them.
+    """Signs certificates, and writes them as files for services and clients.
 
     Attributes:
         folder: For the files.

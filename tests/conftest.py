@@ -14,7 +14,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session", autouse=True)
 def offline_by_default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whoever wants a hub says which."""
+    """Disables hubs, unless a test sets one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ELECTRA_HUB__OFFLINE", "true")
         patch.setenv("ELECTRA_HUB__CACHE_DIR", str(tmp_path_factory.mktemp("presets")))

@@ -52,7 +52,7 @@ class FakeEngine:
 
     Attributes:
         batches: Every batch run, in order.
-        requested: The outputs asked for with each.
+        requested: The requested outputs of each.
         gate: `run` waits for it; clear it to hold the engine.
         fail: Called with each batch before it runs; may raise.
         poison: Token ids that make the whole row non-finite.

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from electra_serve.model.backbone import ElectraBackbone
+from electra_serve.model.head import Head
 from electra_serve.model.outputs import PackedInputs, compute_outputs
-from electra_serve.tensors import Batch, BatchShape, Encoding, Float32Array, IntArray, Output, Outputs
+from electra_serve.tensors import POSITION_OUTPUTS, Batch, BatchShape, Encoding, Float32Array, IntArray, Output, Outputs
 
 
 def pack_rows(
@@ -24,8 +25,10 @@ def pack_rows(
     return Batch.one_per_row(sequences, shape or BatchShape(rows, length))
 
 
-def compute_rows(backbone: ElectraBackbone, batch: Batch, outputs: Outputs) -> dict[Output, Float32Array]:
-    """Computes `outputs` of a batch from `pack_rows`: (B, T, H) or (B, H), as the model itself returns them."""
-    computed: dict[Output, Any] = dict(compute_outputs(backbone, PackedInputs.of(batch), outputs))
+def compute_rows(
+    backbone: ElectraBackbone, batch: Batch, outputs: Outputs, head: Head | None = None
+) -> dict[Output, Float32Array]:
+    """Computes `outputs` of a batch from `pack_rows`: (B, T, …) or (B, …), as the model itself returns them."""
+    computed: dict[Output, Any] = dict(compute_outputs(backbone, PackedInputs.of(batch), outputs, head=head))
     arrays = {output: np.asarray(tensor) for output, tensor in computed.items()}
-    return {output: array if output is Output.SEQUENCE else array[:, 0] for output, array in arrays.items()}
+    return {output: array if output in POSITION_OUTPUTS else array[:, 0] for output, array in arrays.items()}

@@ -11,7 +11,7 @@ LIMIT_S: Final = 60.0
 """Long enough on a machine that is busy with other things."""
 POLL_S: Final = 0.001
 SLOW_POLL_S: Final = 0.02
-"""For conditions that ask another process."""
+"""Interval for conditions that query another process."""
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:

@@ -1,19 +1,19 @@
 #!/bin/sh
-# The commands that make the image, so that they can be run without a container engine too: `make image-steps` runs them in an
-# empty folder. The Dockerfile calls one step per layer.
+# Builds the image. The Dockerfile calls one step per layer. `make image-steps` runs the steps in an empty folder, without
+# a container engine.
 #
-#   build.sh environment FOLDER EXTRA   a virtual environment with the dependencies of one extra, without the service
-#   build.sh wheel FOLDER               the service as a wheel
-#   build.sh install FOLDER WHEELS      that wheel into the environment, from nowhere else
-#   build.sh check FOLDER EXTRA         that nothing contradicts, and no engine is there that was not asked for
-#   build.sh sbom FOLDER FILE           what the environment holds, as CycloneDX
+#   build.sh environment FOLDER EXTRA   makes a virtual environment with the dependencies of one extra, without the service
+#   build.sh wheel FOLDER               builds the service as a wheel
+#   build.sh install FOLDER WHEELS      installs that wheel into the environment, without other sources
+#   build.sh check FOLDER EXTRA         checks that requirements agree, and that only the engines of the extra are installed
+#   build.sh sbom FOLDER FILE           lists the environment's packages, as CycloneDX
 #
 # Runs in the folder of pyproject.toml and constraints.txt, with `uv` on the path.
 set -eu
 
 export UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 : "${PYTHON:=python3}"
-# Pinned here and not in constraints.txt: it never meets the service's environment.
+# Pinned here, not in constraints.txt: it is never in the service's environment.
 SBOM_TOOL=cyclonedx-bom==7.3.1
 
 environment() {
@@ -39,7 +39,7 @@ check() {
         found=0
         "$1/bin/python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$engine') is None)" || found=1
         if [ "$found" != "$expected" ]; then
-            echo "$engine: found=$found expected=$expected (0 is there, 1 is not) in an environment of $2" >&2
+            echo "$engine: found=$found expected=$expected (0: installed, 1: not) in an environment of $2" >&2
             return 1
         fi
     done

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The Dockerfile's steps without a container engine: in an empty folder that holds what .dockerignore lets through, with an
-# empty environment, and then the service as the image starts it, from a folder that cannot be written to.
+# Runs the Dockerfile's steps without a container engine, in a folder with the files that .dockerignore includes, and with
+# an empty environment. Then starts the service as the image does, from a folder without write permission.
 #
-#   try.sh FOLDER [EXTRA]   FOLDER is new; the SBOM is left there as sbom.cdx.json
+#   try.sh FOLDER [EXTRA]   FOLDER must not exist; the SBOM is written there as sbom.cdx.json
 #
-# EXTRA is openvino (the image cpu) by default; jax is the image gpu, and gigabytes.
+# EXTRA is openvino (the image cpu) by default; jax is the image gpu, and takes gigabytes.
 set -eu
 
 folder=$1
@@ -18,7 +18,7 @@ ln -s "$uv" "$folder/tools/uv"
 sed -n 's/^!//p' .dockerignore | tar --create --exclude __pycache__ --files-from - | tar --extract --directory "$folder/context"
 
 cd "$folder/context"
-# Of the caller's environment only the way to the packages: nothing of it is to be imported.
+# Of the caller's environment only PATH is kept, so that no package of it is imported.
 step() {
     env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV PATH="$folder/tools:$PATH" sh deploy/image/build.sh "$@"
 }

@@ -37,13 +37,9 @@ MAX_RETRY_AFTER_S: Final = 3600.0
 
 
 class ElectraServeError(Exception):
-    """Root of all errors raised on purpose.
+    """Root of all errors raised on purpose."""
 
-    Attributes:
-        retryable: True if the same request may succeed later.
-    """
-
-    retryable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False  # True if the same request may succeed later
 
 
 class StartupError(ElectraServeError):
@@ -75,13 +71,10 @@ class ServiceError(ElectraServeError):
         message: Allowed values, then the value received. Clients see it, so it never repeats the input itself.
         field: Request field at fault, such as `token_ids[3]`.
         retry_after_s: Seconds after which a retry is likely to succeed.
-
-    Attributes:
-        code: Stable identifier, for clients and metric labels.
-        internal: True for a fault of the server: clients get a generic text, and only the log has the message.
     """
 
-    code: ClassVar[str] = "internal"
+    code: ClassVar[str] = "internal"  # stable identifier, for clients and metric labels
+    # True for a fault of the server: clients get a generic text, and only the log has the message
     internal: ClassVar[bool] = False
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:

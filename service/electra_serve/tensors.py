@@ -1,7 +1,7 @@
 """Values that pass between layers: frozen, numpy only, without wire or engine types.
 
-Shapes: R rows of P positions, with S slots of one sequence each; T the length of a sequence, H the hidden width, and L
-the labels of a model's head.
+Shapes: R rows of P positions, with S slots of one sequence each. T is the length of a sequence, H the hidden width, and
+L the number of labels of a model's head.
 """
 
 from __future__ import annotations

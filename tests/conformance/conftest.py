@@ -1,8 +1,8 @@
-"""What the conformance tests share needs torch and transformers: without them there is nothing to collect in it."""
+"""Skips collection without torch and transformers, which the shared code of the conformance tests imports."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-NEED_TRANSFORMERS = ["tokenizer_comparison.py", "transformers_checks.py", "transformers_report.py"]
+NEED_TRANSFORMERS = ["head_checks.py", "tokenizer_comparison.py", "transformers_checks.py", "transformers_report.py"]
 collect_ignore = [] if find_spec("torch") else NEED_TRANSFORMERS

@@ -42,7 +42,7 @@ class RandomFolder:
         self._random = random.Random(seed)
 
     def make(self) -> Folder:
-        """One folder; nothing is said of whether it must be served."""
+        """Returns one folder; it may be served or rejected."""
         class_name = self._random.choice(CLASSES)
         generic = class_name in CLASSES[3:]
         config = self._config() | ({"tokenizer_class": class_name} if class_name else {})

@@ -73,7 +73,7 @@ def test_kerashub_loads_a_converted_tokenizer(split_on_cjk: bool, tmp_path: Path
     )
 
 
-def test_kerashub_refuses_what_it_cannot_express(tmp_path: Path) -> None:
+def test_kerashub_rejects_what_it_cannot_express(tmp_path: Path) -> None:
     ElectraBackbone(10, 1, 2, 8, intermediate_dim=16, hidden_activation="gelu").save_to_preset(tmp_path)
     with pytest.raises(ValueError, match=r"electra_serve>ElectraBackbone|not a subclass"):
         keras_hub.models.Backbone.from_preset(str(tmp_path))

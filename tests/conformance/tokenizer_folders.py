@@ -49,8 +49,8 @@ class Folder:
     Attributes:
         name: What is special about it.
         files: The content of each file: JSON, or text.
-        served: Whether the service must give ids for it.
-        model: What config.json says beyond the architecture.
+        served: True if the service must return ids for it.
+        model: Fields of config.json in addition to the architecture.
     """
 
     name: str
@@ -260,7 +260,7 @@ def _with_added_pieces() -> Iterator[Folder]:
 
 
 def _with_oddities() -> Iterator[Folder]:
-    """Pieces under unusual keys, with unusual flags, or where the files disagree."""
+    """Pieces under unusual keys, with unusual flags, or in files that disagree."""
     size = len(pieces())
 
     def folder(name: str, config: Mapping[str, Any], *, served: bool = True, **files: Any) -> Folder:

@@ -1,7 +1,7 @@
-"""What is compared with transformers, as a list: the tests assert each check, the report prints what each found.
+"""List of comparisons with transformers: the tests assert each check, the report prints its result.
 
-The model has electra-small's shape, with the demo's vocabulary and random weights wide enough for attention to tell
-positions apart; the text is real. Needs transformers and torch.
+The model has electra-small's shape, with the demo's vocabulary and random weights wide enough for attention to
+distinguish positions; the text is real. Needs transformers and torch.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        compared: How much was compared.
-        worst: The largest difference: of numbers, or how many texts differ.
-        bound: The largest that is allowed.
+        compared: Number of comparisons.
+        worst: Largest difference of numbers, or number of texts that differ.
+        bound: Largest allowed value.
     """
 
     compared: str
@@ -144,14 +144,15 @@ def _compare(model: Any, backbone: ElectraBackbone, preset: PresetFolder) -> Fin
 
 def _theirs(model: Any) -> tuple[Array, dict[str, Array]]:
     """transformers' last hidden states of some sentences, and what went in: a batch, padded."""
-    inputs = _batch()
+    inputs = sentence_batch()
     with torch.no_grad():
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         output = getattr(model, "electra", model).eval()(**tensors)
     return output.last_hidden_state.numpy(), inputs
 
 
-def _batch() -> dict[str, Array]:
+def sentence_batch() -> dict[str, Array]:
+    """Sentences and a pair of them under the demo's vocabulary, as transformers' models take them."""
     tokenizer = load_tokenizer(resolve_preset("electra_demo"))
     assert not isinstance(tokenizer, NoTokenizer)
     texts: list[TextOrPair] = [*sentences()[100 : 100 + ROWS], ("Was she late?", "She was very late indeed.")]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.conformance.head_checks import head_checks
 from tests.conformance.transformers_checks import Check, Finding, checks
 
 PACKAGES = ("transformers", "tokenizers", "torch", "keras")
@@ -20,7 +21,7 @@ def main() -> int:
         1 if one of them found too large a difference, else 0.
     """
     sys.stdout.write(", ".join(f"{package} {version(package)}" for package in PACKAGES) + "\n\n")
-    return print_report(checks(), sys.stdout.write)
+    return print_report([*checks(), *head_checks()], sys.stdout.write)
 
 
 def print_report(listed: Iterable[Check], write: Callable[[str], object]) -> int:

@@ -1,7 +1,7 @@
-"""Every way we know to send a request that must be refused, as a table.
+"""Table of every known way to send a request that must be rejected.
 
-What can be meant on both transports is a `Query` and is sent over both; what only one of them can say is in its own
-table, as bytes.
+A request that both transports can express is a `Query`, and is sent over both. One that only one of them can express
+is in a table of its own, as bytes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ NOT_FOUND: Final = "model_not_found"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request, and how it is refused.
+    """A request, and its rejection.
 
     Attributes:
-        name: What is wrong with it.
+        name: Its fault.
         request: The request, or its bytes.
-        code: The slug.
-        field: The field at fault.
+        code: Code of the error.
+        field: Field at fault.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Every engine that the contract holds for, and the packed batches and references that its outputs are compared with.
 
-Keras has one backend in a process, so each process has the engines of its own: those that run Keras on TensorFlow, and
-those that run no Keras, in an ordinary one; JAX' where `KERAS_BACKEND=jax`, as `test_engines_on_jax.py` starts it.
+Keras has one backend in a process, so the engines depend on the process. An ordinary one has those on TensorFlow and
+those without Keras. One with `KERAS_BACKEND=jax` has JAX's; `test_engines_on_jax.py` starts it.
 
 `ENGINE_DEVICE=gpu` runs the suite on a GPU, for engines that run there. References are computed on the CPU.
 """
@@ -40,7 +40,7 @@ from electra_serve.tensors import (
 Settings = Mapping[str, Any]
 
 ON_JAX: Final = os.environ.get("KERAS_BACKEND") == "jax"
-"""Whether this is the process for engines that run Keras on JAX."""
+"""True in the process for engines that run Keras on JAX."""
 DEVICE: Final = os.environ.get("ENGINE_DEVICE", "cpu")
 ON_GPU: Final = DEVICE.startswith("gpu")
 OF_KERAS: Final[Mapping[str, Mapping[str, Settings]]] = {
@@ -59,7 +59,7 @@ NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")
 
 
 def computes_in(name: str, dtype: str) -> bool:
-    """Whether that engine must compute in `dtype` here: Keras' do in any, OpenVINO in what the CPU has."""
+    """Returns True if that engine must compute in `dtype` here: Keras in any, OpenVINO in those of the CPU."""
     if name != "openvino":
         return True
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
@@ -199,7 +199,7 @@ def _model() -> Callable[[Any], Any]:
 
 
 def short_of_memory() -> Exception:
-    """What the backend of an engine that runs Keras raises where memory is short."""
+    """Returns the error that a Keras backend raises if memory is short."""
     if ON_JAX:
         import jax
 

@@ -1,4 +1,4 @@
-"""What a request came to, in words that both transports share."""
+"""Outcome of a request, in the same form for both transports."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ GRPC_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """A request that was answered.
+class Success:
+    """A request with a response.
 
     Attributes:
-        model: The model that computed it.
-        outputs: For each output asked for, one array per sequence.
-        sequences: How many the answer says it is of.
+        model: Model that computed it.
+        outputs: For each requested output, one array per sequence.
+        sequences: Number of sequences, as reported by the response.
         tokens: Unmasked positions.
-        truncated: Per sequence, whether it was cut.
+        truncated: For each sequence, true if it was cut.
     """
 
     model: str
@@ -63,16 +63,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A request that was not answered.
+    """A request with an error.
 
     Attributes:
-        code: The slug.
+        code: Code of the error.
         status: The protocol's own status; None in a stream, which has none for a single request.
-        message: What is said to people.
-        field: The field at fault.
-        retry_after_s: When to try again.
-        request_id: The request's name in the log; None where gRPC itself refused it, or a stream's had no valid one.
-        raw: Everything that came back, to look for what should not be in it.
+        message: Text for people.
+        field: Field at fault.
+        retry_after_s: Delay of a retry.
+        request_id: Id in the log; None if gRPC itself rejected the request, or a stream's had no valid one.
+        raw: Everything that was received, to search for text that must not be in it.
     """
 
     code: str
@@ -84,16 +84,16 @@ class Rejection:
     raw: bytes
 
 
-Outcome = Answer | Rejection
+Outcome = Success | Rejection
 
 
-def answered(outcome: Outcome) -> Answer:
-    """The answer; fails where there is none."""
-    assert isinstance(outcome, Answer), outcome
+def succeeded(outcome: Outcome) -> Success:
+    """Returns the response; fails if there is none."""
+    assert isinstance(outcome, Success), outcome
     return outcome
 
 
 def rejected(outcome: Outcome) -> Rejection:
-    """The refusal; fails where the request was answered."""
+    """Returns the rejection; fails if there is none."""
     assert isinstance(outcome, Rejection), outcome
     return outcome

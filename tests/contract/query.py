@@ -35,7 +35,7 @@ PB_TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = Map
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to ask for, good or bad; None where the request leaves it out."""
+    """Fields of a request, valid or not; None if the request omits them."""
 
     token_ids: Rows | None = None
     segment_ids: Rows | None = None
@@ -57,7 +57,7 @@ class Wire:
 
     Attributes:
         data: The bytes.
-        content_type: What REST says they are; gRPC has no say in it.
+        content_type: Content type in REST; gRPC has none.
     """
 
     data: bytes

@@ -1,4 +1,4 @@
-"""What each transport answers, read back to an `Outcome`. An answer that breaks its protocol's own form fails here."""
+"""Reads each transport's responses into an `Outcome`; fails for one that breaks its protocol's form."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ import orjson
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
 from electra_serve.tensors import POSITION_OUTPUTS, Float32Array, Output
-from tests.contract.outcome import Answer, Outcome, Rejection
+from tests.contract.outcome import Outcome, Rejection, Success
 
 Numbers: TypeAlias = "list[float] | list[list[float]]"
 
 PROBLEM_MEMBERS: Final = {"type", "title", "status", "detail", "code", "request_id"}
 OPTIONAL_MEMBERS: Final = {"field", "retry_after_s"}
 STATUS_ONLY: Final = "(none: gRPC's own error)"
-"""Stands for the slug where gRPC itself refuses a message, before any code of the service sees it."""
+"""Code of a message that gRPC itself rejects, before any code of the service gets it."""
 
 
-def response(answer: httpx.Response) -> Outcome:
-    """Reads an HTTP answer."""
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["x-request-id"]
-    content = orjson.loads(answer.content)
-    if answer.status_code == 200:
-        assert answer.headers["content-type"] == "application/json"
-        return _json_answer(content)
-    return _problem(answer, content)
+def response(received: httpx.Response) -> Outcome:
+    """Reads an HTTP response."""
+    assert received.headers["x-content-type-options"] == "nosniff"
+    assert received.headers["x-request-id"]
+    content = orjson.loads(received.content)
+    if received.status_code == 200:
+        assert received.headers["content-type"] == "application/json"
+        return _json_success(content)
+    return _problem(received, content)
 
 
-def message(data: bytes) -> Answer:
+def message(data: bytes) -> Success:
     """Reads an `EncodeResponse`."""
-    return _pb_answer(pb.EncodeResponse.FromString(data))
+    return _pb_success(pb.EncodeResponse.FromString(data))
 
 
-def stream_answer(data: bytes) -> Outcome:
+def stream_response(data: bytes) -> Outcome:
     """Reads an `EncodeStreamResponse`."""
-    answer = pb.EncodeStreamResponse.FromString(data)
-    if answer.WhichOneof("result") == "response":
-        assert answer.response.request_id == answer.request_id
-        return _pb_answer(answer.response)
-    error = answer.error
+    received = pb.EncodeStreamResponse.FromString(data)
+    if received.WhichOneof("result") == "response":
+        assert received.response.request_id == received.request_id
+        return _pb_success(received.response)
+    error = received.error
     return Rejection(
         code=error.code,
         status=None,
         message=error.message,
         field=error.field or None,
         retry_after_s=error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None,
-        request_id=answer.request_id or None,
+        request_id=received.request_id or None,
         raw=data,
     )
 
@@ -74,22 +74,22 @@ def rpc_error(error: grpc.aio.AioRpcError) -> Rejection:
     )
 
 
-def _problem(answer: httpx.Response, content: dict[str, object]) -> Rejection:
-    assert answer.headers["content-type"] == "application/problem+json"
+def _problem(received: httpx.Response, content: dict[str, object]) -> Rejection:
+    assert received.headers["content-type"] == "application/problem+json"
     assert PROBLEM_MEMBERS <= content.keys() <= PROBLEM_MEMBERS | OPTIONAL_MEMBERS
     assert content["type"] == f"urn:problem-type:electra-serve:{content['code']}"
-    assert content["status"] == answer.status_code
-    assert content["request_id"] == answer.headers["x-request-id"]
+    assert content["status"] == received.status_code
+    assert content["request_id"] == received.headers["x-request-id"]
     retry_after_s = cast("float | None", content.get("retry_after_s"))
-    _check_retry_after(answer.headers.get("retry-after"), retry_after_s)
+    _check_retry_after(received.headers.get("retry-after"), retry_after_s)
     return Rejection(
         code=str(content["code"]),
-        status=answer.status_code,
+        status=received.status_code,
         message=str(content["detail"]),
         field=cast("str | None", content.get("field")),
         retry_after_s=retry_after_s,
         request_id=str(content["request_id"]),
-        raw=answer.content,
+        raw=received.content,
     )
 
 
@@ -99,9 +99,9 @@ def _check_retry_after(header: str | None, retry_after_s: float | None) -> None:
         assert max(1, retry_after_s) <= int(header) < max(1, retry_after_s) + 1
 
 
-def _json_answer(content: dict[str, object]) -> Answer:
+def _json_success(content: dict[str, object]) -> Success:
     usage = cast("dict[str, int]", content["usage"])
-    return Answer(
+    return Success(
         model=str(content["model"]),
         outputs={
             output: [_array(row) for row in cast("Sequence[Numbers | dict[str, object]]", content[output])]
@@ -122,18 +122,18 @@ def _array(value: Numbers | dict[str, object]) -> Float32Array:
     return np.frombuffer(data, "<f4").reshape(cast("list[int]", value["shape"]))
 
 
-def _pb_answer(answer: pb.EncodeResponse) -> Answer:
+def _pb_success(received: pb.EncodeResponse) -> Success:
     outputs: dict[Output, list[Float32Array]] = {}
     for output in POSITION_OUTPUTS:
-        if rows := getattr(answer, output.value):
+        if rows := getattr(received, output.value):
             outputs[output] = [to_floats(tensor) for tensor in rows]
     for output in set(Output) - POSITION_OUTPUTS:
-        if answer.HasField(output.value):  # type: ignore[arg-type]  # the stub wants a literal
-            outputs[output] = list(to_floats(getattr(answer, output.value)))
-    return Answer(
-        model=answer.model,
+        if received.HasField(output.value):  # type: ignore[arg-type]  # the stub wants a literal
+            outputs[output] = list(to_floats(getattr(received, output.value)))
+    return Success(
+        model=received.model,
         outputs=outputs,
-        sequences=answer.usage.sequences,
-        tokens=answer.usage.tokens,
-        truncated=list(answer.truncated),
+        sequences=received.usage.sequences,
+        tokens=received.usage.tokens,
+        truncated=list(received.truncated),
     )

@@ -1,4 +1,4 @@
-"""The transports behind one face: a request goes in, an `Outcome` comes out."""
+"""The transports behind one interface: it takes a request and returns an `Outcome`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVICE: Final = "/electra.v1.EncoderService"
 SIDES: Final = ("rest", "grpc", "stream")
 ALL_SIDES: Final = ("rest", "base64", "grpc", "stream")
 SOCKET_SIDES: Final = ("http", "grpc", "stream")
-"""Those whose caller can hang up."""
+"""Transports whose clients can disconnect."""
 
 
 class Side(Protocol):
@@ -37,11 +37,11 @@ class Side(Protocol):
 
     @property
     def transport(self) -> str:
-        """What metrics call it: `rest` or `grpc`."""
+        """Name in metrics: `rest` or `grpc`."""
 
     @property
     def statuses(self) -> Mapping[str, int | str]:
-        """The protocol's own status of each slug; empty where a single request has none."""
+        """The protocol's own status of each code; empty if single requests have none."""
 
     def render(self, query: Query) -> Wire:
         """The request as this side writes it."""
@@ -51,8 +51,8 @@ class Side(Protocol):
 
         Args:
             wire: What to send.
-            timeout_s: The deadline that the caller gives.
-            metadata: What goes beside the message: headers, or a call's metadata.
+            timeout_s: The client's deadline.
+            metadata: Headers, or a call's metadata.
         """
 
 
@@ -61,7 +61,7 @@ class RestSide:
 
     Args:
         client: Speaks to it.
-        encoding_format: How it is asked to write numbers.
+        encoding_format: Format of numbers in the response.
     """
 
     transport = "rest"
@@ -114,11 +114,11 @@ class StreamSide(GrpcSide):
         method = f"{SERVICE}/EncodeStream"
         encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         try:
-            answers = [answer async for answer in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
+            messages = [message async for message in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
-        assert len(answers) == 1, "each request of a stream is answered once"
-        return read.stream_answer(answers[0])
+        assert len(messages) == 1, "each request of a stream gets one response"
+        return read.stream_response(messages[0])
 
 
 def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:

@@ -118,7 +118,7 @@ class Stack:
         return self.engines[TINY]
 
     def batches(self) -> int:
-        """How many batches have reached any engine."""
+        """Number of batches that have reached any engine."""
         return sum(len(engine.batches) for engine in self.engines.values())
 
     def open(self) -> None:
@@ -127,7 +127,7 @@ class Stack:
             engine.gate.set()
 
     def counted(self, transport: str, code: str) -> float:
-        """How many requests of any model came to `code`."""
+        """Returns the number of requests with `code`, of all models."""
         return sum(
             self.metrics.registry.get_sample_value(
                 "electra_requests_total", {"model": model, "transport": transport, "code": code}

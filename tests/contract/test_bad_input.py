@@ -1,4 +1,4 @@
-"""Bad input is refused before it costs anything, and alike on every transport."""
+"""Bad input is rejected before it costs anything, and in the same way on every transport."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from electra_serve.tensors import Output
 from tests.contract import bad_input
 from tests.contract.bad_input import MARK, Case
-from tests.contract.outcome import answered, rejected
+from tests.contract.outcome import rejected, succeeded
 from tests.contract.query import Query, Wire
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import SIDES, Side
@@ -48,7 +48,7 @@ async def test_bad_input_is_rejected(side: Side, case: Case, loaded: Stack) -> N
     assert MARK not in str(loaded.lines.calls)
     assert loaded.batches() == 0
     assert loaded.counted(side.transport, case.code) == 1
-    assert answered(await side.send(side.render(GOOD))).tokens == 4
+    assert succeeded(await side.send(side.render(GOOD))).tokens == 4
 
 
 @pytest.mark.parametrize("side", ["grpc", "stream"], indirect=True)
@@ -57,7 +57,7 @@ async def test_a_message_too_large_is_rejected_by_grpc_itself(side: Side, loaded
 
     assert (rejection.code, rejection.status) == (STATUS_ONLY, "RESOURCE_EXHAUSTED")
     assert loaded.batches() == 0
-    assert answered(await side.send(side.render(GOOD))).tokens == 4
+    assert succeeded(await side.send(side.render(GOOD))).tokens == 4
 
 
 async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: Stack) -> None:
@@ -70,6 +70,6 @@ async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: 
     assert not any(task.done() for task in good)
 
     loaded.open()
-    answers = [answered(outcome) for outcome in await asyncio.gather(*good)]
-    assert [answer.outputs[Output.POOLED][0][0] for answer in answers] == [1, 2, 3, 4]
+    responses = [succeeded(outcome) for outcome in await asyncio.gather(*good)]
+    assert [response.outputs[Output.POOLED][0][0] for response in responses] == [1, 2, 3, 4]
     assert sum(len(batch.token_ids) for batch in loaded.engine.batches) == 4

@@ -157,12 +157,12 @@ def test_an_empty_row_and_an_empty_batch_are_zeros(engine: Engine) -> None:
     assert not whole.any()
 
 
-def test_an_answer_is_not_changed_by_the_next_run(engine: Engine) -> None:
-    answer = engine.run(random_packed(LARGEST).batch, ALL)
-    kept = {name: np.copy(getattr(answer, name.value)) for name in ENCODER_OUTPUTS}
+def test_an_output_is_not_changed_by_the_next_run(engine: Engine) -> None:
+    response = engine.run(random_packed(LARGEST).batch, ALL)
+    kept = {name: np.copy(getattr(response, name.value)) for name in ENCODER_OUTPUTS}
     engine.run(random_packed(LARGEST, seed=1).batch, ALL)
     for name in ENCODER_OUTPUTS:
-        np.testing.assert_array_equal(getattr(answer, name.value), kept[name])
+        np.testing.assert_array_equal(getattr(response, name.value), kept[name])
 
 
 def test_it_runs_on_another_thread_than_it_was_made_on(engine: Engine) -> None:
@@ -266,13 +266,13 @@ def test_two_live_side_by_side_and_closing_one_leaves_the_other(engine: Engine, 
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+def test_a_missing_device_is_rejected(name: str) -> None:
     with pytest.raises(EngineUnavailable, match="got gpu:99"):
         build(name, device="gpu:99")
 
 
 @pytest.mark.parametrize("backend", OF_KERAS)
-def test_keras_on_another_backend_is_refused(backend: str) -> None:
+def test_keras_on_another_backend_is_rejected(backend: str) -> None:
     if backend == ("jax" if ON_JAX else "tensorflow"):
         BUILDERS[backend]()
         return
@@ -291,7 +291,7 @@ def test_tensorflow_keeps_all_bits_of_float32_factors() -> None:
 
 
 @pytest.mark.parametrize("engines", sorted(set(ENGINES) - set(OTHERS)), indirect=True)
-def test_short_memory_is_told_as_such(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_is_reported_as_such(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = engine._programs  # type: ignore[attr-defined]
 
     def fail(*_: object) -> None:

@@ -33,7 +33,7 @@ ENVIRONMENT = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 @pytest.mark.skipif(ON_JAX, reason="this is that process")
 def test_the_contract_holds_on_jax() -> None:
-    # What the child covers, whoever measures this process combines with its own.
+    # The coverage of the child is combined with that of this process.
     measured = coverage.Coverage.current() is not None
     python = [sys.executable, *(["-m", "coverage", "run", "--parallel-mode"] if measured else [])]
     tests = [

@@ -1,4 +1,4 @@
-"""What goes wrong after a request was found good is told alike on every transport, and hits no one else."""
+"""Failures after validation are reported in the same way on every transport, and affect no other request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
-from tests.contract.outcome import Rejection, answered, rejected
+from tests.contract.outcome import Rejection, rejected, succeeded
 from tests.contract.query import Query
 from tests.contract.sides import SIDES, SOCKET_SIDES, Side, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, SECONDS_PER_POSITION, TINY, Stack, make_settings
@@ -29,14 +29,14 @@ SECRET: Final = "the weights are at /secret"
 
 
 class EmptyEngine(FakeEngine):
-    """Answers without the outputs that it was asked for: a fault of ours, not of any input."""
+    """Returns results without the requested outputs: an internal fault, whatever the input."""
 
     def run(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         return ModelOutput()
 
 
 def assert_reported(rejection: Rejection, side: Side, code: str, stack: Stack) -> None:
-    """Fails unless the refusal is of that kind, has its status, and was counted."""
+    """Fails unless the rejection is of that kind, has its status, and was counted."""
     assert rejection.code == code
     assert rejection.status == side.statuses.get(code)
     assert stack.counted(side.transport, code) == 1
@@ -82,14 +82,14 @@ async def test_a_row_that_fails_the_engine_fails_alone(side: Side, loaded: Stack
 
     first, second, bad, third = await asyncio.gather(*sending)
     for outcome, expected in ((first, 1), (second, 2), (third, 3)):
-        assert answered(outcome).outputs[Output.POOLED][0][0] == expected
+        assert succeeded(outcome).outputs[Output.POOLED][0][0] == expected
     rejection = rejected(bad)
     assert_reported(rejection, side, "engine_failure", loaded)
     assert SECRET.encode() not in rejection.raw
 
 
 @pytest.mark.parametrize("name", SIDES)
-async def test_a_fault_of_ours_tells_the_request_id_and_no_more(name: str) -> None:
+async def test_an_internal_fault_shows_the_request_id_and_no_more(name: str) -> None:
     broken = Stack.build(make_settings(), EmptyEngine)
     await broken.manager.load_all()
     async with connect(broken, name) as side:
@@ -111,7 +111,7 @@ async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) ->
 
     loaded.open()
     await asyncio.gather(*held)
-    answered(await side.send(side.render(GOOD)))
+    succeeded(await side.send(side.render(GOOD)))
 
 
 async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(side: Side, loaded: Stack) -> None:
@@ -134,7 +134,7 @@ async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(sid
 
     release.set()
     await asyncio.gather(running, waiting)
-    answered(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
+    succeeded(await side.send(side.render(Query(text=["long " * 240], model=DEMO_ID))))
 
 
 async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded: Stack) -> None:
@@ -145,7 +145,7 @@ async def test_a_request_is_admitted_whole_or_rejected_whole(side: Side, loaded:
     last = asyncio.create_task(side.send(side.render(Query(token_ids=[[1]]))))
     await until(lambda: loaded.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES)
     loaded.open()
-    answered(await last)
+    succeeded(await last)
     await asyncio.gather(*held)
 
 
@@ -167,7 +167,7 @@ async def test_no_request_outlives_the_servers_own_limit(name: str, waiting: int
 async def test_a_deadline_of_the_callers_takes_the_request_out_of_the_queue(side: Side, loaded: Stack) -> None:
     held = await hold(loaded, 0)
     rejection = rejected(await side.send(side.render(GOOD), timeout_s=0.05))
-    # A gRPC caller and the server race to notice; who wins decides whether there is a slug, or only the status.
+    # gRPC's client and server race to notice. If the client is first, there is only a status, and no code.
     assert rejection.code == "deadline_exceeded" or rejection.status == "DEADLINE_EXCEEDED"
     await until(lambda: loaded.gauge("electra_queued_sequences") == 0)
     codes = ("deadline_exceeded", "cancelled")
@@ -202,7 +202,7 @@ async def test_a_model_that_loads_takes_no_bad_name_for_its_own(side: Side, stac
     assert rejected(await side.send(side.render(GOOD.of("other")))).code == "model_not_found"
 
 
-async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side, loaded: Stack) -> None:
+async def test_draining_finishes_admitted_requests_and_admits_no_more(side: Side, loaded: Stack) -> None:
     loaded.engine.gate.clear()
     admitted = asyncio.create_task(side.send(side.render(GOOD)))
     await until(lambda: loaded.gauge("electra_running_sequences") == 1)
@@ -213,4 +213,4 @@ async def test_draining_answers_what_was_admitted_and_admits_no_more(side: Side,
     assert rejection.retry_after_s == 1.0
 
     loaded.open()
-    assert answered(await admitted).tokens == 2
+    assert succeeded(await admitted).tokens == 2

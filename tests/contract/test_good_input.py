@@ -1,4 +1,4 @@
-"""The same request gets the same answer on every transport, and the answer is the model's own."""
+"""The same request gets the same response on every transport, with the model's own outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.tensors import DEFAULT_OUTPUTS, HEAD_OUTPUTS, Float32Array, Output, Truncation
-from tests.contract.outcome import answered
+from tests.contract.outcome import succeeded
 from tests.contract.query import Query, Rows, Wire
 from tests.contract.sides import ALL_SIDES, Side, connect
 from tests.contract.stack import MAX_LENGTH, MAX_TEXT_CHARACTERS, TINY, Stack
@@ -47,32 +47,32 @@ QUERIES: Final = {
 
 @pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-async def test_an_answer_is_the_models_own(side: Side, loaded: Stack, query: Query) -> None:
-    answer = answered(await side.send(side.render(query)))
+async def test_a_response_is_the_models_own(side: Side, loaded: Stack, query: Query) -> None:
+    response = succeeded(await side.send(side.render(query)))
 
     assert query.token_ids is not None
     ids = [row[:MAX_LENGTH] for row in query.token_ids]
     mask = [row[:MAX_LENGTH] for row in query.padding_mask or [[1] * len(row) for row in ids]]
-    assert (answer.model, answer.sequences, answer.tokens) == (TINY, len(ids), sum(map(sum, mask)))
-    assert answer.truncated == [len(row) > MAX_LENGTH for row in query.token_ids]
-    assert_same(answer.outputs, expected_outputs(ids, mask, frozenset(query.outputs or DEFAULT_OUTPUTS)))
+    assert (response.model, response.sequences, response.tokens) == (TINY, len(ids), sum(map(sum, mask)))
+    assert response.truncated == [len(row) > MAX_LENGTH for row in query.token_ids]
+    assert_same(response.outputs, expected_outputs(ids, mask, frozenset(query.outputs or DEFAULT_OUTPUTS)))
     assert loaded.counted(side.transport, "ok") == 1
 
 
 async def test_segments_reach_the_engine(side: Side, loaded: Stack) -> None:
-    answered(await side.send(side.render(Query(token_ids=[[5, 6, 7]], segment_ids=[[0, 1, 1]]))))
+    succeeded(await side.send(side.render(Query(token_ids=[[5, 6, 7]], segment_ids=[[0, 1, 1]]))))
     batch = loaded.engine.batches[0]
     assert batch.segment_ids[batch.sequence_ids > 0].tolist() == [0, 1, 1]
 
 
 async def test_a_masked_tail_costs_no_compute(side: Side, loaded: Stack) -> None:
-    answered(await side.send(side.render(Query(token_ids=[[5, 6, 0, 0, 0]], padding_mask=[[1, 1, 0, 0, 0]]))))
+    succeeded(await side.send(side.render(Query(token_ids=[[5, 6, 0, 0, 0]], padding_mask=[[1, 1, 0, 0, 0]]))))
     batch = loaded.engine.batches[0]
     assert batch.token_ids[batch.sequence_ids > 0].tolist() == [5, 6]
 
 
 async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> None:
-    answered(await side.send(side.render(Query(token_ids=[[5]], outputs=[Output.CLS]))))
+    succeeded(await side.send(side.render(Query(token_ids=[[5]], outputs=[Output.CLS]))))
     assert loaded.engine.requested == [frozenset({Output.CLS})]
 
 
@@ -91,13 +91,13 @@ async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> 
 async def test_text_is_encoded_as_the_tokenizer_has_it(
     side: Side, loaded: Stack, texts: list[str | tuple[str, str]]
 ) -> None:
-    answer = answered(await side.send(side.render(Query(text=texts, model=DEMO_ID, outputs=ALL))))
+    response = succeeded(await side.send(side.render(Query(text=texts, model=DEMO_ID, outputs=ALL))))
 
     tokenizer = load_tokenizer(resolve_preset(DEMO_ID, load_weights=False))
     assert not isinstance(tokenizer, NoTokenizer)
     ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512).token_ids]
-    assert (answer.model, answer.tokens, answer.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
-    assert_same(answer.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(ALL)))
+    assert (response.model, response.tokens, response.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
+    assert_same(response.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(ALL)))
 
 
 @pytest.mark.parametrize("name", ["rest", "base64"])
@@ -105,7 +105,8 @@ async def test_half_a_surrogate_pair_is_the_replacement_character(name: str, loa
     async with connect(loaded, name) as side:
         bodies = ('"a \\ude00", "b"', '"a \\ufffd", "b"')
         cut, replaced = [
-            answered(await side.send(Wire(f'{{"model": "{DEMO_ID}", "text": [{texts}]}}'.encode()))) for texts in bodies
+            succeeded(await side.send(Wire(f'{{"model": "{DEMO_ID}", "text": [{texts}]}}'.encode())))
+            for texts in bodies
         ]
     assert cut.tokens == replaced.tokens
     for ours, expected in zip(cut.outputs[Output.POOLED], replaced.outputs[Output.POOLED], strict=True):
@@ -114,9 +115,9 @@ async def test_half_a_surrogate_pair_is_the_replacement_character(name: str, loa
 
 async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:
     query = Query(text=["a " * 600, "a"], model=DEMO_ID, truncate=True, outputs=[Output.SEQUENCE])
-    answer = answered(await side.send(side.render(query)))
-    assert answer.truncated == [True, False]
-    assert [len(row) for row in answer.outputs[Output.SEQUENCE]] == [512, 3]
+    response = succeeded(await side.send(side.render(query)))
+    assert response.truncated == [True, False]
+    assert [len(row) for row in response.outputs[Output.SEQUENCE]] == [512, 3]
 
 
 @pytest.mark.parametrize(
@@ -129,24 +130,24 @@ async def test_ids_are_cut_at_the_side_that_is_named(
     query = Query(
         token_ids=[list(range(1, 12)), [1, 2, 3]], truncation=truncation, outputs=[Output.CLS, Output.SEQUENCE]
     )
-    answer = answered(await side.send(side.render(query)))
-    assert answer.truncated == [True, False]
-    assert [len(row) for row in answer.outputs[Output.SEQUENCE]] == lengths
-    assert answer.outputs[Output.CLS][0][0] == (4 if truncation is Truncation.LEFT else 1)
+    response = succeeded(await side.send(side.render(query)))
+    assert response.truncated == [True, False]
+    assert [len(row) for row in response.outputs[Output.SEQUENCE]] == lengths
+    assert response.outputs[Output.CLS][0][0] == (4 if truncation is Truncation.LEFT else 1)
 
 
 @pytest.mark.parametrize("truncation", list(Truncation)[1:])
 async def test_pairs_are_cut_by_the_rule_that_is_named(side: Side, loaded: Stack, truncation: Truncation) -> None:
     pair = ("a " * 290, "b " * 290)
     query = Query(text=[pair], model=DEMO_ID, truncation=truncation, outputs=[Output.CLS])
-    assert answered(await side.send(side.render(query))).truncated == [True]
+    assert succeeded(await side.send(side.render(query))).truncated == [True]
     segments = loaded.engines[DEMO_ID].batches[0].segment_ids[0].tolist()
     kept = {Truncation.ONLY_FIRST: 219, Truncation.ONLY_SECOND: 290}.get(truncation, 255)
     assert (len(segments), segments.index(1)) == (512, kept + 2)
 
 
 async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) -> None:
-    answered(await side.send(side.render(Query(text=[("a b", "c")], model=DEMO_ID))))
+    succeeded(await side.send(side.render(Query(text=[("a b", "c")], model=DEMO_ID))))
     batch = loaded.engines[DEMO_ID].batches[0]
     assert batch.segment_ids[batch.sequence_ids > 0].tolist() == [0, 0, 0, 0, 1, 1]
 
@@ -154,17 +155,17 @@ async def test_a_pair_of_texts_gets_segments_0_and_1(side: Side, loaded: Stack) 
 async def test_transports_agree_to_the_last_bit(stack: Stack) -> None:
     await stack.manager.load_all()
     query = Query(token_ids=[[97, 89, 83], [7, 11]], padding_mask=[[1, 1, 1], [1, 0]], outputs=ALL)
-    answers = []
+    responses = []
     for name in ALL_SIDES:
         async with connect(stack, name) as side:
-            answers.append(answered(await side.send(side.render(query))))
+            responses.append(succeeded(await side.send(side.render(query))))
     await stack.manager.close()
-    for answer in answers[1:]:
-        assert_same(answer.outputs, answers[0].outputs)
+    for response in responses[1:]:
+        assert_same(response.outputs, responses[0].outputs)
 
 
 def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[Output, list[Float32Array]]:
-    """What `FakeEngine` computes: each position its own id, in every one of H components."""
+    """Returns the outputs of `FakeEngine`: each position has its own id in all H components."""
     rows = []
     for row, kept in zip(ids, mask, strict=True):
         hidden = np.repeat(np.array(row, np.float32)[:, None], FAKE_HIDDEN_DIM, axis=1)  # (T, H)

@@ -11,7 +11,7 @@ import pytest
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.settings.schema import ModelSettings
 from electra_serve.tensors import Output
-from tests.contract.outcome import answered, rejected
+from tests.contract.outcome import rejected, succeeded
 from tests.contract.query import Query
 from tests.contract.sides import ALL_SIDES, connect
 from tests.contract.stack import Stack, make_settings
@@ -39,7 +39,7 @@ async def stack() -> AsyncIterator[Stack]:
 async def test_logits_of_sequences(stack: Stack, name: str) -> None:
     query = Query(token_ids=ROWS, padding_mask=MASK, outputs=[Output.LOGITS, Output.CLS]).of(SENTIMENT)
     async with connect(stack, name) as side:
-        answer = answered(await side.send(side.render(query)))
+        answer = succeeded(await side.send(side.render(query)))
     assert answer.outputs.keys() == {Output.LOGITS, Output.CLS}
     assert [row.tolist() for row in answer.outputs[Output.LOGITS]] == [[5, 10, 15], [8, 16, 24]]
     assert [row.tolist() for row in answer.outputs[Output.CLS]] == [[5] * 4, [8] * 4]
@@ -49,7 +49,7 @@ async def test_logits_of_sequences(stack: Stack, name: str) -> None:
 async def test_logits_of_positions(stack: Stack, name: str) -> None:
     query = Query(token_ids=[*ROWS, [9, 0, 0]], padding_mask=[*MASK, [1, 0, 0]], outputs=[Output.TOKEN_LOGITS]).of(TAGS)
     async with connect(stack, name) as side:
-        answer = answered(await side.send(side.render(query)))
+        answer = succeeded(await side.send(side.render(query)))
     expected = [[[5, 10], [0, 0], [7, 14]], [[8, 16]], [[9, 18], [0, 0], [0, 0]]]
     for row, values in zip(answer.outputs[Output.TOKEN_LOGITS], expected, strict=True):
         np.testing.assert_array_equal(row, np.array(values, np.float32))

@@ -1,4 +1,4 @@
-"""Where keys are asked for, every transport asks alike, before it reads anything, and repeats none."""
+"""With required keys, every transport checks them before it reads anything, and repeats none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
-from tests.contract.outcome import Outcome, answered, rejected
+from tests.contract.outcome import Outcome, rejected, succeeded
 from tests.contract.query import Query, Wire
 from tests.contract.sides import ALL_SIDES, Side, StreamSide, application, connect
 from tests.contract.stack import MAX_QUEUE_SEQUENCES, Stack, make_settings
@@ -47,8 +47,8 @@ async def side(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Si
 @pytest.mark.parametrize(
     "metadata", [{"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"x-api-key": OTHER}]
 )
-async def test_who_has_a_key_is_answered(side: Side, metadata: Mapping[str, str]) -> None:
-    assert answered(await side.send(side.render(GOOD), metadata=metadata)).tokens == 2
+async def test_a_client_with_a_key_is_served(side: Side, metadata: Mapping[str, str]) -> None:
+    assert succeeded(await side.send(side.render(GOOD), metadata=metadata)).tokens == 2
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_a_repeated_key_follows_one_rule(
 ) -> None:
     outcome = await side.send(side.render(GOOD), metadata=lines)
     if accepted:
-        assert answered(outcome).tokens == 2
+        assert succeeded(outcome).tokens == 2
     else:
         assert rejected(outcome).code == "unauthenticated"
     transport = httpx.ASGITransport(application(stack))
@@ -122,9 +122,9 @@ async def test_a_key_that_sends_without_end_leaves_room_for_another(side: Side, 
     light = send(OTHER)
     await until(lambda: stack.gauge("electra_queued_sequences") == MAX_QUEUE_SEQUENCES - 1)
     stack.open()
-    answered(await light)
+    succeeded(await light)
     outcomes = await asyncio.gather(*heavy)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Answer"] * 6 + ["Rejection"] * 2
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Rejection"] * 2 + ["Success"] * 6
 
 
 async def test_rest_challenges_and_keeps_its_probes_open(stack: Stack) -> None:

@@ -1,10 +1,10 @@
-"""Makes the golden files beside this script, with KerasHub itself.
+"""Makes the golden files next to this script, with KerasHub itself.
 
 Run in an environment that has keras-hub 0.32, tensorflow and tensorflow-text, from the repository's root:
 
     python -m tests.data.make_golden
 
-It imports nothing of `service`: what it writes is what KerasHub says. The tests in tests/unit/model and
+It imports nothing of `service`: all data are KerasHub's. The tests in tests/unit/model and
 tests/unit/presets read it; they need no KerasHub.
 
     {below,equal,above}/         preset folders as KerasHub saves them: embedding_dim <, = and > hidden_dim
@@ -71,11 +71,11 @@ ODD_TEXTS = [
 
 
 def main() -> None:
-    """Writes every golden file anew."""
+    """Writes every golden file."""
     for name, embedding_dim in EMBEDDING_DIMS.items():
         backbone = make_backbone(embedding_dim)
         save(backbone, HERE / name)
-        np.savez_compressed(HERE / f"{name}.npz", **answers(backbone))
+        np.savez_compressed(HERE / f"{name}.npz", **golden_arrays(backbone))
     save(make_backbone(EMBEDDING_DIMS["below"]), HERE / "sharded", max_shard_size=16 / 2**20)
     content = json.dumps(tokenizer_golden(), ensure_ascii=True, separators=(",", ":"))
     (HERE / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
@@ -86,8 +86,8 @@ def make_backbone(embedding_dim: int) -> Any:
     backbone = keras_hub.models.ElectraBackbone(**SHAPE, embedding_dim=embedding_dim, name="electra_backbone")
     generator = np.random.default_rng(embedding_dim)
     for variable in backbone.weights:
-        centre = 1.0 if variable.name == "gamma" else 0.0
-        variable.assign(centre + 0.3 * generator.standard_normal(variable.shape))
+        center = 1.0 if variable.name == "gamma" else 0.0
+        variable.assign(center + 0.3 * generator.standard_normal(variable.shape))
     return backbone
 
 
@@ -100,7 +100,7 @@ def save(backbone: Any, folder: Path, **kwargs: Any) -> None:
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n")
 
 
-def answers(backbone: Any) -> dict[str, Any]:
+def golden_arrays(backbone: Any) -> dict[str, Any]:
     """Inputs and outputs of every case."""
     arrays: dict[str, Any] = {}
     for case, inputs in cases().items():

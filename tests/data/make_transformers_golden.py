@@ -1,10 +1,10 @@
-"""Makes the golden files in `transformers/` beside this script, with transformers itself.
+"""Makes the golden files in `transformers/` next to this script, with transformers itself.
 
 Run in an environment that has transformers and torch, from the repository's root:
 
     python -m tests.data.make_transformers_golden
 
-It imports nothing of `service`: what it writes is what transformers says. Inputs and texts are those of the files
+It imports nothing of `service`: all data are transformers'. Inputs and texts are those of the files
 that `make_golden` wrote.
 
     transformers/<style>/        a checkpoint of each style: the same architecture, other weights, other names
@@ -77,11 +77,11 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def main() -> None:
-    """Writes every golden file anew."""
+    """Writes every golden file."""
     shutil.rmtree(OUT, ignore_errors=True)
     for style in STYLES:
         model = save_checkpoint(style, OUT / style, SHAPE, stddev=0.3, shard_bytes=8_000)
-        np.savez_compressed(OUT / f"{style}.npz", **answers(model))
+        np.savez_compressed(OUT / f"{style}.npz", **golden_arrays(model))
     content = json.dumps(tokenizer_golden(), ensure_ascii=True, separators=(",", ":"))
     (OUT / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
 
@@ -105,8 +105,8 @@ def make_model(model_class: str, config: Mapping[str, Any], seed: int, stddev: f
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
-            parameter.copy_(centre + stddev * torch.randn(parameter.shape, generator=generator))
+            center = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            parameter.copy_(center + stddev * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -122,7 +122,7 @@ def rename(path: Path, name: Callable[[str], str]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def answers(model: Any) -> dict[str, Any]:
+def golden_arrays(model: Any) -> dict[str, Any]:
     """The encoder's last hidden states for every case."""
     encoder = getattr(model, "electra", model)
     hidden = {}
@@ -149,7 +149,7 @@ def tokenizer_golden() -> dict[str, Any]:
 
 
 def make_tokenizer(vocabulary: list[str], **settings: Any) -> Any:
-    """What transformers 5 has under the name of `ElectraTokenizerFast`, too."""
+    """Returns the class that transformers 5 also has as `ElectraTokenizerFast`."""
     return ElectraTokenizer(vocab={piece: i for i, piece in enumerate(vocabulary)}, **settings)
 
 

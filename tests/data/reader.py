@@ -28,7 +28,7 @@ def read_case(preset: str, case: str) -> tuple[Arrays, Arrays]:
 
 
 def read_hidden(style: str, case: str) -> NDArray[Any]:
-    """What transformers answers with that checkpoint to the inputs of `read_case("below", case)`: (B, T, H)."""
+    """Returns the outputs of transformers for the inputs of `read_case("below", case)`: (B, T, H)."""
     with np.load(TRANSFORMERS / f"{style}.npz") as arrays:
         hidden: NDArray[Any] = arrays[case]
         return hidden

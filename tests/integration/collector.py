@@ -1,4 +1,4 @@
-"""What spans are sent to: OpenTelemetry's own protocol, on a port of this machine."""
+"""Collector of spans: OpenTelemetry's own protocol, on a port of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One real process for the whole session, and the model it should answer as."""
+"""One real process for the whole session, and the model that it serves."""
 
 from __future__ import annotations
 

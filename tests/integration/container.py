@@ -1,7 +1,7 @@
 """A container of the manifests as a process of this machine: its arguments and variables, its mounts as folders.
 
-Without any capability, so that the folders' permissions hold even for root, and with nothing to write to but what the
-manifest mounts for that: the nearest to a read-only root file system that needs no container.
+The process has no capability, so that permissions of folders hold even for root. It can write only to the volumes that
+the manifest mounts for that. This is close to a read-only root file system, without a container.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Volumes:
             path.chmod(0o755)
 
     def command(self, container: Mapping[str, Any], preset: str | None = None) -> list[str]:
-        """What the container runs; a preset of a hub is replaced by one that is here."""
+        """Returns the container's command, with a local preset instead of one from a hub."""
         words = [self.place(word) for word in container["args"]]
         words = [preset if preset is not None and "://" in word else word for word in words]
         confine = ["setpriv", *CONFINED] if os.geteuid() == 0 and shutil.which("setpriv") else []
@@ -89,7 +89,7 @@ class Running:
 
     Attributes:
         process: It.
-        ports: Where it listens: `rest`, `grpc` and `metrics`.
+        ports: Its ports: `rest`, `grpc` and `metrics`.
         log: What it writes.
     """
 
@@ -98,19 +98,19 @@ class Running:
     log: Path
 
     def status(self, port: str, path: str) -> int | None:
-        """The HTTP status of a path; None where nobody answers."""
+        """Returns the HTTP status of a path; None without a response."""
         try:
             return httpx.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
         except httpx.TransportError:
             return None
 
     def health(self) -> str:
-        """What the readiness probe asks."""
+        """Result of the readiness probe."""
         with grpc.insecure_channel(f"127.0.0.1:{self.ports['grpc']}") as channel:
             return health_of(channel)
 
     def wait_started(self) -> None:
-        """What the startup probe waits for."""
+        """Result of the startup probe."""
 
         def started() -> bool:
             assert self.process.poll() is None, self.log.read_text()

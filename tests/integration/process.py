@@ -23,11 +23,11 @@ from tests.waiting import LIMIT_S, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 READY_S: Final = 120.0
-"""How long a start may take on a machine that is busy with other things."""
+"""Limit of a start, on a busy machine."""
 PORTS: Final = (10_000, 32_000)
 """Below those that Linux gives to connections going out, of which a test under load makes hundreds a second."""
 TENSORFLOW_LINES: Final = ("I0000 ", "WARNING: All log messages before absl::InitializeLog() is called")
-"""How lines begin that TensorFlow's C++ code writes while it is imported, and that none of its settings silences."""
+"""First words of lines that TensorFlow's C++ code writes at import, whatever its settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class ServiceProcess:
 
     Attributes:
         popen: The process.
-        rest_port: Where it serves REST.
-        grpc_port: Where it serves gRPC.
+        rest_port: Port of REST.
+        grpc_port: Port of gRPC.
         folder: Holds what it writes, as `stdout` and `stderr`.
     """
 
@@ -81,11 +81,11 @@ class ServiceProcess:
 
     @property
     def complaints(self) -> list[str]:
-        """What it wrote to standard error beside its log, TensorFlow's own lines left out."""
+        """Returns the lines of standard error that are neither its log nor TensorFlow's own."""
         return [line for line in self.stderr.splitlines() if not line.startswith(("{", *TENSORFLOW_LINES))]
 
     def status(self, path: str) -> int | None:
-        """The HTTP status of a path; None where nobody answers."""
+        """Returns the HTTP status of a path; None without a response."""
         try:
             return httpx.get(f"{self.url}{path}", timeout=5).status_code
         except httpx.TransportError:
@@ -132,7 +132,7 @@ def start(
         folder: For what it writes.
         flags: After `serve`.
         environment: Variables to add. None of ours is inherited.
-        ports: Whether to say by flags where to listen.
+        ports: True to set the ports by flags.
         module: What Python runs: the service, or something with the same command line.
         at: The ports for REST and gRPC; None takes free ones.
         prefix: What runs the command.
@@ -158,7 +158,7 @@ def start(
 
 
 def homeless() -> list[str]:
-    """Runs a command without HOME, as a user that this machine does not know where the tests are run by root.
+    """Runs a command without HOME, as an unknown user if root runs the tests.
 
     The capability stands for an interpreter that everyone may read, as images have it.
     """
@@ -170,7 +170,7 @@ def homeless() -> list[str]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, and that no connection going out is given in the meantime."""
+    """Returns a free TCP port that no outgoing connection can get in the meantime."""
     while True:
         port = random.randrange(*PORTS)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""An artifact, made by the command and served by the real process beside the preset it was made of."""
+"""An artifact, made by the command and served by the real process next to its preset."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield process
 
 
-def test_answers_as_the_preset_does(served: ServiceProcess) -> None:
-    answers = [
+def test_returns_the_same_as_the_preset(served: ServiceProcess) -> None:
+    responses = [
         httpx.post(f"{served.url}/v1/encode", json={"model": model, "text": TEXTS, "outputs": ["mean_output"]}).json()
         for model in ("electra_demo", "compiled")
     ]
-    means = [np.array(answer["mean_output"]) for answer in answers]
+    means = [np.array(response["mean_output"]) for response in responses]
     assert np.abs(means[0] - means[1]).max() <= 1e-5
-    assert answers[0]["usage"] == answers[1]["usage"]
+    assert responses[0]["usage"] == responses[1]["usage"]
 
 
-def test_tells_what_it_is(served: ServiceProcess) -> None:
+def test_describes_itself(served: ServiceProcess) -> None:
     info = httpx.get(f"{served.url}/v1/models/compiled").json()
     assert (info["engine"], info["dtype"], info["weights"], info["text"]) == ("openvino", "float32", "random", True)
     assert info["parameters"] == httpx.get(f"{served.url}/v1/models/electra_demo").json()["parameters"]

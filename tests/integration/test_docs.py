@@ -1,4 +1,4 @@
-"""Documents: every link leads somewhere, and the README's commands do what it says."""
+"""Documents: every link has a target, and the README's commands have the documented results."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def test_the_readmes_request_gets_the_readmes_response(tmp_path: Path) -> None:
         service.wait_ready()
         command = command.replace("127.0.0.1:8080", f"127.0.0.1:{service.rest_port}")
         done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
-    answer = json.loads(done.stdout)
+    content = json.loads(done.stdout)
     documented_values = re.findall(r"-?\d+\.\d+", response)[:2]
-    assert [f"{value:.4f}" for value in answer["mean_output"][0][:2]] == documented_values
+    assert [f"{value:.4f}" for value in content["mean_output"][0][:2]] == documented_values
     usage = re.search(r'"usage":({[^}]*})', response)
     assert usage is not None
-    assert answer["usage"] == json.loads(usage[1])
+    assert content["usage"] == json.loads(usage[1])
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the manifests run, run here: the init container's command, then the service with the rendered ConfigMap."""
+"""Runs the commands of the manifests: the init container's, then the service with the rendered ConfigMap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.deploy.manifests import config, pod, serving
 from tests.waiting import wait_until
 
 DRAIN_DELAY_S: Final = 2
-"""In place of the manifest's ten, which nobody here needs to wait for."""
+"""Replaces the manifest's ten, which these tests need not wait for."""
 KEY: Final = "3f9c0d2b7f6e4a1c8d5e"
 QUESTION: Final = {"model": "electra", "text": "Hello, world!", "outputs": ["mean_output"]}
 
@@ -53,15 +53,15 @@ def test_the_init_container_of_cpus_takes_any_preset(tmp_path: Path) -> None:
     assert (tmp_path / "models/served/model.xml").exists()
 
 
-def test_the_pod_answers_and_leaves_in_good_order(filled: Volumes) -> None:
+def test_the_pod_serves_and_ends_in_good_order(filled: Volumes) -> None:
     with running(filled, serving("base"), ELECTRA_LIFECYCLE__DRAIN_DELAY_S=str(DRAIN_DELAY_S)) as container:
         container.wait_started()
-        assert_answers(container)
+        assert_serves(container)
         began_s = time.monotonic()
         container.process.send_signal(signal.SIGTERM)
         wait_until(lambda: container.health() == "NOT_SERVING", timeout_s=DRAIN_DELAY_S)
         unready_s = time.monotonic() - began_s
-        assert encode(container, KEY) == 200  # callers who have not heard of it yet
+        assert encode(container, KEY) == 200  # clients that do not know of the drain yet
         assert container.status("metrics", "/readyz") == 503
         assert container.process.wait(pod("base")["terminationGracePeriodSeconds"]) == 0
         print(f"not serving after {unready_s:.2f} s, gone after {time.monotonic() - began_s:.2f} s")  # noqa: T201
@@ -76,8 +76,8 @@ def test_the_runtime_of_kserve_serves_what_is_mounted(filled: Volumes) -> None:
         assert encode(container, None) == 200
 
 
-def assert_answers(container: Running) -> None:
-    """On the ports that the manifest says, and to nobody without a key."""
+def assert_serves(container: Running) -> None:
+    """On the ports of the manifest, and only with a key."""
     assert container.health() == "SERVING"
     assert container.status("metrics", "/livez") == 200
     assert container.status("metrics", "/metrics") == 200

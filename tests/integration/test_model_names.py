@@ -69,8 +69,8 @@ def test_grpc_finds_it(named: Named, name: str) -> None:
         info = stub.GetModel(pb.GetModelRequest(name=name), timeout=10).model
         assert (info.name, tuple(info.aliases)) == (NAME, NAMES[1:])
         assert stub.Encode(request, timeout=10).model == NAME
-        (answer,) = stub.EncodeStream(iter([pb.EncodeStreamRequest(request=request)]), timeout=10)
-        assert answer.response.model == NAME
+        (reply,) = stub.EncodeStream(iter([pb.EncodeStreamRequest(request=request)]), timeout=10)
+        assert reply.response.model == NAME
 
 
 def test_every_name_can_be_loaded_reloaded_and_unloaded(named: Named) -> None:
@@ -108,5 +108,5 @@ def test_a_taken_name_is_a_conflict(named: Named, taken: str) -> None:
         {"preset": "electra_demo", "name": taken},
         {"preset": "electra_demo", "name": "z", "aliases": [taken]},
     ):
-        refused = httpx.post(f"{named.admin}{ADMIN}", json=body, timeout=60)
-        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        rejected = httpx.post(f"{named.admin}{ADMIN}", json=body, timeout=60)
+        assert (rejected.status_code, rejected.json()["code"]) == (409, "conflict")

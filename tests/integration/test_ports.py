@@ -26,7 +26,7 @@ IN_FLIGHT: Final = 'electra_requests_in_flight{transport="rest"} 1.0'
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The process, and where its other two ports are."""
+    """The process, and its other two ports."""
 
     process: ServiceProcess
     admin: str
@@ -48,7 +48,7 @@ def ports(tmp_path: Path) -> Iterator[Ports]:
 
 
 def test_each_port_serves_its_own_from_start_to_end(ports: Ports) -> None:
-    assert ports.get(f"{ports.metrics}/livez").status_code == 200  # whether or not the model is there
+    assert ports.get(f"{ports.metrics}/livez").status_code == 200  # with or without the model
     assert ports.get(f"{ports.admin}{MODELS}", **HEADERS).status_code == 200
     ports.process.wait_ready()
 
@@ -73,23 +73,23 @@ def test_each_port_serves_its_own_from_start_to_end(ports: Ports) -> None:
 
 
 def assert_alive_while_draining(ports: Ports) -> None:
-    """Fails unless the other ports still answer, one with what there is, the other that nothing is changed any more."""
+    """Fails unless the other ports still respond: one with metrics, the other with a rejection of changes."""
     assert IN_FLIGHT in ports.get(f"{ports.metrics}/metrics").text
     assert ports.get(f"{ports.metrics}/readyz").status_code == 503
-    refusal = httpx.post(f"{ports.admin}{MODELS}/{DEMO_ID}/reload", headers=HEADERS, timeout=60)
-    assert (refusal.status_code, refusal.json()["code"]) == (503, "shutting_down")
+    rejection = httpx.post(f"{ports.admin}{MODELS}/{DEMO_ID}/reload", headers=HEADERS, timeout=60)
+    assert (rejection.status_code, rejection.json()["code"]) == (503, "shutting_down")
     assert ports.get(f"{ports.admin}{MODELS}", **HEADERS).status_code == 200
     assert ports.process.popen.poll() is None
 
 
-def test_nobody_changes_models_while_the_first_are_loading(tmp_path: Path) -> None:
+def test_models_cannot_change_while_the_first_are_loading(tmp_path: Path) -> None:
     slow = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
     admin = free_port()
     flags = (f"--models={slow}", f"--admin.port={admin}", "--admin.without_keys=true", "--log.format=json")
     with start(tmp_path, *flags) as process:
         process.wait_live()
-        answer = httpx.post(f"http://127.0.0.1:{admin}{MODELS}", json={"preset": DEMO_ID}, timeout=60)
-        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        response = httpx.post(f"http://127.0.0.1:{admin}{MODELS}", json={"preset": DEMO_ID}, timeout=60)
+        assert (response.status_code, response.json()["code"]) == (503, "model_not_ready")
         process.terminate()
         assert process.wait() == 0
         assert process.complaints == []

@@ -49,11 +49,11 @@ class Secured:
         )
 
     def accepts(self, key: str | None) -> list[bool]:
-        """Whether each transport answers who shows this key."""
-        return [self._answers(client) for client in self.clients(key)]
+        """Returns, for each transport, True if it serves a client with this key."""
+        return [self._serves(client) for client in self.clients(key)]
 
     @staticmethod
-    def _answers(client: SyncClient) -> bool:
+    def _serves(client: SyncClient) -> bool:
         with client:
             try:
                 return client.encode(text=["a"], outputs=["mean_output"]).mean_output is not None
@@ -104,8 +104,8 @@ def test_a_key_is_needed_and_probes_are_open(secured: Secured) -> None:
     with httpx.Client(verify=secured.tls.context()) as plain:
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
             assert plain.get(secured.url + path).status_code == 200
-        refusal = plain.post(f"{secured.url}/v1/encode", json={"text": "a"})
-    assert (refusal.status_code, refusal.headers["www-authenticate"]) == (401, "Bearer")
+        rejection = plain.post(f"{secured.url}/v1/encode", json={"text": "a"})
+    assert (rejection.status_code, rejection.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_the_health_check_and_the_announcement_speak_tls(secured: Secured) -> None:
@@ -134,7 +134,7 @@ def test_a_key_comes_and_another_goes_without_a_restart(disposable: Secured) -> 
     assert not any(key in log for key in (OLD, NEW))
 
 
-def test_a_handshake_that_goes_wrong_hurts_nobody_and_leaves_no_line(secured: Secured) -> None:
+def test_a_failed_handshake_affects_no_client_and_logs_nothing(secured: Secured) -> None:
     for port in (secured.process.rest_port, secured.process.grpc_port):
         for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05evil!", b""):
             with socket.create_connection((HOST, port), timeout=10) as connection:

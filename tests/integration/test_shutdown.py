@@ -1,4 +1,4 @@
-"""How the real process ends: everything accepted is answered, on both transports, unless it is told twice."""
+"""Shutdown of the real process: accepted requests get responses on both transports, unless a second signal comes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.load.payload import named_requests
 from tests.waiting import wait_until
 
 WARM: Final = 20
-"""Answers on each transport before the signal, so that it comes in the middle."""
+"""Responses on each transport before the signal, so that it comes in the middle."""
 CLIENTS: Final = 6
 LENGTH: Final = 48
 DRAIN_DELAY_S: Final = 2
@@ -38,7 +38,7 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
             wait_until(lambda: min(load.answered(OK, transport=name) for name in ("rest", "grpc")) >= WARM)
             process.terminate()
             assert_told_to_stay_away(process)
-            for transport in ("rest", "grpc"):  # the delay is for callers who have not heard of it yet
+            for transport in ("rest", "grpc"):  # the delay is for clients that do not know of the drain yet
                 before = load.answered(OK, transport=transport)
                 wait_until(lambda name=transport, before=before: load.answered(OK, transport=name) > before)  # type: ignore[misc]
             code = process.wait()
@@ -53,14 +53,14 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
 
 
 def assert_told_to_stay_away(process: ServiceProcess) -> None:
-    """Fails unless readiness goes off on both transports, and liveness does not."""
+    """Fails unless readiness, but not liveness, ends on both transports."""
     wait_until(lambda: process.status("/readyz") == 503)
     assert process.status("/livez") == 200
     with grpc.insecure_channel(process.target) as channel:
         assert health_of(channel) == "NOT_SERVING"
 
 
-def test_a_second_sigterm_gives_up_what_is_in_flight(tmp_path: Path) -> None:
+def test_a_second_sigterm_aborts_requests_in_flight(tmp_path: Path) -> None:
     with start(tmp_path, "--log.format=json") as process:
         process.wait_ready()
         with socket.create_connection(("127.0.0.1", process.rest_port)) as slow:

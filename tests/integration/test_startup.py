@@ -1,4 +1,4 @@
-"""How the real process starts, or says in one line why it does not."""
+"""Start of the real process, or the one line with the reason why it does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 SLOW_MODEL: Final = '{"preset": "electra_large_discriminator_uncased_en", "load_weights": false}'
 PROMPT_S: Final = 5.0
-"""How long a process may take to end that has nothing to finish."""
+"""Limit for the end of a process that has nothing to finish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def test_a_user_without_a_home_serves_what_needs_no_fetching(tmp_path: Path) -> 
         assert process.complaints == []
 
 
-def test_a_user_without_a_home_is_told_what_fetching_needs(tmp_path: Path) -> None:
+def test_a_user_without_a_home_gets_the_setting_that_fetching_needs(tmp_path: Path) -> None:
     if "setpriv" not in homeless():
         pytest.skip("needs root")
     with start(tmp_path, "--models=hf://org/repo", prefix=homeless()) as process:
@@ -120,7 +120,7 @@ def test_a_user_without_a_home_is_told_what_fetching_needs(tmp_path: Path) -> No
 
 
 def assert_one_line(process: ServiceProcess, says: str) -> None:
-    """Fails unless what the process complained of is one line that says so, and standard output is empty."""
+    """Fails unless the error of the process is one line with the reason, and standard output is empty."""
     (line,) = process.complaints
     assert line.startswith("electra-serve: ")
     assert says in line
@@ -174,9 +174,9 @@ def test_a_process_that_loads_is_alive_and_not_ready(loading: ServiceProcess) ->
     )
 
 
-def test_requests_to_a_model_that_loads_are_told_to_come_back(loading: ServiceProcess) -> None:
-    answer = httpx.post(f"{loading.url}/v1/encode", json={"token_ids": [[1]]})
-    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+def test_requests_to_a_loading_model_get_a_retry_delay(loading: ServiceProcess) -> None:
+    response = httpx.post(f"{loading.url}/v1/encode", json={"token_ids": [[1]]})
+    assert (response.status_code, response.json()["code"]) == (503, "model_not_ready")
     with grpc.insecure_channel(loading.target) as channel:
         assert health_of(channel) == "NOT_SERVING"
         request = pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text()]))

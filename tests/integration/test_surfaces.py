@@ -1,4 +1,4 @@
-"""What surrounds the answers: probes, metrics, documents, health, reflection and the log of the real process."""
+"""Probes, metrics, documents, health, reflection and the log of the real process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from electra_serve.presets.catalog import DEMO_ID, find
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.answers import over_grpc, over_rest, random_rows
 from tests.integration.process import ServiceProcess
+from tests.integration.responses import over_grpc, over_rest, random_rows
 from tests.integration.standard import health_of, reflect
 from tests.waiting import wait_until
 
@@ -43,12 +43,12 @@ SECRET: Final = "supercalifragilistic"
 
 
 def parse(exposition: str) -> dict[str, Metric]:
-    """The metric families by name; fails where the text is not Prometheus' own."""
+    """Returns the metric families by name; fails if the text is not in Prometheus' format."""
     return {family.name: family for family in text_string_to_metric_families(exposition)}
 
 
 def value(exposition: str, sample: str, **labels: str) -> float:
-    """One sample; fails where it is not there, or there twice."""
+    """Returns one sample; fails if it is absent, or present twice."""
     found = [
         candidate.value
         for family in parse(exposition).values()
@@ -117,7 +117,7 @@ def test_no_shape_is_compiled_after_warm_up(rest: httpx.Client, stub: EncoderSer
     assert value(rest.get("/metrics").text, "electra_compilations_after_warm_up", model=DEMO_ID) == 0
 
 
-def test_the_queue_is_empty_when_nobody_asks(rest: httpx.Client) -> None:
+def test_the_queue_is_empty_without_requests(rest: httpx.Client) -> None:
     exposition = rest.get("/metrics").text
     for gauge in ("electra_queued_sequences", "electra_queued_tokens", "electra_queue_oldest_wait_seconds"):
         assert value(exposition, gauge, model=DEMO_ID) == 0
@@ -139,14 +139,14 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
 def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     model = rest.get(f"/v1/models/{DEMO_ID}").json()
     assert rest.get("/v1/models").json() == {"models": [model]}
-    told = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
-    assert (model["state"], told.state) == ("ready", pb.MODEL_STATE_READY)
-    assert (model["weights"], told.weights) == ("random", pb.WEIGHTS_RANDOM)
-    assert (model["pooler"], told.pooler) == ("random", pb.WEIGHTS_RANDOM)
-    assert model["source"] == told.source == "embedded"
-    assert model["revision"] == told.revision
-    assert model["parameters"] == told.parameters == 908_672
-    assert model["config"]["hidden_dim"] == told.config.hidden_dim == 128
+    described = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
+    assert (model["state"], described.state) == ("ready", pb.MODEL_STATE_READY)
+    assert (model["weights"], described.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert (model["pooler"], described.pooler) == ("random", pb.WEIGHTS_RANDOM)
+    assert model["source"] == described.source == "embedded"
+    assert model["revision"] == described.revision
+    assert model["parameters"] == described.parameters == 908_672
+    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 128
     assert find(DEMO_ID) is None, "the demo is no published checkpoint"
 
 
@@ -155,7 +155,7 @@ def test_health_is_serving(channel: grpc.Channel, service_name: str) -> None:
     assert health_of(channel, service_name) == "SERVING"
 
 
-def test_reflection_tells_the_services_and_their_messages(channel: grpc.Channel) -> None:
+def test_reflection_lists_the_services_and_their_messages(channel: grpc.Channel) -> None:
     requests = (
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=ENCODER),
@@ -183,7 +183,7 @@ def test_the_log_names_requests_and_holds_no_bodies(
     assert {"timestamp", "level"} <= set.intersection(*(set(event) for event in service.events))
 
 
-def test_a_person_is_told_where_to_send_the_first_request(service: ServiceProcess) -> None:
+def test_the_terminal_shows_the_address_for_the_first_request(service: ServiceProcess) -> None:
     wait_until(lambda: f"curl -s {service.url}/v1/encode" in service.stdout)
     assert service.target in service.stdout
 

@@ -52,7 +52,7 @@ def test_a_collector_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
 
 
 def assert_whole(collector: Collector, trace: str, method: str) -> None:
-    """Fails unless a trace has its request, its wait, its batch and its compute, each where it belongs."""
+    """Fails unless a trace has its request, queue, batch and compute spans, each below its parent."""
     wait_until(lambda: len(collector.named("compute", trace)) == 1)
     [request] = collector.named(method, trace)
     [queue], [batch], [compute] = (collector.named(name, trace) for name in ("queue", "batch", "compute"))
@@ -75,11 +75,13 @@ def assert_in_order(request: Span, queue: Span, batch: Span, compute: Span) -> N
 
 
 def ask_rest(process: ServiceProcess) -> str:
-    """Encodes one text, and returns what the answer says of its span."""
+    """Encodes one text, and returns the span that the response names."""
     headers = {"traceparent": f"00-{REST_TRACE}-{CALLER}-01"}
-    answer = httpx.post(f"{process.url}/v1/encode", json={"text": "Hello", "outputs": ["mean_output"]}, headers=headers)
-    assert answer.status_code == 200
-    return answer.headers["traceresponse"]
+    response = httpx.post(
+        f"{process.url}/v1/encode", json={"text": "Hello", "outputs": ["mean_output"]}, headers=headers
+    )
+    assert response.status_code == 200
+    return response.headers["traceresponse"]
 
 
 def ask_grpc(process: ServiceProcess) -> str:
@@ -97,8 +99,8 @@ def ask_in_stream(process: ServiceProcess) -> None:
         request = ids()
         request.request_id = "one"
         requests = iter([pb.EncodeStreamRequest(request=request)])
-        [answer] = EncoderServiceStub(channel).EncodeStream(requests, metadata=metadata)
-        assert answer.WhichOneof("result") == "response"
+        [response] = EncoderServiceStub(channel).EncodeStream(requests, metadata=metadata)
+        assert response.WhichOneof("result") == "response"
 
 
 def ids() -> pb.EncodeRequest:

@@ -1,4 +1,4 @@
-"""Clients that offer an upgrade by default: every port ignores the offer and answers the request."""
+"""Clients that offer an upgrade by default: every port ignores the offer and serves the request."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_offer_is_ignored_on_every_port(kind: str, chunked: bool, ports: Port
             assert _status(connection) == 200
 
 
-def test_curl_with_http2_is_answered(ports: Ports) -> None:
+def test_curl_with_http2_is_served(ports: Ports) -> None:
     curl = shutil.which("curl")
     if curl is None or "HTTP2" not in subprocess.run([curl, "--version"], capture_output=True, text=True).stdout:
         pytest.skip("curl with HTTP/2 is not installed")
@@ -85,7 +85,7 @@ def test_curl_with_http2_is_answered(ports: Ports) -> None:
     assert done.stdout.split() == ["200"] * 2
 
 
-def test_the_client_of_a_jdk_is_answered(ports: Ports) -> None:
+def test_the_client_of_a_jdk_is_served(ports: Ports) -> None:
     java = shutil.which("java")
     if java is None or shutil.which("javac") is None:
         pytest.skip("no JDK is installed")

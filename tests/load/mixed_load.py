@@ -18,7 +18,7 @@ from benchmarks.load.clients import OK, WRONG
 from benchmarks.stand_in.answers import known_answer
 from benchmarks.stand_in.script import ORDINARY_IDS
 from electra_serve.tensors import Output
-from tests.contract.outcome import Answer, Outcome
+from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query
 from tests.contract.read import STATUS_ONLY
 from tests.contract.sides import GrpcSide, RestSide, Side, StreamSide
@@ -125,17 +125,17 @@ def _code(query: Query, outcome: Outcome | BaseException, *, known: bool) -> str
         return "left"
     if isinstance(outcome, BaseException):
         return repr(outcome)
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, Success):
         return WRONG if known and query.token_ids and not _is_right(query.token_ids, outcome) else OK
     if outcome.status == "DEADLINE_EXCEEDED" or outcome.message == CLIENTS_OWN:  # from gRPC itself, without a slug
         return "deadline_exceeded"
     return f"{outcome.status}: {outcome.message}" if outcome.code == STATUS_ONLY else outcome.code
 
 
-def _is_right(token_ids: Sequence[Sequence[int]], answer: Answer) -> bool:
+def _is_right(token_ids: Sequence[Sequence[int]], success: Success) -> bool:
     return all(
         np.array_equal(got, known_answer(output, ids))
-        for output, arrays in answer.outputs.items()
+        for output, arrays in success.outputs.items()
         for got, ids in zip(arrays, token_ids, strict=True)
     )
 

@@ -15,7 +15,7 @@ from benchmarks.stand_in.answers import known_answer
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import Float32Array, Output
-from tests.integration.answers import OUTPUTS
+from tests.integration.responses import OUTPUTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.tensors import Output
 from tests.contract import read
-from tests.contract.outcome import Answer, Outcome
+from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query, message, to_json, to_message
 from tests.contract.sides import SERVICE
 from tests.integration.process import ServiceProcess, start
@@ -148,7 +148,7 @@ def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, repor
             outcome = _encode_in_stream(channel, mutated(in_stream.SerializeToString(), seed))
         codes[_code(outcome)] += 1
         assert _code(outcome) in CLIENTS_FAULTS | {"ok"}, (seed, outcome)
-        assert isinstance(outcome, Answer) or outcome.status in {None, *CLIENTS_STATUSES}, (seed, outcome)
+        assert isinstance(outcome, Success) or outcome.status in {None, *CLIENTS_STATUSES}, (seed, outcome)
     report(f"{inputs} mutated messages to {method}: {dict(codes)}")
 
 
@@ -215,25 +215,25 @@ def _encode(channel: grpc.Channel, data: bytes) -> Outcome:
 def _encode_in_stream(channel: grpc.Channel, data: bytes) -> Outcome:
     encode: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"{SERVICE}/EncodeStream")
     try:
-        (answer,) = encode(iter([data]), timeout=PATIENCE_S)
+        (response,) = encode(iter([data]), timeout=PATIENCE_S)
     except grpc.RpcError as error:
         return read.rpc_error(cast("grpc.aio.AioRpcError", error))
-    return read.stream_answer(answer)
+    return read.stream_response(response)
 
 
 def _code(outcome: Outcome) -> str:
-    return "ok" if isinstance(outcome, Answer) else outcome.code
+    return "ok" if isinstance(outcome, Success) else outcome.code
 
 
 def _verdict(outcome: Outcome) -> tuple[object, ...]:
     """Everything that must be equal, without the numbers."""
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, Success):
         return ("ok", outcome.model, outcome.sequences, outcome.tokens, *outcome.truncated)
     return (outcome.code, None if outcome.field == ONEOF else outcome.field)
 
 
 def _check_same_numbers(one: Outcome, other: Outcome) -> None:
-    if isinstance(one, Answer) and isinstance(other, Answer):
+    if isinstance(one, Success) and isinstance(other, Success):
         assert one.outputs.keys() == other.outputs.keys()
         for output, arrays in one.outputs.items():
             for ours, theirs in zip(arrays, other.outputs[output], strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
 from electra_serve.tensors import Float32Array
-from tests.integration.answers import random_rows
+from tests.integration.responses import random_rows
 
 TOLERANCE: Final = 1e-4
 NEITHER: Final = "neither"

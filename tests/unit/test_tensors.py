@@ -51,7 +51,7 @@ def test_pack_run_and_cut_give_back_each_sequence(ids: list[list[int]], row: int
 
 
 @given(sequences)
-def test_positions_begin_anew_in_each_sequence_and_padding_belongs_to_none(ids: list[list[int]]) -> None:
+def test_positions_begin_again_in_each_sequence_and_padding_belongs_to_none(ids: list[list[int]]) -> None:
     encodings = [encoding(*one) for one in ids]
     placements = place(encodings, 0)
     batch = Batch.pack(encodings, placements, SHAPE)
@@ -107,7 +107,7 @@ def test_token_logits_are_completed_as_hidden_states_are() -> None:
     assert row.get(Output.LOGITS).tolist() == [1, 1, 1]
 
 
-def test_an_output_nobody_asked_for_is_not_there() -> None:
+def test_an_output_that_was_not_requested_is_absent() -> None:
     with pytest.raises(KeyError, match="pooled_output"):
         RowOutput(cls_output=np.zeros(2, np.float32)).get(Output.POOLED)
     with pytest.raises(KeyError, match="did not compute"):

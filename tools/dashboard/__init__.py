@@ -1,4 +1,4 @@
-"""The Grafana dashboard: `panel.py` what a panel is, `rows.py` which there are, `grafana.py` how Grafana has it.
+"""The Grafana dashboard: `panel.py` defines a panel, `rows.py` lists all, `grafana.py` writes Grafana's JSON.
 
-`python -m tools.dashboard` writes the file; `--check` fails where it is not up to date.
+`python -m tools.dashboard` writes the file; `--check` fails if it is not up to date.
 """

@@ -14,7 +14,7 @@ DASHBOARD_FILE: Final = Path(__file__).parents[2] / "deploy/grafana/dashboards/e
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the file, or says whether it is up to date."""
+    """Writes the file; with `--check` only compares it."""
     text = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
     if "--check" not in arguments:
         DASHBOARD_FILE.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The dashboard in Grafana's JSON. Rows are 24 wide, as Grafana has it; every panel of a row is about equally wide."""
+"""The dashboard in Grafana's JSON. Rows are 24 wide; the panels of a row have about the same width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json: TypeAlias = Mapping[str, object]
 
 
 def dashboard() -> Json:
-    """The whole of it, as Grafana reads it."""
+    """Returns the dashboard's JSON."""
     return {
         "uid": "electra-serve",
         "title": "electra-serve",

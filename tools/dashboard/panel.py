@@ -11,8 +11,8 @@ class Query:
 
     Attributes:
         expr: PromQL.
-        legend: What its series are called.
-        heatmap: Whether its series are a histogram's buckets.
+        legend: Name of its series.
+        heatmap: True if its series are a histogram's buckets.
     """
 
     expr: str
@@ -22,16 +22,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture.
+    """One panel.
 
     Attributes:
-        title: Above it.
-        about: Shown on its corner: what to read from it.
-        queries: What it shows.
+        title: Heading.
+        about: Description, shown at its corner.
+        queries: Expressions that it shows.
         unit: Grafana's name of the unit.
-        stacked: Whether series add up.
+        stacked: True if series are added.
         kind: Grafana's name of the kind of panel.
-        bound: From where on it is drawn red; as the alerts have it.
+        bound: Threshold of the alert; values above it are red.
     """
 
     title: str

@@ -29,20 +29,20 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "At a glance": (
         Panel(
             "Models ready",
-            "Instances on which the model is ready, of those there are.",
+            "Instances on which the model is ready.",
             (Query(f"sum by (model) (electra_model_ready{{{MODEL}}})", "{{model}}"),),
             kind="stat",
         ),
         Panel(
             "Sequences/s",
-            "What the engines computed.",
+            "Sequences that the engines computed.",
             (Query(f"sum(job_model:electra_sequences:rate5m{{{MODEL}}})", "sequences/s"),),
             kind="stat",
         ),
         Panel(
-            "Refused for load",
-            "Part of the requests that found no room. ElectraShedding is at 1 %.",
-            (Query(f"max(job_model:electra_requests_shed:ratio_rate5m{{{MODEL}}})", "refused"),),
+            "Rejected for load",
+            "Fraction of requests rejected by a full queue. ElectraShedding is at 1 %.",
+            (Query(f"max(job_model:electra_requests_shed:ratio_rate5m{{{MODEL}}})", "rejected"),),
             "percentunit",
             kind="stat",
             bound=0.01,
@@ -56,8 +56,8 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             bound=1.024,
         ),
         Panel(
-            "Failed by our fault",
-            "Part of the requests. ElectraErrors is at 1 %.",
+            "Failed",
+            "Fraction of requests that the service failed. ElectraErrors is at 1 %.",
             (Query(f"max(job_model:electra_requests_failed:ratio_rate5m{{{MODEL}}})", "failed"),),
             "percentunit",
             kind="stat",
@@ -65,7 +65,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Queued work",
-            "Seconds that the engines should take for what waits, in the mean: what the autoscaler goes by.",
+            "Estimated seconds for the engines to compute the queue, on average: the autoscaler's signal.",
             (Query(f"max(job_model:electra_queued_work_seconds:avg{{{MODEL}}})", "queued"),),
             "s",
             kind="stat",
@@ -86,7 +86,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Requests by transport and in flight",
-            "In flight are those being worked on or waiting.",
+            "Requests in flight run or wait.",
             (
                 Query(
                     f'sum by (transport) (rate(electra_requests_total{{{JOB}, model=~"$model|"}}[{WINDOW}]))',
@@ -97,7 +97,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Requests by instance",
-            "Should be about alike. One at zero that is ready is ElectraNoTraffic.",
+            "Should be similar. A ready instance at zero is ElectraNoTraffic.",
             (Query(f"sum by (instance) (rate(electra_requests_total{{{MODEL}}}[{WINDOW}]))", "{{instance}}"),),
             "reqps",
         ),
@@ -105,20 +105,20 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Latency by phase": (
         Panel(
             "Request",
-            "From arrival to answer, refusals included.",
+            "From arrival to response, rejections included.",
             _quantiles("electra_request_seconds", 50, 95, 99),
             "s",
             bound=1.024,
         ),
         Panel(
             "In the queue",
-            "From admission to the start of its batch. Where this is most of it, there is too little capacity.",
+            "From admission to the start of the batch. If this is most of the latency, capacity is short.",
             _quantiles("electra_queue_wait_seconds", 50, 95, 99),
             "s",
         ),
         Panel(
             "In the engine",
-            "One batch. Where this has grown and batches have not, the machine is slower.",
+            "One batch. If this has grown and batches have not, the machine is slower.",
             _quantiles("electra_compute_seconds", 50, 95, 99),
             "s",
         ),
@@ -126,26 +126,26 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Queue": (
         Panel(
             "Queued work",
-            "Seconds of the engines' time that wait on each instance. The autoscaler holds the mean at 0.5 s.",
+            "Estimated seconds to compute the queue of each instance. The autoscaler keeps the mean at 0.5 s.",
             (_gauge("electra_queued_work_seconds"),),
             "s",
             bound=0.5,
         ),
         Panel(
-            "Sequences that wait and run",
+            "Queued and running sequences",
             "Bounded by batching.max_queue_sequences.",
             (
-                Query(f"sum by (model) (electra_queued_sequences{{{MODEL}}})", "{{model}} waiting"),
+                Query(f"sum by (model) (electra_queued_sequences{{{MODEL}}})", "{{model}} queued"),
                 Query(f"sum by (model) (electra_running_sequences{{{MODEL}}})", "{{model}} running"),
             ),
         ),
         Panel(
-            "Positions that wait",
+            "Queued positions",
             "Bounded by batching.max_queue_tokens.",
             (_gauge("electra_queued_tokens"),),
         ),
         Panel(
-            "The oldest wait",
+            "Oldest wait",
             "ElectraOldestWait is at 5 s for minutes.",
             (_gauge("electra_queue_oldest_wait_seconds"),),
             "s",
@@ -155,7 +155,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Batches": (
         Panel(
             "Sequences in a batch",
-            "Grows with load; ones only are an idle service or very long texts.",
+            "Grows with load. Only ones: the service is idle, or texts are very long.",
             _buckets("electra_batch_sequences"),
             kind="heatmap",
         ),
@@ -167,7 +167,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Padding",
-            "Part of the computed positions that were padding.",
+            "Fraction of computed positions that were padding.",
             (
                 Query(
                     f"1 - sum by (model) (rate(electra_real_tokens_total{{{MODEL}}}[{WINDOW}]))"
@@ -179,33 +179,33 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Real positions/s",
-            "The useful work.",
+            "Positions computed, without padding.",
             (Query(f"sum by (model) (rate(electra_real_tokens_total{{{MODEL}}}[{WINDOW}]))", "{{model}}"),),
         ),
     ),
     "Engine": (
         Panel(
             "Busy",
-            "Part of its time that each engine computes. At 1 the queue grows; the autoscaler holds the mean at 0.7.",
+            "Fraction of time in which an engine computes. At 1 the queue grows. The autoscaler keeps the mean at 0.7.",
             (Query(f"instance_model:electra_engine_busy:ratio_rate5m{{{MODEL}}}", "{{instance}} {{model}}"),),
             "percentunit",
             bound=0.7,
         ),
         Panel(
             "Ready and alive",
-            "1 is well. Alive falls when an engine is late with its batch.",
+            "Should be 1. Alive is 0 while an engine is stalled.",
             (
                 Query(f"min by (model) (electra_model_ready{{{MODEL}}})", "{{model}} ready"),
                 Query(f"min by (model) (electra_engine_alive{{{MODEL}}})", "{{model}} alive"),
             ),
         ),
         Panel(
-            "What must not happen",
-            "Each should be 0: an alert stands behind every one of them.",
+            "Faults",
+            "Each should be 0, and has an alert.",
             (
                 Query(f"sum(increase(electra_engine_failures_total{{{MODEL}}}[{WINDOW}]))", "engine raised"),
-                Query(f"sum(increase(electra_non_finite_rows_total{{{MODEL}}}[{WINDOW}]))", "rows not finite"),
-                Query(f"sum(increase(electra_out_of_memory_total{{{MODEL}}}[{WINDOW}]))", "short of memory"),
+                Query(f"sum(increase(electra_non_finite_rows_total{{{MODEL}}}[{WINDOW}]))", "non-finite rows"),
+                Query(f"sum(increase(electra_out_of_memory_total{{{MODEL}}}[{WINDOW}]))", "out of memory"),
                 Query(f"sum(electra_compilations_after_warm_up{{{MODEL}}})", "compilations after warm-up"),
                 Query(f"sum(increase(electra_log_lines_dropped_total{{{JOB}}}[{WINDOW}]))", "log lines dropped"),
                 Query(f"sum(instance:electra_event_loop_stalls:increase5m{{{JOB}}})", "event loop stalled"),
@@ -215,8 +215,8 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             ),
         ),
         Panel(
-            "Loading took",
-            "From the start of loading to ready: what a new instance needs at least.",
+            "Load time",
+            "From the start of loading to ready: the least time of a new instance.",
             (_gauge("electra_model_load_seconds"),),
             "s",
         ),
@@ -224,13 +224,13 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Process": (
         Panel(
             "Memory",
-            "Resident. Grows while models load and to the largest batch, then stays.",
+            "Resident. Grows while models load and up to the largest batch, then stays.",
             (Query(f"process_resident_memory_bytes{{{JOB}}}", "{{instance}}"),),
             "bytes",
         ),
         Panel(
-            "Text that waits",
-            "Characters that wait to be tokenized, of all models. Over the limit, requests are rejected.",
+            "Queued text",
+            "Characters queued for the tokenizer, of all models. Over the limit, requests are rejected.",
             (
                 Query(f"electra_queued_characters{{{JOB}}}", "{{instance}}"),
                 Query(f"max(electra_max_queued_characters{{{JOB}}})", "limit"),
@@ -238,7 +238,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Wait for the tokenizer",
-            "Estimated work that waits, and the time to the first turn of a request. ElectraTokenizerBusy is at 0.5 s.",
+            "Estimated queued work, and the time to the first turn of a request. ElectraTokenizerBusy is at 0.5 s.",
             (
                 Query(f"electra_tokenization_work_seconds{{{JOB}}}", "{{instance}} work"),
                 Query(
@@ -266,7 +266,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Lag of the event loop",
-            "By how much a timer runs late. ElectraEventLoopStalled is at 1.024 s.",
+            "Delay of a timer. ElectraEventLoopStalled is at 1.024 s.",
             (Query(f"instance:electra_event_loop_lag_seconds:p99_5m{{{JOB}}}", "{{instance}} p99"),),
             "s",
             bound=1.024,
@@ -291,18 +291,18 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Open files",
-            "Connections are most of them.",
+            "Most are connections.",
             (Query(f"process_open_fds{{{JOB}}}", "{{instance}}"),),
         ),
         Panel(
-            "Up since",
-            "Steps down at each restart.",
+            "Uptime",
+            "Falls to 0 at each restart.",
             (Query(f"time() - process_start_time_seconds{{{JOB}}}", "{{instance}}"),),
             "s",
         ),
         Panel(
             "Versions",
-            "More than one during a rollout only.",
+            "More than one only during a rollout.",
             (Query(f"count by (version) (electra_build_info{{{JOB}}})", "{{version}}"),),
         ),
     ),

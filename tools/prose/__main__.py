@@ -10,16 +10,28 @@ from pathlib import Path
 from typing import Final
 
 from tools.prose.rules import faults, wide_lines
-from tools.prose.text import docstring_lines, markdown_paragraphs, python_paragraphs
+from tools.prose.text import comment_paragraphs, docstring_lines, markdown_paragraphs, python_paragraphs
 
-PATHS: Final = ("service", "tools", "benchmarks", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+PATHS: Final = (
+    *("service", "tools", "benchmarks", "tests", "docs", "deploy", "protos", ".ci"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("Makefile", "Dockerfile", "docker-compose.yml", "pyproject.toml"),
+)
 SERVICE: Final = Path("service")
-GENERATED: Final = ("proto/electra/", "docs/settings.md", "benchmarks/results/", "tools/prose/")
-"""Generated files, and the rules themselves."""
+MARKERS: Final = {
+    **dict.fromkeys((".yml", ".yaml", ".toml", ".cfg", ".sh", "Makefile", "Dockerfile", "run"), "#"),
+    ".proto": "//",
+}
+"""Begin comments, by suffix or name of a file."""
+GENERATED: Final = (
+    *("proto/electra/", "docs/settings.md", "benchmarks/results/", "components/monitoring/rules.yaml"),
+    *("tools/prose/", "tests/unit/tools/test_prose.py", "tests/integration/deploy/crds/"),
+)
+"""Generated files, files of others, and the rules themselves."""
 FLAGS: Final = SERVICE / "electra_serve/settings/schema.py"
 """Its strings are the help of flags."""
-NAMES: Final = "artefact,cancelled"
-"""Public names: Python's and gRPC's, and that of the artifact's file."""
+NAMES: Final = "artefact,caf,cancelled,writeable"
+"""Public names: those of Python, gRPC and numpy, and the artifact's file; and the beginning of an escaped "café"."""
 MAX_DOCSTRING_SHARE: Final = 0.15
 """Of the lines of the service."""
 
@@ -42,14 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.suffix in {".py", ".md"} and not any(part in file.as_posix() for part in GENERATED):
+            known = file.suffix in {".py", ".md"} or _marker(file)
+            if known and not any(part in file.as_posix() for part in GENERATED):
                 yield file
+
+
+def _marker(file: Path) -> str | None:
+    return MARKERS.get(file.suffix or file.name)
 
 
 def _check(file: Path) -> Iterator[tuple[int, str]]:
     source = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
         paragraphs = python_paragraphs(source)
+    elif marker := _marker(file):
+        paragraphs = comment_paragraphs(source, marker)
     else:
         paragraphs = markdown_paragraphs(source)
         yield from wide_lines(source)

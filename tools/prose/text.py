@@ -1,4 +1,4 @@
-"""Extracts prose from Python sources and Markdown files, as paragraphs with line numbers."""
+"""Extracts prose from Python sources, Markdown and configuration files, as paragraphs with line numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _ITEM: Final = re.compile(r"([-*]|\d+\.) +")
 _DIAGRAM: Final = re.compile(r"[─│└├┬┴┼┐┘┌]|\S {2,}\S|^>>> |^\.\.\. |^\|")
 _LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _CODE: Final = re.compile(r"`[^`]*`")
+_SUMMARY: Final = re.compile(r"\s*summary: +(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Paragraph:
 
 
 def python_paragraphs(source: str) -> Iterator[Paragraph]:
-    """Yields the paragraphs of a module's docstrings and comments."""
+    """Yields the paragraphs of a module's docstrings and comments, and the names of its tests."""
     for line, text in docstrings(source):
         paragraphs = _split(text.splitlines(), line)
         first = next(paragraphs, None)
@@ -42,6 +43,7 @@ def python_paragraphs(source: str) -> Iterator[Paragraph]:
             yield Paragraph(first.line, first.text, opens=True)
             yield from paragraphs
     yield from _comments(source)
+    yield from _test_names(source)
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
@@ -69,6 +71,33 @@ def markdown_paragraphs(source: str) -> Iterator[Paragraph]:
         yield Paragraph(paragraph.line, paragraph.text.lstrip("# "), opens=heading)
 
 
+def comment_paragraphs(source: str, marker: str) -> Iterator[Paragraph]:
+    """Yields the comments of a configuration file, and the summaries of alerts."""
+    comment = re.compile(rf"(^|\s){marker}+\s+(.*)")
+    run: list[str] = []
+    start = 1
+    for number, line in enumerate([*source.splitlines(), ""], 1):
+        found = comment.search(line)
+        whole = found is not None and not line[: found.start()].strip()
+        if not whole:
+            yield from _split(run, start)
+            run, start = [], number + 1
+        if found:
+            run.append(found[2])
+        if found and not whole:
+            yield Paragraph(number, _plain(found[2]))
+            run, start = [], number + 1
+        if summary := _SUMMARY.match(line):
+            yield Paragraph(number, _plain(summary[1]))
+    yield from _split(run, start)
+
+
+def _test_names(source: str) -> Iterator[Paragraph]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield Paragraph(node.lineno, node.name.replace("_", " "))
+
+
 def _comments(source: str) -> Iterator[Paragraph]:
     run: list[str] = []
     start = last = 0
@@ -81,7 +110,7 @@ def _comments(source: str) -> Iterator[Paragraph]:
             yield from _split(run, start)
             run, start = [], line
         run.append(text)
-        last = line
+        last = 0 if trailing else line
     yield from _split(run, start)
 
 

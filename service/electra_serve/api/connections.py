@@ -17,8 +17,7 @@ from typing import Final
 
 from electra_serve.observability.connections import LimitAction
 
-OnLimit = Callable[[LimitAction], None]
-"""Takes each action at the limit."""
+OnLimit = Callable[[LimitAction], None]  # takes each action at the limit
 
 _MIN_SURPLUS: Final = 8
 _MAX_SURPLUS: Final = 64
@@ -37,12 +36,9 @@ def surplus_of(limit: int) -> int:
 class Phase(Enum):
     """State of a connection, by what may end it."""
 
-    IDLE = auto()
-    """It has no request: it handshakes, waits for a head, or is kept alive."""
-    RECEIVING = auto()
-    """The client sends the body of its request."""
-    WORKING = auto()
-    """Its request is complete, or has a response."""
+    IDLE = auto()  # it has no request: it handshakes, waits for a head, or is kept alive
+    RECEIVING = auto()  # the client sends the body of its request
+    WORKING = auto()  # its request is complete, or has a response
 
 
 class Connection:

@@ -13,11 +13,10 @@ from typing import Final, TypeAlias
 
 from electra_serve.errors import StartupError
 
-Peer: TypeAlias = tuple[str, int]
-"""A client's IP address and port."""
+Peer: TypeAlias = tuple[str, int]  # A client's IP address and port
 OPEN_FILES: Final = Path("/proc/self/fd")
+# Bytes per second that a client must accept of a response, after the time that it may stall
 MIN_SEND_RATE: Final = 2**20
-"""Bytes per second that a client must accept of a response, after the time that it may stall."""
 
 
 def send_limit_s(stall_s: float, size: int) -> float:

@@ -14,8 +14,7 @@ from electra_serve.batching.clock import Clock
 from electra_serve.batching.flight_recorder import BatchRecord
 from electra_serve.batching.pending import PendingRows
 
-MAX_LINKS: Final = 128
-"""OpenTelemetry's default limit; of a larger batch, only the most urgent requests are linked."""
+MAX_LINKS: Final = 128  # OpenTelemetry's default limit; of a larger batch, only the most urgent requests are linked
 
 
 def trace_batch(tracer: Tracer, clock: Clock, model: str, record: BatchRecord, rows: PendingRows) -> None:

@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from electra_serve.engine.openvino.artifact import Compiled
 
 MIN_TEXTS: Final = 16
-MAX_TEXTS: Final = 400
-"""Most texts of the comparison, which takes a minute on two cores."""
+MAX_TEXTS: Final = 400  # most texts of the comparison, which takes a minute on two cores
 MAX_TEXT_BYTES: Final = 16 * 2**20
 RANDOM_SEQUENCES: Final = 64
-RANDOM_LENGTHS: Final = (8, 128)
-"""Shortest and longest random sequence, for presets without a tokenizer."""
+RANDOM_LENGTHS: Final = (8, 128)  # shortest and longest random sequence, for presets without a tokenizer
 
 
 def add_compile(parser: argparse.ArgumentParser) -> None:

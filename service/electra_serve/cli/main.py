@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from electra_serve.serving.loader import ModelLoader
 
 _AS_ASKED: Final = 0
-_INTERRUPTED: Final = 128
-"""Exit code of an interrupted command, plus the signal's number, as in shells."""
+_INTERRUPTED: Final = 128  # exit code of an interrupted command, plus the signal's number, as in shells
 
 
 def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) -> int:

@@ -23,8 +23,7 @@ from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import HubSettings
 
 Action = Callable[[argparse.Namespace, HubSettings], int]
-BYTES_PER_PARAMETER = 4
-"""Published weights are float32."""
+BYTES_PER_PARAMETER = 4  # published weights are float32
 
 
 def add_presets(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from electra_serve.serving.loader import ModelLoader
     from electra_serve.serving.model_info import ModelInfo
 
-LAST_LINES_S: Final = 1.0
-"""Time for the last lines of each stream to be written before the process ends."""
+LAST_LINES_S: Final = 1.0  # time for the last lines of each stream to be written before the process ends
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """Time after which a thread that runs Python hands over the GIL. At the default of 5 ms, the event loop waits up to

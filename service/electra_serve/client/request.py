@@ -21,25 +21,16 @@ Texts: TypeAlias = "str | Sequence[str | tuple[str, str]]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One request with valid types; the server checks the rest.
+    """One request with valid types; the server checks the rest."""
 
-    Attributes:
-        token_ids: Integer arrays of shape (T,), or None if `texts` is set.
-        segment_ids: Likewise, or None for all zeros.
-        padding_mask: Likewise, or None for all ones.
-        texts: Texts and pairs of texts, or None if `token_ids` is set.
-        outputs: Empty for the server's default, and for a classification.
-        truncation: None for the default rule of `truncate`.
-    """
-
-    token_ids: Sequence[IntArray] | None
-    segment_ids: Sequence[IntArray] | None
-    padding_mask: Sequence[IntArray] | None
-    texts: Sequence[str | tuple[str, str]] | None
+    token_ids: Sequence[IntArray] | None  # integer arrays of shape (T,), or None if `texts` is set
+    segment_ids: Sequence[IntArray] | None  # likewise, or None for all zeros
+    padding_mask: Sequence[IntArray] | None  # likewise, or None for all ones
+    texts: Sequence[str | tuple[str, str]] | None  # texts and pairs of texts, or None if `token_ids` is set
     model: str | None
-    outputs: tuple[Output, ...]
+    outputs: tuple[Output, ...]  # empty for the server's default, and for a classification
     truncate: bool
-    truncation: Truncation | None
+    truncation: Truncation | None  # None for the default rule of `truncate`
     priority: Priority
 
     @classmethod

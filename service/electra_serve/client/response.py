@@ -10,32 +10,20 @@ from electra_serve.tensors import Float32Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeResponse:
-    """Response to one request for B sequences; arrays are float32 and read-only, None if not requested.
+    """Response to one request for B sequences; arrays are float32 and read-only, None if not requested."""
 
-    Attributes:
-        model: Name of the model.
-        sequence_output: B arrays (T, H) with each sequence's length T; zeros where the padding mask is 0.
-        pooled_output: (B, H).
-        cls_output: (B, H).
-        mean_output: (B, H).
-        embedding: (B, H), as `ModelInfo.embedding` describes.
-        logits: (B, L), of `ModelInfo.labels`.
-        token_logits: B arrays (T, L), of `ModelInfo.labels`; zeros where the padding mask is 0.
-        tokens: Unmasked positions of all sequences.
-        truncated: True for each sequence that was truncated.
-        request_id: Id in the server's log.
-    """
-
-    model: str
-    tokens: int
-    truncated: tuple[bool, ...]
-    request_id: str
+    model: str  # name of the model
+    tokens: int  # unmasked positions of all sequences
+    truncated: tuple[bool, ...]  # True for each sequence that was truncated
+    request_id: str  # id in the server's log
+    # B arrays (T, H) with each sequence's length T; zeros where the padding mask is 0
     sequence_output: tuple[Float32Array, ...] | None = None
-    pooled_output: Float32Array | None = None
-    cls_output: Float32Array | None = None
-    mean_output: Float32Array | None = None
-    embedding: Float32Array | None = None
-    logits: Float32Array | None = None
+    pooled_output: Float32Array | None = None  # (B, H)
+    cls_output: Float32Array | None = None  # (B, H)
+    mean_output: Float32Array | None = None  # (B, H)
+    embedding: Float32Array | None = None  # (B, H), as `ModelInfo.embedding` describes
+    logits: Float32Array | None = None  # (B, L), of `ModelInfo.labels`
+    # B arrays (T, L), of `ModelInfo.labels`; zeros where the padding mask is 0
     token_logits: tuple[Float32Array, ...] | None = None
 
 
@@ -114,68 +102,41 @@ class ShapeCost:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """Computation of the output `embedding`.
+    """Computation of the output `embedding`."""
 
-    Attributes:
-        pooling: `mean` over the unmasked positions, or the first position, `cls`.
-        normalize: True if vectors have unit length.
-        prompts: Prefixes that the model was trained with, by name; clients add them to texts.
-        default_prompt: Name of the prompt for texts without one; "" if there is none.
-    """
-
-    pooling: str
-    normalize: bool
-    prompts: Mapping[str, str]
-    default_prompt: str
+    pooling: str  # `mean` over the unmasked positions, or the first position, `cls`
+    normalize: bool  # True if vectors have unit length
+    prompts: Mapping[str, str]  # prefixes that the model was trained with, by name; clients add them to texts
+    default_prompt: str  # name of the prompt for texts without one; "" if there is none
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Description of a model. Fields known only after loading are None before.
-
-    Attributes:
-        state: `loading`, `ready`, `failed` or `unloading`.
-        source: `embedded`, `local`, `kaggle`, `hf` or `catalog`.
-        revision: Digest of the files.
-        weights: `pretrained`, or `random`, which is for tests.
-        config: Hyperparameters of the backbone, with KerasHub's names.
-        dtype: Type that it computes in; responses are float32.
-        replicas: Engines that share its queue.
-        text: True if it accepts texts.
-        load_seconds: Seconds from the start of the load to `ready`.
-        pooler: Origin of the layer behind `pooled_output`: `pretrained` or `random`.
-        batch_tokens: Most positions of a batch of several sequences, with padding; 0 if each sequence runs alone.
-        aliases: Other names in requests.
-        text_reason: Reason why it accepts no texts; None if it does.
-        embedding: Computation of the output `embedding`.
-        head: Kind of the head; "none" without one.
-        labels: Names of the L logits.
-        activation: Function from logits to scores: `softmax`, `sigmoid` or `none`; None without a head.
-        problem_type: Training objective of the head, if known.
-    """
+    """Description of a model. Fields known only after loading are None before."""
 
     name: str
     preset: str
-    state: str
-    source: str | None = None
-    revision: str | None = None
-    weights: str | None = None
-    config: Mapping[str, float | str] | None = None
+    state: str  # `loading`, `ready`, `failed` or `unloading`
+    source: str | None = None  # `embedded`, `local`, `kaggle`, `hf` or `catalog`
+    revision: str | None = None  # digest of the files
+    weights: str | None = None  # `pretrained`, or `random`, which is for tests
+    config: Mapping[str, float | str] | None = None  # hyperparameters of the backbone, with KerasHub's names
     parameters: int | None = None
     limits: RequestLimits | None = None
     engine: str | None = None
     device: str | None = None
-    dtype: str | None = None
-    replicas: int | None = None
-    text: bool | None = None
-    load_seconds: float | None = None
+    dtype: str | None = None  # type that it computes in; responses are float32
+    replicas: int | None = None  # engines that share its queue
+    text: bool | None = None  # True if it accepts texts
+    load_seconds: float | None = None  # seconds from the start of the load to `ready`
     batch_shapes: tuple[ShapeCost, ...] = ()
-    pooler: str | None = None
+    pooler: str | None = None  # origin of the layer behind `pooled_output`: `pretrained` or `random`
+    # most positions of a batch of several sequences, with padding; 0 if each sequence runs alone
     batch_tokens: int | None = None
-    aliases: tuple[str, ...] = ()
-    text_reason: str | None = None
-    embedding: EmbeddingConfig | None = None
-    head: str | None = None
-    labels: tuple[str, ...] = ()
-    activation: str | None = None
-    problem_type: str | None = None
+    aliases: tuple[str, ...] = ()  # other names in requests
+    text_reason: str | None = None  # reason why it accepts no texts; None if it does
+    embedding: EmbeddingConfig | None = None  # computation of the output `embedding`
+    head: str | None = None  # kind of the head; "none" without one
+    labels: tuple[str, ...] = ()  # names of the L logits
+    activation: str | None = None  # function from logits to scores: `softmax`, `sigmoid` or `none`; None without a head
+    problem_type: str | None = None  # training objective of the head, if known

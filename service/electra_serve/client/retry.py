@@ -16,16 +16,11 @@ class RetryPolicy:
 
     The wait is the server's `retry_after_s`, or `first_wait_s` doubled with each attempt. Up to a quarter is added, so
     that clients rejected together do not retry together.
-
-    Attributes:
-        max_attempts: Total attempts; 1 for no retry.
-        first_wait_s: Seconds before the second attempt, unless the server reports them.
-        max_wait_s: Longest wait; instead of a longer one, the error is raised at once.
     """
 
-    max_attempts: int = 3
-    first_wait_s: float = 0.1
-    max_wait_s: float = 5.0
+    max_attempts: int = 3  # total attempts; 1 for no retry
+    first_wait_s: float = 0.1  # seconds before the second attempt, unless the server reports them
+    max_wait_s: float = 5.0  # longest wait; instead of a longer one, the error is raised at once
 
     def wait_s(self, error: ElectraServeError, *, attempt: int, remaining_s: float, chance: float) -> float | None:
         """Returns the seconds until the next attempt; None to raise `error`.

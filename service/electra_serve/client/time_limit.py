@@ -14,14 +14,12 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-PIECE_BYTES: Final = 16_384
-"""Most bytes written with one timeout."""
-MIN_TIMEOUT_S: Final = 1e-3
-"""A timeout of 0 would make a socket non-blocking."""
+PIECE_BYTES: Final = 16_384  # most bytes written with one timeout
+MIN_TIMEOUT_S: Final = 1e-3  # A timeout of 0 would make a socket non-blocking
 
 _CONNECTED: Final = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
+# End of this thread's call, in seconds of `time.monotonic`
 _until_s: ContextVar[float | None] = ContextVar("electra_until_s", default=None)
-"""End of this thread's call, in seconds of `time.monotonic`."""
 
 
 @contextmanager

@@ -11,17 +11,11 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files of a client.
+    """PEM files of a client."""
 
-    Attributes:
-        ca_file: Trusted authorities; None for the system's.
-        certificate_file: Certificate chain for servers that require one, the client's own first.
-        key_file: Private key of the certificate; None without one.
-    """
-
-    ca_file: str | Path | None = None
-    certificate_file: str | Path | None = None
-    key_file: str | Path | None = None
+    ca_file: str | Path | None = None  # trusted authorities; None for the system's
+    certificate_file: str | Path | None = None  # certificate chain for servers that require one, the client's own first
+    key_file: str | Path | None = None  # private key of the certificate; None without one
 
     def context(self) -> ssl.SSLContext:
         """Returns the context for httpx; raises `OSError` if a file is unreadable or not PEM."""

@@ -98,8 +98,8 @@ def _compare(computed: Mapping[Output, Float32Array], dtype: str, path: Path, re
         found = distance(computed[output], values)
         if not found <= allowed:
             raise PresetError(
-                f"{path.parent}: {output} must be within {allowed:g} (relative distance) of the output at the first "
-                f"load; got {found:.2g}. If the change is intended, {remedy}"
+                f"{path.parent}: the output {output} must be within {allowed:g} (relative distance) of the output at "
+                f"the first load; got {found:.2g}. If the change is intended, {remedy}"
             )
     return kept.keys() == computed.keys()
 

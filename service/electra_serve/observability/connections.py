@@ -10,21 +10,17 @@ from typing import Final, Protocol
 import prometheus_client
 import structlog
 
+# Seconds between two lines of one listener: a flood of connections must not become one of lines
 LOG_INTERVAL_S: Final = 60.0
-"""Seconds between two lines of one listener: a flood of connections must not become one of lines."""
 
 
 class LimitAction(StrEnum):
     """Reaction to a connection over the limit."""
 
-    CLOSED_IDLE = "closed_idle"
-    """An idle connection closed."""
-    CLOSED_RECEIVING = "closed_receiving"
-    """A connection closed whose request was still being received."""
-    OVER_LIMIT = "over_limit"
-    """The new connection was accepted over the limit; REST responds with 503 except to probes."""
-    CLOSED_NEW = "closed_new"
-    """The new connection closed at once."""
+    CLOSED_IDLE = "closed_idle"  # an idle connection closed
+    CLOSED_RECEIVING = "closed_receiving"  # A connection closed whose request was still being received
+    OVER_LIMIT = "over_limit"  # the new connection was accepted over the limit; REST responds with 503 except to probes
+    CLOSED_NEW = "closed_new"  # the new connection closed at once
 
 
 class Scheduler(Protocol):

@@ -22,14 +22,14 @@ from electra_serve.runtime.background_writer import BackgroundWriter
 
 LOGGER: Final = "electra_serve"
 
+# Line ends, escape sequences and changes of direction, escaped as in JSON. They could forge or hide a line.
 _CONTROLS: Final = {
     code: f"\\u{code:04x}"
     for codes in (range(0x20), range(0x7F, 0xA0), range(0x200E, 0x2010), range(0x2028, 0x202F), range(0x2066, 0x206A))
     for code in codes
 }
-"""Line ends, escape sequences and changes of direction, escaped as in JSON. They could forge or hide a line."""
+# The same for texts with several lines
 _CONTROLS_IN_TEXT: Final = {code: escaped for code, escaped in _CONTROLS.items() if chr(code) not in "\t\n"}
-"""The same for texts with several lines."""
 
 
 def configure_logs(

@@ -19,11 +19,11 @@ from typing import Final, TypeAlias
 from opentelemetry.trace import Span, SpanKind, StatusCode, TraceFlags, Tracer, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+# Header or metadata of a response that names its span (W3C Trace Context, level 2)
 TRACE_RESPONSE_KEY: Final = "traceresponse"
-"""Header or metadata of a response that names its span (W3C Trace Context, level 2)."""
 
+# Headers or metadata of a client, by lower-case name: `traceparent` and `tracestate` name its span
 Carrier: TypeAlias = Mapping[str, str | bytes]
-"""Headers or metadata of a client, by lower-case name: `traceparent` and `tracestate` name its span."""
 NO_CARRIER: Final[Carrier] = MappingProxyType({})
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,256})?")

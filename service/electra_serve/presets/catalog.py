@@ -72,14 +72,13 @@ _PUBLISHED = (
     _published("large", "generator", layers=24, heads=4, hidden=256, embedding=1024, intermediate=1024),
 )
 
+# The six published checkpoints by id
 CATALOG: Final[Mapping[str, CatalogPreset]] = MappingProxyType({preset.id: preset for preset in _PUBLISHED})
-"""The six published checkpoints by id."""
 
+# Ids as KerasHub's published example has them, without `_uncased`
 ALIASES: Final[Mapping[str, str]] = MappingProxyType({id_.replace("_uncased", ""): id_ for id_ in CATALOG})
-"""Ids as KerasHub's published example has them, without `_uncased`."""
 
-DEMO_ID: Final = "electra_demo"
-"""The preset inside this package: small, and with random weights."""
+DEMO_ID: Final = "electra_demo"  # the preset inside this package: small, and with random weights
 
 
 def find(preset: str) -> CatalogPreset | None:

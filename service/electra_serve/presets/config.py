@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from electra_serve.errors import PresetError
 
+# The largest value each field may have: a config that asks for more is an accident or an attack
 LIMITS = {
     "vocab_size": 1_000_000,
     "num_layers": 96,
@@ -17,10 +18,9 @@ LIMITS = {
     "max_sequence_length": 65_536,
     "num_segments": 64,
 }
-"""The largest value each field may have: a config that asks for more is an accident or an attack."""
 
+# Feed-forward activations: the tanh form of Google's code and KerasHub, and the exact one of transformers
 HIDDEN_ACTIVATIONS = ("gelu_tanh", "gelu")
-"""Feed-forward activations: the tanh form of Google's code and KerasHub, and the exact one of transformers."""
 
 
 @dataclass(frozen=True, slots=True)

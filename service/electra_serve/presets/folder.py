@@ -57,15 +57,13 @@ SHARD_INDEX_FILE: Final = "model.weights.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 VOCABULARY_FILE: Final = "assets/tokenizer/vocabulary.txt"
 
+# The classes a preset may name: KerasHub's, once called KerasNLP, and ours where KerasHub has no words for it
 BACKBONE_CLASSES: Final = ("keras_hub>ElectraBackbone", "keras_nlp>ElectraBackbone", "electra_serve>ElectraBackbone")
-"""The classes a preset may name: KerasHub's, once called KerasNLP, and ours where KerasHub has no words for it."""
 
 BACKBONE_CLASS_NAME: Final = "ElectraBackbone"
 
-BYTES_PER_PARAMETER: Final = (2, 8)
-"""From 16-bit to 64-bit floats."""
-MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20
-"""Bytes that HDF5 may add to the weights."""
+BYTES_PER_PARAMETER: Final = (2, 8)  # from 16-bit to 64-bit floats
+MAX_WEIGHTS_OVERHEAD_BYTES: Final = 64 * 2**20  # bytes that HDF5 may add to the weights
 
 Source = Literal["embedded", "local", "catalog", "kaggle", "hf"]
 HeadChoice = Literal["auto", "none"]
@@ -73,36 +71,24 @@ HeadChoice = Literal["auto", "none"]
 
 @dataclass(frozen=True, slots=True)
 class PresetFolder:
-    """Preset that was found and checked, without its weights.
-
-    Attributes:
-        path: The folder; None for the source `catalog`, a built-in architecture without files.
-        registered_name: Class of the preset, from the allow-list; ours for a transformers checkpoint.
-        sha256: Digest of the files that determine the outputs; None without files.
-        weight_files: Weight files, or an artifact's graph; empty if weights are not loaded.
-        pooler: Origin of the layer behind `pooled_output`; see `detect_pooler`.
-        artifact: Manifest of a compiled preset; None for others.
-        head: Head that is served; None without one.
-        unserved_head: Name of a head that is left out; "" without one.
-        head_problem: Reason why a head cannot be served; "" if it can, or without one.
-    """
+    """Preset that was found and checked, without its weights."""
 
     id: str
     source: Source
-    path: Path | None
+    path: Path | None  # the folder; None for the source `catalog`, a built-in architecture without files
     config: BackboneConfig
-    registered_name: str
-    sha256: str | None
+    registered_name: str  # class of the preset, from the allow-list; ours for a transformers checkpoint
+    sha256: str | None  # digest of the files that determine the outputs; None without files
     weights: WeightsOrigin
-    weight_files: tuple[Path, ...]
+    weight_files: tuple[Path, ...]  # weight files, or an artifact's graph; empty if weights are not loaded
     has_tokenizer: bool
     format: PresetFormat = "keras"
-    pooler: WeightsOrigin = "random"
-    artifact: Artifact | None = None
+    pooler: WeightsOrigin = "random"  # origin of the layer behind `pooled_output`; see `detect_pooler`
+    artifact: Artifact | None = None  # manifest of a compiled preset; None for others
     embedding: EmbeddingConfig = DEFAULT_EMBEDDING
-    head: HeadConfig | None = None
-    unserved_head: str = ""
-    head_problem: str = ""
+    head: HeadConfig | None = None  # head that is served; None without one
+    unserved_head: str = ""  # name of a head that is left out; "" without one
+    head_problem: str = ""  # reason why a head cannot be served; "" if it can, or without one
 
     @property
     def parameters(self) -> int:

@@ -35,19 +35,13 @@ FIXED_LABELS: Final[Mapping[HeadKind, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:
-    """A head that is served; raises `PresetError` for a value that is none.
-
-    Attributes:
-        labels: Names of the L logits.
-        activation: Function from logits to scores.
-        problem_type: Training objective of a sequence head; None if the files name none.
-        architecture: Variant of a sequence head. ELECTRA's has a dense layer of its own, BERT's uses the pooler.
-    """
+    """A head that is served; raises `PresetError` for a value that is none."""
 
     kind: HeadKind
-    labels: tuple[str, ...]
-    activation: ScoreActivation
-    problem_type: ProblemType | None = None
+    labels: tuple[str, ...]  # names of the L logits
+    activation: ScoreActivation  # function from logits to scores
+    problem_type: ProblemType | None = None  # training objective of a sequence head; None if the files name none
+    # variant of a sequence head. ELECTRA's has a dense layer of its own, BERT's uses the pooler.
     architecture: HeadArchitecture = "electra"
 
     def __post_init__(self) -> None:

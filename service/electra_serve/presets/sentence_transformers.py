@@ -21,14 +21,14 @@ from electra_serve.presets.files import read_json, read_json_list
 
 MODULES_FILE: Final = "modules.json"
 PROMPTS_FILE: Final = "config_sentence_transformers.json"
-POOLING_CONFIG: Final = "config.json"
-"""Inside the folder of the pooling module."""
+POOLING_CONFIG: Final = "config.json"  # inside the folder of the pooling module
+# Names under which sentence-transformers saves them
 HUB_FILES: Final = (MODULES_FILE, PROMPTS_FILE, f"1_Pooling/{POOLING_CONFIG}")
-"""Names under which sentence-transformers saves them."""
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
 
+# Flags of sentence-transformers before 6 → the values of `pooling_mode` since
 LEGACY_MODES: Final[Mapping[str, str]] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -37,28 +37,20 @@ LEGACY_MODES: Final[Mapping[str, str]] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Flags of sentence-transformers before 6 → the values of `pooling_mode` since."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """Computation of the output `embedding` from hidden states.
+    """Computation of the output `embedding` from hidden states."""
 
-    Attributes:
-        pooling: `mean` over unmasked positions, or `cls` for the first position.
-        normalize: True to scale the vector to unit length.
-        prompts: Prefixes of texts by name, such as `query`. Clients add them.
-        default_prompt: Name of the prompt for texts without one; "" if there is none.
-    """
-
-    pooling: Pooling = "mean"
-    normalize: bool = False
+    pooling: Pooling = "mean"  # `mean` over unmasked positions, or `cls` for the first position
+    normalize: bool = False  # True to scale the vector to unit length
+    # prefixes of texts by name, such as `query`. Clients add them.
     prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str = ""
+    default_prompt: str = ""  # name of the prompt for texts without one; "" if there is none
 
 
-DEFAULT_EMBEDDING: Final = EmbeddingConfig()
-"""For presets without a description."""
+DEFAULT_EMBEDDING: Final = EmbeddingConfig()  # for presets without a description
 
 
 def is_sentence_transformer(folder: Path) -> bool:

@@ -21,8 +21,7 @@ from electra_serve.presets.files import shards
 from electra_serve.presets.heads import HeadArchitecture, HeadConfig
 from electra_serve.presets.transformers_heads import ENCODERS, head_fields
 
-MODEL_TYPE: Final[HeadArchitecture] = "electra"
-"""Written by `convert` for encoders without a head."""
+MODEL_TYPE: Final[HeadArchitecture] = "electra"  # written by `convert` for encoders without a head
 CHECKPOINT_FILE: Final = "model.safetensors"
 CHECKPOINT_INDEX_FILE: Final = "model.safetensors.index.json"
 VOCAB_FILE: Final = "vocab.txt"
@@ -30,8 +29,8 @@ TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"
 ADDED_TOKENS_FILE: Final = "added_tokens.json"
 SENTENCE_FILE: Final = "sentence_bert_config.json"
+# Files that decide ids or lengths together with tokenizer.json or vocab.txt
 TOKENIZER_SIDE_FILES: Final = (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, SENTENCE_FILE)
-"""Files that decide ids or lengths together with tokenizer.json or vocab.txt."""
 
 
 class _Field(NamedTuple):
@@ -39,6 +38,7 @@ class _Field(NamedTuple):
     default: int | float
 
 
+# transformers' names → ours, and ELECTRA's defaults
 FIELDS: Final[Mapping[str, _Field]] = {
     "vocab_size": _Field("vocab_size", 30522),
     "num_hidden_layers": _Field("num_layers", 12),
@@ -50,18 +50,18 @@ FIELDS: Final[Mapping[str, _Field]] = {
     "max_position_embeddings": _Field("max_sequence_length", 512),
     "type_vocab_size": _Field("num_segments", 2),
 }
-"""transformers' names → ours, and ELECTRA's defaults."""
 
+# BERT's defaults, if they differ from ELECTRA's
 BERT_DEFAULTS: Final[Mapping[str, int]] = {
     "num_attention_heads": 12,
     "hidden_size": 768,
     "intermediate_size": 3072,
 }
-"""BERT's defaults, if they differ from ELECTRA's."""
 
+# Architectures that `ElectraBackbone` computes → their own defaults
 MODEL_TYPES: Final[Mapping[str, Mapping[str, int]]] = {"electra": {}, "bert": BERT_DEFAULTS}
-"""Architectures that `ElectraBackbone` computes → their own defaults."""
 
+# Other encoders that are often asked for → the reason why `ElectraBackbone` cannot compute them
 OTHER_MODEL_TYPES: Final[Mapping[str, str]] = {
     "albert": "its layers share their weights",
     "camembert": "its positions are counted from the padding id",
@@ -73,14 +73,14 @@ OTHER_MODEL_TYPES: Final[Mapping[str, str]] = {
     "roberta": "its positions are counted from the padding id",
     "xlm-roberta": "its positions are counted from the padding id",
 }
-"""Other encoders that are often asked for → the reason why `ElectraBackbone` cannot compute them."""
 
+# transformers' names of activations: ours. The two forms differ by up to 5e-4.
 ACTIVATIONS: Final[Mapping[str, str]] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-"""transformers' names of activations: ours. The two forms differ by up to 5e-4."""
 
+# Our names: the ones that every version of transformers knows
 SAVED_ACTIVATIONS: Final[Mapping[str, str]] = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
-"""Our names: the ones that every version of transformers knows."""
 
+# Fields with the only value that is accepted: others mean another architecture, or code in the checkpoint
 REQUIRED: Final[Mapping[str, object]] = {
     "layer_norm_eps": 1e-12,
     "position_embedding_type": "absolute",
@@ -90,8 +90,8 @@ REQUIRED: Final[Mapping[str, object]] = {
     "quantization_config": None,
     "auto_map": None,
 }
-"""Fields with the only value that is accepted: others mean another architecture, or code in the checkpoint."""
 
+# Weights that are never read, and why
 UNSAFE_FILES: Final[Mapping[str, str]] = {
     "pytorch_model.bin": "is a pickle, which can run any code",
     "pytorch_model.bin.index.json": "leads to pickles, which can run any code",
@@ -99,7 +99,6 @@ UNSAFE_FILES: Final[Mapping[str, str]] = {
     "tf_model.h5": "is of TensorFlow classes that transformers no longer has",
     "flax_model.msgpack": "is of Flax classes that transformers no longer has",
 }
-"""Weights that are never read, and why."""
 
 
 def read_checkpoint_config(content: Mapping[str, object]) -> BackboneConfig:

@@ -16,11 +16,9 @@ from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.weight_files.names import counterparts, head_counterparts
 from electra_serve.presets.weight_files.open import open_weights
 
-INITIAL_STDDEV: Final = 0.02
-"""Deviation of fresh matrices, as in the original ELECTRA."""
+INITIAL_STDDEV: Final = 0.02  # deviation of fresh matrices, as in the original ELECTRA
 
-FRESH_SEED: Final = 0
-"""Seed for presets that lack weights, or some of them."""
+FRESH_SEED: Final = 0  # seed for presets that lack weights, or some of them
 
 
 def weight_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:

@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final, TextIO
 
-MAX_PIECES: Final = 4096
-"""About a megabyte of log lines."""
+MAX_PIECES: Final = 4096  # about a megabyte of log lines
 MAX_PIECES_PER_WRITE: Final = 256
+# Time for further lines to arrive before a write: at most 200 writes a second compete with the event loop
 GATHER_S: Final = 0.005
-"""Time for further lines to arrive before a write: at most 200 writes a second compete with the event loop."""
 
 
 class BackgroundWriter(io.TextIOBase):

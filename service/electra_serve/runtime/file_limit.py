@@ -6,10 +6,8 @@ import resource
 from collections.abc import Sequence
 from typing import Final
 
-RESERVED_DESCRIPTORS: Final = 256
-"""Reserved for files, engines, event loops, probes, and metrics and admin connections."""
-NO_LIMIT_MEANS: Final = 2**20
-"""Limit to request if the system sets none; the kernel's own is at least as high."""
+RESERVED_DESCRIPTORS: Final = 256  # reserved for files, engines, event loops, probes, and metrics and admin connections
+NO_LIMIT_MEANS: Final = 2**20  # limit to request if the system sets none; the kernel's own is at least as high
 
 
 def raise_descriptor_limit() -> int:

@@ -17,14 +17,12 @@ from typing import Final
 
 from electra_serve.runtime.daemon_thread import run_in_daemon_thread
 
-_C: Final = ctypes.CDLL(None)
-"""The process and its C library."""
+_C: Final = ctypes.CDLL(None)  # the process and its C library
 _STATM: Final = Path("/proc/self/statm")
 _M_ARENA_MAX: Final = -8
 _ARENA_VARIABLES: Final = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 TRIM_EVERY_S: Final = 20.0
-TRIM_SLACK_BYTES: Final = 32 * 2**20
-"""Growth that the C library keeps for the next requests."""
+TRIM_SLACK_BYTES: Final = 32 * 2**20  # growth that the C library keeps for the next requests
 
 
 def use_one_arena(environment: Mapping[str, str]) -> None:

@@ -17,8 +17,7 @@ from electra_serve.runtime.frames import clear_frames
 
 T = TypeVar("T")
 
-_TURN_TIMEOUT_S: Final = 1.0
-"""Limit for a loop that has ended."""
+_TURN_TIMEOUT_S: Final = 1.0  # limit for a loop that has ended
 _local: Final = threading.local()
 
 

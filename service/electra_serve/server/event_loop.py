@@ -16,8 +16,7 @@ from prometheus_client import Histogram
 from electra_serve.batching.clock import Clock, Timer
 
 TICK_S: Final = 0.1
-STALL_S: Final = 1.0
-"""A lag of this or more is logged: it is what a probe's default timeout allows."""
+STALL_S: Final = 1.0  # A lag of this or more is logged: it is what a probe's default timeout allows
 
 
 class EventLoopLag:

@@ -30,26 +30,20 @@ from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import LifecycleSettings
 
 EXIT_OK: Final = 0
-EXIT_FORCED: Final = 2
-"""Requests in flight were aborted: the drain limit passed, or a second signal came."""
-EXIT_FAULT: Final = 3
-"""An engine or the batcher failed for good, or a server ended by itself: start another process."""
-SAME_SIGNAL_S: Final = 1.0
-"""An earlier second signal is ignored: some supervisors signal both a process and its group."""
+EXIT_FORCED: Final = 2  # requests in flight were aborted: the drain limit passed, or a second signal came
+EXIT_FAULT: Final = 3  # an engine or the batcher failed for good, or a server ended by itself: start another process
+SAME_SIGNAL_S: Final = 1.0  # an earlier second signal is ignored: some supervisors signal both a process and its group
+# Time for the last requests to the auxiliary servers; nothing that they wait for still runs
 AUXILIARY_GRACE_S: Final = 1.0
-"""Time for the last requests to the auxiliary servers; nothing that they wait for still runs."""
-ENGINE_GRACE_S: Final = 5.0
-"""Time for engines to end a running batch whose requests were aborted."""
+ENGINE_GRACE_S: Final = 5.0  # time for engines to end a running batch whose requests were aborted
+# Time that a process with a fault still serves, so that probes see it not ready and other models finish requests
 FAULT_GRACE_S: Final = 2.0
-"""Time that a process with a fault still serves, so that probes see it not ready and other models finish requests."""
+# Seconds before the end of a drain at which stalled clients are disconnected, so that they do not make it fail
 STALLED_MARGIN_S: Final = 1.0
-"""Seconds before the end of a drain at which stalled clients are disconnected, so that they do not make it fail."""
-SPANS_GRACE_S: Final = 2.0
-"""Time to export the last spans."""
+SPANS_GRACE_S: Final = 2.0  # time to export the last spans
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-OnReady = Callable[[int, int, Sequence[ModelInfo]], None]
-"""Takes the REST port, the gRPC port and the models."""
+OnReady = Callable[[int, int, Sequence[ModelInfo]], None]  # takes the REST port, the gRPC port and the models
 
 
 class ServiceProcess:

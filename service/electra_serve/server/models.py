@@ -29,8 +29,7 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, Settings
 
-PlannerFactory = Callable[[CostTable, BatchingSettings], Planner]
-"""Makes the planner of a loaded model."""
+PlannerFactory = Callable[[CostTable, BatchingSettings], Planner]  # makes the planner of a loaded model
 
 
 def build_manager(

@@ -30,18 +30,13 @@ from electra_serve.serving.service import InferenceService
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import SecuritySettings, Settings
 
+# Most connections to the metrics server, and to the admin server: both have few clients
 AUXILIARY_CONNECTIONS: Final = 32
-"""Most connections to the metrics server, and to the admin server: both have few clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedParts:
-    """Objects that several servers share.
-
-    Attributes:
-        decoder: Thread that decodes large requests.
-        tls: None to serve without TLS.
-    """
+    """Objects that several servers share."""
 
     settings: Settings
     service: InferenceService
@@ -49,8 +44,8 @@ class SharedParts:
     log: structlog.typing.FilteringBoundLogger
     tracer: Tracer | None
     budget: TransitBudget
-    decoder: WorkThread
-    tls: ServerTls | None
+    decoder: WorkThread  # thread that decodes large requests
+    tls: ServerTls | None  # None to serve without TLS
 
     def observer(self, transport: str) -> RequestObserver:
         """Builds the observer of a transport's requests."""

@@ -15,10 +15,8 @@ from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.settings.schema import EmbeddingSettings
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 
-LEAST_NORM: Final = 1e-12
-"""Divisor of shorter vectors, as in torch's `normalize`."""
-SOURCES: Final = {"mean": Output.MEAN, "cls": Output.CLS}
-"""Pooling → the engine's output."""
+LEAST_NORM: Final = 1e-12  # divisor of shorter vectors, as in torch's `normalize`
+SOURCES: Final = {"mean": Output.MEAN, "cls": Output.CLS}  # pooling → the engine's output
 
 
 def configured_embedding(described: EmbeddingConfig, settings: EmbeddingSettings | None) -> EmbeddingConfig:

@@ -12,23 +12,14 @@ from electra_serve.settings.schema import ModelSettings
 
 @dataclass(slots=True)
 class ModelEntry:
-    """Entry of the registry.
+    """Entry of the registry."""
 
-    Attributes:
-        settings: Settings of the loaded model, or of the first load.
-        state: READY also during a reload.
-        served: None before the first load and after a load that failed.
-        change: Operation in progress.
-        reason: Reason of the last failed operation in one line; "" after a success.
-        claimed: Names reserved by a reload in progress.
-    """
-
-    settings: ModelSettings
-    state: ModelState = ModelState.LOADING
-    served: ServedModel | None = None
-    change: Change | None = None
-    reason: str = ""
-    claimed: tuple[str, ...] = ()
+    settings: ModelSettings  # settings of the loaded model, or of the first load
+    state: ModelState = ModelState.LOADING  # READY also during a reload
+    served: ServedModel | None = None  # None before the first load and after a load that failed
+    change: Change | None = None  # operation in progress
+    reason: str = ""  # reason of the last failed operation in one line; "" after a success
+    claimed: tuple[str, ...] = ()  # names reserved by a reload in progress
 
     @property
     def ready_model(self) -> ServedModel | None:

@@ -18,11 +18,11 @@ from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import BatchingSettings, LimitSettings, ModelSettings
 
+# Loads and warms a model; blocks. Raises `StartupError`.
 ModelLoader = Callable[[ModelSettings, BatchingSettings], LoadedModel]
-"""Loads and warms a model; blocks. Raises `StartupError`."""
 
+# Makes the batcher of a loaded model, given its name; called on the event loop
 BatcherFactory = Callable[[str, LoadedModel, BatchingSettings], Batcher]
-"""Makes the batcher of a loaded model, given its name; called on the event loop."""
 
 
 class Loading:

@@ -50,5 +50,4 @@ class RequestContext:
         return None if self.deadline is None else self.deadline.remaining_s()
 
 
-NO_CONTEXT: Final = RequestContext()
-"""Defaults, for requests from inside the process."""
+NO_CONTEXT: Final = RequestContext()  # defaults, for requests from inside the process

@@ -48,21 +48,16 @@ class RequestTracker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A loaded model with its batcher and limits.
-
-    Attributes:
-        max_timeout_s: Seconds after which any request is aborted.
-        load_seconds: Seconds from the start of the load to READY.
-        requests: Requests in flight; enter it before awaiting anything.
-    """
+    """A loaded model with its batcher and limits."""
 
     settings: ModelSettings
     loaded: LoadedModel
     batcher: Batcher
     input_limits: InputLimits
     text_limits: TextLimits
-    max_timeout_s: float
-    load_seconds: float
+    max_timeout_s: float  # seconds after which any request is aborted
+    load_seconds: float  # seconds from the start of the load to READY
+    # requests in flight; enter it before awaiting anything
     requests: RequestTracker = field(default_factory=RequestTracker)
 
     @property

@@ -18,10 +18,9 @@ from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated, validate
 from electra_serve.tensors import Int32Array, TextInput, TokenInput, Truncation
 
+# Most characters of a request that are tokenized on the event loop: 0.2 ms for English, at most 4.4 ms
 INLINE_CHARACTERS: Final = 512
-"""Most characters of a request that are tokenized on the event loop: 0.2 ms for English, at most 4.4 ms."""
-MIN_CHARACTERS: Final = 16
-"""Fewest characters that a text counts as, for its fixed costs."""
+MIN_CHARACTERS: Final = 16  # fewest characters that a text counts as, for its fixed costs
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,8 @@ from electra_serve.batching.queue import QueueEntry, RequestQueue
 from electra_serve.errors import Overloaded, PayloadTooLarge
 from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps
 
-CHARACTER_S: Final = 5e-7
-"""Estimated seconds per character before the first measurement."""
-OVERDUE_S: Final = 0.05
-"""Time after which short requests pass a turn."""
+CHARACTER_S: Final = 5e-7  # estimated seconds per character before the first measurement
+OVERDUE_S: Final = 0.05  # time after which short requests pass a turn
 
 T = TypeVar("T")
 

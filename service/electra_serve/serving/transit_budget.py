@@ -19,20 +19,15 @@ from typing import Any, Final, Self, TypeAlias
 from electra_serve.errors import Overloaded
 
 SHARE: Final = 4
-RATE_WINDOW_S: Final = 2.0
-"""Seconds over which the release rate is averaged."""
-GROWTH_TIMEOUT_S: Final = 5.0
-"""Seconds that an admitted request waits for its response's bytes."""
-MAX_WAITERS: Final = 1024
-"""Most waiting requests of one client; each takes up to 90 kB in gRPC."""
-RECLAIM_AFTER_S: Final = 1.0
-"""Seconds after which an unused reservation is idle."""
+RATE_WINDOW_S: Final = 2.0  # seconds over which the release rate is averaged
+GROWTH_TIMEOUT_S: Final = 5.0  # seconds that an admitted request waits for its response's bytes
+MAX_WAITERS: Final = 1024  # most waiting requests of one client; each takes up to 90 kB in gRPC
+RECLAIM_AFTER_S: Final = 1.0  # seconds after which an unused reservation is idle
 MIN_RETRY_S: Final = 0.05
+# Retry delay if nothing was released recently; stalled clients release their bytes at a time limit
 MAX_RETRY_S: Final = 5.0
-"""Retry delay if nothing was released recently; stalled clients release their bytes at a time limit."""
 
-_Line: TypeAlias = tuple[str, bool]
-"""Client, and True for requests that already hold bytes."""
+_Line: TypeAlias = tuple[str, bool]  # client, and True for requests that already hold bytes
 
 
 class TransitBudget:

@@ -27,10 +27,10 @@ from electra_serve.settings.unique_keys import InvalidText, parse_json, parse_ya
 
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _MODELS: Final = "models"
+# Variables that Kubernetes sets in every pod for a Service whose name begins with `electra`; so do Docker's links
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__)[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
-"""Variables that Kubernetes sets in every pod for a Service whose name begins with `electra`; so do Docker's links."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> CliSettingsSource[Settings]:

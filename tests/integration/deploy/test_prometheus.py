@@ -1,4 +1,4 @@
-"""prometheus.yml: scrapes the service that docker-compose.yml runs, where it really shows its metrics."""
+"""prometheus.yml scrapes the service of docker-compose.yml, at the real path of its metrics."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ async def test_the_metrics_are_where_it_looks() -> None:
         budget=transit_budget(),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rest.test") as client:
-        answer = await client.get(scrape_config().metrics_path)
-    assert answer.status_code == 200
-    assert 'electra_build_info{version="1.2.3"} 1.0' in answer.text
+        response = await client.get(scrape_config().metrics_path)
+    assert response.status_code == 200
+    assert 'electra_build_info{version="1.2.3"} 1.0' in response.text
 
 
 def test_the_rules_are_where_it_looks() -> None:

@@ -46,7 +46,7 @@ def kaggle() -> Iterator[FakeKaggle]:
 
 @pytest.fixture
 def hf() -> Iterator[FakeHuggingFace]:
-    """Has the preset on its default branch, beside a pickle."""
+    """Has the preset on its default branch, next to a pickle."""
     hub = FakeHuggingFace()
     hub.commit(HF_REPO, {**PRESET, "pytorch_model.bin": b"\x80\x04.", "README.md": b"# Tiny"})
     with hub.serving():
@@ -60,7 +60,7 @@ class Case:
     Attributes:
         hub: The fake.
         moving: A handle that means the newest.
-        pinned: A handle that means the same for ever.
+        pinned: A handle whose meaning cannot change.
         weights: What is in the paths that the weights are fetched from.
     """
 
@@ -111,7 +111,7 @@ def stack(tmp_path: Path) -> Stack:
 
 
 def environment_of(home: Path, *hubs: FakeHub) -> dict[str, str]:
-    """What a process needs to reach these hubs; nothing of this machine's own tokens and proxies."""
+    """Returns the environment of a process that uses these hubs, without this machine's tokens and proxies."""
     sources = os.pathsep.join((str(ROOT), str(ROOT / "service")))
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": sources}
     for hub in hubs:

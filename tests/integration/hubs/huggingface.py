@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from tests.integration.hubs.server import Answer, FakeHub, Request
+from tests.integration.hubs.server import FakeHub, Request, Response
 
 API = "/api/models/"
 RESOLVE = "/resolve/"
@@ -30,7 +30,7 @@ class FakeHuggingFace(FakeHub):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that make huggingface_hub ask here and nobody else, and not wait for long."""
+        """Variables that make huggingface_hub use only this server, with short timeouts."""
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "HF_HUB_DISABLE_XET": "1",
@@ -46,7 +46,7 @@ class FakeHuggingFace(FakeHub):
         self.branches[repo, branch] = sha
         return sha
 
-    def answer(self, request: Request) -> Answer:
+    def make_response(self, request: Request) -> Response:
         path = unquote(request.path)
         if path.startswith(API):
             return self._listing(path.removeprefix(API))
@@ -54,21 +54,21 @@ class FakeHuggingFace(FakeHub):
         revision, _, name = rest.partition("/")
         commit = self._commit(repo, revision)
         if commit is None or name not in self.repos[repo][commit]:
-            return Answer(404, {"X-Error-Code": "EntryNotFound"})
+            return Response(404, {"X-Error-Code": "EntryNotFound"})
         content = self.repos[repo][commit][name]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{_blob_id(content)}"', "Content-Length": str(len(content))}
-        return Answer(200, headers, content)
+        return Response(200, headers, content)
 
-    def _listing(self, path: str) -> Answer:
+    def _listing(self, path: str) -> Response:
         repo, _, revision = path.partition("/revision/")
         if repo not in self.repos:
-            return Answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."})
+            return Response(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."})
         commit = self._commit(repo, revision or "main")
         if commit is None:
-            return Answer(404, {"X-Error-Code": "RevisionNotFound"})
+            return Response(404, {"X-Error-Code": "RevisionNotFound"})
         siblings = [_sibling(name, content) for name, content in self.repos[repo][commit].items()]
         listing = {"id": repo, "sha": commit, "siblings": siblings}
-        return Answer(200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
+        return Response(200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
 
     def _commit(self, repo: str, revision: str) -> str | None:
         found = self.branches.get((repo, revision), revision)

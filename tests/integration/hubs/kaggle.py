@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
-from tests.integration.hubs.server import Answer, FakeHub, Request
+from tests.integration.hubs.server import FakeHub, Request, Response
 
 API = "/api/v1/models.ModelApiService/"
 BLOBS = "/blobs/"
@@ -19,7 +19,7 @@ class FakeKaggle(FakeHub):
 
     Attributes:
         models: Its contents.
-        hashes: Whether files come with an MD5, as from Google's storage.
+        hashes: True if files come with an MD5, as from Google's storage.
     """
 
     def __init__(self) -> None:
@@ -29,11 +29,11 @@ class FakeKaggle(FakeHub):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that make kagglehub ask here and nobody else."""
+        """Variables that make kagglehub use only this server."""
         proxy = f"http://127.0.0.1:{self.port}"
         return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
 
-    def answer(self, request: Request) -> Answer:
+    def make_response(self, request: Request) -> Response:
         if request.path.startswith(BLOBS):
             return self._blob(unquote(request.path.removeprefix(BLOBS)), request.headers.get("Range", ""))
         asked = json.loads(request.body)
@@ -47,9 +47,9 @@ class FakeKaggle(FakeHub):
         if asked["path"] not in versions.get(asked["versionNumber"], {}):
             return _json({"code": 404, "message": "not found"}, 404)
         where = quote(f"{repo}/{asked['versionNumber']}/{asked['path']}", safe="")
-        return Answer(302, {"Location": f"http://localhost{BLOBS}{where}"})
+        return Response(302, {"Location": f"http://localhost{BLOBS}{where}"})
 
-    def _blob(self, where: str, wanted: str) -> Answer:
+    def _blob(self, where: str, wanted: str) -> Response:
         org, model, framework, variant, version, name = where.split("/", 5)
         content = self.models[f"{org}/{model}/{framework}/{variant}"][int(version)][name]
         headers = {"Accept-Ranges": "bytes"}
@@ -57,9 +57,9 @@ class FakeKaggle(FakeHub):
             digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
             headers["x-goog-hash"] = f"crc32c=AAAAAA==,md5={digest}"
         if wanted:
-            return Answer(206, headers, content[int(wanted.removeprefix("bytes=").removesuffix("-")) :])
-        return Answer(200, headers, content)
+            return Response(206, headers, content[int(wanted.removeprefix("bytes=").removesuffix("-")) :])
+        return Response(200, headers, content)
 
 
-def _json(content: object, code: int) -> Answer:
-    return Answer(code, {"Content-Type": "application/json"}, json.dumps(content).encode())
+def _json(content: object, code: int) -> Response:
+    return Response(code, {"Content-Type": "application/json"}, json.dumps(content).encode())

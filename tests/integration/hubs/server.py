@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 whose answers a test can spoil: what both fake hubs stand on."""
+"""A web server on 127.0.0.1 whose responses a test can change; the base of both fake hubs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asked. `path` has neither host nor query."""
+    """Request of a client. `path` has neither host nor query."""
 
     method: str
     path: str
@@ -21,12 +21,12 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What it gets.
+class Response:
+    """Response to a client.
 
     Attributes:
-        sent: How many bytes of the body to send before the connection is closed; None for all of it.
-        pause: Waited for after the first byte of the body.
+        sent: Bytes of the body to send before the connection is closed; None for all of it.
+        pause: Event to wait for after the first byte of the body.
     """
 
     status: int
@@ -36,39 +36,39 @@ class Answer:
     pause: Callable[[], object] | None = None
 
 
-Fault = Callable[[Answer], Answer]
-"""Spoils an answer."""
+Fault = Callable[[Response], Response]
+"""Changes a response."""
 
 
 def status(code: int, **headers: str) -> Fault:
     """Another status, with nothing in it."""
-    return lambda _: Answer(code, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda _: Response(code, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def cut(at: int) -> Fault:
     """The length of all of it, and then only so many bytes."""
-    return lambda answer: replace(answer, sent=at)
+    return lambda response: replace(response, sent=at)
 
 
 def body(content: bytes) -> Fault:
     """Another body, with its own length."""
 
-    def fault(answer: Answer) -> Answer:
-        length = {"Content-Length": str(len(content))} if "Content-Length" in answer.headers else {}
-        return replace(answer, headers={**answer.headers, **length}, body=content)
+    def fault(response: Response) -> Response:
+        length = {"Content-Length": str(len(content))} if "Content-Length" in response.headers else {}
+        return replace(response, headers={**response.headers, **length}, body=content)
 
     return fault
 
 
-def flip(answer: Answer) -> Answer:
+def flip(response: Response) -> Response:
     """One byte in the middle is another; the length is the same."""
-    content = bytearray(answer.body)
+    content = bytearray(response.body)
     content[len(content) // 2] ^= 0xFF
-    return replace(answer, body=bytes(content))
+    return replace(response, body=bytes(content))
 
 
 class FakeHub:
-    """Answers from `answer`, spoiled as the test says.
+    """Sends the responses of `make_response`, changed as the test requests.
 
     Attributes:
         requests: Every request, in order.
@@ -81,18 +81,18 @@ class FakeHub:
         self.port = 0
 
     def spoil(self, path: str, fault: Fault, times: int = 10**6) -> None:
-        """Spoils the next `times` answers to paths with `path` in them."""
+        """Changes the next `times` responses to paths with `path` in them."""
         self._faults.append((path, fault, times))
 
     def hang(self, path: str) -> None:
         """Never sends more than the first byte."""
-        self.spoil(path, lambda answer: replace(answer, pause=self._released.wait))
+        self.spoil(path, lambda response: replace(response, pause=self._released.wait))
 
     def paths(self, part: str) -> list[str]:
-        """The paths asked for with `part` in them."""
+        """Returns the requested paths with `part` in them."""
         return [request.path for request in self.requests if part in request.path]
 
-    def answer(self, request: Request) -> Answer:
+    def make_response(self, request: Request) -> Response:
         raise NotImplementedError
 
     @contextmanager
@@ -111,15 +111,15 @@ class FakeHub:
             server.server_close()
             thread.join()
 
-    def respond(self, request: Request) -> Answer:
-        """What is sent, faults included."""
+    def respond(self, request: Request) -> Response:
+        """Returns the response to send, with its faults."""
         self.requests.append(request)
-        answer = self.answer(request)
+        response = self.make_response(request)
         for index, (path, fault, times) in enumerate(self._faults):
             if path in request.path and times > 0:
                 self._faults[index] = (path, fault, times - 1)
-                return fault(answer)
-        return answer
+                return fault(response)
+        return response
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -128,26 +128,26 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _respond(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            path = urlsplit(self.path).path  # a proxy is asked for whole URLs
-            answer = hub.respond(Request(self.command, path, dict(self.headers), self.rfile.read(length)))
-            self.send_response(answer.status)
-            for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+            path = urlsplit(self.path).path  # requests to a proxy have whole URLs
+            response = hub.respond(Request(self.command, path, dict(self.headers), self.rfile.read(length)))
+            self.send_response(response.status)
+            for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self._send(answer)
+                self._send(response)
 
-        def _send(self, answer: Answer) -> None:
-            content = answer.body if answer.sent is None else answer.body[: answer.sent]
+        def _send(self, response: Response) -> None:
+            content = response.body if response.sent is None else response.body[: response.sent]
             try:
                 self.wfile.write(content[:1])
                 self.wfile.flush()
-                if answer.pause is not None:
-                    answer.pause()
+                if response.pause is not None:
+                    response.pause()
                 self.wfile.write(content[1:])
             except OSError:
                 pass  # the client was ended
-            self.close_connection = answer.sent is not None or answer.pause is not None
+            self.close_connection = response.sent is not None or response.pause is not None
 
         do_GET = do_HEAD = do_POST = _respond  # noqa: N815  # the base class' names
 

@@ -21,7 +21,7 @@ class CommandLine:
     """Runs `electra-serve presets` with a cache of its own.
 
     Args:
-        home: Where it keeps everything.
+        home: Folder of all its files.
         hubs: Which it can reach.
     """
 

@@ -60,7 +60,7 @@ def test_a_hub_that_recovers_is_asked_again(stack: Stack, case: Case, fault: Fau
 
 
 def test_a_slow_hub_is_waited_for(stack: Stack, case: Case) -> None:
-    case.hub.spoil("model.weights.h5", lambda answer: replace(answer, pause=lambda: time.sleep(1.0)))
+    case.hub.spoil("model.weights.h5", lambda response: replace(response, pause=lambda: time.sleep(1.0)))
     assert stack.make(case.hub, stall_timeout_s=10.0).find(case.pinned, load_weights=True) is not None
 
 

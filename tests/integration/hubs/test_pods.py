@@ -27,7 +27,7 @@ def test_what_the_init_container_pulled_is_served_without_the_hub(case: Case, tm
 
 
 def write_config(volumes: Volumes, preset: str) -> None:
-    """The overlay's settings, but for the preset, the engine and the device, which are not to be had here."""
+    """The overlay's settings, except preset, engine and device, which are not available here."""
     settings = yaml.safe_load(volumes.place(config("overlays/gpu")))
     settings["models"] = [{"preset": preset, "name": "electra"}]
     Settings.model_validate(settings)

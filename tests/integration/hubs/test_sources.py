@@ -140,7 +140,7 @@ def test_a_byte_that_was_flipped_on_disk_is_rejected(stack: Stack, case: Case) -
 
 
 def test_a_client_that_crashes_is_reported(stack: Stack, hf: FakeHuggingFace) -> None:
-    hf.spoil("/api/", lambda answer: replace(answer, body=b'{"id": 1, "siblings": 2}'))
+    hf.spoil("/api/", lambda response: replace(response, body=b'{"id": 1, "siblings": 2}'))
     with pytest.raises(PresetError, match="the client ended: TypeError"):
         stack.make(hf).find(f"hf://{HF_REPO}", load_weights=True)
 

@@ -1,4 +1,4 @@
-"""A real Prometheus server that scrapes what it is told to, from Debian's package `prometheus`."""
+"""A real Prometheus server, from Debian's package `prometheus`, that scrapes the configured targets."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Prometheus:
     client: httpx.Client
 
     def query(self, expr: str) -> list[dict[str, object]]:
-        """The samples of an instant query; fails where the expression is not valid."""
-        answer = self.client.get("/api/v1/query", params={"query": expr})
-        assert answer.status_code == 200, (expr, answer.text)
-        found: list[dict[str, object]] = answer.json()["data"]["result"]
+        """Returns the samples of an instant query; fails for an invalid expression."""
+        response = self.client.get("/api/v1/query", params={"query": expr})
+        assert response.status_code == 200, (expr, response.text)
+        found: list[dict[str, object]] = response.json()["data"]["result"]
         return found
 
     def rules(self) -> dict[str, dict[str, object]]:
@@ -47,7 +47,7 @@ class Prometheus:
 
 
 def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs promtool; what it says is in stdout and stderr."""
+    """Runs promtool; its output is in stdout and stderr."""
     return subprocess.run(
         ["promtool", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60
     )

@@ -22,14 +22,14 @@ class Rule(BaseModel, extra="forbid"):
 
 
 class AlertCase(BaseModel):
-    """What one test of an alert expects at one time."""
+    """Expectation of one test of an alert at one time."""
 
     alertname: str
     exp_alerts: list[object] = []
 
 
 def read_rules(*files: Path) -> list[Rule]:
-    """Every rule of some files; of both where none is named."""
+    """Returns every rule of some files, by default of both."""
     groups = (group for file in files or (RECORDING_FILE, ALERTS_FILE) for group in _groups(file))
     return [Rule.model_validate(rule) for group in groups for rule in group["rules"]]
 

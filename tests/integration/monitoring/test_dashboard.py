@@ -30,7 +30,7 @@ def test_what_it_does_not_know_is_seen() -> None:
 
 
 def lost(written: object, read: object, path: str = "") -> Iterator[str]:
-    """Where `read` lacks or changes something of `written`; null is nothing."""
+    """Returns the paths of `written` that `read` lacks or changes; null counts as absent."""
     if isinstance(written, dict) and isinstance(read, dict):
         for key, value in written.items():
             if key in read:

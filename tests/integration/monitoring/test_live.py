@@ -20,14 +20,14 @@ from tools.dashboard.rows import queries
 pytestmark = needs_prometheus
 
 GRAFANA: Final = {'"$job"': '".*"', "$model": ".*", "$__rate_interval": "1m"}
-"""What Grafana puts in for its variables where all are chosen."""
+"""Values that Grafana inserts for its variables if all are chosen."""
 SCRAPES: Final = 5
 MISTAKE: Final = {"token_ids": [[1, 10**8]]}
 
 
 @pytest.fixture(scope="module")
 def scraping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that has seen the service answer, refuse, and answer on."""
+    """A Prometheus that has scraped the service while it responded, rejected, and responded again."""
     service_folder, folder = tmp_path_factory.mktemp("service"), tmp_path_factory.mktemp("prometheus")
     with start(service_folder, "--log.format=json") as process:
         process.wait_ready()

@@ -29,7 +29,7 @@ each_alert = pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.alert) 
 
 
 def known_names() -> set[str]:
-    """What /metrics has, and what the rules record."""
+    """Names of /metrics, and those that the rules record."""
     metrics = Metrics("test")
     metrics.create_model_series("demo")
     scraped = {line.split("{")[0].split(" ")[0] for line in metrics.exposition()[0].decode().splitlines()}

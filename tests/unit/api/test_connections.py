@@ -71,7 +71,7 @@ def test_one_that_is_working_never_closes() -> None:
     assert side.closed == [B]
 
 
-def test_beyond_the_surplus_a_newcomer_is_not_admitted() -> None:
+def test_over_the_second_limit_a_newcomer_is_not_admitted() -> None:
     side = Side(limit=1, surplus=1)
     for _ in range(2):
         side.admit(A, Phase.WORKING)

@@ -1,4 +1,4 @@
-"""Addresses: taken, refused, and set up so that answers leave at once."""
+"""Addresses: in use, rejected, and configured so that responses are sent at once."""
 
 from __future__ import annotations
 

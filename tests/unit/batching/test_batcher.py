@@ -261,7 +261,7 @@ async def test_retry_after_follows_recent_batch_times() -> None:
     rig = make_rig(max_sequences=1)
     rig.batcher.start()
     for _ in range(20):
-        await rig.submit([1])  # in microseconds, where the cost model says 10 ms
+        await rig.submit([1])  # in microseconds, while the cost model expects 10 ms
     await hold(rig)
     for row in ([2], [2] * 500):  # one batch is packed, and one row is queued
         rig.submit(row)

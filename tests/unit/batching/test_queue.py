@@ -116,7 +116,7 @@ def test_an_engine_that_is_busy_for_longer_is_too_late_for_everyone() -> None:
     waiting.admit([entry("1", deadline=1.0)], now=0, busy_s=1.0)
 
 
-def test_work_ahead_is_summed_anew_after_each_change() -> None:
+def test_work_ahead_is_summed_again_after_each_change() -> None:
     waiting = queue()
     first = [entry("1", length=100, client="a")]
     waiting.admit(first, now=0)

@@ -16,7 +16,7 @@ def output(*, noise: float = 0.0) -> RowOutput:
 
 
 class Repeats(PaddingEncoder):
-    """Answers with the ids, and with something else where there is padding."""
+    """Returns the ids, and other values for padding."""
 
     def run_one(self, batch: Batch, outputs: Outputs) -> ModelOutput:
         states = np.where(batch.padding_mask == 0, -batch.shape.length, batch.token_ids).astype(np.float32)

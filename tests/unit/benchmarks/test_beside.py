@@ -2,9 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from benchmarks import beside
 from benchmarks.beside import OTHER, record_ratios, with_others
 from benchmarks.fleet import ROOT, ServiceSpec
 from benchmarks.measurements import Findings
@@ -28,15 +25,13 @@ def test_a_ratio_is_of_one_round() -> None:
     assert found == {"sequences_per_s_ratio": (1.5, 2.0), "p50_ms_ratio": (0.5,)}
 
 
-def test_the_other_checkouts_service_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "our_service", lambda engine, dtype, *, size: ServiceSpec(f"{size}/{dtype}", _command))
-    specs = with_others([ServiceSpec("x", _command), ServiceSpec("small/float32", _command)], ("small",), CHECKOUT)
+def test_the_other_checkouts_service_comes_next() -> None:
+    specs = with_others([ServiceSpec("small/bfloat16", _command), ServiceSpec("base/bfloat16", _command)], CHECKOUT)
     assert [(spec.name, spec.checkout) for spec in specs] == [
-        ("x", ROOT),
-        ("small/float32", ROOT),
-        ("small/float32" + OTHER, CHECKOUT),
         ("small/bfloat16", ROOT),
         ("small/bfloat16" + OTHER, CHECKOUT),
+        ("base/bfloat16", ROOT),
+        ("base/bfloat16" + OTHER, CHECKOUT),
     ]
 
 

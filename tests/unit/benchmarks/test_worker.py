@@ -12,7 +12,7 @@ from benchmarks.worker import Unavailable, Worker
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Appends to the list that is asked, and answers its length."""
+    """Appends to the list, and returns its length."""
 
     item: int
 
@@ -38,13 +38,13 @@ def test_it_keeps_its_subject_between_questions() -> None:
         assert [worker.ask(Append(item)) for item in (1, 2)] == [2, 3]
 
 
-def test_it_tells_why_it_could_not_answer_and_goes_on() -> None:
+def test_it_reports_why_a_call_failed_and_continues() -> None:
     with Worker("list", make_list) as worker:
         with pytest.raises(Unavailable, match="ZeroDivisionError"):
             worker.ask(Divide(0))
         assert worker.ask(Divide(2)) == 4
 
 
-def test_it_tells_why_it_could_not_be_built() -> None:
+def test_it_reports_why_it_could_not_be_built() -> None:
     with pytest.raises(Unavailable, match="ValueError: invalid literal"):
         Worker("number", partial(int, "seven"))

@@ -1,4 +1,4 @@
-"""`electra-serve compile`: what it writes is served, and what cannot be compiled is refused in one line."""
+"""`electra-serve compile`: its artifact is served, and other presets are rejected in one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def artifact(compiled: Path, tmp_path: Path) -> Path:
-    """One to spoil."""
+    """An artifact that the test may damage."""
     return Path(shutil.copytree(compiled, tmp_path / "artifact"))
 
 
@@ -66,7 +66,7 @@ def test_is_served_in_its_dtype_and_agrees(
     )
 
 
-def test_tells_what_its_weights_are_worth(compiled: Path) -> None:
+def test_reports_the_origin_of_its_weights(compiled: Path) -> None:
     preset = load(compiled).preset
     assert (preset.weights, preset.pooler, preset.source) == ("random", "random", "local")
     assert preset.artifact is not None
@@ -193,7 +193,7 @@ def test_a_graph_that_computes_something_else_is_rejected(artifact: Path) -> Non
     content = json.loads(golden.read_text())
     golden.write_text(json.dumps({**content, "mean_output": [-value for value in content["mean_output"]]}))
     rewrite(artifact, files={**digests(artifact), GOLDEN_FILE: sha256_of(golden)})
-    with pytest.raises(PresetError, match=r"the output must be within .* compile electra_demo again"):
+    with pytest.raises(PresetError, match=r"the output mean_output must be within .* compile electra_demo again"):
         load(artifact)
 
 
@@ -242,7 +242,7 @@ def test_another_dtype_is_not_what_was_made(artifact: Path, capsys: pytest.Captu
     assert str(artifact) in capsys.readouterr().err
 
 
-def test_what_was_made_and_then_damaged_is_told(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_artifact_is_reported(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (artifact / GRAPH_FILE).write_text("")
     assert main(["compile", "electra_demo", str(artifact), "--keep"]) == 1
     assert GRAPH_FILE in capsys.readouterr().err

@@ -22,7 +22,7 @@ def run(*arguments: str) -> int:
     return code
 
 
-def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_the_folder_and_reports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     destination = tmp_path / "keras"
     assert run(str(TRANSFORMERS / "tanh"), str(destination), "--to", "keras") == 0
     printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -34,6 +34,7 @@ def test_it_writes_the_folder_and_tells_of_it(tmp_path: Path, capsys: pytest.Cap
         "parameters": f"{written.config.parameters:,}",
         "weights": "pretrained",
         "pooler": "random",
+        "head": "none",
         "activation": "gelu_tanh",
         "tokenizer": "no",
         "revision": written.revision,

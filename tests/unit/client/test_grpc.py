@@ -70,8 +70,8 @@ async def test_an_error_comes_back_as_itself(running: Running) -> None:
     assert caught.value.retry_after_s == 0.25
 
 
-@pytest.mark.parametrize(("failures", "answered"), [(2, True), (3, False)])
-async def test_what_passes_by_itself_is_tried_again(running: Running, failures: int, answered: bool) -> None:
+@pytest.mark.parametrize(("failures", "succeeds"), [(2, True), (3, False)])
+async def test_what_passes_by_itself_is_tried_again(running: Running, failures: int, succeeds: bool) -> None:
     async def full_at_first(_: EncodeRequest) -> None:
         if len(running.service.requests) <= failures:
             raise errors.Overloaded("full", retry_after_s=0.0)
@@ -79,7 +79,7 @@ async def test_what_passes_by_itself_is_tried_again(running: Running, failures: 
     running.service.before = full_at_first
     async with AsyncGrpcElectraClient(f"127.0.0.1:{running.port}", retry=QUICKLY) as client:
         outcome = await asyncio.gather(client.encode(token_ids=[[1]]), return_exceptions=True)
-    assert isinstance(outcome[0], errors.Overloaded) != answered
+    assert isinstance(outcome[0], errors.Overloaded) != succeeds
     assert len(running.service.requests) == 3
 
 

@@ -55,7 +55,7 @@ def test_truncation_reaches_the_server(truncation: Truncation | None) -> None:
     assert to_truncation(request) is (truncation or Truncation.NONE)
 
 
-def test_an_answer_becomes_arrays() -> None:
+def test_a_response_becomes_arrays() -> None:
     outputs = frozenset(Output)
     result = EncodeResult("tiny", outputs, (row_output([1, 2], outputs), row_output([3], outputs)), 3, (False, True))
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
@@ -81,7 +81,7 @@ def test_what_was_not_asked_for_is_none() -> None:
     assert (encoded.logits, encoded.token_logits) == (None, None)
 
 
-def test_a_broken_answer_is_a_transport_error() -> None:
+def test_a_broken_response_is_a_transport_error() -> None:
     broken = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2], data=b"1234")
     with pytest.raises(TransportError):
         grpc_codec.to_response(pb.EncodeResponse(mean_output=broken))
@@ -123,5 +123,5 @@ def test_the_server_s_errors_come_back(kind: type[errors.ServiceError]) -> None:
         (grpc.StatusCode.UNIMPLEMENTED, TransportError),
     ],
 )
-def test_grpc_s_own_errors_are_told_by_their_status(status: grpc.StatusCode, kind: type[Exception]) -> None:
+def test_grpc_s_own_errors_are_mapped_by_their_status(status: grpc.StatusCode, kind: type[Exception]) -> None:
     assert isinstance(grpc_codec.to_error(status, None, {"electra-error-code": b"binary"}), kind)

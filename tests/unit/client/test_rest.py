@@ -21,7 +21,7 @@ from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fake_service import FakeService
 from tests.fakes import transit_budget
 from tests.unit.api.grpc.conftest import observer
-from tests.unit.client.test_rest_codec import ANSWER
+from tests.unit.client.test_rest_codec import RESPONSE
 
 URL = "http://electra.test"
 ONCE = RetryPolicy(max_attempts=1)
@@ -113,7 +113,7 @@ def test_the_blocking_client_encodes() -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json=ANSWER)
+        return httpx.Response(200, json=RESPONSE)
 
     with scripted(handle) as client:
         encoded = client.encode(token_ids=np.array([[1, 2], [3, 4]]), timeout_s=2.5)
@@ -125,8 +125,8 @@ def test_the_blocking_client_encodes() -> None:
 
 
 def test_the_blocking_client_lists_models() -> None:
-    answer = {"models": [{"name": "tiny", "preset": "p", "state": "loading"}]}
-    with scripted(lambda _: httpx.Response(200, json=answer)) as client:
+    content = {"models": [{"name": "tiny", "preset": "p", "state": "loading"}]}
+    with scripted(lambda _: httpx.Response(200, json=content)) as client:
         assert [model.name for model in client.models()] == ["tiny"]
 
 
@@ -135,7 +135,7 @@ def test_a_key_goes_with_every_request_and_none_by_itself() -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers.get("authorization"))
-        return httpx.Response(200, json=ANSWER | {"models": []})
+        return httpx.Response(200, json=RESPONSE | {"models": []})
 
     http = httpx.Client(transport=httpx.MockTransport(handle))
     for key in (None, "shop-0123456789abcdef"):
@@ -145,12 +145,12 @@ def test_a_key_goes_with_every_request_and_none_by_itself() -> None:
     assert seen == [None, None, *["Bearer shop-0123456789abcdef"] * 2]
 
 
-@pytest.mark.parametrize(("failures", "answered"), [(2, True), (3, False)])
-def test_what_passes_by_itself_is_tried_again(failures: int, answered: bool) -> None:
+@pytest.mark.parametrize(("failures", "succeeds"), [(2, True), (3, False)])
+def test_what_passes_by_itself_is_tried_again(failures: int, succeeds: bool) -> None:
     problem = {"code": "overloaded", "detail": "full", "retry_after_s": 0.0}
-    left = [httpx.Response(429, json=problem)] * failures + [httpx.Response(200, json=ANSWER)]
+    left = [httpx.Response(429, json=problem)] * failures + [httpx.Response(200, json=RESPONSE)]
     with scripted(lambda _: left.pop(0), QUICKLY) as client:
-        if answered:
+        if succeeds:
             assert client.encode(token_ids=[[1]]).tokens == 3
         else:
             with pytest.raises(errors.Overloaded):
@@ -167,7 +167,7 @@ def test_what_passes_by_itself_is_tried_again(failures: int, answered: bool) -> 
         (httpx.ReadTimeout("no"), errors.DeadlineExceeded),
     ],
 )
-def test_failures_on_the_way_are_told_apart(raised: httpx.HTTPError, kind: type[errors.ElectraServeError]) -> None:
+def test_failures_on_the_way_are_distinguished(raised: httpx.HTTPError, kind: type[errors.ElectraServeError]) -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         raise raised
 

@@ -22,7 +22,7 @@ def packed(values: object) -> dict[str, object]:
     return {"dtype": "float32", "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 
-ANSWER = {
+RESPONSE = {
     "model": "tiny",
     "sequence_output": [packed([[1, 2], [3, 4]]), packed([[5, 6]])],
     "mean_output": [packed([1, 2]), packed([3, 4])],
@@ -56,7 +56,7 @@ def test_a_body_holds_what_was_said_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("timeout_s", "header"), [(0.25, "250"), (1e-9, "1"), (1e9, "999999999")])
-def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
+def test_headers_have_the_urgency(timeout_s: float, header: str) -> None:
     assert rest_codec.headers(query(text="a", priority="low"), timeout_s) == {
         "content-type": "application/json",
         "x-priority": "low",
@@ -64,8 +64,8 @@ def test_headers_tell_how_urgent_it_is(timeout_s: float, header: str) -> None:
     }
 
 
-def test_an_answer_becomes_arrays() -> None:
-    encoded = rest_codec.to_response(httpx.Response(200, json=ANSWER, headers={"x-request-id": "r1"}))
+def test_a_response_becomes_arrays() -> None:
+    encoded = rest_codec.to_response(httpx.Response(200, json=RESPONSE, headers={"x-request-id": "r1"}))
     assert encoded.sequence_output is not None
     assert [row.tolist() for row in encoded.sequence_output] == [[[1, 2], [3, 4]], [[5, 6]]]
     assert encoded.mean_output is not None
@@ -80,7 +80,7 @@ def test_an_answer_becomes_arrays() -> None:
 
 
 def test_arrays_are_read_only_over_rest_as_over_grpc() -> None:
-    encoded = rest_codec.to_response(httpx.Response(200, json=ANSWER))
+    encoded = rest_codec.to_response(httpx.Response(200, json=RESPONSE))
     assert encoded.sequence_output is not None
     assert encoded.mean_output is not None
     assert not encoded.sequence_output[0].flags.writeable
@@ -92,16 +92,16 @@ BROKEN = {
     "not UTF-8": httpx.Response(200, content=b'"\xff"'),
     "a list": httpx.Response(200, json=[]),
     "a field missing": httpx.Response(200, json={"model": "m"}),
-    "bytes short of their shape": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"shape": [2]}]}),
-    "no base64": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"data": "*"}]}),
-    "another type": httpx.Response(200, json=ANSWER | {"mean_output": [packed([1]) | {"dtype": "float64"}]}),
+    "bytes short of their shape": httpx.Response(200, json=RESPONSE | {"mean_output": [packed([1]) | {"shape": [2]}]}),
+    "no base64": httpx.Response(200, json=RESPONSE | {"mean_output": [packed([1]) | {"data": "*"}]}),
+    "another type": httpx.Response(200, json=RESPONSE | {"mean_output": [packed([1]) | {"dtype": "float64"}]}),
     "a proxy's error": httpx.Response(502, content=b"<html>bad gateway</html>"),
     "a proxy's JSON": httpx.Response(503, json=["no"]),
 }
 
 
 @pytest.mark.parametrize("response", BROKEN.values(), ids=BROKEN)
-def test_another_server_s_answer_is_a_transport_error(response: httpx.Response) -> None:
+def test_another_server_s_response_is_a_transport_error(response: httpx.Response) -> None:
     with pytest.raises(TransportError, match=f"got status {response.status_code}"):
         rest_codec.to_response(response)
 

@@ -20,10 +20,10 @@ import pytest
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, Tls, TransportError
 from electra_serve.errors import DeadlineExceeded, Overloaded
 from tests.certificates import Authority
-from tests.unit.client.test_rest_codec import ANSWER
+from tests.unit.client.test_rest_codec import RESPONSE
 
 ONCE = RetryPolicy(max_attempts=1)
-BODY = json.dumps(ANSWER | {"models": []}).encode()
+BODY = json.dumps(RESPONSE | {"models": []}).encode()
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY)
 STEP_S = 0.05
 LIMIT_S = 0.4
@@ -62,14 +62,14 @@ def whole() -> Iterator[bytes]:
 
 
 @contextmanager
-def serve(*answers: Pieces, reads: bool = True, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """A server that sends an answer piece by piece to each request; the last one to all that follow."""
+def serve(*responses: Pieces, reads: bool = True, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serves each request a response piece by piece; the last one to all that follow."""
     over = threading.Event()
 
-    def answer(accepted: socket.socket) -> None:
+    def response(accepted: socket.socket) -> None:
         with suppress(OSError), accepted if tls is None else tls.wrap_socket(accepted, server_side=True) as connection:
             while not over.is_set() and (not reads or connection.recv(65_536)):
-                pieces = answers[min(next(numbers), len(answers) - 1)]
+                pieces = responses[min(next(numbers), len(responses) - 1)]
                 for piece in pieces() if reads else silent():
                     connection.sendall(piece)
                     if over.wait(STEP_S if pieces is not whole else 0):
@@ -78,7 +78,7 @@ def serve(*answers: Pieces, reads: bool = True, tls: ssl.SSLContext | None = Non
     def accept(listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+                threading.Thread(target=response, args=(listener.accept()[0],), daemon=True).start()
 
     numbers = count()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -110,24 +110,24 @@ ENCODE = {"text": "a", "timeout_s": LIMIT_S}
 
 @pytest.mark.parametrize("call", [blocking, awaited])
 @pytest.mark.parametrize("request_", [ENCODE, {}], ids=["encode", "models"])
-@pytest.mark.parametrize("answers", [silent, slow_head, slow_body, stalled_body])
+@pytest.mark.parametrize("responses", [silent, slow_head, slow_body, stalled_body])
 @pytest.mark.parametrize("before", [0, 2], ids=["new connection", "kept connection"])
 def test_a_call_ends_with_its_time(
-    call: Callable[..., None], request_: dict[str, Any], answers: Pieces, before: int
+    call: Callable[..., None], request_: dict[str, Any], responses: Pieces, before: int
 ) -> None:
-    with serve(*[whole] * before, answers) as url:
+    with serve(*[whole] * before, responses) as url:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="cannot get a response: none within"):
             call(url, ONCE, before + 1, **request_)
         assert LIMIT_S * 0.9 < time.monotonic() - started < MOST_S
 
 
-@pytest.mark.parametrize("answers", [slow_head, slow_body, stalled_body])
-def test_a_call_over_tls_ends_with_its_time(answers: Pieces, tmp_path: Path) -> None:
+@pytest.mark.parametrize("responses", [slow_head, slow_body, stalled_body])
+def test_a_call_over_tls_ends_with_its_time(responses: Pieces, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*authority.issue("server", "127.0.0.1"))
-    with serve(answers, tls=server) as url, ElectraClient(url, tls=Tls(ca_file=authority.file), retry=ONCE) as client:
+    with serve(responses, tls=server) as url, ElectraClient(url, tls=Tls(ca_file=authority.file), retry=ONCE) as client:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.encode(text="a", timeout_s=LIMIT_S)
@@ -144,10 +144,10 @@ def test_a_server_that_reads_nothing_is_not_waited_for(call: Callable[..., None]
 
 
 @pytest.mark.parametrize("call", [blocking, awaited])
-@pytest.mark.parametrize("answers", [overloaded, slow_body])
-def test_the_time_is_that_of_all_attempts(call: Callable[..., None], answers: Pieces) -> None:
+@pytest.mark.parametrize("responses", [overloaded, slow_body])
+def test_the_time_is_that_of_all_attempts(call: Callable[..., None], responses: Pieces) -> None:
     retry = RetryPolicy(max_attempts=1000, first_wait_s=0.01)
-    with serve(overloaded, overloaded, answers) as url:
+    with serve(overloaded, overloaded, responses) as url:
         started = time.monotonic()
         with pytest.raises((DeadlineExceeded, Overloaded)):
             call(url, retry, 1, **ENCODE)

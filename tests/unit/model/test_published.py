@@ -105,7 +105,7 @@ def test_from_preset_takes_overrides() -> None:
     assert (backbone.config.dropout, backbone.dtype_policy.name, backbone.name) == (0.3, "bfloat16", "mine")
 
 
-def test_offline_weights_of_a_published_preset_are_not_at_hand() -> None:
+def test_offline_weights_of_a_published_preset_are_not_available() -> None:
     with pytest.raises(PresetError, match=r"hub\.offline is set: run `electra-serve presets pull"):
         ElectraBackbone.from_preset("electra_small_discriminator_uncased_en")
 

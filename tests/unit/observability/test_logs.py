@@ -1,4 +1,4 @@
-"""Logs: one event a line, and a stream that fails is nobody's problem but its own."""
+"""Logs: one event per line, and a failing stream affects nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def restored() -> Iterator[None]:
 
 
 class BrokenPipe(io.StringIO):
-    """What standard error is once its reader went away."""
+    """Standard error after its reader has ended."""
 
     def write(self, _: str) -> int:
         raise BrokenPipeError
@@ -53,7 +53,7 @@ def fail(text: str) -> None:
     raise ValueError(f"a reason of {len(text)}")
 
 
-def test_a_traceback_is_told_without_local_variables() -> None:
+def test_a_traceback_is_logged_without_local_variables() -> None:
     stream = io.StringIO()
     log = configure_logs("info", "json", stream)
     try:
@@ -126,7 +126,7 @@ def test_nor_does_it_in_a_traceback(form: Literal["json", "console"]) -> None:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_stream_that_fails_fails_nobody(closed: bool) -> None:
+def test_a_failing_stream_fails_no_caller(closed: bool) -> None:
     stream = io.StringIO() if closed else BrokenPipe()
     log = configure_logs("info", "json", stream)
     if closed:

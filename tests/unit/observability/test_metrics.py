@@ -38,10 +38,10 @@ def test_a_model_that_goes_leaves_no_series() -> None:
     count(metrics, "goes")
     metrics.remove_model_series("goes")
     after = models_seen(metrics)
-    labelled = {name for name, models in with_both.items() if "goes" in models}
-    assert len(labelled) >= 16
+    labeled = {name for name, models in with_both.items() if "goes" in models}
+    assert len(labeled) >= 16
     assert not any("goes" in models for models in after.values())
-    assert all("stays" in after[name] for name in labelled)
+    assert all("stays" in after[name] for name in labeled)
     metrics.remove_model_series("stays")
     assert models_seen(metrics) == before
 

@@ -68,13 +68,13 @@ def test_sizes_are_bounded_from_both_sides(name: str) -> None:
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 1, "0.1", None, float("nan"), True])
-def test_wrong_dropout_is_refused(dropout: Any) -> None:
+def test_wrong_dropout_is_rejected(dropout: Any) -> None:
     with pytest.raises(PresetError, match="dropout must be at least 0 and below 1"):
         dataclasses.replace(VALID, dropout=dropout)
 
 
 @pytest.mark.parametrize("activation", ["relu", "", None, ["gelu"]])
-def test_a_wrong_activation_is_refused(activation: Any) -> None:
+def test_a_wrong_activation_is_rejected(activation: Any) -> None:
     with pytest.raises(PresetError, match="hidden_activation must be one of gelu_tanh, gelu"):
         dataclasses.replace(VALID, hidden_activation=activation)
 

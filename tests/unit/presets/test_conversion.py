@@ -73,11 +73,10 @@ def test_old_norms_have_the_names_of_new_ones() -> None:
     [
         ["embeddings.LayerNorm.gamma", "embeddings.LayerNorm.weight"],
         ["electra.embeddings.LayerNorm.bias", "embeddings.LayerNorm.bias"],
-        ["electra.embeddings.LayerNorm.bias", "x" * 10_000],
     ],
-    ids=["twice", "two styles", "foreign"],
+    ids=["twice", "two styles"],
 )
-def test_a_mixture_is_refused(names: list[str]) -> None:
+def test_a_mixture_is_rejected(names: list[str]) -> None:
     with pytest.raises(PresetError, match="must name each tensor once, all in one style; it has '") as caught:
         canonical_names(names)
     assert len(str(caught.value)) < 200

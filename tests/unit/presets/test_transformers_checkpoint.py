@@ -1,4 +1,4 @@
-"""Transformers checkpoints: what their configs mean, and everything a folder of them can be refused for."""
+"""Transformers checkpoints: the meaning of their configs, and every reason to reject a folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load(folder: Path) -> PresetFolder:
     return resolve_preset(str(folder))
 
 
-def refusal(folder: Path) -> str:
+def rejection(folder: Path) -> str:
     with pytest.raises(PresetError) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
@@ -69,7 +69,7 @@ def test_every_style_is_read(style: str) -> None:
     assert len(preset.weight_files) == (3 if style == "sharded" else 1)
 
 
-def test_a_trained_pooler_is_told_from_a_fresh_one(folder: Path) -> None:
+def test_a_trained_pooler_is_distinguished_from_a_fresh_one(folder: Path) -> None:
     def with_pooler(bias: float) -> Callable[[Tensors], None]:
         return lambda tensors: tensors.update(
             {"pooler.dense.weight": np.ones((16, 16), np.float32), "pooler.dense.bias": np.full(16, bias, np.float32)}
@@ -157,15 +157,15 @@ def test_hidden_act_decides_the_activation(name: str, ours: str) -> None:
         ({"hidden_dropout_prob": 2}, "dropout must be at least 0 and below 1"),
     ],
 )
-def test_another_architecture_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
+def test_another_architecture_is_rejected(folder: Path, changes: dict[str, object], message: str) -> None:
     rewrite(folder / "config.json", **changes)
-    assert "config.json: " in refusal(folder)
-    assert message in refusal(folder)
+    assert "config.json: " in rejection(folder)
+    assert message in rejection(folder)
 
 
-def test_a_size_the_weights_do_not_have_is_refused_before_anything_is_built(folder: Path) -> None:
+def test_a_size_the_weights_do_not_have_is_rejected_before_anything_is_built(folder: Path) -> None:
     rewrite(folder / "config.json", vocab_size=10**6, embedding_size=16_384)
-    assert "must have shape" in refusal(folder)
+    assert "must have shape" in rejection(folder)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_a_size_the_weights_do_not_have_is_refused_before_anything_is_built(fold
         ("tf_model.h5", "tf_model.h5 is of TensorFlow classes"),
     ],
 )
-def test_other_weights_are_refused_with_the_reason(folder: Path, name: str, reason: str) -> None:
+def test_other_weights_are_rejected_with_the_reason(folder: Path, name: str, reason: str) -> None:
     (folder / WEIGHTS).rename(folder / name)
-    assert f"must have {WEIGHTS}, or {INDEX} and its shards; {reason.split('|')[-1]}" in refusal(folder)
+    assert f"must have {WEIGHTS}, or {INDEX} and its shards; {reason.split('|')[-1]}" in rejection(folder)
 
 
-def test_no_weights_at_all_are_refused(folder: Path) -> None:
+def test_no_weights_at_all_are_rejected(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
-    assert f"must have {WEIGHTS}, or {INDEX} and its shards; it has neither" in refusal(folder)
+    assert f"must have {WEIGHTS}, or {INDEX} and its shards; it has neither" in rejection(folder)
 
 
 def drop(tensors: Tensors) -> None:
@@ -222,9 +222,9 @@ def second_style(tensors: Tensors) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_wrong_tensors_are_refused(folder: Path, change: Callable[[Tensors], None], message: str) -> None:
+def test_wrong_tensors_are_rejected(folder: Path, change: Callable[[Tensors], None], message: str) -> None:
     edit(folder, change)
-    assert message in refusal(folder)
+    assert message in rejection(folder)
 
 
 def header(whole: bytes, **tensors: object) -> bytes:
@@ -253,9 +253,9 @@ def header(whole: bytes, **tensors: object) -> bytes:
         "absurd shape", "outside", "absurd type",
     ],
 )  # fmt: skip
-def test_a_file_that_is_not_whole_safetensors_is_refused(folder: Path, content: Callable[[bytes], bytes]) -> None:
+def test_a_file_that_is_not_whole_safetensors_is_rejected(folder: Path, content: Callable[[bytes], bytes]) -> None:
     (folder / WEIGHTS).write_bytes(content((folder / WEIGHTS).read_bytes()))
-    assert "model.safetensors: must be a whole safetensors file" in refusal(folder)
+    assert "model.safetensors: must be a whole safetensors file" in rejection(folder)
 
 
 @pytest.mark.parametrize(
@@ -264,20 +264,20 @@ def test_a_file_that_is_not_whole_safetensors_is_refused(folder: Path, content: 
 )
 def test_an_index_names_files_of_the_folder_only(sharded: Path, name: object) -> None:
     rewrite(sharded / INDEX, weight_map={KERNEL: name})
-    assert "shard" in refusal(sharded) or "file names" in refusal(sharded)
+    assert "shard" in rejection(sharded) or "file names" in rejection(sharded)
 
 
 @pytest.mark.parametrize("weight_map", [{}, [], None])
-def test_an_index_without_files_is_refused(sharded: Path, weight_map: object) -> None:
+def test_an_index_without_files_is_rejected(sharded: Path, weight_map: object) -> None:
     rewrite(sharded / INDEX, weight_map=weight_map)
-    assert "weight_map must be an object that names at least one shard" in refusal(sharded)
+    assert "weight_map must be an object that names at least one shard" in rejection(sharded)
 
 
 def test_a_shard_that_is_left_out_is_missed(sharded: Path) -> None:
     rewrite(sharded / INDEX, weight_map={"x": "model-00001-of-00003.safetensors"})
-    assert "the checkpoint must have" in refusal(sharded)
+    assert "the checkpoint must have" in rejection(sharded)
 
 
-def test_a_tensor_in_two_shards_is_refused(sharded: Path) -> None:
+def test_a_tensor_in_two_shards_is_rejected(sharded: Path) -> None:
     shutil.copy(sharded / "model-00001-of-00003.safetensors", sharded / "model-00002-of-00003.safetensors")
-    assert "a tensor must be in one shard" in refusal(sharded)
+    assert "a tensor must be in one shard" in rejection(sharded)

@@ -276,7 +276,7 @@ def test_an_invalid_description_is_rejected(change: dict[str, Any], message: str
         read_head(tmp_path)
 
 
-def test_a_problem_is_told_of_the_preset() -> None:
+def test_a_problem_is_reported_with_the_preset() -> None:
     preset = replace(resolve_preset(str(TRANSFORMERS / "bare")), head_problem="the head is odd")
     with pytest.raises(PresetError, match="bare: the head is odd; `head: none` serves the encoder alone"):
         preset.with_head("auto")

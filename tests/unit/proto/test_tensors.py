@@ -34,7 +34,7 @@ def test_integers_have_the_type_of_their_width(dtype: str, name: str, itemsize: 
     assert np.frombuffer(message.data, f"<i{itemsize}").tolist() == [1, -2]
 
 
-def test_answers_of_another_type_or_size_are_rejected() -> None:
+def test_outputs_of_another_type_or_size_are_rejected() -> None:
     with pytest.raises(ValueError, match="received DATA_TYPE_INT32"):
         to_floats(from_integers(np.array([1], np.int32)))
     with pytest.raises(ValueError, match="reshape"):

@@ -93,7 +93,7 @@ def test_a_descriptor_that_is_full_blocks_only_the_thread() -> None:
         sent = "x" * 3 * PIPE_BYTES
         writer.write(sent)
         assert not writer.wait_written(0.05)
-        stream.flush()  # nobody holds the lock of the stream itself
+        stream.flush()  # the lock of the stream itself is free
         received = b""
         while len(received) < len(sent):
             received += os.read(read_end, PIPE_BYTES)
@@ -161,7 +161,7 @@ def test_a_finalizer_may_write_while_a_piece_is_put() -> None:
 
 
 @pytest.mark.parametrize("name", ["isatty", "fileno"])
-def test_it_answers_for_its_stream(name: str, tmp_path: Path) -> None:
+def test_it_stands_in_for_its_stream(name: str, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as stream:
         writer = BackgroundWriter(stream)
         assert getattr(writer, name)() == getattr(stream, name)()

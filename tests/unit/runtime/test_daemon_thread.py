@@ -1,4 +1,4 @@
-"""Work that is not waited for: its result, its error, and its end when nobody cares any more."""
+"""Work that nothing waits for: its result, its error, and its end once it is abandoned."""
 
 from __future__ import annotations
 

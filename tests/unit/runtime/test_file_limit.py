@@ -21,9 +21,11 @@ print(raise_descriptor_limit(), raise_descriptor_limit(), resource.getrlimit(res
 
 def test_a_process_takes_as_many_as_it_may_have() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    told = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, timeout=60).stdout.split()
+    reported = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, timeout=60
+    ).stdout.split()
     most = 2**20 if hard == resource.RLIM_INFINITY else hard
-    assert [int(number) for number in told] == [most] * 3
+    assert [int(number) for number in reported] == [most] * 3
 
 
 @pytest.mark.parametrize("descriptors", [2, 64, 256, 1024, 4096])

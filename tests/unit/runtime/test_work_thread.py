@@ -1,4 +1,4 @@
-"""A thread that clients share: one step for each turn of the event loop, one client after the other."""
+"""A thread that clients share: one step per event-loop iteration, one client after the other."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_an_error_holds_nothing_that_its_work_held() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-async def test_a_client_that_gives_up_leaves_the_thread_to_others() -> None:
+async def test_a_canceled_client_leaves_the_thread_to_others() -> None:
     thread, gate = WorkThread("worker"), threading.Event()
     running = asyncio.create_task(thread.run("a", gate.wait))
     waiting = asyncio.create_task(thread.run("a", lambda: pytest.fail("it was cancelled")))

@@ -1,4 +1,4 @@
-"""How the process ends when a part of it breaks."""
+"""End of the process after a part of it fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOON_S = 30.0
 
 
 class FakeRest(HttpListener):
-    """Serves until it is stopped, or told to break."""
+    """Serves until it is stopped, or a test breaks it."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,8 +89,8 @@ class Stage:
 
     Attributes:
         gate: Loading waits for it.
-        bad: Whether the model cannot be loaded.
-        announced: Set once it is told to be ready.
+        bad: True if the model cannot be loaded.
+        announced: Set once it is announced as ready.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
@@ -126,13 +126,13 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def _unfrozen() -> Iterator[None]:
-    """What is ready keeps its memory from the collector; the other tests' is not to be kept."""
+    """A ready process freezes its objects; those of other tests must not be frozen."""
     yield
     gc.unfreeze()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("REST broke"), None])
-async def test_a_rest_server_that_ends_by_itself_is_a_fault_and_grpc_answers_what_it_accepted(
+async def test_a_rest_server_that_ends_by_itself_is_a_fault_and_grpc_finishes_accepted_requests(
     error: Exception | None,
 ) -> None:
     stage = Stage()
@@ -188,7 +188,7 @@ async def test_a_start_that_fails_leaves_no_task_behind() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_health_follows_readiness_in_the_next_turn_of_the_event_loop() -> None:
+async def test_health_follows_readiness_in_the_next_event_loop_iteration() -> None:
     stage = Stage()
     async with asyncio.timeout(SOON_S):
         running = asyncio.create_task(stage.process.run())

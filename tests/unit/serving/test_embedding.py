@@ -1,4 +1,4 @@
-"""The output `embedding`: pooled and normalized as the model's description and the settings say."""
+"""The output `embedding`: pooled and normalized by the model's files and the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that come, go and are replaced while requests are answered."""
+"""Models are loaded, removed and replaced while requests are served."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Stage:
         gate: Loading waits for it.
         errors: What loading a preset raises, by its name.
         reclaimed: How often memory was given back.
-        common: The settings beside the models.
-        batching: What each engine was loaded with.
-        lone: Models are loaded with one more engine for lone requests.
+        common: The settings other than the models.
+        batching: Batching settings of each loaded engine.
+        lone: True if models have one more engine for lone requests.
         left_out: Shapes that are not timed.
     """
 
@@ -107,7 +107,7 @@ class Stage:
         return [engine.closed for engine in self.engines]
 
     def replaced(self) -> bool:
-        """Whether the first model is another by now."""
+        """True if the first model has been replaced."""
         return self.registry.ready_model("one").settings.preset == "next"
 
     def counted(self, sample: str, **labels: str) -> float | None:
@@ -154,7 +154,7 @@ async def test_the_old_model_serves_and_the_process_stays_ready_while_the_new_on
     assert await reload.finished(SOON_S)
 
 
-async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) -> None:
+async def test_a_request_is_served_by_the_model_that_it_found(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").requests.count == 1)
@@ -171,7 +171,7 @@ async def test_a_request_is_answered_by_the_model_that_it_found(stage: Stage) ->
     assert len(stage.engines[0].batches) == 1
 
 
-async def test_a_request_that_has_found_its_model_and_not_yet_been_queued_is_answered(stage: Stage) -> None:
+async def test_a_request_that_has_found_its_model_but_is_not_queued_is_served(stage: Stage) -> None:
     found = stage.registry.ready_model("one")
     with found.requests:  # as while its text is tokenized
         reload = stage.manager.reload(model("next"))
@@ -250,7 +250,7 @@ async def test_a_model_that_failed_can_be_reloaded_and_unloaded(stage: Stage) ->
     assert [info.name for info in stage.registry.infos()] == ["one", "two", "three"]
 
 
-async def test_an_unloaded_model_answers_what_it_admitted_and_is_gone(stage: Stage) -> None:
+async def test_an_unloaded_model_finishes_admitted_requests_and_is_removed(stage: Stage) -> None:
     stage.engines[0].gate.clear()
     request = asyncio.create_task(stage.encode())
     await until(lambda: stage.registry.ready_model("one").requests.count == 1)
@@ -405,10 +405,10 @@ async def test_there_must_be_a_model_to_change(stage: Stage, change: str) -> Non
         stage.manager.unload("none") if change == "unload" else stage.manager.reload(model("next", "none"))
 
 
-async def test_limits_that_the_transports_do_not_take_are_refused(stage: Stage) -> None:
-    with pytest.raises(InvalidInput, match="at most 256") as refusal:
+async def test_limits_that_the_transports_do_not_take_are_rejected(stage: Stage) -> None:
+    with pytest.raises(InvalidInput, match="at most 256") as rejection:
         stage.manager.reload(model("next", limits={"max_sequences": 257}))
-    assert refusal.value.field == "limits"
+    assert rejection.value.field == "limits"
     with pytest.raises(InvalidInput, match="must not exceed batching"):
         stage.manager.load(model("next", "three", batching={"max_queue_sequences": 255}))
     assert [info.name for info in stage.registry.infos()] == ["one", "two"]
@@ -441,7 +441,7 @@ async def test_nothing_is_changed_before_the_start_is_over_nor_after_the_end_has
     await stage.manager.close()
 
 
-async def test_an_end_gives_up_the_changes_under_way_and_loses_no_request() -> None:
+async def test_a_stop_aborts_operations_in_progress_and_loses_no_request() -> None:
     stage = Stage()
     await stage.manager.load_all()
     stage.engines[0].gate.clear()
@@ -539,7 +539,7 @@ async def test_the_end_closes_a_model_that_is_being_unloaded_once(stage: Stage) 
     assert stage.closed == [True, True]
 
 
-async def test_the_end_closes_a_model_whose_unloading_was_given_up_while_it_closed(stage: Stage) -> None:
+async def test_the_stop_closes_a_model_whose_unload_was_aborted_while_it_closed(stage: Stage) -> None:
     stage.engines[0].close_gate.clear()
     stage.manager.unload("one")
     await until(lambda: stage.engines[0].closings == 1)
@@ -552,7 +552,7 @@ async def test_the_end_closes_a_model_whose_unloading_was_given_up_while_it_clos
     assert [engine.closings for engine in stage.engines] == [1, 1]
 
 
-async def test_the_end_waits_for_a_model_whose_reload_was_given_up_while_it_closed(stage: Stage) -> None:
+async def test_the_stop_waits_for_a_model_whose_reload_was_aborted_while_it_closed(stage: Stage) -> None:
     stage.engines[0].close_gate.clear()
     stage.manager.reload(model("next"))
     await until(lambda: stage.engines[0].closings == 1)

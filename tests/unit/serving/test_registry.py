@@ -41,9 +41,9 @@ async def test_a_model_is_loading_until_it_is_ready() -> None:
     registry, manager, metrics = make()
     assert registry.info("one").state is ModelState.LOADING
     ready_before = registry.ready
-    with pytest.raises(ModelNotReady, match="one is loading") as refusal:
+    with pytest.raises(ModelNotReady, match="one is loading") as rejection:
         registry.ready_model("one")
-    assert refusal.value.retry_after_s == 1.0
+    assert rejection.value.retry_after_s == 1.0
     await manager.load_all()
     assert (ready_before, registry.ready) == (False, True)
     assert registry.ready_model(None) is registry.ready_model("one")
@@ -81,8 +81,8 @@ async def test_a_model_without_text_gives_its_reason() -> None:
         registry, manager, _ = make(load, "ids", "text")
         await manager.load_all()
     assert [(info.text, info.text_reason) for info in registry.infos()] == [(False, reason), (True, None)]
-    told = [line for line in lines if line["event"] == "model rejects text"]
-    assert [(line["model"], line["reason"], line["log_level"]) for line in told] == [("ids", reason, "warning")]
+    reported = [line for line in lines if line["event"] == "model rejects text"]
+    assert [(line["model"], line["reason"], line["log_level"]) for line in reported] == [("ids", reason, "warning")]
     await manager.close()
 
 
@@ -121,7 +121,7 @@ async def test_loading_does_not_hold_the_event_loop() -> None:
     await manager.close()
 
 
-async def test_what_is_told_of_a_ready_model() -> None:
+async def test_the_description_of_a_ready_model() -> None:
     registry, manager, _ = make()
     await manager.load_all()
     info = registry.info("one")

@@ -1,11 +1,11 @@
-"""The one door: what comes in is checked, what goes out is in order and complete."""
+"""The only entry: requests are checked, and outputs are in order and complete."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import structlog
 from electra_serve.batching.admission import QueueLimits
 from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, Overloaded, PayloadTooLarge
 from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
@@ -162,25 +163,25 @@ async def test_what_is_cut_keeps_to_the_tokenizers_bound(truncation: Truncation,
 async def test_a_text_that_the_model_cannot_take_is_named(
     texts: list[TextOrPair], truncation: Truncation, message: str
 ) -> None:
-    with pytest.raises(InvalidInput, match=message) as refusal:
+    with pytest.raises(InvalidInput, match=message) as raised:
         await encode_texts(*texts, truncation=truncation)
-    assert refusal.value.field == "text[1]"
+    assert raised.value.field == "text[1]"
 
 
 async def test_a_pair_for_a_model_of_one_segment_is_named_as_a_pair() -> None:
     message = "a text must not be a pair for a model with 1 segment; got a pair"
-    with pytest.raises(InvalidInput, match=message) as refusal:
+    with pytest.raises(InvalidInput, match=message) as raised:
         await encode_texts("a", ("a", "b"), truncation=Truncation.NONE, num_segments=1)
-    assert refusal.value.field == "text[1]"
+    assert raised.value.field == "text[1]"
     assert len((await encode_texts("a", truncation=Truncation.NONE, num_segments=1)).encodings) == 1
 
 
 async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
     with pytest.raises(
         InvalidInput, match="model ids takes token_ids, not text: the preset has no tokenizer"
-    ) as refusal:
+    ) as raised:
         await service.encode(EncodeRequest(TextInput(["hi"]), model="ids"))
-    assert refusal.value.field == "text"
+    assert raised.value.field == "text"
 
 
 @pytest.mark.parametrize(
@@ -195,9 +196,9 @@ async def test_text_needs_a_tokenizer(service: InferenceService) -> None:
 async def test_texts_are_counted_before_they_are_tokenized(
     service: InferenceService, engine: FakeEngine, texts: list[str], error: type[Exception], field: str
 ) -> None:
-    with pytest.raises(error) as refusal:
+    with pytest.raises(error) as raised:
         await service.encode(EncodeRequest(TextInput(texts), model="text"))
-    assert getattr(refusal.value, "field", None) == field
+    assert getattr(raised.value, "field", None) == field
     assert engine.batches == []
 
 
@@ -211,7 +212,7 @@ async def test_unknown_model(service: InferenceService) -> None:
         await service.encode(ids([1], model="nobody"))
 
 
-async def test_an_answer_its_transport_could_not_send_is_not_computed(
+async def test_a_response_over_its_transport_s_limit_is_not_computed(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     both = frozenset({Output.SEQUENCE, Output.CLS})
@@ -220,6 +221,23 @@ async def test_an_answer_its_transport_could_not_send_is_not_computed(
     with pytest.raises(PayloadTooLarge, match="at most 19 numbers; got 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
+
+
+async def test_logits_count_by_their_labels_in_the_size_of_a_response() -> None:
+    head = HeadConfig("token_classification", ("a", "b", "c"), "softmax")
+    engine = FakeEngine(SHORT_SHAPES, head)
+    settings = Settings(models=(ModelSettings(preset="ids"),), limits=LIMITS)
+    registry = ModelRegistry(settings.models)
+    model = replace(loaded_model(engine), preset=replace(loaded_model(engine).preset, head=head))
+    manager = build_manager(settings, registry, Metrics("test"), structlog.get_logger(), load=lambda *_: model)
+    await manager.load_all()
+    service, outputs = InferenceService(registry, text_encoder()), frozenset({Output.TOKEN_LOGITS, Output.CLS})
+    values = 3 * len(head.labels) + 2 * FAKE_HIDDEN_DIM  # three positions and two vectors
+    result = await service.encode(ids([1, 2], [3], outputs=outputs, max_values=values))
+    assert result.values == values
+    with pytest.raises(PayloadTooLarge, match=f"at most {values - 1} numbers; got {values}"):
+        await service.encode(ids([1, 2], [3], outputs=outputs, max_values=values - 1))
+    await manager.close()
 
 
 @pytest.mark.parametrize(("own", "common", "passes"), [(0.05, 30, True), (30, 0.05, False), (None, 0.05, True)])
@@ -265,7 +283,7 @@ async def test_all_texts_together_are_bounded(service: InferenceService) -> None
 async def test_texts_being_tokenized_count_for_their_clients_share_of_the_queue(
     service: InferenceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would be rejected afterwards is rejected before it is tokenized."""
+    """A request that would be rejected later is rejected before it is tokenized."""
     reading, release = threading.Event(), threading.Event()
 
     def held(*_: object, **__: object) -> Steps[TokenizedText]:

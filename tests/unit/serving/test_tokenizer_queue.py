@@ -160,7 +160,7 @@ async def test_an_error_reaches_the_request_and_no_other(error: BaseException) -
     assert await rig.start("next") == "next"
 
 
-async def test_a_request_that_ends_early_gives_up_its_other_turns() -> None:
+async def test_a_request_that_ends_early_drops_its_other_turns() -> None:
     rig = Rig()
     rig.open.set()
     assert await rig.queue.run(rig.steps("short", 1), 50 * STEP) == "short"

@@ -1,4 +1,4 @@
-"""What a model takes, from both sides of each bound."""
+"""Limits of a model, from both sides of each."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def test_ids_are_one_text(truncation: Truncation) -> None:
 
 
 def test_ids_have_no_second_text() -> None:
-    with pytest.raises(InvalidInput, match="only_second needs pairs of texts; got token_ids") as refusal:
+    with pytest.raises(InvalidInput, match="only_second needs pairs of texts; got token_ids") as raised:
         validate(tokens([[1]]), LIMITS, Truncation.ONLY_SECOND)
-    assert refusal.value.field == "truncation"
+    assert raised.value.field == "truncation"
 
 
 ragged = st.lists(st.lists(st.integers(-3, 103), max_size=8), max_size=5)

@@ -222,7 +222,7 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         ),
         (["--lifecycle.drain_timeout_s", "0.9"], {}, "--lifecycle.drain_timeout_s must be at least 1"),
         (["--models", '{"preset": "a", "device": "tpu"}'], {}, "models.0.device"),
-        (["--models", '{"preset": "a", "colour": "red"}'], {}, "--models: models.0.colour is not a setting"),
+        (["--models", '{"preset": "a", "shade": "red"}'], {}, "--models: models.0.shade is not a setting"),
         (
             ["--models", '{"preset": "/"}'],
             {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools.prose.rules import MAX_WORDS, faults, wide_lines
-from tools.prose.text import Paragraph, docstring_lines, markdown_paragraphs, python_paragraphs
+from tools.prose.text import Paragraph, comment_paragraphs, docstring_lines, markdown_paragraphs, python_paragraphs
 
 MODULE = '''"""Counts sheep.
 
@@ -26,6 +26,7 @@ def count(sheep):
         >>> count("anew")
     """
     flock = len(sheep)  # nobody else
+    # Next line.
     return flock  # on the meadow
 '''
 
@@ -40,7 +41,8 @@ def test_python_prose_is_split_into_paragraphs() -> None:
         (11, "Counts.", True),
         (14, "Whoever is in the field, X or not.", False),
         (19, "nobody else", False),
-        (20, "on the meadow", False),
+        (20, "Next line.", False),
+        (21, "on the meadow", False),
     ]
 
 
@@ -56,6 +58,18 @@ def test_markdown_leaves_out_tables_and_code() -> None:
         ("Plain text.", False),
         ("an X", False),
     ]
+
+
+def test_names_of_tests_are_prose() -> None:
+    assert [found.text for found in python_paragraphs("async def test_nobody_waits(): ...")] == ["test nobody waits"]
+
+
+def test_comments_of_other_files_are_prose() -> None:
+    source = "#!/bin/sh\n# Two\n# lines.\nrules:  # one more\n  summary: An alert.\n  url: a#b\n## Help\n"
+
+    found = [(paragraph.line, paragraph.text) for paragraph in comment_paragraphs(source, "#")]
+
+    assert found == [(2, "Two lines."), (4, "one more"), (5, "An alert."), (7, "Help")]
 
 
 @pytest.mark.parametrize(

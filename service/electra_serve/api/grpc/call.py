@@ -19,8 +19,7 @@ from electra_serve.observability.requests import RequestRecord
 from electra_serve.serving.request_context import Deadline, RequestContext
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
-Metadata: TypeAlias = Mapping[str, str | bytes]
-"""Metadata of the client; lines of one key form one value."""
+Metadata: TypeAlias = Mapping[str, str | bytes]  # metadata of the client; lines of one key form one value
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ from electra_serve.tensors import TextInput, TokenInput
 
 M = TypeVar("M", bound=Message)
 
+# For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed
 FIELDS_PER_SEQUENCE: Final = 3 * 8
-"""For each of ids, segments and mask: a tensor, its type, its bytes, and dimensions, written one by one or packed."""
-INLINE_BYTES: Final = 4096
-"""Messages up to this size are parsed on the event loop, whatever they hold."""
+INLINE_BYTES: Final = 4096  # messages up to this size are parsed on the event loop, whatever they hold
 MAX_INLINE_BYTES: Final = 65_536
+# Messages up to `MAX_INLINE_BYTES` too, with no more fields than these, which are counted in half a millisecond
 MAX_INLINE_FIELDS: Final = 512
-"""Messages up to `MAX_INLINE_BYTES` too, with no more fields than these, which are counted in half a millisecond."""
 MAX_INLINE_TENSORS: Final = 64
 INLINE_FLOATS: Final = 65_536
 INLINE_ITEMS: Final = 1024

@@ -18,8 +18,7 @@ from electra_serve.api.connections import Connection, ConnectionTable, Phase
 from electra_serve.api.grpc.call import address_of
 from electra_serve.api.sockets import ClientSockets, Peer
 
-INTERVAL_S: Final = 0.25
-"""Seconds between two scans."""
+INTERVAL_S: Final = 0.25  # seconds between two scans
 
 
 def kept_free_of(limit: int) -> int:

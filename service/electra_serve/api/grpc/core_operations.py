@@ -24,8 +24,8 @@ async def uncancelled(operation: Awaitable[T]) -> T:
         raise
 
 
+# Operations that are no longer awaited: the event loop alone would not keep them
 _PENDING: Final[set[asyncio.Future[Any]]] = set()
-"""Operations that are no longer awaited: the event loop alone would not keep them."""
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -21,8 +21,7 @@ from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.errors import ServiceError
 
-NAME = "grpc.health.v1.Health"
-"""The protocol's own service name."""
+NAME = "grpc.health.v1.Health"  # the protocol's own service name
 
 
 class Health:

@@ -16,10 +16,9 @@ from electra_serve.api.grpc.call import Context
 
 T = TypeVar("T")
 
+# Bytes after which no message is copied before a pause; the last message may exceed it
 MAX_COPIED_BYTES: Final = 262_144
-"""Bytes after which no message is copied before a pause; the last message may exceed it."""
-BYTES_PER_S: Final = 2**30
-"""Copied bytes per second of a pause: 4 MB, which take 1 to 2 ms, are followed by 4 ms."""
+BYTES_PER_S: Final = 2**30  # copied bytes per second of a pause: 4 MB, which take 1 to 2 ms, are followed by 4 ms
 
 
 class MessageReader:

@@ -19,18 +19,15 @@ from electra_serve.settings.model_names import MAX_NAME
 
 M = TypeVar("M", bound=Message)
 
-SMALL_MESSAGE_FIELDS: Final = 64
-"""More than any message has that carries no sequences."""
+SMALL_MESSAGE_FIELDS: Final = 64  # more than any message has that carries no sequences
 
-MAX_SMALL_BYTES: Final = 4096
-"""Largest message of health and reflection, which need no key."""
+MAX_SMALL_BYTES: Final = 4096  # largest message of health and reflection, which need no key
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 _GROUP_MARKS: Final = frozenset((3, 4))
-_PACKED_PER_FIELD: Final = 16
-"""So many packed numbers count as a field."""
+_PACKED_PER_FIELD: Final = 16  # so many packed numbers count as a field
 _UNPACKED_TYPES: Final = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING))
 
 

@@ -18,11 +18,10 @@ from electra_serve.api.grpc.core_operations import uncancelled
 from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.errors import MalformedRequest, Overloaded, PayloadTooLarge, ShuttingDown
 
+# A small message arrives with the head of its call. One that takes longer makes room for others of its address.
 ARRIVES_WITHIN_S: Final = 0.15
-"""A small message arrives with the head of its call. One that takes longer makes room for others of its address."""
 MAX_WAIT_S: Final = 1.0
-RETRY_AFTER_S: Final = 0.1
-"""For a call that had to make room: the next one may be received at once."""
+RETRY_AFTER_S: Final = 0.1  # for a call that had to make room: the next one may be received at once
 
 
 @dataclass(eq=False, slots=True)

@@ -20,8 +20,7 @@ from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.errors import ServiceError, ShuttingDown
 
-NAME = reflection.SERVICE_NAME
-"""The protocol's own service name."""
+NAME = reflection.SERVICE_NAME  # the protocol's own service name
 
 Request: TypeAlias = reflection_pb2.ServerReflectionRequest
 

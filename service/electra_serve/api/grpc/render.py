@@ -22,16 +22,15 @@ from electra_serve.serving.classification.results import Label, Span
 from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.tensors import Float32Array, Output
 
+# Message in pieces: views of the result's arrays, which are copied by `join` only
 Parts: TypeAlias = "list[bytes | memoryview]"
-"""Message in pieces: views of the result's arrays, which are copied by `join` only."""
 
+# Fields with a tensor for each sequence
 POSITION_FIELDS: Final = {
     Output.SEQUENCE: pb.EncodeResponse.SEQUENCE_OUTPUT_FIELD_NUMBER,
     Output.TOKEN_LOGITS: pb.EncodeResponse.TOKEN_LOGITS_FIELD_NUMBER,
 }
-"""Fields with a tensor for each sequence."""
-LENGTH_DELIMITED: Final = 2
-"""The wire type of bytes and of messages."""
+LENGTH_DELIMITED: Final = 2  # the wire type of bytes and of messages
 
 
 def from_result(result: EncodeResult, request_id: str) -> Parts:

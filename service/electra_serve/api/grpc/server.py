@@ -33,30 +33,26 @@ from electra_serve.settings.schema import GrpcSettings
 MAX_CONNECTION_AGE_S: Final = 600
 """Then a connection takes no new calls, and its client opens another, which a load balancer may route elsewhere. Calls
 in progress continue."""
+# Clients may send a keepalive ping this often. gRPC's default of 300 s disconnects clients that do.
 MIN_PING_INTERVAL_S: Final = 10
-"""Clients may send a keepalive ping this often. gRPC's default of 300 s disconnects clients that do."""
-MAX_CONNECTION_IDLE_S: Final = 300
-"""Then a connection without calls closes."""
-PEER_PING_S: Final = 60
-"""A silent client is pinged after this, so that calls of dead clients end."""
-PEER_PING_TIMEOUT_S: Final = 20
-"""Seconds for the response to a ping."""
-HANDSHAKE_S: Final = 10
-"""Seconds for the handshakes of TLS and HTTP/2."""
+MAX_CONNECTION_IDLE_S: Final = 300  # then a connection without calls closes
+PEER_PING_S: Final = 60  # A silent client is pinged after this, so that calls of dead clients end
+PEER_PING_TIMEOUT_S: Final = 20  # seconds for the response to a ping
+HANDSHAKE_S: Final = 10  # seconds for the handshakes of TLS and HTTP/2
 MAX_CONCURRENT_STREAMS: Final = 4096
 """Concurrent calls of one connection. Clients delay further calls silently. This is more than the queue admits by
 default, so that calls are rejected with an error instead."""
 MAX_PENDING_CALLS: Final = 16_384
 """Calls that the event loop has not accepted yet. By default gRPC cancels some from 1,000 on, with a status that no
 client retries. A burst must be rejected with an error instead."""
+# Read buffer of one connection. By default a large message grows it to half a megabyte until the connection closes.
 MAX_READ_BUFFER_BYTES: Final = 65_536
-"""Read buffer of one connection. By default a large message grows it to half a megabyte until the connection closes."""
+# Metadata of one call, as of a request's head on REST. gRPC has two limits and rejects at random between them.
 MAX_METADATA_BYTES: Final = 32 * 2**10
-"""Metadata of one call, as of a request's head on REST. gRPC has two limits and rejects at random between them."""
+# Seconds that clients without an open call have to close their connections when the server stops
 GOODBYE_S: Final = 1.0
-"""Seconds that clients without an open call have to close their connections when the server stops."""
+# Concurrent receptions of health and reflection. They need no key, and each may take 4 MB.
 MAX_OPEN_RECEIVED: Final = 16
-"""Concurrent receptions of health and reflection. They need no key, and each may take 4 MB."""
 NEVER_S: Final = 1e8
 LINGER_S: Final = 0.1
 """Seconds in which a stopping server rejects new calls with UNAVAILABLE, which clients retry elsewhere. Calls that

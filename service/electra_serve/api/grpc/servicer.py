@@ -33,14 +33,12 @@ from electra_serve.settings.model_names import MAX_NAME
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 
-BYTES_PER_VALUE: Final = 8
-"""Bytes of a number in a response: a float32 in the result, and one in the message."""
+BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the result, and one in the message
 
 Handle: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
 
 
-Admit: TypeAlias = Callable[[Call, RequestRecord], None]
-"""Rejects a call before its message is received."""
+Admit: TypeAlias = Callable[[Call, RequestRecord], None]  # rejects a call before its message is received
 
 
 class EncoderServicer:

@@ -21,10 +21,10 @@ from electra_serve.api.sockets import disconnect, send_limit_s
 from electra_serve.errors import Cancelled
 from electra_serve.serving.transit_budget import Reservation, TransitBudget
 
+# Seconds that a call waits to be received: a burst of small messages passes through within milliseconds
 RESERVE_TIMEOUT_S: Final = 1.0
-"""Seconds that a call waits to be received: a burst of small messages passes through within milliseconds."""
+# Of a message in memory: its pieces and its bytes when it is received, its bytes and the parsed message later
 COPIES: Final = 2
-"""Of a message in memory: its pieces and its bytes when it is received, its bytes and the parsed message later."""
 DRAIN_RECEIVE_S: Final = 1.0
 DRAIN_MARGIN_S: Final = 1.0
 

@@ -26,17 +26,14 @@ JSON_MEDIA_TYPE: Final = "application/json"
 CONTENT_TYPE: Final = "content-type"
 CONTENT_ENCODING: Final = "content-encoding"
 TRANSFER_ENCODING: Final = "transfer-encoding"
-MAX_KEYS: Final = 64
-"""Most braces and colons. A valid request has one brace and eight colons."""
+MAX_KEYS: Final = 64  # Most braces and colons. A valid request has one brace and eight colons.
+# Most escaped surrogates and backslashes that are searched for a half pair, in some milliseconds
 MAX_ESCAPES: Final = 16_384
-"""Most escaped surrogates and backslashes that are searched for a half pair, in some milliseconds."""
-MAX_DEPTH: Final = 2
-"""Deepest nesting of lists: a list of sequences, each a list of ids."""
+MAX_DEPTH: Final = 2  # deepest nesting of lists: a list of sequences, each a list of ids
 
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
 _NO_MARKS: Final = bytes(set(range(256)) - set(b'"[]{:'))
-_STRING: Final = re.compile(rb'"[^"]*+"?')
-"""Among the marks that are left of a body."""
+_STRING: Final = re.compile(rb'"[^"]*+"?')  # among the marks that are left of a body
 _ESCAPE: Final = re.compile(
     rb"\\(?:\\(?:\\\\)*+"  # escaped backslashes begin no escape
     rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"

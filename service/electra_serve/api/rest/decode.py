@@ -33,8 +33,8 @@ _FIELD_TYPES: Final = {
 _TRUNCATIONS: Final = {truncation.value: truncation for truncation in Truncation}
 _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
+# Approximate bytes of a float32 in a response
 BYTES_PER_VALUE: Final[dict[EncodingFormat, float]] = {"float": 12.0, "base64": 16 / 3}
-"""Approximate bytes of a float32 in a response."""
 FLOAT32_BYTES: Final = 4
 
 

@@ -31,8 +31,7 @@ from electra_serve.api.security.authentication import API_KEY
 from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
 from electra_serve.serving.model_info import ModelInfo
 
-JsonObject = dict[str, Any]
-"""A piece of an OpenAPI document, as FastAPI takes it."""
+JsonObject = dict[str, Any]  # A piece of an OpenAPI document, as FastAPI takes it
 Responses = dict[int | str, JsonObject]
 
 SCHEMAS: Final = (EncodeBody, EncodeAnswer, ClassifyBody, ClassifyAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
@@ -51,11 +50,11 @@ _RETRY_AFTER: Final[JsonObject] = {
 }
 
 
+# Alternatives
 _KEY_SCHEMES: Final[JsonObject] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as a bearer token."},
     "api_key": {"type": "apiKey", "in": "header", "name": API_KEY},
 }
-"""Alternatives."""
 
 
 class DocumentedFastAPI(FastAPI):

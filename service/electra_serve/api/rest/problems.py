@@ -18,8 +18,7 @@ from electra_serve.api.rest.body import CONTENT_ENCODING, CONTENT_TYPE, JSON_MED
 from electra_serve.api.rest.protocol import ConnectionsFull
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-CLIENT_CLOSED_REQUEST: Final = 499
-"""Not a registered status. It is for the log, since the client has disconnected."""
+CLIENT_CLOSED_REQUEST: Final = 499  # Not a registered status. It is for the log, since the client has disconnected.
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,11 @@ PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.InternalError: ProblemType(500, "Internal error"),
 }
 
+# Headers of a 415 by the field at fault (RFC 9110, 12.5.1 and 12.5.3; Linked Data Platform, 7.1)
 _SUPPORTED: Final = {
     CONTENT_TYPE: {"accept": JSON_MEDIA_TYPE, "accept-post": JSON_MEDIA_TYPE},
     CONTENT_ENCODING: {"accept-encoding": "identity"},
 }
-"""Headers of a 415 by the field at fault (RFC 9110, 12.5.1 and 12.5.3; Linked Data Platform, 7.1)."""
 
 
 def problem_response(error: errors.ServiceError, request_id: str) -> Response:

@@ -23,24 +23,20 @@ from electra_serve.api.rest.upgrade import body_parser, framing_head
 from electra_serve.errors import Overloaded
 from electra_serve.settings.schema import RestSettings
 
-SURPLUS: Final = "electra_surplus"
-"""Key of a request's state: its connection is over the limit."""
+SURPLUS: Final = "electra_surplus"  # key of a request's state: its connection is over the limit
+# Key of a request's state: a function that closes the connection without waiting for the client
 ABORT: Final = "electra_abort"
-"""Key of a request's state: a function that closes the connection without waiting for the client."""
-CERTIFIED: Final = "electra_certified"
-"""Key of a request's state: the client has a valid certificate."""
+CERTIFIED: Final = "electra_certified"  # key of a request's state: the client has a valid certificate
+# Key of a request's state: arrival of its first byte, in seconds of `time.monotonic`
 ARRIVED: Final = "electra_arrived"
-"""Key of a request's state: arrival of its first byte, in seconds of `time.monotonic`."""
-MAX_HEADERS: Final = 128
-"""Most headers of one request, trailers included. Proxies and other servers accept 100."""
+MAX_HEADERS: Final = 128  # Most headers of one request, trailers included. Proxies and other servers accept 100.
+# Average size of chunks, below which the largest body would have too many; `MIN_CHUNKS` are always accepted
 MIN_CHUNK_BYTES: Final = 512
-"""Average size of chunks, below which the largest body would have too many; `MIN_CHUNKS` are always accepted."""
 MIN_CHUNKS: Final = 1024
+# Most bytes that are read of a body after an early response, so that the client can read that response
 MAX_UNREAD_BYTES: Final = 64 * 2**20
-"""Most bytes that are read of a body after an early response, so that the client can read that response."""
 
-_LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")
-"""Bytes of a head in addition to method, target and headers."""
+_LINE_BYTES: Final = len(b"  HTTP/1.1\r\n\r\n")  # bytes of a head in addition to method, target and headers
 _REJECTION: Final = (
     b"HTTP/1.1 %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%scache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%s"
@@ -96,8 +92,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._chunks = 0
         self._dropping = False
         self._timer: asyncio.TimerHandle | None = None
-        self.connection: Connection | None = None
-        """Set before `connection_made` if it is already admitted."""
+        self.connection: Connection | None = None  # set before `connection_made` if it is already admitted
 
     def connection_made(self, transport: Any) -> None:
         """Admits the connection if that was not done, and limits the time of its first head."""

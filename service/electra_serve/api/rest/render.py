@@ -28,12 +28,10 @@ from electra_serve.tensors import Float32Array, Output
 
 T = TypeVar("T")
 
-PIECE_FLOATS: Final = 65_536
-"""Most numbers written under one hold of the interpreter's lock."""
-INLINE_FLOATS: Final = 16_384
-"""Results with no more numbers are written on the event loop, in a millisecond."""
+PIECE_FLOATS: Final = 65_536  # most numbers written under one hold of the interpreter's lock
+INLINE_FLOATS: Final = 16_384  # results with no more numbers are written on the event loop, in a millisecond
+# Pieces are joined until they are at least this large, so that the socket is not fed by crumbs
 CHUNK_BYTES: Final = 2**20
-"""Pieces are joined until they are at least this large, so that the socket is not fed by crumbs."""
 
 
 def json_response(content: object) -> Response:

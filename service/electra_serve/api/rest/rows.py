@@ -27,8 +27,7 @@ _JSON_NAMES: Final = {
     type(None): "null",
 }
 
-STEP: Final = 65_536
-"""Ids that are converted under one hold of the GIL, in two milliseconds."""
+STEP: Final = 65_536  # ids that are converted under one hold of the GIL, in two milliseconds
 _MAX_INT64: Final = 2**63 - 1
 _MIN_INT32: Final = -(2**31)
 _MAX_INT32: Final = 2**31 - 1

@@ -18,8 +18,8 @@ from electra_serve.api.security.tls import ServerTls
 from electra_serve.api.sockets import listen
 from electra_serve.settings.schema import RestSettings
 
+# Seconds that a closing connection waits for its client to close TLS. A drain waits as long.
 TLS_SHUTDOWN_S: Final = 2.0
-"""Seconds that a closing connection waits for its client to close TLS. A drain waits as long."""
 
 
 class HttpServer(uvicorn.Server):

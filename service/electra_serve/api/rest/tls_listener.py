@@ -18,8 +18,7 @@ from electra_serve.api.connections import Connection, ConnectionTable
 from electra_serve.api.rest.protocol import BoundedHttpProtocol
 from electra_serve.api.sockets import shut_down_quietly
 
-RETRY_S: Final = 0.1
-"""Seconds without accepting after the system could not give a connection."""
+RETRY_S: Final = 0.1  # seconds without accepting after the system could not give a connection
 
 
 class TlsListener:

@@ -26,12 +26,10 @@ import structlog
 from electra_serve.api.security.reloading import ReloadingFile
 from electra_serve.errors import SettingsError, Unauthenticated
 
-MIN_KEY_CHARACTERS: Final = 16
-"""Shorter keys can be guessed."""
+MIN_KEY_CHARACTERS: Final = 16  # shorter keys can be guessed
 MAX_FILE_BYTES: Final = 2**20
 
-_KEY: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750's b64token: what `Authorization: Bearer` can carry."""
+_KEY: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750's b64token: what `Authorization: Bearer` can carry
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

@@ -34,8 +34,7 @@ class Authenticator:
         return peer if self._keys is None else self._keys.client_of(credential(metadata))
 
 
-ALLOW_ALL: Final = Authenticator()
-"""Requires no key."""
+ALLOW_ALL: Final = Authenticator()  # requires no key
 
 
 def credential(metadata: Mapping[str, str | bytes]) -> str | None:

@@ -20,12 +20,11 @@ from electra_serve.errors import SettingsError
 
 T = TypeVar("T")
 
-LOOK_S: Final = 1.0
-"""Seconds between two checks of the files."""
+LOOK_S: Final = 1.0  # seconds between two checks of the files
 SETTLE_S: Final = 1.0
 
+# Device, inode, mode, size and modification time in nanoseconds, for each file
 _Version: TypeAlias = tuple[tuple[int, ...], ...]
-"""Device, inode, mode, size and modification time in nanoseconds, for each file."""
 _MISSING: Final[_Version] = ()
 
 

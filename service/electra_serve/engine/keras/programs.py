@@ -1,7 +1,7 @@
 """Two programs for all sets of outputs: one computes every position, one only first positions in its last layer.
 
-A program computes all outputs that its hidden states allow, those of a head included: they take less than a hundredth
-of its time, and a program more would have to be compiled for each shape. Only requested outputs are copied.
+A program computes all outputs that its hidden states allow, those of a head included. They take less than a hundredth
+of its time, and one more program would be compiled for each shape. Only requested outputs are copied.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
     labeled  (R, N) int32, only with a head                        └ logits or token_logits  (R, N, L)
 
 It repeats `electra_serve.model.backbone`, since OpenVINO runs a graph of its own operations fastest
-(docs/decisions/0009). The last layer computes only the positions `queries` of each row;
-`starts` are the indices of first positions among them, `labeled` those that a head computes: none, if its output is not
-requested. R, P, Q, S and N are dynamic.
+(docs/decisions/0009). The last layer computes only the positions `queries` of each row.
+`starts` are the indices of first positions among them. `labeled` are those that a head computes, none if its output is
+not requested. R, P, Q, S and N are dynamic.
 """
 
 from __future__ import annotations

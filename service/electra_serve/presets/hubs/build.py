@@ -24,8 +24,7 @@ from electra_serve.presets.hubs.source import BuiltInSource, HubSource
 from electra_serve.settings.schema import HubSettings
 
 LOGGER: Final = "electra_serve.presets"
-_TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
-"""Values that huggingface_hub accepts."""
+_TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})  # values that huggingface_hub accepts
 
 
 @dataclass(frozen=True, slots=True)

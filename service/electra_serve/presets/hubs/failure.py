@@ -13,23 +13,20 @@ class FailureKind(StrEnum):
 
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
-    BUSY = "busy"
-    """HTTP 429."""
-    UNAVAILABLE = "unavailable"
-    """The hub is unreachable, responds with 5xx, stalls or closes the connection."""
-    CORRUPT = "corrupt"
-    """A file differs from the hub's digest, or is not an index of shards."""
-    REJECTED = "rejected"
-    """No weights in a supported format, too large, or an unsafe name."""
+    BUSY = "busy"  # HTTP 429
+    UNAVAILABLE = "unavailable"  # the hub is unreachable, responds with 5xx, stalls or closes the connection
+    CORRUPT = "corrupt"  # A file differs from the hub's digest, or is not an index of shards
+    REJECTED = "rejected"  # no weights in a supported format, too large, or an unsafe name
     CRASHED = "crashed"
 
 
+# Kinds that another attempt may fix
 TRANSIENT: Final = frozenset({FailureKind.BUSY, FailureKind.UNAVAILABLE, FailureKind.CORRUPT})
-"""Kinds that another attempt may fix."""
 
+# Kinds after which a copy fetched earlier may still be served
 OUTAGES: Final = frozenset({FailureKind.BUSY, FailureKind.UNAVAILABLE})
-"""Kinds after which a copy fetched earlier may still be served."""
 
+# HTTP status → kind; any other from 500 on is `UNAVAILABLE`, below that `REJECTED`
 KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     401: FailureKind.FORBIDDEN,
     403: FailureKind.FORBIDDEN,
@@ -38,7 +35,6 @@ KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     410: FailureKind.NOT_FOUND,
     429: FailureKind.BUSY,
 }
-"""HTTP status → kind; any other from 500 on is `UNAVAILABLE`, below that `REJECTED`."""
 
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 30.0

@@ -28,8 +28,7 @@ from electra_serve.presets.hubs.files import bytes_below, fetch_files
 from electra_serve.presets.hubs.handle import Handle, parse_handle
 
 EXIT_ENDED: Final = 3
-CLEANUP_S: Final = 1.0
-"""Time in which an ended process may remove partial files."""
+CLEANUP_S: Final = 1.0  # time in which an ended process may remove partial files
 
 Notify = Callable[[Mapping[str, object]], None]
 

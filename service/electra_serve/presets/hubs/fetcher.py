@@ -19,11 +19,11 @@ from electra_serve.presets.hubs.handle import Handle, Hub
 from electra_serve.presets.hubs.manifest import Manifest, record_files
 from electra_serve.presets.hubs.process import Fetched
 
+# Token settings of each client
 TOKENS: Final[Mapping[Hub, str]] = {
     "kaggle": "KAGGLE_API_TOKEN, or ~/.kaggle/access_token",
     "hf": "HF_TOKEN, or log in with `hf auth login`",
 }
-"""Token settings of each client."""
 
 PAGES: Final[Mapping[Hub, str]] = {"kaggle": "Kaggle", "hf": "the Hugging Face hub"}
 

@@ -20,6 +20,7 @@ from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError
 from electra_serve.presets.sentence_transformers import HUB_FILES
 from electra_serve.presets.transformers_checkpoint import TOKENIZER_SIDE_FILES, VOCAB_FILE
 
+# Optional files
 SIDE_FILES: Final = (
     METADATA_FILE,
     TOKENIZER_FILE,
@@ -30,34 +31,27 @@ SIDE_FILES: Final = (
     HEAD_FILE,
     HEAD_WEIGHTS_FILE,
 )
-"""Optional files."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """Names of the weight files of one format.
+    """Names of the weight files of one format."""
 
-    Attributes:
-        whole: The single file.
-        index: Otherwise the JSON file whose `weight_map` names the shards.
-        suffix: End of a shard's name.
-    """
-
-    whole: str
-    index: str
-    suffix: str
+    whole: str  # the single file
+    index: str  # otherwise the JSON file whose `weight_map` names the shards
+    suffix: str  # end of a shard's name
 
 
+# In order of preference; the first that exists is used
 WEIGHT_FORMATS: Final = (
     WeightFormat("model.weights.h5", "model.weights.json", ".weights.h5"),
     WeightFormat("model.safetensors", "model.safetensors.index.json", ".safetensors"),
 )
-"""In order of preference; the first that exists is used."""
 
 MAX_SHARDS: Final = 1000
 
+# Fetches the file of that name; None if it does not exist. Raises `FetchError`.
 Download = Callable[[str], Path | None]
-"""Fetches the file of that name; None if it does not exist. Raises `FetchError`."""
 
 
 def fetch_files(download: Download) -> dict[str, Path]:

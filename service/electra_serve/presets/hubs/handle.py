@@ -32,16 +32,11 @@ _MAX_CHARACTERS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A preset on a hub.
+    """A preset on a hub."""
 
-    Attributes:
-        hub: `kaggle` or `hf`.
-        repo: `org/model/keras/variant`, or `org/repo`.
-        revision: A version; or a branch, tag or commit. None for the newest version, or the default branch.
-    """
-
-    hub: Hub
-    repo: str
+    hub: Hub  # `kaggle` or `hf`
+    repo: str  # `org/model/keras/variant`, or `org/repo`
+    # A version; or a branch, tag or commit. None for the newest version, or the default branch.
     revision: str | None = None
 
     def __str__(self) -> str:

@@ -13,8 +13,8 @@ from electra_serve.presets.digest import sha256_of
 from electra_serve.presets.files import read_json
 
 MANIFEST_FILE: Final = "electra-serve.manifest.json"
+# The model's output for a fixed input at its first load; see `electra_serve.engine.golden`
 GOLDEN_FILE: Final = "electra-serve.golden.json"
-"""The model's output for a fixed input at its first load; see `electra_serve.engine.golden`."""
 OURS: Final = frozenset({MANIFEST_FILE, GOLDEN_FILE})
 FORMAT: Final = 1
 
@@ -29,21 +29,13 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One fetched preset.
+    """One fetched preset."""
 
-    Attributes:
-        source: Its handle at a revision: `hf://org/repo@commit`.
-        fetched_at: ISO 8601 in UTC.
-        client: The library that fetched it, with its version.
-        files: Records by file name.
-        listed: False if the files were found offline, so that optional ones may be missing.
-    """
-
-    source: str
-    fetched_at: str
-    client: str
-    files: Mapping[str, FileRecord]
-    listed: bool = True
+    source: str  # its handle at a revision: `hf://org/repo@commit`
+    fetched_at: str  # ISO 8601 in UTC
+    client: str  # the library that fetched it, with its version
+    files: Mapping[str, FileRecord]  # records by file name
+    listed: bool = True  # False if the files were found offline, so that optional ones may be missing
 
     @property
     def size(self) -> int:

@@ -23,25 +23,18 @@ from electra_serve.presets.hubs.progress import Progress
 
 COMMAND: Final = (sys.executable, "-m", "electra_serve.presets.hubs.fetch")
 POLL_S: Final = 0.1
-KILL_S: Final = 5.0
-"""Time in which a killed process must end."""
+KILL_S: Final = 5.0  # time in which a killed process must end
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The result of an attempt.
+    """The result of an attempt."""
 
-    Attributes:
-        revision: The version or commit that the handle means now.
-        client: The client library and its version.
-        files: Paths in the client's cache by name in the preset; empty if the caller has this revision.
-        listed: False if the files were found offline.
-    """
-
-    revision: str
-    client: str
+    revision: str  # the version or commit that the handle means now
+    client: str  # the client library and its version
+    # paths in the client's cache by name in the preset; empty if the caller has this revision
     files: Mapping[str, Path]
-    listed: bool = True
+    listed: bool = True  # False if the files were found offline
 
 
 @dataclass(frozen=True, slots=True)

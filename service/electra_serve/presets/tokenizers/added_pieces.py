@@ -22,11 +22,10 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.config import LIMITS
 from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
 
+# Roles that every tokenizer knows, in the order in which their pieces are added
 ROLES: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Roles that every tokenizer knows, in the order in which their pieces are added."""
 FLAGS: Final = ("lstrip", "rstrip", "single_word", "normalized", "special")
-MARK: Final = "__type"
-"""The key of an object in tokenizer_config.json that stands for a piece."""
+MARK: Final = "__type"  # the key of an object in tokenizer_config.json that stands for a piece
 EXTRA: Final = "extra_special_tokens"
 OLD_EXTRA: Final = "additional_special_tokens"
 SPECIFIC: Final = "model_specific_special_tokens"

@@ -34,6 +34,7 @@ from electra_serve.presets.tokenizers.transformers import BuiltPipeline
 from electra_serve.presets.tokenizers.transformers_files import CheckpointFiles, read_vocabulary
 from electra_serve.presets.transformers_checkpoint import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE
 
+# Roles, and the pieces that have them unless the files say otherwise
 SPECIAL_TOKENS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "pad_token": "[PAD]",
@@ -43,8 +44,8 @@ SPECIAL_TOKENS: Final[Mapping[str, str]] = MappingProxyType(
         "mask_token": "[MASK]",
     }
 )
-"""Roles, and the pieces that have them unless the files say otherwise."""
 
+# Names in tokenizer_config.json: ours, and the values they may have, the default first
 SETTINGS: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = MappingProxyType(
     {
         "do_lower_case": ("lowercase", (True, False)),
@@ -52,8 +53,8 @@ SETTINGS: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = MappingProxyType
         "tokenize_chinese_chars": ("split_on_cjk", (True, False)),
     }
 )
-"""Names in tokenizer_config.json: ours, and the values they may have, the default first."""
 
+# The parts of tokenizer.json that are taken: on any other, versions 4 and 5 of transformers disagree
 SERIALIZED: Final[tuple[tuple[str, str, object], ...]] = (
     ("model", "type", "WordPiece"),
     ("model", "continuing_subword_prefix", "##"),
@@ -61,7 +62,6 @@ SERIALIZED: Final[tuple[tuple[str, str, object], ...]] = (
     ("normalizer", "type", "BertNormalizer"),
     ("pre_tokenizer", "type", "BertPreTokenizer"),
 )
-"""The parts of tokenizer.json that are taken: on any other, versions 4 and 5 of transformers disagree."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,11 @@ from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokeni
 from electra_serve.presets.tokenizers.transformers import BuiltPipeline
 from electra_serve.presets.tokenizers.transformers_files import CheckpointFiles
 
-MAX_WORD_CHARACTERS: Final = 200
-"""WordPiece's search takes time cubic in the length of a word."""
+MAX_WORD_CHARACTERS: Final = 200  # wordPiece's search takes time cubic in the length of a word
+# Two texts of one piece each, whose ids no template has
 PROBES: Final[Mapping[str, int]] = MappingProxyType({"a": 2**32 - 2, "b": 2**32 - 1})
-"""Two texts of one piece each, whose ids no template has."""
+# The form that transformers gives to a pipeline without a post-processor
 PLAIN: Final = Template((Slot(text=0),), (Slot(text=0), Slot(text=1, segment=1)))
-"""The form that transformers gives to a pipeline without a post-processor."""
 
 
 def build_serialized_pipeline(files: CheckpointFiles) -> BuiltPipeline:
@@ -108,7 +107,7 @@ def _unigram(model: Mapping[str, Any]) -> str:
     return "have an unk_id" if model.get("unk_id") is None else ""
 
 
+# Model types, and what finds the condition that one breaks; "" if none
 MODELS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = MappingProxyType(
     {"BPE": _bpe, "Unigram": _unigram, "WordLevel": _word_level, "WordPiece": _word_piece}
 )
-"""Model types, and what finds the condition that one breaks; "" if none."""

@@ -17,6 +17,7 @@ from electra_serve.errors import PresetError
 
 TokenizerClass = Literal["bert", "generic"]
 
+# Names in the files, without `Fast`: BERT's rules on the vocabulary, or tokenizer.json as it is
 CLASSES: Final[Mapping[str, TokenizerClass]] = {
     **dict.fromkeys(
         (
@@ -31,7 +32,6 @@ CLASSES: Final[Mapping[str, TokenizerClass]] = {
     ),
     **dict.fromkeys(("PreTrainedTokenizer", "PythonBackend", "TokenizersBackend"), "generic"),
 }
-"""Names in the files, without `Fast`: BERT's rules on the vocabulary, or tokenizer.json as it is."""
 
 CODE_KEY: Final = "auto_map"
 

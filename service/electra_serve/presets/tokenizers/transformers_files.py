@@ -26,11 +26,10 @@ from electra_serve.presets.transformers_checkpoint import (
 )
 
 MAX_TOKENIZER_BYTES: Final = 64 * 2**20
-UNBOUNDED: Final = 10**20
-"""transformers writes 1e30 for a tokenizer that does not bound its sequences."""
-MIN_LENGTH: Final = 3
-"""Ids of the shortest pair: [CLS] and two [SEP]."""
+UNBOUNDED: Final = 10**20  # transformers writes 1e30 for a tokenizer that does not bound its sequences
+MIN_LENGTH: Final = 3  # ids of the shortest pair: [CLS] and two [SEP]
 
+# Keys of tokenizer_config.json that transformers takes for parts of the tokenizer itself
 FOREIGN_SETTINGS: Final = (
     "_json_padding",
     "_json_truncation",
@@ -45,18 +44,17 @@ FOREIGN_SETTINGS: Final = (
     "tokenizer_truncation",
     "vocab",
 )
-"""Keys of tokenizer_config.json that transformers takes for parts of the tokenizer itself."""
 
+# Files that transformers reads in place of vocab.txt if there is no tokenizer.json
 OTHER_VOCABULARIES: Final = re.compile(r"tekken\.json|tokenizer\.model|tiktoken\.model")
-"""Files that transformers reads in place of vocab.txt if there is no tokenizer.json."""
 
+# Unicode's White_Space, which Rust trims; Python's own also has U+001C to U+001F
 WHITE_SPACE: Final = "".join(
     map(
         chr,
         (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
     )
 )
-"""Unicode's White_Space, which Rust trims; Python's own also has U+001C to U+001F."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Final
 
 _CodePoints = tuple[tuple[int, int], ...]
 
+# As in the original BERT
 CJK_IDEOGRAPHS: Final[_CodePoints] = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -25,7 +26,6 @@ CJK_IDEOGRAPHS: Final[_CodePoints] = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-"""As in the original BERT."""
 
 _DEFAULT_IGNORABLE_RANGES: Final[_CodePoints] = (
     (0x00AD, 0x00AD),
@@ -46,14 +46,14 @@ _DEFAULT_IGNORABLE_RANGES: Final[_CodePoints] = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
+# For `str.translate`, Unicode's Default_Ignorable_Code_Point: NFKC_Casefold drops them
 DEFAULT_IGNORABLE: Final = dict.fromkeys(
     code_point for first, last in _DEFAULT_IGNORABLE_RANGES for code_point in range(first, last + 1)
 )
-"""For `str.translate`, Unicode's Default_Ignorable_Code_Point: NFKC_Casefold drops them."""
 
 
+# Characters that a table remembers: a client may send all of Unicode. Others are looked up each time.
 MAX_ENTRIES: Final = 20_000
-"""Characters that a table remembers: a client may send all of Unicode. Others are looked up each time."""
 
 
 class WordSplitter:

@@ -20,9 +20,10 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.heads import HeadConfig
 
+# Prefixes of the encoder's names in checkpoints with a head, one for each architecture
 PREFIXES: Final = ("electra.", "bert.")
-"""Prefixes of the encoder's names in checkpoints with a head, one for each architecture."""
 
+# Prefixes of heads, which a checkpoint may have under any encoder
 HEADS: Final = (
     "discriminator_predictions.",  # ElectraForPreTraining
     "generator_predictions.",  # ElectraForMaskedLM, ElectraForCausalLM
@@ -33,11 +34,10 @@ HEADS: Final = (
     "sequence_summary.",  # ElectraForMultipleChoice
     "qa_outputs.",  # …ForQuestionAnswering
 )
-"""Prefixes of heads, which a checkpoint may have under any encoder."""
 
-ENCODER_PARTS: Final = (*PREFIXES, "embeddings", "encoder.", "pooler.")
-"""Beginnings of names that are the encoder's."""
+ENCODER_PARTS: Final = (*PREFIXES, "embeddings", "encoder.", "pooler.")  # beginnings of names that are the encoder's
 
+# transformers' names of a head's dense and last layer, by architecture and kind; "" if it has no such layer
 HEAD_LAYERS: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("electra", "sequence_classification"): ("classifier.dense", "classifier.out_proj"),
     ("electra", "token_classification"): ("", "classifier"),
@@ -50,28 +50,21 @@ HEAD_LAYERS: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("bert", "token_classification"): ("", "classifier"),
     ("bert", "question_answering"): ("", "qa_outputs"),
 }
-"""transformers' names of a head's dense and last layer, by architecture and kind; "" if it has no such layer."""
 
+# Constants that older versions of transformers saved among the weights
 BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
-"""Constants that older versions of transformers saved among the weights."""
 
+# TensorFlow's names, in checkpoints converted long ago
 OLD_ENDINGS: Final = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
-"""TensorFlow's names, in checkpoints converted long ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """Tensor of transformers for one of KerasHub's weights.
+    """Tensor of transformers for one of KerasHub's weights."""
 
-    Attributes:
-        name: The tensor's name, without a prefix of `PREFIXES`.
-        shape: The tensor's shape.
-        transposed: Whether it is the kernel of a dense layer.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    transposed: bool = False
+    name: str  # the tensor's name, without a prefix of `PREFIXES`
+    shape: tuple[int, ...]  # the tensor's shape
+    transposed: bool = False  # whether it is the kernel of a dense layer
 
     def to_keras(self, tensor: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The weight, of Keras' `shape`, that holds the same numbers as `tensor`, of this one's shape."""
@@ -88,8 +81,7 @@ class _Part(NamedTuple):
     keras: str
     transformers: str
     outputs: str
-    inputs: str | None = None
-    """None for a norm, whose two weights are vectors."""
+    inputs: str | None = None  # None for a norm, whose two weights are vectors
 
 
 _EMBEDDINGS: Final = (

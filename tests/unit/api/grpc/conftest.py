@@ -89,13 +89,13 @@ class Running:
         return raw_call(self.channel, method, data)
 
     def count(self, code: str, model: str = "tiny") -> float:
-        """How many requests the metrics have counted."""
+        """Returns the number of requests that the metrics have counted."""
         labels = {"model": model, "transport": "grpc", "code": code}
         value = self.metrics.registry.get_sample_value("electra_requests_total", labels)
         return value or 0.0
 
     def in_flight(self) -> float:
-        """How many the metrics say are being worked on."""
+        """Returns the number of requests in flight, by the metrics."""
         return self.metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "grpc"}) or 0.0
 
 

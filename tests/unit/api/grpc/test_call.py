@@ -1,4 +1,4 @@
-"""What a call says beside its message."""
+"""Metadata of a call."""
 
 from __future__ import annotations
 

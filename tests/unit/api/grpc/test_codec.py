@@ -1,4 +1,4 @@
-"""What leaves the event loop, and what does not."""
+"""Work that leaves the event loop, and work that does not."""
 
 from __future__ import annotations
 

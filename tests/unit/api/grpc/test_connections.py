@@ -1,4 +1,4 @@
-"""gRPC's connections: watched from outside, and closed where they are idle."""
+"""gRPC's connections: watched from outside, and closed if they are idle."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_server_disconnects_idle_clients_and_serves_others() -> None:
 
 
 def has_ended(connection: socket.socket) -> bool:
-    """Whether the server has closed a connection; reads what it sent before."""
+    """Returns True if the server has closed a connection; reads all data before."""
     connection.settimeout(0)
     try:
         while connection.recv(4096):

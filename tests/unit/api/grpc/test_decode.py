@@ -207,7 +207,7 @@ def test_truncation_and_truncate_are_one_rule(message: pb.EncodeRequest, truncat
     assert to_truncation(message) is truncation
 
 
-def test_a_truncation_that_is_none_of_them_is_refused() -> None:
+def test_an_unknown_truncation_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="TRUNCATION_ONLY_SECOND; received 99") as caught:
         to_truncation(pb.EncodeRequest(truncation=99))  # type: ignore[arg-type]
     assert caught.value.field == "truncation"

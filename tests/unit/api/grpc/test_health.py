@@ -43,7 +43,7 @@ async def next_status(watching: grpc.aio.UnaryStreamCall[Request, Response]) -> 
 
 
 @pytest.mark.parametrize("service", ["", "electra.v1.EncoderService"])
-async def test_a_server_serves_when_told_so(running: Running, service: str) -> None:
+async def test_a_server_serves_once_it_is_set(running: Running, service: str) -> None:
     assert (await check(running, service)).status == Response.NOT_SERVING
     running.server.set_serving(True)
     assert (await check(running, service)).status == Response.SERVING
@@ -57,7 +57,7 @@ async def test_an_unknown_service_is_not_found(running: Running) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_watch_tells_each_change_once_and_ends_with_the_server(running: Running) -> None:
+async def test_a_watch_reports_each_change_once_and_ends_with_the_server(running: Running) -> None:
     watching = watch(running, "")
     assert await next_status(watching) == Response.NOT_SERVING
     running.server.set_serving(False)

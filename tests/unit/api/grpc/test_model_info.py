@@ -14,7 +14,7 @@ from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState
 from tests.fake_service import CONFIG, LOADING, READY
 
 
-def test_a_ready_model_tells_everything() -> None:
+def test_a_ready_model_is_described_completely() -> None:
     message = from_model_info(READY)
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in fields(ModelInfo)}
     assert (message.state, message.weights, message.pooler) == (
@@ -30,7 +30,7 @@ def test_a_ready_model_tells_everything() -> None:
     assert (dict(message.embedding.prompts), message.embedding.default_prompt) == ({"query": "query: "}, "query")
 
 
-def test_a_loading_model_tells_nothing_that_is_not_known() -> None:
+def test_a_loading_model_is_described_without_unknown_fields() -> None:
     assert {field.name for field, _ in from_model_info(LOADING).ListFields()} == {"name", "preset", "state"}
 
 

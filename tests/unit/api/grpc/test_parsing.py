@@ -41,7 +41,7 @@ def test_what_is_not_a_message_is_malformed(data: bytes) -> None:
         parse(pb.EncodeRequest, data)
 
 
-def test_an_unknown_field_is_named_by_its_number_beside_the_known_ones() -> None:
+def test_an_unknown_field_is_named_by_its_number_next_to_the_known_ones() -> None:
     with pytest.raises(MalformedRequest, match=r"fields name = 1; received number 31"):
         parse(pb.GetModelRequest, UNKNOWN_FIELD)
     with pytest.raises(MalformedRequest, match=r"fields none; received number 31"):

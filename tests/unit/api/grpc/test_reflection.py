@@ -57,7 +57,7 @@ async def test_an_open_stream_ends_with_the_server(running: Running) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(10))
-async def test_a_stream_that_is_just_answered_ends_with_the_server(running: Running, attempt: int) -> None:
+async def test_a_stream_that_just_got_a_response_ends_with_the_server(running: Running, attempt: int) -> None:
     call = reflect(running)
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     reading = asyncio.ensure_future(call.read())

@@ -1,4 +1,4 @@
-"""Answers put together by hand are what protobuf would have read and written."""
+"""Responses that are assembled without protobuf are the same as protobuf's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def result(*rows: list[int], outputs: frozenset[Output] = ALL) -> EncodeResult:
 
 
 @pytest.mark.parametrize("output", list(Output))
-def test_an_answer_holds_the_output_asked_for_and_no_other(output: Output) -> None:
+def test_a_response_has_only_the_requested_output(output: Output) -> None:
     asked = result([1, 2], [3], outputs=frozenset({output}))
     message = pb.EncodeResponse.FromString(join(from_result(asked, "r1"), ANY_SIZE))
     assert {f.name for f, _ in message.ListFields()} == {"request_id", "model", "usage", "truncated", output.value}
@@ -57,14 +57,14 @@ def test_a_row_that_is_a_view_of_a_batch_is_written_in_order() -> None:
     assert to_floats(message.sequence_output[1]).tolist() == [[0, 2, 4], [1, 3, 5]]
 
 
-def test_an_answer_in_a_stream_is_the_same_answer_with_its_id() -> None:
+def test_a_response_in_a_stream_is_the_same_with_its_id() -> None:
     parts = from_result(result([1, 2] * 50, [3]), "r1")
     message = pb.EncodeStreamResponse.FromString(join(in_stream(parts, "r1"), ANY_SIZE))
     assert message.request_id == "r1"
     assert message.response == pb.EncodeResponse.FromString(join(parts, ANY_SIZE))
 
 
-def test_an_answer_is_bounded_from_both_sides() -> None:
+def test_the_estimated_size_of_a_response_is_close() -> None:
     parts = from_result(result([1, 2]), "r1")
     size = len(join(parts, ANY_SIZE))
     assert len(join(parts, size)) == size

@@ -69,7 +69,7 @@ async def test_a_burst_is_taken_up_and_rejected_with_a_word(running: Running) ->
 
 
 def sized(total_bytes: int) -> pb.EncodeRequest:
-    """A message of just that many bytes, that the codec would refuse for its empty tensor."""
+    """Returns a message of exactly so many bytes, which the codec would reject for its empty tensor."""
     empty = pb.EncodeRequest(request_id="r", model="m" * 128).ByteSize()
     return pb.EncodeRequest(request_id="r", model="m" * (128 + total_bytes - empty))
 
@@ -84,7 +84,7 @@ async def test_a_request_message_is_bounded_from_both_sides(running: Running) ->
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_stock_client_takes_4_mb_until_told_otherwise() -> None:
+async def test_a_stock_client_takes_4_mb_unless_configured() -> None:
     server = GrpcServer(
         FakeService(),
         GrpcSettings(port=0),

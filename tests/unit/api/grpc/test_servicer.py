@@ -1,4 +1,4 @@
-"""The unary methods over a real socket: answers, errors, metadata, and what is counted."""
+"""The unary methods over a real socket: responses, errors, metadata, and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.waiting import until
 
 
 async def failure(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, dict[str, str | bytes]]:
-    """How a call failed."""
+    """Failure of a call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or "", dict(caught.value.trailing_metadata())
@@ -50,7 +50,7 @@ async def test_every_method_of_the_proto_is_served() -> None:
     assert all(handler.request_streaming for handler in methods.values())
 
 
-async def test_encode_answers(running: Running) -> None:
+async def test_encode_returns_outputs(running: Running) -> None:
     response = await running.stub.Encode(request([1, 2], [3]))
     assert [to_floats(tensor).tolist() for tensor in response.sequence_output] == [[[1.0] * 4, [2.0] * 4], [[3.0] * 4]]
     np.testing.assert_array_equal(to_floats(response.pooled_output), [[1.0] * 4, [3.0] * 4])
@@ -103,7 +103,7 @@ async def test_what_the_caller_leaves_out_has_its_default(running: Running) -> N
     ("field", "metadata", "expected"),
     [("mine", "other", "mine"), ("", "other", "other"), ("not plain", "other", "other")],
 )
-async def test_a_request_is_known_by_its_own_id_in_answer_metadata_and_log(
+async def test_a_request_has_its_own_id_in_response_metadata_and_log(
     running: Running, field: str, metadata: str, expected: str
 ) -> None:
     call = running.stub.Encode(request([1], request_id=field), metadata=(("x-request-id", metadata),))
@@ -190,7 +190,7 @@ async def test_an_overloaded_service_says_when_to_try_again(running: Running) ->
     assert metadata["grpc-retry-pushback-ms"] == "250"
 
 
-async def test_an_answer_over_the_limit_is_rejected_with_advice(running: Running) -> None:
+async def test_a_response_over_the_limit_is_rejected_with_advice(running: Running) -> None:
     status, text, metadata = await failure(running.stub.Encode(request([1] * 600)))
     assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert metadata["electra-error-code"] == "payload_too_large"

@@ -1,4 +1,4 @@
-"""The table of status codes: complete, and as the design says."""
+"""The table of status codes: complete, and as designed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_class_derived_from_one_in_the_table_has_its_status() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_metadata_tells_slug_and_request_and_what_passes_by_itself_says_when(kind: type[errors.ServiceError]) -> None:
+def test_metadata_has_code_and_request_and_temporary_errors_a_retry_delay(kind: type[errors.ServiceError]) -> None:
     metadata = dict(trailing_metadata(kind("no"), "r1"))
     passes = kind in {errors.ModelNotReady, errors.ShuttingDown, errors.Overloaded}
     assert metadata.pop("grpc-retry-pushback-ms", None) == ("1000" if passes else None)
@@ -75,7 +75,7 @@ def test_faults_of_ours_keep_their_text_to_themselves(kind: type[errors.ServiceE
         assert text == "the weights are at /secret"
 
 
-def test_an_error_in_a_stream_tells_the_same() -> None:
+def test_an_error_in_a_stream_has_the_same_fields() -> None:
     message = from_error(errors.Overloaded("full", field="token_ids", retry_after_s=2.25), "r1")
     assert (message.code, message.message, message.field) == ("overloaded", "full", "token_ids")
     assert (message.retry_after.seconds, message.retry_after.nanos) == (2, 250_000_000)

@@ -42,14 +42,14 @@ class Gates:
 
 
 async def read(stream: grpc.aio.StreamStreamCall[Any, pb.EncodeStreamResponse]) -> pb.EncodeStreamResponse:
-    """The next answer, within 5 s."""
+    """Returns the next response, within 5 s."""
     async with asyncio.timeout(5):
         response = await stream.read()
     assert isinstance(response, pb.EncodeStreamResponse)
     return response
 
 
-async def test_answers_come_in_the_order_they_finish(running: Running) -> None:
+async def test_responses_come_in_the_order_they_finish(running: Running) -> None:
     running.service.before = gates = Gates(1, 2)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
@@ -67,7 +67,7 @@ async def test_answers_come_in_the_order_they_finish(running: Running) -> None:
     assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_what_was_read_is_answered_after_the_caller_has_no_more(running: Running) -> None:
+async def test_all_read_requests_get_a_response_after_the_client_half_closes(running: Running) -> None:
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
@@ -106,9 +106,9 @@ async def test_a_bad_request_does_not_end_the_stream(running: Running, data: byt
     await stream.write(data)
     rejected = await read(stream)
     await stream.write(item("good", [1]).SerializeToString())
-    answered = await read(stream)
+    succeeded = await read(stream)
     assert (rejected.WhichOneof("result"), rejected.request_id, rejected.error.code) == ("error", request_id, slug)
-    assert answered.response.request_id == "good"
+    assert succeeded.response.request_id == "good"
 
 
 async def test_each_request_is_counted_by_itself(running: Running) -> None:
@@ -124,7 +124,7 @@ async def test_each_request_is_counted_by_itself(running: Running) -> None:
     await until(lambda: running.in_flight() == 0)
 
 
-async def test_an_error_of_the_service_is_told_with_its_time(running: Running) -> None:
+async def test_an_error_of_the_service_has_its_retry_delay(running: Running) -> None:
     async def full(_: EncodeRequest) -> None:
         raise Overloaded("full", retry_after_s=1.5)
 
@@ -135,7 +135,7 @@ async def test_an_error_of_the_service_is_told_with_its_time(running: Running) -
     assert (error.code, error.message, error.retry_after.ToMilliseconds()) == ("overloaded", "full", 1500)
 
 
-async def test_an_answer_over_the_limit_does_not_end_the_stream(running: Running) -> None:
+async def test_a_response_over_the_limit_does_not_end_the_stream(running: Running) -> None:
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1] * 600))
     assert (await read(stream)).error.code == "payload_too_large"
@@ -143,7 +143,7 @@ async def test_an_answer_over_the_limit_does_not_end_the_stream(running: Running
     assert (await read(stream)).request_id == "b"
 
 
-async def test_an_id_in_flight_is_rejected_and_free_again_after_its_answer(running: Running) -> None:
+async def test_an_id_in_flight_is_rejected_and_free_after_its_response(running: Running) -> None:
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))
@@ -173,7 +173,7 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     for first_id in (1, 2, 3):
         await stream.write(item(f"r{first_id}", [first_id]))
     await until(lambda: len(running.service.requests) == 2)
-    for _ in range(5):  # answered after the third request has arrived, on the same connection
+    for _ in range(5):  # served after the third request has arrived, on the same connection
         await running.stub.ListModels(pb.ListModelsRequest())
     assert len(running.service.requests) == 2
     gates.open(1)
@@ -183,7 +183,7 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
 
 
-async def answer_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
+async def respond_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
@@ -196,7 +196,7 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
                 await asyncio.Event().wait()
         finally:
             held[int(message.request_id[1:])].set()
-        return await answer_at_once(message, record, reservation)
+        return await respond_at_once(message, record, reservation)
 
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
@@ -208,7 +208,7 @@ async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go()
 
 
 class FakeContext:
-    """What a stream uses of gRPC's context: three requests arrive."""
+    """The part of gRPC's context that a stream uses: three requests arrive."""
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         self.write = write
@@ -241,9 +241,9 @@ class OneAtATime:
         self.written += 1
 
 
-async def test_answers_are_written_one_at_a_time() -> None:
+async def test_responses_are_written_one_at_a_time() -> None:
     writer = OneAtATime()
-    stream = EncodeStream(answer_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
+    stream = EncodeStream(respond_at_once, observer(), call(writer.write), codec(), transfer(), **BOUNDS)
     assert await stream.run(transit_budget().reserve("a", 1))
     assert writer.written == 3
 
@@ -262,7 +262,7 @@ async def test_a_caller_who_leaves_cancels_all_its_requests(running: Running, ca
     assert caplog.records == []
 
 
-async def test_a_draining_server_answers_what_it_has_read_and_ends_the_stream(running: Running) -> None:
+async def test_a_draining_server_finishes_read_requests_and_ends_the_stream(running: Running) -> None:
     running.service.before = gates = Gates(1)
     stream = running.stub.EncodeStream()
     await stream.write(item("a", [1]))

@@ -78,7 +78,7 @@ async def test_an_open_stream_holds_a_full_message_and_each_of_its_requests(runn
     await until(lambda: running.budget.used_bytes == 0)
 
 
-async def test_an_idle_stream_makes_room_and_what_it_sent_is_answered(
+async def test_an_idle_stream_makes_room_and_its_requests_get_responses(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("electra_serve.serving.transit_budget.RECLAIM_AFTER_S", 0.0)
@@ -90,9 +90,9 @@ async def test_an_idle_stream_makes_room_and_what_it_sent_is_answered(
     running.budget.reserve("another", BUDGET_BYTES - SETTINGS.max_request_bytes // 2).release()
     await until(lambda: running.budget.used_bytes == COPIES * item("a", [1]).ByteSize())
     gate.set()
-    answer = await stream.read()
-    assert isinstance(answer, pb.EncodeStreamResponse)
-    assert answer.request_id == "a"
+    response = await stream.read()
+    assert isinstance(response, pb.EncodeStreamResponse)
+    assert response.request_id == "a"
     with pytest.raises(grpc.aio.AioRpcError, match="open it again") as caught:
         await stream.read()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 
 def http_scope(path: str = "/", *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Scope:
-    """What a server tells an application of a request."""
+    """Messages of a server to an application about a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -33,7 +33,7 @@ class Wire:
     """The two ends of one request.
 
     Attributes:
-        sent: What the application answered.
+        sent: Messages of the application.
     """
 
     def __init__(self, *messages: Message) -> None:
@@ -55,7 +55,7 @@ class Wire:
         self.sent.append(message)
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Has the application answer."""
+        """Runs the application."""
         await app(scope, self.receive, self.send)
 
     @property

@@ -45,7 +45,7 @@ class Rest:
         )
 
     def counted(self, *, model: str, code: str) -> float:
-        """How many requests of that outcome were counted."""
+        """Returns the number of requests with that outcome."""
         labels = {"model": model, "transport": "rest", "code": code}
         return self.metrics.registry.get_sample_value("electra_requests_total", labels) or 0.0
 
@@ -55,7 +55,7 @@ class Rest:
 
 
 def connect(app: FastAPI) -> httpx.AsyncClient:
-    """A client whose server answers even where the application raises, as real ones do."""
+    """Returns a client whose server responds even if the application raises, as real ones do."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 50000))
     return httpx.AsyncClient(transport=transport, base_url="http://rest.test")
 

@@ -8,7 +8,7 @@ from electra_serve.errors import ServiceError
 
 
 def rejection(work: Callable[[], object]) -> ServiceError | None:
-    """What `work` raises, or None where it ends well; anything but a `ServiceError` passes through."""
+    """Returns the `ServiceError` that `work` raises, or None; other errors pass through."""
     try:
         work()
     except ServiceError as error:

@@ -1,4 +1,4 @@
-"""What JSON can hold, for property tests."""
+"""Strategies for JSON values, for property tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pages may call REST, and that they can read every response, errors included."""
+"""Pages that may call REST can read every response, errors included."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_page_of_the_origin_reads_the_response(rest: Rest, origin: str) 
         assert_readable(await client.get("/v1/models", headers={"origin": origin}), origin)
 
 
-async def test_another_page_and_a_client_that_is_none_are_answered_as_ever(rest: Rest) -> None:
+async def test_other_pages_and_clients_without_origin_are_unaffected(rest: Rest) -> None:
     async with connect(rest.app(SETTINGS)) as client:
         for headers in ({"origin": "https://other.example"}, {}):
             response = await client.post("/v1/encode", json=BODY, headers=headers)

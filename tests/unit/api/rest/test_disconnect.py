@@ -14,7 +14,7 @@ PATIENCE_S = 10
 
 
 class Work:
-    """Work that ends when it is told to."""
+    """Work that ends at an event."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -37,7 +37,7 @@ async def no_task_is_left() -> bool:
     return asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_work_that_ends_first_is_answered() -> None:
+async def test_work_that_ends_first_gets_its_response() -> None:
     work = Work()
     work.gate.set()
     assert await unless_disconnected(work.run(), Wire().receive) == "answer"

@@ -66,7 +66,7 @@ async def test_headers_and_peer_reach_the_service(client: httpx.AsyncClient, res
 
 async def test_a_request_is_rejected_unread_where_there_is_no_room(rest: Rest) -> None:
     rest.service.full = errors.Overloaded("full", retry_after_s=1.5)
-    wire = Wire()  # with no body to read: whoever tries waits for ever
+    wire = Wire()  # with no body: a read would never end
     async with asyncio.timeout(5):
         await wire.run(rest.app(), http_scope("/v1/encode", method="POST", headers=JSON))
     assert (wire.status, wire.headers["retry-after"]) == (429, "2")
@@ -124,7 +124,7 @@ async def test_bad_bodies_are_rejected_and_not_repeated(
 
 @given(st.binary() | json_values.map(orjson.dumps) | json_values.map(lambda ids: orjson.dumps({"token_ids": ids})))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-async def test_any_body_is_answered_or_rejected(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_any_body_is_served_or_rejected(client: httpx.AsyncClient, body: bytes) -> None:
     response = await post(client, body)
     assert response.status_code in {200, 400, 422}
     assert len(response.content) < 500 or response.status_code == 200
@@ -179,10 +179,10 @@ async def test_a_large_body_is_decoded_like_a_small_one(rest: Rest) -> None:
     assert sent.token_ids[0].tolist() == ids
 
 
-async def test_a_large_answer_arrives_whole(client: httpx.AsyncClient, rest: Rest) -> None:
+async def test_a_large_response_arrives_whole(client: httpx.AsyncClient, rest: Rest) -> None:
     rest.service.hidden_dim = 40_000
-    answer = (await client.post("/v1/encode", json={"token_ids": [[1, 2, 3, 4, 5, 6, 7]]})).json()
-    assert np.array_equal(answer["sequence_output"][0], np.repeat([[1], [2], [3], [4], [5], [6], [7]], 40_000, axis=1))
+    content = (await client.post("/v1/encode", json={"token_ids": [[1, 2, 3, 4, 5, 6, 7]]})).json()
+    assert np.array_equal(content["sequence_output"][0], np.repeat([[1], [2], [3], [4], [5], [6], [7]], 40_000, axis=1))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ async def test_errors_of_the_service(
     assert rest.in_flight == 0
 
 
-async def test_a_surprise_is_told_to_the_log_only(client: httpx.AsyncClient, rest: Rest) -> None:
+async def test_an_unexpected_error_is_only_logged(client: httpx.AsyncClient, rest: Rest) -> None:
     rest.service.fail_with(RuntimeError(SECRET))
     response = await asyncio.create_task(client.post("/v1/encode", json=IDS, headers={"x-request-id": "order-7"}))
     assert (response.status_code, response.json()["code"]) == (500, "internal")

@@ -15,7 +15,7 @@ def test_nothing_said_means_no_deadline() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [("1", 0.001), ("1500", 1.5), ("999999999", 999999.999)])
-def test_timeout_is_told_in_milliseconds(value: str, expected: float) -> None:
+def test_timeout_is_given_in_milliseconds(value: str, expected: float) -> None:
     assert timeout_s(Headers({"x-request-timeout-ms": value})) == expected
 
 

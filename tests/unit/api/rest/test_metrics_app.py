@@ -1,4 +1,4 @@
-"""Metrics on a port of their own: there with the probes, and gone from REST."""
+"""Metrics on a port of their own: with the probes, and not on REST."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def test_metrics_and_probes_have_a_port_of_their_own() -> None:
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/readyz")).status_code == 200
         service.ready = False
-        answer = await client.get("/readyz")
-        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()["code"]) == (503, "model_not_ready")
         assert (await client.get("/v1/models")).status_code == 404
         document = (await client.get("/openapi.json")).json()
         assert set(document["paths"]) == {"/livez", "/readyz", "/metrics"}

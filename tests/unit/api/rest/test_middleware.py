@@ -26,7 +26,7 @@ async def fail_midway(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("too late")
 
 
-async def test_every_answer_carries_the_request_id() -> None:
+async def test_every_response_has_the_request_id() -> None:
     wire = Wire()
     await wire.run(ResponseHeadersMiddleware(echo_id), http_scope(headers={"X-Request-Id": "order-7"}))
     common = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -56,7 +56,7 @@ async def test_a_surprise_becomes_a_generic_problem_and_travels_on() -> None:
     assert b"1234" not in wire.body
 
 
-async def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
+async def test_a_response_that_has_begun_is_not_followed_by_another() -> None:
     wire = Wire()
     with pytest.raises(RuntimeError):
         await wire.run(ResponseHeadersMiddleware(ProblemMiddleware(fail_midway)), http_scope())

@@ -39,7 +39,7 @@ def operations(document: JsonObject) -> Iterator[tuple[str, JsonObject]]:
 
 
 def bodies(document: JsonObject) -> Iterator[JsonObject]:
-    """Each documented body with a media type: of requests and of answers."""
+    """Yields each documented body with a media type, of requests and of responses."""
     for _, operation in operations(document):
         described = [operation.get("requestBody", {}), *operation["responses"].values()]
         yield from (media for body in described for media in body.get("content", {}).values())
@@ -83,7 +83,7 @@ def test_every_error_that_a_caller_can_see_is_documented(document: JsonObject, p
 
 
 @pytest.mark.parametrize("name", examples.REQUESTS)
-async def test_example_requests_are_answered_as_documented(
+async def test_example_requests_get_documented_responses(
     client: httpx.AsyncClient, document: JsonObject, name: str
 ) -> None:
     request = examples.REQUESTS[name]["value"]
@@ -113,12 +113,12 @@ async def test_example_classifications_are_answered_as_documented(
         ("/nowhere", "Problem"),
     ],
 )
-async def test_answers_follow_their_schemas(
+async def test_responses_follow_their_schemas(
     client: httpx.AsyncClient, document: JsonObject, path: str, schema: str
 ) -> None:
-    answer = (await client.get(path)).json()
-    validator(document, {"$ref": f"#/components/schemas/{schema}"}).validate(answer)
-    assert answer.keys() <= document["components"]["schemas"][schema]["properties"].keys()
+    content = (await client.get(path)).json()
+    validator(document, {"$ref": f"#/components/schemas/{schema}"}).validate(content)
+    assert content.keys() <= document["components"]["schemas"][schema]["properties"].keys()
 
 
 async def test_the_served_document_is_the_same_each_time(client: httpx.AsyncClient, document: JsonObject) -> None:

@@ -92,7 +92,7 @@ def test_what_passes_says_when_to_retry_by_default(cls: type[errors.ServiceError
 
 
 @pytest.mark.parametrize("cls", [errors.EngineFailure, errors.InternalError])
-def test_faults_of_ours_tell_the_request_id_and_nothing_else(cls: type[errors.ServiceError]) -> None:
+def test_internal_faults_show_the_request_id_and_nothing_else(cls: type[errors.ServiceError]) -> None:
     response = problem_response(cls("CUDA error at 0xdeadbeef"), "order-7")
     assert orjson.loads(response.body)["detail"] == "the log has the rest under request id order-7"
     assert b"CUDA" not in response.body

@@ -41,20 +41,20 @@ class Connection:
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Sends bytes, and reads one answer: its status, headers and body."""
         self.writer.write(request)
-        return await self.answer()
+        return await self.response()
 
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+    async def response(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(WAIT_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
             headers = dict(line.split(": ", 1) for line in head[1:] if line)
             return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
 
-    async def answers(self) -> list[int]:
-        """The statuses of all answers that come before the server closes it."""
+    async def responses(self) -> list[int]:
+        """Returns the statuses of all responses before the server closes the connection."""
         statuses = []
         with suppress(asyncio.IncompleteReadError):
             while True:
-                statuses.append((await self.answer())[0])
+                statuses.append((await self.response())[0])
         return statuses
 
     async def closed(self) -> bool:
@@ -149,10 +149,11 @@ async def test_chunks_are_limited_in_number() -> None:
         body = IDS + b" " * (most - len(IDS) + 1)
         for chunks, status in ((most, 200), (most + 1, 400)):
             pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body[:chunks])
-            got, _, answer = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
+            got, _, response = await (await server.connect()).ask(CHUNKED + pieces + b"0\r\n\r\n")
             assert got == status
         assert (
-            orjson.loads(answer)["detail"] == f"a body must have at most {most} chunks; received more: send larger ones"
+            orjson.loads(response)["detail"]
+            == f"a body must have at most {most} chunks; received more: send larger ones"
         )
 
 
@@ -202,7 +203,7 @@ async def test_what_is_no_http_is_rejected_in_the_common_form_and_not_repeated(r
         assert await connection.closed()
 
 
-async def test_the_rest_of_a_body_that_was_answered_unread_has_its_time() -> None:
+async def test_the_rest_of_a_body_after_an_early_response_has_its_time() -> None:
     async with serve(body_timeout_s=SOON_S) as server:
         server.rest.service.full = Overloaded("full")
         connection = await server.connect()
@@ -210,7 +211,7 @@ async def test_the_rest_of_a_body_that_was_answered_unread_has_its_time() -> Non
         assert await connection.closed()
 
 
-async def test_a_connection_goes_on_after_a_body_that_was_answered_unread() -> None:
+async def test_a_connection_stays_open_after_an_early_response() -> None:
     async with serve(body_timeout_s=10 * SOON_S) as server:
         server.rest.service.full = Overloaded("full")
         connection = await server.connect()
@@ -228,7 +229,7 @@ BEHIND = [LIVEZ, LIVEZ * 100, LIVEZ[:1], ENCODE % len(IDS) + IDS, b"no http\r\n\
 
 @pytest.mark.parametrize("behind", BEHIND, ids=range(len(BEHIND)))
 @pytest.mark.parametrize("apart", [False, True])
-async def test_the_request_ahead_is_answered_and_the_connection_closes(behind: bytes, apart: bool) -> None:
+async def test_the_first_request_gets_its_response_and_the_connection_closes(behind: bytes, apart: bool) -> None:
     async with serve(max_head_bytes=1000) as server:
         server.rest.service.gate.clear()
         connection = await server.connect()
@@ -237,9 +238,9 @@ async def test_the_request_ahead_is_answered_and_the_connection_closes(behind: b
         connection.writer.write(behind if apart else LIVEZ)
         assert (await (await server.connect()).ask(LIVEZ))[0] == 200, "by now the server has read it"
         server.rest.service.gate.set()
-        status, headers, _ = await connection.answer()
+        status, headers, _ = await connection.response()
         assert (status, headers["connection"]) == (200, "close")
-        assert await connection.answers() == []
+        assert await connection.responses() == []
         assert len(server.rest.service.requests) == 1
 
 
@@ -272,7 +273,7 @@ async def test_an_idle_connection_has_its_time_whatever_line_ends_it_sends(sent:
         assert await connection.closed()
 
 
-async def test_an_idle_connection_has_its_time_after_a_body_that_was_answered_unread() -> None:
+async def test_an_idle_connection_has_its_time_after_an_early_response() -> None:
     async with serve() as server:
         server.http.config.timeout_keep_alive = SOON_S  # type: ignore[assignment]
         server.rest.service.full = Overloaded("full")
@@ -287,13 +288,13 @@ async def test_a_broken_body_is_rejected_once() -> None:
     async with serve() as server:
         connection = await server.connect()
         connection.writer.write(BAD_BODY)
-        assert await connection.answers() == [400]
+        assert await connection.responses() == [400]
         server.rest.service.full = Overloaded("full")
         head, _, broken = BAD_BODY.partition(b"no")
         connection = await server.connect()
         assert (await connection.ask(head))[0] == 429
         connection.writer.write(b"no" + broken)
-        assert await connection.answers() == []
+        assert await connection.responses() == []
 
 
 OFFERS = {
@@ -322,7 +323,7 @@ async def test_an_upgrade_offer_is_ignored(offer: str, body: str, step: int) -> 
             for start in range(0, len(request), step):
                 connection.writer.write(request[start : start + step])
                 await asyncio.sleep(0)
-            status, headers, _ = await connection.answer()
+            status, headers, _ = await connection.response()
             assert (status, "upgrade" in headers) == (200, False)
             assert len(server.rest.service.requests) == (repetition if b"encode" in request else 0)
         if offer == "close":
@@ -349,7 +350,7 @@ async def test_a_body_behind_an_upgrade_offer_keeps_its_limits(offer: str) -> No
         assert not server.rest.service.requests
 
 
-async def test_an_upgrade_offer_with_a_body_that_was_answered_unread_is_ignored() -> None:
+async def test_an_upgrade_offer_with_an_early_response_is_ignored() -> None:
     request = ENCODE.replace(b"host: x\r\n", b"host: x\r\n" + OFFERS["h2c"]) % len(IDS)
     async with serve() as server:
         server.rest.service.full = Overloaded("full")
@@ -403,7 +404,7 @@ async def test_a_connection_that_has_said_nothing_makes_room_too() -> None:
         assert (await (await server.connect()).ask(MODELS))[0] == 200
         assert await silent.closed()
         server.rest.service.gate.set()
-        assert (await busy.answer())[0] == 200
+        assert (await busy.response())[0] == 200
 
 
 async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> None:
@@ -417,7 +418,7 @@ async def test_where_all_are_at_work_a_newcomer_may_ask_the_probes_alone() -> No
         assert orjson.loads(body)["code"] == "overloaded"
         assert await newcomer.closed()
         server.rest.service.gate.set()
-        assert [(await connection.answer())[0] for connection in busy] == [200, 200]
+        assert [(await connection.response())[0] for connection in busy] == [200, 200]
         assert (await (await server.connect()).ask(MODELS))[0] == 200
 
 
@@ -427,11 +428,11 @@ async def test_far_too_many_newcomers_are_not_heard() -> None:
         newcomers = [await server.connect() for _ in range(surplus_of(1) + 8)]
         await until(lambda: len(server.http.server_state.connections) <= 1 + surplus_of(1))
         server.rest.service.gate.set()
-        assert (await busy.answer())[0] == 200
+        assert (await busy.response())[0] == 200
         assert len(newcomers) > surplus_of(1)
 
 
-async def test_a_client_that_does_not_read_its_last_answer_is_aborted() -> None:
+async def test_a_client_that_does_not_read_its_last_response_is_aborted() -> None:
     async with serve(send_timeout_s=SOON_S) as server:
         connection = await server.connect()
         sock = connection.writer.get_extra_info("socket")

@@ -59,11 +59,11 @@ def _row(draw: st.DrawFn, outputs: Outputs, length: int) -> RowOutput:
 
 
 def one_shot(result: EncodeResult) -> bytes:
-    """The whole answer in one go."""
+    """Returns the whole response."""
     arrays = {output.value: [row.get(output) for row in result.rows] for output in Output if output in result.outputs}
     usage = {"sequences": len(result.rows), "tokens": result.tokens}
-    answer = {"model": result.model, **arrays, "usage": usage, "truncated": result.truncated}
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    content = {"model": result.model, **arrays, "usage": usage, "truncated": result.truncated}
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def from_base64(written: dict[str, Any]) -> Float32Array:
@@ -108,10 +108,10 @@ async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
 async def test_members_come_in_one_order() -> None:
     result = EncodeResult("m", frozenset(Output), (ZEROS,), 1, (True,))
     for encoding_format in ("float", "base64"):
-        answer = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
-        assert list(answer) == ["model", *Output, "usage", "truncated"]
-        assert answer["usage"] == {"sequences": 1, "tokens": 1}
-        assert answer["truncated"] == [True]
+        content = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
+        assert list(content) == ["model", *Output, "usage", "truncated"]
+        assert content["usage"] == {"sequences": 1, "tokens": 1}
+        assert content["truncated"] == [True]
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
@@ -127,7 +127,7 @@ async def test_views_into_a_batch_are_written_like_copies(encoding_format: str) 
     assert written[::2] == written[1::2]
 
 
-async def test_small_answers_are_one_chunk_and_large_ones_several() -> None:
+async def test_small_responses_are_one_chunk_and_large_ones_several() -> None:
     assert len(await render(large(length=2), "float", on_thread)) == 1
     chunks = await render(large(rows=4), "float", on_thread)
     assert len(chunks) > 1
@@ -135,7 +135,7 @@ async def test_small_answers_are_one_chunk_and_large_ones_several() -> None:
     assert b"".join(chunks) == one_shot(large(rows=4))
 
 
-async def test_only_large_answers_leave_the_event_loop() -> None:
+async def test_only_large_responses_leave_the_event_loop() -> None:
     seen: list[str] = []
 
     class Tattling(RowOutput):
@@ -155,7 +155,7 @@ async def test_only_large_answers_leave_the_event_loop() -> None:
     assert loop not in await threads(INLINE_FLOATS + 1)
 
 
-async def test_the_event_loop_runs_while_a_large_answer_is_written() -> None:
+async def test_the_event_loop_runs_while_a_large_response_is_written() -> None:
     writing = asyncio.ensure_future(render(large(rows=4), "float", on_thread))
     turns = 0
     while not writing.done():
@@ -206,7 +206,7 @@ async def test_a_client_that_does_not_read_has_its_time() -> None:
 
 
 async def test_a_client_that_does_not_read_is_disconnected_without_an_error() -> None:
-    """What an exception would log is the client's fault."""
+    """The client's fault, which is not logged as an exception."""
     disconnected = asyncio.Event()
 
     async def send(message: Message) -> None:

@@ -20,7 +20,7 @@ def assert_common(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_each_path_answers_with_the_common_headers(client: httpx.AsyncClient, path: str) -> None:
+async def test_each_path_responds_with_the_common_headers(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path, headers={"x-request-id": "order-7"})
     assert response.status_code == 200
     assert response.headers["x-request-id"] == "order-7"
@@ -33,7 +33,7 @@ async def test_models_are_listed_whatever_their_state(client: httpx.AsyncClient)
     assert listed[1]["parameters"] is None
 
 
-async def test_one_model_tells_all(client: httpx.AsyncClient) -> None:
+async def test_one_model_is_described_completely(client: httpx.AsyncClient) -> None:
     model = (await client.get("/v1/models/electra_demo")).json()
     assert (model["weights"], model["pooler"]) == ("random", "random")
     assert model["config"]["vocab_size"] == 100
@@ -113,7 +113,7 @@ async def test_other_http_errors_are_problems_without_their_text(rest: Rest) -> 
     assert "secret" not in response.text
 
 
-async def test_fastapi_s_own_validation_answers_one_problem_without_the_input(rest: Rest) -> None:
+async def test_fastapi_s_own_validation_returns_one_problem_without_the_input(rest: Rest) -> None:
     app = rest.app()
     app.router.route_class = APIRoute
 
@@ -145,9 +145,7 @@ async def test_a_surprise_outside_v1_is_a_problem_too(rest: Rest) -> None:
     ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/electra_demo", "/v1/models/no", "/no"],
 )
 @pytest.mark.parametrize("ready", [True, False])
-async def test_head_is_answered_as_get_without_a_body(
-    client: httpx.AsyncClient, rest: Rest, path: str, ready: bool
-) -> None:
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient, rest: Rest, path: str, ready: bool) -> None:
     rest.service.ready = ready
     headers = {"x-request-id": "order-7"}
     get, head = await client.get(path, headers=headers), await client.head(path, headers=headers)

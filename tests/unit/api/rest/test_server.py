@@ -22,20 +22,20 @@ def make_listener(port: int = 0) -> HttpListener:
     return HttpListener("admin", server, host="127.0.0.1", port=port)
 
 
-async def test_it_answers_from_when_it_serves_to_when_it_stops() -> None:
+async def test_it_responds_from_its_start_to_its_stop() -> None:
     listener = make_listener()
     number = listener.listen()
     serving = listener.serve()
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{number}/openapi.json")
-        assert answer.status_code == 200
+        response = await client.get(f"http://127.0.0.1:{number}/openapi.json")
+        assert response.status_code == 200
         await listener.stop()
         assert serving.done()
         with pytest.raises(httpx.TransportError):
             await client.get(f"http://127.0.0.1:{number}/openapi.json")
 
 
-async def test_a_port_that_is_taken_is_told_by_its_name() -> None:
+async def test_a_taken_port_is_reported_by_its_name() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, pytest.raises(StartupError, match="admin cannot listen on"):
         make_listener(taken.getsockname()[1]).listen()

@@ -1,4 +1,4 @@
-"""Keys: which are accepted, what is said of those that are not, and a file that changes under a running service."""
+"""Keys: accepted ones, errors for others, and a file that changes while the service runs."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def open_to_all(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("spoil", [unlink, empty, break_it, open_to_all])
-def test_a_file_that_goes_bad_changes_nothing_and_is_told_of_once(keys: Keys, spoil: Callable[[Keys], None]) -> None:
+def test_an_invalid_file_changes_nothing_and_is_logged_once(keys: Keys, spoil: Callable[[Keys], None]) -> None:
     spoil(keys)
     for _ in range(3):
         keys.pass_time(LOOK_S)

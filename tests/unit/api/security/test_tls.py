@@ -1,4 +1,4 @@
-"""TLS of both transports: what they show and ask for, what is renewed, and what is no certificate."""
+"""TLS of both transports: their certificates, those of clients, reloading, and invalid files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def log() -> structlog.typing.FilteringBoundLogger:
 
 
 class Clock:
-    """As the file system's, and further on when it is told to."""
+    """The file system's clock, which tests can advance."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -91,7 +91,7 @@ async def test_both_transports_show_their_certificate(tmp_path: Path) -> None:
         await served.ask(Tls(served.authority.file))
 
 
-async def test_a_client_that_trusts_another_authority_is_not_answered(tmp_path: Path) -> None:
+async def test_a_client_that_trusts_another_authority_is_not_served(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
     async with serve(tmp_path) as served:

@@ -31,7 +31,7 @@ def artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["artifact", "preset"])
-def test_serving_imports_no_other_backend_and_calls_nobody(artifact: Path, compiled: bool) -> None:
+def test_serving_imports_no_other_backend_and_calls_no_server(artifact: Path, compiled: bool) -> None:
     preset = str(artifact) if compiled else "electra_demo"
     ran = subprocess.run([sys.executable, "-c", SERVES, preset], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "[] []\n"), ran.stderr

@@ -13,7 +13,7 @@ from electra_serve.presets.hubs.files import MAX_SHARDS, fetch_files, shards
 
 
 class FakeRepository:
-    """Files by name; notes what was asked for."""
+    """Files by name; records the requested ones."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self._folder = folder

@@ -177,7 +177,7 @@ def folder(demo_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(demo_path, tmp_path / "preset"))
 
 
-def refusal(folder: Path) -> str:
+def rejection(folder: Path) -> str:
     with pytest.raises(PresetError) as caught:
         load_tokenizer(resolve_preset(str(folder), load_weights=False))
     assert "\n" not in str(caught.value)
@@ -210,9 +210,9 @@ def test_settings_it_does_not_have_leave_ids_only(folder: Path, changes: dict[st
     assert message in reason(folder)
 
 
-def test_a_malformed_setting_is_refused(folder: Path) -> None:
+def test_a_malformed_setting_is_rejected(folder: Path) -> None:
     configure(folder, lowercase="yes")
-    assert "lowercase must be like False" in refusal(folder)
+    assert "lowercase must be like False" in rejection(folder)
 
 
 def test_settings_decide_the_ids(folder: Path) -> None:
@@ -277,12 +277,12 @@ def test_the_left_rule_reads_a_long_text_to_its_end(demo: Tokenizer) -> None:
     assert found.token_ids[0].tolist() == demo.encode(["b c"], max_length=4).token_ids[0].tolist()
 
 
-def test_a_huge_vocabulary_is_refused_unread(folder: Path) -> None:
+def test_a_huge_vocabulary_is_rejected_unread(folder: Path) -> None:
     with (folder / VOCABULARY_FILE).open("r+b") as file:
         file.truncate(MAX_VOCABULARY_BYTES + 1)
-    assert f"at most {MAX_VOCABULARY_BYTES} bytes are read" in refusal(folder)
+    assert f"at most {MAX_VOCABULARY_BYTES} bytes are read" in rejection(folder)
 
 
-def test_a_vocabulary_that_is_not_text_is_refused(folder: Path) -> None:
+def test_a_vocabulary_that_is_not_text_is_rejected(folder: Path) -> None:
     (folder / VOCABULARY_FILE).write_bytes(b"\xff\xfe")
-    assert "must be readable UTF-8" in refusal(folder)
+    assert "must be readable UTF-8" in rejection(folder)

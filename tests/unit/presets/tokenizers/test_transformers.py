@@ -1,4 +1,4 @@
-"""The same ids as transformers' tokenizer, what its files mean, and what they are refused for."""
+"""The same ids as transformers' tokenizer, the meaning of its files, and the reasons to reject them."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def refusal(folder: Path) -> str:
+def rejection(folder: Path) -> str:
     with pytest.raises(PresetError) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
@@ -428,7 +428,7 @@ def test_a_generic_tokenizer_needs_tokenizer_json(folder: Path) -> None:
     assert reason(folder) == "a generic tokenizer needs tokenizer.json; there is none"
 
 
-def test_another_vocabulary_beside_vocab_txt_leaves_ids_only(folder: Path) -> None:
+def test_another_vocabulary_next_to_vocab_txt_leaves_ids_only(folder: Path) -> None:
     (folder / "tokenizer.model").write_bytes(b"x")
     load(folder)
     (folder / "tokenizer.json").unlink()
@@ -461,11 +461,11 @@ def test_the_class_in_config_json_counts_if_no_other_does(folder: Path) -> None:
         ("tokenizer_config.json", {"added_tokens_decoder": {"5": "x"}}, "must be an object with a text as content"),
     ],
 )
-def test_malformed_files_are_refused_by_their_part(
+def test_malformed_files_are_rejected_by_their_part(
     folder: Path, file: str, changes: dict[str, Any], message: str
 ) -> None:
     configure(folder / file, **changes)
-    assert message in refusal(folder)
+    assert message in rejection(folder)
 
 
 KEYS = (
@@ -506,6 +506,6 @@ def test_an_empty_vocabulary_leaves_ids_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]"])
-def test_malformed_files_are_refused(folder: Path, content: bytes) -> None:
+def test_malformed_files_are_rejected(folder: Path, content: bytes) -> None:
     (folder / "tokenizer.json").write_bytes(content)
-    assert "tokenizer.json: must" in refusal(folder)
+    assert "tokenizer.json: must" in rejection(folder)

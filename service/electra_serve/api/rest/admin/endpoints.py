@@ -34,8 +34,7 @@ from electra_serve.settings.schema import ModelSettings, RestSettings
 MODELS_PATH: Final = "/admin/v1/models"
 BATCHES_PATH: Final = "/admin/v1/flight-recorder"
 DEFAULT_WAIT_S: Final = 600.0
-MAX_BODY_BYTES: Final = 16_384
-"""More than the settings of a model take. The body is parsed on the event loop."""
+MAX_BODY_BYTES: Final = 16_384  # More than the settings of a model take. The body is parsed on the event loop.
 MAX_WAIT_S: Final = 3600.0
 
 WaitSeconds = Annotated[

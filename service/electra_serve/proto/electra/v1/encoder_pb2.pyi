@@ -5,22 +5,22 @@ ELECTRA encoders over gRPC: token ids or texts in, hidden states and embeddings 
 
 Request metadata, all optional:
   x-request-id   Names the request in the server's log; 1 to 128 of A-Z a-z 0-9 . _ : -
-  x-priority     high, normal (the default) or low: which requests leave the queue first.
-The call's deadline is kept in the queue too: what nobody waits for any more is not computed.
+  x-priority     high, normal (the default) or low: the order in which requests leave the queue.
+The call's deadline applies in the queue too: expired requests are not computed.
 
-An error has, besides its status code, this trailing metadata:
+An error has this trailing metadata, in addition to its status code:
   electra-error-code      A slug that never changes, such as invalid_input; branch on it.
   electra-error-field     The request field at fault, such as token_ids[3]; not always present.
-  grpc-retry-pushback-ms  When to try again, on errors that pass by themselves.
+  grpc-retry-pushback-ms  Delay of a retry, on temporary errors.
   x-request-id            The request's id, to find it in the server's log.
 
 A response has at most 64 MiB, or as many bytes as the server's setting grpc.max_message_bytes. A larger one is
-rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most 4 MB
-by default and fail with RESOURCE_EXHAUSTED, without an electra-error-code, on a response that the server did send:
-set grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize
-in Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
+rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most
+4 MB by default. On a larger response they fail with RESOURCE_EXHAUSTED, without an electra-error-code. So set
+grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize in
+Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
 
-The server refuses fields that it does not know: a misspelt or newer option is never ignored in silence.
+The server rejects unknown fields, so a misspelled or newer option is never silently ignored.
 """
 
 from collections import abc as _abc
@@ -47,7 +47,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not a type: a tensor must say which it has."""
+    """Not a type: a tensor must have one."""
     DATA_TYPE_INT32: _DataType.ValueType  # 1
     """32-bit signed integer, 4 bytes."""
     DATA_TYPE_INT64: _DataType.ValueType  # 2
@@ -56,10 +56,10 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """IEEE 754 single precision, 4 bytes."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """The type of a tensor's elements."""
+    """Type of a tensor's elements."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not a type: a tensor must say which it has."""
+"""Not a type: a tensor must have one."""
 DATA_TYPE_INT32: DataType.ValueType  # 1
 """32-bit signed integer, 4 bytes."""
 DATA_TYPE_INT64: DataType.ValueType  # 2
@@ -77,7 +77,7 @@ class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueTy
     OUTPUT_UNSPECIFIED: _Output.ValueType  # 0
     """Not an output."""
     OUTPUT_SEQUENCE: _Output.ValueType  # 1
-    """The final hidden state of every position, (T, H); zeros where the padding mask is 0."""
+    """The final hidden state of every position, (T, H); zeros for positions with a padding mask of 0."""
     OUTPUT_POOLED: _Output.ValueType  # 2
     """tanh(dense(hidden state of position 0)), (H,). That dense layer is untrained in the published ELECTRA
     checkpoints: for embeddings, prefer OUTPUT_MEAN or OUTPUT_CLS.
@@ -85,21 +85,23 @@ class _OutputEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output.ValueTy
     OUTPUT_CLS: _Output.ValueType  # 3
     """The final hidden state of position 0, (H,)."""
     OUTPUT_MEAN: _Output.ValueType  # 4
-    """The mean of the final hidden states where the padding mask is 1, (H,)."""
+    """The mean of the final hidden states of positions with a padding mask of 1, (H,)."""
     OUTPUT_EMBEDDING: _Output.ValueType  # 5
-    """OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
+    """OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as in `ModelInfo.embedding`, (H,)."""
     OUTPUT_LOGITS: _Output.ValueType  # 6
     """Logits of a head that labels sequences, (L,). Other models reject it."""
     OUTPUT_TOKEN_LOGITS: _Output.ValueType  # 7
     """Logits of a head that labels positions, (T, L); zeros where the padding mask is 0. Other models reject it."""
 
 class Output(_Output, metaclass=_OutputEnumTypeWrapper):
-    """What a request may ask for. Shapes: T positions of a sequence, H the model's hidden width, L the labels of its head."""
+    """Outputs of a request. In shapes, T is the number of a sequence's positions, H the model's hidden
+    width, and L the number of its head's labels.
+    """
 
 OUTPUT_UNSPECIFIED: Output.ValueType  # 0
 """Not an output."""
 OUTPUT_SEQUENCE: Output.ValueType  # 1
-"""The final hidden state of every position, (T, H); zeros where the padding mask is 0."""
+"""The final hidden state of every position, (T, H); zeros for positions with a padding mask of 0."""
 OUTPUT_POOLED: Output.ValueType  # 2
 """tanh(dense(hidden state of position 0)), (H,). That dense layer is untrained in the published ELECTRA
 checkpoints: for embeddings, prefer OUTPUT_MEAN or OUTPUT_CLS.
@@ -107,9 +109,9 @@ checkpoints: for embeddings, prefer OUTPUT_MEAN or OUTPUT_CLS.
 OUTPUT_CLS: Output.ValueType  # 3
 """The final hidden state of position 0, (H,)."""
 OUTPUT_MEAN: Output.ValueType  # 4
-"""The mean of the final hidden states where the padding mask is 1, (H,)."""
+"""The mean of the final hidden states of positions with a padding mask of 1, (H,)."""
 OUTPUT_EMBEDDING: Output.ValueType  # 5
-"""OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as `ModelInfo.embedding` says, (H,)."""
+"""OUTPUT_CLS or OUTPUT_MEAN, normalized or not, as in `ModelInfo.embedding`, (H,)."""
 OUTPUT_LOGITS: Output.ValueType  # 6
 """Logits of a head that labels sequences, (L,). Other models reject it."""
 OUTPUT_TOKEN_LOGITS: Output.ValueType  # 7
@@ -123,37 +125,37 @@ class _Truncation:
 class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRUNCATION_UNSPECIFIED: _Truncation.ValueType  # 0
-    """As `truncate` says."""
+    """`truncate` decides."""
     TRUNCATION_NONE: _Truncation.ValueType  # 1
-    """It is refused."""
+    """It is rejected."""
     TRUNCATION_RIGHT: _Truncation.ValueType  # 2
     """Its end is cut; of a pair, the end of the longer text first."""
     TRUNCATION_LEFT: _Truncation.ValueType  # 3
     """Its beginning is cut; of a pair, the beginning of the longer text first."""
     TRUNCATION_LONGEST_FIRST: _Truncation.ValueType  # 4
-    """The longer text of a pair is cut first, at the side that the tokenizer's files name, by default the end."""
+    """The longer text of a pair is cut first, at the side that the tokenizer's files name; by default the end."""
     TRUNCATION_ONLY_FIRST: _Truncation.ValueType  # 5
-    """The first text of a pair is cut alone, at that side."""
+    """Only the first text of a pair is cut, at that side."""
     TRUNCATION_ONLY_SECOND: _Truncation.ValueType  # 6
-    """The second text of a pair is cut alone, at that side."""
+    """Only the second text of a pair is cut, at that side."""
 
 class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
-    """Rules for a sequence that is longer than the model takes. Ids are one text."""
+    """Rule for a sequence that exceeds the model's limit. Ids count as one text."""
 
 TRUNCATION_UNSPECIFIED: Truncation.ValueType  # 0
-"""As `truncate` says."""
+"""`truncate` decides."""
 TRUNCATION_NONE: Truncation.ValueType  # 1
-"""It is refused."""
+"""It is rejected."""
 TRUNCATION_RIGHT: Truncation.ValueType  # 2
 """Its end is cut; of a pair, the end of the longer text first."""
 TRUNCATION_LEFT: Truncation.ValueType  # 3
 """Its beginning is cut; of a pair, the beginning of the longer text first."""
 TRUNCATION_LONGEST_FIRST: Truncation.ValueType  # 4
-"""The longer text of a pair is cut first, at the side that the tokenizer's files name, by default the end."""
+"""The longer text of a pair is cut first, at the side that the tokenizer's files name; by default the end."""
 TRUNCATION_ONLY_FIRST: Truncation.ValueType  # 5
-"""The first text of a pair is cut alone, at that side."""
+"""Only the first text of a pair is cut, at that side."""
 TRUNCATION_ONLY_SECOND: Truncation.ValueType  # 6
-"""The second text of a pair is cut alone, at that side."""
+"""Only the second text of a pair is cut, at that side."""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 class _Aggregation:
@@ -193,27 +195,27 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
     """Not a state."""
     MODEL_STATE_LOADING: _ModelState.ValueType  # 1
-    """Being loaded and warmed up; requests are refused with UNAVAILABLE."""
+    """It loads and warms up; requests are rejected with UNAVAILABLE."""
     MODEL_STATE_READY: _ModelState.ValueType  # 2
-    """Serving."""
+    """It serves requests."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 3
-    """Could not be loaded."""
+    """It could not be loaded."""
     MODEL_STATE_UNLOADING: _ModelState.ValueType  # 4
-    """On its way out; requests are refused with UNAVAILABLE."""
+    """It is being removed; requests are rejected with UNAVAILABLE."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
-    """Where a model is in its life."""
+    """State of a model."""
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 """Not a state."""
 MODEL_STATE_LOADING: ModelState.ValueType  # 1
-"""Being loaded and warmed up; requests are refused with UNAVAILABLE."""
+"""It loads and warms up; requests are rejected with UNAVAILABLE."""
 MODEL_STATE_READY: ModelState.ValueType  # 2
-"""Serving."""
+"""It serves requests."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 3
-"""Could not be loaded."""
+"""It could not be loaded."""
 MODEL_STATE_UNLOADING: ModelState.ValueType  # 4
-"""On its way out; requests are refused with UNAVAILABLE."""
+"""It is being removed; requests are rejected with UNAVAILABLE."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 class _Weights:
@@ -227,17 +229,17 @@ class _WeightsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weights.Value
     WEIGHTS_PRETRAINED: _Weights.ValueType  # 1
     """Trained."""
     WEIGHTS_RANDOM: _Weights.ValueType  # 2
-    """Random: the outputs mean nothing; for tests of load and plumbing."""
+    """Random: the outputs have no meaning; for load tests."""
 
 class Weights(_Weights, metaclass=_WeightsEnumTypeWrapper):
-    """Where a model's weights come from."""
+    """Origin of weights."""
 
 WEIGHTS_UNSPECIFIED: Weights.ValueType  # 0
 """Not known yet."""
 WEIGHTS_PRETRAINED: Weights.ValueType  # 1
 """Trained."""
 WEIGHTS_RANDOM: Weights.ValueType  # 2
-"""Random: the outputs mean nothing; for tests of load and plumbing."""
+"""Random: the outputs have no meaning; for load tests."""
 Global___Weights: _TypeAlias = Weights  # noqa: Y015
 
 @_typing.final
@@ -274,9 +276,9 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class TokenInput(_message.Message):
-    """Sequences as ids. In each field a tensor of rank 1 is one sequence and a tensor of rank 2 is as many
-    sequences as it has rows; sequences are taken in order. So [(3), (2, 5)] is three sequences, of 3, 5 and 5
-    ids. Elements are DATA_TYPE_INT32 or DATA_TYPE_INT64.
+    """Sequences as ids. In each field a tensor of rank 1 is one sequence, and each row of a tensor of rank 2 is one.
+    They keep their order: [(3), (2, 5)] is three sequences, of 3, 5 and 5 ids. Elements are DATA_TYPE_INT32 or
+    DATA_TYPE_INT64.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -294,9 +296,7 @@ class TokenInput(_message.Message):
 
     @_builtins.property
     def padding_mask(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
-        """1 where an id counts and 0 where it is padding; if empty, all 1. Otherwise the same sequences of the same
-        lengths.
-        """
+        """1 for ids, and 0 for padding; if empty, all 1. Otherwise the same sequences of the same lengths."""
 
     def __init__(
         self,
@@ -367,7 +367,7 @@ Global___TextInput: _TypeAlias = TextInput  # noqa: Y015
 
 @_typing.final
 class EncodeRequest(_message.Message):
-    """What to encode."""
+    """One request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -379,18 +379,16 @@ class EncodeRequest(_message.Message):
     TRUNCATE_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names the request, as x-request-id does, and wins over it. Required in a stream, where no two requests in
-    flight may share one.
+    """Names the request, and takes precedence over x-request-id. Required in a stream; requests in flight must have
+    different ones.
     """
     model: _builtins.str
-    """A served model's name or one of its aliases. May be empty where just one is served."""
+    """A served model's name or one of its aliases. May be empty if only one is served."""
     truncate: _builtins.bool
-    """Whether to cut sequences that are longer than the model takes, instead of refusing them: the same as
-    TRUNCATION_LONGEST_FIRST.
-    """
+    """True to cut sequences that exceed the model's limit instead of rejecting them, as TRUNCATION_LONGEST_FIRST."""
     truncation: Global___Truncation.ValueType
-    """The rule for sequences that are longer than the model takes. If unspecified, `truncate` decides; TRUNCATION_NONE
-    contradicts `truncate` and fails together with it.
+    """Rule for sequences that exceed the model's limit. If unspecified, `truncate` decides. TRUNCATION_NONE together with
+    `truncate` is an error.
     """
     @_builtins.property
     def tokens(self) -> Global___TokenInput:
@@ -402,7 +400,7 @@ class EncodeRequest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[Global___Output.ValueType]:
-        """What to answer with; if empty, OUTPUT_SEQUENCE and OUTPUT_POOLED."""
+        """Outputs of the response; if empty, OUTPUT_SEQUENCE and OUTPUT_POOLED."""
 
     def __init__(
         self,
@@ -427,7 +425,7 @@ Global___EncodeRequest: _TypeAlias = EncodeRequest  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """How much was encoded."""
+    """Size of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -436,7 +434,7 @@ class Usage(_message.Message):
     sequences: _builtins.int
     """Sequences in the request."""
     tokens: _builtins.int
-    """Positions over all sequences where the padding mask is 1."""
+    """Positions with a padding mask of 1, over all sequences."""
     def __init__(
         self,
         *,
@@ -453,8 +451,8 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class EncodeResponse(_message.Message):
-    """The answer; see the top of this file for its largest size. Tensors are DATA_TYPE_FLOAT32; outputs that were not asked for are absent. B is the number of
-    sequences.
+    """The response; the top of this file has its largest size. Tensors are DATA_TYPE_FLOAT32. Outputs that were not
+    requested are absent. B is the number of sequences.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -471,9 +469,9 @@ class EncodeResponse(_message.Message):
     LOGITS_FIELD_NUMBER: _builtins.int
     TOKEN_LOGITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request's id: its own, or one that the server made."""
+    """The request's id: its own, or one from the server."""
     model: _builtins.str
-    """The name of the model that computed the answer, also if the request had one of its aliases."""
+    """Name of the model, also if the request had one of its aliases."""
     @_builtins.property
     def sequence_output(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """One (T, H) per sequence, in the request's order; T is that sequence's own length."""
@@ -492,11 +490,11 @@ class EncodeResponse(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """How much was encoded."""
+        """Size of the request."""
 
     @_builtins.property
     def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """For each sequence, whether it was cut."""
+        """For each sequence, true if it was cut."""
 
     @_builtins.property
     def embedding(self) -> Global___Tensor:
@@ -542,7 +540,7 @@ class EncodeStreamRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___EncodeRequest:
-        """What to encode; `request_id` is required."""
+        """The request; its `request_id` is required."""
 
     def __init__(
         self,
@@ -559,7 +557,7 @@ Global___EncodeStreamRequest: _TypeAlias = EncodeStreamRequest  # noqa: Y015
 
 @_typing.final
 class EncodeStreamResponse(_message.Message):
-    """The answer to one request of a stream."""
+    """The response to one request of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,16 +565,14 @@ class EncodeStreamResponse(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The id of the request that this answers. Empty where that request had none of its own: it was missing,
-    malformed, or that of a request in flight.
-    """
+    """The request's id. Empty if the request's own was missing, malformed, or that of a request in flight."""
     @_builtins.property
     def response(self) -> Global___EncodeResponse:
         """It was encoded."""
 
     @_builtins.property
     def error(self) -> Global___Error:
-        """It was refused, or failed."""
+        """It was rejected, or failed."""
 
     def __init__(
         self,
@@ -597,7 +593,7 @@ Global___EncodeStreamResponse: _TypeAlias = EncodeStreamResponse  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
-    """Why one request of a stream has no answer."""
+    """Reason why one request of a stream has no outputs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -608,12 +604,12 @@ class Error(_message.Message):
     code: _builtins.str
     """A slug that never changes, such as invalid_input or overloaded; branch on it."""
     message: _builtins.str
-    """What is valid and what was received, for people."""
+    """Valid values, and the received one, for people."""
     field: _builtins.str
     """The request field at fault, such as token_ids[3]; may be empty."""
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """When to try again, on errors that pass by themselves."""
+        """Delay of a retry, on temporary errors."""
 
     def __init__(
         self,
@@ -901,7 +897,7 @@ Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """Asks for all models."""
+    """Requests all models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -942,7 +938,7 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
-    """Asks for one model."""
+    """Requests one model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -988,9 +984,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class ModelInfo(_message.Message):
-    """All that a caller may know of a model. Fields that only loading can tell are absent before
-    MODEL_STATE_READY.
-    """
+    """Description of a model. Fields that are known only after loading are absent before MODEL_STATE_READY."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1022,39 +1016,39 @@ class ModelInfo(_message.Message):
     name: _builtins.str
     """The name that requests use."""
     preset: _builtins.str
-    """What it is loaded from, as the server's configuration says it."""
+    """Its preset, as in the server's configuration."""
     state: Global___ModelState.ValueType
-    """Where it is in its life."""
+    """Its state."""
     source: _builtins.str
-    """Where its files came from: embedded, local, kaggle, hf, or catalog (a built-in configuration without weights)."""
+    """Origin of its files: embedded, local, kaggle, hf, or catalog (a built-in configuration without weights)."""
     revision: _builtins.str
     """A digest of its files."""
     weights: Global___Weights.ValueType
-    """Where its weights come from."""
+    """Origin of its weights."""
     parameters: _builtins.int
-    """How many parameters it has."""
+    """Number of its parameters."""
     engine: _builtins.str
-    """What computes, such as tensorflow."""
+    """Its engine, such as tensorflow."""
     device: _builtins.str
-    """Where, such as cpu or gpu:0."""
+    """Its device, such as cpu or gpu:0."""
     dtype: _builtins.str
-    """In what precision, such as bfloat16; answers are float32."""
+    """Precision of the computation, such as bfloat16; responses are float32."""
     replicas: _builtins.int
-    """How many engines share its queue."""
+    """Number of engines that share its queue."""
     text: _builtins.bool
-    """Whether it takes texts, that is, has a tokenizer."""
+    """True if it accepts texts."""
     load_seconds: _builtins.float
     """Seconds from the start of loading to MODEL_STATE_READY."""
     pooler: Global___Weights.ValueType
-    """Where the layer behind OUTPUT_POOLED comes from: random where the checkpoint has none, or one that was never
-    trained, as all published ELECTRA checkpoints.
+    """Origin of the layer behind OUTPUT_POOLED: random if the checkpoint has none, or an untrained one, as all published
+    ELECTRA checkpoints.
     """
     batch_tokens: _builtins.int
-    """Most positions, padding included, that a batch of several sequences is given: what the configured target time of
-    a batch allows, or the configured bound on positions if that is less. 0 if each sequence runs by itself.
+    """Most positions of a batch of several sequences, padding included: the lower of the configured limits on time and on
+    positions. 0 if each sequence runs alone.
     """
     text_reason: _builtins.str
-    """Why it takes no texts: it has no tokenizer, or one whose ids are not reproduced exactly. Absent if it does."""
+    """Reason why it rejects texts: no tokenizer, or one whose ids are not reproduced exactly. Absent if it accepts them."""
     head: _builtins.str
     """Kind of the head: sequence_classification, token_classification, question_answering, replaced_token_detection,
     "none", or another kind with "(not served)" behind it.
@@ -1071,11 +1065,11 @@ class ModelInfo(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___ModelLimits:
-        """What one request may carry."""
+        """Limits of one request."""
 
     @_builtins.property
     def batch_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShapeCost]:
-        """The shapes of its batches, and how long each takes."""
+        """The shapes of its batches, with the seconds of each."""
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1212,7 +1206,7 @@ class EmbeddingConfig(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: _builtins.int
     pooling: _builtins.str
-    """"mean" over the positions where the padding mask is 1, or "cls", the first position."""
+    """"mean" over the positions with a padding mask of 1, or "cls", the first position."""
     normalize: _builtins.bool
     """True if vectors have unit length."""
     default_prompt: _builtins.str
@@ -1268,7 +1262,7 @@ class BackboneConfig(_message.Message):
     dropout: _builtins.float
     """Dropout rate in training; none is applied here."""
     max_sequence_length: _builtins.int
-    """Positions that the model knows."""
+    """Largest number of positions."""
     num_segments: _builtins.int
     """Rows of the segment embedding: segment ids are below it."""
     hidden_activation: _builtins.str
@@ -1297,7 +1291,7 @@ Global___BackboneConfig: _TypeAlias = BackboneConfig  # noqa: Y015
 
 @_typing.final
 class ModelLimits(_message.Message):
-    """What one request to a model may carry."""
+    """Limits of one request to a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1323,7 +1317,7 @@ Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 
 @_typing.final
 class ShapeCost(_message.Message):
-    """What a batch of one shape takes on one engine, as measured at warm-up."""
+    """Time of a batch of one shape on one engine, as measured at warm-up."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

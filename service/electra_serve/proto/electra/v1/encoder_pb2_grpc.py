@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EncoderServiceStub:
-    """Encodes sequences with the models that this server holds.
+    """Encodes sequences with the models of this server.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class EncoderServiceStub:
 
 
 class EncoderServiceServicer:
-    """Encodes sequences with the models that this server holds.
+    """Encodes sequences with the models of this server.
     """
 
     def Encode(self, request, context):
@@ -74,10 +74,10 @@ class EncoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EncodeStream(self, request_iterator, context):
-        """Encodes any number of requests over one call. Answers come in the order they finish, each with its
-        request's id; a refused request is answered with an error and does not end the stream. The server works
-        on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
-        down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
+        """Encodes any number of requests over one call. Responses come in the order in which they finish. Each has its
+        request's id; a rejected request gets an error and does not end the stream. The server processes a limited
+        number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
+        requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,7 +98,7 @@ class EncoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model. Fails with NOT_FOUND where no model has that name.
+        """Describes one model. Fails with NOT_FOUND if no model has that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +141,7 @@ def add_EncoderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EncoderService:
-    """Encodes sequences with the models that this server holds.
+    """Encodes sequences with the models of this server.
     """
 
     @staticmethod

@@ -5,22 +5,22 @@ ELECTRA encoders over gRPC: token ids or texts in, hidden states and embeddings 
 
 Request metadata, all optional:
   x-request-id   Names the request in the server's log; 1 to 128 of A-Z a-z 0-9 . _ : -
-  x-priority     high, normal (the default) or low: which requests leave the queue first.
-The call's deadline is kept in the queue too: what nobody waits for any more is not computed.
+  x-priority     high, normal (the default) or low: the order in which requests leave the queue.
+The call's deadline applies in the queue too: expired requests are not computed.
 
-An error has, besides its status code, this trailing metadata:
+An error has this trailing metadata, in addition to its status code:
   electra-error-code      A slug that never changes, such as invalid_input; branch on it.
   electra-error-field     The request field at fault, such as token_ids[3]; not always present.
-  grpc-retry-pushback-ms  When to try again, on errors that pass by themselves.
+  grpc-retry-pushback-ms  Delay of a retry, on temporary errors.
   x-request-id            The request's id, to find it in the server's log.
 
 A response has at most 64 MiB, or as many bytes as the server's setting grpc.max_message_bytes. A larger one is
-rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most 4 MB
-by default and fail with RESOURCE_EXHAUSTED, without an electra-error-code, on a response that the server did send:
-set grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize
-in Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
+rejected before it is computed: RESOURCE_EXHAUSTED, electra-error-code payload_too_large. Clients receive at most
+4 MB by default. On a larger response they fail with RESOURCE_EXHAUSTED, without an electra-error-code. So set
+grpc.max_receive_message_length on the channel (-1 for no limit; MaxCallRecvMsgSize in Go, maxInboundMessageSize in
+Java). 3 sequences of 512 positions, 768 wide, exceed 4 MB with OUTPUT_SEQUENCE.
 
-The server refuses fields that it does not know: a misspelt or newer option is never ignored in silence.
+The server rejects unknown fields, so a misspelled or newer option is never silently ignored.
 """
 
 from collections import abc as _abc
@@ -47,7 +47,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EncoderServiceStub:
-    """Encodes sequences with the models that this server holds."""
+    """Encodes sequences with the models of this server."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -56,40 +56,40 @@ class EncoderServiceStub:
     Encode: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.EncodeRequest, _encoder_pb2.EncodeResponse]
     """Encodes the sequences of one request."""
     EncodeStream: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeStreamRequest, _encoder_pb2.EncodeStreamResponse]
-    """Encodes any number of requests over one call. Answers come in the order they finish, each with its
-    request's id; a refused request is answered with an error and does not end the stream. The server works
-    on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
-    down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
+    """Encodes any number of requests over one call. Responses come in the order in which they finish. Each has its
+    request's id; a rejected request gets an error and does not end the stream. The server processes a limited
+    number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
+    requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
     """
     Classify: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]
     """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """Lists the models of this server."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]
-    """Describes one model. Fails with NOT_FOUND where no model has that name."""
+    """Describes one model. Fails with NOT_FOUND if no model has that name."""
 
 @_typing.type_check_only
 class EncoderServiceAsyncStub(EncoderServiceStub):
-    """Encodes sequences with the models that this server holds."""
+    """Encodes sequences with the models of this server."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Encode: _aio.UnaryUnaryMultiCallable[_encoder_pb2.EncodeRequest, _encoder_pb2.EncodeResponse]  # type: ignore[assignment]
     """Encodes the sequences of one request."""
     EncodeStream: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeStreamRequest, _encoder_pb2.EncodeStreamResponse]  # type: ignore[assignment]
-    """Encodes any number of requests over one call. Answers come in the order they finish, each with its
-    request's id; a refused request is answered with an error and does not end the stream. The server works
-    on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
-    down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
+    """Encodes any number of requests over one call. Responses come in the order in which they finish. Each has its
+    request's id; a rejected request gets an error and does not end the stream. The server processes a limited
+    number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
+    requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
     """
     Classify: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of this server."""
     GetModel: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Describes one model. Fails with NOT_FOUND where no model has that name."""
+    """Describes one model. Fails with NOT_FOUND if no model has that name."""
 
 class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Encodes sequences with the models that this server holds."""
+    """Encodes sequences with the models of this server."""
 
     @_abc_1.abstractmethod
     def Encode(
@@ -105,10 +105,10 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_encoder_pb2.EncodeStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_encoder_pb2.EncodeStreamResponse], _abc.AsyncIterator[_encoder_pb2.EncodeStreamResponse]]:
-        """Encodes any number of requests over one call. Answers come in the order they finish, each with its
-        request's id; a refused request is answered with an error and does not end the stream. The server works
-        on a bounded number of requests at a time and reads no further until one of them is answered. When it shuts
-        down it answers what it has read and ends the stream with UNAVAILABLE: what has no answer then was not begun.
+        """Encodes any number of requests over one call. Responses come in the order in which they finish. Each has its
+        request's id; a rejected request gets an error and does not end the stream. The server processes a limited
+        number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
+        requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
         """
 
     @_abc_1.abstractmethod
@@ -133,6 +133,6 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.GetModelResponse, _abc.Awaitable[_encoder_pb2.GetModelResponse]]:
-        """Describes one model. Fails with NOT_FOUND where no model has that name."""
+        """Describes one model. Fails with NOT_FOUND if no model has that name."""
 
 def add_EncoderServiceServicer_to_server(servicer: EncoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

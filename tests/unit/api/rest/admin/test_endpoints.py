@@ -1,4 +1,4 @@
-"""The admin API over a fake administration: what it takes, what it answers, who may ask."""
+"""The admin API over a fake administration: requests, responses and keys."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ CURRENT = ModelSettings.model_validate({"preset": "./v1", "name": "one", "dtype"
 
 @dataclass
 class FakeAdministration:
-    """Notes what is asked for, and begins changes that end as they are told to.
+    """Records requested operations, and begins operations with a scripted end.
 
     Attributes:
-        asked: Each change, with the settings or the name that it came with.
-        rejection: Raised instead of beginning.
-        failure: What changes come to.
-        gate: Changes wait for it.
-        current: What model one is loaded by.
+        asked: Each operation, with its settings or name.
+        rejection: Error to raise instead of beginning.
+        failure: Outcome of operations.
+        gate: Event that operations wait for.
+        current: Settings of model one.
     """
 
     asked: list[tuple[str, ModelSettings | str]] = field(default_factory=list)
@@ -135,24 +135,24 @@ async def test_models_are_listed_with_what_ails_them(client: httpx.AsyncClient) 
     assert (await client.get(f"{MODELS}/none")).status_code == 404
 
 
-async def test_a_load_is_answered_when_it_is_over(client: httpx.AsyncClient, admin: Admin) -> None:
-    answer = await client.post(MODELS, json={"preset": "hf://org/my model@main", "limits": {"max_sequences": 3}})
-    assert (answer.status_code, answer.json()["state"]) == (201, "ready")
-    assert answer.headers["location"] == f"{MODELS}/my%20model"
+async def test_a_load_gets_its_response_at_its_end(client: httpx.AsyncClient, admin: Admin) -> None:
+    reply = await client.post(MODELS, json={"preset": "hf://org/my model@main", "limits": {"max_sequences": 3}})
+    assert (reply.status_code, reply.json()["state"]) == (201, "ready")
+    assert reply.headers["location"] == f"{MODELS}/my%20model"
     ((change, settings),) = admin.fake.asked
     assert isinstance(settings, ModelSettings)
     assert (change, settings.name, settings.limits and settings.limits.max_sequences) == ("load", "my model", 3)
 
 
 async def test_a_reload_without_a_body_changes_nothing(client: httpx.AsyncClient, admin: Admin) -> None:
-    answer = await client.post(f"{MODELS}/one/reload")
-    assert (answer.status_code, answer.json()["name"]) == (200, "one")
+    reply = await client.post(f"{MODELS}/one/reload")
+    assert (reply.status_code, reply.json()["name"]) == (200, "one")
     assert admin.fake.asked == [("reload", CURRENT)]
 
 
 async def test_a_reload_changes_what_its_body_names(client: httpx.AsyncClient, admin: Admin) -> None:
-    answer = await client.post(f"{MODELS}/one/reload", json={"preset": "./v2", "sha256": ""})
-    assert answer.status_code == 200
+    reply = await client.post(f"{MODELS}/one/reload", json={"preset": "./v2", "sha256": ""})
+    assert reply.status_code == 200
     assert admin.fake.asked == [("reload", CURRENT.model_copy(update={"preset": "./v2", "sha256": ""}))]
 
 
@@ -187,54 +187,54 @@ async def test_a_reload_takes_null_for_the_default(client: httpx.AsyncClient, ad
 
 @pytest.mark.parametrize("field", ["preset", "name"])
 async def test_a_reload_needs_preset_and_name(client: httpx.AsyncClient, admin: Admin, field: str) -> None:
-    answer = await client.post(f"{MODELS}/one/reload", json={field: None})
-    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    reply = await client.post(f"{MODELS}/one/reload", json={field: None})
+    assert (reply.status_code, reply.json()["field"]) == (422, field)
     assert admin.fake.asked == []
 
 
-async def test_an_unload_leaves_nothing_to_tell(client: httpx.AsyncClient, admin: Admin) -> None:
-    answer = await client.delete(f"{MODELS}/a/b")
-    assert (answer.status_code, answer.content) == (204, b"")
+async def test_an_unload_leaves_no_description(client: httpx.AsyncClient, admin: Admin) -> None:
+    reply = await client.delete(f"{MODELS}/a/b")
+    assert (reply.status_code, reply.content) == (204, b"")
     assert admin.fake.asked == [("unload", "a/b")]
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", f"{MODELS}/one/reload"), ("DELETE", f"{MODELS}/one")])
-async def test_who_does_not_wait_is_told_how_far_it_is(
+async def test_a_client_that_does_not_wait_gets_the_state(
     client: httpx.AsyncClient, admin: Admin, method: str, path: str
 ) -> None:
     admin.fake.gate.clear()
-    answer = await client.request(method, path, params={"wait_s": 0})
-    assert (answer.status_code, answer.json()["change"]) == (202, "reload")
+    reply = await client.request(method, path, params={"wait_s": 0})
+    assert (reply.status_code, reply.json()["change"]) == (202, "reload")
     admin.fake.gate.set()
 
 
 @pytest.mark.parametrize("wait_s", ["-1", "3601", "nan", "soon"])
 async def test_a_wait_is_bounded(client: httpx.AsyncClient, admin: Admin, wait_s: str) -> None:
-    answer = await client.post(f"{MODELS}/one/reload", params={"wait_s": wait_s})
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    reply = await client.post(f"{MODELS}/one/reload", params={"wait_s": wait_s})
+    assert (reply.status_code, reply.json()["code"]) == (400, "malformed_request")
     assert admin.fake.asked == []
 
 
 async def test_a_change_that_comes_to_nothing_says_why(client: httpx.AsyncClient, admin: Admin) -> None:
     admin.fake.failure = ModelLoadFailed("./v1: its weights are cut short")
-    answer = await client.post(f"{MODELS}/one/reload")
-    assert (answer.status_code, answer.json()["code"]) == (422, "model_load_failed")
-    assert answer.json()["detail"] == "./v1: its weights are cut short"
+    reply = await client.post(f"{MODELS}/one/reload")
+    assert (reply.status_code, reply.json()["code"]) == (422, "model_load_failed")
+    assert reply.json()["detail"] == "./v1: its weights are cut short"
     assert admin.logged[-1]["code"] == "model_load_failed"
 
 
 async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, admin: Admin) -> None:
     admin.fake.rejection = Conflict("model one has another change under way: reload")
-    answer = await client.delete(f"{MODELS}/one")
-    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    reply = await client.delete(f"{MODELS}/one")
+    assert (reply.status_code, reply.json()["code"]) == (409, "conflict")
 
 
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
         ([], 400, "must be a JSON object"),
-        ({"preset": "a", "colour": "turquoise"}, 400, "the fields are preset, name"),
-        ({"preset": "a", "limits": {"colour": 1}}, 400, "received an unknown one, or one within them"),
+        ({"preset": "a", "shade": "turquoise"}, 400, "the fields are preset, name"),
+        ({"preset": "a", "limits": {"shade": 1}}, 400, "received an unknown one, or one within them"),
         ({}, 422, "preset must be given"),
         ({"preset": "a", "dtype": "float8"}, 422, "dtype must be one of 'auto', 'float32'"),
         ({"preset": "a", "limits": {"max_sequences": 0}}, 422, "limits.max_sequences must be at least 1"),
@@ -253,10 +253,10 @@ async def test_a_change_that_may_not_begin_says_why(client: httpx.AsyncClient, a
 async def test_settings_that_are_none_are_rejected(
     client: httpx.AsyncClient, admin: Admin, body: object, status: int, said: str
 ) -> None:
-    answer = await client.post(MODELS, json=body)
-    assert answer.status_code == status
-    assert said in answer.json()["detail"]
-    assert "turquoise" not in answer.text
+    reply = await client.post(MODELS, json=body)
+    assert reply.status_code == status
+    assert said in reply.json()["detail"]
+    assert "turquoise" not in reply.text
     assert admin.fake.asked == []
 
 
@@ -268,15 +268,15 @@ async def test_settings_that_are_none_are_rejected(
 async def test_a_key_that_occurs_twice_is_rejected(
     client: httpx.AsyncClient, admin: Admin, path: str, body: bytes, key: str
 ) -> None:
-    answer = await client.post(path, content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
-    assert f"{key!r} must occur once" in answer.json()["detail"]
+    reply = await client.post(path, content=body, headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (400, "malformed_request")
+    assert f"{key!r} must occur once" in reply.json()["detail"]
     assert admin.fake.asked == []
 
 
 async def test_a_reload_keeps_the_name(client: httpx.AsyncClient, admin: Admin) -> None:
-    answer = await client.post(f"{MODELS}/one/reload", json={"name": "two"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "name")
+    reply = await client.post(f"{MODELS}/one/reload", json={"name": "two"})
+    assert (reply.status_code, reply.json()["field"]) == (422, "name")
     assert (await client.post(f"{MODELS}/one/reload", json={"name": "one"})).status_code == 200
 
 
@@ -299,12 +299,12 @@ async def test_a_body_is_json(client: httpx.AsyncClient) -> None:
         ("DELETE", f"{MODELS}/one"),
     ],
 )  # fmt: skip
-async def test_nothing_is_told_or_done_without_a_key(
+async def test_nothing_is_shown_or_done_without_a_key(
     admin: Admin, method: str, path: str, headers: dict[str, str]
 ) -> None:
     async with connect(admin.app()) as stranger:
-        answer = await stranger.request(method, path, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        reply = await stranger.request(method, path, headers=headers)
+    assert (reply.status_code, reply.json()["code"]) == (401, "unauthenticated")
     assert admin.fake.asked == []
     assert (admin.logged[-1]["code"], admin.logged[-1]["client"]) == ("unauthenticated", "")
 
@@ -319,7 +319,7 @@ async def test_the_log_says_who_did_what(client: httpx.AsyncClient, admin: Admin
     ]  # fmt: skip
 
 
-async def test_the_last_batches_are_told(client: httpx.AsyncClient) -> None:
+async def test_the_last_batches_are_listed(client: httpx.AsyncClient) -> None:
     [one] = (await client.get(BATCHES)).json()["models"]
     assert one["model"] == "one"
     [batch] = one["batches"]
@@ -345,17 +345,17 @@ async def test_the_document_describes_it(admin: Admin, client: httpx.AsyncClient
 
 
 async def test_a_body_may_begin_with_a_byte_order_mark(client: httpx.AsyncClient) -> None:
-    answer = await client.post(MODELS, content=b'\xef\xbb\xbf{"preset": "./v1", "name": "another"}')
-    assert (answer.status_code, answer.json().get("name")) == (201, "another")
+    reply = await client.post(MODELS, content=b'\xef\xbb\xbf{"preset": "./v1", "name": "another"}')
+    assert (reply.status_code, reply.json().get("name")) == (201, "another")
 
 
 async def test_half_a_surrogate_pair_makes_no_name(client: httpx.AsyncClient) -> None:
-    answer = await client.post(MODELS, content=b'{"preset": "./v1", "name": "\\ud800"}')
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    reply = await client.post(MODELS, content=b'{"preset": "./v1", "name": "\\ud800"}')
+    assert (reply.status_code, reply.json()["code"]) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("path", [MODELS, f"{MODELS}/one", BATCHES, "/openapi.json"])
-async def test_head_is_answered_as_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
     get, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == get.headers["content-length"]

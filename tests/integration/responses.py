@@ -1,4 +1,4 @@
-"""Requests and answers of the running service, as numbers."""
+"""Requests and responses of the running service, as numbers."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def over_rest(client: httpx.Client, **body: object) -> list[EncodedRow]:
     return rows_of(response.json())
 
 
-def rows_of(answer: Mapping[str, Any]) -> list[EncodedRow]:
-    """The rows of a REST answer."""
+def rows_of(content: Mapping[str, Any]) -> list[EncodedRow]:
+    """Returns the rows of a REST response."""
     return [
-        {name: np.array(answer[name][row], np.float32) for name in OUTPUTS if name in answer}
-        for row in range(answer["usage"]["sequences"])
+        {name: np.array(content[name][row], np.float32) for name in OUTPUTS if name in content}
+        for row in range(content["usage"]["sequences"])
     ]
 
 
 def over_grpc(stub: EncoderServiceStub, token_ids: Rows, **fields: Rows) -> list[EncodedRow]:
     """Encodes ids over gRPC, all outputs."""
     tokens = pb.TokenInput(token_ids=_tensors(token_ids), **{name: _tensors(rows) for name, rows in fields.items()})
-    answer = stub.Encode(pb.EncodeRequest(tokens=tokens, outputs=OUTPUTS.values()), timeout=60)
-    pooled, cls, mean = map(to_floats, (answer.pooled_output, answer.cls_output, answer.mean_output))
+    content = stub.Encode(pb.EncodeRequest(tokens=tokens, outputs=OUTPUTS.values()), timeout=60)
+    pooled, cls, mean = map(to_floats, (content.pooled_output, content.cls_output, content.mean_output))
     return [
         {
-            "sequence_output": to_floats(answer.sequence_output[row]),
+            "sequence_output": to_floats(content.sequence_output[row]),
             "pooled_output": pooled[row],
             "cls_output": cls[row],
             "mean_output": mean[row],
         }
-        for row in range(answer.usage.sequences)
+        for row in range(content.usage.sequences)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The real process computes what the model computes, whoever asks, over whatever, next to whomever."""
+"""The real process returns the model's outputs, for any client, over any transport, next to any others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from electra_serve.presets.sources import resolve_preset
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.tensors import ENCODER_OUTPUTS
-from tests.integration.answers import (
+from tests.integration.process import ServiceProcess
+from tests.integration.responses import (
     OUTPUTS,
     EncodedRow,
     Rows,
@@ -27,7 +28,6 @@ from tests.integration.answers import (
     over_rest,
     random_rows,
 )
-from tests.integration.process import ServiceProcess
 
 BETWEEN_TRANSPORTS: Final = 1e-6
 FROM_THE_MODEL: Final = 1e-5
@@ -40,7 +40,7 @@ PADDING_MASK: Final = ((1, 1, 0, 1, 1), (1, 1, 1, 0, 0, 0), (1, 1, 1, 1))
 
 @pytest.fixture(scope="session")
 def expected() -> list[EncodedRow]:
-    """What the model itself makes of the rows above, each computed alone, without any service."""
+    """Outputs of the model for the rows above, each computed alone, without any service."""
     from electra_serve.model.loading import load_backbone
     from tests.packing import compute_rows, pack_rows
 
@@ -53,7 +53,7 @@ def expected() -> list[EncodedRow]:
     return rows
 
 
-def test_both_transports_answer_as_the_model_does(
+def test_both_transports_return_the_model_s_outputs(
     rest: httpx.Client, stub: EncoderServiceStub, expected: list[EncodedRow]
 ) -> None:
     ours = over_rest(rest, token_ids=TOKEN_IDS, segment_ids=SEGMENT_IDS, padding_mask=PADDING_MASK)
@@ -66,8 +66,8 @@ def test_both_transports_answer_as_the_model_does(
 def test_texts_are_encoded_as_their_ids(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     texts = ["Alice was beginning to get very tired", ["of sitting by her sister", "on the bank"]]
     messages = [pb.Text(first=texts[0]), pb.Text(first=texts[1][0], second=texts[1][1])]  # type: ignore[arg-type]
-    answer = stub.Encode(pb.EncodeRequest(text=pb.TextInput(texts=messages), outputs=[pb.OUTPUT_MEAN]), timeout=60)
-    means = np.frombuffer(answer.mean_output.data, "<f4").reshape(2, -1)
+    reply = stub.Encode(pb.EncodeRequest(text=pb.TextInput(texts=messages), outputs=[pb.OUTPUT_MEAN]), timeout=60)
+    means = np.frombuffer(reply.mean_output.data, "<f4").reshape(2, -1)
     for row, mean in zip(over_rest(rest, text=texts, outputs=["mean_output"]), means, strict=True):
         np.testing.assert_allclose(row["mean_output"], mean, rtol=0, atol=BETWEEN_TRANSPORTS)
 
@@ -92,16 +92,16 @@ def test_a_row_does_not_depend_on_who_else_asks(rest: httpx.Client, stub: Encode
             assert_close(list(pool.map(ask, range(len(rows)))), alone, BETWEEN_BATCHES)
 
 
-def test_a_stream_answers_as_single_requests_do(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+def test_a_stream_returns_the_same_as_single_requests(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     rows = random_rows([4, 40, 8, 80], seed=3)
     alone = [over_rest(rest, token_ids=[row])[0]["mean_output"] for row in rows]
-    answers = {
-        answer.request_id: np.frombuffer(answer.response.mean_output.data, "<f4")
-        for answer in stub.EncodeStream(_items(rows), timeout=60)
+    replies = {
+        reply.request_id: np.frombuffer(reply.response.mean_output.data, "<f4")
+        for reply in stub.EncodeStream(_items(rows), timeout=60)
     }
-    assert answers.keys() == {"0", "1", "2", "3"}
+    assert replies.keys() == {"0", "1", "2", "3"}
     for index, mean in enumerate(alone):
-        np.testing.assert_allclose(answers[str(index)], mean, rtol=0, atol=BETWEEN_BATCHES)
+        np.testing.assert_allclose(replies[str(index)], mean, rtol=0, atol=BETWEEN_BATCHES)
 
 
 def _items(rows: Rows) -> Iterator[pb.EncodeStreamRequest]:
@@ -134,9 +134,9 @@ def test_the_clients_bring_the_same_numbers(
             assert [(model.name, model.state, model.weights) for model in client.models()] == [
                 (DEMO_ID, "ready", "random")
             ]
-            with pytest.raises(InvalidInput) as refused:
+            with pytest.raises(InvalidInput) as rejected:
                 client.encode(token_ids=[[4000]])
-            assert refused.value.field == "token_ids[0][0]"
+            assert rejected.value.field == "token_ids[0][0]"
 
 
 async def test_the_awaited_clients_bring_the_same_numbers(service: ServiceProcess, scraped_before_traffic: str) -> None:
