@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
+from electra_serve.serving.classification.results import Label
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
-from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
 HIDDEN_DIM: Final = 4
@@ -50,7 +51,10 @@ READY: Final = ModelInfo(
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
-async def at_once(request: EncodeRequest) -> None:
+AnyRequest = EncodeRequest | ClassifyRequest
+
+
+async def at_once(request: AnyRequest) -> None:
     """Neither waits nor fails."""
 
 
@@ -63,7 +67,8 @@ class FakeService:
         models: Models; the first one is served by default.
 
     Attributes:
-        requests: Every request begun, in order.
+        requests: Every request to encode that was begun, in order.
+        classified: Likewise, to classify; each label has the score of the first id.
         cancelled: Number of cancelled requests.
         full: Rejects every call unread.
         gate: Requests wait for it; clear it to hold them.
@@ -76,21 +81,17 @@ class FakeService:
         self._models = models or (READY, LOADING)
         self.hidden_dim = config.hidden_dim if (config := self._models[0].config) else HIDDEN_DIM
         self.requests: list[EncodeRequest] = []
+        self.classified: list[ClassifyRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
         self.gate = asyncio.Event()
         self.gate.set()
-        self.before: Callable[[EncodeRequest], Awaitable[object]] = at_once
+        self.before: Callable[[Any], Awaitable[object]] = at_once
         self.ready = True
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         self.requests.append(request)
-        try:
-            await self.gate.wait()
-            await self.before(request)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        await self._wait(request)
         rows = rows_of(request)
         return EncodeResult(
             model=request.model or self._models[0].name,
@@ -100,10 +101,31 @@ class FakeService:
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
 
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        self.classified.append(request)
+        await self._wait(request)
+        rows = rows_of(request)
+        return ClassifyResult(
+            model=request.model or self._models[0].name,
+            head="sequence_classification",
+            rows=tuple(tuple(Label(name, row[0]) for name in LABELS[: request.options.top_k]) for row in rows),
+            sequences=len(rows),
+            tokens=sum(map(len, rows)),
+            truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
+        )
+
+    async def _wait(self, request: AnyRequest) -> None:
+        try:
+            await self.gate.wait()
+            await self.before(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
     def fail_with(self, error: Exception) -> None:
         """Makes every request fail."""
 
-        async def fail(_: EncodeRequest) -> None:
+        async def fail(_: AnyRequest) -> None:
             raise error
 
         self.before = fail
@@ -128,7 +150,7 @@ class FakeService:
         return model if model in {info.name for info in self._models} else ""
 
 
-def rows_of(request: EncodeRequest) -> list[list[int]]:
+def rows_of(request: AnyRequest) -> list[list[int]]:
     """Returns the ids of each sequence."""
     if isinstance(request.input, TokenInput):
         return [[int(i) for i in row] for row in request.input.token_ids]

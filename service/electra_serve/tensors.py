@@ -59,6 +59,14 @@ class Truncation(StrEnum):
     ONLY_SECOND = "only_second"  # cut the second text of a pair
 
 
+class Aggregation(StrEnum):
+    """Rules that join labeled tokens to spans, named as in transformers."""
+
+    NONE = "none"  # each token by itself
+    FIRST = "first"  # whole words, each with the label of its first token, then as `simple`
+    SIMPLE = "simple"  # tokens in a row with the same label
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenInput:
     """Sequences of token ids, not validated: (T,) integer arrays of any width."""

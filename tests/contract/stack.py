@@ -96,14 +96,19 @@ class Stack:
         engine: type[FakeEngine] = FakeEngine,
         authenticator: Authenticator = ALLOW_ALL,
         heads: Mapping[str, HeadConfig] = NO_HEADS,
+        text_heads: Mapping[str, HeadConfig] = NO_HEADS,
     ) -> Stack:
-        """Wires it, with a model for each of `heads` by its name; no model is loaded yet."""
+        """Wires it, with a model for each of `heads` by its name; no model is loaded yet.
+
+        Those of `text_heads` have the demo's tokenizer.
+        """
         engines = {TINY: engine(SHAPES), DEMO_ID: engine()}
         engines |= {name: engine(SHAPES, head) for name, head in heads.items()}
+        engines |= {name: engine(head=head) for name, head in text_heads.items()}
         metrics, lines = Metrics("test"), CapturingLogger()
         log = structlog.wrap_logger(lines, [], structlog.make_filtering_bound_logger("debug"))
         registry = ModelRegistry(settings.models)
-        manager = build_manager(settings, registry, metrics, log, load=partial(_load, engines))
+        manager = build_manager(settings, registry, metrics, log, load=partial(_load, engines, frozenset(text_heads)))
         service = InferenceService(registry, text_encoder())
         return cls(settings, engines, manager, service, metrics, log, lines, authenticator)
 
@@ -138,11 +143,13 @@ class Stack:
         return value
 
 
-def _load(engines: Mapping[str, FakeEngine], settings: ModelSettings, _: BatchingSettings) -> LoadedModel:
+def _load(
+    engines: Mapping[str, FakeEngine], texts: frozenset[str], settings: ModelSettings, _: BatchingSettings
+) -> LoadedModel:
     """Stands in for `load_model`: the demo's own tokenizer, and no weights."""
     engine = engines[settings.name]
     preset = replace(bare_preset(settings.name, TINY_CONFIG), head=engine.head)
-    if settings.name == DEMO_ID:
-        preset = resolve_preset(DEMO_ID, load_weights=False)
+    if settings.name == DEMO_ID or settings.name in texts:
+        preset = replace(resolve_preset(DEMO_ID, load_weights=False), head=engine.head)
     timings = fake_timings(engine, batch_s=0.0, position_s=SECONDS_PER_POSITION)
     return LoadedModel(preset, load_tokenizer(preset), (engine,), timings)

@@ -127,7 +127,7 @@ def test_the_queue_is_empty_without_requests(rest: httpx.Client) -> None:
 def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
     document = rest.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    paths = {"/v1/encode", "/v1/models", "/livez", "/readyz", "/metrics"}
+    paths = {"/v1/encode", "/v1/classify", "/v1/models", "/livez", "/readyz", "/metrics"}
     assert paths <= document["paths"].keys()
     encode = document["paths"]["/v1/encode"]["post"]
     assert {"200", "400", "404", "413", "422", "429", "500", "503", "504"} <= encode["responses"].keys()
@@ -165,7 +165,7 @@ def test_reflection_lists_the_services_and_their_messages(channel: grpc.Channel)
     assert {ENCODER, "grpc.health.v1.Health"} <= names
     files = [FileDescriptorProto.FromString(data) for data in described.file_descriptor_response.file_descriptor_proto]
     methods = {method.name for file in files for service in file.service for method in service.method}
-    assert methods == {"Encode", "EncodeStream", "ListModels", "GetModel"}
+    assert methods == {"Encode", "EncodeStream", "Classify", "ListModels", "GetModel"}
 
 
 def test_the_log_names_requests_and_holds_no_bodies(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from electra_serve.serving.model_info import ModelInfo
-from electra_serve.serving.service import EncodeRequest, EncodeResult
+from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 
 
 class EncodeService(Protocol):
-    """Encodes requests and describes models."""
+    """Encodes and classifies requests, and describes models."""
 
     @property
     def ready(self) -> bool:
@@ -22,6 +22,10 @@ class EncodeService(Protocol):
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """Computes a request; raises a `ServiceError`. Cancellation removes its rows from the queue."""
+        ...
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Classifies the sequences of a request with the head of a model, as `encode`."""
         ...
 
     def models(self) -> tuple[ModelInfo, ...]:

@@ -11,7 +11,15 @@ Needs numpy, httpx, grpcio and protobuf, and nothing of the server.
 
 from electra_serve.client.grpc import AsyncGrpcElectraClient, GrpcElectraClient
 from electra_serve.client.request import Priority
-from electra_serve.client.response import EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.client.response import (
+    ClassifyResponse,
+    EncodeResponse,
+    Label,
+    ModelInfo,
+    RequestLimits,
+    ShapeCost,
+    Span,
+)
 from electra_serve.client.rest import AsyncElectraClient, ElectraClient
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
@@ -20,14 +28,17 @@ from electra_serve.errors import TransportError
 __all__ = [
     "AsyncElectraClient",
     "AsyncGrpcElectraClient",
+    "ClassifyResponse",
     "ElectraClient",
     "EncodeResponse",
     "GrpcElectraClient",
+    "Label",
     "ModelInfo",
     "Priority",
     "RequestLimits",
     "RetryPolicy",
     "ShapeCost",
+    "Span",
     "Tls",
     "TransportError",
 ]

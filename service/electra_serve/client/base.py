@@ -1,6 +1,6 @@
 """Base of the clients of both transports: public methods, time limit and attempts.
 
-A transport implements `_encode` and `_models`, which send once, and `close`.
+A transport implements `_encode`, `_classify` and `_models`, which send once, and `close`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Self, TypeVar
 
-from electra_serve.client.request import Priority, Query, Rows, Texts
-from electra_serve.client.response import EncodeResponse, ModelInfo
+from electra_serve.client.request import ClassifyOptions, Priority, Query, Rows, Texts, text_or_pairs
+from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, InvalidInput
 
@@ -112,6 +112,69 @@ class SyncClient(ABC):
         )
         return self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
+    def classify(
+        self,
+        *,
+        token_ids: Rows | None = None,
+        segment_ids: Rows | None = None,
+        padding_mask: Rows | None = None,
+        text: Texts | None = None,
+        question: str | Sequence[str] | None = None,
+        context: str | Sequence[str] | None = None,
+        model: str | None = None,
+        top_k: int | None = None,
+        raw_scores: bool = False,
+        aggregation: str | None = None,
+        stride: int | None = None,
+        max_answer_length: int | None = None,
+        truncate: bool = False,
+        truncation: str | None = None,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> ClassifyResponse:
+        """Classifies sequences with the head of a model.
+
+        Args:
+            token_ids: As in `encode`.
+            segment_ids: Likewise; for question answering 1 for the context.
+            padding_mask: As in `encode`.
+            text: As in `encode`; a pair for a cross-encoder.
+            question: A question, or one for each context, for a model with a `question_answering` head.
+            context: A context, or one for each question. Long ones are cut into windows.
+            model: Name of a served model with a head; optional if only one is served.
+            top_k: Most labels, or answer spans, of each sequence; default all labels, and one answer span.
+            raw_scores: Returns logits instead of scores.
+            aggregation: Rule that joins labeled tokens to spans: `none`, `first` or `simple`, the default.
+            stride: Cuts long texts into windows that share so many ids.
+            max_answer_length: Most ids of an answer span; default 15.
+            truncate: As in `encode`.
+            truncation: As in `encode`.
+            timeout_s: As in `encode`.
+            priority: As in `encode`.
+
+        Raises:
+            ServiceError: The server rejected the request or failed; see `electra_serve.errors`.
+            TransportError: The server could not be reached.
+        """
+        query = Query.of(
+            token_ids=token_ids,
+            segment_ids=segment_ids,
+            padding_mask=padding_mask,
+            text=text_or_pairs(text, question, context),
+            model=model,
+            truncate=truncate,
+            truncation=truncation,
+            priority=priority,
+        )
+        options = ClassifyOptions.of(
+            top_k=top_k,
+            raw_scores=raw_scores,
+            aggregation=aggregation,
+            stride=stride,
+            max_answer_length=max_answer_length,
+        )
+        return self._attempt(lambda remaining_s: self._classify(query, options, remaining_s), timeout_s)
+
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """Describes the server's models, in any state; raises as `encode`."""
         return self._attempt(self._models, timeout_s)
@@ -128,6 +191,9 @@ class SyncClient(ABC):
 
     @abstractmethod
     def _encode(self, query: Query, timeout_s: float) -> EncodeResponse: ...
+
+    @abstractmethod
+    def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse: ...
 
     @abstractmethod
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...
@@ -177,6 +243,46 @@ class AsyncClient(ABC):
         )
         return await self._attempt(lambda remaining_s: self._encode(query, remaining_s), timeout_s)
 
+    async def classify(
+        self,
+        *,
+        token_ids: Rows | None = None,
+        segment_ids: Rows | None = None,
+        padding_mask: Rows | None = None,
+        text: Texts | None = None,
+        question: str | Sequence[str] | None = None,
+        context: str | Sequence[str] | None = None,
+        model: str | None = None,
+        top_k: int | None = None,
+        raw_scores: bool = False,
+        aggregation: str | None = None,
+        stride: int | None = None,
+        max_answer_length: int | None = None,
+        truncate: bool = False,
+        truncation: str | None = None,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> ClassifyResponse:
+        """Classifies sequences with the head of a model; as `SyncClient.classify`."""
+        query = Query.of(
+            token_ids=token_ids,
+            segment_ids=segment_ids,
+            padding_mask=padding_mask,
+            text=text_or_pairs(text, question, context),
+            model=model,
+            truncate=truncate,
+            truncation=truncation,
+            priority=priority,
+        )
+        options = ClassifyOptions.of(
+            top_k=top_k,
+            raw_scores=raw_scores,
+            aggregation=aggregation,
+            stride=stride,
+            max_answer_length=max_answer_length,
+        )
+        return await self._attempt(lambda remaining_s: self._classify(query, options, remaining_s), timeout_s)
+
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """Describes the server's models, in any state; as `SyncClient.models`."""
         return await self._attempt(self._models, timeout_s)
@@ -193,6 +299,9 @@ class AsyncClient(ABC):
 
     @abstractmethod
     async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse: ...
+
+    @abstractmethod
+    async def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse: ...
 
     @abstractmethod
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...

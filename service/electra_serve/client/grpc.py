@@ -10,8 +10,8 @@ import grpc
 
 from electra_serve.client import grpc_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.request import Query
-from electra_serve.client.response import EncodeResponse, ModelInfo
+from electra_serve.client.request import ClassifyOptions, Query
+from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -65,6 +65,15 @@ class GrpcElectraClient(SyncClient):
             )
         return grpc_codec.to_response(response)
 
+    def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse:
+        with _translated():
+            response = self._stub.Classify(
+                grpc_codec.to_classify_request(query, options),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_classify_response(response)
+
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():
             response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
@@ -111,6 +120,15 @@ class AsyncGrpcElectraClient(AsyncClient):
                 metadata=grpc_codec.to_metadata(query) + self._key,
             )
         return grpc_codec.to_response(response)
+
+    async def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse:
+        with _translated():
+            response = await self._stub.Classify(
+                grpc_codec.to_classify_request(query, options),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_classify_response(response)
 
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 
-from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.client.request import ClassifyOptions, Query, check_api_key
+from electra_serve.client.response import (
+    ClassifyResponse,
+    EmbeddingConfig,
+    EncodeResponse,
+    Label,
+    ModelInfo,
+    RequestLimits,
+    ShapeCost,
+    Span,
+)
 from electra_serve.errors import (
     DeadlineExceeded,
     ElectraServeError,
@@ -21,7 +30,7 @@ from electra_serve.errors import (
 )
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers, to_floats
-from electra_serve.tensors import IntArray, Output, Truncation
+from electra_serve.tensors import Aggregation, IntArray, Output, Truncation
 
 OUTPUTS: Final[Mapping[Output, pb.Output.ValueType]] = MappingProxyType(
     {
@@ -45,6 +54,16 @@ TRUNCATIONS: Final[Mapping[Truncation | None, pb.Truncation.ValueType]] = Mappin
         Truncation.ONLY_SECOND: pb.TRUNCATION_ONLY_SECOND,
     }
 )
+AGGREGATIONS: Final[Mapping[Aggregation | None, pb.Aggregation.ValueType]] = MappingProxyType(
+    {
+        None: pb.AGGREGATION_UNSPECIFIED,
+        Aggregation.NONE: pb.AGGREGATION_NONE,
+        Aggregation.FIRST: pb.AGGREGATION_FIRST,
+        Aggregation.SIMPLE: pb.AGGREGATION_SIMPLE,
+    }
+)
+OPTIONAL: Final = ("start", "end", "text", "part", "token_start", "token_end")
+T = TypeVar("T")
 CODE_KEY: Final = "electra-error-code"
 FIELD_KEY: Final = "electra-error-field"
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
@@ -79,6 +98,27 @@ def to_request(query: Query) -> pb.EncodeRequest:
         truncate=query.truncate,
         truncation=TRUNCATIONS[query.truncation],
     )
+    _set_input(request, query)
+    return request
+
+
+def to_classify_request(query: Query, options: ClassifyOptions) -> pb.ClassifyRequest:
+    """Returns the message of a request to classify."""
+    request = pb.ClassifyRequest(
+        model=query.model or "",
+        top_k=options.top_k,
+        raw_scores=options.raw_scores,
+        aggregation=AGGREGATIONS[options.aggregation],
+        stride=options.stride,
+        max_answer_length=options.max_answer_length,
+        truncate=query.truncate,
+        truncation=TRUNCATIONS[query.truncation],
+    )
+    _set_input(request, query)
+    return request
+
+
+def _set_input(request: pb.EncodeRequest | pb.ClassifyRequest, query: Query) -> None:
     if query.texts is not None:
         request.text.texts.extend(_to_text(text) for text in query.texts)
         request.text.SetInParent()
@@ -90,7 +130,6 @@ def to_request(query: Query) -> pb.EncodeRequest:
                 padding_mask=_tensors(query.padding_mask),
             )
         )
-    return request
 
 
 def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
@@ -123,6 +162,22 @@ def to_response(response: pb.EncodeResponse) -> EncodeResponse:
         raise TransportError(f"cannot read the response: {error}") from error
 
 
+def to_classify_response(response: pb.ClassifyResponse) -> ClassifyResponse:
+    """Reads the response to a request to classify."""
+    results = response.results
+    return ClassifyResponse(
+        model=response.model,
+        head=response.head,
+        tokens=response.usage.tokens,
+        truncated=tuple(response.truncated),
+        request_id=response.request_id,
+        labels=_rows(response.head, "sequence_classification", [_to_labels(row) for row in results]),
+        spans=_rows(response.head, "token_classification", [_to_spans(row.spans) for row in results])
+        or _rows(response.head, "replaced_token_detection", [_to_spans(row.spans) for row in results]),
+        answers=_rows(response.head, "question_answering", [_to_spans(row.answers) for row in results]),
+    )
+
+
 def to_model(info: pb.ModelInfo) -> ModelInfo:
     """Reads the description of a model."""
     scalars = {field.name: value for field, value in info.ListFields() if field.name in SCALARS}
@@ -150,6 +205,23 @@ def to_error(status: grpc.StatusCode, details: str | None, metadata: Mapping[str
     if status in BY_STATUS:
         return BY_STATUS[status](text)
     return TransportError(f"cannot reach the server over gRPC: {status.name}: {text}")
+
+
+def _rows(head: str, kind: str, rows: Sequence[T]) -> tuple[T, ...]:
+    return tuple(rows) if head == kind else ()
+
+
+def _to_labels(row: pb.Classification) -> tuple[Label, ...]:
+    return tuple(Label(item.label, item.score) for item in row.labels)
+
+
+def _to_spans(spans: Iterable[pb.Span]) -> tuple[Span, ...]:
+    return tuple(_to_span(span) for span in spans)
+
+
+def _to_span(span: pb.Span) -> Span:
+    given = {name: getattr(span, name) for name in OPTIONAL if span.HasField(name)}
+    return Span(span.label, span.score, **given)
 
 
 def _text_of(metadata: Mapping[str, str | bytes], key: str) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electra_serve.errors import InvalidInput
-from electra_serve.tensors import IntArray, Output, Truncation
+from electra_serve.tensors import Aggregation, IntArray, Output, Truncation
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 _PRIORITIES: Final = get_args(Priority)
@@ -28,7 +28,7 @@ class Query:
     padding_mask: Sequence[IntArray] | None  # likewise, or None for all ones
     texts: Sequence[str | tuple[str, str]] | None  # texts and pairs of texts, or None if `token_ids` is set
     model: str | None
-    outputs: tuple[Output, ...]  # empty for the server's default
+    outputs: tuple[Output, ...]  # empty for the server's default, and for a classification
     truncate: bool
     truncation: Truncation | None  # None for the default rule of `truncate`
     priority: Priority
@@ -42,12 +42,12 @@ class Query:
         padding_mask: Rows | None,
         text: Texts | None,
         model: str | None,
-        outputs: Iterable[str],
         truncate: bool,
         truncation: str | None,
         priority: Priority,
+        outputs: Iterable[str] = (),
     ) -> Query:
-        """Normalizes the arguments of `encode`; raises `InvalidInput` if a type or a name is invalid."""
+        """Normalizes the arguments of a call; raises `InvalidInput` if a type or a name is invalid."""
         _check_options(model, priority)
         if (token_ids is None) == (text is None):
             raise InvalidInput(f"one of token_ids and text must be set; got {'neither' if text is None else 'both'}")
@@ -64,6 +64,75 @@ class Query:
             truncation=None if truncation is None else _truncation(truncation),
             priority=priority,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyOptions:
+    """Options of a classification; None for the server's defaults."""
+
+    top_k: int | None = None
+    raw_scores: bool = False
+    aggregation: Aggregation | None = None
+    stride: int | None = None
+    max_answer_length: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        top_k: int | None,
+        raw_scores: bool,
+        aggregation: str | None,
+        stride: int | None,
+        max_answer_length: int | None,
+    ) -> ClassifyOptions:
+        """Checks the arguments; raises `InvalidInput` if a name is invalid, or a number is none of 32 bits."""
+        for field, value in (("top_k", top_k), ("stride", stride), ("max_answer_length", max_answer_length)):
+            if value is not None and (type(value) is not int or not -(2**31) <= value < 2**31):
+                raise InvalidInput(f"`{field}` must be an integer of 32 bits; got another value", field=field)
+        return cls(top_k, raw_scores, _aggregation(aggregation), stride, max_answer_length)
+
+
+def question_pairs(question: str | Sequence[str], context: str | Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs questions with contexts; one of either goes with each of the other.
+
+    Example:
+        >>> question_pairs("Who?", ["Alice.", "The Queen."])
+        [('Who?', 'Alice.'), ('Who?', 'The Queen.')]
+    """
+    questions = [question] if isinstance(question, str) else list(question)
+    contexts = [context] if isinstance(context, str) else list(context)
+    if isinstance(question, str):
+        questions *= len(contexts)
+    elif isinstance(context, str):
+        contexts *= len(questions)
+    if len(questions) != len(contexts):
+        raise InvalidInput(
+            f"`context` must have as many entries as `question`, {len(questions)}; got {len(contexts)}", field="context"
+        )
+    return list(zip(questions, contexts, strict=True))
+
+
+def text_or_pairs(
+    text: Texts | None, question: str | Sequence[str] | None, context: str | Sequence[str] | None
+) -> Texts | None:
+    """Returns the texts of a classification; raises `InvalidInput` unless question and context come together, alone."""
+    if question is None and context is None:
+        return text
+    if question is None or context is None:
+        missing = "question" if question is None else "context"
+        raise InvalidInput(f"`question` and `context` must both be set; got no {missing}", field=missing)
+    if text is not None:
+        raise InvalidInput("`question` and `context` replace text; got both", field="text")
+    return question_pairs(question, context)
+
+
+def _aggregation(name: str | None) -> Aggregation | None:
+    try:
+        return None if name is None else Aggregation(name)
+    except ValueError as error:
+        valid = ", ".join(Aggregation)
+        raise InvalidInput(f"`aggregation` must be one of {valid}; got another", field="aggregation") from error
 
 
 def _rows(rows: Rows | None, field: str) -> list[IntArray] | None:

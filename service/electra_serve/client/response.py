@@ -28,6 +28,62 @@ class EncodeResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """Label of a sequence."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Labeled span of a sequence, or an answer span, whose label is "".
+
+    Attributes:
+        start: First character; None if the request had ids, as are the next three.
+        end: The character after the last one.
+        text: These characters.
+        part: Text of a pair that has the span, 0 or 1; 0 for a single text.
+        token_start: First position of the ids; None if the request had texts.
+        token_end: The position after the last one; None if the request had texts.
+    """
+
+    label: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+    text: str | None = None
+    part: int | None = None
+    token_start: int | None = None
+    token_end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResponse:
+    """Response to one request for B sequences; the head fills one of `labels`, `spans` and `answers`.
+
+    Attributes:
+        model: Name of the model.
+        head: Kind of its head, as in `ModelInfo`.
+        tokens: Unmasked positions of all sequences, windows included.
+        truncated: True for each sequence that was truncated.
+        request_id: Id in the server's log.
+        labels: Labels of each sequence, the best first.
+        spans: Labeled spans of each sequence, in order.
+        answers: Answer spans of each sequence, the best first.
+    """
+
+    model: str
+    head: str
+    tokens: int
+    truncated: tuple[bool, ...]
+    request_id: str
+    labels: tuple[tuple[Label, ...], ...] = ()
+    spans: tuple[tuple[Span, ...], ...] = ()
+    answers: tuple[tuple[Span, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RequestLimits:
     """Most sequences of a request, and most ids of a sequence."""
 

@@ -10,8 +10,8 @@ import httpx
 
 from electra_serve.client import rest_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.request import Query
-from electra_serve.client.response import EncodeResponse, ModelInfo
+from electra_serve.client.request import ClassifyOptions, Query
+from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.time_limit import time_limit
 from electra_serve.client.tls import Tls
@@ -50,12 +50,16 @@ class ElectraClient(SyncClient):
         self._http.close()
 
     def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
-        headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
+        return rest_codec.to_response(self._post("/v1/encode", query, rest_codec.body(query), timeout_s))
+
+    def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse:
+        content = rest_codec.classify_body(query, options)
+        return rest_codec.to_classify_response(self._post("/v1/classify", query, content, timeout_s))
+
+    def _post(self, path: str, query: Query, content: bytes, timeout_s: float) -> httpx.Response:
+        headers = rest_codec.headers(query, timeout_s) | self._credentials
         with _translated(timeout_s), time_limit(timeout_s) as extensions:
-            response = self._http.post(
-                f"{self._base_url}/v1/encode", content=content, headers=headers, extensions=extensions
-            )
-        return rest_codec.to_response(response)
+            return self._http.post(f"{self._base_url}{path}", content=content, headers=headers, extensions=extensions)
 
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated(timeout_s), time_limit(timeout_s) as extensions:
@@ -95,13 +99,17 @@ class AsyncElectraClient(AsyncClient):
         await self._http.aclose()
 
     async def _encode(self, query: Query, timeout_s: float) -> EncodeResponse:
-        headers, content = rest_codec.headers(query, timeout_s) | self._credentials, rest_codec.body(query)
+        return rest_codec.to_response(await self._post("/v1/encode", query, rest_codec.body(query), timeout_s))
+
+    async def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse:
+        content = rest_codec.classify_body(query, options)
+        return rest_codec.to_classify_response(await self._post("/v1/classify", query, content, timeout_s))
+
+    async def _post(self, path: str, query: Query, content: bytes, timeout_s: float) -> httpx.Response:
+        headers = rest_codec.headers(query, timeout_s) | self._credentials
         with _translated(timeout_s):
             async with asyncio.timeout(timeout_s):
-                response = await self._http.post(
-                    f"{self._base_url}/v1/encode", content=content, headers=headers, timeout=None
-                )
-        return rest_codec.to_response(response)
+                return await self._http.post(f"{self._base_url}{path}", content=content, headers=headers, timeout=None)
 
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated(timeout_s):

@@ -6,17 +6,27 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import httpx
 import numpy as np
 
-from electra_serve.client.request import Query, check_api_key
-from electra_serve.client.response import EmbeddingConfig, EncodeResponse, ModelInfo, RequestLimits, ShapeCost
+from electra_serve.client.request import ClassifyOptions, Query, check_api_key
+from electra_serve.client.response import (
+    ClassifyResponse,
+    EmbeddingConfig,
+    EncodeResponse,
+    Label,
+    ModelInfo,
+    RequestLimits,
+    ShapeCost,
+    Span,
+)
 from electra_serve.errors import ElectraServeError, TransportError, error_class
 from electra_serve.tensors import Float32Array, IntArray, Output
 
+SPAN_FIELDS: Final = frozenset(field.name for field in fields(Span))
 FLOAT32: Final = np.dtype("<f4")
 MAX_TIMEOUT_MS: Final = 999_999_999
 KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {
@@ -44,18 +54,29 @@ def credentials(api_key: str | None) -> dict[str, str]:
 
 def body(query: Query) -> bytes:
     """Returns the body of `POST /v1/encode`."""
-    fields: dict[str, object] = {"encoding_format": "base64", "truncate": query.truncate}
-    optional: dict[str, object] = {
+    return _dump(_fields(query) | {"encoding_format": "base64", "outputs": query.outputs or None})
+
+
+def classify_body(query: Query, options: ClassifyOptions) -> bytes:
+    """Returns the body of `POST /v1/classify`."""
+    return _dump(_fields(query) | asdict(options))
+
+
+def _fields(query: Query) -> dict[str, object]:
+    return {
         "model": query.model,
         "token_ids": _lists(query.token_ids),
         "segment_ids": _lists(query.segment_ids),
         "padding_mask": _lists(query.padding_mask),
         "text": query.texts,
-        "outputs": query.outputs or None,
+        "truncate": query.truncate,
         "truncation": query.truncation,
     }
-    fields.update({name: value for name, value in optional.items() if value is not None})
-    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _dump(fields: Mapping[str, object]) -> bytes:
+    given = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(given, separators=(",", ":")).encode()
 
 
 def to_response(response: httpx.Response) -> EncodeResponse:
@@ -75,6 +96,24 @@ def to_response(response: httpx.Response) -> EncodeResponse:
             embedding=_stacked(rows.get(Output.EMBEDDING)),
             logits=_stacked(rows.get(Output.LOGITS)),
             token_logits=rows.get(Output.TOKEN_LOGITS),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(response) from error
+
+
+def to_classify_response(response: httpx.Response) -> ClassifyResponse:
+    """Reads the response of `POST /v1/classify`; raises as `to_response`."""
+    answer = _json(response)
+    try:
+        return ClassifyResponse(
+            model=answer["model"],
+            head=answer["head"],
+            tokens=answer["usage"]["tokens"],
+            truncated=tuple(answer["truncated"]),
+            request_id=response.headers.get("x-request-id", ""),
+            labels=_labels(answer.get("labels", ())),
+            spans=_spans(answer.get("spans", ())),
+            answers=_spans(answer.get("answers", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(response) from error
@@ -116,6 +155,19 @@ def _json(response: httpx.Response) -> Mapping[str, Any]:
 
 def _foreign(response: httpx.Response) -> TransportError:
     return TransportError(f"the response must be of electra-serve's REST API; got status {response.status_code}")
+
+
+def _labels(rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[tuple[Label, ...], ...]:
+    return tuple(tuple(Label(item["label"], item["score"]) for item in row) for row in rows)
+
+
+def _spans(rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[tuple[Span, ...], ...]:
+    return tuple(tuple(_span(item) for item in row) for row in rows)
+
+
+def _span(item: Mapping[str, Any]) -> Span:
+    known = {name: value for name, value in item.items() if name in SPAN_FIELDS}
+    return Span(**{"label": "", **known})
 
 
 def _lists(rows: Sequence[IntArray] | None) -> list[list[int]] | None:

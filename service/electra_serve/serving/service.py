@@ -1,15 +1,17 @@
 """Transport-independent service: validates requests, submits their sequences and collects the results.
 
-A transport converts its message into an `EncodeRequest`, awaits `InferenceService.encode`, and converts the
-`EncodeResult` or the `ServiceError` back.
+A transport converts its message into an `EncodeRequest` or a `ClassifyRequest`, awaits `InferenceService.encode` or
+`classify`, and converts the result or the `ServiceError` back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import get_args
 
 from electra_serve.errors import (
     DeadlineExceeded,
@@ -20,13 +22,23 @@ from electra_serve.errors import (
     ServiceError,
     ShuttingDown,
 )
+from electra_serve.presets.heads import HeadKind
 from electra_serve.presets.tokenizers.loader import NoTokenizer
+from electra_serve.serving.classification.classify import (
+    CHARACTERS_PER_VALUE,
+    Found,
+    characters_of,
+    count_values,
+    find_all,
+)
+from electra_serve.serving.classification.plan import Plan, make_plan
+from electra_serve.serving.classification.results import DEFAULT_OPTIONS, ClassifyOptions
 from electra_serve.serving.embedding import engine_outputs, with_embedding
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
 from electra_serve.serving.served_model import ServedModel
-from electra_serve.serving.tokenization import TextEncoder
+from electra_serve.serving.tokenization import TextEncoder, longest_cut
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
 from electra_serve.tensors import (
@@ -71,8 +83,38 @@ class EncodeResult:
         return sum(row.size(output) for row in self.rows for output in self.outputs)
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """Sequences to classify with the head of a model; other fields are those of `EncodeRequest`."""
+
+    input: TokenInput | TextInput
+    model: str | None = None
+    options: ClassifyOptions = DEFAULT_OPTIONS
+    truncation: Truncation = Truncation.NONE
+    context: RequestContext = NO_CONTEXT
+    max_values: int | None = None
+    transit: Transit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResult:
+    """Labels or spans of each input, in order."""
+
+    model: str
+    head: HeadKind
+    rows: tuple[Found, ...]
+    sequences: int  # computed, windows included
+    tokens: int  # unmasked positions of all sequences
+    truncated: tuple[bool, ...]  # for each input
+
+    @property
+    def items(self) -> int:
+        """Labels and spans of all rows."""
+        return sum(map(len, self.rows))
+
+
 class InferenceService:
-    """Encodes requests with the models of a registry."""
+    """Encodes and classifies requests with the models of a registry."""
 
     def __init__(self, registry: ModelRegistry, texts: TextEncoder) -> None:
         self._registry = registry
@@ -131,26 +173,25 @@ class InferenceService:
         with model.requests:
             return await self._encode(model, request)
 
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Computes labels, labeled spans or answer spans, as the head of the model says; raises as `encode`.
+
+        Raises:
+            InvalidInput: The model has no head, or an option or input does not fit it.
+        """
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._classify(model, request)
+
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; got none", field="outputs")
         _check_outputs(model, request.outputs)
-        now = asyncio.get_running_loop().time
-        context, longest_s = request.context, model.max_timeout_s
-        timeout_s = context.timeout_s
-        deadline = now() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
-        with ExitStack() as reservations:
-            validated = await self._validated(model, request, deadline, reservations)
-            values = _response_values(model, request, validated.encodings)
-            if request.transit is not None:
-                await request.transit.reserve_response(values)
-        rows = await model.batcher.submit(
-            validated.encodings,
+        validated, rows = await self._compute(
+            model,
+            request,
             engine_outputs(request.outputs, model.embedding),
-            client=context.client,
-            priority=context.priority,
-            timeout_s=max(deadline - now(), 0.0),
-            span=context.span,
+            lambda validated: _response_values(model, request, validated.encodings),
         )
         if Output.EMBEDDING in request.outputs:
             rows = [with_embedding(row, model.embedding) for row in rows]
@@ -162,8 +203,78 @@ class InferenceService:
             truncated=validated.truncated,
         )
 
+    async def _classify(self, model: ServedModel, request: ClassifyRequest) -> ClassifyResult:
+        head = model.head
+        if head is None:
+            raise self._without_head(model)
+        longest = model.input_limits.max_sequence_length
+        if not isinstance(model.tokenizer, NoTokenizer):
+            longest = longest_cut(model.tokenizer, model.input_limits)
+        plan = make_plan(head, request.options, request.input, request.truncation, longest)
+        validated, rows = await self._compute(
+            model,
+            request,
+            frozenset({head.output}),
+            lambda validated: _classify_values(request, plan, validated),
+            plan,
+        )
+        found = await find_all(plan, request.input, validated, rows)
+        _check_characters(request, plan, validated, found)
+        windows = validated.windows or (1,) * len(found)
+        starts = accumulate(windows, initial=0)
+        return ClassifyResult(
+            model=model.name,
+            head=head.kind,
+            rows=tuple(found),
+            sequences=len(validated.encodings),
+            tokens=sum(encoding.real_tokens for encoding in validated.encodings),
+            truncated=tuple(validated.truncated[start] for start, _ in zip(starts, windows, strict=False)),
+        )
+
+    def _without_head(self, model: ServedModel) -> InvalidInput:
+        served = [info.name for info in self._registry.infos() if info.head in get_args(HeadKind)]
+        others = f"models with a head are {', '.join(served)}" if served else "no served model has one"
+        return InvalidInput(
+            f"classification needs a model with a head; that of {model.name} is {model.loaded.preset.head_name}, and "
+            f"{others}",
+            field="model",
+        )
+
+    async def _compute(
+        self,
+        model: ServedModel,
+        request: EncodeRequest | ClassifyRequest,
+        outputs: Outputs,
+        measure: Callable[[Validated], int],
+        plan: Plan | None = None,
+    ) -> tuple[Validated, Sequence[RowOutput]]:
+        """Validates the sequences, reserves bytes for the numbers that `measure` counts, and computes the outputs."""
+        now = asyncio.get_running_loop().time
+        context, longest_s = request.context, model.max_timeout_s
+        timeout_s = context.timeout_s
+        deadline = now() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
+        with ExitStack() as reservations:
+            validated = await self._validated(model, request, deadline, reservations, plan)
+            values = measure(validated)
+            if request.transit is not None:
+                await request.transit.reserve_response(values)
+        rows = await model.batcher.submit(
+            validated.encodings,
+            outputs,
+            client=context.client,
+            priority=context.priority,
+            timeout_s=max(deadline - now(), 0.0),
+            span=context.span,
+        )
+        return validated, rows
+
     async def _validated(
-        self, model: ServedModel, request: EncodeRequest, deadline: float, reservations: ExitStack
+        self,
+        model: ServedModel,
+        request: EncodeRequest | ClassifyRequest,
+        deadline: float,
+        reservations: ExitStack,
+        plan: Plan | None,
     ) -> Validated:
         """Returns the request's sequences; texts reserve their part of the queue before they are tokenized."""
         context = request.context
@@ -184,6 +295,8 @@ class InferenceService:
                         model.input_limits,
                         model.text_limits,
                         request.truncation,
+                        stride=None if plan is None else plan.stride,
+                        aligned=plan is not None and plan.aligned,
                         client=context.client,
                         priority=context.priority,
                         timeout_s=max(deadline - asyncio.get_running_loop().time(), 0.0),
@@ -222,9 +335,23 @@ def _response_values(model: ServedModel, request: EncodeRequest, encodings: Sequ
         (positions if output in POSITION_OUTPUTS else len(encodings)) * model.width(output)
         for output in request.outputs
     )
-    if request.max_values is not None and values > request.max_values:
-        raise PayloadTooLarge(
-            f"a response must have at most {request.max_values} numbers; got {values}: "
-            "request fewer sequences or outputs"
-        )
+    return _check_values(values, request.max_values, "request fewer sequences or outputs")
+
+
+def _classify_values(request: ClassifyRequest, plan: Plan, validated: Validated) -> int:
+    """Estimates the numbers of the response; raises `PayloadTooLarge` for more than `request.max_values`."""
+    values = count_values(plan, validated.encodings, len(validated.windows or validated.encodings))
+    return _check_values(values, request.max_values, "request fewer sequences, or a lower top_k")
+
+
+def _check_characters(request: ClassifyRequest, plan: Plan, validated: Validated, found: Sequence[Found]) -> None:
+    """Raises `PayloadTooLarge` if the texts of spans are too long: several may have the same long word."""
+    characters = sum(map(characters_of, found))
+    values = _classify_values(request, plan, validated) + characters // CHARACTERS_PER_VALUE
+    _check_values(values, request.max_values, "request fewer sequences, or a lower top_k")
+
+
+def _check_values(values: int, most: int | None, advice: str) -> int:
+    if most is not None and values > most:
+        raise PayloadTooLarge(f"a response must have at most {most} numbers; got {values}: {advice}")
     return values

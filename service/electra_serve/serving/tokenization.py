@@ -12,7 +12,7 @@ from typing import Final
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.presets.tokenizers.loader import Tokenizer
-from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
+from electra_serve.presets.tokenizers.pairs import MAX_WINDOWS, TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps, finish
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated, validate
@@ -50,41 +50,77 @@ class TextEncoder:
         text_limits: TextLimits,
         truncation: Truncation = Truncation.NONE,
         *,
+        stride: int | None = None,
+        aligned: bool = False,
         client: str = "",
         priority: int = 1,
         timeout_s: float | None = None,
     ) -> Validated:
         """Turns texts into sequences; a pair gets segments 0 and 1.
 
-        A truncated sequence also keeps to the tokenizer's own limit. Cancel the call after `timeout_s`.
+        A truncated sequence, and a window, also keeps to the tokenizer's own limit. Cancel the call after `timeout_s`.
+        `Tokenizer.encode` describes `stride` and `aligned`.
 
         Raises:
             InvalidInput: A text is too long, in characters or in ids, or has ids outside the vocabulary.
-            PayloadTooLarge: All texts together are too long.
+            PayloadTooLarge: All texts together are too long, or have too many windows.
             Overloaded: The queue is full, or its wait exceeds the deadline.
         """
         check_characters(text, text_limits)
         longest = limits.max_sequence_length
-        if truncation is not Truncation.NONE:
-            longest = min(longest, tokenizer.max_length or longest)
-        steps = encode_in_steps(text.texts, tokenizer, limits, longest, truncation)
+        if stride is not None or truncation is not Truncation.NONE:
+            longest = longest_cut(tokenizer, limits)
+        steps = encode_in_steps(text.texts, tokenizer, limits, longest, truncation, stride=stride, aligned=aligned)
         characters = sum(max(len(part), MIN_CHARACTERS) for item in text.texts for part in _parts(item))
         if characters <= INLINE_CHARACTERS:
             return finish(steps)
         return await self._queue.run(steps, characters, client=client, priority=priority, timeout_s=timeout_s)
 
 
+def longest_cut(tokenizer: Tokenizer, limits: InputLimits) -> int:
+    """Returns the most ids of a sequence that is truncated or a window."""
+    longest = limits.max_sequence_length
+    return min(longest, tokenizer.max_length or longest)
+
+
 def encode_in_steps(
-    texts: Sequence[TextOrPair], tokenizer: Tokenizer, limits: InputLimits, longest: int, truncation: Truncation
+    texts: Sequence[TextOrPair],
+    tokenizer: Tokenizer,
+    limits: InputLimits,
+    longest: int,
+    truncation: Truncation,
+    *,
+    stride: int | None = None,
+    aligned: bool = False,
 ) -> Steps[Validated]:
-    """Tokenizes and checks one text after the other, each at most `longest` ids; raises `InvalidInput`."""
+    """Tokenizes and checks one text after the other, each at most `longest` ids.
+
+    Raises `InvalidInput`, and `PayloadTooLarge` for too many windows.
+    """
     rows: list[TokenizedText] = []
+    count = 0
     for index, item in enumerate(texts):
-        row = yield from tokenizer.encode_in_steps((item,), max_length=longest, truncation=truncation)
-        check_tokenized(row, index, limits, longest, truncation)
+        row = yield from tokenizer.encode_in_steps(
+            (item,), max_length=longest, truncation=truncation, stride=stride, aligned=aligned
+        )
+        check_tokenized(row, index, limits, longest, truncation, stride)
+        count += len(row.token_ids)
+        if count > limits.max_sequences:
+            raise PayloadTooLarge(
+                f"the windows of all texts must be at most {limits.max_sequences} sequences; got more: "
+                "use a smaller stride or shorter texts",
+                field=f"text[{index}]",
+            )
         rows.append(row)
-    tokens = TokenInput([row.token_ids[0] for row in rows], [row.segment_ids[0] for row in rows])
-    return Validated(validate(tokens, limits).encodings, tuple(row.truncated[0] for row in rows))
+    tokens = TokenInput(
+        [ids for row in rows for ids in row.token_ids], [segments for row in rows for segments in row.segment_ids]
+    )
+    return Validated(
+        validate(tokens, limits).encodings,
+        tuple(cut for row in rows for cut in row.truncated),
+        tuple(alignment for row in rows for alignment in row.alignments or ()) if aligned else None,
+        tuple(len(row.token_ids) for row in rows),
+    )
 
 
 def _parts(item: TextOrPair) -> tuple[str, ...]:
@@ -110,28 +146,38 @@ def check_characters(text: TextInput, limits: TextLimits) -> None:
 
 
 def check_tokenized(
-    tokenized: TokenizedText, index: int, limits: InputLimits, longest: int, truncation: Truncation
+    tokenized: TokenizedText,
+    index: int,
+    limits: InputLimits,
+    longest: int,
+    truncation: Truncation,
+    stride: int | None = None,
 ) -> None:
     """Checks one tokenized text; errors name the text, since the client does not know its ids.
 
     Raises:
         InvalidInput: It is too long, the model has no segment for a pair, or an id is outside the vocabulary.
     """
-    ids, segments = tokenized.token_ids[0], tokenized.segment_ids[0]
-    message = (
-        _length_problem(len(ids), longest, truncation)
-        or _segment_problem(segments, limits.num_segments)
-        or _id_problem(ids, limits.vocab_size)
-    )
-    if message:
-        raise InvalidInput(message, field=f"text[{index}]")
+    for ids, segments in zip(tokenized.token_ids, tokenized.segment_ids, strict=True):
+        message = (
+            _length_problem(len(ids), longest, truncation, stride)
+            or _segment_problem(segments, limits.num_segments)
+            or _id_problem(ids, limits.vocab_size)
+        )
+        if message:
+            raise InvalidInput(message, field=f"text[{index}]")
 
 
-def _length_problem(length: int, longest: int, truncation: Truncation) -> str:
+def _length_problem(length: int, longest: int, truncation: Truncation, stride: int | None) -> str:
     if 0 < length <= longest:
         return ""
     if not length:
         return "a text must have at least one id; got none"
+    if stride is not None:
+        return (
+            f"a text of {length} ids must fit into at most {MAX_WINDOWS} windows of {longest} ids, special ones and "
+            f"the first text included, that share {stride}; it does not: use a smaller stride or a shorter text"
+        )
     if truncation is Truncation.NONE:
         return f"a text must have at most {longest} ids unless truncation is allowed; got {length}"
     return f"truncation {truncation} must leave at most {longest} ids; got {length}: use another truncation"

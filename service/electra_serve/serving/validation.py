@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.tensors import Encoding, Int32Array, IntArray, TokenInput, Truncation
 
 _FIELDS: Final = ("token_ids", "segment_ids", "padding_mask")
@@ -32,10 +33,15 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Valid sequences in order; `truncated` is True for each that was cut."""
+    """Valid sequences in order; `truncated` is True for each that was cut.
+
+    `alignments` are set on request, and so is `windows`, the number of sequences of each text.
+    """
 
     encodings: tuple[Encoding, ...]
     truncated: tuple[bool, ...]
+    alignments: tuple[Alignment, ...] | None = None
+    windows: tuple[int, ...] | None = None
 
 
 def check_count(rows: int, limits: InputLimits, field: str) -> None:

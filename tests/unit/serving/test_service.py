@@ -104,14 +104,28 @@ class BoundedTokenizer:
     max_length: int | None = 4
 
     def encode(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> TokenizedText:
-        return SHORT.encode(texts, max_length=max_length, truncation=truncation)
+        return SHORT.encode(texts, max_length=max_length, truncation=truncation, stride=stride, aligned=aligned)
 
     def encode_in_steps(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> Steps[TokenizedText]:
-        return SHORT.encode_in_steps(texts, max_length=max_length, truncation=truncation)
+        return SHORT.encode_in_steps(
+            texts, max_length=max_length, truncation=truncation, stride=stride, aligned=aligned
+        )
 
 
 async def encode_texts(*texts: TextOrPair, truncation: Truncation, num_segments: int = 2) -> Validated:

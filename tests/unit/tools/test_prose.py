@@ -78,10 +78,15 @@ def test_comments_of_other_files_are_prose() -> None:
         ("Where it is.", "opens with Where"),
         ("It was told.", "told: use report, log, show or return"),
         ("Clients give up early.", "give up: use abort"),
+        ("It sends the answer.", "answer: use response, respond or return"),
     ],
 )
 def test_faults_are_found(text: str, fault: str) -> None:
     assert list(faults(Paragraph(1, text, opens=True))) == [fault]
+
+
+def test_question_answering_has_answer_spans() -> None:
+    assert not list(faults(Paragraph(1, "Question answering finds the best answer span, or several answer spans.")))
 
 
 def test_an_opening_is_free_inside_a_docstring() -> None:

@@ -10,10 +10,9 @@ from google.protobuf.message import Message
 
 from electra_serve.api.grpc import decode
 from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, cut_names, has_more_fields, parse
-from electra_serve.api.grpc.render import Parts, from_result, join, size
-from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.api.grpc.render import Parts, from_classified, from_result, join, size
 from electra_serve.runtime.work_thread import WorkThread
-from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.tensors import TextInput, TokenInput
 
 M = TypeVar("M", bound=Message)
@@ -26,6 +25,8 @@ MAX_INLINE_BYTES: Final = 65_536
 MAX_INLINE_FIELDS: Final = 512
 MAX_INLINE_TENSORS: Final = 64
 INLINE_FLOATS: Final = 65_536
+INLINE_ITEMS: Final = 1024
+"""Labels and spans that are rendered in about a millisecond."""
 INLINE_RESPONSE_BYTES: Final = 2**20
 
 
@@ -45,7 +46,7 @@ class Codec:
             return work()
         return await self._thread.run(client, partial(_parse_and_cut, work))
 
-    async def to_input(self, message: pb.EncodeRequest, client: str) -> TokenInput | TextInput:
+    async def to_input(self, message: decode.AnyRequest, client: str) -> TokenInput | TextInput:
         """Returns the sequences of a request; raises what `decode.to_input` raises."""
         work = partial(decode.to_input, message, self._max_sequences)
         if _tensors(message) <= MAX_INLINE_TENSORS and message.ByteSize() <= MAX_INLINE_BYTES:
@@ -56,6 +57,13 @@ class Codec:
         """Returns an `EncodeResponse`."""
         work = partial(from_result, result, request_id)
         if result.values <= INLINE_FLOATS:
+            return work()
+        return await self._thread.run(client, work)
+
+    async def render_classified(self, result: ClassifyResult, request_id: str, client: str) -> Parts:
+        """Returns a `ClassifyResponse`."""
+        work = partial(from_classified, result, request_id)
+        if result.items <= INLINE_ITEMS:
             return work()
         return await self._thread.run(client, work)
 
@@ -74,7 +82,7 @@ def _is_simple(message_type: type[Message], data: bytes) -> bool:
     return len(data) <= MAX_INLINE_BYTES and not has_more_fields(message_type, data, MAX_INLINE_FIELDS)
 
 
-def _tensors(message: pb.EncodeRequest) -> int:
+def _tensors(message: decode.AnyRequest) -> int:
     """Returns the number of tensors and texts."""
     tokens = message.tokens
     return len(tokens.token_ids) + len(tokens.segment_ids) + len(tokens.padding_mask) + len(message.text.texts)

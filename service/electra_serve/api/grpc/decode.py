@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,17 @@ from electra_serve.api.request_options import combine_truncation
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import INTEGER_TYPES, type_name
-from electra_serve.tensors import DEFAULT_OUTPUTS, IntArray, Output, Outputs, TextInput, TokenInput, Truncation
+from electra_serve.serving.classification.results import ClassifyOptions
+from electra_serve.tensors import (
+    DEFAULT_OUTPUTS,
+    Aggregation,
+    IntArray,
+    Output,
+    Outputs,
+    TextInput,
+    TokenInput,
+    Truncation,
+)
 
 OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
     {
@@ -29,6 +39,16 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
         pb.OUTPUT_EMBEDDING: Output.EMBEDDING,
         pb.OUTPUT_LOGITS: Output.LOGITS,
         pb.OUTPUT_TOKEN_LOGITS: Output.TOKEN_LOGITS,
+    }
+)
+
+AnyRequest: TypeAlias = "pb.EncodeRequest | pb.ClassifyRequest"
+
+AGGREGATIONS: Final[Mapping[int, Aggregation]] = MappingProxyType(
+    {
+        pb.AGGREGATION_NONE: Aggregation.NONE,
+        pb.AGGREGATION_FIRST: Aggregation.FIRST,
+        pb.AGGREGATION_SIMPLE: Aggregation.SIMPLE,
     }
 )
 
@@ -44,7 +64,7 @@ TRUNCATIONS: Final[Mapping[int, Truncation]] = MappingProxyType(
 )
 
 
-def to_input(message: pb.EncodeRequest, max_sequences: int) -> TokenInput | TextInput:
+def to_input(message: AnyRequest, max_sequences: int) -> TokenInput | TextInput:
     """Returns the sequences of a request without unknown fields; does not check ranges and lengths.
 
     Raises:
@@ -98,7 +118,7 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
     return rows
 
 
-def to_truncation(message: pb.EncodeRequest) -> Truncation:
+def to_truncation(message: AnyRequest) -> Truncation:
     """Returns the rule for sequences that are too long.
 
     Raises `InvalidInput` if it is unknown, and `MalformedRequest` if `truncate` contradicts it.
@@ -108,6 +128,21 @@ def to_truncation(message: pb.EncodeRequest) -> Truncation:
         valid = ", ".join(pb.Truncation.Name(known) for known in TRUNCATIONS)  # type: ignore[arg-type]
         raise InvalidInput(f"truncation must be one of {valid}; received {value}", field="truncation")
     return combine_truncation(message.truncate, TRUNCATIONS.get(value))
+
+
+def to_options(message: pb.ClassifyRequest) -> ClassifyOptions:
+    """Returns the options of a classification; raises `InvalidInput` for an unknown aggregation."""
+    value = message.aggregation
+    if value != pb.AGGREGATION_UNSPECIFIED and value not in AGGREGATIONS:
+        valid = ", ".join(pb.Aggregation.Name(known) for known in AGGREGATIONS)  # type: ignore[arg-type]
+        raise InvalidInput(f"aggregation must be one of {valid}; received {value}", field="aggregation")
+    return ClassifyOptions(
+        top_k=message.top_k if message.HasField("top_k") else None,
+        raw_scores=message.raw_scores,
+        aggregation=AGGREGATIONS.get(value),
+        stride=message.stride if message.HasField("stride") else None,
+        max_answer_length=message.max_answer_length if message.HasField("max_answer_length") else None,
+    )
 
 
 def count(sequences: TokenInput | TextInput) -> int:

@@ -13,9 +13,13 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from electra_serve.errors import PayloadTooLarge
+from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import FLOAT32, from_floats
-from electra_serve.serving.service import EncodeResult
+from electra_serve.runtime.work_thread import await_loop_turn
+from electra_serve.serving.classification.classify import Found
+from electra_serve.serving.classification.results import Label, Span
+from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.tensors import Float32Array, Output
 
 # Message in pieces: views of the result's arrays, which are copied by `join` only
@@ -48,6 +52,44 @@ def from_result(result: EncodeResult, request_id: str) -> Parts:
             for row in result.rows:
                 parts += _tensor(field, row.get(output))
     return parts
+
+
+def from_classified(result: ClassifyResult, request_id: str) -> Parts:
+    """Returns a `ClassifyResponse`, with a part for each sequence."""
+    rest = pb.ClassifyResponse(
+        request_id=request_id,
+        model=result.model,
+        head=result.head,
+        usage=pb.Usage(sequences=result.sequences, tokens=result.tokens),
+        truncated=result.truncated,
+    )
+    parts: Parts = [rest.SerializeToString()]
+    for row in result.rows:
+        data = _classification(row, result.head).SerializeToString()
+        parts.append(_tag(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, len(data)) + data)
+        await_loop_turn()
+    return parts
+
+
+def _classification(row: Found, head: HeadKind) -> pb.Classification:
+    spans = [_span(item) for item in row if isinstance(item, Span)]
+    if head == "question_answering":
+        return pb.Classification(answers=spans)
+    labels = [pb.Label(label=item.label, score=item.score) for item in row if isinstance(item, Label)]
+    return pb.Classification(labels=labels, spans=spans)
+
+
+def _span(span: Span) -> pb.Span:
+    return pb.Span(
+        label=span.label,
+        score=span.score,
+        start=span.start,
+        end=span.end,
+        text=span.text,
+        part=span.part,
+        token_start=span.token_start,
+        token_end=span.token_end,
+    )
 
 
 def in_stream(response: Parts, request_id: str) -> Parts:

@@ -27,7 +27,7 @@ from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObse
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import EncodeRequest
+from electra_serve.serving.service import ClassifyRequest, EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 
@@ -42,7 +42,7 @@ Admit: TypeAlias = Callable[[Call, RequestRecord], None]  # rejects a call befor
 
 
 class EncoderServicer:
-    """The four methods."""
+    """The methods."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class EncoderServicer:
         return {
             "Encode": self._unary("Encode", self._encode, self._admit),
             "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
+            "Classify": self._unary("Classify", self._classify, self._admit),
             "ListModels": self._unary("ListModels", self._list_models),
             "GetModel": self._unary("GetModel", self._get_model),
         }
@@ -130,6 +131,27 @@ class EncoderServicer:
         result = await self._service.encode(request)
         record.tokens = result.tokens
         return await self._codec.render(result, record.request_id, call.client)
+
+    async def _classify(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
+        message = await self._codec.parse(pb.ClassifyRequest, data, call.client)
+        del data  # the parsed message has a copy
+        if REQUEST_ID_PATTERN.fullmatch(message.request_id):
+            record.request_id = message.request_id
+        model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
+        record.model = self._service.label(model)
+        request = ClassifyRequest(
+            input=await self._codec.to_input(message, call.client),
+            model=model,
+            options=decode.to_options(message),
+            truncation=decode.to_truncation(message),
+            context=call.request_context(record),
+            max_values=self._max_answer_bytes // 4,
+            transit=Transit(reservation, BYTES_PER_VALUE),
+        )
+        record.sequences = decode.count(request.input)
+        result = await self._service.classify(request)
+        record.tokens = result.tokens
+        return await self._codec.render_classified(result, record.request_id, call.client)
 
     async def _to_request(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import signature
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -16,12 +16,13 @@ from electra_serve import errors
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.body import SlowBody
+from electra_serve.api.rest.classify import ClassifyEndpoint
 from electra_serve.api.rest.encode import EncodeEndpoint
 from electra_serve.api.rest.models import ModelEndpoints
-from electra_serve.api.rest.openapi import encode_request, json_response_of, problems
+from electra_serve.api.rest.openapi import compute_request, json_response_of, problems
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
-from electra_serve.api.rest.schemas import EncodeAnswer, ModelsAnswer
+from electra_serve.api.rest.schemas import ClassifyAnswer, ClassifyBody, EncodeAnswer, EncodeBody, ModelsAnswer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
@@ -31,7 +32,9 @@ from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.transit_budget import TransitBudget
 from electra_serve.settings.schema import RestSettings
 
-_ENCODE_ERRORS: Final = (
+E = TypeVar("E", EncodeEndpoint, ClassifyEndpoint)
+
+_COMPUTE_ERRORS: Final = (
     errors.MalformedRequest,
     SlowBody,
     errors.UnsupportedMediaType,
@@ -52,6 +55,12 @@ _ENCODE_DESCRIPTION: Final = (
     "`mean_output` or `cls_output`."
 )
 
+_CLASSIFY_DESCRIPTION: Final = (
+    "Computes labels of sequences, labeled spans of texts with character offsets, or answer spans of a question in a "
+    "context, with the head of a model. Entry i of the response belongs to sequence i. The model's description has its "
+    "`head`, `labels` and `activation`."
+)
+
 
 def create_app(
     service: EncodeService,
@@ -70,23 +79,26 @@ def create_app(
     responses; None creates one.
     """
     app = bare_app(
-        "ELECTRA encoders: hidden states and embeddings of ids and texts.",
+        "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
     )
     app.router.route_class = _PlainRoute
-    _add_encode(
-        app,
-        EncodeEndpoint(
+    decoder = thread or WorkThread("decoder")
+
+    def build(kind: type[E]) -> E:
+        return kind(
             service,
             settings,
             observer,
             max_sequences=max_sequences,
             budget=budget,
-            thread=thread or WorkThread("decoder"),
+            thread=decoder,
             authenticator=authenticator,
-        ),
-    )
+        )
+
+    _add_encode(app, build(EncodeEndpoint))
+    _add_classify(app, build(ClassifyEndpoint))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -126,15 +138,32 @@ class _PlainRoute(APIRoute):
 def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
     app.router.add_api_route(
         "/v1/encode",
-        endpoint.encode,
+        endpoint.serve,
+        name="encode",
         methods=["POST"],
         tags=["encode"],
         summary="Encode ids or texts",
         description=_ENCODE_DESCRIPTION,
         response_model=None,
         responses=json_response_of("The requested outputs.", EncodeAnswer, examples.RESPONSES)
-        | problems(*_ENCODE_ERRORS),
-        openapi_extra=encode_request(),
+        | problems(*_COMPUTE_ERRORS),
+        openapi_extra=compute_request(EncodeBody, examples.REQUESTS),
+    )
+
+
+def _add_classify(app: FastAPI, endpoint: ClassifyEndpoint) -> None:
+    app.router.add_api_route(
+        "/v1/classify",
+        endpoint.serve,
+        name="classify",
+        methods=["POST"],
+        tags=["classify"],
+        summary="Classify ids or texts",
+        description=_CLASSIFY_DESCRIPTION,
+        response_model=None,
+        responses=json_response_of("Labels, spans or answer spans.", ClassifyAnswer, examples.CLASSIFY_RESPONSES)
+        | problems(*_COMPUTE_ERRORS),
+        openapi_extra=compute_request(ClassifyBody, examples.CLASSIFY_REQUESTS),
     )
 
 

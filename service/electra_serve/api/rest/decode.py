@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, cast, get_args
+from typing import Final, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 
 from electra_serve.api.request_options import combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
-from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat
+from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat, InputBody
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.service import EncodeRequest
@@ -18,8 +19,17 @@ from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
 
-_FIELDS: Final = frozenset(EncodeBody.model_fields)
-_FIELD_TYPES: Final = {"model": "a string", "truncate": "true or false"}
+B = TypeVar("B", bound=InputBody)
+
+INPUT_FIELDS: Final = ("token_ids", "segment_ids", "padding_mask", "text")
+_FIELD_TYPES: Final = {
+    "model": "a string",
+    "truncate": "true or false",
+    "raw_scores": "true or false",
+    "top_k": "an integer",
+    "stride": "an integer",
+    "max_answer_length": "an integer",
+}
 _TRUNCATIONS: Final = {truncation.value: truncation for truncation in Truncation}
 _OUTPUTS: Final = {output.value: output for output in Output}
 _FORMATS: Final = get_args(EncodingFormat)
@@ -51,42 +61,48 @@ def decode(
         InvalidInput: An id is not an integer, or an output, format or truncation is unknown.
         PayloadTooLarge: There are more than `max_sequences`.
     """
-    body = _validate(payload)
-    for field in ("token_ids", "segment_ids", "padding_mask", "text"):
-        _reject_too_many(getattr(body, field), field, max_sequences)
+    body = validate_body(payload, EncodeBody)
+    reject_too_many(body, INPUT_FIELDS, max_sequences)
     encoding_format = _encoding_format(body.encoding_format)
     request = EncodeRequest(
-        input=_input(body),
-        model=None if body.model is None else body.model[: MAX_NAME + 1],  # no model has a longer name
+        input=input_of(body),
+        model=model_of(body),
         outputs=_outputs(body.outputs),
-        truncation=_truncation(body),
+        truncation=truncation_of(body),
         context=context,
         max_values=int(max_answer_bytes / BYTES_PER_VALUE[encoding_format]),
-        transit=_transit(reservation, encoding_format),
+        transit=transit_of(reservation, encoding_format),
     )
     return Decoded(request, encoding_format)
 
 
-def _transit(reservation: Reservation | None, encoding_format: EncodingFormat) -> Transit | None:
+def transit_of(reservation: Reservation | None, encoding_format: EncodingFormat) -> Transit | None:
     """Counts each number of the response twice: as float32 in the result, and as rendered."""
     if reservation is None:
         return None
     return Transit(reservation, FLOAT32_BYTES + math.ceil(BYTES_PER_VALUE[encoding_format]))
 
 
-def _validate(payload: object) -> EncodeBody:
+def validate_body(payload: object, body: type[B]) -> B:
+    """Checks the names of the fields, and the types of some; raises `MalformedRequest`."""
     if not isinstance(payload, dict):
         raise MalformedRequest("the body must be a JSON object; received another type")
-    if not payload.keys() <= _FIELDS:
-        raise MalformedRequest(f"the fields are {', '.join(sorted(_FIELDS))}; received an unknown one")
+    if not payload.keys() <= body.model_fields.keys():
+        raise MalformedRequest(f"the fields are {', '.join(sorted(body.model_fields))}; received an unknown one")
     try:
-        return EncodeBody.model_validate(payload)
+        return body.model_validate(payload)
     except ValidationError as error:
         field = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
         raise MalformedRequest(f"{field} must be {_FIELD_TYPES[field]}; received another type", field=field) from error
 
 
-def _input(body: EncodeBody) -> TokenInput | TextInput:
+def model_of(body: InputBody) -> str | None:
+    """Returns the name of the model."""
+    return None if body.model is None else body.model[: MAX_NAME + 1]  # no model has a longer name
+
+
+def input_of(body: InputBody) -> TokenInput | TextInput:
+    """Converts ids or texts; raises `MalformedRequest`, and `InvalidInput` for an id that is not an integer."""
     if (body.token_ids is None) == (body.text is None):
         received = "neither" if body.text is None else "both"
         raise MalformedRequest(f"exactly one of token_ids and text is needed; received {received}")
@@ -101,9 +117,14 @@ def _input(body: EncodeBody) -> TokenInput | TextInput:
     )
 
 
-def _reject_too_many(values: object, field: str, max_sequences: int) -> None:
-    if isinstance(values, list) and len(values) > max_sequences:
-        raise PayloadTooLarge(f"a request takes at most {max_sequences} sequences; received {len(values)}", field=field)
+def reject_too_many(body: InputBody, fields: Iterable[str], max_sequences: int) -> None:
+    """Raises `PayloadTooLarge` if a field has more entries than `max_sequences`."""
+    for field in fields:
+        values = getattr(body, field)
+        if isinstance(values, list) and len(values) > max_sequences:
+            raise PayloadTooLarge(
+                f"a request takes at most {max_sequences} sequences; received {len(values)}", field=field
+            )
 
 
 def _outputs(names: object) -> Outputs:
@@ -118,7 +139,8 @@ def _outputs(names: object) -> Outputs:
     return frozenset(map(_OUTPUTS.__getitem__, names))
 
 
-def _truncation(body: EncodeBody) -> Truncation:
+def truncation_of(body: InputBody) -> Truncation:
+    """Combines `truncate` and `truncation`; raises `MalformedRequest` or `InvalidInput`."""
     name = body.truncation
     if name is not None and not isinstance(name, str):
         raise MalformedRequest("truncation must be a string; received another type", field="truncation")

@@ -48,3 +48,65 @@ RESPONSES: Final[dict[str, dict[str, object]]] = {
         },
     },
 }
+
+CLASSIFY_REQUESTS: Final[dict[str, dict[str, object]]] = {
+    "ids": {
+        "summary": "Two sequences of ids, for a model that labels sequences",
+        "value": {"token_ids": [[2, 17, 43, 3], [2, 99, 3]], "top_k": 1},
+    },
+    "pairs": {
+        "summary": "Pairs of texts, for a cross-encoder",
+        "value": {"text": [["a question", "its answer"], ["a question", "something else"]], "truncate": True},
+    },
+    "tokens": {
+        "summary": "A text, for a model that labels tokens",
+        "value": {"text": "Alice met the White Rabbit.", "aggregation": "first"},
+    },
+    "question": {
+        "summary": "A question and a long context",
+        "value": {
+            "question": "Who ran away?",
+            "context": "The White Rabbit started violently and ran away.",
+            "top_k": 2,
+            "stride": 64,
+        },
+    },
+}
+
+CLASSIFY_RESPONSES: Final[dict[str, dict[str, object]]] = {
+    "labels": {
+        "summary": "Labels of sequences",
+        "value": {
+            "model": "sentiment",
+            "head": "sequence_classification",
+            "labels": [[{"label": "good", "score": 0.75}], [{"label": "bad", "score": 0.5}]],
+            "usage": {"sequences": 2, "tokens": 7},
+            "truncated": [False, False],
+        },
+    },
+    "spans": {
+        "summary": "Labeled spans of a text",
+        "value": {
+            "model": "names",
+            "head": "token_classification",
+            "spans": [
+                [
+                    {"label": "PER", "score": 0.75, "start": 0, "end": 5, "text": "Alice", "part": 0},
+                    {"label": "PER", "score": 0.5, "start": 14, "end": 26, "text": "White Rabbit", "part": 0},
+                ]
+            ],
+            "usage": {"sequences": 1, "tokens": 8},
+            "truncated": [False],
+        },
+    },
+    "answers": {
+        "summary": "Answer spans of a context",
+        "value": {
+            "model": "questions",
+            "head": "question_answering",
+            "answers": [[{"score": 0.75, "start": 0, "end": 16, "text": "The White Rabbit", "part": 1}]],
+            "usage": {"sequences": 1, "tokens": 17},
+            "truncated": [False],
+        },
+    },
+}

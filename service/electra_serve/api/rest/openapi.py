@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES, PROXY_TIMEOUT_KEY
-from electra_serve.api.rest import examples
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
@@ -19,7 +18,15 @@ from electra_serve.api.rest.problems import (
     ProblemType,
     problem_members,
 )
-from electra_serve.api.rest.schemas import EncodeAnswer, EncodeBody, ModelsAnswer, Probe, Problem
+from electra_serve.api.rest.schemas import (
+    ClassifyAnswer,
+    ClassifyBody,
+    EncodeAnswer,
+    EncodeBody,
+    ModelsAnswer,
+    Probe,
+    Problem,
+)
 from electra_serve.api.security.authentication import API_KEY
 from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
 from electra_serve.serving.model_info import ModelInfo
@@ -27,7 +34,7 @@ from electra_serve.serving.model_info import ModelInfo
 JsonObject = dict[str, Any]  # A piece of an OpenAPI document, as FastAPI takes it
 Responses = dict[int | str, JsonObject]
 
-SCHEMAS: Final = (EncodeBody, EncodeAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
+SCHEMAS: Final = (EncodeBody, EncodeAnswer, ClassifyBody, ClassifyAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 _REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
@@ -68,8 +75,8 @@ class DocumentedFastAPI(FastAPI):
         return document
 
 
-def encode_request() -> JsonObject:
-    """Documents the headers and the body of `POST /v1/encode`."""
+def compute_request(body: type, requests: JsonObject) -> JsonObject:
+    """Documents the headers and the body of a `POST` that computes."""
     return {
         "parameters": [
             _header(REQUEST_ID_HEADER, "Id of the request; an invalid one is replaced.", _REQUEST_ID),
@@ -81,7 +88,7 @@ def encode_request() -> JsonObject:
         ],
         "requestBody": {
             "required": True,
-            "content": {JSON_MEDIA_TYPE: {"schema": schema_of(EncodeBody), "examples": examples.REQUESTS}},
+            "content": {JSON_MEDIA_TYPE: {"schema": schema_of(body), "examples": requests}},
         },
     }
 

@@ -90,7 +90,7 @@ async def render(result: EncodeResult, encoding_format: EncodingFormat, on_threa
     """Renders a response as chunks in order, on a thread if it is large."""
     if result.values <= INLINE_FLOATS:
         return [b"".join(pieces(result, encoding_format))]
-    rendered = _join(pieces(result, encoding_format), CHUNK_BYTES)
+    rendered = join_pieces(pieces(result, encoding_format), CHUNK_BYTES)
     chunks = []
     while chunk := await on_thread(lambda: next(rendered, b"")):
         chunks.append(chunk)
@@ -144,7 +144,8 @@ def _dumps(array: Float32Array) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _join(parts: Iterable[bytes], min_bytes: int) -> Iterator[bytes]:
+def join_pieces(parts: Iterable[bytes], min_bytes: int) -> Iterator[bytes]:
+    """Joins pieces until they have `min_bytes`."""
     waiting: list[bytes] = []
     size = 0
     for part in parts:

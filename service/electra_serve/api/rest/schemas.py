@@ -10,8 +10,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
+from electra_serve.presets.heads import HeadKind
+from electra_serve.serving.classification.plan import BOUNDS
 from electra_serve.serving.model_info import ModelInfo
-from electra_serve.tensors import Output, Truncation
+from electra_serve.tensors import Aggregation, Output, Truncation
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -37,12 +39,21 @@ _TRUNCATION_SCHEMA: Final = {"enum": [truncation.value for truncation in Truncat
 _FORMAT_SCHEMA: Final = {"enum": ["float", "base64"]}
 
 
+_STRINGS_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}
+_AGGREGATION_SCHEMA: Final = {"enum": [aggregation.value for aggregation in Aggregation]}
+
+
 def _schema(schema: dict[str, object], *, nullable: bool = True) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "null"}]} if nullable else schema)
 
 
-class EncodeBody(BaseModel):
-    """Request of `POST /v1/encode`. Exactly one of `token_ids` and `text` is required; null is the same as absent."""
+def _bounded(option: str) -> WithJsonSchema:
+    least, most = BOUNDS[option]
+    return _schema({"type": "integer", "minimum": least, "maximum": most})
+
+
+class InputBody(BaseModel):
+    """Fields of a request that computes; null is the same as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -56,17 +67,46 @@ class EncodeBody(BaseModel):
     """1 for each id, or 0 for padding; default 1."""
     text: Annotated[object, _schema(_TEXT_SCHEMA)] = None
     """A text, or a list of texts and of pairs of texts, which become segments 0 and 1."""
-    outputs: Annotated[object, _schema(_OUTPUTS_SCHEMA)] = None
-    """Outputs to compute; default `sequence_output` and `pooled_output`. Only models with a head have `logits`, or
-    `token_logits`."""
-    encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
-    """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
     truncate: bool = False
     """Truncates sequences that are too long for the model, instead of rejecting them, by `longest_first`."""
     truncation: Annotated[object, _schema(_TRUNCATION_SCHEMA)] = None
     """Rule for sequences that are too long; default `none`, or `longest_first` if `truncate` is true.
     `right` and `left` cut that side; of a pair, the longer text first. `longest_first`, `only_first` and `only_second`
     select the text of a pair that is cut, at the tokenizer's own side. `token_ids` are one text."""
+
+
+class EncodeBody(InputBody):
+    """Request of `POST /v1/encode`. Exactly one of `token_ids` and `text` is required; null is the same as absent."""
+
+    outputs: Annotated[object, _schema(_OUTPUTS_SCHEMA)] = None
+    """Outputs to compute; default `sequence_output` and `pooled_output`. Only models with a head have `logits`, or
+    `token_logits`."""
+    encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
+    """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
+
+
+class ClassifyBody(InputBody):
+    """Request of `POST /v1/classify`.
+
+    Exactly one of `token_ids`, `text`, and `question` with `context` is required; null is the same as absent.
+    """
+
+    question: Annotated[object, _schema(_STRINGS_SCHEMA)] = None
+    """Question, or a list of questions, for a model with a `question_answering` head. One may have many contexts."""
+    context: Annotated[object, _schema(_STRINGS_SCHEMA)] = None
+    """Context, or a list of contexts, that hold the answer spans. Long ones are cut into windows."""
+    top_k: Annotated[int | None, _bounded("top_k")] = None
+    """Most labels, or answer spans, of each sequence; default all labels, and one answer span."""
+    raw_scores: bool = False
+    """Logits instead of scores."""
+    aggregation: Annotated[object, _schema(_AGGREGATION_SCHEMA)] = None
+    """Rule that joins labeled tokens to spans; default `simple`. `none`: each token by itself. `simple`: tokens in a
+    row with the same label, apart from its prefix `B-` or `I-`. `first`: likewise of whole words, each with the label
+    of its first token."""
+    stride: Annotated[int | None, _bounded("stride")] = None
+    """Cuts long texts into windows that share so many ids; default 128 for contexts, and no windows for other texts."""
+    max_answer_length: Annotated[int | None, _bounded("max_answer_length")] = None
+    """Most ids of an answer span; default 15."""
 
 
 class _Response(BaseModel):
@@ -114,6 +154,56 @@ class EncodeAnswer(_Response):
     """Logits of a head that labels sequences, (L,) per sequence; `labels` of the model's description names them."""
     token_logits: list[list[list[float]]] | list[Base64Array] | None = None
     """Logits of a head that labels positions, (T, L) per sequence; zeros where masked."""
+    usage: Usage
+    truncated: list[bool]
+    """True for each sequence that was truncated."""
+
+
+class LabelAnswer(_Response):
+    """A label of a sequence."""
+
+    label: str
+    """Its name."""
+    score: float
+    """Result of the head's activation, or the logit if `raw_scores` is true."""
+
+
+class SpanAnswer(_Response):
+    """A labeled span of a sequence, or an answer span."""
+
+    label: str | None = None
+    """Name of the label; absent for answer spans."""
+    score: float
+    """Mean score of its tokens. Of answer spans, probability of the start times that of the end, or the sum of both
+    logits if `raw_scores` is true."""
+    start: int | None = None
+    """First character; absent for `token_ids`, as are the next three."""
+    end: int | None = None
+    """The character after the last one."""
+    text: str | None = None
+    """These characters."""
+    part: int | None = None
+    """Text of a pair that has the span, 0 or 1; 0 for a single text."""
+    token_start: int | None = None
+    """First position of the ids; absent for texts."""
+    token_end: int | None = None
+    """The position after the last one; absent for texts."""
+
+
+class ClassifyAnswer(_Response):
+    """Response of `POST /v1/classify`: one list for each sequence, under the name that fits the head."""
+
+    model: str
+    """Name of the model, even if the request has an alias."""
+    head: HeadKind
+    """Kind of the model's head."""
+    labels: list[list[LabelAnswer]] | None = None
+    """Labels of each sequence, the best first; for `sequence_classification`."""
+    spans: list[list[SpanAnswer]] | None = None
+    """Spans of each sequence, in order, without those of label `O`; for `token_classification`. For
+    `replaced_token_detection`, every token with the probability that it was replaced."""
+    answers: list[list[SpanAnswer]] | None = None
+    """Answer spans of each context, the best first; for `question_answering`."""
     usage: Usage
     truncated: list[bool]
     """True for each sequence that was truncated."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from tokenizers import Tokenizer as PieceTokenizer
 from tokenizers.models import WordPiece
@@ -23,10 +23,11 @@ from tokenizers.models import WordPiece
 from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json, read_lines
 from electra_serve.presets.folder import TOKENIZER_FILE, VOCABULARY_FILE
+from electra_serve.presets.tokenizers.alignment import AlignedIds, Ids
 from electra_serve.presets.tokenizers.pairs import (
     LONGER_FIRST,
-    Ids,
     Packer,
+    Part,
     Template,
     TextOrPair,
     TokenizedText,
@@ -34,6 +35,7 @@ from electra_serve.presets.tokenizers.pairs import (
 )
 from electra_serve.presets.tokenizers.steps import STEP_CHARACTERS, Steps, finish
 from electra_serve.presets.tokenizers.tokenizer_classes import UnsupportedTokenizer
+from electra_serve.presets.tokenizers.word_alignment import AlignedWord, fold_aligned, strip_aligned, words_aligned
 from electra_serve.presets.tokenizers.word_splitter import AccentStripper, WordSplitter, fold_case
 from electra_serve.tensors import Truncation
 
@@ -97,25 +99,40 @@ class KerasTokenizer:
         return None
 
     def encode(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> TokenizedText:
         """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode`."""
-        return finish(self.encode_in_steps(texts, max_length=max_length, truncation=truncation))
+        steps = self.encode_in_steps(
+            texts, max_length=max_length, truncation=truncation, stride=stride, aligned=aligned
+        )
+        return finish(steps)
 
     def encode_in_steps(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> Steps[TokenizedText]:
         """See `electra_serve.presets.tokenizers.loader.Tokenizer.encode_in_steps`."""
         from_the_start = truncation in LONGER_FIRST and self._packer.cut_side(truncation) == "right"
-        limit = max_length if from_the_start else None
-        rows: list[list[Ids]] = []
+        limit = max_length if from_the_start and stride is None else None
+        rows: list[list[Part]] = []
         for text in texts:
-            parts: list[Ids] = []
+            parts: list[Part] = []
             for part in (text,) if isinstance(text, str) else text:
-                ids = yield from self._ids(part, limit)
+                ids: Part = yield from (self._aligned_ids if aligned else self._ids)(part, limit)
                 parts.append(ids)
             rows.append(parts)
-        return self._packer.pack(rows, max_length, truncation)
+        return self._packer.pack(rows, max_length, truncation, stride)
 
     def _ids(self, text: str, max_words: int | None) -> Steps[Ids]:
         """The pieces of the first `max_words` words: each word is at least one piece."""
@@ -133,6 +150,48 @@ class KerasTokenizer:
                 if not words_left:
                     return ids
         return ids + self._pieces_of(list(self._known([unfinished])))
+
+    def _aligned_ids(self, text: str, max_words: int | None) -> Steps[Part]:
+        """Does the same as `_ids`, with the characters of each id."""
+        ids = AlignedIds()
+        words_left = max_words
+        unfinished = AlignedWord()
+        begin = 0
+        accents = self._accents if self._config.strip_accents else None
+        for window in self._windows(text):
+            placed = strip_aligned(window, begin, accents)
+            *words, unfinished = words_aligned(placed, self._splitter, unfinished, MAX_WORD_CHARACTERS + 1)
+            known = list(islice(self._known_aligned(words), words_left))
+            self._align(ids, known)
+            begin += len(window)
+            yield len(window)
+            if words_left is not None:
+                words_left -= len(known)
+                if not words_left:
+                    return ids
+        self._align(ids, list(self._known_aligned([unfinished])))
+        return ids
+
+    def _align(self, ids: AlignedIds, words: Sequence[AlignedWord]) -> None:
+        texts = [word.text for word in words]
+        (encoding,) = self._pieces.encode_batch([texts], is_pretokenized=True, add_special_tokens=False)
+        previous = -1
+        numbers = cast("list[int]", encoding.word_ids)  # none is None: no template is added
+        for id_, of, (start, end) in zip(encoding.ids, numbers, encoding.offsets, strict=True):
+            ids.append(id_, *words[of].span(start, end), first=of != previous)
+            previous = of
+
+    def _known_aligned(self, words: Iterable[AlignedWord]) -> Iterator[AlignedWord]:
+        """Does the same as `_known`."""
+        for word in words:
+            if word.length > MAX_WORD_CHARACTERS:
+                yield word.whole(self._config.oov_token)
+                continue
+            folded = fold_aligned(word) if self._config.lowercase else word
+            if len(folded.text.encode()) > MAX_WORD_BYTES:
+                yield word.whole(self._config.oov_token)
+            elif folded.chars:
+                yield folded
 
     def _windows(self, text: str) -> Iterator[str]:
         if self._config.strip_accents:

@@ -29,7 +29,13 @@ class Tokenizer(Protocol):
         """Longest sequence that its files allow, in ids; None if they do not bound it. Truncation keeps to it."""
 
     def encode(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> TokenizedText:
         """Turns texts into sequences such as `[CLS] a [SEP]`, and pairs into `[CLS] a [SEP] b [SEP]`.
 
@@ -38,10 +44,19 @@ class Tokenizer(Protocol):
             max_length: Most ids of one result, at least 3 for a pair and 2 otherwise.
             truncation: The rule for what is longer than `max_length`. Ids such as [SEP] stay. Results are longer than
                 `max_length` if it is `NONE`, or if cutting the text that it names is not enough.
+            stride: With it, nothing is cut. A text that is too long becomes several sequences, whose windows of it, or
+                of the second text of a pair, overlap by `stride` ids. Windows of no more ids leave it too long.
+            aligned: Adds the `alignments`.
         """
 
     def encode_in_steps(
-        self, texts: Sequence[TextOrPair], *, max_length: int, truncation: Truncation = Truncation.NONE
+        self,
+        texts: Sequence[TextOrPair],
+        *,
+        max_length: int,
+        truncation: Truncation = Truncation.NONE,
+        stride: int | None = None,
+        aligned: bool = False,
     ) -> Steps[TokenizedText]:
         """Does the same in steps, each of which yields the number of characters that it has read."""
         ...

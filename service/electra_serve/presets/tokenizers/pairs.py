@@ -1,7 +1,8 @@
 """Ids of texts to sequences, such as `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Pure.
 
 A template has the ids around the texts; a truncation selects the text that is cut, and the side. A sequence that cannot
-be cut enough stays whole, and the caller sees its length.
+be cut enough stays whole, and the caller sees its length. With a stride, a long text is not cut but becomes several
+sequences, each with a window of it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-import numpy as np
-
+from electra_serve.presets.tokenizers.alignment import NO_TEXT, AlignedIds, Alignment, Ids, align, int32_array
 from electra_serve.tensors import Int32Array, Truncation
 
 TextOrPair = str | tuple[str, str]
-Ids = Sequence[int]
+Part = Ids | AlignedIds
 Side = Literal["left", "right"]
 
 LONGER_FIRST: Final = frozenset({Truncation.RIGHT, Truncation.LEFT, Truncation.LONGEST_FIRST})
 """Truncations that shorten both texts of a pair, the longer one first."""
 
-
-_PIECE: Final = 65_536
+MAX_WINDOWS: Final = 1024
+"""Most windows of one text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +33,13 @@ class TokenizedText:
         token_ids: One (T,) int32 array per text.
         segment_ids: Likewise: 0, and 1 for the second text of a pair and its [SEP].
         truncated: Per text, whether it was cut.
+        alignments: Per text, the origin of its ids; None if it was not requested.
     """
 
     token_ids: Sequence[Int32Array]
     segment_ids: Sequence[Int32Array]
     truncated: Sequence[bool]
+    alignments: Sequence[Alignment] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +109,69 @@ class Packer:
             return "left" if truncation is Truncation.LEFT else "right"
         return self.side
 
-    def pack(self, rows: Iterable[Sequence[Ids]], max_length: int, truncation: Truncation) -> TokenizedText:
-        """Packs rows of one or two parts."""
-        packed = [self._row(parts, max_length, truncation) for parts in rows]
+    def pack(
+        self, rows: Iterable[Sequence[Part]], max_length: int, truncation: Truncation, stride: int | None = None
+    ) -> TokenizedText:
+        """Packs rows of one or two parts, all aligned or none; with `stride`, a long row becomes several sequences."""
+        packed: list[Sequence[Part]] = []
+        truncated: list[bool] = []
+        for parts in rows:
+            if stride is not None:
+                packed += self._windows(parts, max_length, stride)
+                truncated += [False] * (len(packed) - len(truncated))
+                continue
+            packed.append(self._cut(parts, max_length, truncation))
+            truncated.append(sum(map(len, packed[-1])) < sum(map(len, parts)))
+        aligned = any(isinstance(part, AlignedIds) for parts in packed for part in parts)
         return TokenizedText(
-            token_ids=tuple(row[0] for row in packed),
-            segment_ids=tuple(row[1] for row in packed),
-            truncated=tuple(row[2] for row in packed),
+            token_ids=tuple(map(self._token_ids, packed)),
+            segment_ids=tuple(map(self._segment_ids, packed)),
+            truncated=tuple(truncated),
+            alignments=tuple(map(self._alignment, packed)) if aligned else None,
         )
 
-    def _row(
-        self, parts: Sequence[Ids], max_length: int, truncation: Truncation
-    ) -> tuple[Int32Array, Int32Array, bool]:
-        kept = self._cut(parts, max_length, truncation)
+    def _token_ids(self, parts: Sequence[Part]) -> Int32Array:
         token_ids: list[int] = []
+        for slot in self.template.of(len(parts)):
+            token_ids += (slot.id,) if slot.text is None else _ids(parts[slot.text])
+        return int32_array(token_ids)
+
+    def _segment_ids(self, parts: Sequence[Part]) -> Int32Array:
         segment_ids: list[int] = []
         for slot in self.template.of(len(parts)):
-            ids = (slot.id,) if slot.text is None else kept[slot.text]
-            token_ids += ids
-            segment_ids += [slot.segment] * len(ids)
-        truncated = sum(map(len, kept)) < sum(map(len, parts))
-        return _int32(token_ids), _int32(segment_ids), truncated
+            segment_ids += [slot.segment] * (1 if slot.text is None else len(parts[slot.text]))
+        return int32_array(segment_ids)
 
-    def _cut(self, parts: Sequence[Ids], max_length: int, truncation: Truncation) -> Sequence[Ids]:
+    def _alignment(self, parts: Sequence[Part]) -> Alignment:
+        return align(
+            (NO_TEXT, None) if slot.text is None else (slot.text, _aligned(parts[slot.text]))
+            for slot in self.template.of(len(parts))
+        )
+
+    def _budget(self, texts: int, max_length: int) -> int:
+        """Ids that are left for the texts."""
+        return max_length - sum(slot.text is None for slot in self.template.of(texts))
+
+    def _windows(self, parts: Sequence[Part], max_length: int, stride: int) -> Sequence[Sequence[Part]]:
+        """Windows of the last part, which overlap by `stride` ids, as transformers' overflowing tokens do.
+
+        One that leaves no room for a step, or would make more than `MAX_WINDOWS`, stays whole.
+        """
+        *others, last = parts
+        size = self._budget(len(parts), max_length) - sum(map(len, others))
+        if len(last) <= size or size <= stride:
+            return [parts]
+        starts = range(0, len(last) - stride, size - stride)
+        if len(starts) > MAX_WINDOWS:
+            return [parts]
+        if self.side == "left":
+            ends = [len(last) - start for start in starts]
+            return [[*others, last[max(end - size, 0) : end]] for end in ends]
+        return [[*others, last[start : start + size]] for start in starts]
+
+    def _cut(self, parts: Sequence[Part], max_length: int, truncation: Truncation) -> Sequence[Part]:
         lengths = [len(part) for part in parts]
-        budget = max_length - sum(slot.text is None for slot in self.template.of(len(parts)))
+        budget = self._budget(len(parts), max_length)
         if truncation is Truncation.NONE or sum(lengths) <= budget or budget < 0:
             return parts
         kept = self._kept(lengths, budget, truncation)
@@ -152,12 +192,14 @@ class Packer:
         return (left, lengths[1]) if cut == 0 else (lengths[0], left)
 
 
-def _int32(values: Sequence[int]) -> Int32Array:
-    """An array of `values`, made in pieces: NumPy holds the GIL for 40 ms with a million."""
-    array = np.empty(len(values), np.int32)
-    for start in range(0, len(values), _PIECE):
-        array[start : start + _PIECE] = values[start : start + _PIECE]
-    return array
+def _ids(part: Part) -> Ids:
+    return part.ids if isinstance(part, AlignedIds) else part
+
+
+def _aligned(part: Part) -> AlignedIds:
+    if not isinstance(part, AlignedIds):
+        raise TypeError("all parts must be aligned, or none")
+    return part
 
 
 def keep_as_keras_hub(first: int, second: int, budget: int) -> tuple[int, int]:

@@ -123,6 +123,10 @@ class AccentStripper:
         stripped = text.translate(self._table)
         return stripped if self._table.combining.isdisjoint(stripped) else _in_canonical_order(stripped)
 
+    def form(self, char: str) -> str:
+        """Returns what one character becomes: its decomposition without marks, in the order of `char` itself."""
+        return self._table[ord(char)]
+
     def windows(self, text: str, size: int) -> Iterator[str]:
         """Cuts `text` into windows of `size` characters that can be stripped one by one.
 

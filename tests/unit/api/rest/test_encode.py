@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electra_serve import errors
-from electra_serve.api.rest.encode import LARGE_BODY_BYTES
+from electra_serve.api.rest.endpoint import LARGE_BODY_BYTES
 from electra_serve.serving.request_context import Priority
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import TextInput, TokenInput

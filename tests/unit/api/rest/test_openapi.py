@@ -54,9 +54,10 @@ def test_the_document_is_openapi(document: JsonObject) -> None:
 
 
 def test_every_path_is_in_it(document: JsonObject) -> None:
-    assert set(document["paths"]) == {"/v1/encode", "/v1/models", "/v1/models/{name}", "/livez", "/readyz", "/metrics"}
+    paths = {"/v1/encode", "/v1/classify", "/v1/models", "/v1/models/{name}", "/livez", "/readyz", "/metrics"}
+    assert set(document["paths"]) == paths
     names = [operation["operationId"] for _, operation in operations(document)]
-    assert names == ["encode", "list_models", "get_model", "livez", "readyz", "metrics"]
+    assert names == ["encode", "classify", "list_models", "get_model", "livez", "readyz", "metrics"]
 
 
 def test_every_example_follows_its_schema(document: JsonObject) -> None:
@@ -65,11 +66,12 @@ def test_every_example_follows_its_schema(document: JsonObject) -> None:
         for example in media.get("examples", {}).values():
             validator(document, media["schema"]).validate(example["value"])
             checked += 1
-    assert checked >= len(examples.REQUESTS) + len(examples.RESPONSES)
+    assert checked >= len(examples.REQUESTS) + len(examples.RESPONSES) + len(examples.CLASSIFY_REQUESTS)
 
 
-def test_encode_documents_every_error_that_a_caller_can_see(document: JsonObject) -> None:
-    responses = document["paths"]["/v1/encode"]["post"]["responses"]
+@pytest.mark.parametrize("path", ["/v1/encode", "/v1/classify"])
+def test_every_error_that_a_caller_can_see_is_documented(document: JsonObject, path: str) -> None:
+    responses = document["paths"][path]["post"]["responses"]
     documented = {
         (int(status), code)
         for status, response in responses.items()
@@ -88,6 +90,15 @@ async def test_example_requests_get_documented_responses(
     response = await client.post("/v1/encode", json=request)
     assert response.status_code == 200
     validator(document, {"$ref": "#/components/schemas/EncodeAnswer"}).validate(response.json())
+
+
+@pytest.mark.parametrize("name", examples.CLASSIFY_REQUESTS)
+async def test_example_classifications_get_the_documented_response(
+    client: httpx.AsyncClient, document: JsonObject, name: str
+) -> None:
+    response = await client.post("/v1/classify", json=examples.CLASSIFY_REQUESTS[name]["value"])
+    assert response.status_code == 200
+    validator(document, {"$ref": "#/components/schemas/ClassifyAnswer"}).validate(response.json())
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,34 @@ TRUNCATION_ONLY_SECOND: Truncation.ValueType  # 6
 """Only the second text of a pair is cut, at that side."""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
+class _Aggregation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_UNSPECIFIED: _Aggregation.ValueType  # 0
+    """The default, AGGREGATION_SIMPLE."""
+    AGGREGATION_NONE: _Aggregation.ValueType  # 1
+    """Each token by itself."""
+    AGGREGATION_FIRST: _Aggregation.ValueType  # 2
+    """Whole words, each with the label of its first token, joined as in AGGREGATION_SIMPLE."""
+    AGGREGATION_SIMPLE: _Aggregation.ValueType  # 3
+    """Tokens in a row with the same label, apart from its prefix B- or I-."""
+
+class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
+    """Rules that join labeled tokens to spans."""
+
+AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
+"""The default, AGGREGATION_SIMPLE."""
+AGGREGATION_NONE: Aggregation.ValueType  # 1
+"""Each token by itself."""
+AGGREGATION_FIRST: Aggregation.ValueType  # 2
+"""Whole words, each with the label of its first token, joined as in AGGREGATION_SIMPLE."""
+AGGREGATION_SIMPLE: Aggregation.ValueType  # 3
+"""Tokens in a row with the same label, apart from its prefix B- or I-."""
+Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
 class _ModelState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -598,6 +626,274 @@ class Error(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Error: _TypeAlias = Error  # noqa: Y015
+
+@_typing.final
+class ClassifyRequest(_message.Message):
+    """Sequences to classify. Options that do not fit the head of the model are rejected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    RAW_SCORES_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_LENGTH_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id of the request, as x-request-id, over which it has precedence."""
+    model: _builtins.str
+    """Name or alias of a served model with a head. May be empty if only one model is served."""
+    top_k: _builtins.int
+    """Most labels, or answer spans, of each sequence. Absent: all labels, and one answer span."""
+    raw_scores: _builtins.bool
+    """Logits instead of scores."""
+    aggregation: Global___Aggregation.ValueType
+    """The rule that joins labeled tokens to spans."""
+    stride: _builtins.int
+    """Cuts long texts into windows that share so many ids. Absent: 128 for contexts, no windows for other texts."""
+    max_answer_length: _builtins.int
+    """Most ids of an answer span. Absent: 15."""
+    truncate: _builtins.bool
+    """As in EncodeRequest."""
+    truncation: Global___Truncation.ValueType
+    """As in EncodeRequest."""
+    @_builtins.property
+    def tokens(self) -> Global___TokenInput:
+        """As ids. For question answering, segment_ids must be 1 for the context."""
+
+    @_builtins.property
+    def text(self) -> Global___TextInput:
+        """As texts. For question answering, pairs of a question and a context."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        tokens: Global___TokenInput | None = ...,
+        text: Global___TextInput | None = ...,
+        top_k: _builtins.int | None = ...,
+        raw_scores: _builtins.bool = ...,
+        aggregation: Global___Aggregation.ValueType = ...,
+        stride: _builtins.int | None = ...,
+        max_answer_length: _builtins.int | None = ...,
+        truncate: _builtins.bool = ...,
+        truncation: Global___Truncation.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_answer_length", b"_max_answer_length", "_stride", b"_stride", "_top_k", b"_top_k", "input", b"input", "max_answer_length", b"max_answer_length", "stride", b"stride", "text", b"text", "tokens", b"tokens", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_answer_length", b"_max_answer_length", "_stride", b"_stride", "_top_k", b"_top_k", "aggregation", b"aggregation", "input", b"input", "max_answer_length", b"max_answer_length", "model", b"model", "raw_scores", b"raw_scores", "request_id", b"request_id", "stride", b"stride", "text", b"text", "tokens", b"tokens", "top_k", b"top_k", "truncate", b"truncate", "truncation", b"truncation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_answer_length: _TypeAlias = _typing.Literal["max_answer_length"]  # noqa: Y015
+    _WhichOneofArgType__max_answer_length: _TypeAlias = _typing.Literal["_max_answer_length", b"_max_answer_length"]  # noqa: Y015
+    _WhichOneofReturnType__stride: _TypeAlias = _typing.Literal["stride"]  # noqa: Y015
+    _WhichOneofArgType__stride: _TypeAlias = _typing.Literal["_stride", b"_stride"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["tokens", "text"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_answer_length) -> _WhichOneofReturnType__max_answer_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stride) -> _WhichOneofReturnType__stride | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+
+Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
+
+@_typing.final
+class Label(_message.Message):
+    """A label of a sequence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Its name."""
+    score: _builtins.float
+    """Result of the head's activation, or the logit."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Label: _TypeAlias = Label  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """A labeled span of a sequence, or an answer span."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    TOKEN_START_FIELD_NUMBER: _builtins.int
+    TOKEN_END_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Name of the label; empty for answer spans."""
+    score: _builtins.float
+    """Mean score of its tokens. Of answer spans, probability of the start times that of the end, or the sum of both
+    logits.
+    """
+    start: _builtins.int
+    """First character, in code points; absent if the request has ids, as are the next three."""
+    end: _builtins.int
+    """The character after the last one."""
+    text: _builtins.str
+    """These characters."""
+    part: _builtins.int
+    """Text of a pair that has the span, 0 or 1; 0 for a single text."""
+    token_start: _builtins.int
+    """First position of the ids; absent if the request has texts."""
+    token_end: _builtins.int
+    """The position after the last one; absent if the request has texts."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        start: _builtins.int | None = ...,
+        end: _builtins.int | None = ...,
+        text: _builtins.str | None = ...,
+        part: _builtins.int | None = ...,
+        token_start: _builtins.int | None = ...,
+        token_end: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_part", b"_part", "_start", b"_start", "_text", b"_text", "_token_end", b"_token_end", "_token_start", b"_token_start", "end", b"end", "part", b"part", "start", b"start", "text", b"text", "token_end", b"token_end", "token_start", b"token_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_part", b"_part", "_start", b"_start", "_text", b"_text", "_token_end", b"_token_end", "_token_start", b"_token_start", "end", b"end", "label", b"label", "part", b"part", "score", b"score", "start", b"start", "text", b"text", "token_end", b"token_end", "token_start", b"token_start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__part: _TypeAlias = _typing.Literal["part"]  # noqa: Y015
+    _WhichOneofArgType__part: _TypeAlias = _typing.Literal["_part", b"_part"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    _WhichOneofReturnType__token_end: _TypeAlias = _typing.Literal["token_end"]  # noqa: Y015
+    _WhichOneofArgType__token_end: _TypeAlias = _typing.Literal["_token_end", b"_token_end"]  # noqa: Y015
+    _WhichOneofReturnType__token_start: _TypeAlias = _typing.Literal["token_start"]  # noqa: Y015
+    _WhichOneofArgType__token_start: _TypeAlias = _typing.Literal["_token_start", b"_token_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__part) -> _WhichOneofReturnType__part | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_end) -> _WhichOneofReturnType__token_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_start) -> _WhichOneofReturnType__token_start | None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class Classification(_message.Message):
+    """Result of one sequence; the head of the model says which field is filled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
+        """Labels, the best first; for sequence_classification."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Spans in order, without those of label O; for token_classification. For replaced_token_detection, every token with
+        the probability that it was replaced.
+        """
+
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Answer spans, the best first; for question_answering."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___Label] | None = ...,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+        answers: _abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "labels", b"labels", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class ClassifyResponse(_message.Message):
+    """Results of all sequences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id of the request: its own, or one that the server made."""
+    model: _builtins.str
+    """Name of the model, also if the request has one of its aliases."""
+    head: _builtins.str
+    """Kind of its head, as in ModelInfo."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]:
+        """One for each sequence, in order."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Sequences and positions that were computed, windows included."""
+
+    @_builtins.property
+    def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """For each sequence, true if it was truncated."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        head: _builtins.str = ...,
+        results: _abc.Iterable[Global___Classification] | None = ...,
+        usage: Global___Usage | None = ...,
+        truncated: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "model", b"model", "request_id", b"request_id", "results", b"results", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

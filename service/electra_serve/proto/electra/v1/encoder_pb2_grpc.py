@@ -45,6 +45,11 @@ class EncoderServiceStub:
                 request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
                 response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
                 _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/electra.v1.EncoderService/Classify',
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/electra.v1.EncoderService/ListModels',
                 request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
@@ -78,6 +83,13 @@ class EncoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Classify(self, request, context):
+        """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models of this server.
         """
@@ -104,6 +116,11 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.EncodeStream,
                     request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.FromString,
                     response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -171,6 +188,33 @@ class EncoderService:
             '/electra.v1.EncoderService/EncodeStream',
             electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamRequest.SerializeToString,
             electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EncodeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/electra.v1.EncoderService/Classify',
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

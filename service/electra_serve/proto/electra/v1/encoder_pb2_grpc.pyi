@@ -61,6 +61,8 @@ class EncoderServiceStub:
     number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
     requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
     """
+    Classify: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]
+    """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """Lists the models of this server."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]
@@ -79,6 +81,8 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
     requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
     """
+    Classify: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of this server."""
     GetModel: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -106,6 +110,14 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         number of requests at a time, and reads the next one after a response. When it shuts down, it responds to all
         requests that it has read, and ends the stream with UNAVAILABLE. Requests without a response were not begun.
         """
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _encoder_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoder_pb2.ClassifyResponse, _abc.Awaitable[_encoder_pb2.ClassifyResponse]]:
+        """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -1,0 +1,136 @@
+"""Base of `POST` endpoints that compute: reads, decodes, computes and renders, unless the client disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from electra_serve.api.rest.body import declared_length, parse_json, read_body, reject_bulk
+from electra_serve.api.rest.disconnect import unless_disconnected
+from electra_serve.api.rest.headers import context_of, headers_of
+from electra_serve.api.rest.middleware import name_span, request_id
+from electra_serve.api.rest.render import JsonChunks, RunOnThread
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
+from electra_serve.api.service_protocol import EncodeService
+from electra_serve.observability.requests import RequestObserver
+from electra_serve.runtime.work_thread import WorkThread, await_loop_turn
+from electra_serve.serving.request_context import RequestContext
+from electra_serve.serving.transit_budget import Reservation, TransitBudget
+from electra_serve.settings.schema import RestSettings
+from electra_serve.tensors import TextInput, TokenInput
+
+LARGE_BODY_BYTES: Final = 16_384
+"""Larger bodies are decoded on the decoding thread: that takes a millisecond and more."""
+
+
+class ComputeRequest(Protocol):
+    """Part of a request that every endpoint needs."""
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model; None for the only one."""
+
+    @property
+    def input(self) -> TokenInput | TextInput:
+        """The sequences."""
+
+
+class ComputeResult(Protocol):
+    """Part of a result that every endpoint needs."""
+
+    @property
+    def tokens(self) -> int:
+        """Unmasked positions."""
+
+
+D = TypeVar("D")
+R = TypeVar("R", bound=ComputeResult)
+
+
+class ComputeEndpoint(ABC, Generic[D, R]):
+    """Endpoint that decodes a body to `D`, and computes and renders an `R`."""
+
+    route: ClassVar[str]
+
+    def __init__(
+        self,
+        service: EncodeService,
+        settings: RestSettings,
+        observer: RequestObserver,
+        *,
+        max_sequences: int,
+        budget: TransitBudget,
+        thread: WorkThread,
+        authenticator: Authenticator = ALLOW_ALL,
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._observer = observer
+        self._max_sequences = max_sequences
+        self._budget = budget
+        self._authenticator = authenticator
+        self._thread = thread
+
+    async def serve(self, request: Request) -> Response:
+        """Serves one request; raises a `ServiceError`."""
+        headers = headers_of(request.scope)
+        with self._observer.request(self.route, request_id(request.scope), headers) as record:
+            name_span(request.scope, record.span)
+            context = context_of(request, record, self._authenticator)
+            record.model = self._service.label(None)  # until the request names another
+            self._service.ensure_capacity(context.client)
+            reservation = self._reserve(context.client, headers)
+            decoded = await self._decode(request, context, reservation)
+            computed = self._request_of(decoded)
+            record.model = self._service.label(computed.model)
+            record.sequences = _sequences(computed.input)
+            result = await unless_disconnected(self._compute(decoded), request.receive)
+            record.tokens = result.tokens
+            chunks = await self._render(decoded, result, partial(self._thread.run, context.client))
+            return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
+
+    @abstractmethod
+    def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> D:
+        """Converts a parsed body; raises a `ServiceError`."""
+
+    @abstractmethod
+    def _request_of(self, decoded: D) -> ComputeRequest: ...
+
+    @abstractmethod
+    async def _compute(self, decoded: D) -> R: ...
+
+    @abstractmethod
+    async def _render(self, decoded: D, result: R, on_thread: RunOnThread) -> Sequence[bytes]: ...
+
+    def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
+        """Reserves the bytes of the body until the request's task ends; by then its response is sent."""
+        reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
+        task = asyncio.current_task()
+        if task is not None:
+            reservation.release_after(task)
+        return reservation
+
+    async def _decode(self, request: Request, context: RequestContext, reservation: Reservation) -> D:
+        body = await read_body(headers_of(request.scope), request.receive, self._settings, context.deadline)
+        reservation.shrink(len(body))
+        if len(body) <= LARGE_BODY_BYTES:
+            return self._parse(body, context, reservation)
+        parsing = self._thread.run(context.client, partial(self._parse, body, context, reservation))
+        return await unless_disconnected(parsing, request.receive)
+
+    def _parse(self, body: bytes, context: RequestContext, reservation: Reservation) -> D:
+        reject_bulk(body, self._max_sequences)
+        await_loop_turn()
+        payload = parse_json(body)
+        await_loop_turn()
+        return self._convert(payload, context, reservation)
+
+
+def _sequences(sequences: TokenInput | TextInput) -> int:
+    return len(sequences.token_ids if isinstance(sequences, TokenInput) else sequences.texts)

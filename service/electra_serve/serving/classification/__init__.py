@@ -1,0 +1,1 @@
+"""Logits of a head to labels, labeled spans and answer spans, as transformers' pipelines compute them."""

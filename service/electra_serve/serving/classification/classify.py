@@ -1,0 +1,89 @@
+"""Logits of a request's sequences to the labels, spans or answer spans of each of its inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from electra_serve.serving.classification.answers import find_answers
+from electra_serve.serving.classification.labels import label_sequence
+from electra_serve.serving.classification.plan import Plan
+from electra_serve.serving.classification.results import Label, Span, Window
+from electra_serve.serving.classification.spans import label_spans, score_tokens
+from electra_serve.serving.validation import Validated
+from electra_serve.tensors import Encoding, Output, RowOutput, TextInput, TokenInput
+
+Found = tuple[Label, ...] | tuple[Span, ...]
+"""Result of one input: labels of a sequence, or spans."""
+Texts = tuple[str, ...]
+
+VALUES_PER_ITEM: Final = 16
+"""Numbers that a label or a span counts as in the size of a response."""
+CHARACTERS_PER_VALUE: Final = 4
+STEP_POSITIONS: Final = 2048
+"""Positions that are labeled in one event-loop iteration, in a few milliseconds."""
+
+
+async def find_all(
+    plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
+) -> list[Found]:
+    """Finds the labels or spans of each input, in steps that leave the event loop free."""
+    found: list[Found] = []
+    start = positions = 0
+    for index, count in enumerate(validated.windows or (1,) * len(rows)):
+        if plan.head.output is Output.LOGITS:
+            found.append(label_sequence(rows[start].get(Output.LOGITS), plan.head, top_k=plan.top_k, raw=plan.raw))
+        else:
+            windows = [_window(validated, rows, at) for at in range(start, start + count)]
+            found.append(_find_spans(plan, windows, _texts_of(sequences, index)))
+        positions += sum(len(encoding) for encoding in validated.encodings[start : start + count])
+        start += count
+        if positions >= STEP_POSITIONS:
+            positions = 0
+            await asyncio.sleep(0)
+    return found
+
+
+def _window(validated: Validated, rows: Sequence[RowOutput], at: int) -> Window:
+    alignment = None if validated.alignments is None else validated.alignments[at]
+    return Window(rows[at].get(Output.TOKEN_LOGITS), validated.encodings[at], alignment)
+
+
+def _find_spans(plan: Plan, windows: Sequence[Window], texts: Texts | None) -> tuple[Span, ...]:
+    """Returns the spans of an input from its windows; `texts` is None if the request has ids."""
+    match plan.head.kind:
+        case "question_answering":
+            context = None if texts is None else texts[1]
+            return find_answers(
+                windows, context, top_k=plan.top_k or 1, max_length=plan.max_answer_length, raw=plan.raw
+            )
+        case "replaced_token_detection":
+            return score_tokens(windows[0], plan.head, texts, raw=plan.raw)
+        case _:
+            return label_spans(windows, plan.head, texts, plan.aggregation, raw=plan.raw)
+
+
+def _texts_of(sequences: TokenInput | TextInput, index: int) -> Texts | None:
+    """Returns the text of an input, or both of a pair; None if the request has ids."""
+    if isinstance(sequences, TokenInput):
+        return None
+    text = sequences.texts[index]
+    return (text,) if isinstance(text, str) else text
+
+
+def count_values(plan: Plan, encodings: Sequence[Encoding], inputs: int) -> int:
+    """Estimates the numbers that a result holds at most: logits, and labels or spans."""
+    labels, positions = len(plan.head.labels), sum(map(len, encodings))
+    match plan.head.kind:
+        case "sequence_classification":
+            return inputs * (labels + VALUES_PER_ITEM * min(plan.top_k or labels, labels))
+        case "question_answering":
+            return positions * labels + VALUES_PER_ITEM * inputs * (plan.top_k or 1)
+        case _:
+            return positions * (labels + VALUES_PER_ITEM)
+
+
+def characters_of(found: Found) -> int:
+    """Returns the characters of all spans."""
+    return sum(len(item.text or "") for item in found if isinstance(item, Span))
