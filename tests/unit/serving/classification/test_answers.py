@@ -56,7 +56,7 @@ def windows_of(tokenizer: TransformersTokenizer, case: dict[str, Any]) -> list[W
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
-def test_answer_span_spans_are_those_of_the_pipeline(tokenizer: TransformersTokenizer, case: dict[str, Any]) -> None:
+def test_answer_spans_are_those_of_the_pipeline(tokenizer: TransformersTokenizer, case: dict[str, Any]) -> None:
     windows = windows_of(tokenizer, case)
     found = find_answers(windows, case["context"], top_k=case["top_k"], max_length=case["max_answer_len"], raw=False)
     assert [(answer.start, answer.end, answer.text) for answer in found] == [
@@ -76,7 +76,7 @@ def window(begins: list[float], ends: list[float], segments: list[int], mask: li
     return Window(logits, encoding(list(range(len(segments))), segments, mask))
 
 
-def test_answer_span_spans_in_ids_are_positions_of_segment_1_without_the_last() -> None:
+def test_answer_spans_in_ids_are_positions_of_segment_1_without_the_last() -> None:
     ids = window([9, 9, 0, 1, 5, 0, 9], [9, 9, 0, 0, 2, 3, 9], [0, 0, 0, 1, 1, 1, 1])
     best, second = find_answers([ids], None, top_k=2, max_length=2, raw=True)
     assert best == Span("", 8.0, token_start=4, token_end=6)
