@@ -21,6 +21,7 @@ from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.models import build_manager
+from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import EncodeRequest, InferenceService
@@ -326,3 +327,30 @@ async def test_retry_after_counts_both_queues(service: InferenceService, monkeyp
     with pytest.raises(Overloaded, match="full") as tokenizers:
         await service.encode(request)
     assert (engines.value.retry_after_s, tokenizers.value.retry_after_s) == (5.0, 7.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 20])
+async def test_vectors_of_many_inputs_are_those_of_each_alone(service: InferenceService, count: int) -> None:
+    texts = ["\U0001f642 " * (number % 5) for number in range(count)]  # unknown pieces, since the engine has few ids
+    together = await service.embed(EmbedRequest(TextInput(texts), model="text"))
+    alone = [await service.embed(EmbedRequest(TextInput([text]), model="text")) for text in texts]
+    for vector, single in zip(together.vectors, alone, strict=True):
+        np.testing.assert_allclose(vector, single.vectors[0], atol=1e-6)
+        assert np.linalg.norm(vector) == pytest.approx(1.0)
+    assert together.tokens == sum(result.tokens for result in alone)
+
+
+async def test_an_invalid_input_is_named_by_its_index_in_the_request(service: InferenceService) -> None:
+    long = "a" * (LIMITS.max_text_characters + 1)
+    with pytest.raises(InvalidInput) as caught:
+        await service.embed(EmbedRequest(TextInput([*[""] * 7, long]), model="text"))
+    assert caught.value.field == "text[7]"
+
+
+async def test_a_response_of_too_many_numbers_is_rejected_before_anything_is_computed(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    before = len(engine.batches)
+    with pytest.raises(PayloadTooLarge, match="fewer inputs"):
+        await service.embed(EmbedRequest(TextInput(["", ""]), model="text", max_values=2 * FAKE_HIDDEN_DIM - 1))
+    assert len(engine.batches) == before
