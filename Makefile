@@ -1,5 +1,5 @@
 # Two commands suffice on a fresh machine with Python 3.11 or later:
-#   make run     serves the embedded preset
+#   make run     serves the built-in preset
 #   make test    runs the tests
 # `make help` lists the others.
 
@@ -37,7 +37,7 @@ $(VENV)/.dev-$(TEST_EXTRA): pyproject.toml constraints.txt | $(BIN)/uv
 	@touch $@
 
 .PHONY: run
-run: $(VENV)/.serve-$(EXTRA) ## Serve the embedded preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
+run: $(VENV)/.serve-$(EXTRA) ## Serve the built-in preset on 127.0.0.1:8080 (REST) and :50051 (gRPC); more flags in ARGS
 	$(BIN)/electra-serve serve $(ARGS)
 
 # One process more than cores, since tests also wait; each takes up to 4 GB, so at most four.
@@ -96,7 +96,7 @@ prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometh
 	$(BIN)/python -m tools.prometheus_rule
 
 .PHONY: demo-preset
-demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the embedded preset again, byte for byte
+demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the built-in preset again, byte for byte
 	$(BIN)/python -m tools.build_demo_preset
 
 .PHONY: constraints

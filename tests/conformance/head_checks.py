@@ -140,7 +140,7 @@ def _random_model(architecture: str, folder: Path) -> Any:
 
 def _logits(output: Any) -> Array:
     if "start_logits" in output:
-        return torch.stack((output.start_logits, output.end_logits), dim=-1).numpy()
+        return np.asarray(torch.stack((output.start_logits, output.end_logits), dim=-1).numpy())
     logits: Array = output.logits.numpy()
     return logits if logits.shape[-1] == len(LABELS) else logits[..., None]
 
@@ -162,7 +162,7 @@ def _of_openvino(preset: PresetFolder, inputs: dict[str, Array]) -> Array:
             length = int(mask.sum())
             one = Encoding(ids, segments, mask, compute_length=length, real_tokens=length)
             rows.append(_run(engine, one, preset.head.output).get(preset.head.output))
-    return np.stack(rows)
+    return np.asarray(np.stack(rows))
 
 
 @contextmanager

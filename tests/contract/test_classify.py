@@ -135,7 +135,7 @@ async def test_replaced_tokens_have_a_probability_each(client: AsyncClient) -> N
     assert [span.score for span in response.spans[0]] == pytest.approx([0.5, 1 / (1 + np.exp(-5))])
 
 
-async def test_answers_of_a_question(client: AsyncClient) -> None:
+async def test_answer_spans_of_a_question(client: AsyncClient) -> None:
     context = "The White Rabbit ran away from the old Queen."
     response = await client.classify(
         question="Who ran away?", context=[context, "Alice."], model=f"{QUESTIONS}_text", top_k=3
@@ -165,7 +165,7 @@ async def test_a_long_context_is_read_in_windows(client: AsyncClient, stack: Sta
     assert len(response.answers[0]) == 1
 
 
-async def test_answers_in_ids_are_positions(client: AsyncClient) -> None:
+async def test_answer_spans_in_ids_are_positions(client: AsyncClient) -> None:
     response = await client.classify(
         token_ids=[[1, 9, 2, 5, 3, 2]], segment_ids=[[0, 0, 0, 1, 1, 1]], model=QUESTIONS, raw_scores=True
     )

@@ -50,7 +50,7 @@ def expected(name: str, row: list[int], output: Output) -> np.ndarray:
     encoder = load_encoder(resolve_preset(str(TRANSFORMERS / name)), dtype="float32", load_weights=True)
     ids = np.array([row])
     batch = pack_rows(ids, ids * 0, ids * 0 + 1)
-    return compute_rows(encoder.backbone, batch, frozenset({output}), encoder.head)[output][0]
+    return np.asarray(compute_rows(encoder.backbone, batch, frozenset({output}), encoder.head)[output][0])
 
 
 def test_logits_of_sequences(client: ElectraClient | GrpcElectraClient) -> None:

@@ -1,7 +1,7 @@
 """Dispatches batches: coalesces arrivals, plans the next batch and hands it to a free worker.
 
-While one batch runs, arrivals queue. Shortly before it ends, the batch with the most urgent sequence is planned to run
-next. Batches thus grow with the load, and no timer delays a request. Retries run first.
+While a batch runs, arrivals queue. Shortly before its expected end the queue is planned again, and the batch with the
+most urgent sequence runs next. Batches thus grow with the load, and no timer waits for one to fill. Retries run first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from electra_serve.batching.flight_recorder import FlightRecorder, InFlightBatch
 from electra_serve.batching.in_flight import InFlight, PlannedBatch, RetryQueue, fail
 from electra_serve.batching.pending import PendingRow
 from electra_serve.batching.queue import RequestQueue
-from electra_serve.batching.worker_pool import NextBatch, WorkerPool
+from electra_serve.batching.worker_pool import EngineSlot, WorkerPool
 from electra_serve.errors import DeadlineExceeded, ShuttingDown
 from electra_serve.observability.metrics import BatchMetrics
 from electra_serve.tensors import Batch
@@ -52,7 +52,7 @@ class Dispatcher:
         self._metrics = metrics
         self._max_window_sequences = max_window_sequences
         self._on_fault = on_fault
-        self._window: CoalescingWindow | None = None
+        self._coalescing: CoalescingWindow | None = None
         self.feeding = False
 
     def start(self) -> None:
@@ -67,52 +67,52 @@ class Dispatcher:
         self.feeding = False
 
     def feed_soon(self) -> None:
-        """Opens a coalescing window if rows are queued and an engine is free."""
-        if self._window is None and self._queue.sequences and self._next() is not None:
-            self._window = CoalescingWindow(self._clock.now(), self._queue.sequences)
+        """Opens a coalescing window if rows are queued and an engine can take a batch."""
+        if self._coalescing is None and self._queue.sequences and self._free_slot() is not None:
+            self._coalescing = CoalescingWindow(self._clock.now(), self._queue.sequences)
             asyncio.get_running_loop().call_soon(self._coalesce)
 
     def _coalesce(self) -> None:
-        if self._window is not None and self._window.is_open(self._clock.now(), self._queue.sequences):
+        if self._coalescing is not None and self._coalescing.is_open(self._clock.now(), self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._coalesce)
         else:
-            self._window = None
+            self._coalescing = None
             self._feed()
 
     def _feed_next(self) -> None:
-        """Feeds a free engine without a coalescing window: rows queued while it was busy."""
-        if self._window is None and (self._retries or self._queue.sequences):
+        """Feeds an engine without a coalescing window: rows queued while it was busy."""
+        if self._coalescing is None and (self._retries or self._queue.sequences):
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _feed(self) -> None:
         try:
-            while self.feeding and (chosen := self._next()) is not None:
+            while self.feeding and (slot := self._free_slot()) is not None:
                 if (retry := self._retries.next()) is not None:
-                    self._start(chosen, retry)
+                    self._start(slot, retry)
                 elif self._queue.sequences:
-                    self._start_next(chosen)
+                    self._start_next(slot)
                 else:
                     break
         except Exception as error:  # noqa: BLE001  # a bug here must reach the logs and the probes
             self._on_fault(error)
 
-    def _next(self) -> NextBatch | None:
-        """Returns a free engine for the next batch. Retries are planned for the engines that share the queue."""
+    def _free_slot(self) -> EngineSlot | None:
+        """Returns a slot for the next batch. Retries never take the lone engine, as it lacks their shapes."""
         if self._retries:
-            return self._pool.next(len(self._pool.workers), 0)
-        return self._pool.next(self._queue.sequences, self._queue.tokens)
+            return self._pool.free_slot(len(self._pool.workers), 0)
+        return self._pool.free_slot(self._queue.sequences, self._queue.tokens)
 
-    def _start_next(self, chosen: NextBatch) -> None:
-        batch = self._choose(chosen)
+    def _start_next(self, slot: EngineSlot) -> None:
+        batch = self._choose(slot)
         if batch is not None:
-            self._start(chosen, batch)
+            self._start(slot, batch)
 
-    def _choose(self, chosen: NextBatch) -> PlannedBatch | None:
+    def _choose(self, slot: EngineSlot) -> PlannedBatch | None:
         """Takes the next batch from the queue; returns None if all queued rows have expired."""
         now = self._clock.now()
         fail(self._queue.expire(now), deadline_exceeded())
-        planner = chosen.lane.planner
-        share = ceil(self._queue.sequences * chosen.share)
+        planner = slot.lane.planner
+        share = ceil(self._queue.sequences * slot.share)
         window = self._queue.window(min(share, self._max_window_sequences))
         if not window:
             return None
@@ -124,12 +124,12 @@ class Dispatcher:
         self._in_flight.take(rows)
         return PlannedBatch(rows, plan.shape, plan.placements, planner.max_positions)
 
-    def _start(self, chosen: NextBatch, planned: PlannedBatch) -> None:
+    def _start(self, slot: EngineSlot, planned: PlannedBatch) -> None:
         rows = planned.rows
         try:
             batch = InFlightBatch(
-                lane=chosen.lane,
-                engine=self._pool.workers.index(chosen.worker),
+                lane=slot.lane,
+                engine=self._pool.workers.index(slot.worker),
                 budget=planned.budget,
                 shape=planned.shape,
                 placements=planned.placements,
@@ -137,12 +137,12 @@ class Dispatcher:
                 chosen_at=self._clock.now(),
                 real_tokens=sum(row.encoding.real_tokens for row in rows),
                 outputs=frozenset(output for row in rows for output in row.request.outputs),
-                expected_s=chosen.lane.expected_s(planned.shape),
+                expected_s=slot.lane.expected_s(planned.shape),
             )
             packed = Batch.pack([row.encoding for row in rows], planned.placements, planned.shape)
             self._in_flight.begin(batch, rows)
             self._recorder.add(batch)
-            chosen.worker.run(packed, batch.outputs, batch.expected_s, partial(self._finish, batch))
+            slot.worker.run(packed, batch.outputs, batch.expected_s, partial(self._finish, batch))
         except Exception:  # noqa: BLE001  # a bug here must not leave these rows without a result
             self._completion.abort(rows)
 

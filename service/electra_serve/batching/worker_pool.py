@@ -32,12 +32,12 @@ class Lane:
         return self.planner.sequence_seconds(length) * self.correction.factor
 
 
-class NextBatch(NamedTuple):
-    """A free worker, its lane, and its share of the queued sequences."""
+class EngineSlot(NamedTuple):
+    """Place for one more batch: a worker, its lane, and its share of the queued sequences."""
 
     lane: Lane
     worker: EngineWorker
-    share: float
+    share: float  # of the queue: one of as many as there are free engines
 
 
 class WorkerPool:
@@ -53,14 +53,14 @@ class WorkerPool:
         """Estimated seconds until one of the shared engines is free."""
         return min(worker.remaining_s for worker in self.shared.workers)
 
-    def next(self, sequences: int, positions: int) -> NextBatch | None:
-        """Returns the engine for the next batch of so many sequences and positions, or None if all are busy."""
+    def free_slot(self, sequences: int, positions: int) -> EngineSlot | None:
+        """Returns the slot for a batch of so many queued sequences and positions, or None if all are busy."""
         if self.lone and self._is_lone(self.lone, sequences, positions):
-            return NextBatch(self.lone, self.lone.workers[0], share=1.0)
+            return EngineSlot(self.lone, self.lone.workers[0], share=1.0)
         free = [worker for worker in self.shared.workers if worker.free]
         if not free:
             return None
-        return NextBatch(self.shared, min(free, key=lambda worker: worker.in_flight), share=1 / len(free))
+        return EngineSlot(self.shared, min(free, key=lambda worker: worker.in_flight), share=1 / len(free))
 
     def _is_lone(self, lone: Lane, sequences: int, positions: int) -> bool:
         if sequences >= len(self.shared.workers) or any(worker.in_flight for worker in self.workers):

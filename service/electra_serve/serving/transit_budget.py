@@ -21,13 +21,13 @@ from electra_serve.errors import Overloaded
 SHARE: Final = 4
 RATE_WINDOW_S: Final = 2.0  # seconds over which the release rate is averaged
 GROWTH_TIMEOUT_S: Final = 5.0  # seconds that an admitted request waits for its response's bytes
-MAX_WAITERS: Final = 1024  # most waiting requests of one client; each takes up to 90 kB in gRPC
+MAX_WAITERS: Final = 1024  # in one line; each takes up to 90 kB in gRPC
 RECLAIM_AFTER_S: Final = 1.0  # seconds after which an unused reservation is idle
 MIN_RETRY_S: Final = 0.05
 # Retry delay if nothing was released recently; stalled clients release their bytes at a time limit
 MAX_RETRY_S: Final = 5.0
 
-_Line: TypeAlias = tuple[str, bool]  # client, and True for requests that already hold bytes
+_WaitingLine: TypeAlias = tuple[str, bool]  # client, and True for requests that already hold bytes
 
 
 class TransitBudget:
@@ -47,13 +47,20 @@ class TransitBudget:
         self.used_bytes = 0
         self._now = now
         self._clients: dict[str, int] = {}
-        self._lines: dict[_Line, dict[asyncio.Future[None], tuple[int, int]]] = {}  # each waiter's size and own
-        self._idle: dict[Reservation, tuple[float, Callable[[], None]]] = {}  # since when, the longest idle first
+        self._lines: dict[
+            _WaitingLine, dict[asyncio.Future[None], tuple[int, int]]
+        ] = {}  # size and `already_held` of each
+        self._idle: dict[
+            Reservation, tuple[float, Callable[[], None]]
+        ] = {}  # idle since, and a function that frees it; oldest first
         self._released = 0.0  # bytes, decayed over RATE_WINDOW_S
         self._released_at = now()
 
     def reserve(self, client: str, size: int) -> Reservation:
-        """Reserves `size` bytes, at most the whole budget; raises `Overloaded` if they do not fit now."""
+        """Reserves `size` bytes, at most the whole budget; raises `Overloaded` if they do not fit now.
+
+        It waits for nothing, so it may pass requests that wait in `acquire`.
+        """
         size = min(size, self.max_bytes)
         self._make_room(client, size)
         if not self._fits(client, size):
@@ -61,35 +68,35 @@ class TransitBudget:
         self._add(client, size)
         return Reservation(self, client, size)
 
-    async def acquire(self, client: str, size: int, timeout_s: float | None, *, own: int = 0) -> Reservation:
+    async def acquire(self, client: str, size: int, timeout_s: float | None, *, already_held: int = 0) -> Reservation:
         """Reserves `size` bytes as soon as they fit; clients take turns.
 
         Args:
             client: Client that is charged.
             size: Bytes, at most the whole budget.
             timeout_s: Seconds to wait; None for no limit.
-            own: Bytes that the same request already holds; they do not count in its client's share.
+            already_held: Bytes that the same request already holds; they do not count in its client's share.
 
         Raises:
             Overloaded: They did not fit within `timeout_s`.
         """
-        size = min(size, self.max_bytes - own)
-        if not own:
+        size = min(size, self.max_bytes - already_held)
+        if not already_held:
             self._make_room(client, size)
-        if self._lines or not self._fits(client, size, own):
-            await self._wait(client, size, timeout_s, own)
+        if self._lines or not self._fits(client, size, already_held):
+            await self._wait(client, size, timeout_s, already_held)
         else:
             self._add(client, size)
         return Reservation(self, client, size)
 
-    async def _wait(self, client: str, size: int, timeout_s: float | None, own: int) -> None:
+    async def _wait(self, client: str, size: int, timeout_s: float | None, already_held: int) -> None:
         """Waits until `_wake` has reserved the bytes."""
-        line = (client, own > 0)
+        line = (client, already_held > 0)
         waiters = self._lines.setdefault(line, {})
         if len(waiters) >= MAX_WAITERS:
             raise self._overloaded(client, size)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters[turn] = (size, own)
+        waiters[turn] = (size, already_held)
         self._wake()
         try:
             async with asyncio.timeout(timeout_s):
@@ -104,16 +111,16 @@ class TransitBudget:
                 raise self._overloaded(client, size) from None
             raise
 
-    def _leave(self, line: _Line, turn: asyncio.Future[None]) -> None:
+    def _leave(self, line: _WaitingLine, turn: asyncio.Future[None]) -> None:
         waiters = self._lines.get(line, {})
         waiters.pop(turn, None)  # a canceled one may have left already
         if not waiters:
             self._lines.pop(line, None)
 
-    def _fits(self, client: str, size: int, own: int = 0) -> bool:
-        others = self._clients.get(client, 0) - own
+    def _fits(self, client: str, size: int, already_held: int = 0) -> bool:
+        in_other_requests = self._clients.get(client, 0) - already_held
         free = self.max_bytes - self.used_bytes - size
-        return free >= 0 and (not others or others + own + size <= SHARE * free)
+        return free >= 0 and (not in_other_requests or in_other_requests + already_held + size <= SHARE * free)
 
     def _add(self, client: str, size: int) -> None:
         self.used_bytes += size
@@ -132,25 +139,30 @@ class TransitBudget:
         self._wake()
 
     def _wake(self) -> None:
-        """Reserves bytes for waiting requests, one of each client in turn.
+        """Reserves bytes for waiting requests, one of each line in turn.
 
-        A client that holds bytes blocks no other, as it waits for its own share. One that holds none blocks those
-        behind it, so that small requests do not starve a large one.
+        A request that waits for its client's share blocks no other. One whose client holds nothing else blocks the
+        lines behind it, so that small requests do not starve a large one.
         """
         progress = True
         while progress:
             progress = False
             for line in list(self._lines):
                 client, _ = line
-                turn, (size, own) = next(iter(self._lines[line].items()))
-                if turn.done() or self._fits(client, size, own):
+                turn, (size, already_held) = next(iter(self._lines[line].items()))
+                if turn.done() or self._fits(client, size, already_held):
                     self._leave(line, turn)
+                    self._move_back(line)
                     if not turn.done():
                         self._add(client, size)
                         turn.set_result(None)
                     progress = True
-                elif client not in self._clients:
+                elif self._clients.get(client, 0) == already_held:
                     return
+
+    def _move_back(self, line: _WaitingLine) -> None:
+        if line in self._lines:
+            self._lines[line] = self._lines.pop(line)
 
     @contextmanager
     def reclaimable(self, reservation: Reservation, reclaim: Callable[[], None]) -> Iterator[None]:
@@ -178,9 +190,8 @@ class TransitBudget:
         return self._released * math.exp(-elapsed_s / RATE_WINDOW_S) / RATE_WINDOW_S
 
     def _overloaded(self, client: str, size: int) -> Overloaded:
-        missing = max(self.used_bytes + size - self.max_bytes, size)
         rate = self._rate()
-        retry_s = missing / rate if rate else MAX_RETRY_S
+        retry_s = size / rate if rate else MAX_RETRY_S
         return Overloaded(
             f"cannot reserve {size} bytes for this request: {self.used_bytes} of {self.max_bytes} are in use, "
             f"{self._clients.get(client, 0)} by this client, which may hold at most {SHARE} times the free bytes",
@@ -189,7 +200,7 @@ class TransitBudget:
 
 
 class Reservation:
-    """Bytes that one request holds; may be released twice."""
+    """Bytes that one request holds; a second release does nothing."""
 
     __slots__ = ("_budget", "client", "size")
 
@@ -209,7 +220,7 @@ class Reservation:
         size = min(size, self._budget.max_bytes)
         self.shrink(size)
         if size > self.size:
-            await self._budget.acquire(self.client, size - self.size, timeout_s, own=self.size)
+            await self._budget.acquire(self.client, size - self.size, timeout_s, already_held=self.size)
             self.size = size
 
     def release(self) -> None:

@@ -89,7 +89,7 @@ async def test_every_engine_is_closed(rig: Rig) -> None:
 
 async def test_without_a_lone_engine_the_shared_ones_run_everything() -> None:
     shared = lane(FakeClock(), 2)
-    chosen = WorkerPool(shared).next(1, 1)
+    chosen = WorkerPool(shared).free_slot(1, 1)
     assert chosen is not None
     assert chosen.lane is shared
     assert chosen.share == 0.5
@@ -104,7 +104,7 @@ async def test_fewer_sequences_than_engines_share_all_cores_if_one_batch_holds_t
 ) -> None:
     clock = FakeClock()
     shared, lone = lane(clock, 3), lane(clock, 1)
-    chosen = WorkerPool(shared, lone).next(sequences, positions)
+    chosen = WorkerPool(shared, lone).free_slot(sequences, positions)
     assert chosen is not None
     assert (chosen.lane is lone) == alone
 

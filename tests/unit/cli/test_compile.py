@@ -20,6 +20,7 @@ from electra_serve.presets.tokenizers.loader import NO_FILES
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 from electra_serve.tensors import ENCODER_OUTPUTS, BatchShape, Output
 from tests.contract.heads import HEADS, preset_with
+from tests.unit.presets.test_transformers_heads import checkpoint
 
 
 def load(preset: Path | str, **settings: object) -> LoadedModel:
@@ -288,3 +289,18 @@ def logits(loaded: LoadedModel) -> np.ndarray:
     output = loaded.preset.head.output
     found = loaded.engines[0].run(full_batch(BatchShape(2, 64)), frozenset({output}))
     return np.asarray(getattr(found, output.value))
+
+
+def test_a_head_that_cannot_be_served_is_rejected_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoint(tmp_path / "odd", "ElectraForTokenClassification", architectures=["ElectraCRF"])
+    with pytest.raises(PresetError, match=r"odd: the head must be of .*; got ElectraCRF; `head: none` serves"):
+        load(folder, engine="openvino")
+    assert load(folder, engine="openvino", head="none").preset.head is None
+    assert main(["compile", str(folder), str(tmp_path / "made")]) == 1
+    assert "got ElectraCRF" in capsys.readouterr().err
+    assert main(["compile", str(folder), str(tmp_path / "made"), "--head=none"]) == 0
+    assert load(tmp_path / "made").preset.head_name == "none"
+    assert main(["presets", "show", str(folder)]) == 0
+    assert "got ElectraCRF" in capsys.readouterr().out

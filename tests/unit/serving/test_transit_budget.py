@@ -157,6 +157,26 @@ async def test_small_requests_do_not_keep_a_large_one_out() -> None:
     assert (await small).size == 100
 
 
+async def test_requests_that_keep_arriving_do_not_keep_a_growing_one_out() -> None:
+    transit = budget()
+    grown = transit.reserve("large", 100)
+
+    async def keep_busy() -> None:
+        while True:
+            with await transit.acquire("busy", 200, None):
+                await asyncio.sleep(0)
+
+    busy = [asyncio.create_task(keep_busy()) for _ in range(8)]
+    await asyncio.sleep(0)
+    await grown.resize(900, timeout_s=10)
+    assert grown.size == 900
+    grown.release()
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+    assert transit.used_bytes == 0
+
+
 async def test_waiting_requests_of_a_client_are_limited() -> None:
     transit = budget()
     held = transit.reserve("a", MAX_BYTES)

@@ -74,7 +74,7 @@ def _record(bench: Bench, found: list[dict[str, Any]], idle: float, labels: dict
     add("engine_idle_share", [idle], **labels)
     errors = {code: count for one in found for code, count in one["errors"].items()}
     name = " ".join(map(str, labels.values()))
-    bench.recorder.check(f"{name}: every request is answered", not errors, errors or "")
+    bench.recorder.check(f"{name}: every request gets a response", not errors, errors or "")
 
 
 def _command(service: ServiceProcess, transport: str, clients: int, file: Path, device: str) -> list[str]:

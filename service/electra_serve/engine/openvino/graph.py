@@ -32,6 +32,7 @@ from electra_serve.engine.openvino.layers import (
     integers,
     layer_norm,
     matmul,
+    precise_dense,
     reshape,
     size,
     split_heads,
@@ -49,6 +50,7 @@ POSITION_INPUTS = ("token_ids", "segment_ids", "position_ids", "sequence_ids", "
 QUERIES = "queries"
 STARTS = "starts"
 LABELED = "labeled"
+MAX_RANKED_LABELS = 8  # more would take too much memory element by element
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]  # kernel (inputs, outputs) and bias, or gamma and beta
 
@@ -164,7 +166,9 @@ class _Encoder:
         x = reshape(x, integers([-1, self._config.hidden_dim]))  # (R·N, D)
         if head.has_dense:
             x = ops.gelu(dense(x, *self._head_pair("dense")), GELU[head.dense_activation(self._config)])
-        logits = dense(x, *self._head_pair("output"))  # (R·N, L)
+        # In bfloat16, scores of close candidates would be equal. Labels of positions are more, and are not ranked.
+        ranked = head.output is Output.LOGITS and len(head.labels) <= MAX_RANKED_LABELS
+        logits = (precise_dense if ranked else dense)(x, *self._head_pair("output"))  # (R·N, L)
         shape = ops.concat([self._rows, size(labeled, 1), integers([len(head.labels)])], 0)
         logits = reshape(logits, shape)
         if head.output is Output.LOGITS:

@@ -68,6 +68,15 @@ def dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32], *, 
     return ops.add(matmul(x, constant, transpose_b=True), weight(bias[None]))
 
 
+def precise_dense(x: Tensor, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
+    """Computes `dense` in float32 in every precision, for few outputs: element by element, (M, O, D)."""
+    products = ops.multiply(ops.unsqueeze(x, integers([1])), weight(kernel.T[None]))
+    # One term of each sum: OpenVINO 2026.4 fuses a bias behind the sum wrongly, and adds the first one everywhere.
+    first = np.zeros_like(kernel.T)
+    first[:, 0] = bias
+    return ops.reduce_sum(ops.add(products, weight(first[None])), integers([2]))
+
+
 def layer_norm(x: Tensor, gamma: NDArray[np.float32], beta: NDArray[np.float32]) -> Tensor:
     """Normalizes the last axis."""
     normal = ops.mvn(x, integers([-1]), normalize_variance=True, eps=LAYER_NORM_EPSILON, eps_mode="INSIDE_SQRT")

@@ -19,13 +19,13 @@ from electra_serve.presets.hubs.handle import Handle, Hub
 from electra_serve.presets.hubs.manifest import Manifest, record_files
 from electra_serve.presets.hubs.process import Fetched
 
-# Token settings of each client
-TOKENS: Final[Mapping[Hub, str]] = {
+# How to give a token to each hub's library
+TOKEN_HINTS: Final[Mapping[Hub, str]] = {
     "kaggle": "KAGGLE_API_TOKEN, or ~/.kaggle/access_token",
     "hf": "HF_TOKEN, or log in with `hf auth login`",
 }
 
-PAGES: Final[Mapping[Hub, str]] = {"kaggle": "Kaggle", "hf": "the Hugging Face hub"}
+HUB_NAMES: Final[Mapping[Hub, str]] = {"kaggle": "Kaggle", "hf": "the Hugging Face hub"}
 
 
 class Attempt(Protocol):
@@ -72,10 +72,12 @@ class Fetcher:
         self._now = now
 
     def fetch(self, handle: Handle) -> Path:
-        """Fetches the revision that the handle means now, and returns its folder, which is unverified if it existed.
+        """Fetches the revision that the handle means now, and returns its folder.
+
+        A folder that already existed is not verified again.
 
         Raises:
-            HubError: The hub does not provide it in time.
+            HubError: The fetch failed; `outage` says whether a cached copy may be served.
             PresetError: It is not a preset, or the cache is not usable.
         """
         deadline = self._now() + self._limits.timeout_s
@@ -83,31 +85,31 @@ class Fetcher:
             found = self._cache.find_listed(handle)
             if handle.pinned and found is not None:
                 return found  # another process has just fetched it
-            have = found.name if found is not None else ""
-            return self._publish(handle, self._fetch(handle, have, deadline))
+            cached_revision = found.name if found is not None else ""
+            return self._publish(handle, self._fetch(handle, cached_revision, deadline))
 
     def adopt(self, handle: Handle) -> Path | None:
-        """Publishes files that the client's cache has, without the hub; None if it lacks a required one.
+        """Publishes files of the hub library's own cache, without the hub; None if it lacks a required one.
 
-        Of kagglehub's cache nothing is adopted: without the hub it has no digest to compare.
+        Nothing is adopted from kagglehub's cache, because its files can be checked only with the hub.
         """
         if handle.hub != "hf":
             return None
         try:
             fetched = self._attempt(handle, have="", timeout_s=self._limits.timeout_s, offline=True)
         except FetchError as error:
-            self._log.debug("client cache not usable: %s: %s", handle, error)
+            self._log.debug("library's cache not usable: %s: %s", handle, error)
             return None
         with self._cache.lock(handle, self._limits.timeout_s):
             return self._publish(handle, fetched)
 
-    def _fetch(self, handle: Handle, have: str, deadline: float) -> Fetched:
-        for attempt in range(1, self._limits.attempts + 1):
+    def _fetch(self, handle: Handle, cached_revision: str, deadline: float) -> Fetched:
+        for number in range(1, self._limits.attempts + 1):
             try:
-                return self._attempt(handle, have=have, timeout_s=max(deadline - self._now(), 0.0))
+                return self._attempt(handle, have=cached_revision, timeout_s=max(deadline - self._now(), 0.0))
             except FetchError as error:
                 failure = error.failure
-            wait_s = delay_s(failure, attempt, self._limits.attempts)
+            wait_s = delay_s(failure, number, self._limits.attempts)
             if wait_s is None or self._now() + wait_s >= deadline:
                 break
             self._log.warning("fetch failed: %s (%s); next attempt in %g s", handle, failure.detail, wait_s)
@@ -116,7 +118,7 @@ class Fetcher:
 
     def _publish(self, handle: Handle, fetched: Fetched) -> Path:
         pinned = handle.at(fetched.revision)
-        if fetched.files:
+        if fetched.files:  # none if the cached revision is still the current one
             folder = self._cache.link(pinned, fetched.files)
             try:
                 read_preset_folder(folder, id_=handle.name, source=handle.hub, load_weights=True)
@@ -156,5 +158,5 @@ def explain(handle: Handle, failure: Failure) -> str:
         'hf://org/repo: not found on the Hugging Face hub: HTTP 404'
     """
     sentence = _SENTENCES[failure.kind]
-    reason = sentence.format(hub=PAGES[handle.hub], detail=failure.detail, token=TOKENS[handle.hub])
+    reason = sentence.format(hub=HUB_NAMES[handle.hub], detail=failure.detail, token=TOKEN_HINTS[handle.hub])
     return f"{handle}: {reason}"

@@ -93,7 +93,7 @@ async def test_example_requests_get_documented_responses(
 
 
 @pytest.mark.parametrize("name", examples.CLASSIFY_REQUESTS)
-async def test_example_classifications_are_answered_as_documented(
+async def test_example_classifications_get_the_documented_response(
     client: httpx.AsyncClient, document: JsonObject, name: str
 ) -> None:
     response = await client.post("/v1/classify", json=examples.CLASSIFY_REQUESTS[name]["value"])
