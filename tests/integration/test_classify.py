@@ -98,7 +98,7 @@ def test_replaced_tokens(client: Client) -> None:
         assert [span.score for span in spans[:3]] == pytest.approx(probabilities[1:4].tolist(), abs=1e-5)
 
 
-def test_a_long_context_has_answers_from_all_windows(client: Client) -> None:
+def test_a_long_context_has_answer_spans_from_all_windows(client: Client) -> None:
     response = client.classify(question="Who was late?", context=[CONTEXT, "Alice."], model="questions", top_k=5)
     long, short = response.answers
     assert len(long) == 5

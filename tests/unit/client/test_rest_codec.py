@@ -177,7 +177,7 @@ def test_spans_come_back_without_what_is_not_known() -> None:
     assert (response.truncated, response.labels, response.answers) == ((False, True), (), ())
 
 
-def test_labels_and_answers_come_back() -> None:
+def test_labels_and_answer_spans_come_back() -> None:
     content = CLASSIFIED | {"spans": [], "labels": [[{"label": "a", "score": 1}]], "answers": [[{"score": 2}]]}
     response = rest_codec.to_classify_response(httpx.Response(200, json=content))
     assert response.labels == ((Label("a", 1),),)
