@@ -130,3 +130,6 @@ async def test_labeling_leaves_the_event_loop_free(service: InferenceService, mo
     monkeypatch.setattr("electra_serve.serving.classification.classify.asyncio.sleep", sleep)
     await service.classify(ids(TAGS, [1, 2], [3, 4], [5], [6, 7, 8], [9]))
     assert pauses == 2
+    long = " ".join("abcdefgh" * 4)
+    await service.classify(texts(TAGS, long, options=ClassifyOptions(stride=2)))
+    assert pauses == 2 + 3
