@@ -22,6 +22,7 @@ from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer, load_tokenizer
+from electra_serve.presets.tokenizers.steps import finish
 from electra_serve.serving.classification.labels import label_sequence
 from electra_serve.serving.classification.results import Window
 from electra_serve.serving.classification.spans import label_spans
@@ -123,7 +124,7 @@ def test_spans(aggregation: Aggregation, stride: int | None, tmp_path: Path) -> 
         made = windows(model, tokenizer, text, stride)
         if len(made[0].logits) > MAX_LENGTH:
             continue
-        found = label_spans(made, preset.head, (text,), aggregation, raw=False)
+        found = finish(label_spans(made, preset.head, (text,), aggregation, raw=False))
         expected = pipeline(text)
         assert [(span.label, span.start, span.end) for span in found] == [
             (span.get("entity_group") or span["entity"], span["start"], span["end"]) for span in expected

@@ -115,7 +115,7 @@ def to_classify_response(response: httpx.Response) -> ClassifyResponse:
             spans=_spans(answer.get("spans", ())),
             answers=_spans(answer.get("answers", ())),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(response) from error
 
 

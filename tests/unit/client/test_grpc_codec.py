@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import grpc
 import numpy as np
 import pytest
 
 from electra_serve import errors
-from electra_serve.api.grpc.decode import OUTPUTS, to_input, to_truncation
+from electra_serve.api.grpc.decode import OUTPUTS, to_input, to_options, to_truncation
 from electra_serve.api.grpc.model_info import from_model_info
-from electra_serve.api.grpc.render import from_result, join
+from electra_serve.api.grpc.render import from_classified, from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
 from electra_serve.client import grpc_codec
+from electra_serve.client.request import ClassifyOptions
 from electra_serve.client.response import RequestLimits, ShapeCost
 from electra_serve.errors import TransportError
+from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from electra_serve.serving.service import EncodeResult
-from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
+from electra_serve.serving.classification import results
+from electra_serve.serving.classification.classify import Found
+from electra_serve.serving.service import ClassifyResult, EncodeResult
+from electra_serve.tensors import Aggregation, Output, TextInput, TokenInput, Truncation
 from tests.fake_service import LOADING, READY, row_output
 from tests.unit.client.test_request import query
 
@@ -53,6 +59,44 @@ def test_options_reach_the_server() -> None:
 def test_truncation_reaches_the_server(truncation: Truncation | None) -> None:
     request = grpc_codec.to_request(query(text="a", truncation=truncation))
     assert to_truncation(request) is (truncation or Truncation.NONE)
+
+
+@pytest.mark.parametrize("aggregation", [None, *Aggregation])
+def test_options_of_a_classification_reach_the_server(aggregation: Aggregation | None) -> None:
+    options = ClassifyOptions(3, raw_scores=True, aggregation=aggregation, stride=0, max_answer_length=9)
+    request = grpc_codec.to_classify_request(query(text=[("a", "b")], model="m", truncation="left"), options)
+    received = to_options(request)
+    assert (received.top_k, received.raw_scores, received.aggregation) == (3, True, aggregation)
+    assert (received.stride, received.max_answer_length, request.model) == (0, 9, "m")
+    assert to_input(request, 8) == TextInput((("a", "b"),))
+    assert to_truncation(request) is Truncation.LEFT
+
+
+def test_options_that_are_left_out_stay_so() -> None:
+    received = to_options(grpc_codec.to_classify_request(query(text="a"), ClassifyOptions()))
+    assert (received.top_k, received.stride, received.max_answer_length) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("head", "member", "rows"),
+    [
+        ("sequence_classification", "labels", ((results.Label("a", 0.5), results.Label("b", 0.25)), ())),
+        ("token_classification", "spans", ((results.Span("a", 0.5, 0, 2, "né", 0),), ())),
+        ("replaced_token_detection", "spans", ((results.Span("replaced", 0.5, token_start=0, token_end=1),),)),
+        ("question_answering", "answers", ((results.Span("", 0.5, 0, 2, "né", 1),), ())),
+    ],
+)
+def test_a_classification_comes_back(head: HeadKind, member: str, rows: tuple[Found, ...]) -> None:
+    result = ClassifyResult("tiny", head, rows, sequences=4, tokens=3, truncated=(True,) * len(rows))
+    message = pb.ClassifyResponse.FromString(join(from_classified(result, "r1"), 2**20))
+    response = grpc_codec.to_classify_response(message)
+    assert message.usage.sequences == 4
+    assert (response.model, response.head, response.tokens, response.request_id) == ("tiny", head, 3, "r1")
+    assert response.truncated == result.truncated
+    found = {name: getattr(response, name) for name in ("labels", "spans", "answers")}
+    expected = tuple(tuple(asdict(item) for item in row) for row in rows)
+    assert tuple(tuple(asdict(item) for item in row) for row in found.pop(member)) == expected
+    assert set(found.values()) == {()}
 
 
 def test_a_response_becomes_arrays() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_serve.client import grpc_codec, rest_codec
-from electra_serve.client.request import Query
+from electra_serve.client.request import ClassifyOptions, Query, text_or_pairs
 from electra_serve.errors import InvalidInput
 from electra_serve.tensors import Output
 
@@ -124,3 +124,52 @@ def test_a_key_that_no_header_carries_is_rejected_and_not_repeated(api_key: str)
         with pytest.raises(InvalidInput, match="`api_key` must be printable ASCII; got other characters") as caught:
             credentials(api_key)
         assert caught.value.field == "api_key"
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "pairs"),
+    [
+        ("q", "c", [("q", "c")]),
+        ("q", ["c", "d"], [("q", "c"), ("q", "d")]),
+        (["q", "r"], "c", [("q", "c"), ("r", "c")]),
+        (["q", "r"], ["c", "d"], [("q", "c"), ("r", "d")]),
+    ],
+)
+def test_questions_go_with_contexts(
+    question: str | list[str], context: str | list[str], pairs: list[tuple[str, str]]
+) -> None:
+    assert text_or_pairs(None, question, context) == pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "context", "field"),
+    [
+        (None, "q", None, "context"),
+        (None, None, "c", "question"),
+        ("t", "q", "c", "text"),
+        (None, ["q"], ["c", "d"], "context"),
+    ],
+)
+def test_questions_that_go_with_nothing_are_rejected(
+    text: str | None, question: str | list[str] | None, context: str | list[str] | None, field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        text_or_pairs(text, question, context)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"top_k": 2**31}, "top_k"),
+        ({"stride": 1.5}, "stride"),
+        ({"max_answer_length": True}, "max_answer_length"),
+        ({"aggregation": "max"}, "aggregation"),
+    ],
+)
+def test_options_of_a_classification_are_checked(changed: dict[str, Any], field: str) -> None:
+    nothing: dict[str, Any] = {"top_k": None, "aggregation": None, "stride": None, "max_answer_length": None}
+    assert ClassifyOptions.of(raw_scores=True, **nothing) == ClassifyOptions(raw_scores=True)
+    with pytest.raises(InvalidInput) as caught:
+        ClassifyOptions.of(raw_scores=False, **nothing | changed)
+    assert caught.value.field == field

@@ -11,8 +11,10 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.client import rest_codec
-from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.client.request import ClassifyOptions
+from electra_serve.client.response import Label, RequestLimits, ShapeCost, Span
 from electra_serve.errors import TransportError
+from electra_serve.tensors import Aggregation
 from tests.unit.client.test_request import query
 
 
@@ -139,3 +141,57 @@ def test_models_are_read_and_what_is_new_is_left_out() -> None:
     assert (big.state, big.limits, big.batch_shapes, big.parameters) == ("loading", None, (), None)
     with pytest.raises(TransportError):
         rest_codec.to_models(httpx.Response(200, json={"models": [{}]}))
+
+
+CLASSIFIED = {
+    "model": "tiny",
+    "head": "token_classification",
+    "spans": [[{"label": "a", "score": 0.5, "start": 0, "end": 1, "text": "x", "part": 0, "later": 1}], []],
+    "usage": {"sequences": 2, "tokens": 3},
+    "truncated": [False, True],
+}
+
+
+def test_a_body_of_a_classification_holds_what_was_said() -> None:
+    options = ClassifyOptions(top_k=1, aggregation=Aggregation.FIRST, stride=0)
+    assert json.loads(rest_codec.classify_body(query(text=[("a", "b")], model="m"), options)) == {
+        "model": "m",
+        "text": [["a", "b"]],
+        "truncate": False,
+        "top_k": 1,
+        "raw_scores": False,
+        "aggregation": "first",
+        "stride": 0,
+    }
+
+
+def test_spans_come_back_without_what_is_not_known() -> None:
+    response = rest_codec.to_classify_response(httpx.Response(200, json=CLASSIFIED, headers={"x-request-id": "r1"}))
+    assert response.spans == ((Span("a", 0.5, 0, 1, "x", 0),), ())
+    assert (response.model, response.head, response.tokens, response.request_id) == (
+        "tiny",
+        "token_classification",
+        3,
+        "r1",
+    )
+    assert (response.truncated, response.labels, response.answers) == ((False, True), (), ())
+
+
+def test_labels_and_answer_spans_come_back() -> None:
+    content = CLASSIFIED | {"spans": [], "labels": [[{"label": "a", "score": 1}]], "answers": [[{"score": 2}]]}
+    response = rest_codec.to_classify_response(httpx.Response(200, json=content))
+    assert response.labels == ((Label("a", 1),),)
+    assert response.answers == ((Span("", 2),),)
+
+
+@pytest.mark.parametrize("changed", [{"head": None, "usage": 1}, {"spans": [[1]]}, {"labels": [[{"score": 1}]]}])
+def test_a_foreign_classification_is_no_response(changed: dict[str, object]) -> None:
+    with pytest.raises(TransportError):
+        rest_codec.to_classify_response(httpx.Response(200, json=CLASSIFIED | changed))
+
+
+def test_a_rejected_classification_raises_the_services_error() -> None:
+    problem = {"code": "invalid_input", "detail": "no", "field": "top_k"}
+    with pytest.raises(errors.InvalidInput) as caught:
+        rest_codec.to_classify_response(httpx.Response(422, json=problem))
+    assert caught.value.field == "top_k"

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from electra_serve.presets.tokenizers.alignment import Alignment
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.scores import softmax
 from electra_serve.tensors import Float32Array
@@ -25,8 +26,8 @@ CONTEXT: Final = 1
 
 def find_answers(
     windows: Sequence[Window], context: str | None, *, top_k: int, max_length: int, raw: bool
-) -> tuple[Span, ...]:
-    """Returns the `top_k` best answer spans, the best first.
+) -> Steps[tuple[Span, ...]]:
+    """Returns the `top_k` best answer spans, the best first, in steps of one window.
 
     Args:
         windows: Logits of start and end, (T, 2), of each window of the context.
@@ -47,6 +48,7 @@ def find_answers(
                 found[key] = max(known, answer, key=lambda span: span.score)
             else:
                 found[key] = replace(known, score=known.score + answer.score)
+        yield len(window.logits)
     return tuple(sorted(found.values(), key=lambda span: -span.score)[:top_k])
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.answers import find_answers
 from electra_serve.serving.classification.labels import label_sequence
 from electra_serve.serving.classification.plan import Plan
@@ -29,19 +30,33 @@ async def find_all(
     plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
 ) -> list[Found]:
     """Finds the labels or spans of each input, in steps that leave the event loop free."""
-    found: list[Found] = []
-    start = positions = 0
-    for index, count in enumerate(validated.windows or (1,) * len(rows)):
-        if plan.head.output is Output.LOGITS:
-            found.append(label_sequence(rows[start].get(Output.LOGITS), plan.head, top_k=plan.top_k, raw=plan.raw))
-        else:
-            windows = [_window(validated, rows, at) for at in range(start, start + count)]
-            found.append(_find_spans(plan, windows, _texts_of(sequences, index)))
-        positions += sum(len(encoding) for encoding in validated.encodings[start : start + count])
-        start += count
+    steps = _find_in_steps(plan, sequences, validated, rows)
+    positions = 0
+    while True:
+        try:
+            positions += next(steps)
+        except StopIteration as end:
+            found: list[Found] = end.value
+            return found
         if positions >= STEP_POSITIONS:
             positions = 0
             await asyncio.sleep(0)
+
+
+def _find_in_steps(
+    plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
+) -> Steps[list[Found]]:
+    found: list[Found] = []
+    start = 0
+    for index, count in enumerate(validated.windows or (1,) * len(rows)):
+        if plan.head.output is Output.LOGITS:
+            found.append(label_sequence(rows[start].get(Output.LOGITS), plan.head, top_k=plan.top_k, raw=plan.raw))
+            yield len(plan.head.labels)
+        else:
+            windows = [_window(validated, rows, at) for at in range(start, start + count)]
+            spans = yield from _find_spans(plan, windows, _texts_of(sequences, index))
+            found.append(spans)
+        start += count
     return found
 
 
@@ -50,18 +65,20 @@ def _window(validated: Validated, rows: Sequence[RowOutput], at: int) -> Window:
     return Window(rows[at].get(Output.TOKEN_LOGITS), validated.encodings[at], alignment)
 
 
-def _find_spans(plan: Plan, windows: Sequence[Window], texts: Texts | None) -> tuple[Span, ...]:
-    """Returns the spans of an input from its windows; `texts` is None if the request has ids."""
+def _find_spans(plan: Plan, windows: Sequence[Window], texts: Texts | None) -> Steps[tuple[Span, ...]]:
+    """Finds the spans of an input in its windows; `texts` is None if the request has ids."""
     match plan.head.kind:
         case "question_answering":
             context = None if texts is None else texts[1]
-            return find_answers(
+            spans = yield from find_answers(
                 windows, context, top_k=plan.top_k or 1, max_length=plan.max_answer_length, raw=plan.raw
             )
         case "replaced_token_detection":
-            return score_tokens(windows[0], plan.head, texts, raw=plan.raw)
+            spans = score_tokens(windows[0], plan.head, texts, raw=plan.raw)
+            yield len(windows[0].logits)
         case _:
-            return label_spans(windows, plan.head, texts, plan.aggregation, raw=plan.raw)
+            spans = yield from label_spans(windows, plan.head, texts, plan.aggregation, raw=plan.raw)
+    return spans
 
 
 def _texts_of(sequences: TokenInput | TextInput, index: int) -> Texts | None:

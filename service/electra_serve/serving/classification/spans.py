@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from electra_serve.presets.heads import HeadConfig
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.scores import activate
 from electra_serve.tensors import Aggregation
@@ -52,14 +53,13 @@ class _Piece:
 
 def label_spans(
     windows: Sequence[Window], head: HeadConfig, texts: Texts | None, aggregation: Aggregation, *, raw: bool
-) -> tuple[Span, ...]:
-    """Returns the spans of a text, in order; `texts` is None if the request has ids."""
-    spans = [
-        piece.span(texts)
-        for window in windows
-        for piece in _aggregate(_tokens(window, head, raw=raw), aggregation)
-        if piece.label != OUTSIDE
-    ]
+) -> Steps[tuple[Span, ...]]:
+    """Returns the spans of a text, in order, in steps of one window; `texts` is None if the request has ids."""
+    spans: list[Span] = []
+    for window in windows:
+        pieces = _aggregate(_tokens(window, head, raw=raw), aggregation)
+        spans += [piece.span(texts) for piece in pieces if piece.label != OUTSIDE]
+        yield len(window.logits)
     return tuple(spans if len(windows) == 1 else _without_overlaps(spans))
 
 

@@ -237,7 +237,7 @@ async def test_one_model_is_described(running: Running) -> None:
     assert metadata["electra-error-code"] == "model_not_found"
 
 
-@pytest.mark.parametrize("method", ["Encode", "ListModels", "GetModel"])
+@pytest.mark.parametrize("method", ["Encode", "Classify", "ListModels", "GetModel"])
 async def test_every_method_rejects_what_it_does_not_know(running: Running, method: str) -> None:
     status, _, metadata = await failure(running.raw(f"/{SERVICE_NAME}/{method}", UNKNOWN_FIELD))
     assert status is grpc.StatusCode.INVALID_ARGUMENT

@@ -17,7 +17,7 @@ from tests.unit.api.grpc.open_calls import never, nothing, open_call
 from tests.waiting import until
 
 CODE = "electra-error-code"
-METHODS = ("Encode", "ListModels", "GetModel")
+METHODS = ("Encode", "Classify", "ListModels", "GetModel")
 ARRIVED_S = 0.2
 
 

@@ -18,6 +18,7 @@ from electra_serve.presets.tokenizers.bert_pipeline import (
     make_bert_template,
     special_pieces,
 )
+from electra_serve.presets.tokenizers.steps import finish
 from electra_serve.presets.tokenizers.transformers import TransformersTokenizer
 from electra_serve.serving.classification.answers import find_answers
 from electra_serve.serving.classification.results import Span, Window
@@ -58,7 +59,9 @@ def windows_of(tokenizer: TransformersTokenizer, case: dict[str, Any]) -> list[W
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_answer_spans_are_those_of_the_pipeline(tokenizer: TransformersTokenizer, case: dict[str, Any]) -> None:
     windows = windows_of(tokenizer, case)
-    found = find_answers(windows, case["context"], top_k=case["top_k"], max_length=case["max_answer_len"], raw=False)
+    found = finish(
+        find_answers(windows, case["context"], top_k=case["top_k"], max_length=case["max_answer_len"], raw=False)
+    )
     assert [(answer.start, answer.end, answer.text) for answer in found] == [
         (answer["start"], answer["end"], answer["answer"]) for answer in case["answers"]
     ]
@@ -78,34 +81,34 @@ def window(begins: list[float], ends: list[float], segments: list[int], mask: li
 
 def test_answer_spans_in_ids_are_positions_of_segment_1_without_the_last() -> None:
     ids = window([9, 9, 0, 1, 5, 0, 9], [9, 9, 0, 0, 2, 3, 9], [0, 0, 0, 1, 1, 1, 1])
-    best, second = find_answers([ids], None, top_k=2, max_length=2, raw=True)
+    best, second = finish(find_answers([ids], None, top_k=2, max_length=2, raw=True))
     assert best == Span("", 8.0, token_start=4, token_end=6)
     assert second == Span("", 7.0, token_start=4, token_end=5)
 
 
 def test_an_answer_span_is_no_longer_than_allowed_and_never_backwards() -> None:
     ids = window([0, 0, 5, 0, 0], [0, 5, 0, 4, 0], [0, 1, 1, 1, 1])
-    (only,) = find_answers([ids], None, top_k=1, max_length=1, raw=True)
+    (only,) = finish(find_answers([ids], None, top_k=1, max_length=1, raw=True))
     assert (only.token_start, only.token_end, only.score) == (1, 2, 5.0)
-    (longer,) = find_answers([ids], None, top_k=1, max_length=2, raw=True)
+    (longer,) = finish(find_answers([ids], None, top_k=1, max_length=2, raw=True))
     assert (longer.token_start, longer.token_end, longer.score) == (2, 4, 9.0)
 
 
 def test_masked_positions_hold_no_answer_span() -> None:
     ids = window([0, 0, 1, 0, 9], [0, 0, 1, 0, 9], [0, 1, 1, 1, 1], [1, 1, 1, 1, 0])
-    (best,) = find_answers([ids], None, top_k=1, max_length=3, raw=True)
+    (best,) = finish(find_answers([ids], None, top_k=1, max_length=3, raw=True))
     assert (best.token_start, best.token_end) == (2, 3)
 
 
 def test_a_context_of_nothing_has_no_answer_span(tokenizer: TransformersTokenizer) -> None:
     case = {"question": "a", "context": " ", "max_seq_len": 9, "doc_stride": 1}
-    assert find_answers(windows_of(tokenizer, case), " ", top_k=3, max_length=5, raw=False) == ()
+    assert finish(find_answers(windows_of(tokenizer, case), " ", top_k=3, max_length=5, raw=False)) == ()
 
 
 def test_raw_scores_of_the_same_text_are_not_added(tokenizer: TransformersTokenizer) -> None:
     case = {"question": "a", "context": "the the the", "max_seq_len": 64, "doc_stride": 1}
     windows = windows_of(tokenizer, case)
-    raw = find_answers(windows, "the the the", top_k=9, max_length=1, raw=True)
+    raw = finish(find_answers(windows, "the the the", top_k=9, max_length=1, raw=True))
     logits = windows[0].logits
     assert len(raw) == 1
     assert raw[0].score == pytest.approx(float(logits[windows[0].context].sum(axis=1).max()))

@@ -11,6 +11,7 @@ from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.pairs import TextOrPair
+from electra_serve.presets.tokenizers.steps import finish
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.spans import Texts, label_spans, score_tokens
 from electra_serve.tensors import Aggregation, Encoding
@@ -49,7 +50,7 @@ def encoding(ids: list[int], segments: list[int], mask: list[int] | None = None)
 def found(
     made: list[Window], texts: Texts | None, aggregation: Aggregation, *, raw: bool = True
 ) -> list[tuple[str, str | None]]:
-    return [(span.label, span.text) for span in label_spans(made, HEAD, texts, aggregation, raw=raw)]
+    return [(span.label, span.text) for span in finish(label_spans(made, HEAD, texts, aggregation, raw=raw))]
 
 
 TEXT = "Annabel Lee runs"
@@ -88,9 +89,9 @@ def test_scores_are_means_of_probabilities_or_logits() -> None:
     made = windows("Lee Lee", ("O", "B-PER", "I-PER", "O"))
     made[0].logits[2] *= 2
     probabilities = [np.exp(logit) / (np.exp(logit) + 5) for logit in (5, 10)]
-    (span,) = label_spans(made, HEAD, ("Lee Lee",), SIMPLE, raw=False)
+    (span,) = finish(label_spans(made, HEAD, ("Lee Lee",), SIMPLE, raw=False))
     assert span.score == pytest.approx(np.mean(probabilities))
-    (raw,) = label_spans(made, HEAD, ("Lee Lee",), SIMPLE, raw=True)
+    (raw,) = finish(label_spans(made, HEAD, ("Lee Lee",), SIMPLE, raw=True))
     assert raw.score == 7.5
 
 
@@ -103,7 +104,7 @@ def test_accents_are_inside_their_span(text: str) -> None:
 def test_ideographs_and_emoji_are_where_they_are() -> None:
     text = "😀😀 日Lee"
     made = windows(text, ("O", "O", "B-LOC", "B-PER", "O"))
-    assert label_spans(made, HEAD, (text,), SIMPLE, raw=True) == (
+    assert finish(label_spans(made, HEAD, (text,), SIMPLE, raw=True)) == (
         Span("LOC", 5.0, 3, 4, "日", 0),
         Span("PER", 5.0, 4, 7, "Lee", 0),
     )
@@ -112,13 +113,13 @@ def test_ideographs_and_emoji_are_where_they_are() -> None:
 def test_a_span_does_not_reach_into_the_second_text() -> None:
     made = windows(("Anna", "##bel lee"), ("O", "B-PER", "O", *["I-PER"] * 4, "O"))
     texts = ("Anna", "##bel lee")
-    spans = label_spans(made, HEAD, texts, FIRST, raw=True)
+    spans = finish(label_spans(made, HEAD, texts, FIRST, raw=True))
     assert [(span.text, span.part) for span in spans] == [("Anna", 0), ("##bel lee", 1)]
 
 
 def test_ids_have_positions_only_and_masked_ones_no_label() -> None:
     made = [Window(logits(["B-PER", "I-PER", "verb", "verb"]), encoding([1, 2, 3, 4], [0] * 4, [1, 1, 1, 0]))]
-    assert label_spans(made, HEAD, None, SIMPLE, raw=True) == (
+    assert finish(label_spans(made, HEAD, None, SIMPLE, raw=True)) == (
         Span("PER", 5.0, token_start=0, token_end=2),
         Span("verb", 5.0, token_start=2, token_end=3),
     )
@@ -141,7 +142,7 @@ def test_of_equal_spans_the_better_score_is_kept() -> None:
     text = "runs Lee runs"
     made = windows(text, ("O", "O", "verb", "O", "O", "B-PER", "O", "O"), stride=1, longest=4)
     made[1].logits[1] *= 2
-    (span,) = label_spans(made, HEAD, (text,), SIMPLE, raw=True)
+    (span,) = finish(label_spans(made, HEAD, (text,), SIMPLE, raw=True))
     assert (span.label, span.text, span.score) == ("PER", "Lee", 10.0)
 
 
@@ -161,4 +162,4 @@ def test_a_window_may_begin_inside_a_word() -> None:
     one = np.ones(3, np.int32)
     alignment = Alignment(one * 0, np.array([4, 8, 9]), np.array([7, 9, 12]), np.array([False, True, False]))
     window = Window(logits(["B-PER", "B-LOC", "O"]), encoding([4, 5, 6], [0] * 3), alignment)
-    assert [span.label for span in label_spans([window], HEAD, ("x" * 12,), FIRST, raw=True)] == ["PER", "LOC"]
+    assert [span.label for span in finish(label_spans([window], HEAD, ("x" * 12,), FIRST, raw=True))] == ["PER", "LOC"]

@@ -1,0 +1,135 @@
+"""Classification in the service: limits of its response, windows, and the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import structlog
+
+from electra_serve.engine.factory import LoadedModel
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.heads import HeadConfig
+from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
+from electra_serve.server.models import build_manager
+from electra_serve.serving.classification import classify as classification
+from electra_serve.serving.classification.results import ClassifyOptions, Span
+from electra_serve.serving.registry import ModelRegistry
+from electra_serve.serving.service import ClassifyRequest, InferenceService
+from electra_serve.serving.transit_budget import Transit
+from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
+from electra_serve.tensors import Aggregation, TextInput, TokenInput, Truncation
+from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model, text_encoder, transit_budget
+
+LABELS, TAGS, QUESTIONS = "labels", "tags", "questions"
+HEADS = {
+    LABELS: HeadConfig("sequence_classification", ("a", "b", "c"), "softmax"),
+    TAGS: HeadConfig("token_classification", ("O", "x"), "softmax"),
+    QUESTIONS: HeadConfig("question_answering", ("start", "end"), "softmax"),
+}
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
+ITEM = classification.VALUES_PER_ITEM
+
+
+def load(name: str) -> LoadedModel:
+    engine = FakeEngine(SHORT_SHAPES, HEADS[name])
+    loaded = loaded_model(engine, tokenizer=KerasTokenizer(PIECES, TokenizerConfig(lowercase=True)))
+    return replace(loaded, preset=replace(loaded.preset, head=HEADS[name]))
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[InferenceService]:
+    settings = Settings(
+        models=tuple(ModelSettings(preset=name) for name in HEADS), limits=LimitSettings(max_sequences=6)
+    )
+    registry = ModelRegistry(settings.models)
+    metrics, log = Metrics("test"), structlog.get_logger()
+    manager = build_manager(settings, registry, metrics, log, load=lambda model, _: load(model.name))
+    await manager.load_all()
+    yield InferenceService(registry, text_encoder())
+    await manager.close()
+
+
+def ids(model: str, *rows: list[int], **options: object) -> ClassifyRequest:
+    return ClassifyRequest(TokenInput([np.array(row) for row in rows]), model=model, **options)  # type: ignore[arg-type]
+
+
+def texts(model: str, *given: str | tuple[str, str], **options: object) -> ClassifyRequest:
+    return ClassifyRequest(TextInput(given), model=model, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "values"),
+    [
+        (ids(LABELS, [1], [2, 3]), 2 * (3 + 3 * ITEM)),
+        (ids(LABELS, [1], [2, 3], options=ClassifyOptions(top_k=1)), 2 * (3 + ITEM)),
+        (ids(LABELS, [1], options=ClassifyOptions(top_k=9)), 3 + 3 * ITEM),
+        (ids(TAGS, [1, 2], [3]), 3 * (2 + ITEM)),
+        (texts(QUESTIONS, ("a", "b"), options=ClassifyOptions(top_k=2)), 5 * 2 + 2 * ITEM),
+    ],
+)
+async def test_the_size_of_a_response_is_limited_and_reserved(
+    service: InferenceService, request_: ClassifyRequest, values: int
+) -> None:
+    reservation = transit_budget().reserve("a", 5)
+    await service.classify(replace(request_, max_values=values, transit=Transit(reservation, 7)))
+    assert reservation.size == 5 + 7 * values
+    with pytest.raises(PayloadTooLarge, match=f"at most {values - 1} numbers; got {values}"):
+        await service.classify(replace(request_, max_values=values - 1))
+
+
+async def test_the_texts_of_spans_count(service: InferenceService) -> None:
+    long = "z" * 400  # one unknown word, so every span of it has all characters
+    request = texts(TAGS, f"{long} {long}", options=ClassifyOptions(aggregation=Aggregation.NONE))
+    values = 4 * (2 + ITEM)
+    await service.classify(replace(request, max_values=values + 800 // 4))
+    with pytest.raises(PayloadTooLarge):
+        await service.classify(replace(request, max_values=values + 800 // 4 - 1))
+
+
+async def test_windows_count_as_sequences_and_truncation_is_per_input(service: InferenceService) -> None:
+    options = ClassifyOptions(stride=2)
+    long = " ".join("abcdefgh" * 4)  # 32 ids, in windows of 14
+    result = await service.classify(texts(TAGS, "a", long, "b", options=options))
+    assert (result.sequences, result.truncated) == (1 + 3 + 1, (False,) * 3)
+    longest = result.rows[1][0]
+    assert isinstance(longest, Span)
+    assert longest.text == "e f g h a b c d e f g h a b"  # of two windows with spans as long, the better one
+
+
+async def test_a_truncated_text_says_so(service: InferenceService) -> None:
+    long = " ".join("abcdefgh" * 4)
+    result = await service.classify(texts(TAGS, "a", long, truncation=Truncation.RIGHT))
+    assert (result.sequences, result.truncated) == (2, (False, True))
+
+
+async def test_a_context_has_windows_unless_the_request_has_another_stride(service: InferenceService) -> None:
+    long = " ".join("abcdefgh" * 4)
+    by_default = await service.classify(texts(QUESTIONS, ("a", long)))
+    without = await service.classify(texts(QUESTIONS, ("a", long), options=ClassifyOptions(stride=0)))
+    assert by_default.sequences > without.sequences == 3
+
+
+async def test_a_question_that_leaves_no_room_is_rejected(service: InferenceService) -> None:
+    with pytest.raises(InvalidInput, match="use a smaller stride or a shorter text") as caught:
+        await service.classify(texts(QUESTIONS, ("a b c d e f g", "a " * 20)))
+    assert caught.value.field == "text[0]"
+
+
+async def test_labeling_leaves_the_event_loop_free(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "STEP_POSITIONS", 4)
+    pauses = 0
+
+    async def sleep(delay: float) -> None:
+        nonlocal pauses
+        pauses += delay == 0
+
+    monkeypatch.setattr("electra_serve.serving.classification.classify.asyncio.sleep", sleep)
+    await service.classify(ids(TAGS, [1, 2], [3, 4], [5], [6, 7, 8], [9]))
+    assert pauses == 2
+    long = " ".join("abcdefgh" * 4)
+    await service.classify(texts(TAGS, long, options=ClassifyOptions(stride=2)))
+    assert pauses == 2 + 3
