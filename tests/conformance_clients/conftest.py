@@ -28,6 +28,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     save_cross_encoder(folder / "ranker")
     encoder = {"preset": str(encoder_folder()), "name": "encoder", "aliases": ["text-embedding-3-small"]}
     ranker = {"preset": str(folder / "ranker"), "name": "ranker"}
-    models = [{**encoder, "dtype": "float32"}, {**ranker, "dtype": "float32"}]
+    models: list[dict[str, object]] = [{**encoder, "dtype": "float32"}, {**ranker, "dtype": "float32"}]
     with serve(folder, models, "--apis.tei_model=encoder") as service:
         yield service
