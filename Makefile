@@ -171,7 +171,7 @@ LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
 
 .PHONY: load
 load: $(VENV)/.dev-$(TEST_EXTRA) ## Test overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
-	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore-glob='tests/load/test_fuzz*.py' $(ARGS)
 
 .PHONY: replicas
 replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, with one stopped and one killed under load: two minutes
@@ -179,7 +179,7 @@ replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, wit
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
-	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
