@@ -12,6 +12,7 @@ from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.serving.classification.results import Label
+from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
@@ -51,7 +52,8 @@ READY: Final = ModelInfo(
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
-AnyRequest = EncodeRequest | ClassifyRequest
+AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest
+TRUNCATED_LENGTH: Final = 100  # characters after which the fake truncates an embedded text
 
 
 async def at_once(request: AnyRequest) -> None:
@@ -82,6 +84,7 @@ class FakeService:
         self.hidden_dim = config.hidden_dim if (config := self._models[0].config) else HIDDEN_DIM
         self.requests: list[EncodeRequest] = []
         self.classified: list[ClassifyRequest] = []
+        self.embedded: list[EmbedRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
         self.gate = asyncio.Event()
@@ -99,6 +102,17 @@ class FakeService:
             rows=tuple(row_output(row, request.outputs, self.hidden_dim) for row in rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
+        )
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        self.embedded.append(request)
+        await self._wait(request)
+        rows = rows_of(request)
+        return EmbedResult(
+            model=request.model or self._models[0].name,
+            vectors=tuple(np.full(self.hidden_dim, np.mean(row or [0]), np.float32) for row in rows),
+            tokens=sum(map(len, rows)),
+            truncated=tuple(len(row) > TRUNCATED_LENGTH for row in rows),
         )
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:

@@ -127,7 +127,7 @@ def test_the_queue_is_empty_without_requests(rest: httpx.Client) -> None:
 def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
     document = rest.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    paths = {"/v1/encode", "/v1/classify", "/v1/models", "/livez", "/readyz", "/metrics"}
+    paths = {"/v1/encode", "/v1/classify", "/v1/embeddings", "/v1/models", "/livez", "/readyz", "/metrics"}
     assert paths <= document["paths"].keys()
     encode = document["paths"]["/v1/encode"]["post"]
     assert {"200", "400", "404", "413", "422", "429", "500", "503", "504"} <= encode["responses"].keys()
@@ -138,7 +138,7 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
 
 def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
     model = rest.get(f"/v1/models/{DEMO_ID}").json()
-    assert rest.get("/v1/models").json() == {"models": [model]}
+    assert rest.get("/v1/models").json() == {"object": "list", "data": [model], "models": [model]}
     described = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
     assert (model["state"], described.state) == ("ready", pb.MODEL_STATE_READY)
     assert (model["weights"], described.weights) == ("random", pb.WEIGHTS_RANDOM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 
@@ -22,6 +23,10 @@ class EncodeService(Protocol):
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """Computes a request; raises a `ServiceError`. Cancellation removes its rows from the queue."""
+        ...
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Computes one vector of each input, as `encode`."""
         ...
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:

@@ -78,6 +78,7 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         budget=parts.budget,
         thread=parts.decoder,
         authenticator=authenticator,
+        apis=settings.apis,
     )
     connections = parts.connections("rest", settings.rest.max_connections)
     server = HttpServer(app, settings.rest, connections, parts.tls)

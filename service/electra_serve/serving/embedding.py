@@ -26,7 +26,9 @@ def configured_embedding(described: EmbeddingConfig, settings: EmbeddingSettings
         >>> configured_embedding(EmbeddingConfig("cls", normalize=True), EmbeddingSettings(normalize=False))
         EmbeddingConfig(pooling='cls', normalize=False, prompts={}, default_prompt='')
     """
-    return described if settings is None else replace(described, **settings.model_dump(exclude_none=True))
+    if settings is None:
+        return described
+    return replace(described, **settings.model_dump(include={"pooling", "normalize"}, exclude_none=True))
 
 
 def engine_outputs(outputs: Outputs, embedding: EmbeddingConfig) -> Outputs:
@@ -38,12 +40,12 @@ def engine_outputs(outputs: Outputs, embedding: EmbeddingConfig) -> Outputs:
 
 def with_embedding(row: RowOutput, embedding: EmbeddingConfig) -> RowOutput:
     """Returns `row` with its embedding, (H,) float32."""
-    return replace(row, embedding=_embed(row.get(SOURCES[embedding.pooling]), normalize=embedding.normalize))
+    vector = row.get(SOURCES[embedding.pooling])
+    return replace(row, embedding=unit_vector(vector) if embedding.normalize else vector)
 
 
-def _embed(vector: Float32Array, *, normalize: bool) -> Float32Array:
-    if not normalize:
-        return vector
+def unit_vector(vector: Float32Array) -> Float32Array:
+    """Returns a vector scaled to length 1."""
     norm = max(float(np.linalg.norm(vector)), LEAST_NORM)
     unit: Float32Array = vector / np.float32(norm)
     return unit

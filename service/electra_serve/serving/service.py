@@ -7,9 +7,11 @@ A transport converts its message into an `EncodeRequest` or a `ClassifyRequest`,
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import get_args
 
@@ -33,11 +35,21 @@ from electra_serve.serving.classification.classify import (
 )
 from electra_serve.serving.classification.plan import Plan, make_plan
 from electra_serve.serving.classification.results import DEFAULT_OPTIONS, ClassifyOptions
-from electra_serve.serving.embedding import engine_outputs, with_embedding
+from electra_serve.serving.embed import (
+    EmbedRequest,
+    EmbedResult,
+    check_embed,
+    choose_prompt,
+    finish_vector,
+    truncation_of,
+    with_prompt,
+)
+from electra_serve.serving.embedding import SOURCES, engine_outputs, with_embedding
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
+from electra_serve.serving.request_context import NO_CONTEXT, Deadline, RequestContext
 from electra_serve.serving.served_model import ServedModel
+from electra_serve.serving.slices import SLICE, cut_slices, in_slices
 from electra_serve.serving.tokenization import TextEncoder, longest_cut
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
@@ -173,6 +185,16 @@ class InferenceService:
         with model.requests:
             return await self._encode(model, request)
 
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Computes one vector of each input, in slices; raises as `encode`.
+
+        Raises:
+            InvalidInput: The model has no such prompt or length of vectors, or takes no ids.
+        """
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._embed(model, request)
+
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Computes labels, labeled spans or answer spans, as the head of the model says; raises as `encode`.
 
@@ -202,6 +224,55 @@ class InferenceService:
             tokens=sum(encoding.real_tokens for encoding in validated.encodings),
             truncated=validated.truncated,
         )
+
+    async def _embed(self, model: ServedModel, request: EmbedRequest) -> EmbedResult:
+        settings, embedding = model.settings.embedding, model.embedding
+        check_embed(request, model.width(Output.EMBEDDING), settings)
+        prompt = choose_prompt(embedding, request.prompt_name, request.input_type)
+        sequences = request.input
+        if isinstance(sequences, TextInput):
+            sequences = TextInput(with_prompt(sequences.texts, prompt))
+        source = SOURCES[embedding.pooling]
+        values = _count(sequences) * (request.dimensions or model.width(Output.EMBEDDING))
+        _check_values(values, request.max_values, "request fewer inputs")
+        if request.transit is not None:
+            await request.transit.reserve_response(values)
+        results = await self._encode_in_slices(
+            model,
+            EncodeRequest(
+                sequences,
+                outputs=frozenset({source}),
+                truncation=truncation_of(request, settings),
+                context=request.context,
+            ),
+        )
+        return EmbedResult(
+            model=model.name,
+            vectors=tuple(finish_vector(row.get(source), request) for result in results for row in result.rows),
+            tokens=sum(result.tokens for result in results),
+            truncated=tuple(cut for result in results for cut in result.truncated),
+        )
+
+    async def _encode_in_slices(self, model: ServedModel, request: EncodeRequest) -> list[EncodeResult]:
+        """Encodes the sequences of a request in slices, all within one deadline; errors name the sequence's index."""
+        timeout_s = request.context.timeout_s
+        seconds = model.max_timeout_s if timeout_s is None else min(timeout_s, model.max_timeout_s)
+        deadline = Deadline(time.monotonic() + seconds)
+        context = replace(request.context, deadline=deadline)
+
+        async def encode(part: range) -> EncodeResult:
+            sequences = _part(request.input, part.start, part.stop)
+            try:
+                return await self._encode(model, replace(request, input=sequences, context=context))
+            except InvalidInput as error:
+                raise InvalidInput(error.message, field=_shifted(error.field, part.start)) from error
+
+        slices = cut_slices(
+            _sizes(request.input),
+            most_items=min(SLICE, model.input_limits.max_sequences),
+            most_size=model.text_limits.max_request_characters,
+        )
+        return await in_slices(slices, encode, deadline)
 
     async def _classify(self, model: ServedModel, request: ClassifyRequest) -> ClassifyResult:
         head = model.head
@@ -303,6 +374,32 @@ class InferenceService:
                     )
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error
+
+
+def _count(sequences: TextInput | TokenInput) -> int:
+    return len(sequences.texts if isinstance(sequences, TextInput) else sequences.token_ids)
+
+
+def _sizes(sequences: TextInput | TokenInput) -> list[int]:
+    """Returns the characters or ids of each sequence."""
+    if isinstance(sequences, TokenInput):
+        return list(map(len, sequences.token_ids))
+    return [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in sequences.texts]
+
+
+def _part(sequences: TextInput | TokenInput, start: int, end: int) -> TextInput | TokenInput:
+    if isinstance(sequences, TextInput):
+        return TextInput(sequences.texts[start:end])
+    return TokenInput(
+        sequences.token_ids[start:end],
+        None if sequences.segment_ids is None else sequences.segment_ids[start:end],
+        None if sequences.padding_mask is None else sequences.padding_mask[start:end],
+    )
+
+
+def _shifted(field: str | None, start: int) -> str | None:
+    """Adds `start` to the index of a field such as `text[3]`."""
+    return None if field is None else re.sub(r"(?<=\[)\d+", lambda index: str(int(index[0]) + start), field, count=1)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 from electra_serve.errors import Overloaded
 from electra_serve.serving.request_context import Deadline
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 SLICE: Final = 32  # sequences
@@ -21,34 +20,50 @@ SLICES_AT_ONCE: Final = 4  # together as many sequences as the planner considers
 WAIT_S: Final = (0.01, 0.5)  # least and most seconds before a slice is submitted again
 
 
+def cut_slices(sizes: Sequence[int], *, most_items: int, most_size: int) -> list[range]:
+    """Returns the indices of each slice: at most `most_items`, of at most `most_size` together unless it is one.
+
+    Example:
+        >>> cut_slices([5, 5, 5, 20, 1], most_items=2, most_size=10)
+        [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
+    """
+    slices: list[range] = []
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start == most_items or total + size > most_size):
+            slices.append(range(start, index))
+            start, total = index, 0
+        total += size
+    return [*slices, range(start, len(sizes))] if sizes else []
+
+
 async def in_slices(
-    items: Sequence[T],
-    compute: Callable[[int, Sequence[T]], Awaitable[R]],
+    slices: Sequence[range],
+    compute: Callable[[range], Awaitable[R]],
     deadline: Deadline,
     *,
-    size: int = SLICE,
     at_once: int = SLICES_AT_ONCE,
 ) -> list[R]:
-    """Computes `items` in slices, and returns their results in order.
+    """Computes slices, some at once, and returns their results in order.
 
-    `compute` takes the index of a slice's first item, and the slice. Its first error ends the request and cancels the
-    other slices; `Overloaded` does so only if a retry would miss the deadline.
+    The first error ends the request and cancels the other slices; `Overloaded` does so only if a retry would miss the
+    deadline.
     """
-    starts = iter(range(0, len(items), size))
     results: dict[int, R] = {}
+    indices = iter(range(len(slices)))
 
     async def work() -> None:
-        for start in starts:
-            results[start] = await _when_admitted(partial(compute, start, items[start : start + size]), deadline)
+        for index in indices:
+            results[index] = await _when_admitted(partial(compute, slices[index]), deadline)
 
-    workers = [asyncio.create_task(work()) for _ in range(at_once)]
+    workers = [asyncio.create_task(work()) for _ in slices[:at_once]]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return [results[start] for start in sorted(results)]
+    return [results[index] for index in range(len(slices))]
 
 
 async def _when_admitted(compute: Callable[[], Awaitable[R]], deadline: Deadline) -> R:

@@ -99,6 +99,25 @@ class RestSettings(_Section):
     for any. Default: none."""
 
 
+class ApiSettings(_Section):
+    """APIs of other servers, for clients that speak these; on the REST port."""
+
+    openai: bool = True
+    """Serve `POST /v1/embeddings`, as OpenAI does."""
+    rerank: bool = True
+    """Serve `/rerank`, `/v1/rerank`, `/v2/rerank` and `/score`, as Cohere, Jina and vLLM do."""
+    tei: bool = True
+    """Serve `/embed`, `/predict`, `/info` and other routes of Text Embeddings Inference."""
+    tei_model: str = ""
+    """Model of these routes, whose requests name none; default: the only one that is served."""
+    max_inputs: Count = 2048
+    """Most texts of one embedding request. They are queued in slices, so a large request does not fill the queue."""
+    max_documents: Count = 1000
+    """Most documents of one rerank request, also in slices."""
+    max_body_bytes: Count = 8 * 2**20
+    """Largest body of these requests."""
+
+
 class GrpcSettings(_Section):
     """gRPC server."""
 
@@ -248,6 +267,14 @@ class EmbeddingSettings(_Section):
     """`mean` over the unmasked positions, or `cls`, the first one. Default: as the model's files say, or `mean`."""
     normalize: bool | None = None
     """Scale vectors to unit length. Default: as the model's files say, or false."""
+    dimensions: tuple[Count, ...] = ()
+    """Lengths to which clients of `/v1/embeddings` may cut vectors, for models that were trained for it (Matryoshka).
+    Default: none."""
+    truncate: bool = True
+    """Truncate long texts in embedding APIs of other servers, where clients expect it; false rejects them."""
+    token_ids: Literal["reject", "model"] = "reject"  # noqa: S105  # no password
+    """Lists of ids in `/v1/embeddings`. `model` takes them as this model's; ids of another vocabulary would give
+    meaningless vectors."""
 
 
 class ModelSettings(_Section):
@@ -461,6 +488,7 @@ class Settings(BaseSettings):
     """Models to serve: presets, or mappings with the fields below. Flag and variable accept presets separated by
     commas, or JSON; the flag may be repeated."""
     rest: RestSettings = RestSettings()
+    apis: ApiSettings = ApiSettings()
     grpc: GrpcSettings = GrpcSettings()
     security: SecuritySettings = SecuritySettings()
     admin: AdminSettings = AdminSettings()
@@ -483,7 +511,7 @@ class Settings(BaseSettings):
                 "models must have at least one model, and unique names and aliases; "
                 + (f"got {twice} more than once" if names else "got none")
             )
-        largest = max(self.rest.max_body_bytes, self.grpc.max_request_bytes)
+        largest = max(self.rest.max_body_bytes, self.apis.max_body_bytes, self.grpc.max_request_bytes)
         if self.transit.max_bytes < 2 * largest:
             raise ValueError(
                 f"transit.max_bytes must be at least {2 * largest}, twice the largest request; "

@@ -21,6 +21,7 @@ from electra_serve.presets.tokenizers.loader import NO_FILES, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.models import build_manager
+from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import EncodeRequest, InferenceService
@@ -326,3 +327,52 @@ async def test_retry_after_counts_both_queues(service: InferenceService, monkeyp
     with pytest.raises(Overloaded, match="full") as tokenizers:
         await service.encode(request)
     assert (engines.value.retry_after_s, tokenizers.value.retry_after_s) == (5.0, 7.0)
+
+
+@pytest.fixture
+async def short_texts(engine: FakeEngine) -> AsyncIterator[InferenceService]:
+    """A service with one model that takes texts and at most three sequences in a request."""
+    settings = Settings(models=(ModelSettings(preset="text"),), limits=LIMITS)
+    registry = ModelRegistry(settings.models)
+    manager = build_manager(
+        settings,
+        registry,
+        Metrics("test"),
+        structlog.get_logger(),
+        load=lambda *_: loaded_model(engine, tokenizer=BoundedTokenizer()),
+    )
+    await manager.load_all()
+    yield InferenceService(registry, text_encoder())
+    await manager.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 20])
+async def test_vectors_of_many_inputs_are_those_of_each_alone(short_texts: InferenceService, count: int) -> None:
+    texts = ["a " * (number % 5) for number in range(count)]
+    together = await short_texts.embed(EmbedRequest(TextInput(texts)))
+    alone = [await short_texts.embed(EmbedRequest(TextInput([text]))) for text in texts]
+    for vector, single in zip(together.vectors, alone, strict=True):
+        np.testing.assert_allclose(vector, single.vectors[0], atol=1e-6)
+        assert np.linalg.norm(vector) == pytest.approx(1.0)
+    assert together.tokens == sum(result.tokens for result in alone)
+
+
+async def test_long_inputs_are_truncated_and_marked(short_texts: InferenceService) -> None:
+    result = await short_texts.embed(EmbedRequest(TextInput(["a"] * 4 + ["a " * 50] + ["a"])))
+    assert result.truncated == (False, False, False, False, True, False)
+
+
+async def test_an_invalid_input_is_named_by_its_index_in_the_request(short_texts: InferenceService) -> None:
+    long = "a" * (LIMITS.max_text_characters + 1)
+    with pytest.raises(InvalidInput) as caught:
+        await short_texts.embed(EmbedRequest(TextInput([*["a"] * 7, long])))
+    assert caught.value.field == "text[7]"
+
+
+async def test_a_response_of_too_many_numbers_is_rejected_before_anything_is_computed(
+    short_texts: InferenceService, engine: FakeEngine
+) -> None:
+    before = len(engine.batches)
+    with pytest.raises(PayloadTooLarge, match="fewer inputs"):
+        await short_texts.embed(EmbedRequest(TextInput(["a", "b"]), max_values=2 * FAKE_HIDDEN_DIM - 1))
+    assert len(engine.batches) == before

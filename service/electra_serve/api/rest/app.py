@@ -18,21 +18,30 @@ from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.body import SlowBody
 from electra_serve.api.rest.classify import ClassifyEndpoint
 from electra_serve.api.rest.encode import EncodeEndpoint
+from electra_serve.api.rest.endpoint import ComputeEndpoint
 from electra_serve.api.rest.models import ModelEndpoints
-from electra_serve.api.rest.openapi import compute_request, json_response_of, problems
+from electra_serve.api.rest.openai import routes as openai
+from electra_serve.api.rest.openai.endpoint import EmbeddingsEndpoint
+from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_response_of, problems
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
-from electra_serve.api.rest.schemas import ClassifyAnswer, ClassifyBody, EncodeAnswer, EncodeBody, ModelsAnswer
+from electra_serve.api.rest.schemas import (
+    ClassifyAnswer,
+    ClassifyBody,
+    EncodeAnswer,
+    EncodeBody,
+    ListedModel,
+    ModelsAnswer,
+)
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.runtime.work_thread import WorkThread
-from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import RestSettings
+from electra_serve.settings.schema import ApiSettings, RestSettings
 
-E = TypeVar("E", EncodeEndpoint, ClassifyEndpoint)
+E = TypeVar("E", bound=ComputeEndpoint[Any, Any])
 
 _COMPUTE_ERRORS: Final = (
     errors.MalformedRequest,
@@ -72,6 +81,7 @@ def create_app(
     budget: TransitBudget,
     thread: WorkThread | None = None,
     authenticator: Authenticator = ALLOW_ALL,
+    apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
 ) -> FastAPI:
     """Builds the application, with `/metrics` unless `metrics` is None.
 
@@ -82,11 +92,12 @@ def create_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
+        schemas=(*SCHEMAS, *(openai.SCHEMAS if apis.openai else ())),
     )
     app.router.route_class = _PlainRoute
     decoder = thread or WorkThread("decoder")
 
-    def build(kind: type[E]) -> E:
+    def build(kind: type[E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
         return kind(
             service,
             settings,
@@ -99,6 +110,9 @@ def create_app(
 
     _add_encode(app, build(EncodeEndpoint))
     _add_classify(app, build(ClassifyEndpoint))
+    large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
+    if apis.openai:
+        openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -181,5 +195,5 @@ def _add_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
         endpoints.get_model,
         summary="Describe one model",
         description="One configured model: its state, shape, origin and limits.",
-        responses=json_response_of("The model.", ModelInfo) | problems(errors.ModelNotFound),
+        responses=json_response_of("The model.", ListedModel) | problems(errors.ModelNotFound),
     )

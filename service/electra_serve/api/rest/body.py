@@ -75,20 +75,20 @@ def declared_length(headers: Mapping[str, str], max_body_bytes: int) -> int:
     return min(int(length), max_body_bytes) if _LENGTH_PATTERN.fullmatch(length) else max_body_bytes
 
 
-def reject_bulk(body: bytes, max_sequences: int) -> None:
+def reject_bulk(body: bytes, max_sequences: int, max_members: int = MAX_KEYS) -> None:
     """Counts the lists and members of a body before it is parsed, up to their limits: a few passes at C speed.
 
     Raises:
         PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need, or more
             strings than pairs of texts.
-        MalformedRequest: More than `MAX_KEYS` members, or lists nested deeper than `MAX_DEPTH`.
+        MalformedRequest: More than `max_members` braces and colons, or lists nested deeper than `MAX_DEPTH`.
     """
     max_lists = 3 * (max_sequences + 1) + 1
-    if _counts_within(body, max_lists):
+    if _counts_within(body, max_lists, max_members):
         return
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     marks = unescaped.translate(None, _NO_MARKS)
-    if marks.count(b'"') > 4 * (max_sequences + MAX_KEYS):
+    if marks.count(b'"') > 4 * (max_sequences + max_members):
         raise PayloadTooLarge(f"a request takes at most {max_sequences} sequences; received more strings")
     lists = depth = members = 0
     for mark in _STRING.sub(b"", marks):
@@ -107,8 +107,8 @@ def reject_bulk(body: bytes, max_sequences: int) -> None:
             raise PayloadTooLarge(
                 f"a request takes at most {max_sequences} sequences, {max_lists} lists in all; received more"
             )
-        if members > MAX_KEYS:
-            raise MalformedRequest(f"a request has at most {MAX_KEYS} members; received more")
+        if members > max_members:
+            raise MalformedRequest(f"a request has at most {max_members} members; received more")
 
 
 def parse_json(body: bytes, *, replace_surrogates: bool = True) -> object:
@@ -186,5 +186,5 @@ def _too_large(max_body_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body must have at most {max_body_bytes} bytes; received more")
 
 
-def _counts_within(body: bytes, max_lists: int) -> bool:
-    return body.count(b"[") <= max_lists and body.count(b"{") + body.count(b":") <= MAX_KEYS
+def _counts_within(body: bytes, max_lists: int, max_members: int) -> bool:
+    return body.count(b"[") <= max_lists and body.count(b"{") + body.count(b":") <= max_members

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.body import declared_length, parse_json, read_body, reject_bulk
+from electra_serve.api.rest.body import MAX_KEYS, declared_length, parse_json, read_body, reject_bulk
 from electra_serve.api.rest.disconnect import unless_disconnected
 from electra_serve.api.rest.headers import context_of, headers_of
 from electra_serve.api.rest.middleware import name_span, request_id
@@ -57,6 +57,7 @@ class ComputeEndpoint(ABC, Generic[D, R]):
     """Endpoint that decodes a body to `D`, and computes and renders an `R`."""
 
     route: ClassVar[str]
+    max_members: ClassVar[int] = MAX_KEYS  # braces and colons of a body
 
     def __init__(
         self,
@@ -89,11 +90,21 @@ class ComputeEndpoint(ABC, Generic[D, R]):
             decoded = await self._decode(request, context, reservation)
             computed = self._request_of(decoded)
             record.model = self._service.label(computed.model)
-            record.sequences = _sequences(computed.input)
+            record.sequences = self._count(decoded)
             result = await unless_disconnected(self._compute(decoded), request.receive)
             record.tokens = result.tokens
             chunks = await self._render(decoded, result, partial(self._thread.run, context.client))
-            return JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
+            response = JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
+            response.headers.update(self._headers(result))
+            return response
+
+    def _headers(self, result: R) -> Mapping[str, str]:  # noqa: ARG002  # for subclasses
+        """Returns further headers of a response."""
+        return {}
+
+    def _count(self, decoded: D) -> int:
+        """Returns the number of sequences, for logs and metrics."""
+        return _sequences(self._request_of(decoded).input)
 
     @abstractmethod
     def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> D:
@@ -125,7 +136,7 @@ class ComputeEndpoint(ABC, Generic[D, R]):
         return await unless_disconnected(parsing, request.receive)
 
     def _parse(self, body: bytes, context: RequestContext, reservation: Reservation) -> D:
-        reject_bulk(body, self._max_sequences)
+        reject_bulk(body, self._max_sequences, self.max_members)
         await_loop_turn()
         payload = parse_json(body)
         await_loop_turn()

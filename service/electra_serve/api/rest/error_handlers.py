@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from electra_serve.api.rest.error_formats import error_format
 from electra_serve.api.rest.middleware import request_id
-from electra_serve.api.rest.problems import PROBLEM_MEDIA_TYPE, problem_members, problem_response
+from electra_serve.api.rest.problems import Failure, failure_response, problem_response
 from electra_serve.errors import MalformedRequest, ServiceError
 
 _HTTP_ERRORS: Final = {
@@ -32,14 +32,14 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 async def _handle_service_error(request: Request, error: ServiceError) -> Response:
-    return problem_response(error, request_id(request.scope))
+    return problem_response(error, request_id(request.scope), error_format(request.scope))
 
 
 async def _handle_http_error(request: Request, error: HTTPException) -> Response:
     title, code, detail = _HTTP_ERRORS.get(error.status_code, _OTHER_HTTP_ERROR)
-    members = problem_members(error.status_code, title, detail, code, request_id(request.scope))
+    failure = Failure(error.status_code, title, detail, code, request_id(request.scope))
     headers = {"allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
-    return Response(orjson.dumps(members), error.status_code, headers, PROBLEM_MEDIA_TYPE)
+    return failure_response(failure, error_format(request.scope), headers)
 
 
 def _allowed(request: Request) -> str:
@@ -52,4 +52,4 @@ def _allowed(request: Request) -> str:
 async def _handle_validation_error(request: Request, _: RequestValidationError) -> Response:
     """Reports no input: FastAPI's own response would repeat megabytes of invalid ids."""
     error = MalformedRequest("a path or query parameter is not of the documented type")
-    return problem_response(error, request_id(request.scope))
+    return problem_response(error, request_id(request.scope), error_format(request.scope))

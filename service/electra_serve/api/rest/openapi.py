@@ -12,6 +12,7 @@ from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES, PROX
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
+from electra_serve.api.rest.problem_middleware import PROBE_PATHS
 from electra_serve.api.rest.problems import (
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPES,
@@ -23,18 +24,18 @@ from electra_serve.api.rest.schemas import (
     ClassifyBody,
     EncodeAnswer,
     EncodeBody,
+    ListedModel,
     ModelsAnswer,
     Probe,
     Problem,
 )
 from electra_serve.api.security.authentication import API_KEY
 from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
-from electra_serve.serving.model_info import ModelInfo
 
 JsonObject = dict[str, Any]  # A piece of an OpenAPI document, as FastAPI takes it
 Responses = dict[int | str, JsonObject]
 
-SCHEMAS: Final = (EncodeBody, EncodeAnswer, ClassifyBody, ClassifyAnswer, ModelInfo, ModelsAnswer, Probe, Problem)
+SCHEMAS: Final = (EncodeBody, EncodeAnswer, ClassifyBody, ClassifyAnswer, ListedModel, ModelsAnswer, Probe, Problem)
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 _REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
@@ -58,7 +59,7 @@ _KEY_SCHEMES: Final[JsonObject] = {
 
 
 class DocumentedFastAPI(FastAPI):
-    """FastAPI with `schemas` in its document and, if `keyed`, API keys for every path under a `/v1`."""
+    """FastAPI with `schemas` in its document and, if `keyed`, API keys for every path except probes."""
 
     def __init__(self, *, keyed: bool, schemas: Sequence[type] = SCHEMAS, **settings: Any) -> None:
         super().__init__(**settings)
@@ -120,9 +121,10 @@ def _ask_for_keys(document: JsonObject) -> None:
     document["components"]["securitySchemes"] = _KEY_SCHEMES
     rejection = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
     for path, item in document["paths"].items():
-        for operation in item.values() if "/v1/" in path else ():
+        for operation in item.values() if path not in PROBE_PATHS else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
-            operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = rejection
+            if PROBLEM_MEDIA_TYPE in operation["responses"]["default"]["content"]:
+                operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = rejection
 
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:

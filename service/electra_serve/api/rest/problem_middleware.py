@@ -10,13 +10,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from electra_serve.api.rest.error_formats import error_format
 from electra_serve.api.rest.headers import headers_of
 from electra_serve.api.rest.middleware import request_id
 from electra_serve.api.rest.problems import problem_response
 from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
 from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 
-_PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
+PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class ProblemMiddleware:
@@ -32,7 +33,7 @@ class ProblemMiddleware:
             return
         error = _rejection(scope)
         if error is not None:
-            await problem_response(error, request_id(scope))(scope, receive, send)
+            await problem_response(error, request_id(scope), error_format(scope))(scope, receive, send)
             return
         started = False
 
@@ -45,12 +46,13 @@ class ProblemMiddleware:
             await self._app(scope, receive, watch)
         except Exception:
             if not started:
-                await problem_response(InternalError("internal error"), request_id(scope))(scope, receive, send)
+                response = problem_response(InternalError("internal error"), request_id(scope), error_format(scope))
+                await response(scope, receive, send)
             raise
 
 
 def _rejection(scope: Scope) -> ServiceError | None:
-    if SURPLUS in scope["state"] and scope["path"] not in _PROBES:
+    if SURPLUS in scope["state"] and scope["path"] not in PROBE_PATHS:
         return ConnectionsFull("all connections are in use; retry later")
     host = headers_of(scope).get("host")
     if host is None and scope["http_version"] == "1.1":

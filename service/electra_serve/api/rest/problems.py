@@ -1,13 +1,14 @@
 """`ServiceError` → HTTP: one table, and `application/problem+json` responses (RFC 9457).
 
-Every failed request gets a response of this form. It describes one error and repeats nothing of the request. gRPC has a
-table of its own.
+Routes of other servers' APIs have bodies and statuses of their own. A response describes one error and repeats nothing
+of the request. gRPC has a table of its own.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import orjson
@@ -61,7 +62,46 @@ _SUPPORTED: Final = {
 }
 
 
-def problem_response(error: errors.ServiceError, request_id: str) -> Response:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed request, for the body of its response."""
+
+    status: int
+    title: str
+    detail: str
+    code: str
+    request_id: str
+    field: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFailure:
+    """Status and body of a failed request, in the form of an API."""
+
+    status: int
+    body: object  # written as JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = JSON_MEDIA_TYPE
+
+
+ErrorFormat = Callable[[Failure], RenderedFailure]
+
+
+def as_problem(failure: Failure) -> RenderedFailure:
+    """Renders the service's own form."""
+    return RenderedFailure(failure.status, problem_members(**asdict(failure)), media_type=PROBLEM_MEDIA_TYPE)
+
+
+def failure_response(failure: Failure, form: ErrorFormat, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns the response of a route whose errors have this form."""
+    rendered = form(failure)
+    return Response(
+        orjson.dumps(rendered.body), rendered.status, {**(headers or {}), **rendered.headers}, rendered.media_type
+    )
+
+
+def problem_response(error: errors.ServiceError, request_id: str, form: ErrorFormat = as_problem) -> Response:
     """Returns the response to a request that failed with `error`."""
     kind = PROBLEM_TYPES[type(error)]
     retry_after_s = error.retry_delay_s
@@ -75,10 +115,8 @@ def problem_response(error: errors.ServiceError, request_id: str) -> Response:
     if kind.challenge is not None:
         headers["www-authenticate"] = kind.challenge
     detail = f"the log has the rest under request id {request_id}" if error.internal else error.message
-    members = problem_members(
-        kind.status, kind.title, detail, error.code, request_id, field=error.field, retry_after_s=retry_after_s
-    )
-    return Response(orjson.dumps(members), kind.status, headers, PROBLEM_MEDIA_TYPE)
+    failure = Failure(kind.status, kind.title, detail, error.code, request_id, error.field, retry_after_s)
+    return failure_response(failure, form, headers)
 
 
 def problem_members(

@@ -6,6 +6,7 @@ encode them. `electra_serve.api.rest.rows` checks them at C speed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
@@ -209,10 +210,24 @@ class ClassifyAnswer(_Response):
     """True for each sequence that was truncated."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedModel(ModelInfo):
+    """Description of a model, with the members that OpenAI's clients read."""
+
+    id: str = ""
+    object: Literal["model"] = "model"
+    created: int = 0  # start of the service, in seconds since 1970
+    owned_by: str = "electra-serve"
+
+
 class ModelsAnswer(_Response):
     """Response of `GET /v1/models`."""
 
-    models: tuple[ModelInfo, ...]
+    object: Literal["list"]
+    data: tuple[ListedModel, ...]
+    """One entry for each name and alias, as in OpenAI's API."""
+    models: tuple[ListedModel, ...]
+    """One entry for each model."""
 
 
 class Probe(_Response):

@@ -1,0 +1,25 @@
+"""Form of the errors of each path: the service's own, or that of the server whose API the route is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.types import Scope
+
+from electra_serve.api.rest.problems import ErrorFormat, as_problem
+
+_STATE_KEY: Final = "electra_error_formats"
+
+
+def add_error_formats(app: Starlette, formats: Mapping[str, ErrorFormat]) -> None:
+    """Adds forms by path; paths without one have the service's own."""
+    known: Mapping[str, ErrorFormat] = getattr(app.state, _STATE_KEY, {})
+    setattr(app.state, _STATE_KEY, {**known, **formats})
+
+
+def error_format(scope: Scope) -> ErrorFormat:
+    """Returns the form for the path of a request."""
+    formats: Mapping[str, ErrorFormat] = getattr(scope["app"].state, _STATE_KEY, {})
+    return formats.get(scope["path"], as_problem)

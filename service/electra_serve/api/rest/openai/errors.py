@@ -1,0 +1,37 @@
+"""Errors as OpenAI's clients expect them: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from electra_serve.api.rest.problems import Failure, RenderedFailure
+
+_TYPES: Final = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+_NO_RETRY: Final = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.GATEWAY_TIMEOUT})
+
+
+def as_openai_error(failure: Failure) -> RenderedFailure:
+    """Renders a failure; invalid input is a 400, and `x-should-retry` says whether a retry may help.
+
+    Example:
+        >>> as_openai_error(Failure(422, "Invalid input", "too long", "invalid_input", "r")).status
+        400
+    """
+    status = 400 if failure.status == HTTPStatus.UNPROCESSABLE_ENTITY else failure.status
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    error = {
+        "message": failure.detail,
+        "type": _TYPES.get(HTTPStatus(status), kind),
+        "param": failure.field,
+        "code": failure.code,
+    }
+    headers = {}
+    if failure.retry_after_s is not None:
+        headers = {"x-should-retry": "true", "retry-after-ms": str(round(failure.retry_after_s * 1000))}
+    elif status in _NO_RETRY:
+        headers = {"x-should-retry": "false"}
+    return RenderedFailure(status, {"error": error}, headers)
