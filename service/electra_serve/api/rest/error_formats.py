@@ -21,5 +21,6 @@ def add_error_formats(app: Starlette, formats: Mapping[str, ErrorFormat]) -> Non
 
 def error_format(scope: Scope) -> ErrorFormat:
     """Returns the form for the path of a request."""
-    formats: Mapping[str, ErrorFormat] = getattr(scope["app"].state, _STATE_KEY, {})
+    state = getattr(scope.get("app"), "state", None)
+    formats: Mapping[str, ErrorFormat] = getattr(state, _STATE_KEY, {})
     return formats.get(scope["path"], as_problem)
