@@ -14,6 +14,7 @@ from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.serving.classification.results import Label
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
+from electra_serve.serving.rerank import RerankRequest, RerankResult, rank
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
 
@@ -52,7 +53,7 @@ READY: Final = ModelInfo(
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
-AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest
+AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest | RerankRequest
 TRUNCATED_LENGTH: Final = 100  # characters after which the fake truncates an embedded text
 
 
@@ -71,6 +72,8 @@ class FakeService:
     Attributes:
         requests: Every request to encode that was begun, in order.
         classified: Likewise, to classify; each label has the score of the first id.
+        embedded: Likewise, to embed.
+        reranked: Likewise, to rerank; the logit of a document is the number of its characters.
         cancelled: Number of cancelled requests.
         full: Rejects every call unread.
         gate: Requests wait for it; clear it to hold them.
@@ -85,6 +88,7 @@ class FakeService:
         self.requests: list[EncodeRequest] = []
         self.classified: list[ClassifyRequest] = []
         self.embedded: list[EmbedRequest] = []
+        self.reranked: list[RerankRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
         self.gate = asyncio.Event()
@@ -126,6 +130,18 @@ class FakeService:
             sequences=len(rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
+        )
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        self.reranked.append(request)
+        await self._wait(request)
+        scores, order = rank(np.array([len(document) for document in request.documents], np.float32), request)
+        return RerankResult(
+            model=request.model or self._models[0].name,
+            scores=scores,
+            order=order,
+            tokens=sum(map(len, rows_of(request))),
+            truncated=tuple(len(document) > TRUNCATED_LENGTH for document in request.documents),
         )
 
     async def _wait(self, request: AnyRequest) -> None:

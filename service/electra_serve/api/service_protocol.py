@@ -6,6 +6,7 @@ from typing import Protocol
 
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.rerank import RerankRequest, RerankResult
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 
 
@@ -31,6 +32,10 @@ class EncodeService(Protocol):
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Classifies the sequences of a request with the head of a model, as `encode`."""
+        ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Scores documents for a query with a cross-encoder, as `encode`."""
         ...
 
     def models(self) -> tuple[ModelInfo, ...]:

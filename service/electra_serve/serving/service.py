@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import get_args
+from typing import Final, get_args
+
+import numpy as np
 
 from electra_serve.errors import (
     DeadlineExceeded,
@@ -48,6 +50,17 @@ from electra_serve.serving.embedding import SOURCES, engine_outputs, with_embedd
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import NO_CONTEXT, Deadline, RequestContext
+from electra_serve.serving.rerank import (
+    RerankRequest,
+    RerankResult,
+    check_rerank,
+    index_of,
+    is_cross_encoder,
+    long_query,
+    no_cross_encoder,
+    rank,
+    with_field,
+)
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.slices import SLICE, cut_slices, in_slices
 from electra_serve.serving.tokenization import TextEncoder, longest_cut
@@ -64,6 +77,8 @@ from electra_serve.tensors import (
     TokenInput,
     Truncation,
 )
+
+_NO_LIMIT: Final = 2**31 - 1  # ids of a sequence that is only measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +220,16 @@ class InferenceService:
         with model.requests:
             return await self._classify(model, request)
 
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Scores documents for a query with a cross-encoder, in slices; raises as `encode`.
+
+        Raises:
+            InvalidInput: The model is no cross-encoder, or the query leaves no room for a document.
+        """
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._rerank(model, request)
+
     async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; got none", field="outputs")
@@ -252,6 +277,57 @@ class InferenceService:
             tokens=sum(result.tokens for result in results),
             truncated=tuple(cut for result in results for cut in result.truncated),
         )
+
+    async def _rerank(self, model: ServedModel, request: RerankRequest) -> RerankResult:
+        info = self._registry.info(model.name)
+        if not is_cross_encoder(info):
+            raise no_cross_encoder(info, self._registry.infos())
+        check_rerank(request)
+        _check_values(request.values, request.max_values, "request fewer documents")
+        if request.transit is not None:
+            await request.transit.reserve_response(request.values)
+        pairs = EncodeRequest(
+            request.input,
+            outputs=frozenset({Output.LOGITS}),
+            truncation=request.truncation,
+            context=request.context,
+        )
+        try:
+            results = await self._encode_in_slices(model, pairs)
+        except (InvalidInput, PayloadTooLarge) as error:
+            await self._check_query(model, request, index_of(error))
+            raise with_field(error, request) from error
+        logits = np.concatenate([row.get(Output.LOGITS) for result in results for row in result.rows])
+        scores, order = rank(logits, request)
+        return RerankResult(
+            model=model.name,
+            scores=scores,
+            order=order,
+            tokens=sum(result.tokens for result in results),
+            truncated=tuple(cut for result in results for cut in result.truncated),
+        )
+
+    async def _check_query(self, model: ServedModel, request: RerankRequest, index: int | None) -> None:
+        """Raises `InvalidInput` if the query of a rejected pair is at fault: invalid, or too long for any document."""
+        if index is None or isinstance(model.tokenizer, NoTokenizer):
+            return
+        try:
+            async with asyncio.timeout(request.context.timeout_s or model.max_timeout_s):
+                alone = await self._texts.encode(
+                    TextInput(((request.query_of(index), ""),)),
+                    model.tokenizer,
+                    replace(model.input_limits, max_sequence_length=_NO_LIMIT),
+                    model.text_limits,
+                    client=request.context.client,
+                    priority=request.context.priority,
+                )
+        except TimeoutError:
+            return
+        except (InvalidInput, PayloadTooLarge) as error:
+            raise type(error)(error.message, field=request.query_field(index)) from error
+        length, longest = len(alone.encodings[0]), longest_cut(model.tokenizer, model.input_limits)
+        if length >= longest:
+            raise long_query(request, index, longest, length)
 
     async def _encode_in_slices(self, model: ServedModel, request: EncodeRequest) -> list[EncodeResult]:
         """Encodes the sequences of a request in slices, all within one deadline; errors name the sequence's index."""

@@ -1,0 +1,157 @@
+"""Rerank requests: pairs of a query and a document, scored by a head with one label. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.serving.classification.scores import sigmoid
+from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
+from electra_serve.serving.transit_budget import Transit
+from electra_serve.tensors import Float32Array, TextInput, Truncation
+
+VALUES_PER_DOCUMENT: Final = 8
+"""Numbers that a document counts as in the size of a response."""
+CHARACTERS_PER_VALUE: Final = 4
+_INDEX: Final = re.compile(r"text\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Documents to score; `model` may be None if only one is served.
+
+    Attributes:
+        query: The first text of each pair.
+        documents: The second ones.
+        queries: A query for each document, instead of `query`.
+        top_n: Most documents in `RerankResult.order`; None for all.
+        raw_scores: Logits instead of their sigmoid.
+        truncation: Rule for pairs over the model's limit.
+        returns_documents: True if the response repeats them, which counts in its size.
+        fields: Names of query and documents in errors.
+    """
+
+    query: str
+    documents: Sequence[str]
+    queries: Sequence[str] | None = None
+    model: str | None = None
+    top_n: int | None = None
+    raw_scores: bool = False
+    truncation: Truncation = Truncation.ONLY_SECOND
+    returns_documents: bool = False
+    fields: tuple[str, str] = ("query", "documents")
+    context: RequestContext = NO_CONTEXT
+    max_values: int | None = None  # most numbers of the response
+    transit: Transit | None = None  # share of the transit budget
+
+    @property
+    def input(self) -> TextInput:
+        """The pairs."""
+        queries = [self.query] * len(self.documents) if self.queries is None else self.queries
+        return TextInput(tuple(zip(queries, self.documents, strict=True)))
+
+    def query_of(self, index: int) -> str:
+        """Returns the query of a pair."""
+        return self.query if self.queries is None else self.queries[index]
+
+    def query_field(self, index: int) -> str:
+        """Returns the name of a pair's query in errors."""
+        return self.fields[0] if self.queries is None else f"{self.fields[0]}[{index}]"
+
+    @property
+    def values(self) -> int:
+        """Approximate numbers of the response."""
+        values = VALUES_PER_DOCUMENT * len(self.documents)
+        if self.returns_documents:
+            values += sum(map(len, self.documents)) // CHARACTERS_PER_VALUE
+        return values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RerankResult:
+    """Scores of a request's documents."""
+
+    model: str
+    scores: Float32Array  # (D,), in the order of the documents
+    order: tuple[int, ...]  # indices of the best documents, the best first
+    tokens: int  # unmasked positions of all pairs
+    truncated: tuple[bool, ...]  # for each document
+
+
+def is_cross_encoder(info: ModelInfo) -> bool:
+    """Returns True for a model that scores pairs.
+
+    Example:
+        >>> from electra_serve.serving.model_info import ModelState
+        >>> is_cross_encoder(ModelInfo("m", "presets/m", ModelState.LOADING))
+        False
+    """
+    return info.head == "sequence_classification" and len(info.labels) == 1
+
+
+def no_cross_encoder(model: ModelInfo, others: Iterable[ModelInfo]) -> InvalidInput:
+    """Returns the error for a model that scores no pairs; it names those that do."""
+    names = [info.name for info in others if is_cross_encoder(info)]
+    served = f"served cross-encoders are {', '.join(names)}" if names else "no served model is a cross-encoder"
+    labels = f" with {len(model.labels)} labels" if model.labels else ""
+    return InvalidInput(
+        f"reranking needs a cross-encoder, whose sequence_classification head has one label; the head of {model.name} "
+        f"is {model.head or 'none'}{labels}, and {served}",
+        field="model",
+    )
+
+
+def check_rerank(request: RerankRequest) -> None:
+    """Raises `InvalidInput` if there are no documents, or `top_n` is below 1."""
+    if not request.documents:
+        field = request.fields[1]
+        raise InvalidInput(f"{field} must have at least one text; got none", field=field)
+    if request.top_n is not None and request.top_n < 1:
+        raise InvalidInput(f"top_n must be at least 1; got {request.top_n}", field="top_n")
+
+
+def rank(logits: Float32Array, request: RerankRequest) -> tuple[Float32Array, tuple[int, ...]]:
+    """Returns the scores of (D,) logits, and the indices of the best ones.
+
+    The order is that of the logits, since large ones have the same sigmoid.
+
+    Example:
+        >>> rank(np.array([0, 40, 50], np.float32), RerankRequest("q", ["a", "b", "c"], top_n=2))
+        (array([0.5, 1. , 1. ], dtype=float32), (2, 1))
+    """
+    order = np.argsort(-logits, kind="stable")[: request.top_n]
+    return logits if request.raw_scores else sigmoid(logits), tuple(order.tolist())
+
+
+def index_of(error: InvalidInput | PayloadTooLarge) -> int | None:
+    """Returns the index of the pair that an error names."""
+    found = _INDEX.fullmatch(error.field or "")
+    return None if found is None else int(found[1])
+
+
+def with_field(error: InvalidInput | PayloadTooLarge, request: RerankRequest) -> InvalidInput | PayloadTooLarge:
+    """Returns an error of the pairs as one of the documents.
+
+    Example:
+        >>> with_field(InvalidInput("too long", field="text[3]"), RerankRequest("q", ["a"])).field
+        'documents[3]'
+    """
+    field = error.field
+    if field is not None:
+        field = re.sub("^text", request.fields[1], field)
+    return type(error)(error.message, field=field)
+
+
+def long_query(request: RerankRequest, index: int, longest: int, length: int) -> InvalidInput:
+    """Returns the error for a query that leaves no room for a document."""
+    return InvalidInput(
+        f"{request.fields[0]} must have fewer than {longest} ids, special ones included, to leave room for a document; "
+        f"got {length}",
+        field=request.query_field(index),
+    )
