@@ -22,7 +22,7 @@ from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
 
-FAMILIES = {"/v1/embeddings"}
+FAMILIES = {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/score"}
 """Paths of other servers' APIs."""
 
 
