@@ -225,6 +225,7 @@ image: ## Build an image with its SBOM and provenance attached; needs Docker wit
 sbom: image-steps ## List the packages of the CPU image, as CycloneDX: build/image/sbom.cdx.json
 	@echo $(IMAGE_STEPS)/sbom.cdx.json
 
+# tests/data/make_answers_golden.py needs transformers 4, and so an environment of its own.
 .PHONY: golden
 golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.data.make_golden

@@ -18,6 +18,7 @@ pytest.importorskip("transformers")
 import torch
 import transformers
 
+from electra_serve import ElectraClient
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.conversion import convert_tokenizer
@@ -28,6 +29,7 @@ from electra_serve.serving.classification.results import Window
 from electra_serve.serving.classification.spans import label_spans
 from electra_serve.tensors import Aggregation, Encoding
 from tests.conformance.transformers_text import oddities, sentences
+from tests.integration.process import start
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 MAX_LENGTH = 64
@@ -134,3 +136,28 @@ def test_spans(aggregation: Aggregation, stride: int | None, tmp_path: Path) -> 
         several += len(made) > 1
     assert count > 200
     assert stride is None or several > 10
+
+
+def test_the_service_gives_the_pipelines_results(tmp_path: Path) -> None:
+    """By the real process, from texts to labels and spans."""
+    folders = {"labels": tmp_path / "labels", "tags": tmp_path / "tags"}
+    classifier = checkpoint(folders["labels"], "ElectraForSequenceClassification", ("bad", "good", "neither"))
+    tagger = checkpoint(folders["tags"], "ElectraForTokenClassification", TAGS)
+    texts = [text for text in TEXTS if text.strip() and len(tagger[1](text)["input_ids"]) <= MAX_LENGTH]
+    labels = transformers.pipeline("text-classification", model=classifier[0], tokenizer=classifier[1], top_k=None)
+    spans = transformers.pipeline(
+        "token-classification", model=tagger[0], tokenizer=tagger[1], aggregation_strategy="simple"
+    )
+    with start(tmp_path, *(f"--models={folder}" for folder in folders.values())) as process:
+        process.wait_ready()
+        with ElectraClient(process.url) as client:
+            labeled = client.classify(text=texts, model="labels").labels
+            tagged = client.classify(text=texts, model="tags").spans
+    assert len(texts) > 100
+    for text, found, pieces in zip(texts, labeled, tagged, strict=True):
+        (expected,) = labels([text])
+        assert [label.label for label in found] == [label["label"] for label in expected], text
+        assert [label.score for label in found] == pytest.approx([label["score"] for label in expected], abs=1e-4)
+        assert [(span.label, span.start, span.end) for span in pieces] == [
+            (span["entity_group"], span["start"], span["end"]) for span in spans(text)
+        ], text

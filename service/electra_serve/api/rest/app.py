@@ -25,6 +25,7 @@ from electra_serve.api.rest.openai.endpoint import EmbeddingsEndpoint
 from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_response_of, problems
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
+from electra_serve.api.rest.rerank import routes as rerank
 from electra_serve.api.rest.schemas import (
     ClassifyAnswer,
     ClassifyBody,
@@ -92,12 +93,16 @@ def create_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
-        schemas=(*SCHEMAS, *(openai.SCHEMAS if apis.openai else ())),
+        schemas=(
+            *SCHEMAS,
+            *(openai.SCHEMAS if apis.openai else ()),
+            *(rerank.SCHEMAS if apis.rerank else ()),
+        ),
     )
     app.router.route_class = _PlainRoute
     decoder = thread or WorkThread("decoder")
 
-    def build(kind: type[E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
+    def build(kind: Callable[..., E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
         return kind(
             service,
             settings,
@@ -113,6 +118,9 @@ def create_app(
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
+    if apis.rerank:
+        build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
+        rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:

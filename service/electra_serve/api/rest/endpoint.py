@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from electra_serve.api.rest.body import MAX_KEYS, declared_length, parse_json, read_body, reject_bulk
 from electra_serve.api.rest.disconnect import unless_disconnected
@@ -57,7 +58,6 @@ class ComputeEndpoint(ABC, Generic[D, R]):
     """Endpoint that decodes a body to `D`, and computes and renders an `R`."""
 
     route: ClassVar[str]
-    max_members: ClassVar[int] = MAX_KEYS  # braces and colons of a body
 
     def __init__(
         self,
@@ -98,6 +98,14 @@ class ComputeEndpoint(ABC, Generic[D, R]):
             response.headers.update(self._headers(result))
             return response
 
+    @property
+    def max_members(self) -> int:
+        """Most braces and colons of a body."""
+        return MAX_KEYS
+
+    def _choose_errors(self, payload: object, scope: Scope) -> None:
+        """Chooses the form of errors, if it depends on the body."""
+
     def _headers(self, result: R) -> Mapping[str, str]:  # noqa: ARG002  # for subclasses
         """Returns further headers of a response."""
         return {}
@@ -131,14 +139,15 @@ class ComputeEndpoint(ABC, Generic[D, R]):
         body = await read_body(headers_of(request.scope), request.receive, self._settings, context.deadline)
         reservation.shrink(len(body))
         if len(body) <= LARGE_BODY_BYTES:
-            return self._parse(body, context, reservation)
-        parsing = self._thread.run(context.client, partial(self._parse, body, context, reservation))
+            return self._parse(body, request.scope, context, reservation)
+        parsing = self._thread.run(context.client, partial(self._parse, body, request.scope, context, reservation))
         return await unless_disconnected(parsing, request.receive)
 
-    def _parse(self, body: bytes, context: RequestContext, reservation: Reservation) -> D:
+    def _parse(self, body: bytes, scope: Scope, context: RequestContext, reservation: Reservation) -> D:
         reject_bulk(body, self._max_sequences, self.max_members)
         await_loop_turn()
         payload = parse_json(body)
+        self._choose_errors(payload, scope)
         await_loop_turn()
         return self._convert(payload, context, reservation)
 

@@ -1,4 +1,4 @@
-"""Form of the errors of each path: the service's own, or that of the server whose API the route is."""
+"""Form of the errors of each path or request: the service's own, or that of the server whose API the route is."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def add_error_formats(app: Starlette, formats: Mapping[str, ErrorFormat]) -> Non
 
 
 def error_format(scope: Scope) -> ErrorFormat:
-    """Returns the form for the path of a request."""
-    formats: Mapping[str, ErrorFormat] = getattr(scope["app"].state, _STATE_KEY, {})
+    """Returns the form for a request."""
+    chosen: ErrorFormat | None = scope.get("state", {}).get(_STATE_KEY)
+    if chosen is not None:
+        return chosen
+    state = getattr(scope.get("app"), "state", None)
+    formats: Mapping[str, ErrorFormat] = getattr(state, _STATE_KEY, {})
     return formats.get(scope["path"], as_problem)
+
+
+def use_error_format(scope: Scope, form: ErrorFormat) -> None:
+    """Chooses the form for one request, instead of that of its path."""
+    scope["state"][_STATE_KEY] = form

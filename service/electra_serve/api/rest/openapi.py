@@ -123,8 +123,9 @@ def _ask_for_keys(document: JsonObject) -> None:
     for path, item in document["paths"].items():
         for operation in item.values() if path not in PROBE_PATHS else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
-            if PROBLEM_MEDIA_TYPE in operation["responses"]["default"]["content"]:
-                operation["responses"][str(PROBLEM_TYPES[Unauthenticated].status)] = rejection
+            responses = operation["responses"]
+            own_form = PROBLEM_MEDIA_TYPE in responses["default"]["content"]
+            responses[str(PROBLEM_TYPES[Unauthenticated].status)] = rejection if own_form else responses["default"]
 
 
 def _problem_response(kinds: Mapping[type[ServiceError], ProblemType]) -> JsonObject:

@@ -15,7 +15,7 @@ from electra_serve.api.rest.app import create_app
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
-from electra_serve.settings.schema import RestSettings
+from electra_serve.settings.schema import ApiSettings, RestSettings
 from tests.fake_service import FakeService
 from tests.fakes import transit_budget
 from tests.unit.api.rest.models import demo_service
@@ -31,7 +31,12 @@ class Rest:
     metrics: Metrics = field(default_factory=lambda: Metrics("0"))
     log: CapturingLogger = field(default_factory=CapturingLogger)
 
-    def app(self, settings: RestSettings = SETTINGS, authenticator: Authenticator = ALLOW_ALL) -> FastAPI:
+    def app(
+        self,
+        settings: RestSettings = SETTINGS,
+        authenticator: Authenticator = ALLOW_ALL,
+        apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
+    ) -> FastAPI:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
         observer = RequestObserver("rest", self.metrics, log)
         return create_app(
@@ -42,6 +47,7 @@ class Rest:
             max_sequences=256,
             budget=transit_budget(),
             authenticator=authenticator,
+            apis=apis,
         )
 
     def counted(self, *, model: str, code: str) -> float:

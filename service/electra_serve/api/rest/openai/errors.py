@@ -22,16 +22,20 @@ def as_openai_error(failure: Failure) -> RenderedFailure:
         400
     """
     status = 400 if failure.status == HTTPStatus.UNPROCESSABLE_ENTITY else failure.status
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    error = {
-        "message": failure.detail,
-        "type": _TYPES.get(HTTPStatus(status), kind),
-        "param": failure.field,
-        "code": failure.code,
-    }
     headers = {}
     if failure.retry_after_s is not None:
         headers = {"x-should-retry": "true", "retry-after-ms": str(round(failure.retry_after_s * 1000))}
     elif status in _NO_RETRY:
         headers = {"x-should-retry": "false"}
-    return RenderedFailure(status, {"error": error}, headers)
+    return RenderedFailure(status, {"error": error_members(failure)}, headers)
+
+
+def error_members(failure: Failure) -> dict[str, str | None]:
+    """Returns the members of `error`."""
+    kind = "server_error" if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return {
+        "message": failure.detail,
+        "type": _TYPES.get(HTTPStatus(failure.status), kind),
+        "param": failure.field,
+        "code": failure.code,
+    }

@@ -1,0 +1,1 @@
+"""Rerank APIs of Cohere, Jina, vLLM and Text Embeddings Inference."""
