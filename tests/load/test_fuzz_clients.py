@@ -25,6 +25,7 @@ CROSS_ENCODER: Final = HeadConfig("sequence_classification", ("LABEL_0",), "sigm
 PATIENCE_S: Final = 60.0
 DOCUMENTS: Final = ["Alice fell down a well.", "The Queen made some tarts.", "a"]
 OPENAI_TYPES: Final = {"invalid_request_error", "authentication_error", "rate_limit_error", "server_error"}
+TEI_TYPES: Final = {"unhealthy", "backend", "overloaded", "validation", "tokenizer", "empty"}
 
 Body = Mapping[str, object]
 
@@ -40,6 +41,16 @@ def is_openai_error(body: Any) -> bool:
         and isinstance(error["code"], str)
         and isinstance(error["param"], str | None)
     )
+
+
+def is_rerank_error(body: Any) -> bool:
+    """Returns True for an error that clients of Cohere, Jina and vLLM can read."""
+    return isinstance(body["message"], str) and body["detail"] == body["message"] and is_openai_error(body)
+
+
+def is_tei_error(body: Any) -> bool:
+    """Returns True for an error of Text Embeddings Inference."""
+    return set(body) == {"error", "error_type"} and isinstance(body["error"], str) and body["error_type"] in TEI_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,16 @@ FAMILIES: Final = {
         ),
         frozenset({400, 404, 413}),
         is_openai_error,
+    ),
+    "rerank": Family(
+        (
+            ("/v1/rerank", {"model": "ranker", "query": "Who fell?", "documents": DOCUMENTS, "return_documents": True}),
+            ("/v2/rerank", {"model": "ranker", "query": "Who fell?", "documents": DOCUMENTS, "top_n": 2}),
+            ("/rerank", {"model": "ranker", "query": "Who fell?", "documents": [{"text": "a"}, "b"]}),
+            ("/score", {"model": "ranker", "text_1": "Who fell?", "text_2": DOCUMENTS, "raw_scores": True}),
+        ),
+        frozenset({400, 404, 413}),
+        is_rerank_error,
     ),
 }
 
