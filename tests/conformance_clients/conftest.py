@@ -14,7 +14,7 @@ import pytest
 from tests.conformance_clients.served import Served, serve
 
 # Before any client is imported: none of them may look for a network
-os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 
 collect_ignore_glob = [] if find_spec("litellm") else ["*.py"]
 
