@@ -15,7 +15,14 @@ from electra_serve.serving.classification.results import Label
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
-from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
+from electra_serve.serving.tokens import (
+    DetokenizeRequest,
+    DetokenizeResult,
+    TokenizeRequest,
+    TokenizeResult,
+    Tokens,
+)
+from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput, TokenInput, Truncation
 
 HIDDEN_DIM: Final = 4
 LABELS: Final = ("bad", "good")
@@ -52,7 +59,7 @@ READY: Final = ModelInfo(
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
-AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest
+AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest | TokenizeRequest | DetokenizeRequest
 TRUNCATED_LENGTH: Final = 100  # characters after which the fake truncates an embedded text
 
 
@@ -71,6 +78,9 @@ class FakeService:
     Attributes:
         requests: Every request to encode that was begun, in order.
         classified: Likewise, to classify; each label has the score of the first id.
+        embedded: Likewise, to embed.
+        tokenized: Likewise, to tokenize; each character is a token, after a special one.
+        detokenized: Likewise, to turn ids into text; each id is a code point.
         cancelled: Number of cancelled requests.
         full: Rejects every call unread.
         gate: Requests wait for it; clear it to hold them.
@@ -85,6 +95,8 @@ class FakeService:
         self.requests: list[EncodeRequest] = []
         self.classified: list[ClassifyRequest] = []
         self.embedded: list[EmbedRequest] = []
+        self.tokenized: list[TokenizeRequest] = []
+        self.detokenized: list[DetokenizeRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
         self.gate = asyncio.Event()
@@ -110,7 +122,7 @@ class FakeService:
         rows = rows_of(request)
         return EmbedResult(
             model=request.model or self._models[0].name,
-            vectors=tuple(np.full(self.hidden_dim, np.mean(row or [0]), np.float32) for row in rows),
+            vectors=tuple(self._vectors(row, per_token=request.per_token) for row in rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(len(row) > TRUNCATED_LENGTH for row in rows),
         )
@@ -122,11 +134,42 @@ class FakeService:
         return ClassifyResult(
             model=request.model or self._models[0].name,
             head="sequence_classification",
-            rows=tuple(tuple(Label(name, row[0]) for name in LABELS[: request.options.top_k]) for row in rows),
+            rows=tuple(
+                tuple(Label(name, row[0] if row else 0) for name in LABELS[: request.options.top_k]) for row in rows
+            ),
             sequences=len(rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
+
+    def _vectors(self, row: Sequence[int], *, per_token: bool) -> Float32Array:
+        values = np.array(row if per_token else [np.mean(row or [0])], np.float32)
+        vectors: Float32Array = np.repeat(values[:, None], self.hidden_dim, axis=1)
+        return vectors if per_token else vectors[0]
+
+    async def predict(self, request: ClassifyRequest) -> ClassifyResult:
+        return await self.classify(request)
+
+    async def tokenize(self, request: TokenizeRequest) -> TokenizeResult:
+        self.tokenized.append(request)
+        await self._wait(request)
+        rows = []
+        for text, ids in zip(request.input.texts, rows_of(request), strict=True):
+            first = 0 if request.add_special_tokens else 1
+            places = np.arange(-1, len(ids), dtype=np.int32)[first:]
+            starts, ends = np.maximum(places, 0), places + 1
+            rows.append(Tokens(str(text), np.array([2, *ids][first:], np.int32), starts, ends, places < 0))
+        return TokenizeResult(request.model or self._models[0].name, tuple(rows), {2: "[CLS]"})
+
+    async def detokenize(self, request: DetokenizeRequest) -> DetokenizeResult:
+        self.detokenized.append(request)
+        await self._wait(request)
+        rows = rows_of(request)
+        texts = tuple("".join(chr(id_ % 0xD800) for id_ in row) for row in rows)
+        return DetokenizeResult(request.model or self._models[0].name, texts, sum(map(len, rows)))
+
+    def truncates(self, model: str | None) -> bool:
+        return self.model(model or self._models[0].name).state is ModelState.READY
 
     async def _wait(self, request: AnyRequest) -> None:
         try:

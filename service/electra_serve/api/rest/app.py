@@ -33,6 +33,10 @@ from electra_serve.api.rest.schemas import (
     ListedModel,
     ModelsAnswer,
 )
+from electra_serve.api.rest.tei import endpoint as tei
+from electra_serve.api.rest.tei.info import InfoEndpoints
+from electra_serve.api.rest.tei.routes import SCHEMAS as TEI_SCHEMAS
+from electra_serve.api.rest.tei.routes import TeiEndpoints, add_tei
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
@@ -92,12 +96,16 @@ def create_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
-        schemas=(*SCHEMAS, *(openai.SCHEMAS if apis.openai else ())),
+        schemas=(
+            *SCHEMAS,
+            *(openai.SCHEMAS if apis.openai else ()),
+            *(TEI_SCHEMAS if apis.tei else ()),
+        ),
     )
     app.router.route_class = _PlainRoute
     decoder = thread or WorkThread("decoder")
 
-    def build(kind: type[E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
+    def build(kind: Callable[..., E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
         return kind(
             service,
             settings,
@@ -113,6 +121,9 @@ def create_app(
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
+    if apis.tei:
+        info = InfoEndpoints(service, settings, apis, observer, authenticator)
+        add_tei(app, _tei_endpoints(service, apis, info, partial(build, settings=large, max_sequences=apis.max_inputs)))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -147,6 +158,26 @@ class _PlainRoute(APIRoute):
             return response
 
         return handle
+
+
+def _tei_endpoints(
+    service: EncodeService, apis: ApiSettings, info: InfoEndpoints, build: Callable[..., Any]
+) -> TeiEndpoints:
+    def of_model(kind: Callable[..., E]) -> E:
+        endpoint: E = build(partial(kind, tei_model=apis.tei_model))
+        return endpoint
+
+    embed, predict = of_model(tei.EmbedEndpoint), of_model(tei.PredictEndpoint)
+    return TeiEndpoints(
+        embed=embed,
+        embed_all=of_model(tei.EmbedAllEndpoint),
+        predict=predict,
+        similarity=of_model(tei.SimilarityEndpoint),
+        tokenize=of_model(tei.TokenizeEndpoint),
+        decode=of_model(tei.DecodeEndpoint),
+        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve),
+        info=info,
+    )
 
 
 def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
