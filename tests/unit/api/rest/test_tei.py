@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import numpy as np
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import LogCapture
 
 from electra_serve import errors
 from electra_serve.api.rest.app import create_app
 from electra_serve.api.rest.tei.model import model_name
+from electra_serve.api.security.api_keys import KeyRing
+from electra_serve.api.security.authentication import Authenticator
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.serving.model_info import ModelState
 from electra_serve.settings.schema import ApiSettings
@@ -271,6 +276,19 @@ async def test_switched_off() -> None:
             assert (await client.post(path, json=BODIES[path])).status_code == 404
         assert (await client.get("/health")).status_code == 404
     assert not any(name.startswith("Tei") for name in app.openapi()["components"]["schemas"])
+
+
+async def test_keys_are_asked_for_except_by_the_probe(rest: Rest, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("shop-0123456789abcdef")
+    authenticator = Authenticator(KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()])))
+    async with connect(rest.app(authenticator=authenticator)) as client:
+        for path in COMPUTING:
+            response = await client.post(path, json=BODIES[path])
+            assert (response.status_code, response.json().keys()) == (401, {"error", "error_type"})
+            known = await client.post(path, json=BODIES[path], headers={"x-api-key": "shop-0123456789abcdef"})
+            assert known.status_code == 200
+        assert (await client.get("/info")).status_code == 401
+        assert (await client.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize(
