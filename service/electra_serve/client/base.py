@@ -1,6 +1,6 @@
 """Base of the clients of both transports: public methods, time limit and attempts.
 
-A transport implements `_encode`, `_classify` and `_models`, which send once, and `close`.
+A transport implements `_encode`, `_classify`, `_embed`, `_rerank` and `_models`, which send once, and `close`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Self, TypeVar
 
-from electra_serve.client.request import ClassifyOptions, Priority, Query, Rows, Texts, text_or_pairs
-from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
+from electra_serve.client.request import (
+    ClassifyOptions,
+    EmbedQuery,
+    Priority,
+    Query,
+    RerankQuery,
+    Rows,
+    Texts,
+    text_or_pairs,
+)
+from electra_serve.client.response import ClassifyResponse, EmbedResponse, EncodeResponse, ModelInfo, RerankResponse
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.errors import DeadlineExceeded, ElectraServeError, InvalidInput
 
@@ -175,6 +184,71 @@ class SyncClient(ABC):
         )
         return self._attempt(lambda remaining_s: self._classify(query, options, remaining_s), timeout_s)
 
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        input_type: str | None = None,
+        dimensions: int | None = None,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> EmbedResponse:
+        """Computes one vector of unit length for each text; long texts are truncated.
+
+        Args:
+            texts: A text, or up to 2,048 texts, by the server's default.
+            model: Name of a served model; optional if only one is served.
+            prompt_name: Name of one of the model's prompts, which precedes each text.
+            input_type: `query` or `document`: selects a prompt if the model has one.
+            dimensions: Length of the vectors, if the model's settings allow others than its own.
+            timeout_s: As in `encode`.
+            priority: As in `encode`.
+
+        Raises:
+            ServiceError: The server rejected the request or failed; see `electra_serve.errors`.
+            TransportError: The server could not be reached.
+        """
+        query = EmbedQuery.of(
+            texts,
+            model=model,
+            prompt_name=prompt_name,
+            input_type=input_type,
+            dimensions=dimensions,
+            priority=priority,
+        )
+        return self._attempt(lambda remaining_s: self._embed(query, remaining_s), timeout_s)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        raw_scores: bool = False,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> RerankResponse:
+        """Scores documents for a query with a cross-encoder; long documents are truncated.
+
+        Args:
+            query: The query.
+            documents: Up to 1,000 documents, by the server's default.
+            model: Name of a served cross-encoder; optional if only one model is served.
+            top_n: Most documents in the response, the best ones; default all.
+            raw_scores: Returns logits instead of their sigmoid.
+            timeout_s: As in `encode`.
+            priority: As in `encode`.
+
+        Raises:
+            ServiceError: The server rejected the request or failed; see `electra_serve.errors`.
+            TransportError: The server could not be reached.
+        """
+        sent = RerankQuery.of(query, documents, model=model, top_n=top_n, raw_scores=raw_scores, priority=priority)
+        return self._attempt(lambda remaining_s: self._rerank(sent, remaining_s), timeout_s)
+
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """Describes the server's models, in any state; raises as `encode`."""
         return self._attempt(self._models, timeout_s)
@@ -194,6 +268,12 @@ class SyncClient(ABC):
 
     @abstractmethod
     def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse: ...
+
+    @abstractmethod
+    def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse: ...
+
+    @abstractmethod
+    def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse: ...
 
     @abstractmethod
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...
@@ -283,6 +363,43 @@ class AsyncClient(ABC):
         )
         return await self._attempt(lambda remaining_s: self._classify(query, options, remaining_s), timeout_s)
 
+    async def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        input_type: str | None = None,
+        dimensions: int | None = None,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> EmbedResponse:
+        """Computes one vector for each text; as `SyncClient.embed`."""
+        query = EmbedQuery.of(
+            texts,
+            model=model,
+            prompt_name=prompt_name,
+            input_type=input_type,
+            dimensions=dimensions,
+            priority=priority,
+        )
+        return await self._attempt(lambda remaining_s: self._embed(query, remaining_s), timeout_s)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        raw_scores: bool = False,
+        timeout_s: float | None = None,
+        priority: Priority = "normal",
+    ) -> RerankResponse:
+        """Scores documents for a query with a cross-encoder; as `SyncClient.rerank`."""
+        sent = RerankQuery.of(query, documents, model=model, top_n=top_n, raw_scores=raw_scores, priority=priority)
+        return await self._attempt(lambda remaining_s: self._rerank(sent, remaining_s), timeout_s)
+
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelInfo, ...]:
         """Describes the server's models, in any state; as `SyncClient.models`."""
         return await self._attempt(self._models, timeout_s)
@@ -302,6 +419,12 @@ class AsyncClient(ABC):
 
     @abstractmethod
     async def _classify(self, query: Query, options: ClassifyOptions, timeout_s: float) -> ClassifyResponse: ...
+
+    @abstractmethod
+    async def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse: ...
+
+    @abstractmethod
+    async def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse: ...
 
     @abstractmethod
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]: ...

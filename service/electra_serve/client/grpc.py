@@ -10,8 +10,8 @@ import grpc
 
 from electra_serve.client import grpc_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.request import ClassifyOptions, Query
-from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
+from electra_serve.client.request import ClassifyOptions, EmbedQuery, Query, RerankQuery
+from electra_serve.client.response import ClassifyResponse, EmbedResponse, EncodeResponse, ModelInfo, RerankResponse
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.tls import Tls
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
@@ -74,6 +74,24 @@ class GrpcElectraClient(SyncClient):
             )
         return grpc_codec.to_classify_response(response)
 
+    def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse:
+        with _translated():
+            response = self._stub.Embed(
+                grpc_codec.to_embed_request(query),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_embed_response(response)
+
+    def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse:
+        with _translated():
+            response = self._stub.Rerank(
+                grpc_codec.to_rerank_request(query),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_rerank_response(response)
+
     def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():
             response = self._stub.ListModels(pb.ListModelsRequest(), timeout=timeout_s, metadata=self._key)
@@ -129,6 +147,24 @@ class AsyncGrpcElectraClient(AsyncClient):
                 metadata=grpc_codec.to_metadata(query) + self._key,
             )
         return grpc_codec.to_classify_response(response)
+
+    async def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse:
+        with _translated():
+            response = await self._stub.Embed(
+                grpc_codec.to_embed_request(query),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_embed_response(response)
+
+    async def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse:
+        with _translated():
+            response = await self._stub.Rerank(
+                grpc_codec.to_rerank_request(query),
+                timeout=timeout_s,
+                metadata=grpc_codec.to_metadata(query) + self._key,
+            )
+        return grpc_codec.to_rerank_response(response)
 
     async def _models(self, timeout_s: float) -> tuple[ModelInfo, ...]:
         with _translated():

@@ -9,14 +9,17 @@ from typing import Final, TypeVar
 
 import grpc
 
-from electra_serve.client.request import ClassifyOptions, Query, check_api_key
+from electra_serve.client.request import AnyQuery, ClassifyOptions, EmbedQuery, Query, RerankQuery, check_api_key
 from electra_serve.client.response import (
     ClassifyResponse,
     EmbeddingConfig,
+    EmbedResponse,
     EncodeResponse,
     Label,
     ModelInfo,
+    RankedDocument,
     RequestLimits,
+    RerankResponse,
     ShapeCost,
     Span,
 )
@@ -118,6 +121,28 @@ def to_classify_request(query: Query, options: ClassifyOptions) -> pb.ClassifyRe
     return request
 
 
+def to_embed_request(query: EmbedQuery) -> pb.EmbedRequest:
+    """Returns the message of a request to embed."""
+    return pb.EmbedRequest(
+        model=query.model or "",
+        text=pb.TextInput(texts=[pb.Text(first=text) for text in query.texts]),
+        prompt_name=query.prompt_name,
+        input_type=query.input_type,
+        dimensions=query.dimensions,
+    )
+
+
+def to_rerank_request(query: RerankQuery) -> pb.RerankRequest:
+    """Returns the message of a request to rerank."""
+    return pb.RerankRequest(
+        model=query.model or "",
+        query=query.query,
+        documents=query.documents,
+        top_n=query.top_n,
+        raw_scores=query.raw_scores,
+    )
+
+
 def _set_input(request: pb.EncodeRequest | pb.ClassifyRequest, query: Query) -> None:
     if query.texts is not None:
         request.text.texts.extend(_to_text(text) for text in query.texts)
@@ -132,7 +157,7 @@ def _set_input(request: pb.EncodeRequest | pb.ClassifyRequest, query: Query) -> 
         )
 
 
-def to_metadata(query: Query) -> tuple[tuple[str, str], ...]:
+def to_metadata(query: AnyQuery) -> tuple[tuple[str, str], ...]:
     """Returns the metadata of a request; the time limit is the call's own deadline."""
     return (("x-priority", query.priority),)
 
@@ -175,6 +200,31 @@ def to_classify_response(response: pb.ClassifyResponse) -> ClassifyResponse:
         spans=_rows(response.head, "token_classification", [_to_spans(row.spans) for row in results])
         or _rows(response.head, "replaced_token_detection", [_to_spans(row.spans) for row in results]),
         answers=_rows(response.head, "question_answering", [_to_spans(row.answers) for row in results]),
+    )
+
+
+def to_embed_response(response: pb.EmbedResponse) -> EmbedResponse:
+    """Reads the response to a request to embed; raises as `to_response`."""
+    try:
+        return EmbedResponse(
+            model=response.model,
+            embeddings=to_floats(response.embeddings),
+            tokens=response.usage.tokens,
+            truncated=sum(response.truncated),
+            request_id=response.request_id,
+        )
+    except ValueError as error:
+        raise TransportError(f"cannot read the response: {error}") from error
+
+
+def to_rerank_response(response: pb.RerankResponse) -> RerankResponse:
+    """Reads the response to a request to rerank."""
+    return RerankResponse(
+        model=response.model,
+        results=tuple(RankedDocument(item.index, item.score) for item in response.results),
+        tokens=response.usage.tokens,
+        truncated=sum(response.truncated),
+        request_id=response.request_id,
     )
 
 

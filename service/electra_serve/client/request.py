@@ -1,4 +1,4 @@
-"""Requests of every transport: normalizes and checks arguments of `encode`."""
+"""Requests of every transport: normalizes and checks the arguments of calls."""
 
 from __future__ import annotations
 
@@ -88,9 +88,76 @@ class ClassifyOptions:
     ) -> ClassifyOptions:
         """Checks the arguments; raises `InvalidInput` if a name is invalid, or a number is none of 32 bits."""
         for field, value in (("top_k", top_k), ("stride", stride), ("max_answer_length", max_answer_length)):
-            if value is not None and (type(value) is not int or not -(2**31) <= value < 2**31):
-                raise InvalidInput(f"`{field}` must be an integer of 32 bits; got another value", field=field)
+            _check_integer(value, field)
         return cls(top_k, raw_scores, _aggregation(aggregation), stride, max_answer_length)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedQuery:
+    """One request to embed texts."""
+
+    texts: Sequence[str]
+    model: str | None
+    prompt_name: str | None
+    input_type: str | None
+    dimensions: int | None
+    priority: Priority
+
+    @classmethod
+    def of(
+        cls,
+        texts: str | Sequence[str],
+        *,
+        model: str | None,
+        prompt_name: str | None,
+        input_type: str | None,
+        dimensions: int | None,
+        priority: Priority,
+    ) -> EmbedQuery:
+        """Checks the arguments of a call; raises `InvalidInput` if a type or a name is invalid."""
+        _check_options(model, priority)
+        _check_integer(dimensions, "dimensions")
+        return cls(
+            texts=_strings([texts] if isinstance(texts, str) else texts, "texts"),
+            model=model,
+            prompt_name=None if prompt_name is None else _encodable(prompt_name),
+            input_type=None if input_type is None else _encodable(input_type),
+            dimensions=dimensions,
+            priority=priority,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RerankQuery:
+    """One request to rerank documents."""
+
+    query: str
+    documents: Sequence[str]
+    model: str | None
+    top_n: int | None
+    raw_scores: bool
+    priority: Priority
+
+    @classmethod
+    def of(
+        cls,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None,
+        top_n: int | None,
+        raw_scores: bool,
+        priority: Priority,
+    ) -> RerankQuery:
+        """Checks the arguments of a call; raises `InvalidInput` if a type or a name is invalid."""
+        _check_options(model, priority)
+        _check_integer(top_n, "top_n")
+        if isinstance(documents, str):
+            raise InvalidInput("`documents` must be a sequence of strings; got a string", field="documents")
+        return cls(_string(query, "query"), _strings(documents, "documents"), model, top_n, raw_scores, priority)
+
+
+AnyQuery: TypeAlias = "Query | EmbedQuery | RerankQuery"
 
 
 def question_pairs(question: str | Sequence[str], context: str | Sequence[str]) -> list[tuple[str, str]]:
@@ -148,6 +215,21 @@ def _row(row: Row, field: str) -> IntArray:
             f"`{field}` must have 1 dimension of integers; got {array.ndim} of {array.dtype}", field=field
         )
     return array
+
+
+def _check_integer(value: int | None, field: str) -> None:
+    if value is not None and (type(value) is not int or not -(2**31) <= value < 2**31):
+        raise InvalidInput(f"`{field}` must be an integer of 32 bits; got another value", field=field)
+
+
+def _strings(texts: Sequence[object], field: str) -> list[str]:
+    return [_string(text, f"{field}[{index}]") for index, text in enumerate(texts)]
+
+
+def _string(text: object, field: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"`{field}` must be a string; got another type", field=field)
+    return _encodable(text)
 
 
 def _check_options(model: str | None, priority: str) -> None:

@@ -83,6 +83,36 @@ class ClassifyResponse:
     answers: tuple[tuple[Span, ...], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbedResponse:
+    """Response to one request to embed B texts."""
+
+    model: str  # name of the model
+    embeddings: Float32Array  # (B, D), read-only, of unit length
+    tokens: int  # unmasked positions of all texts
+    truncated: int  # texts that were truncated
+    request_id: str  # id in the server's log
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document with its score."""
+
+    index: int  # in the request
+    score: float  # from 0 to 1, or the logit
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResponse:
+    """Response to one request to rerank documents."""
+
+    model: str  # name of the model
+    results: tuple[RankedDocument, ...]  # the best document first
+    tokens: int  # unmasked positions of all pairs
+    truncated: int  # documents that were truncated
+    request_id: str  # id in the server's log
+
+
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
     """Most sequences of a request, and most ids of a sequence."""

@@ -10,8 +10,8 @@ import httpx
 
 from electra_serve.client import rest_codec
 from electra_serve.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, AsyncClient, SyncClient
-from electra_serve.client.request import ClassifyOptions, Query
-from electra_serve.client.response import ClassifyResponse, EncodeResponse, ModelInfo
+from electra_serve.client.request import AnyQuery, ClassifyOptions, EmbedQuery, Query, RerankQuery
+from electra_serve.client.response import ClassifyResponse, EmbedResponse, EncodeResponse, ModelInfo, RerankResponse
 from electra_serve.client.retry import RetryPolicy
 from electra_serve.client.time_limit import time_limit
 from electra_serve.client.tls import Tls
@@ -56,7 +56,15 @@ class ElectraClient(SyncClient):
         content = rest_codec.classify_body(query, options)
         return rest_codec.to_classify_response(self._post("/v1/classify", query, content, timeout_s))
 
-    def _post(self, path: str, query: Query, content: bytes, timeout_s: float) -> httpx.Response:
+    def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse:
+        content = rest_codec.embed_body(query)
+        return rest_codec.to_embed_response(self._post("/v1/embeddings", query, content, timeout_s))
+
+    def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse:
+        content = rest_codec.rerank_body(query)
+        return rest_codec.to_rerank_response(self._post("/v1/rerank", query, content, timeout_s))
+
+    def _post(self, path: str, query: AnyQuery, content: bytes, timeout_s: float) -> httpx.Response:
         headers = rest_codec.headers(query, timeout_s) | self._credentials
         with _translated(timeout_s), time_limit(timeout_s) as extensions:
             return self._http.post(f"{self._base_url}{path}", content=content, headers=headers, extensions=extensions)
@@ -105,7 +113,15 @@ class AsyncElectraClient(AsyncClient):
         content = rest_codec.classify_body(query, options)
         return rest_codec.to_classify_response(await self._post("/v1/classify", query, content, timeout_s))
 
-    async def _post(self, path: str, query: Query, content: bytes, timeout_s: float) -> httpx.Response:
+    async def _embed(self, query: EmbedQuery, timeout_s: float) -> EmbedResponse:
+        content = rest_codec.embed_body(query)
+        return rest_codec.to_embed_response(await self._post("/v1/embeddings", query, content, timeout_s))
+
+    async def _rerank(self, query: RerankQuery, timeout_s: float) -> RerankResponse:
+        content = rest_codec.rerank_body(query)
+        return rest_codec.to_rerank_response(await self._post("/v1/rerank", query, content, timeout_s))
+
+    async def _post(self, path: str, query: AnyQuery, content: bytes, timeout_s: float) -> httpx.Response:
         headers = rest_codec.headers(query, timeout_s) | self._credentials
         with _translated(timeout_s):
             async with asyncio.timeout(timeout_s):

@@ -12,14 +12,17 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from electra_serve.client.request import ClassifyOptions, Query, check_api_key
+from electra_serve.client.request import AnyQuery, ClassifyOptions, EmbedQuery, Query, RerankQuery, check_api_key
 from electra_serve.client.response import (
     ClassifyResponse,
     EmbeddingConfig,
+    EmbedResponse,
     EncodeResponse,
     Label,
     ModelInfo,
+    RankedDocument,
     RequestLimits,
+    RerankResponse,
     ShapeCost,
     Span,
 )
@@ -28,6 +31,7 @@ from electra_serve.tensors import Float32Array, IntArray, Output
 
 SPAN_FIELDS: Final = frozenset(field.name for field in fields(Span))
 FLOAT32: Final = np.dtype("<f4")
+TRUNCATED: Final = "x-truncated-inputs"
 MAX_TIMEOUT_MS: Final = 999_999_999
 KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {
     "aliases",
@@ -38,7 +42,7 @@ KNOWN: Final = frozenset(field.name for field in fields(ModelInfo)) - {
 }
 
 
-def headers(query: Query, timeout_s: float) -> dict[str, str]:
+def headers(query: AnyQuery, timeout_s: float) -> dict[str, str]:
     """Returns the headers of a request, its time limit included."""
     return {
         "content-type": "application/json",
@@ -60,6 +64,20 @@ def body(query: Query) -> bytes:
 def classify_body(query: Query, options: ClassifyOptions) -> bytes:
     """Returns the body of `POST /v1/classify`."""
     return _dump(_fields(query) | asdict(options))
+
+
+def embed_body(query: EmbedQuery) -> bytes:
+    """Returns the body of `POST /v1/embeddings`."""
+    fields = asdict(query)
+    del fields["priority"]
+    return _dump(fields | {"input": fields.pop("texts"), "encoding_format": "base64"})
+
+
+def rerank_body(query: RerankQuery) -> bytes:
+    """Returns the body of `POST /v1/rerank`."""
+    fields = asdict(query)
+    del fields["priority"]
+    return _dump(fields)
 
 
 def _fields(query: Query) -> dict[str, object]:
@@ -119,6 +137,41 @@ def to_classify_response(response: httpx.Response) -> ClassifyResponse:
         raise _foreign(response) from error
 
 
+def to_embed_response(response: httpx.Response) -> EmbedResponse:
+    """Reads the response of `POST /v1/embeddings`; raises as `to_response`."""
+    answer = _json(response)
+    try:
+        vectors = [
+            np.frombuffer(base64.b64decode(item["embedding"], validate=True), FLOAT32) for item in answer["data"]
+        ]
+        embeddings = np.stack(vectors)  # (B, D)
+        embeddings.setflags(write=False)
+        return EmbedResponse(
+            model=answer["model"],
+            embeddings=embeddings,
+            tokens=answer["usage"]["total_tokens"],
+            truncated=int(response.headers[TRUNCATED]),
+            request_id=response.headers.get("x-request-id", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(response) from error
+
+
+def to_rerank_response(response: httpx.Response) -> RerankResponse:
+    """Reads the response of `POST /v1/rerank`; raises as `to_response`."""
+    answer = _json(response)
+    try:
+        return RerankResponse(
+            model=answer["model"],
+            results=tuple(RankedDocument(item["index"], item["relevance_score"]) for item in answer["results"]),
+            tokens=answer["usage"]["total_tokens"],
+            truncated=int(response.headers[TRUNCATED]),
+            request_id=response.headers.get("x-request-id", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(response) from error
+
+
 def to_models(response: httpx.Response) -> tuple[ModelInfo, ...]:
     """Reads the response of `GET /v1/models` without unknown fields; raises as `to_response`."""
     answer = _json(response)
@@ -132,6 +185,8 @@ def to_error(response: httpx.Response) -> ElectraServeError:
     """Returns the error of a response other than 200: the service's, or a `TransportError` for that of a proxy."""
     try:
         problem = response.json()
+        if "error" in problem:  # on the routes of other APIs
+            return _to_api_error(problem["error"], response.headers)
         return error_class(problem["code"])(
             problem["detail"],
             field=problem.get("field"),
@@ -139,6 +194,12 @@ def to_error(response: httpx.Response) -> ElectraServeError:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return _foreign(response)
+
+
+def _to_api_error(error: Mapping[str, Any], headers: Mapping[str, str]) -> ElectraServeError:
+    retry_after_ms = headers.get("retry-after-ms")
+    retry_after_s = None if retry_after_ms is None else int(retry_after_ms) / 1e3
+    return error_class(error["code"])(error["message"], field=error["param"], retry_after_s=retry_after_s)
 
 
 def _json(response: httpx.Response) -> Mapping[str, Any]:

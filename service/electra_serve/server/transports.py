@@ -99,6 +99,7 @@ def build_grpc(parts: SharedParts, authenticator: Authenticator) -> GrpcServer:
         thread=parts.decoder,
         authenticator=authenticator,
         tls=parts.tls,
+        apis=parts.settings.apis,
     )
 
 

@@ -10,9 +10,21 @@ from google.protobuf.message import Message
 
 from electra_serve.api.grpc import decode
 from electra_serve.api.grpc.parsing import SMALL_MESSAGE_FIELDS, cut_names, has_more_fields, parse
-from electra_serve.api.grpc.render import Parts, from_classified, from_result, join, size
+from electra_serve.api.grpc.render import (
+    Parts,
+    from_classified,
+    from_embedded,
+    from_reranked,
+    from_result,
+    join,
+    size,
+)
+from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.runtime.work_thread import WorkThread
+from electra_serve.serving.embed import EmbedResult
+from electra_serve.serving.rerank import RerankResult
 from electra_serve.serving.service import ClassifyResult, EncodeResult
+from electra_serve.settings.schema import ApiSettings
 from electra_serve.tensors import TextInput, TokenInput
 
 M = TypeVar("M", bound=Message)
@@ -28,28 +40,47 @@ INLINE_FLOATS: Final = 65_536
 INLINE_ITEMS: Final = 1024
 """Labels and spans that are rendered in about a millisecond."""
 INLINE_RESPONSE_BYTES: Final = 2**20
+DEFAULT_APIS: Final = ApiSettings()
 
 
 class Codec:
     """Converts between messages and the service's types."""
 
-    def __init__(self, thread: WorkThread, *, max_sequences: int, max_response_bytes: int) -> None:
+    def __init__(
+        self,
+        thread: WorkThread,
+        *,
+        max_sequences: int,
+        max_response_bytes: int,
+        max_inputs: int = DEFAULT_APIS.max_inputs,
+        max_documents: int = DEFAULT_APIS.max_documents,
+    ) -> None:
         self._thread = thread
         self._max_sequences = max_sequences
-        self._max_fields = FIELDS_PER_SEQUENCE * max_sequences + SMALL_MESSAGE_FIELDS
+        self._max_inputs = max_inputs
+        self._max_documents = max_documents
         self._max_response_bytes = max_response_bytes
 
     async def parse(self, message_type: type[M], data: bytes, client: str) -> M:
         """Parses a message that may hold sequences; raises what `parsing.parse` raises."""
-        work = partial(parse, message_type, data, max_fields=self._max_fields)
+        max_fields = self._fields_per_message(message_type) + SMALL_MESSAGE_FIELDS
+        work = partial(parse, message_type, data, max_fields=max_fields)
         if _is_simple(message_type, data):
             return work()
         return await self._thread.run(client, partial(_parse_and_cut, work))
 
     async def to_input(self, message: decode.AnyRequest, client: str) -> TokenInput | TextInput:
         """Returns the sequences of a request; raises what `decode.to_input` raises."""
-        work = partial(decode.to_input, message, self._max_sequences)
+        most = self._max_inputs if isinstance(message, pb.EmbedRequest) else self._max_sequences
+        work = partial(decode.to_input, message, most)
         if _tensors(message) <= MAX_INLINE_TENSORS and message.ByteSize() <= MAX_INLINE_BYTES:
+            return work()
+        return await self._thread.run(client, work)
+
+    async def to_documents(self, message: pb.RerankRequest, client: str) -> tuple[str, tuple[str, ...]]:
+        """Returns the query and the documents of a request; raises what `decode.to_documents` raises."""
+        work = partial(decode.to_documents, message, self._max_documents)
+        if message.ByteSize() <= MAX_INLINE_BYTES:
             return work()
         return await self._thread.run(client, work)
 
@@ -66,6 +97,27 @@ class Codec:
         if result.items <= INLINE_ITEMS:
             return work()
         return await self._thread.run(client, work)
+
+    async def render_embedded(self, result: EmbedResult, request_id: str, client: str) -> Parts:
+        """Returns an `EmbedResponse`."""
+        work = partial(from_embedded, result, request_id)
+        if result.values <= INLINE_FLOATS:
+            return work()
+        return await self._thread.run(client, work)
+
+    async def render_reranked(self, result: RerankResult, request_id: str, client: str) -> Parts:
+        """Returns a `RerankResponse`."""
+        work = partial(from_reranked, result, request_id)
+        if len(result.order) <= INLINE_ITEMS:
+            return work()
+        return await self._thread.run(client, work)
+
+    def _fields_per_message(self, message_type: type[Message]) -> int:
+        """Returns the most fields of a message of that type, apart from those of any message."""
+        if message_type is pb.RerankRequest:
+            return self._max_documents
+        sequences = self._max_inputs if message_type is pb.EmbedRequest else self._max_sequences
+        return FIELDS_PER_SEQUENCE * sequences
 
     async def join(self, parts: Parts, client: str) -> bytes:
         """Returns a message in one piece; raises `PayloadTooLarge` if it is larger than a response may be."""

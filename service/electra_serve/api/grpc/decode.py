@@ -42,7 +42,7 @@ OUTPUTS: Final[Mapping[int, Output]] = MappingProxyType(
     }
 )
 
-AnyRequest: TypeAlias = "pb.EncodeRequest | pb.ClassifyRequest"
+AnyRequest: TypeAlias = "pb.EncodeRequest | pb.ClassifyRequest | pb.EmbedRequest"
 
 AGGREGATIONS: Final[Mapping[int, Aggregation]] = MappingProxyType(
     {
@@ -118,16 +118,29 @@ def to_rows(tensors: Sequence[pb.Tensor], field: str, max_rows: int) -> list[Int
     return rows
 
 
-def to_truncation(message: AnyRequest) -> Truncation:
+def to_truncation(message: pb.EncodeRequest | pb.ClassifyRequest) -> Truncation:
     """Returns the rule for sequences that are too long.
 
     Raises `InvalidInput` if it is unknown, and `MalformedRequest` if `truncate` contradicts it.
     """
-    value = message.truncation
+    return combine_truncation(message.truncate, to_rule(message.truncation))
+
+
+def to_rule(value: int) -> Truncation | None:
+    """Returns the rule of an enum's value, None for the default; raises `InvalidInput` if it is unknown."""
     if value != pb.TRUNCATION_UNSPECIFIED and value not in TRUNCATIONS:
         valid = ", ".join(pb.Truncation.Name(known) for known in TRUNCATIONS)  # type: ignore[arg-type]
         raise InvalidInput(f"truncation must be one of {valid}; received {value}", field="truncation")
-    return combine_truncation(message.truncate, TRUNCATIONS.get(value))
+    return TRUNCATIONS.get(value)
+
+
+def to_documents(message: pb.RerankRequest, max_documents: int) -> tuple[str, tuple[str, ...]]:
+    """Returns the query and the documents; raises `PayloadTooLarge` for more than `max_documents`."""
+    if len(message.documents) > max_documents:
+        raise PayloadTooLarge(
+            f"documents must have at most {max_documents} texts; received {len(message.documents)}", field="documents"
+        )
+    return message.query, tuple(message.documents)
 
 
 def to_options(message: pb.ClassifyRequest) -> ClassifyOptions:

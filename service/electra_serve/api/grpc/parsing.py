@@ -28,6 +28,7 @@ _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 _GROUP_MARKS: Final = frozenset((3, 4))
 _PACKED_PER_FIELD: Final = 16  # so many packed numbers count as a field
+_TEXTS: Final = frozenset(("query", "first", "second"))  # fields that are no names
 _UNPACKED_TYPES: Final = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING))
 
 
@@ -102,12 +103,12 @@ def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -
 
 
 def cut_names(message: M) -> M:
-    """Cuts model names and request ids to one character more than valid ones have; returns the message.
+    """Cuts names and request ids to one character more than valid ones have; returns the message.
 
     protobuf decodes a string each time it is read: megabytes of it would take the event loop 10 ms.
     """
     for field in message.DESCRIPTOR.fields:
-        if field.is_repeated:
+        if field.is_repeated or field.name in _TEXTS:
             continue
         if field.type == field.TYPE_STRING and len(name := getattr(message, field.name)) > MAX_NAME:
             setattr(message, field.name, name[: MAX_NAME + 1])

@@ -19,6 +19,8 @@ from electra_serve.proto.tensors import FLOAT32, from_floats
 from electra_serve.runtime.work_thread import await_loop_turn
 from electra_serve.serving.classification.classify import Found
 from electra_serve.serving.classification.results import Label, Span
+from electra_serve.serving.embed import EmbedResult
+from electra_serve.serving.rerank import RerankResult
 from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.tensors import Float32Array, Output
 
@@ -69,6 +71,30 @@ def from_classified(result: ClassifyResult, request_id: str) -> Parts:
         parts.append(_tag(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, len(data)) + data)
         await_loop_turn()
     return parts
+
+
+def from_embedded(result: EmbedResult, request_id: str) -> Parts:
+    """Returns an `EmbedResponse`."""
+    rest = pb.EmbedResponse(
+        request_id=request_id,
+        model=result.model,
+        usage=pb.Usage(sequences=len(result.vectors), tokens=result.tokens),
+        truncated=result.truncated,
+    )
+    vectors = np.stack(result.vectors)  # (B, D)
+    return [rest.SerializeToString(), *_tensor(pb.EmbedResponse.EMBEDDINGS_FIELD_NUMBER, vectors)]
+
+
+def from_reranked(result: RerankResult, request_id: str) -> Parts:
+    """Returns a `RerankResponse`."""
+    response = pb.RerankResponse(
+        request_id=request_id,
+        model=result.model,
+        results=[pb.RankedDocument(index=index, score=result.scores[index]) for index in result.order],
+        usage=pb.Usage(sequences=len(result.scores), tokens=result.tokens),
+        truncated=result.truncated,
+    )
+    return [response.SerializeToString()]
 
 
 def _classification(row: Found, head: HeadKind) -> pb.Classification:

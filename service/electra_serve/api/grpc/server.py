@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 
 from electra_serve.api.connections import ConnectionTable
-from electra_serve.api.grpc.codec import Codec
+from electra_serve.api.grpc.codec import DEFAULT_APIS, Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.health import Health
@@ -28,7 +28,7 @@ from electra_serve.errors import StartupError
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import GrpcSettings
+from electra_serve.settings.schema import ApiSettings, GrpcSettings
 
 MAX_CONNECTION_AGE_S: Final = 600
 """Then a connection takes no new calls, and its client opens another, which a load balancer may route elsewhere. Calls
@@ -74,6 +74,7 @@ class GrpcServer:
         thread: WorkThread | None = None,
         authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
+        apis: ApiSettings = DEFAULT_APIS,
     ) -> None:
         self._settings = settings
         self._tls = tls
@@ -94,6 +95,8 @@ class GrpcServer:
                 thread or WorkThread("decoder"),
                 max_sequences=max_sequences,
                 max_response_bytes=settings.max_message_bytes,
+                max_inputs=apis.max_inputs,
+                max_documents=apis.max_documents,
             ),
             max_stream_requests=settings.max_stream_requests,
             max_answer_bytes=settings.max_message_bytes,

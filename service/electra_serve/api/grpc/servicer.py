@@ -26,7 +26,9 @@ from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDo
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.request_context import RequestContext
+from electra_serve.serving.rerank import RerankRequest
 from electra_serve.serving.service import ClassifyRequest, EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
@@ -37,7 +39,7 @@ BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the 
 
 Handle: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
 
-
+NamedRequest: TypeAlias = pb.EncodeRequest | pb.ClassifyRequest | pb.EmbedRequest | pb.RerankRequest
 Admit: TypeAlias = Callable[[Call, RequestRecord], None]  # rejects a call before its message is received
 
 
@@ -71,6 +73,8 @@ class EncoderServicer:
             "Encode": self._unary("Encode", self._encode, self._admit),
             "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
             "Classify": self._unary("Classify", self._classify, self._admit),
+            "Embed": self._unary("Embed", self._embed, self._admit),
+            "Rerank": self._unary("Rerank", self._rerank, self._admit),
             "ListModels": self._unary("ListModels", self._list_models),
             "GetModel": self._unary("GetModel", self._get_model),
         }
@@ -135,10 +139,7 @@ class EncoderServicer:
     async def _classify(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.ClassifyRequest, data, call.client)
         del data  # the parsed message has a copy
-        if REQUEST_ID_PATTERN.fullmatch(message.request_id):
-            record.request_id = message.request_id
-        model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
-        record.model = self._service.label(model)
+        model = self._begin(message, record)
         request = ClassifyRequest(
             input=await self._codec.to_input(message, call.client),
             model=model,
@@ -152,6 +153,57 @@ class EncoderServicer:
         result = await self._service.classify(request)
         record.tokens = result.tokens
         return await self._codec.render_classified(result, record.request_id, call.client)
+
+    async def _embed(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
+        message = await self._codec.parse(pb.EmbedRequest, data, call.client)
+        del data  # the parsed message has a copy
+        model = self._begin(message, record)
+        request = EmbedRequest(
+            input=await self._codec.to_input(message, call.client),
+            model=model,
+            prompt_name=message.prompt_name if message.HasField("prompt_name") else None,
+            input_type=message.input_type if message.HasField("input_type") else None,
+            normalize=message.normalize if message.HasField("normalize") else True,
+            dimensions=message.dimensions if message.HasField("dimensions") else None,
+            truncation=decode.to_rule(message.truncation),
+            context=call.request_context(record),
+            max_values=self._max_answer_bytes // 4,
+            transit=Transit(reservation, BYTES_PER_VALUE),
+        )
+        record.sequences = decode.count(request.input)
+        result = await self._service.embed(request)
+        record.tokens = result.tokens
+        return await self._codec.render_embedded(result, record.request_id, call.client)
+
+    async def _rerank(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
+        message = await self._codec.parse(pb.RerankRequest, data, call.client)
+        del data  # the parsed message has a copy
+        model = self._begin(message, record)
+        query, documents = await self._codec.to_documents(message, call.client)
+        request = RerankRequest(
+            query=query,
+            documents=documents,
+            model=model,
+            top_n=message.top_n if message.HasField("top_n") else None,
+            raw_scores=message.raw_scores,
+            context=call.request_context(record),
+            max_values=self._max_answer_bytes // 4,
+            transit=Transit(reservation, BYTES_PER_VALUE),
+        )
+        record.sequences = len(documents)
+        result = await self._service.rerank(request)
+        record.tokens = result.tokens
+        return await self._codec.render_reranked(result, record.request_id, call.client)
+
+    def _begin(
+        self, message: pb.ClassifyRequest | pb.EmbedRequest | pb.RerankRequest, record: RequestRecord
+    ) -> str | None:
+        """Records id and model of a request; returns the name of the model."""
+        if REQUEST_ID_PATTERN.fullmatch(message.request_id):
+            record.request_id = message.request_id
+        model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
+        record.model = self._service.label(model)
+        return model
 
     async def _to_request(
         self,

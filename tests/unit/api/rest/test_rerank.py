@@ -75,7 +75,7 @@ async def test_the_best_documents_with_their_texts(client: httpx.AsyncClient) ->
     "members", [{"raw_scores": True}, {"use_activation": False}, {"activation": False, "raw_scores": None}]
 )
 async def test_raw_scores_are_logits(client: httpx.AsyncClient, members: dict[str, object]) -> None:
-    response = await post(client, **members)
+    response = await post(client, V1, **members)
     assert [item["relevance_score"] for item in response.json()["results"]] == [2.0, 1.0, 0.0]
 
 

@@ -50,6 +50,16 @@ class EncoderServiceStub:
                 request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/electra.v1.EncoderService/Embed',
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/electra.v1.EncoderService/Rerank',
+                request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankRequest.SerializeToString,
+                response_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/electra.v1.EncoderService/ListModels',
                 request_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
@@ -90,6 +100,20 @@ class EncoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Computes one vector of each text, in slices: many texts do not fill the queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Scores documents for a query with a cross-encoder, a model whose head has one label; in slices too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models of this server.
         """
@@ -121,6 +145,16 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.FromString,
                     response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankRequest.FromString,
+                    response_serializer=electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -215,6 +249,60 @@ class EncoderService:
             '/electra.v1.EncoderService/Classify',
             electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyRequest.SerializeToString,
             electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/electra.v1.EncoderService/Embed',
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/electra.v1.EncoderService/Rerank',
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankRequest.SerializeToString,
+            electra__serve_dot_proto_dot_electra_dot_v1_dot_encoder__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

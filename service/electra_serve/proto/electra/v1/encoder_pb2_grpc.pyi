@@ -63,6 +63,10 @@ class EncoderServiceStub:
     """
     Classify: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]
     """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.EmbedRequest, _encoder_pb2.EmbedResponse]
+    """Computes one vector of each text, in slices: many texts do not fill the queue."""
+    Rerank: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.RerankRequest, _encoder_pb2.RerankResponse]
+    """Scores documents for a query with a cross-encoder, a model whose head has one label; in slices too."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """Lists the models of this server."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]
@@ -83,6 +87,10 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """
     Classify: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ClassifyRequest, _encoder_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
+    Embed: _aio.UnaryUnaryMultiCallable[_encoder_pb2.EmbedRequest, _encoder_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Computes one vector of each text, in slices: many texts do not fill the queue."""
+    Rerank: _aio.UnaryUnaryMultiCallable[_encoder_pb2.RerankRequest, _encoder_pb2.RerankResponse]  # type: ignore[assignment]
+    """Scores documents for a query with a cross-encoder, a model whose head has one label; in slices too."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of this server."""
     GetModel: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetModelRequest, _encoder_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -118,6 +126,22 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.ClassifyResponse, _abc.Awaitable[_encoder_pb2.ClassifyResponse]]:
         """Classifies the sequences of one request with the head of a model: labels, labeled spans or answer spans."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _encoder_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoder_pb2.EmbedResponse, _abc.Awaitable[_encoder_pb2.EmbedResponse]]:
+        """Computes one vector of each text, in slices: many texts do not fill the queue."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _encoder_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoder_pb2.RerankResponse, _abc.Awaitable[_encoder_pb2.RerankResponse]]:
+        """Scores documents for a query with a cross-encoder, a model whose head has one label; in slices too."""
 
     @_abc_1.abstractmethod
     def ListModels(
