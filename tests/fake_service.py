@@ -16,7 +16,14 @@ from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.rerank import RerankRequest, RerankResult, rank
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
-from electra_serve.tensors import Output, Outputs, RowOutput, TokenInput, Truncation
+from electra_serve.serving.tokens import (
+    DetokenizeRequest,
+    DetokenizeResult,
+    TokenizeRequest,
+    TokenizeResult,
+    Tokens,
+)
+from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput, TokenInput, Truncation
 
 HIDDEN_DIM: Final = 4
 LABELS: Final = ("bad", "good")
@@ -53,7 +60,7 @@ READY: Final = ModelInfo(
 LOADING: Final = ModelInfo(name="big", preset="presets/big", state=ModelState.LOADING)
 
 
-AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest | RerankRequest
+AnyRequest = EncodeRequest | ClassifyRequest | EmbedRequest | RerankRequest | TokenizeRequest | DetokenizeRequest
 TRUNCATED_LENGTH: Final = 100  # characters after which the fake truncates an embedded text
 
 
@@ -74,6 +81,8 @@ class FakeService:
         classified: Likewise, to classify; each label has the score of the first id.
         embedded: Likewise, to embed.
         reranked: Likewise, to rerank; the logit of a document is the number of its characters.
+        tokenized: Likewise, to tokenize; each character is a token, after a special one.
+        detokenized: Likewise, to turn ids into text; each id is a code point.
         cancelled: Number of cancelled requests.
         full: Rejects every call unread.
         gate: Requests wait for it; clear it to hold them.
@@ -89,6 +98,8 @@ class FakeService:
         self.classified: list[ClassifyRequest] = []
         self.embedded: list[EmbedRequest] = []
         self.reranked: list[RerankRequest] = []
+        self.tokenized: list[TokenizeRequest] = []
+        self.detokenized: list[DetokenizeRequest] = []
         self.cancelled = 0
         self.full: ServiceError | None = None
         self.gate = asyncio.Event()
@@ -114,7 +125,7 @@ class FakeService:
         rows = rows_of(request)
         return EmbedResult(
             model=request.model or self._models[0].name,
-            vectors=tuple(np.full(self.hidden_dim, np.mean(row or [0]), np.float32) for row in rows),
+            vectors=tuple(self._vectors(row, per_token=request.per_token) for row in rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(len(row) > TRUNCATED_LENGTH for row in rows),
         )
@@ -126,7 +137,9 @@ class FakeService:
         return ClassifyResult(
             model=request.model or self._models[0].name,
             head="sequence_classification",
-            rows=tuple(tuple(Label(name, row[0]) for name in LABELS[: request.options.top_k]) for row in rows),
+            rows=tuple(
+                tuple(Label(name, row[0] if row else 0) for name in LABELS[: request.options.top_k]) for row in rows
+            ),
             sequences=len(rows),
             tokens=sum(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
@@ -143,6 +156,35 @@ class FakeService:
             tokens=sum(map(len, rows_of(request))),
             truncated=tuple(len(document) > TRUNCATED_LENGTH for document in request.documents),
         )
+
+    def _vectors(self, row: Sequence[int], *, per_token: bool) -> Float32Array:
+        values = np.array(row if per_token else [np.mean(row or [0])], np.float32)
+        vectors: Float32Array = np.repeat(values[:, None], self.hidden_dim, axis=1)
+        return vectors if per_token else vectors[0]
+
+    async def predict(self, request: ClassifyRequest) -> ClassifyResult:
+        return await self.classify(request)
+
+    async def tokenize(self, request: TokenizeRequest) -> TokenizeResult:
+        self.tokenized.append(request)
+        await self._wait(request)
+        rows = []
+        for text, ids in zip(request.input.texts, rows_of(request), strict=True):
+            first = 0 if request.add_special_tokens else 1
+            places = np.arange(-1, len(ids), dtype=np.int32)[first:]
+            starts, ends = np.maximum(places, 0), places + 1
+            rows.append(Tokens(str(text), np.array([2, *ids][first:], np.int32), starts, ends, places < 0))
+        return TokenizeResult(request.model or self._models[0].name, tuple(rows), {2: "[CLS]"})
+
+    async def detokenize(self, request: DetokenizeRequest) -> DetokenizeResult:
+        self.detokenized.append(request)
+        await self._wait(request)
+        rows = rows_of(request)
+        texts = tuple("".join(chr(id_ % 0xD800) for id_ in row) for row in rows)
+        return DetokenizeResult(request.model or self._models[0].name, texts, sum(map(len, rows)))
+
+    def truncates(self, model: str | None) -> bool:
+        return self.model(model or self._models[0].name).state is ModelState.READY
 
     async def _wait(self, request: AnyRequest) -> None:
         try:

@@ -8,6 +8,7 @@ from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.rerank import RerankRequest, RerankResult
 from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
+from electra_serve.serving.tokens import DetokenizeRequest, DetokenizeResult, TokenizeRequest, TokenizeResult
 
 
 class EncodeService(Protocol):
@@ -36,6 +37,22 @@ class EncodeService(Protocol):
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Scores documents for a query with a cross-encoder, as `encode`."""
+        ...
+
+    async def predict(self, request: ClassifyRequest) -> ClassifyResult:
+        """Computes labels of many inputs in slices, as `classify`."""
+        ...
+
+    async def tokenize(self, request: TokenizeRequest) -> TokenizeResult:
+        """Finds the tokens of texts."""
+        ...
+
+    async def detokenize(self, request: DetokenizeRequest) -> DetokenizeResult:
+        """Turns ids into texts."""
+        ...
+
+    def truncates(self, model: str | None) -> bool:
+        """Returns True if a model truncates long texts of other servers' APIs; raises a `ServiceError`."""
         ...
 
     def models(self) -> tuple[ModelInfo, ...]:

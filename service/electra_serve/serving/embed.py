@@ -39,6 +39,7 @@ class EmbedRequest:
     input_type: str | None = None  # selects a prompt if the model has one for it
     normalize: bool = True  # to unit length
     dimensions: int | None = None  # length of the vectors
+    per_token: bool = False  # hidden states of all positions instead; the two options above do not apply
     truncation: Truncation | None = None  # None for the model's setting
     context: RequestContext = NO_CONTEXT
     max_values: int | None = None  # most numbers of the response
@@ -50,7 +51,7 @@ class EmbedResult:
     """Vectors of a request, in order."""
 
     model: str
-    vectors: tuple[Float32Array, ...]  # (D,) each
+    vectors: tuple[Float32Array, ...]  # (D,) each, or (T, H) per token
     tokens: int  # unmasked positions of all inputs
     truncated: tuple[bool, ...]
 
@@ -106,8 +107,11 @@ def check_embed(request: EmbedRequest, hidden_dim: int, settings: EmbeddingSetti
 
 def truncation_of(request: EmbedRequest, settings: EmbeddingSettings | None) -> Truncation:
     """Returns the request's truncation, or that of the model's settings."""
-    if request.truncation is not None:
-        return request.truncation
+    return truncation_setting(settings) if request.truncation is None else request.truncation
+
+
+def truncation_setting(settings: EmbeddingSettings | None) -> Truncation:
+    """Returns the truncation of a model's settings."""
     return Truncation.LONGEST_FIRST if (settings or _NO_SETTINGS).truncate else Truncation.NONE
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final, get_args
+from typing import Final, TypeVar, cast, get_args, overload
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from electra_serve.errors import (
     ShuttingDown,
 )
 from electra_serve.presets.heads import HeadKind
-from electra_serve.presets.tokenizers.loader import NoTokenizer
+from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.classify import (
     CHARACTERS_PER_VALUE,
+    VALUES_PER_ITEM,
     Found,
     characters_of,
     count_values,
@@ -44,6 +46,7 @@ from electra_serve.serving.embed import (
     choose_prompt,
     finish_vector,
     truncation_of,
+    truncation_setting,
     with_prompt,
 )
 from electra_serve.serving.embedding import SOURCES, engine_outputs, with_embedding
@@ -63,7 +66,20 @@ from electra_serve.serving.rerank import (
 )
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.slices import SLICE, cut_slices, in_slices
-from electra_serve.serving.tokenization import TextEncoder, longest_cut
+from electra_serve.serving.tokenization import MIN_CHARACTERS, TextEncoder, check_characters, longest_cut
+from electra_serve.serving.tokens import (
+    ID_CHARACTERS,
+    VALUES_PER_ID,
+    VALUES_PER_TOKEN,
+    DetokenizeRequest,
+    DetokenizeResult,
+    TokenizeRequest,
+    TokenizeResult,
+    check_decodable,
+    decode_in_steps,
+    special_pieces,
+    tokenize_in_steps,
+)
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
 from electra_serve.tensors import (
@@ -79,6 +95,9 @@ from electra_serve.tensors import (
 )
 
 _NO_LIMIT: Final = 2**31 - 1  # ids of a sequence that is only measured
+T = TypeVar("T")
+
+TEMPLATE_IDS = 8  # ids around a text that the estimate of its length allows for
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +249,45 @@ class InferenceService:
         with model.requests:
             return await self._rerank(model, request)
 
-    async def _encode(self, model: ServedModel, request: EncodeRequest) -> EncodeResult:
+    async def predict(self, request: ClassifyRequest) -> ClassifyResult:
+        """Computes labels of many inputs, in slices; raises as `classify`.
+
+        Raises:
+            InvalidInput: The model has no head that labels sequences.
+        """
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._predict(model, request)
+
+    async def tokenize(self, request: TokenizeRequest) -> TokenizeResult:
+        """Finds the tokens of texts, and their places.
+
+        Raises:
+            ModelNotFound: The name is unknown, or missing although several models are served.
+            ModelNotReady: The model is loading, unloading or failed.
+            InvalidInput: A text is too long, or the model has no tokenizer or no such prompt.
+            PayloadTooLarge: The response would be too large.
+            Overloaded: The tokenizer's queue is full, or the wait would exceed the deadline.
+            DeadlineExceeded: The deadline passed first.
+        """
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._tokenize(model, request)
+
+    async def detokenize(self, request: DetokenizeRequest) -> DetokenizeResult:
+        """Turns ids into texts; raises as `tokenize`."""
+        model = self._registry.ready_model(request.model)
+        with model.requests:
+            return await self._detokenize(model, request)
+
+    def truncates(self, model: str | None) -> bool:
+        """Returns True if a model truncates long texts of other servers' APIs; raises as `encode`."""
+        return truncation_setting(self._registry.ready_model(model).settings.embedding) is not Truncation.NONE
+
+    async def _encode(
+        self, model: ServedModel, request: EncodeRequest, check: Callable[[int], int] = int
+    ) -> EncodeResult:
+        """Encodes a request; `check` gets the numbers of the response before they are computed."""
         if not request.outputs:
             raise InvalidInput("outputs must name at least one output; got none", field="outputs")
         _check_outputs(model, request.outputs)
@@ -238,7 +295,7 @@ class InferenceService:
             model,
             request,
             engine_outputs(request.outputs, model.embedding),
-            lambda validated: _response_values(model, request, validated.encodings),
+            lambda validated: check(_response_values(model, request, validated.encodings)),
         )
         if Output.EMBEDDING in request.outputs:
             rows = [with_embedding(row, model.embedding) for row in rows]
@@ -257,11 +314,8 @@ class InferenceService:
         sequences = request.input
         if isinstance(sequences, TextInput):
             sequences = TextInput(with_prompt(sequences.texts, prompt))
-        source = SOURCES[embedding.pooling]
-        values = _count(sequences) * (request.dimensions or model.width(Output.EMBEDDING))
-        _check_values(values, request.max_values, "request fewer inputs")
-        if request.transit is not None:
-            await request.transit.reserve_response(values)
+        source = Output.SEQUENCE if request.per_token else SOURCES[embedding.pooling]
+        await _reserve_vectors(model, replace(request, input=sequences))
         results = await self._encode_in_slices(
             model,
             EncodeRequest(
@@ -269,11 +323,13 @@ class InferenceService:
                 outputs=frozenset({source}),
                 truncation=truncation_of(request, settings),
                 context=request.context,
+                max_values=request.max_values,
             ),
         )
+        rows = [row.get(source) for result in results for row in result.rows]
         return EmbedResult(
             model=model.name,
-            vectors=tuple(finish_vector(row.get(source), request) for result in results for row in result.rows),
+            vectors=tuple(rows if request.per_token else (finish_vector(row, request) for row in rows)),
             tokens=sum(result.tokens for result in results),
             truncated=tuple(cut for result in results for cut in result.truncated),
         )
@@ -330,25 +386,123 @@ class InferenceService:
             raise long_query(request, index, longest, length)
 
     async def _encode_in_slices(self, model: ServedModel, request: EncodeRequest) -> list[EncodeResult]:
-        """Encodes the sequences of a request in slices, all within one deadline; errors name the sequence's index."""
-        timeout_s = request.context.timeout_s
+        """Encodes the sequences of a request in slices; their numbers together are at most `max_values`."""
+        values: dict[int, int] = {}  # by the start of a slice, since one may be submitted again
+
+        async def encode(part: range, context: RequestContext) -> EncodeResult:
+            def check(count: int) -> int:
+                values[part.start] = count
+                _check_values(sum(values.values()), request.max_values, "request fewer inputs")
+                return count
+
+            sequences = _part(request.input, part)
+            return await self._encode(model, replace(request, input=sequences, context=context), check)
+
+        return await self._in_slices(model, request.input, request.context, encode)
+
+    async def _in_slices(
+        self,
+        model: ServedModel,
+        sequences: TextInput | TokenInput,
+        context: RequestContext,
+        compute: Callable[[range, RequestContext], Awaitable[T]],
+    ) -> list[T]:
+        """Computes slices of a request, all within one deadline; errors name the sequence's index."""
+        timeout_s = context.timeout_s
         seconds = model.max_timeout_s if timeout_s is None else min(timeout_s, model.max_timeout_s)
         deadline = Deadline(time.monotonic() + seconds)
-        context = replace(request.context, deadline=deadline)
+        limited = replace(context, deadline=deadline)
 
-        async def encode(part: range) -> EncodeResult:
-            sequences = _part(request.input, part.start, part.stop)
+        async def compute_part(part: range) -> T:
             try:
-                return await self._encode(model, replace(request, input=sequences, context=context))
+                return await compute(part, limited)
             except InvalidInput as error:
                 raise InvalidInput(error.message, field=_shifted(error.field, part.start)) from error
 
         slices = cut_slices(
-            _sizes(request.input),
+            _sizes(sequences),
             most_items=min(SLICE, model.input_limits.max_sequences),
             most_size=model.text_limits.max_request_characters,
         )
-        return await in_slices(slices, encode, deadline)
+        return await in_slices(slices, compute_part, deadline)
+
+    async def _predict(self, model: ServedModel, request: ClassifyRequest) -> ClassifyResult:
+        head = model.head
+        if head is None or head.kind != "sequence_classification":
+            raise self._without_head(model, ("sequence_classification",))
+        values = _count(request.input) * len(head.labels) * (1 + VALUES_PER_ITEM)
+        _check_values(values, request.max_values, "request fewer inputs")
+        if request.transit is not None:
+            await request.transit.reserve_response(values)
+
+        async def classify(part: range, context: RequestContext) -> ClassifyResult:
+            inputs = _part(request.input, part)
+            return await self._classify(model, replace(request, input=inputs, context=context, transit=None))
+
+        results = await self._in_slices(model, request.input, request.context, classify)
+        return ClassifyResult(
+            model=model.name,
+            head=head.kind,
+            rows=tuple(row for result in results for row in result.rows),
+            sequences=sum(result.sequences for result in results),
+            tokens=sum(result.tokens for result in results),
+            truncated=tuple(cut for result in results for cut in result.truncated),
+        )
+
+    async def _tokenize(self, model: ServedModel, request: TokenizeRequest) -> TokenizeResult:
+        tokenizer = _tokenizer_of(model, "text")
+        prompt = choose_prompt(model.embedding, request.prompt_name, None)
+        texts = TextInput(with_prompt(request.input.texts, prompt))
+        most = VALUES_PER_TOKEN * sum(size + TEMPLATE_IDS for size in _sizes(texts))
+        if request.transit is not None:
+            await request.transit.reserve_response(_least(most, request.max_values))
+        counts: dict[int, int] = {}
+
+        async def tokenize(part: range, context: RequestContext) -> TokenizeResult:
+            inputs = _part(texts, part)
+            check_characters(inputs, model.text_limits)
+            steps = tokenize_in_steps(
+                cast("Sequence[str]", inputs.texts), tokenizer, template=request.add_special_tokens
+            )
+            characters = sum(max(size, MIN_CHARACTERS) for size in _sizes(inputs))
+            rows = await self._on_tokenizer(model, context, steps, characters)
+            result = TokenizeResult(model.name, tuple(rows), special_pieces(rows, tokenizer))
+            counts[part.start] = result.tokens
+            values = VALUES_PER_TOKEN * sum(counts.values())
+            _check_values(values, request.max_values, "request fewer texts")
+            return result
+
+        results = await self._in_slices(model, texts, request.context, tokenize)
+        pieces = {id_: piece for result in results for id_, piece in result.pieces.items()}
+        return TokenizeResult(model.name, tuple(row for result in results for row in result.rows), pieces)
+
+    async def _detokenize(self, model: ServedModel, request: DetokenizeRequest) -> DetokenizeResult:
+        tokenizer = _tokenizer_of(model, "token_ids")
+        check_decodable(request.input, model.text_limits.max_characters)
+        tokens = sum(_sizes(request.input))
+        _check_values(VALUES_PER_ID * tokens, request.max_values, "request fewer ids")
+        if request.transit is not None:
+            await request.transit.reserve_response(VALUES_PER_ID * tokens)
+
+        async def decode(part: range, context: RequestContext) -> list[str]:
+            inputs = _part(request.input, part)
+            steps = decode_in_steps(inputs, tokenizer, skip_special=request.skip_special_tokens)
+            characters = sum(max(ID_CHARACTERS * size, MIN_CHARACTERS) for size in _sizes(inputs))
+            return await self._on_tokenizer(model, context, steps, characters)
+
+        results = await self._in_slices(model, request.input, request.context, decode)
+        return DetokenizeResult(model.name, tuple(text for texts in results for text in texts), tokens)
+
+    async def _on_tokenizer(self, model: ServedModel, context: RequestContext, steps: Steps[T], characters: int) -> T:
+        """Runs steps in the tokenizer's queue; raises `Overloaded` or `DeadlineExceeded`."""
+        timeout_s = model.max_timeout_s if context.timeout_s is None else context.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._texts.run(
+                    steps, characters, client=context.client, priority=context.priority, timeout_s=timeout_s
+                )
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the texts were tokenized") from error
 
     async def _classify(self, model: ServedModel, request: ClassifyRequest) -> ClassifyResult:
         head = model.head
@@ -378,11 +532,12 @@ class InferenceService:
             truncated=tuple(validated.truncated[start] for start, _ in zip(starts, windows, strict=False)),
         )
 
-    def _without_head(self, model: ServedModel) -> InvalidInput:
-        served = [info.name for info in self._registry.infos() if info.head in get_args(HeadKind)]
-        others = f"models with a head are {', '.join(served)}" if served else "no served model has one"
+    def _without_head(self, model: ServedModel, kinds: Sequence[str] = get_args(HeadKind)) -> InvalidInput:
+        served = [info.name for info in self._registry.infos() if info.head in kinds]
+        wanted = "a head" if len(kinds) > 1 else f"a {kinds[0]} head"
+        others = f"models with {wanted} are {', '.join(served)}" if served else "no served model has one"
         return InvalidInput(
-            f"classification needs a model with a head; that of {model.name} is {model.loaded.preset.head_name}, and "
+            f"classification needs a model with {wanted}; that of {model.name} is {model.loaded.preset.head_name}, and "
             f"{others}",
             field="model",
         )
@@ -427,9 +582,7 @@ class InferenceService:
         context = request.context
         if isinstance(request.input, TokenInput):
             return validate(request.input, model.input_limits, request.truncation)
-        if isinstance(model.tokenizer, NoTokenizer):
-            reason = model.tokenizer.reason
-            raise InvalidInput(f"model {model.name} takes token_ids, not text: {reason}", field="text")
+        tokenizer = _tokenizer_of(model, "text")
         check_count(len(request.input.texts), model.input_limits, "text")
         with _retry_later(self._texts.work_s):
             reservations.enter_context(model.batcher.reserve(context.client, len(request.input.texts)))
@@ -438,7 +591,7 @@ class InferenceService:
                 with _retry_later(model.batcher.queued_work_s):
                     return await self._texts.encode(
                         request.input,
-                        model.tokenizer,
+                        tokenizer,
                         model.input_limits,
                         model.text_limits,
                         request.truncation,
@@ -463,14 +616,48 @@ def _sizes(sequences: TextInput | TokenInput) -> list[int]:
     return [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in sequences.texts]
 
 
-def _part(sequences: TextInput | TokenInput, start: int, end: int) -> TextInput | TokenInput:
+@overload
+def _part(sequences: TextInput, part: range) -> TextInput: ...
+
+
+@overload
+def _part(sequences: TokenInput, part: range) -> TokenInput: ...
+
+
+def _part(sequences: TextInput | TokenInput, part: range) -> TextInput | TokenInput:
+    kept = slice(part.start, part.stop)
     if isinstance(sequences, TextInput):
-        return TextInput(sequences.texts[start:end])
+        return TextInput(sequences.texts[kept])
     return TokenInput(
-        sequences.token_ids[start:end],
-        None if sequences.segment_ids is None else sequences.segment_ids[start:end],
-        None if sequences.padding_mask is None else sequences.padding_mask[start:end],
+        sequences.token_ids[kept],
+        None if sequences.segment_ids is None else sequences.segment_ids[kept],
+        None if sequences.padding_mask is None else sequences.padding_mask[kept],
     )
+
+
+def _tokenizer_of(model: ServedModel, field: str) -> Tokenizer:
+    """Returns the tokenizer of a model; raises `InvalidInput` if it has none."""
+    if isinstance(model.tokenizer, NoTokenizer):
+        reason = model.tokenizer.reason
+        raise InvalidInput(f"model {model.name} takes token_ids, not text: {reason}", field=field)
+    return model.tokenizer
+
+
+async def _reserve_vectors(model: ServedModel, request: EmbedRequest) -> None:
+    """Reserves bytes for the response; raises `PayloadTooLarge` if its size is known and too large."""
+    if request.per_token:
+        longest = model.input_limits.max_sequence_length
+        positions = sum(min(size + TEMPLATE_IDS, longest) for size in _sizes(request.input))
+        values = _least(positions * model.width(Output.SEQUENCE), request.max_values)
+    else:
+        values = _count(request.input) * (request.dimensions or model.width(Output.EMBEDDING))
+        _check_values(values, request.max_values, "request fewer inputs")
+    if request.transit is not None:
+        await request.transit.reserve_response(values)
+
+
+def _least(values: int, most: int | None) -> int:
+    return values if most is None else min(values, most)
 
 
 def _shifted(field: str | None, start: int) -> str | None:

@@ -268,13 +268,13 @@ class EmbeddingSettings(_Section):
     normalize: bool | None = None
     """Scale vectors to unit length. Default: as the model's files say, or false."""
     dimensions: tuple[Count, ...] = ()
-    """Lengths to which clients of `/v1/embeddings` may cut vectors, for models that were trained for it (Matryoshka).
-    Default: none."""
+    """Lengths to which clients of `/v1/embeddings` and `/embed` may cut vectors, for models that were trained for it
+    (Matryoshka). Default: none."""
     truncate: bool = True
     """Truncate long texts in embedding APIs of other servers, where clients expect it; false rejects them."""
     token_ids: Literal["reject", "model"] = "reject"  # noqa: S105  # no password
-    """Lists of ids in `/v1/embeddings`. `model` takes them as this model's; ids of another vocabulary would give
-    meaningless vectors."""
+    """Lists of ids in `/v1/embeddings` and `/embed`. `model` takes them as this model's; ids of another vocabulary
+    would give meaningless vectors."""
 
 
 class ModelSettings(_Section):
@@ -510,6 +510,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "models must have at least one model, and unique names and aliases; "
                 + (f"got {twice} more than once" if names else "got none")
+            )
+        if self.apis.tei and self.apis.tei_model not in {"", *names} and self.admin.port is None:
+            raise ValueError(
+                f"apis.tei_model must be one of {', '.join(names)}, since no admin API loads others; "
+                f"got {self.apis.tei_model}"
             )
         largest = max(self.rest.max_body_bytes, self.apis.max_body_bytes, self.grpc.max_request_bytes)
         if self.transit.max_bytes < 2 * largest:

@@ -128,6 +128,12 @@ class BoundedTokenizer:
             texts, max_length=max_length, truncation=truncation, stride=stride, aligned=aligned
         )
 
+    def piece(self, id_: int) -> str:
+        return SHORT.piece(id_)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
+        return SHORT.decode(token_ids, skip_special=skip_special)
+
 
 async def encode_texts(*texts: TextOrPair, truncation: Truncation, num_segments: int = 2) -> Validated:
     limits = InputLimits(vocab_size=10, num_segments=num_segments, max_sequence_length=6, max_sequences=8)

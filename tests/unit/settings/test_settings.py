@@ -213,6 +213,7 @@ def test_the_flag_is_named_if_a_variable_is_wrong_too(monkeypatch: pytest.Monkey
         ),
         (["--models", '{"preset": "a", "aliases": 5}'], {}, "models.0.aliases must be a list; got 5"),
         (["--models", "[]"], {}, "models must have at least one model"),
+        (["--apis.tei_model=other"], {}, "apis.tei_model must be one of electra_demo"),
         (["--models", ".."], {}, "--models: models.0.name must have no part that is empty, . or .. between slashes"),
         (["--batching.max_queue_sequences", "255"], {}, "limits.max_sequences (256) must not exceed"),
         (

@@ -34,6 +34,10 @@ from electra_serve.api.rest.schemas import (
     ListedModel,
     ModelsAnswer,
 )
+from electra_serve.api.rest.tei import endpoint as tei
+from electra_serve.api.rest.tei.info import InfoEndpoints
+from electra_serve.api.rest.tei.routes import SCHEMAS as TEI_SCHEMAS
+from electra_serve.api.rest.tei.routes import TeiEndpoints, add_tei
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
@@ -97,6 +101,7 @@ def create_app(
             *SCHEMAS,
             *(openai.SCHEMAS if apis.openai else ()),
             *(rerank.SCHEMAS if apis.rerank else ()),
+            *(TEI_SCHEMAS if apis.tei else ()),
         ),
     )
     app.router.route_class = _PlainRoute
@@ -121,6 +126,9 @@ def create_app(
     if apis.rerank:
         build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
         rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
+    if apis.tei:
+        info = InfoEndpoints(service, settings, apis, observer, authenticator)
+        add_tei(app, _tei_endpoints(service, apis, info, partial(build, settings=large, max_sequences=apis.max_inputs)))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -155,6 +163,26 @@ class _PlainRoute(APIRoute):
             return response
 
         return handle
+
+
+def _tei_endpoints(
+    service: EncodeService, apis: ApiSettings, info: InfoEndpoints, build: Callable[..., Any]
+) -> TeiEndpoints:
+    def of_model(kind: Callable[..., E]) -> E:
+        endpoint: E = build(partial(kind, tei_model=apis.tei_model))
+        return endpoint
+
+    embed, predict = of_model(tei.EmbedEndpoint), of_model(tei.PredictEndpoint)
+    return TeiEndpoints(
+        embed=embed,
+        embed_all=of_model(tei.EmbedAllEndpoint),
+        predict=predict,
+        similarity=of_model(tei.SimilarityEndpoint),
+        tokenize=of_model(tei.TokenizeEndpoint),
+        decode=of_model(tei.DecodeEndpoint),
+        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve),
+        info=info,
+    )
 
 
 def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:

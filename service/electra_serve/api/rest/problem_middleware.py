@@ -17,7 +17,7 @@ from electra_serve.api.rest.problems import problem_response
 from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
 from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 
-PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
+PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/health"})
 
 
 class ProblemMiddleware:

@@ -113,6 +113,24 @@ def pieces(result: EncodeResult, encoding_format: EncodingFormat, *, max_floats:
     yield b',"usage":' + orjson.dumps(usage) + b',"truncated":' + orjson.dumps(result.truncated) + b"}"
 
 
+def nested_lists(arrays: Iterable[Float32Array], *, max_floats: int = PIECE_FLOATS) -> Iterator[bytes]:
+    """Renders a list of arrays, in pieces as `pieces` does."""
+    yield b"["
+    yield from _separated(arrays, _nested(max_floats))
+    yield b"]"
+
+
+async def in_chunks(parts: Iterable[bytes], on_thread: RunOnThread, *, large: bool) -> list[bytes]:
+    """Joins pieces to the chunks of a response, on a thread if it is large."""
+    if not large:
+        return [b"".join(parts)]
+    rendered = join_pieces(parts, CHUNK_BYTES)
+    chunks = []
+    while chunk := await on_thread(lambda: next(rendered, b"")):
+        chunks.append(chunk)
+    return chunks
+
+
 def _separated(rows: Iterable[Float32Array], write: Callable[[Float32Array], Iterator[bytes]]) -> Iterator[bytes]:
     for index, row in enumerate(rows):
         if index:

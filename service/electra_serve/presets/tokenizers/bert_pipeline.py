@@ -136,6 +136,7 @@ def make_bert_pipeline(config: BertConfig) -> Pipeline:
         lowercase=config.lowercase,
     )
     pipeline.pre_tokenizer = BertPreTokenizer()
+    pipeline.decoder = WordPieceDecoder(prefix="##")
     add_pieces(pipeline, config.added)
     return pipeline
 
@@ -177,7 +178,6 @@ def write_bert_files(config: BertConfig, folder: Path, max_length: int) -> None:
         {"tokenizer_class": "ElectraTokenizer", "model_max_length": max_length, **settings, **special},
     )
     pipeline = make_bert_pipeline(config)
-    pipeline.decoder = WordPieceDecoder(prefix="##")
     cls, sep = special["cls_token"], special["sep_token"]
     pipeline.post_processor = TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",

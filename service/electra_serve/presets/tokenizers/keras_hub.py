@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from tokenizers import Tokenizer as PieceTokenizer
+from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
 
 from electra_serve.errors import PresetError
@@ -45,6 +46,8 @@ MAX_WORD_BYTES: Final = 100
 """Longer words are unknown, as in the original BERT; it bounds the greedy search, which is quadratic."""
 MAX_WORD_CHARACTERS: Final = 1000
 """Longer words are unknown without being folded, which can make 18 characters of one."""
+SPECIAL_PIECES: Final = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
+"""Special pieces, with the unknown one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class KerasTokenizer:
                 max_input_chars_per_word=MAX_WORD_BYTES,
             )
         )
+        self._pieces.decoder = WordPieceDecoder(prefix=config.suffix_indicator)
+        self._special = frozenset(ids[piece] for piece in (*SPECIAL_PIECES, config.oov_token) if piece in ids)
 
     @property
     def max_length(self) -> int | None:
@@ -133,6 +138,16 @@ class KerasTokenizer:
                 parts.append(ids)
             rows.append(parts)
         return self._packer.pack(rows, max_length, truncation, stride)
+
+    def piece(self, id_: int) -> str:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.piece`."""
+        return self._pieces.id_to_token(id_) or ""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.decode`."""
+        kept = [id_ for id_ in token_ids if not skip_special or id_ not in self._special]
+        text: str = self._pieces.decode_batch([kept])[0]
+        return text
 
     def _ids(self, text: str, max_words: int | None) -> Steps[Ids]:
         """The pieces of the first `max_words` words: each word is at least one piece."""

@@ -61,6 +61,17 @@ class Tokenizer(Protocol):
         """Does the same in steps, each of which yields the number of characters that it has read."""
         ...
 
+    def piece(self, id_: int) -> str:
+        """Returns the text of an id in the vocabulary; "" if it has none."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
+        """Turns ids from 0 into a text, without those outside the vocabulary.
+
+        With `skip_special`, special ids are left out too.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NoTokenizer:

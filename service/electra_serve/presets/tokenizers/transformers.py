@@ -114,6 +114,15 @@ class TransformersTokenizer:
             rows.append(parts)
         return self._packer.pack(rows, max_length, truncation, stride)
 
+    def piece(self, id_: int) -> str:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.piece`."""
+        return self._pipeline.id_to_token(id_) or ""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
+        """See `electra_serve.presets.tokenizers.loader.Tokenizer.decode`."""
+        text: str = self._pipeline.decode_batch([list(token_ids)], skip_special_tokens=skip_special)[0]
+        return text
+
     def _part(self, text: str, limit: int | None, *, aligned: bool) -> Steps[Part]:
         """All ids, or more than `limit` of the first: a text may be cut at a space without changing ids before it."""
         ids: list[int] | AlignedIds = AlignedIds() if aligned else []

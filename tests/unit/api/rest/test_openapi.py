@@ -15,6 +15,7 @@ from electra_serve import __version__
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.problem_middleware import PROBE_PATHS
 from electra_serve.api.rest.problems import PROBLEM_TYPES
+from electra_serve.api.rest.tei import routes as tei
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
@@ -22,7 +23,7 @@ from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
 
-FAMILIES = {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/score"}
+FAMILIES = {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/score", *tei.PATHS}
 """Paths of other servers' APIs."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Pipeline
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.digest import sha256_of_files
@@ -509,3 +510,19 @@ def test_an_empty_vocabulary_leaves_ids_only(folder: Path) -> None:
 def test_malformed_files_are_rejected(folder: Path, content: bytes) -> None:
     (folder / "tokenizer.json").write_bytes(content)
     assert "tokenizer.json: must" in rejection(folder)
+
+
+@pytest.mark.parametrize("skip_special", [True, False])
+def test_ids_become_the_text_of_the_saved_tokenizer(tmp_path: Path, skip_special: bool) -> None:
+    pieces = [*SPECIAL_TOKENS.values(), "hello", "##s", ",", "do", "n", "'", "t"]
+    config = BertConfig({piece: id_ for id_, piece in enumerate(pieces)}, special_pieces(SPECIAL_TOKENS))
+    write_bert_files(config, tmp_path, max_length=512)
+    saved = Pipeline.from_file(str(tmp_path / "tokenizer.json"))
+    pipeline = make_bert_pipeline(config)
+    tokenizer = TransformersTokenizer(pipeline, make_bert_template(config, pipeline))
+    ids = [2, 5, 6, 7, 8, 9, 10, 11, 4, 1, 999, 3]
+    text = tokenizer.decode(ids, skip_special=skip_special)
+    assert text == saved.decode(ids, skip_special_tokens=skip_special)
+    assert text.replace("[CLS] ", "").startswith("hellos, do")
+    assert ("[SEP]" in text) is not skip_special
+    assert (tokenizer.piece(2), tokenizer.piece(999)) == ("[CLS]", "")

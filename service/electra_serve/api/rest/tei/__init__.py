@@ -1,0 +1,1 @@
+"""API of Text Embeddings Inference (TEI)."""
