@@ -18,7 +18,7 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
-from electra_serve.settings.schema import GrpcSettings, RestSettings
+from electra_serve.settings.schema import ApiSettings, GrpcSettings, RestSettings
 from tests.fakes import connection_table, transit_budget
 from tests.waiting import until
 
@@ -52,6 +52,7 @@ async def grpc_server(
     authenticator: Authenticator = ALLOW_ALL,
     tls: ServerTls | None = None,
     thread: WorkThread | None = None,
+    apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
 ) -> AsyncIterator[tuple[GrpcServer, int]]:
     """Serves a service over gRPC; yields the server and its port."""
     server = GrpcServer(
@@ -64,6 +65,7 @@ async def grpc_server(
         authenticator=authenticator,
         tls=tls,
         thread=thread,
+        apis=apis,
     )
     port = await server.start()
     try:

@@ -167,6 +167,7 @@ def application(stack: Stack) -> FastAPI:
         max_sequences=stack.settings.max_sequences,
         budget=transit_budget(),
         authenticator=stack.authenticator,
+        apis=stack.settings.apis,
     )
 
 

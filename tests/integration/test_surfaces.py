@@ -128,6 +128,7 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
     document = rest.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     paths = {"/v1/encode", "/v1/classify", "/v1/embeddings", "/v1/models", "/livez", "/readyz", "/metrics"}
+    paths |= {"/v1/rerank", "/v2/rerank", "/rerank", "/score"}
     assert paths <= document["paths"].keys()
     encode = document["paths"]["/v1/encode"]["post"]
     assert {"200", "400", "404", "413", "422", "429", "500", "503", "504"} <= encode["responses"].keys()
@@ -165,7 +166,7 @@ def test_reflection_lists_the_services_and_their_messages(channel: grpc.Channel)
     assert {ENCODER, "grpc.health.v1.Health"} <= names
     files = [FileDescriptorProto.FromString(data) for data in described.file_descriptor_response.file_descriptor_proto]
     methods = {method.name for file in files for service in file.service for method in service.method}
-    assert methods == {"Encode", "EncodeStream", "Classify", "ListModels", "GetModel"}
+    assert methods == {"Encode", "EncodeStream", "Classify", "Embed", "Rerank", "ListModels", "GetModel"}
 
 
 def test_the_log_names_requests_and_holds_no_bodies(

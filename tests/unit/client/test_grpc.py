@@ -144,3 +144,13 @@ async def test_a_key_goes_with_every_call_and_none_by_itself(running: Running, t
             with pytest.raises(errors.Unauthenticated):
                 await call
     await server.stop(0)
+
+
+async def test_the_blocking_client_embeds_and_reranks(running: Running) -> None:
+    def use() -> None:
+        with GrpcElectraClient(f"127.0.0.1:{running.port}") as client:
+            assert client.embed(["a", "b"]).embeddings.tolist() == [[97.0] * 4, [98.0] * 4]
+            assert [document.index for document in client.rerank("q", ["a", "bb"], top_n=1).results] == [1]
+
+    await asyncio.to_thread(use)
+    assert running.service.reranked[0].input == TextInput((("q", "a"), ("q", "bb")))

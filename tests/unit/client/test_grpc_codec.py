@@ -14,11 +14,12 @@ from electra_serve.api.grpc.model_info import from_model_info
 from electra_serve.api.grpc.render import from_classified, from_result, join
 from electra_serve.api.grpc.status import code_of, details, trailing_metadata
 from electra_serve.client import grpc_codec
-from electra_serve.client.request import ClassifyOptions
-from electra_serve.client.response import RequestLimits, ShapeCost
+from electra_serve.client.request import ClassifyOptions, EmbedQuery, RerankQuery
+from electra_serve.client.response import RankedDocument, RequestLimits, RerankResponse, ShapeCost
 from electra_serve.errors import TransportError
 from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.tensors import from_floats
 from electra_serve.serving.classification import results
 from electra_serve.serving.classification.classify import Found
 from electra_serve.serving.service import ClassifyResult, EncodeResult
@@ -169,3 +170,40 @@ def test_the_server_s_errors_come_back(kind: type[errors.ServiceError]) -> None:
 )
 def test_grpc_s_own_errors_are_mapped_by_their_status(status: grpc.StatusCode, kind: type[Exception]) -> None:
     assert isinstance(grpc_codec.to_error(status, None, {"electra-error-code": b"binary"}), kind)
+
+
+def test_texts_to_embed_reach_the_server() -> None:
+    query = EmbedQuery.of(("a", "b"), model="m", prompt_name="query", input_type=None, dimensions=2, priority="high")
+    message = grpc_codec.to_embed_request(query)
+    assert [text.first for text in message.text.texts] == ["a", "b"]
+    assert (message.model, message.prompt_name, message.dimensions) == ("m", "query", 2)
+    assert not message.HasField("input_type")
+    assert not message.HasField("normalize")
+    assert grpc_codec.to_metadata(query) == (("x-priority", "high"),)
+
+
+def test_documents_reach_the_server() -> None:
+    query = RerankQuery.of("q", ("a", "b"), model=None, top_n=1, raw_scores=True, priority="low")
+    message = grpc_codec.to_rerank_request(query)
+    assert message == pb.RerankRequest(query="q", documents=["a", "b"], top_n=1, raw_scores=True)
+
+
+def test_vectors_and_rankings_come_back() -> None:
+    usage = pb.Usage(sequences=2, tokens=7)
+    embeddings = from_floats(np.array([[0, 1], [1, 1]], np.float32))
+    embedded = grpc_codec.to_embed_response(
+        pb.EmbedResponse(model="m", embeddings=embeddings, usage=usage, truncated=[True, False], request_id="r")
+    )
+    assert embedded.embeddings.tolist() == [[0, 1], [1, 1]]
+    assert (embedded.model, embedded.tokens, embedded.truncated, embedded.request_id) == ("m", 7, 1, "r")
+    results = [pb.RankedDocument(index=1, score=0.5)]
+    ranked = grpc_codec.to_rerank_response(
+        pb.RerankResponse(model="m", results=results, usage=usage, truncated=[True, False], request_id="r")
+    )
+    assert ranked == RerankResponse("m", (RankedDocument(1, 0.5),), 7, 1, "r")
+
+
+def test_broken_vectors_are_a_transport_error() -> None:
+    broken = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2, 2], data=b"1234")
+    with pytest.raises(errors.TransportError):
+        grpc_codec.to_embed_response(pb.EmbedResponse(embeddings=broken))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from electra_serve.client import grpc_codec, rest_codec
-from electra_serve.client.request import ClassifyOptions, Query, text_or_pairs
+from electra_serve.client.request import ClassifyOptions, EmbedQuery, Query, RerankQuery, text_or_pairs
 from electra_serve.errors import InvalidInput
 from electra_serve.tensors import Output
 
@@ -172,4 +173,39 @@ def test_options_of_a_classification_are_checked(changed: dict[str, Any], field:
     assert ClassifyOptions.of(raw_scores=True, **nothing) == ClassifyOptions(raw_scores=True)
     with pytest.raises(InvalidInput) as caught:
         ClassifyOptions.of(raw_scores=False, **nothing | changed)
+    assert caught.value.field == field
+
+
+def embed_query(texts: Any = "a", **changed: Any) -> EmbedQuery:
+    given = {"model": None, "prompt_name": None, "input_type": None, "dimensions": None, "priority": "normal"}
+    return EmbedQuery.of(texts, **{**given, **changed})
+
+
+def rerank_query(query: Any = "q", documents: Any = ("a",), **changed: Any) -> RerankQuery:
+    given = {"model": None, "top_n": None, "raw_scores": False, "priority": "normal"}
+    return RerankQuery.of(query, documents, **{**given, **changed})
+
+
+def test_texts_to_embed_are_one_or_several() -> None:
+    assert embed_query("a").texts == ["a"]
+    assert embed_query(("a", "cut \ude00 emoji")).texts == ["a", "cut \ufffd emoji"]
+    assert rerank_query("q \ude00", ["a"]).query == "q \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: embed_query(["a", 1]), "texts[1]"),
+        (lambda: embed_query("a", dimensions=2.5), "dimensions"),
+        (lambda: embed_query("a", priority="urgent"), "priority"),
+        (lambda: rerank_query(1), "query"),
+        (lambda: rerank_query("q", "one document"), "documents"),
+        (lambda: rerank_query("q", ["a", ("b", "c")]), "documents[1]"),
+        (lambda: rerank_query("q", ["a"], top_n=2**31), "top_n"),
+        (lambda: rerank_query("q", ["a"], model="\ude00"), "model"),
+    ],
+)
+def test_what_cannot_be_embedded_or_reranked_is_named(build: Callable[[], object], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        build()
     assert caught.value.field == field

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 
@@ -12,7 +13,7 @@ import pytest
 from electra_serve import errors
 from electra_serve.api.rest.app import create_app
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
-from electra_serve.client.response import ShapeCost
+from electra_serve.client.response import RankedDocument, ShapeCost
 from electra_serve.observability.metrics import Metrics
 from electra_serve.serving.request_context import Priority
 from electra_serve.serving.service import EncodeRequest
@@ -175,3 +176,23 @@ def test_failures_on_the_way_are_distinguished(raised: httpx.HTTPError, kind: ty
         for call in (lambda: client.encode(token_ids=[[1]]), client.models):
             with pytest.raises(kind):
                 call()
+
+
+def test_the_blocking_client_embeds_and_reranks() -> None:
+    seen: list[str] = []
+    vector = base64.b64encode(np.array([1, 0], "<f4").tobytes()).decode()
+    content = {
+        "model": "tiny",
+        "data": [{"embedding": vector}],
+        "results": [{"index": 0, "relevance_score": 0.5}],
+        "usage": {"total_tokens": 3},
+    }
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(200, json=content, headers={"x-truncated-inputs": "0"})
+
+    with scripted(handle) as client:
+        assert client.embed("a").embeddings.tolist() == [[1, 0]]
+        assert client.rerank("q", ["a"]).results == (RankedDocument(0, 0.5),)
+    assert seen == ["/v1/embeddings", "/v1/rerank"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 
 import httpx
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 
 from electra_serve import errors
 from electra_serve.client import rest_codec
-from electra_serve.client.request import ClassifyOptions
-from electra_serve.client.response import Label, RequestLimits, ShapeCost, Span
+from electra_serve.client.request import ClassifyOptions, EmbedQuery, RerankQuery
+from electra_serve.client.response import Label, RankedDocument, RequestLimits, RerankResponse, ShapeCost, Span
 from electra_serve.errors import TransportError
 from electra_serve.tensors import Aggregation
 from tests.unit.client.test_request import query
@@ -195,3 +196,79 @@ def test_a_rejected_classification_raises_the_services_error() -> None:
     with pytest.raises(errors.InvalidInput) as caught:
         rest_codec.to_classify_response(httpx.Response(422, json=problem))
     assert caught.value.field == "top_k"
+
+
+EMBED = EmbedQuery.of(["a", "b"], model="m", prompt_name=None, input_type="query", dimensions=2, priority="high")
+RERANK = RerankQuery.of("q", ("a", "b"), model=None, top_n=1, raw_scores=False, priority="low")
+TRUNCATED = {"x-truncated-inputs": "1", "x-request-id": "r1"}
+EMBEDDED = {
+    "object": "list",
+    "data": [{"index": index, "embedding": packed([index, 1])["data"]} for index in range(2)],
+    "model": "tiny",
+    "usage": {"prompt_tokens": 7, "total_tokens": 7},
+}
+RERANKED = {
+    "model": "tiny",
+    "results": [{"index": 1, "relevance_score": 0.75, "document": {"text": "new"}}],
+    "usage": {"total_tokens": 7},
+}
+
+
+def test_bodies_of_embedding_and_reranking() -> None:
+    assert json.loads(rest_codec.embed_body(EMBED)) == {
+        "input": ["a", "b"],
+        "model": "m",
+        "input_type": "query",
+        "dimensions": 2,
+        "encoding_format": "base64",
+    }
+    assert json.loads(rest_codec.rerank_body(RERANK)) == {
+        "query": "q",
+        "documents": ["a", "b"],
+        "top_n": 1,
+        "raw_scores": False,
+    }
+    assert (rest_codec.headers(EMBED, 1)["x-priority"], rest_codec.headers(RERANK, 1)["x-priority"]) == ("high", "low")
+
+
+def test_vectors_come_back() -> None:
+    response = rest_codec.to_embed_response(httpx.Response(200, json=EMBEDDED, headers=TRUNCATED))
+    assert response.embeddings.tolist() == [[0, 1], [1, 1]]
+    assert not response.embeddings.flags.writeable
+    assert (response.model, response.tokens, response.truncated, response.request_id) == ("tiny", 7, 1, "r1")
+
+
+def test_ranked_documents_come_back() -> None:
+    response = rest_codec.to_rerank_response(httpx.Response(200, json=RERANKED, headers=TRUNCATED))
+    assert response == RerankResponse("tiny", (RankedDocument(1, 0.75),), 7, 1, "r1")
+
+
+@pytest.mark.parametrize("changed", [{"data": []}, {"data": [{"embedding": [1.0]}]}, {"data": 1}, {"usage": {}}])
+def test_foreign_vectors_are_no_response(changed: dict[str, object]) -> None:
+    with pytest.raises(TransportError):
+        rest_codec.to_embed_response(httpx.Response(200, json=EMBEDDED | changed, headers=TRUNCATED))
+
+
+@pytest.mark.parametrize(
+    ("changed", "headers"), [({"results": [{}]}, TRUNCATED), ({"results": 1}, TRUNCATED), ({}, {}), ({"model": 1}, {})]
+)
+def test_a_foreign_ranking_is_no_response(changed: dict[str, object], headers: dict[str, str]) -> None:
+    with pytest.raises(TransportError):
+        rest_codec.to_rerank_response(httpx.Response(200, json=RERANKED | changed, headers=headers))
+
+
+@pytest.mark.parametrize("read", [rest_codec.to_embed_response, rest_codec.to_rerank_response])
+def test_errors_of_these_routes_are_read(read: Callable[[httpx.Response], object]) -> None:
+    failure = {"error": {"message": "full", "type": "rate_limit_error", "param": None, "code": "overloaded"}}
+    with pytest.raises(errors.Overloaded, match="full") as caught:
+        read(httpx.Response(429, json=failure, headers={"retry-after-ms": "250"}))
+    assert (caught.value.field, caught.value.retry_after_s) == (None, 0.25)
+    failure["error"] |= {"param": "input", "code": "invalid_input"}
+    with pytest.raises(errors.InvalidInput) as invalid:
+        read(httpx.Response(400, json=failure))
+    assert (invalid.value.field, invalid.value.retry_after_s) == ("input", None)
+
+
+@pytest.mark.parametrize("content", [{"error": "text"}, {"error": {}}, {"error": {"code": [], "message": "m"}}])
+def test_a_foreign_error_is_a_transport_error(content: object) -> None:
+    assert isinstance(rest_codec.to_error(httpx.Response(400, json=content)), TransportError)

@@ -128,6 +128,9 @@ def test_long_names_are_cut_and_texts_are_not() -> None:
     message = cut_names(pb.EncodeStreamRequest(request=request)).request
     assert (message.model, message.request_id) == ("é" * 129, "i" * 129)
     assert message.text == request.text
+    reranked = pb.RerankRequest(model="m" * 1000, query="q" * 1000, documents=["d" * 1000])
+    cut = cut_names(pb.RerankRequest.FromString(reranked.SerializeToString()))
+    assert (cut.model, cut.query, cut.documents) == ("m" * 129, reranked.query, reranked.documents)
 
 
 def test_a_small_message_is_parsed_leniently_and_a_large_one_is_not_parsed() -> None:
