@@ -135,7 +135,7 @@ $(CLIENTS)/.installed: tests/conformance_clients/requirements.txt tests/conforma
 
 .PHONY: conformance-clients
 conformance-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed ## Run stock clients, such as OpenAI's and Cohere's, against the service
-	SERVICE_PYTHON=$(CURDIR)/$(BIN)/python $(CLIENTS)/bin/python -m pytest --config-file=tests/conformance_clients/pytest.ini \
+	SERVICE_PYTHON=$(abspath $(BIN))/python $(CLIENTS)/bin/python -m pytest --config-file=tests/conformance_clients/pytest.ini \
 	  --rootdir=. --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
 
 .PHONY: gpu-kit
