@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from tests.load.mutations import mutated
 
-ODD: Final = (
+ODD: Final[Sequence[object]] = (
     None,
     True,
     0,
