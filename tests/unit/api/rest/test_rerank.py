@@ -226,11 +226,11 @@ async def test_bad_requests(client: httpx.AsyncClient, path: str, members: dict[
     ("members", "status"),
     [
         ({"texts": "a"}, 200),
-        ({"texts": ["a", {"text": "b"}]}, 400),
+        ({"texts": ["a", {"text": "b"}]}, 422),
         ({"texts": []}, 422),
-        ({"texts": ["a"], "query": None}, 400),
+        ({"texts": ["a"], "query": None}, 422),
         ({"texts": ["a"], "truncation_direction": "up"}, 422),
-        ({"texts": ["a"], "truncate": "yes"}, 400),
+        ({"texts": ["a"], "truncate": "yes"}, 422),
         ({"texts": ["a"] * 1001}, 413),
     ],
 )
@@ -241,7 +241,7 @@ async def test_bad_texts_have_an_error_of_tei(
     assert response.status_code == status
     if status != 200:
         assert response.json().keys() == {"error", "error_type"}
-        assert response.json()["error_type"] == "validation"
+        assert response.json()["error_type"] == "Validation"
 
 
 @pytest.mark.parametrize(
@@ -274,10 +274,11 @@ async def test_errors_of_tei(client: httpx.AsyncClient, rest: Rest, kind: type[e
     rest.service.fail_with(kind("no"))
     response = await client.post(BARE, json={"query": "q", "texts": ["a"]})
     answer = response.json()
-    types = {424: "backend", 429: "overloaded", 503: "unhealthy", 504: "overloaded"}
+    types = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
+    expected = "Overloaded" if kind.code == "overloaded" else types.get(response.status_code, "Validation")
     assert answer.keys() == {"error", "error_type"}
-    assert answer["error_type"] == types.get(response.status_code, "validation")
-    assert response.status_code != 500
+    assert answer["error_type"] == expected
+    assert (response.status_code == 500) == (kind is errors.InternalError)
 
 
 @pytest.mark.parametrize("path", PATHS)

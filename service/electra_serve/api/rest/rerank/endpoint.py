@@ -13,8 +13,8 @@ from electra_serve.api.rest.error_formats import use_error_format
 from electra_serve.api.rest.openai.endpoint import TRUNCATED_HEADER
 from electra_serve.api.rest.render import RunOnThread
 from electra_serve.api.rest.rerank.decode import DecodedRerank, RerankDecoder, is_tei
-from electra_serve.api.rest.rerank.errors import as_tei_error
 from electra_serve.api.rest.rerank.render import render_rerank
+from electra_serve.api.rest.tei.errors import as_tei_error
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.rerank import RerankRequest, RerankResult
 from electra_serve.serving.transit_budget import Reservation
