@@ -10,7 +10,7 @@ import orjson
 
 from tests.load.mutations import mutated
 
-ODD: Final = (
+ODD: Final[tuple[object, ...]] = (
     None,
     True,
     0,
