@@ -17,8 +17,9 @@ from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, Tokenizer
 from electra_serve.server.models import build_manager
 from electra_serve.serving.classification import classify as classification
 from electra_serve.serving.classification.results import ClassifyOptions, Span
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import ClassifyRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Aggregation, TextInput, TokenInput, Truncation

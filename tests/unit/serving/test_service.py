@@ -22,9 +22,10 @@ from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.models import build_manager
 from electra_serve.serving.embed import EmbedRequest
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import Deadline, RequestContext
-from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated
