@@ -26,6 +26,7 @@ from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_respon
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
 from electra_serve.api.rest.rerank import routes as rerank
+from electra_serve.api.rest.rerank.endpoint import DefaultRerankEndpoint
 from electra_serve.api.rest.schemas import (
     ClassifyAnswer,
     ClassifyBody,
@@ -102,6 +103,7 @@ def create_app(
             *(openai.SCHEMAS if apis.openai else ()),
             *(rerank.SCHEMAS if apis.rerank else ()),
             *(TEI_SCHEMAS if apis.tei else ()),
+            *(rerank.TEI_SCHEMAS if apis.rerank and apis.tei else ()),
         ),
     )
     app.router.route_class = _PlainRoute
@@ -123,12 +125,14 @@ def create_app(
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
+    build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
     if apis.rerank:
-        build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
         rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
     if apis.tei:
         info = InfoEndpoints(service, settings, apis, observer, authenticator)
-        add_tei(app, _tei_endpoints(service, apis, info, partial(build, settings=large, max_sequences=apis.max_inputs)))
+        build_tei = partial(build, settings=large, max_sequences=apis.max_inputs)
+        ranker = build_rerank(partial(DefaultRerankEndpoint, tei_model=apis.tei_model)) if apis.rerank else None
+        add_tei(app, _tei_endpoints(service, apis, info, build_tei, ranker))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -166,7 +170,11 @@ class _PlainRoute(APIRoute):
 
 
 def _tei_endpoints(
-    service: EncodeService, apis: ApiSettings, info: InfoEndpoints, build: Callable[..., Any]
+    service: EncodeService,
+    apis: ApiSettings,
+    info: InfoEndpoints,
+    build: Callable[..., Any],
+    ranker: DefaultRerankEndpoint | None,
 ) -> TeiEndpoints:
     def of_model(kind: Callable[..., E]) -> E:
         endpoint: E = build(partial(kind, tei_model=apis.tei_model))
@@ -180,7 +188,9 @@ def _tei_endpoints(
         similarity=of_model(tei.SimilarityEndpoint),
         tokenize=of_model(tei.TokenizeEndpoint),
         decode=of_model(tei.DecodeEndpoint),
-        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve),
+        default=tei.DefaultEndpoint(
+            service, apis.tei_model, embed.serve, predict.serve, None if ranker is None else ranker.serve
+        ),
         info=info,
     )
 

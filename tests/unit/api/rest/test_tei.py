@@ -198,17 +198,15 @@ async def test_health(client: httpx.AsyncClient, rest: Rest, ready: bool, status
 
 
 @pytest.mark.parametrize(
-    ("model", "called"), [(READY_MODEL, "embedded"), (CLASSIFIER, "classified"), (RERANKER, "classified")]
+    ("model", "called"), [(READY_MODEL, "embedded"), (CLASSIFIER, "classified"), (RERANKER, "reranked")]
 )
 async def test_the_root_is_the_route_of_the_models_kind(model: Any, called: str) -> None:
     rest = rest_of(model)
     async with connect(rest.app()) as client:
-        response = await client.post("/", json={"inputs": "a"})
+        response = await client.post("/", json={"inputs": "a", "query": "a", "texts": ["b"]})
     assert response.status_code == 200
-    assert {name: len(getattr(rest.service, name)) for name in ("embedded", "classified")} == {
-        "embedded": int(called == "embedded"),
-        "classified": int(called == "classified"),
-    }
+    names = ("embedded", "classified", "reranked")
+    assert {name: len(getattr(rest.service, name)) for name in names} == {name: int(name == called) for name in names}
 
 
 async def test_the_model_is_that_of_the_settings() -> None:

@@ -31,10 +31,10 @@ from electra_serve.api.rest.rerank.schemas import (
     RerankErrorAnswer,
     ScoreAnswer,
     ScoreBody,
-    TeiErrorAnswer,
     TeiRerankBody,
     TeiRerankItem,
 )
+from electra_serve.api.rest.tei.schemas import TeiErrorAnswer
 
 SCHEMAS: Final = (
     RerankBody,
@@ -42,10 +42,8 @@ SCHEMAS: Final = (
     RerankErrorAnswer,
     ScoreBody,
     ScoreAnswer,
-    TeiErrorAnswer,
-    TeiRerankBody,
-    TeiRerankItem,
 )
+TEI_SCHEMAS: Final = (TeiRerankBody, TeiRerankItem)  # of `POST /rerank` in both dialects
 _DESCRIPTION: Final = (
     "Scores documents for a query with a cross-encoder, a model whose head has one label. Long documents are "
     "truncated; `x-truncated-inputs` has their number."
