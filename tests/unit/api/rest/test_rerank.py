@@ -298,9 +298,9 @@ async def test_errors_of_tei(rest: Rest, path: str, error: errors.ServiceError, 
 async def test_the_default_route_of_tei_reranks_with_a_cross_encoder(rest: Rest) -> None:
     async with connect(replace(rest, service=FakeService(RANKER)).app()) as client:
         ranked = await client.post("/", json={"query": "q", "texts": ["a", "bb"], "raw_scores": True})
-        missing = await client.post("/", json={"query": "q", "documents": ["a"]})
+        missing = await client.post("/", json={"query": "q"})
     assert ranked.json() == [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]
-    assert (missing.status_code, missing.json()["error"]) == (422, "texts is required; got none")
+    assert (missing.status_code, missing.json()["error_type"]) == (422, "Validation")
 
 
 async def test_without_rerank_the_default_route_of_tei_classifies(rest: Rest) -> None:

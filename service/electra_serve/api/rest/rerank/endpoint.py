@@ -74,24 +74,14 @@ class TeiRerankEndpoint(BareRerankEndpoint):
         super().__init__(*args, **options)
         self._tei_model = tei_model  # serves bodies with `texts` that name no model
 
-    def _is_tei(self, payload: object) -> bool:
-        return is_tei(payload)
-
     def _choose_errors(self, payload: object, scope: Scope) -> None:
-        if self._is_tei(payload):
+        if is_tei(payload):
             use_error_format(scope, partial(as_tei_error, member="texts"))
 
     def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> DecodedRerank:
-        if self._is_tei(payload):
+        if is_tei(payload):
             return self._decoder(context, reservation).tei(payload, self._tei_model or None)
         return super()._convert(payload, context, reservation)
-
-
-class DefaultRerankEndpoint(TeiRerankEndpoint):
-    """Endpoint of `POST /` of Text Embeddings Inference, if its model is a cross-encoder."""
-
-    def _is_tei(self, payload: object) -> bool:  # noqa: ARG002  # the only dialect
-        return True
 
 
 class ScoreEndpoint(RerankEndpoint):

@@ -42,8 +42,10 @@ SCHEMAS: Final = (
     RerankErrorAnswer,
     ScoreBody,
     ScoreAnswer,
+    TeiErrorAnswer,
+    TeiRerankBody,
+    TeiRerankItem,
 )
-TEI_SCHEMAS: Final = (TeiRerankBody, TeiRerankItem)  # of `POST /rerank` in both dialects
 _DESCRIPTION: Final = (
     "Scores documents for a query with a cross-encoder, a model whose head has one label. Long documents are "
     "truncated; `x-truncated-inputs` has their number."
@@ -62,15 +64,17 @@ _SCORE_REQUESTS: Final = {
 }
 
 
-def add_rerank(app: FastAPI, build: BuildRerank, *, tei: bool, tei_model: str) -> None:
-    """Adds the routes; with `tei`, `POST /rerank` also takes the requests of Text Embeddings Inference."""
+def add_rerank(app: FastAPI, build: BuildRerank, *, tei: bool, tei_model: str) -> RerankEndpoint:
+    """Adds the routes, and returns the endpoint of `POST /rerank`.
+
+    With `tei`, that one also takes the requests of Text Embeddings Inference.
+    """
     _add(app, build(RerankEndpoint), "rerank")
     _add(app, build(RerankV2Endpoint), "rerank_v2")
-    if tei:
-        _add(app, build(partial(TeiRerankEndpoint, tei_model=tei_model)), "rerank_bare", tei=True)
-    else:
-        _add(app, build(BareRerankEndpoint), "rerank_bare")
+    bare = build(partial(TeiRerankEndpoint, tei_model=tei_model) if tei else BareRerankEndpoint)
+    _add(app, bare, "rerank_bare", tei=tei)
     _add(app, build(ScoreEndpoint), "score")
+    return bare
 
 
 def _add(app: FastAPI, endpoint: RerankEndpoint, name: str, *, tei: bool = False) -> None:
