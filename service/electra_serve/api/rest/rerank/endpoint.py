@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from starlette.types import Scope
@@ -75,7 +76,7 @@ class TeiRerankEndpoint(BareRerankEndpoint):
 
     def _choose_errors(self, payload: object, scope: Scope) -> None:
         if is_tei(payload):
-            use_error_format(scope, as_tei_error)
+            use_error_format(scope, partial(as_tei_error, member="texts"))
 
     def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> DecodedRerank:
         if is_tei(payload):
