@@ -10,7 +10,7 @@ from typing import get_args
 from electra_serve.errors import InvalidInput
 from electra_serve.presets.heads import HeadKind
 from electra_serve.presets.tokenizers.loader import NoTokenizer
-from electra_serve.serving.classification.classify import (
+from electra_serve.serving.classification.find import (
     CHARACTERS_PER_VALUE,
     VALUES_PER_ITEM,
     Found,

@@ -128,7 +128,7 @@ async def test_labeling_leaves_the_event_loop_free(service: InferenceService, mo
         nonlocal pauses
         pauses += delay == 0
 
-    monkeypatch.setattr("electra_serve.serving.classification.classify.asyncio.sleep", sleep)
+    monkeypatch.setattr("electra_serve.serving.classification.find.asyncio.sleep", sleep)
     await service.classify(ids(TAGS, [1, 2], [3, 4], [5], [6, 7, 8], [9]))
     assert pauses == 2
     long = " ".join("abcdefgh" * 4)

@@ -17,7 +17,7 @@ from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import FLOAT32, from_floats
 from electra_serve.runtime.work_thread import await_loop_turn
-from electra_serve.serving.classification.classify import Found
+from electra_serve.serving.classification.find import Found
 from electra_serve.serving.classification.results import Label, Span
 from electra_serve.serving.classify import ClassifyResult
 from electra_serve.serving.embed import EmbedResult
