@@ -15,7 +15,7 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.server.models import build_manager
-from electra_serve.serving.classification import classify as classification
+from electra_serve.serving.classification import find as classification
 from electra_serve.serving.classification.results import ClassifyOptions, Span
 from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.registry import ModelRegistry
