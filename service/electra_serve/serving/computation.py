@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from electra_serve.errors import DeadlineExceeded, InvalidInput, Overloaded
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
@@ -16,7 +17,7 @@ from electra_serve.serving.classification.plan import Plan
 from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.sequences import shifted_field, sizes_of
 from electra_serve.serving.served_model import ServedModel
-from electra_serve.serving.slices import SLICE, cut_slices, in_slices
+from electra_serve.serving.slices import SLICE, SLICES_AT_ONCE, cut_slices, in_slices
 from electra_serve.serving.tokenization import TextEncoder
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import Validated, check_count, validate
@@ -50,6 +51,7 @@ class Computation:
 
     def __init__(self, texts: TextEncoder) -> None:
         self.texts = texts
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
 
     async def compute(
         self,
@@ -76,6 +78,7 @@ class Computation:
             priority=context.priority,
             timeout_s=max(deadline - now(), 0.0),
             span=context.span,
+            admitted=context.admitted or isinstance(request.input, TextInput),  # texts have reserved their place
         )
         return validated, rows
 
@@ -86,15 +89,26 @@ class Computation:
         context: RequestContext,
         compute: Callable[[range, RequestContext], Awaitable[T]],
     ) -> list[T]:
-        """Computes slices of a request, all within one deadline; errors name the sequence's index."""
+        """Computes slices of a request, all within one deadline; errors name the sequence's index.
+
+        The slices of a client take turns, so that its small requests do not wait for all of its large ones.
+        """
+        model.batcher.ensure_open()
+        turns = self._turns.setdefault(context.client, asyncio.Semaphore(SLICES_AT_ONCE))
         timeout_s = context.timeout_s
         seconds = model.max_timeout_s if timeout_s is None else min(timeout_s, model.max_timeout_s)
         deadline = Deadline(time.monotonic() + seconds)
-        limited = replace(context, deadline=deadline)
+        limited = replace(context, deadline=deadline, admitted=True)
 
         async def compute_part(part: range) -> T:
             try:
-                return await compute(part, limited)
+                async with turns:
+                    if not deadline.remaining_s():
+                        raise Overloaded(
+                            "the deadline passed before all parts of the request were admitted",
+                            retry_after_s=model.batcher.queued_work_s,
+                        )
+                    return await compute(part, limited)
             except InvalidInput as error:
                 raise InvalidInput(error.message, field=shifted_field(error.field, part.start)) from error
 
@@ -131,7 +145,8 @@ class Computation:
         tokenizer = tokenizer_of(model, "text")
         check_count(len(request.input.texts), model.input_limits, "text")
         with _retry_later(self.texts.work_s):
-            reservations.enter_context(model.batcher.reserve(context.client, len(request.input.texts)))
+            count = len(request.input.texts)
+            reservations.enter_context(model.batcher.reserve(context.client, count, admitted=context.admitted))
         try:
             async with asyncio.timeout_at(deadline):
                 with _retry_later(model.batcher.queued_work_s):

@@ -42,6 +42,16 @@ def part_of(sequences: TextInput | TokenInput, part: range) -> TextInput | Token
     )
 
 
+def renamed_field(field: str | None, name: str) -> str | None:
+    """Replaces the name of a field, and keeps its index.
+
+    Example:
+        >>> renamed_field("text[3]", "input"), renamed_field("model", "input")
+        ('input[3]', 'model')
+    """
+    return None if field is None else re.sub(r"^(text|token_ids)\b", name, field)
+
+
 def shifted_field(field: str | None, start: int) -> str | None:
     """Adds `start` to the index of a field such as `text[3]`."""
     return None if field is None else re.sub(r"(?<=\[)\d+", lambda index: str(int(index[0]) + start), field, count=1)
