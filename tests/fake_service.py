@@ -12,10 +12,11 @@ from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.serving.classification.results import Label
+from electra_serve.serving.classify import ClassifyRequest, ClassifyResult
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
+from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.model_info import ModelInfo, ModelLimits, ModelState, ShapeCost
 from electra_serve.serving.rerank import RerankRequest, RerankResult, rank
-from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 from electra_serve.serving.tokens import (
     DetokenizeRequest,
     DetokenizeResult,

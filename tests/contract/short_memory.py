@@ -19,8 +19,9 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.server.models import build_manager
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, RowOutput, TokenInput
 from tests.contract.engines import ON_GPU, build, short_of_memory

@@ -13,8 +13,8 @@ import pytest
 from electra_serve.batching.admission import SPREAD
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.tokenizers.steps import Steps
+from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.tensors import SLOT_POSITIONS, Batch, ModelOutput, Output, Outputs, TokenInput
 from tests.contract.outcome import Rejection, rejected, succeeded
 from tests.contract.query import Query
@@ -115,7 +115,7 @@ async def test_a_full_queue_says_when_to_come_back(side: Side, loaded: Stack) ->
 
 
 async def test_texts_that_the_tokenizers_queue_cannot_take_say_when_to_retry(side: Side, loaded: Stack) -> None:
-    queue = loaded.service._texts._queue
+    queue = loaded.service._computation.texts._queue
     release = threading.Event()
 
     def steps() -> Steps[None]:

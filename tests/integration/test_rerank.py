@@ -122,8 +122,9 @@ def test_texts_get_a_bare_list_of_the_default_model(served: ServiceProcess, logi
     body = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": True, "truncation_direction": "Right"}
     items = httpx.post(f"{served.url}/rerank", json=body).json()
     assert [item["index"] for item in items] == best_first(logits)
-    missing = httpx.post(f"{served.url}/rerank", json={**body, "model": "sentiment"})
-    assert (missing.status_code, missing.json()["error_type"]) == (422, "validation")
+    assert httpx.post(served.url, json=body).json() == items
+    other = httpx.post(f"{served.url}/rerank", json={**body, "model": "sentiment"})
+    assert (other.status_code, other.json()["error_type"]) == (424, "Backend")
 
 
 def test_scores_are_in_the_order_of_the_request(served: ServiceProcess, logits: list[float]) -> None:

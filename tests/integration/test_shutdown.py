@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +52,21 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
         assert set(finished.values()) <= {"ok", "shutting_down"}
         assert load.codes() <= {OK, "shutting_down", UNREACHABLE}
         assert load.request_ids(UNREACHABLE).isdisjoint(finished)
+
+
+def test_sigterm_completes_a_large_request_in_slices(tmp_path: Path) -> None:
+    texts = ["The Rabbit was late for the Queen's game. " * 8] * 1500
+    with start(tmp_path, "--log.format=json") as process, ThreadPoolExecutor(1) as pool:
+        process.wait_ready()
+        large = pool.submit(httpx.post, f"{process.url}/v1/embeddings", json={"input": texts}, timeout=60)
+        computed = re.compile(r"electra_batch_sequences_count\{[^}]*\} [1-9]")
+        wait_until(lambda: computed.search(httpx.get(f"{process.url}/metrics").text) is not None)
+        process.terminate()
+        wait_until(lambda: process.status("/readyz") != 200)
+        assert not large.done(), "the signal comes in the middle"
+        response = large.result()
+        assert (response.status_code, len(response.json()["data"])) == (200, len(texts))
+        assert process.wait() == 0
 
 
 def assert_told_to_stay_away(process: ServiceProcess) -> None:

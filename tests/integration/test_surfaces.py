@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from electra_serve.presets.catalog import DEMO_ID, find
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
+from electra_serve.settings.schema import ApiSettings
 from tests.integration.process import ServiceProcess
 from tests.integration.responses import over_grpc, over_rest, random_rows
 from tests.integration.standard import health_of, reflect
@@ -197,3 +199,14 @@ def test_the_start_up_log_says_that_the_weights_are_random(service: ServiceProce
 
 def test_the_log_is_json_and_nothing_else(service: ServiceProcess) -> None:
     assert service.complaints == []
+
+
+def test_a_body_may_be_as_large_as_its_route_allows(rest: httpx.Client) -> None:
+    limit = ApiSettings().max_body_bytes
+    texts = ["a" * 60_000] * 100
+    body = json.dumps({"input": texts, "user": "b" * (limit - len(json.dumps({"input": texts})) - 20)}).encode()
+    assert limit - 100 < len(body) <= limit
+    response = rest.post("/v1/embeddings", content=body, headers={"content-type": "application/json"}, timeout=60)
+    assert (response.status_code, len(response.json()["data"])) == (200, len(texts))
+    longer = rest.post("/v1/embeddings", content=body + b" " * 100, headers={"content-type": "application/json"})
+    assert (longer.status_code, longer.json()["error"]["code"]) == (413, "payload_too_large")

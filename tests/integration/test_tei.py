@@ -155,6 +155,9 @@ def test_one_label_has_a_sigmoid(serve: Start) -> None:
     scored = post(process, "/predict", inputs=["a", "b"])
     assert [label["label"] for label in scored] == ["relevant"]
     assert scored[0]["score"] == pytest.approx(1 / (1 + np.exp(-raw[0]["score"])), abs=1e-5)
+    ranked = post(process, "/", query="a", texts=["b", TEXTS[0]])
+    assert ranked == post(process, "/rerank", query="a", texts=["b", TEXTS[0]])
+    assert {entry["index"]: entry["score"] for entry in ranked}[0] == pytest.approx(scored[0]["score"], abs=1e-5)
     assert httpx.get(f"{process.url}/info").json()["model_type"].keys() == {"reranker"}
 
 

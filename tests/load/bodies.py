@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
 from tests.load.mutations import mutated
 
-ODD: Final[Sequence[object]] = (
+ODD: Final[tuple[object, ...]] = (
     None,
     True,
     0,

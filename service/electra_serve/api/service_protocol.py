@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from electra_serve.serving.classify import ClassifyRequest, ClassifyResult
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
+from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.rerank import RerankRequest, RerankResult
-from electra_serve.serving.service import ClassifyRequest, ClassifyResult, EncodeRequest, EncodeResult
 from electra_serve.serving.tokens import DetokenizeRequest, DetokenizeResult, TokenizeRequest, TokenizeResult
 
 

@@ -134,8 +134,11 @@ class Batcher:
         priority: int = 1,
         timeout_s: float | None = None,
         span: Span | None = None,
+        admitted: bool = False,
     ) -> list[RowOutput]:
         """Queues `encodings` and returns their outputs in the same order. Cancellation removes queued rows.
+
+        A part of an `admitted` request is accepted while the service shuts down, until it stops.
 
         Raises:
             Overloaded: The queue has no room for all of them, or the estimated wait exceeds `timeout_s`.
@@ -144,7 +147,7 @@ class Batcher:
             EngineFailure: The engine failed on one of them.
             ModelNotReady: The engine failed before they ran.
         """
-        self._check_open()
+        self._check_open(admitted=admitted)
         if timeout_s is not None and timeout_s <= 0:
             raise deadline_exceeded()
         now = self._clock.now()
@@ -163,20 +166,20 @@ class Batcher:
                 timer.cancel()
             self._queue.cancel(rows)
 
-    def ensure_capacity(self, client: str, sequences: int, tokens: int) -> None:
+    def ensure_capacity(self, client: str, sequences: int, tokens: int, *, admitted: bool = False) -> None:
         """Rejects sequences that `submit` would reject, before work is done for them.
 
         Raises:
             Overloaded: The queue has no capacity for them.
             ShuttingDown: The service accepts no new requests.
         """
-        self._check_open()
+        self._check_open(admitted=admitted)
         self._queue.ensure_capacity(client, sequences, tokens)
 
     @contextmanager
-    def reserve(self, client: str, sequences: int) -> Iterator[None]:
+    def reserve(self, client: str, sequences: int, *, admitted: bool = False) -> Iterator[None]:
         """Reserves capacity for sequences that are still being tokenized; raises as `submit` does."""
-        self.ensure_capacity(client, sequences, tokens=sequences)
+        self.ensure_capacity(client, sequences, tokens=sequences, admitted=admitted)
         with self._queue.reserve(client, sequences):
             yield
 
@@ -218,10 +221,14 @@ class Batcher:
             self._log.error("engine not closed", reason=reason)
         return not reasons
 
-    def _check_open(self) -> None:
+    def ensure_open(self) -> None:
+        """Raises `ShuttingDown` or `ModelNotReady` if no new request is accepted."""
+        self._check_open(admitted=False)
+
+    def _check_open(self, *, admitted: bool) -> None:
         if self.failure:
             raise ModelNotReady("the model's engine has failed; the service is about to restart")
-        if self._rejecting:
+        if self._rejecting and not (admitted and self._dispatcher.feeding):
             raise ShuttingDown("the service is shutting down and accepts no new requests")
 
     def _row(

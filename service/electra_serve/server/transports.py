@@ -81,7 +81,9 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         apis=settings.apis,
     )
     connections = parts.connections("rest", settings.rest.max_connections)
-    server = HttpServer(app, settings.rest, connections, parts.tls)
+    largest = max(settings.rest.max_body_bytes, settings.apis.max_body_bytes)
+    framing = settings.rest.model_copy(update={"max_body_bytes": largest})  # each route has a limit of its own
+    server = HttpServer(app, framing, connections, parts.tls)
     return HttpListener("REST", server, host=settings.rest.host, port=settings.rest.port)
 
 

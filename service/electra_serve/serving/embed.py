@@ -1,20 +1,25 @@
-"""Embedding requests of other servers' APIs: prompts, normalization and length of the vectors. Pure."""
+"""Embeds texts for other servers' APIs: prompts, normalization and length of the vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from electra_serve.errors import InvalidInput
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.tokenizers.pairs import TextOrPair
-from electra_serve.serving.embedding import unit_vector
+from electra_serve.serving.computation import Computation
+from electra_serve.serving.embedding import SOURCES, unit_vector
+from electra_serve.serving.encode import EncodeRequest, encode_in_slices
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
+from electra_serve.serving.response_size import at_most, check_values
+from electra_serve.serving.sequences import TEMPLATE_IDS, count_of, sizes_of
+from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.settings.schema import EmbeddingSettings
-from electra_serve.tensors import Float32Array, TextInput, TokenInput, Truncation
+from electra_serve.tensors import Float32Array, Output, TextInput, TokenInput, Truncation
 
 # Names of prompts by the kinds of input that clients send; the first one that a model has is used
 INPUT_TYPES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
@@ -119,3 +124,46 @@ def finish_vector(vector: Float32Array, request: EmbedRequest) -> Float32Array:
     """Cuts a vector to the requested length, and normalizes it if requested."""
     cut = vector if request.dimensions is None else vector[: request.dimensions]
     return unit_vector(cut) if request.normalize else cut
+
+
+async def embed(computation: Computation, model: ServedModel, request: EmbedRequest) -> EmbedResult:
+    """Computes one vector of each input, in slices; see `InferenceService.embed`."""
+    settings, embedding = model.settings.embedding, model.embedding
+    check_embed(request, model.width(Output.EMBEDDING), settings)
+    prompt = choose_prompt(embedding, request.prompt_name, request.input_type)
+    sequences = request.input
+    if isinstance(sequences, TextInput):
+        sequences = TextInput(with_prompt(sequences.texts, prompt))
+    source = Output.SEQUENCE if request.per_token else SOURCES[embedding.pooling]
+    await _reserve_vectors(model, replace(request, input=sequences))
+    results = await encode_in_slices(
+        computation,
+        model,
+        EncodeRequest(
+            sequences,
+            outputs=frozenset({source}),
+            truncation=truncation_of(request, settings),
+            context=request.context,
+            max_values=request.max_values,
+        ),
+    )
+    rows = [row.get(source) for result in results for row in result.rows]
+    return EmbedResult(
+        model=model.name,
+        vectors=tuple(rows if request.per_token else (finish_vector(row, request) for row in rows)),
+        tokens=sum(result.tokens for result in results),
+        truncated=tuple(cut for result in results for cut in result.truncated),
+    )
+
+
+async def _reserve_vectors(model: ServedModel, request: EmbedRequest) -> None:
+    """Reserves bytes for the response; raises `PayloadTooLarge` if its size is known and too large."""
+    if request.per_token:
+        longest = model.input_limits.max_sequence_length
+        positions = sum(min(size + TEMPLATE_IDS, longest) for size in sizes_of(request.input))
+        values = at_most(positions * model.width(Output.SEQUENCE), request.max_values)
+    else:
+        values = count_of(request.input) * (request.dimensions or model.width(Output.EMBEDDING))
+        check_values(values, request.max_values, "request fewer inputs")
+    if request.transit is not None:
+        await request.transit.reserve_response(values)

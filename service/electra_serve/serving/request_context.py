@@ -43,6 +43,7 @@ class RequestContext:
     priority: Priority = Priority.NORMAL
     deadline: Deadline | None = None  # the earlier of the client's and a proxy's
     span: Span | None = None  # None without tracing
+    admitted: bool = False  # true for a part of a request that was accepted: a drain completes it
 
     @property
     def timeout_s(self) -> float | None:

@@ -1,24 +1,32 @@
-"""Rerank requests: pairs of a query and a document, scored by a head with one label. Pure."""
+"""Rerank requests: pairs of a query and a document, scored by a head with one label."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.classification.scores import sigmoid
+from electra_serve.serving.computation import Computation
+from electra_serve.serving.encode import EncodeRequest, encode_in_slices
 from electra_serve.serving.model_info import ModelInfo
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
+from electra_serve.serving.response_size import check_values
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.serving.tokenization import longest_cut
 from electra_serve.serving.transit_budget import Transit
-from electra_serve.tensors import Float32Array, TextInput, Truncation
+from electra_serve.tensors import Float32Array, Output, TextInput, Truncation
 
 VALUES_PER_DOCUMENT: Final = 8
 """Numbers that a document counts as in the size of a response."""
 CHARACTERS_PER_VALUE: Final = 4
+_NO_LIMIT: Final = 2**31 - 1  # ids of a sequence that is only measured
 _INDEX: Final = re.compile(r"text\[(\d+)\]")
 
 
@@ -155,3 +163,59 @@ def long_query(request: RerankRequest, index: int, longest: int, length: int) ->
         f"got {length}",
         field=request.query_field(index),
     )
+
+
+async def rerank(
+    computation: Computation, infos: Sequence[ModelInfo], model: ServedModel, request: RerankRequest
+) -> RerankResult:
+    """Scores documents, in slices; see `InferenceService.rerank`."""
+    info = next(info for info in infos if info.name == model.name)
+    if not is_cross_encoder(info):
+        raise no_cross_encoder(info, infos)
+    check_rerank(request)
+    check_values(request.values, request.max_values, "request fewer documents")
+    if request.transit is not None:
+        await request.transit.reserve_response(request.values)
+    pairs = EncodeRequest(
+        request.input,
+        outputs=frozenset({Output.LOGITS}),
+        truncation=request.truncation,
+        context=request.context,
+    )
+    try:
+        results = await encode_in_slices(computation, model, pairs)
+    except (InvalidInput, PayloadTooLarge) as error:
+        await _check_query(computation, model, request, index_of(error))
+        raise with_field(error, request) from error
+    logits = np.concatenate([row.get(Output.LOGITS) for result in results for row in result.rows])
+    scores, order = rank(logits, request)
+    return RerankResult(
+        model=model.name,
+        scores=scores,
+        order=order,
+        tokens=sum(result.tokens for result in results),
+        truncated=tuple(cut for result in results for cut in result.truncated),
+    )
+
+
+async def _check_query(computation: Computation, model: ServedModel, request: RerankRequest, index: int | None) -> None:
+    """Raises `InvalidInput` if the query of a rejected pair is at fault: invalid, or too long for any document."""
+    if index is None or isinstance(model.tokenizer, NoTokenizer):
+        return
+    try:
+        async with asyncio.timeout(request.context.timeout_s or model.max_timeout_s):
+            alone = await computation.texts.encode(
+                TextInput(((request.query_of(index), ""),)),
+                model.tokenizer,
+                replace(model.input_limits, max_sequence_length=_NO_LIMIT),
+                model.text_limits,
+                client=request.context.client,
+                priority=request.context.priority,
+            )
+    except TimeoutError:
+        return
+    except (InvalidInput, PayloadTooLarge) as error:
+        raise type(error)(error.message, field=request.query_field(index)) from error
+    length, longest = len(alone.encodings[0]), longest_cut(model.tokenizer, model.input_limits)
+    if length >= longest:
+        raise long_query(request, index, longest, length)

@@ -1,10 +1,10 @@
-"""Texts to tokens with their places, and ids to texts, by a model's own tokenizer. Pure."""
+"""Texts to tokens with their places, and ids to texts, by a model's own tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,13 @@ from electra_serve.errors import InvalidInput
 from electra_serve.presets.tokenizers.alignment import NO_TEXT
 from electra_serve.presets.tokenizers.loader import Tokenizer
 from electra_serve.presets.tokenizers.steps import Steps
+from electra_serve.serving.computation import Computation, tokenizer_of
+from electra_serve.serving.embed import choose_prompt, with_prompt
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
+from electra_serve.serving.response_size import at_most, check_values
+from electra_serve.serving.sequences import TEMPLATE_IDS, part_of, sizes_of
+from electra_serve.serving.served_model import ServedModel
+from electra_serve.serving.tokenization import MIN_CHARACTERS, check_characters
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.tensors import Int32Array, TextInput, TokenInput
 
@@ -122,3 +128,49 @@ def decode_in_steps(sequences: TokenInput, tokenizer: Tokenizer, *, skip_special
         texts.append(tokenizer.decode(ids.tolist(), skip_special=skip_special))
         yield ID_CHARACTERS * len(ids)
     return texts
+
+
+async def tokenize(computation: Computation, model: ServedModel, request: TokenizeRequest) -> TokenizeResult:
+    """Finds the tokens of texts, in slices; see `InferenceService.tokenize`."""
+    tokenizer = tokenizer_of(model, "text")
+    prompt = choose_prompt(model.embedding, request.prompt_name, None)
+    texts = TextInput(with_prompt(request.input.texts, prompt))
+    most = VALUES_PER_TOKEN * sum(size + TEMPLATE_IDS for size in sizes_of(texts))
+    if request.transit is not None:
+        await request.transit.reserve_response(at_most(most, request.max_values))
+    counts: dict[int, int] = {}
+
+    async def tokenize_part(part: range, context: RequestContext) -> TokenizeResult:
+        inputs = part_of(texts, part)
+        check_characters(inputs, model.text_limits)
+        steps = tokenize_in_steps(cast("Sequence[str]", inputs.texts), tokenizer, template=request.add_special_tokens)
+        characters = sum(max(size, MIN_CHARACTERS) for size in sizes_of(inputs))
+        rows = await computation.on_tokenizer(model, context, steps, characters)
+        result = TokenizeResult(model.name, tuple(rows), special_pieces(rows, tokenizer))
+        counts[part.start] = result.tokens
+        values = VALUES_PER_TOKEN * sum(counts.values())
+        check_values(values, request.max_values, "request fewer texts")
+        return result
+
+    results = await computation.in_slices(model, texts, request.context, tokenize_part)
+    pieces = {id_: piece for result in results for id_, piece in result.pieces.items()}
+    return TokenizeResult(model.name, tuple(row for result in results for row in result.rows), pieces)
+
+
+async def detokenize(computation: Computation, model: ServedModel, request: DetokenizeRequest) -> DetokenizeResult:
+    """Turns ids into texts, in slices; see `InferenceService.detokenize`."""
+    tokenizer = tokenizer_of(model, "token_ids")
+    check_decodable(request.input, model.text_limits.max_characters)
+    tokens = sum(sizes_of(request.input))
+    check_values(VALUES_PER_ID * tokens, request.max_values, "request fewer ids")
+    if request.transit is not None:
+        await request.transit.reserve_response(VALUES_PER_ID * tokens)
+
+    async def decode(part: range, context: RequestContext) -> list[str]:
+        inputs = part_of(request.input, part)
+        steps = decode_in_steps(inputs, tokenizer, skip_special=request.skip_special_tokens)
+        characters = sum(max(ID_CHARACTERS * size, MIN_CHARACTERS) for size in sizes_of(inputs))
+        return await computation.on_tokenizer(model, context, steps, characters)
+
+    results = await computation.in_slices(model, request.input, request.context, decode)
+    return DetokenizeResult(model.name, tuple(text for texts in results for text in texts), tokens)

@@ -284,6 +284,18 @@ async def test_rejecting_completes_admitted_requests(rig: Rig) -> None:
     await asyncio.gather(first, admitted)
 
 
+async def test_rejecting_accepts_further_parts_of_an_admitted_request_until_the_end(rig: Rig) -> None:
+    rig.batcher.reject()
+    with pytest.raises(ShuttingDown):
+        rig.batcher.ensure_open()
+    sequence = encoding(3)
+    with rig.batcher.reserve("a", 1, admitted=True):
+        assert len(await rig.batcher.submit([sequence], SEQUENCE, admitted=True)) == 1
+    await rig.batcher.close()
+    with pytest.raises(ShuttingDown):
+        await rig.batcher.submit([sequence], SEQUENCE, admitted=True)
+
+
 async def test_closing_fails_queued_rows_completes_running_ones_and_closes_the_engine() -> None:
     rig = make_rig()
     rig.batcher.start()

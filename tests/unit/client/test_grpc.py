@@ -15,8 +15,8 @@ from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.client import AsyncGrpcElectraClient, GrpcElectraClient, RetryPolicy, TransportError
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import Priority
-from electra_serve.serving.service import EncodeRequest
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fakes import connection_table, transit_budget
 from tests.unit.api.grpc.conftest import MAX_SEQUENCES, SETTINGS, Running, observer

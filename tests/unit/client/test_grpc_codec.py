@@ -21,8 +21,9 @@ from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_floats
 from electra_serve.serving.classification import results
-from electra_serve.serving.classification.classify import Found
-from electra_serve.serving.service import ClassifyResult, EncodeResult
+from electra_serve.serving.classification.find import Found
+from electra_serve.serving.classify import ClassifyResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.tensors import Aggregation, Output, TextInput, TokenInput, Truncation
 from tests.fake_service import LOADING, READY, row_output
 from tests.unit.client.test_request import query

@@ -15,8 +15,8 @@ from electra_serve.api.rest.app import create_app
 from electra_serve.client import AsyncElectraClient, ElectraClient, RetryPolicy, TransportError
 from electra_serve.client.response import RankedDocument, ShapeCost
 from electra_serve.observability.metrics import Metrics
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import Priority
-from electra_serve.serving.service import EncodeRequest
 from electra_serve.settings.schema import RestSettings
 from electra_serve.tensors import Output, TextInput, Truncation
 from tests.fake_service import FakeService

@@ -15,10 +15,11 @@ from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.server.models import build_manager
-from electra_serve.serving.classification import classify as classification
+from electra_serve.serving.classification import find as classification
 from electra_serve.serving.classification.results import ClassifyOptions, Span
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import ClassifyRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Aggregation, TextInput, TokenInput, Truncation
@@ -127,7 +128,7 @@ async def test_labeling_leaves_the_event_loop_free(service: InferenceService, mo
         nonlocal pauses
         pauses += delay == 0
 
-    monkeypatch.setattr("electra_serve.serving.classification.classify.asyncio.sleep", sleep)
+    monkeypatch.setattr("electra_serve.serving.classification.find.asyncio.sleep", sleep)
     await service.classify(ids(TAGS, [1, 2], [3, 4], [5], [6, 7, 8], [9]))
     assert pauses == 2
     long = " ".join("abcdefgh" * 4)

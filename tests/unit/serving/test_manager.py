@@ -26,9 +26,10 @@ from electra_serve.errors import (
 )
 from electra_serve.observability.metrics import Metrics
 from electra_serve.server.models import build_manager
+from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.model_info import Change, ModelState
 from electra_serve.serving.registry import ModelRegistry
-from electra_serve.serving.service import EncodeRequest, EncodeResult, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import BatchShape, Output, TokenInput
 from tests.fakes import SHORT_SHAPES, FakeEngine, encoding, fake_timings, loaded_model, text_encoder

@@ -12,7 +12,14 @@ import pytest
 import structlog
 
 from electra_serve.batching.admission import QueueLimits
-from electra_serve.errors import DeadlineExceeded, InvalidInput, ModelNotFound, Overloaded, PayloadTooLarge
+from electra_serve.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    Overloaded,
+    PayloadTooLarge,
+    ShuttingDown,
+)
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sources import resolve_preset
@@ -22,15 +29,17 @@ from electra_serve.presets.tokenizers.pairs import TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.models import build_manager
 from electra_serve.serving.embed import EmbedRequest
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import Deadline, RequestContext
-from electra_serve.serving.service import EncodeRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
 from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
 from tests.fakes import FAKE_HIDDEN_DIM, SHORT_SHAPES, FakeEngine, loaded_model, text_encoder
+from tests.waiting import until
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
 MEAN = frozenset({Output.MEAN})
@@ -382,3 +391,31 @@ async def test_a_response_of_too_many_numbers_is_rejected_before_anything_is_com
     with pytest.raises(PayloadTooLarge, match="fewer inputs"):
         await short_texts.embed(EmbedRequest(TextInput(["a", "b"]), max_values=2 * FAKE_HIDDEN_DIM - 1))
     assert len(engine.batches) == before
+
+
+async def test_a_small_request_waits_only_for_some_slices_of_its_clients_large_ones(
+    short_texts: InferenceService, engine: FakeEngine
+) -> None:
+    large = [asyncio.create_task(short_texts.embed(EmbedRequest(TextInput(["a"] * 300)))) for _ in range(3)]
+    await until(lambda: bool(engine.batches))
+    await short_texts.embed(EmbedRequest(TextInput(["a"])))
+    assert not any(task.done() for task in large)
+    assert [len(result.vectors) for result in await asyncio.gather(*large)] == [300] * 3
+
+
+async def test_a_drain_completes_all_slices_of_an_accepted_request(
+    short_texts: InferenceService, engine: FakeEngine
+) -> None:
+    large = asyncio.create_task(short_texts.embed(EmbedRequest(TextInput(["a"] * 300))))
+    await until(lambda: bool(engine.batches))
+    for batcher in short_texts._registry.batchers:
+        batcher.reject()
+    with pytest.raises(ShuttingDown):
+        await short_texts.embed(EmbedRequest(TextInput(["a"])))
+    assert len((await large).vectors) == 300
+
+
+async def test_slices_that_do_not_start_before_the_deadline_are_an_overload(short_texts: InferenceService) -> None:
+    late = RequestContext(deadline=Deadline(0.0))
+    with pytest.raises(Overloaded, match="before all parts"):
+        await short_texts.embed(EmbedRequest(TextInput(["a"] * 300), context=late))

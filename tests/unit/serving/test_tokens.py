@@ -18,12 +18,13 @@ from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
 from electra_serve.presets.tokenizers.loader import NO_FILES
 from electra_serve.server.models import build_manager
-from electra_serve.serving.classification.classify import VALUES_PER_ITEM
+from electra_serve.serving.classification.find import VALUES_PER_ITEM
 from electra_serve.serving.classification.results import ClassifyOptions
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.request_context import NO_CONTEXT, Deadline
-from electra_serve.serving.service import ClassifyRequest, InferenceService
+from electra_serve.serving.service import InferenceService
 from electra_serve.serving.slices import SLICE
 from electra_serve.serving.tokens import VALUES_PER_TOKEN, DetokenizeRequest, TokenizeRequest
 from electra_serve.serving.transit_budget import Transit

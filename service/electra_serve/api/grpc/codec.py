@@ -21,9 +21,10 @@ from electra_serve.api.grpc.render import (
 )
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.runtime.work_thread import WorkThread
+from electra_serve.serving.classify import ClassifyResult
 from electra_serve.serving.embed import EmbedResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.serving.rerank import RerankResult
-from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.settings.schema import ApiSettings
 from electra_serve.tensors import TextInput, TokenInput
 

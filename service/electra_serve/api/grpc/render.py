@@ -17,11 +17,12 @@ from electra_serve.presets.heads import HeadKind
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import FLOAT32, from_floats
 from electra_serve.runtime.work_thread import await_loop_turn
-from electra_serve.serving.classification.classify import Found
+from electra_serve.serving.classification.find import Found
 from electra_serve.serving.classification.results import Label, Span
+from electra_serve.serving.classify import ClassifyResult
 from electra_serve.serving.embed import EmbedResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.serving.rerank import RerankResult
-from electra_serve.serving.service import ClassifyResult, EncodeResult
 from electra_serve.tensors import Float32Array, Output
 
 # Message in pieces: views of the result's arrays, which are copied by `join` only

@@ -26,10 +26,11 @@ from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDo
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.embed import EmbedRequest
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.rerank import RerankRequest
-from electra_serve.serving.service import ClassifyRequest, EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 

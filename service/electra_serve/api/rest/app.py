@@ -97,11 +97,15 @@ def create_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
         keyed=authenticator.keyed,
         cors_origins=settings.cors_origins,
-        schemas=(
-            *SCHEMAS,
-            *(openai.SCHEMAS if apis.openai else ()),
-            *(rerank.SCHEMAS if apis.rerank else ()),
-            *(TEI_SCHEMAS if apis.tei else ()),
+        schemas=tuple(
+            dict.fromkeys(
+                (
+                    *SCHEMAS,
+                    *(openai.SCHEMAS if apis.openai else ()),
+                    *(rerank.SCHEMAS if apis.rerank else ()),
+                    *(TEI_SCHEMAS if apis.tei else ()),
+                )
+            )
         ),
     )
     app.router.route_class = _PlainRoute
@@ -123,12 +127,14 @@ def create_app(
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
+    rank = None
     if apis.rerank:
         build_rerank = partial(build, settings=large, max_sequences=apis.max_documents)
-        rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
+        rank = rerank.add_rerank(app, build_rerank, tei=apis.tei, tei_model=apis.tei_model)
     if apis.tei:
         info = InfoEndpoints(service, settings, apis, observer, authenticator)
-        add_tei(app, _tei_endpoints(service, apis, info, partial(build, settings=large, max_sequences=apis.max_inputs)))
+        build_tei = partial(build, settings=large, max_sequences=apis.max_inputs)
+        add_tei(app, _tei_endpoints(service, apis, info, build_tei, rank))
     _add_models(app, ModelEndpoints(service, observer, authenticator))
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
@@ -166,7 +172,11 @@ class _PlainRoute(APIRoute):
 
 
 def _tei_endpoints(
-    service: EncodeService, apis: ApiSettings, info: InfoEndpoints, build: Callable[..., Any]
+    service: EncodeService,
+    apis: ApiSettings,
+    info: InfoEndpoints,
+    build: Callable[..., Any],
+    rank: ComputeEndpoint[Any, Any] | None,
 ) -> TeiEndpoints:
     def of_model(kind: Callable[..., E]) -> E:
         endpoint: E = build(partial(kind, tei_model=apis.tei_model))
@@ -180,7 +190,7 @@ def _tei_endpoints(
         similarity=of_model(tei.SimilarityEndpoint),
         tokenize=of_model(tei.TokenizeEndpoint),
         decode=of_model(tei.DecodeEndpoint),
-        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve),
+        default=tei.DefaultEndpoint(service, apis.tei_model, embed.serve, predict.serve, rank.serve if rank else None),
         info=info,
     )
 

@@ -8,8 +8,8 @@ from electra_serve.api.rest.decode_classify import decode_classify
 from electra_serve.api.rest.endpoint import ComputeEndpoint
 from electra_serve.api.rest.render import RunOnThread
 from electra_serve.api.rest.render_classify import render_classify
+from electra_serve.serving.classify import ClassifyRequest, ClassifyResult
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import ClassifyRequest, ClassifyResult
 from electra_serve.serving.transit_budget import Reservation
 
 

@@ -13,8 +13,8 @@ from electra_serve.api.request_options import combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
 from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat, InputBody
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation

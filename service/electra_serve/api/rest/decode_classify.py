@@ -17,8 +17,8 @@ from electra_serve.api.rest.decode import (
 from electra_serve.api.rest.schemas import ClassifyBody
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.serving.classification.results import ClassifyOptions
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import ClassifyRequest
 from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import Aggregation, TextInput, TokenInput
 

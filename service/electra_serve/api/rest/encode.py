@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from electra_serve.api.rest.decode import Decoded, decode
 from electra_serve.api.rest.endpoint import ComputeEndpoint
 from electra_serve.api.rest.render import RunOnThread, render
+from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import EncodeRequest, EncodeResult
 from electra_serve.serving.transit_budget import Reservation
 
 

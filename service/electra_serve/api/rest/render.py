@@ -22,7 +22,7 @@ from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.protocol import ABORT
 from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.api.sockets import send_limit_s
-from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import Float32Array, Output
 

@@ -13,7 +13,7 @@ import orjson
 from electra_serve.api.rest.render import CHUNK_BYTES, RunOnThread, join_pieces
 from electra_serve.presets.heads import HeadKind
 from electra_serve.serving.classification.results import Label, Span
-from electra_serve.serving.service import ClassifyResult
+from electra_serve.serving.classify import ClassifyResult
 
 MEMBERS: Final[Mapping[HeadKind, str]] = MappingProxyType(
     {

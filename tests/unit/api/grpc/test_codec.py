@@ -21,7 +21,7 @@ from electra_serve.errors import PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 from electra_serve.runtime.work_thread import WorkThread
-from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.tensors import Output, RowOutput, TextInput, TokenInput
 
 T = TypeVar("T")

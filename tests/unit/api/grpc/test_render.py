@@ -12,7 +12,7 @@ from electra_serve.api.grpc.render import from_result, in_stream, join
 from electra_serve.errors import PayloadTooLarge
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_floats, to_floats
-from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.tensors import HEAD_OUTPUTS, POSITION_OUTPUTS, Float32Array, Output, RowOutput
 from tests.fake_service import HIDDEN_DIM, LABELS, row_output
 

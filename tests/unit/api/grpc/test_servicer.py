@@ -13,8 +13,8 @@ from electra_serve import errors
 from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import to_floats
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import Priority
-from electra_serve.serving.service import EncodeRequest
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, TextInput, Truncation
 from tests.fake_service import FakeService
 from tests.unit.api.grpc.conftest import Running, codec, observer, transfer

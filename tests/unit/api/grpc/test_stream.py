@@ -16,8 +16,8 @@ from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.errors import Cancelled, Overloaded
 from electra_serve.observability.requests import RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import Priority
-from electra_serve.serving.service import EncodeRequest
 from electra_serve.serving.transit_budget import Reservation
 from tests.fake_service import rows_of
 from tests.fakes import transit_budget

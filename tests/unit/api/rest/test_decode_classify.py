@@ -10,8 +10,8 @@ from electra_serve.api.rest.decode_classify import decode_classify
 from electra_serve.api.rest.schemas import ClassifyBody
 from electra_serve.errors import ServiceError
 from electra_serve.serving.classification.results import ClassifyOptions
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.request_context import NO_CONTEXT
-from electra_serve.serving.service import ClassifyRequest
 from electra_serve.tensors import Aggregation, TextInput, TokenInput, Truncation
 from tests.unit.api.rest.strategies import json_values
 

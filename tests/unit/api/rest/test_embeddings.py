@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electra_serve import errors
+from electra_serve.api.rest.openai.errors import as_openai_error
+from electra_serve.api.rest.problems import PROBLEM_TYPES, Failure
+from electra_serve.serving.sequences import renamed_field
 from electra_serve.tensors import TextInput, TokenInput
 from tests.fake_service import TRUNCATED_LENGTH
 from tests.unit.api.rest.conftest import Rest
@@ -106,6 +109,7 @@ async def test_bad_requests(client: httpx.AsyncClient, members: dict[str, object
         (errors.ModelNotReady("no"), 503, "server_error", "true"),
         (errors.DeadlineExceeded("late"), 504, "server_error", "false"),
         (errors.EngineFailure("no"), 500, "server_error", "false"),
+        (errors.InvalidInput("no", field="text[2]"), 400, "invalid_request_error", None),
     ],
 )
 async def test_errors(
@@ -119,13 +123,20 @@ async def test_errors(
         status,
         kind,
         error.code,
-        error.field,
+        renamed_field(error.field, "input"),
     )
     assert response.headers.get("x-should-retry") == retry
     if retry == "true":
         assert int(response.headers["retry-after"]) >= 1
         assert int(response.headers["retry-after-ms"]) > 0
     assert response.headers["x-request-id"]
+
+
+def test_every_status_has_a_form() -> None:
+    for kind in PROBLEM_TYPES.values():
+        body = as_openai_error(Failure(kind.status, kind.title, "detail", "code", "r")).body
+        assert isinstance(body, dict)
+        assert body["error"]["message"] == "detail"
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405)])

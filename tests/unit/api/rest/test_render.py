@@ -24,7 +24,7 @@ from electra_serve.api.rest.render import (
     pieces,
     render,
 )
-from electra_serve.serving.service import EncodeResult
+from electra_serve.serving.encode import EncodeResult
 from electra_serve.tensors import Float32Array, Output, Outputs, RowOutput
 from tests.fakes import transit_budget
 from tests.unit.api.rest.asgi import Wire, http_scope

@@ -10,9 +10,9 @@ import pytest
 
 from electra_serve.api.rest.render_classify import PIECE_ITEMS, classify_pieces, render_classify
 from electra_serve.presets.heads import HeadKind
-from electra_serve.serving.classification.classify import Found
+from electra_serve.serving.classification.find import Found
 from electra_serve.serving.classification.results import Label, Span
-from electra_serve.serving.service import ClassifyResult
+from electra_serve.serving.classify import ClassifyResult
 
 T = TypeVar("T")
 

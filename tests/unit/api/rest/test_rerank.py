@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,11 @@ from jsonschema import Draft202012Validator
 from structlog.testing import LogCapture
 
 from electra_serve import errors
-from electra_serve.api.rest.problems import PROBLEM_TYPES
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.settings.schema import ApiSettings
 from electra_serve.tensors import TextInput, Truncation
-from tests.fake_service import TRUNCATED_LENGTH
+from tests.fake_service import READY, TRUNCATED_LENGTH, FakeService
 from tests.unit.api.rest.conftest import Rest, connect
 from tests.unit.api.rest.strategies import json_values
 
@@ -30,6 +30,7 @@ RERANKS: Final = (V1, V2, BARE)
 PATHS: Final = (*RERANKS, SCORE)
 SCHEMAS: Final = {V1: "RerankAnswer", V2: "RerankAnswer", BARE: "RerankAnswer", SCORE: "ScoreAnswer"}
 BODY: Final[Mapping[str, Any]] = {"query": "q", "documents": ["", "bb", "a"]}
+RANKER: Final = replace(READY, labels=("relevant",), activation="sigmoid")
 SCORES: Final = [0.5, 0.7310586, 0.880797]
 """Sigmoid of the numbers of characters from 0 to 2."""
 ERROR_MEMBERS: Final = {"message", "detail", "error"}
@@ -223,25 +224,29 @@ async def test_bad_requests(client: httpx.AsyncClient, path: str, members: dict[
 
 
 @pytest.mark.parametrize(
-    ("members", "status"),
+    ("members", "status", "message"),
     [
-        ({"texts": "a"}, 200),
-        ({"texts": ["a", {"text": "b"}]}, 400),
-        ({"texts": []}, 422),
-        ({"texts": ["a"], "query": None}, 400),
-        ({"texts": ["a"], "truncation_direction": "up"}, 422),
-        ({"texts": ["a"], "truncate": "yes"}, 400),
-        ({"texts": ["a"] * 1001}, 413),
+        ({"texts": ["a", {"text": "b"}]}, 422, "texts[1]: texts must have strings only"),
+        ({"texts": []}, 422, "texts must have at least one text"),
+        ({"texts": ["a"], "query": None}, 422, "query is required"),
+        ({"texts": ["a"], "truncation_direction": "up"}, 422, "truncation_direction must be left or right"),
+        ({"texts": ["a"], "truncate": "yes"}, 422, "truncate must be true or false"),
+        ({"texts": ["a"] * 1001}, 413, "texts must have at most 1000 texts"),
     ],
 )
 async def test_bad_texts_have_an_error_of_tei(
-    client: httpx.AsyncClient, members: dict[str, object], status: int
+    client: httpx.AsyncClient, members: dict[str, object], status: int, message: str
 ) -> None:
     response = await client.post(BARE, json={"query": "q", **members})
-    assert response.status_code == status
-    if status != 200:
-        assert response.json().keys() == {"error", "error_type"}
-        assert response.json()["error_type"] == "validation"
+    answer = response.json()
+    assert (response.status_code, answer.keys()) == (status, {"error", "error_type"})
+    assert answer["error"].startswith(message)
+    assert answer["error_type"] == "Validation"
+
+
+async def test_a_text_is_enough(client: httpx.AsyncClient) -> None:
+    response = await client.post(BARE, json={"query": "q", "texts": "bb"})
+    assert response.json() == [{"index": 0, "score": SCORES[2]}]
 
 
 @pytest.mark.parametrize(
@@ -269,15 +274,40 @@ async def test_errors(
     assert response.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PROBLEM_TYPES if kind is not errors.Cancelled], ids=lambda k: k.code)
-async def test_errors_of_tei(client: httpx.AsyncClient, rest: Rest, kind: type[errors.ServiceError]) -> None:
-    rest.service.fail_with(kind("no"))
-    response = await client.post(BARE, json={"query": "q", "texts": ["a"]})
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (errors.InvalidInput("no", field="texts[1]"), 422, "Validation"),
+        (errors.ModelNotFound("no", field="model"), 424, "Backend"),
+        (errors.EngineFailure("no"), 424, "Backend"),
+        (errors.Overloaded("full", retry_after_s=1.5), 429, "Overloaded"),
+        (errors.ModelNotReady("no"), 503, "Unhealthy"),
+    ],
+)
+@pytest.mark.parametrize("path", [BARE, "/"])
+async def test_errors_of_tei(rest: Rest, path: str, error: errors.ServiceError, status: int, kind: str) -> None:
+    service = FakeService(RANKER)
+    service.fail_with(error)
+    async with connect(replace(rest, service=service).app()) as client:
+        response = await client.post(path, json={"query": "q", "texts": ["a"]})
     answer = response.json()
-    types = {424: "backend", 429: "overloaded", 503: "unhealthy", 504: "overloaded"}
-    assert answer.keys() == {"error", "error_type"}
-    assert answer["error_type"] == types.get(response.status_code, "validation")
-    assert response.status_code != 500
+    assert (response.status_code, answer.keys()) == (status, {"error", "error_type"})
+    assert answer["error_type"] == kind
+
+
+async def test_the_default_route_of_tei_reranks_with_a_cross_encoder(rest: Rest) -> None:
+    async with connect(replace(rest, service=FakeService(RANKER)).app()) as client:
+        ranked = await client.post("/", json={"query": "q", "texts": ["a", "bb"], "raw_scores": True})
+        missing = await client.post("/", json={"query": "q"})
+    assert ranked.json() == [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]
+    assert (missing.status_code, missing.json()["error_type"]) == (422, "Validation")
+
+
+async def test_without_rerank_the_default_route_of_tei_classifies(rest: Rest) -> None:
+    app = replace(rest, service=FakeService(RANKER)).app(apis=ApiSettings(rerank=False))
+    async with connect(app) as client:
+        response = await client.post("/", json={"inputs": "a"})
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize("path", PATHS)

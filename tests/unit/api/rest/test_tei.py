@@ -198,17 +198,33 @@ async def test_health(client: httpx.AsyncClient, rest: Rest, ready: bool, status
 
 
 @pytest.mark.parametrize(
-    ("model", "called"), [(READY_MODEL, "embedded"), (CLASSIFIER, "classified"), (RERANKER, "classified")]
+    ("model", "called", "body"),
+    [
+        (READY_MODEL, "embedded", {"inputs": "a"}),
+        (CLASSIFIER, "classified", {"inputs": "a"}),
+        (RERANKER, "reranked", {"query": "a", "texts": ["a", "b"]}),
+    ],
 )
-async def test_the_root_is_the_route_of_the_models_kind(model: Any, called: str) -> None:
+async def test_the_root_is_the_route_of_the_models_kind(model: Any, called: str, body: object) -> None:
     rest = rest_of(model)
     async with connect(rest.app()) as client:
-        response = await client.post("/", json={"inputs": "a"})
+        response = await client.post("/", json=body)
+        assert (await client.post("/", json={})).json()["error_type"] == "Validation"
     assert response.status_code == 200
-    assert {name: len(getattr(rest.service, name)) for name in ("embedded", "classified")} == {
-        "embedded": int(called == "embedded"),
-        "classified": int(called == "classified"),
-    }
+    names = ("embedded", "classified", "reranked")
+    assert [name for name in names if getattr(rest.service, name)] == [called]
+
+
+async def test_without_a_route_for_them_rerankers_are_classifiers() -> None:
+    rest = rest_of(RERANKER)
+    observer = RequestObserver("rest", rest.metrics, rest.log)
+    apis = ApiSettings(rerank=False)
+    app = create_app(
+        rest.service, SETTINGS, rest.metrics, observer, max_sequences=8, budget=transit_budget(), apis=apis
+    )
+    async with connect(app) as client:
+        assert (await client.post("/", json={"inputs": "a"})).status_code == 200
+    assert len(rest.service.classified) == 1
 
 
 async def test_the_model_is_that_of_the_settings() -> None:
@@ -275,7 +291,7 @@ async def test_switched_off() -> None:
         for path in COMPUTING:
             assert (await client.post(path, json=BODIES[path])).status_code == 404
         assert (await client.get("/health")).status_code == 404
-    assert not any(name.startswith("Tei") for name in app.openapi()["components"]["schemas"])
+    assert not {"TeiEmbedBody", "TeiInfo"} & app.openapi()["components"]["schemas"].keys()
 
 
 async def test_keys_are_asked_for_except_by_the_probe(rest: Rest, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from electra_serve.api.rest.endpoint import ComputeEndpoint
 from electra_serve.api.rest.openai.decode import DecodedEmbeddings, decode_embeddings
 from electra_serve.api.rest.openai.render import render_embeddings
 from electra_serve.api.rest.render import RunOnThread
+from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.request_context import RequestContext
+from electra_serve.serving.sequences import renamed_field
 from electra_serve.serving.transit_budget import Reservation
 
 TRUNCATED_HEADER: Final = "x-truncated-inputs"
@@ -34,7 +36,10 @@ class EmbeddingsEndpoint(ComputeEndpoint[DecodedEmbeddings, EmbedResult]):
         return decoded.request
 
     async def _compute(self, decoded: DecodedEmbeddings) -> EmbedResult:
-        return await self._service.embed(decoded.request)
+        try:
+            return await self._service.embed(decoded.request)
+        except (InvalidInput, PayloadTooLarge) as error:
+            raise type(error)(error.message, field=renamed_field(error.field, "input")) from error
 
     def _headers(self, result: EmbedResult) -> Mapping[str, str]:
         return {TRUNCATED_HEADER: str(sum(result.truncated))}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
 from electra_serve.api.rest.problems import Failure, RenderedFailure
 
-_TYPES: Final = {
+_TYPES: Final[Mapping[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
@@ -35,7 +36,7 @@ def error_members(failure: Failure) -> dict[str, str | None]:
     kind = "server_error" if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     return {
         "message": failure.detail,
-        "type": _TYPES.get(HTTPStatus(failure.status), kind),
+        "type": _TYPES.get(failure.status, kind),
         "param": failure.field,
         "code": failure.code,
     }

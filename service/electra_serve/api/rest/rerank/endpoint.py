@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from starlette.types import Scope
@@ -13,8 +14,8 @@ from electra_serve.api.rest.error_formats import use_error_format
 from electra_serve.api.rest.openai.endpoint import TRUNCATED_HEADER
 from electra_serve.api.rest.render import RunOnThread
 from electra_serve.api.rest.rerank.decode import DecodedRerank, RerankDecoder, is_tei
-from electra_serve.api.rest.rerank.errors import as_tei_error
 from electra_serve.api.rest.rerank.render import render_rerank
+from electra_serve.api.rest.tei.errors import as_tei_error
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.rerank import RerankRequest, RerankResult
 from electra_serve.serving.transit_budget import Reservation
@@ -75,7 +76,7 @@ class TeiRerankEndpoint(BareRerankEndpoint):
 
     def _choose_errors(self, payload: object, scope: Scope) -> None:
         if is_tei(payload):
-            use_error_format(scope, as_tei_error)
+            use_error_format(scope, partial(as_tei_error, member="texts"))
 
     def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> DecodedRerank:
         if is_tei(payload):

@@ -31,10 +31,10 @@ from electra_serve.api.rest.rerank.schemas import (
     RerankErrorAnswer,
     ScoreAnswer,
     ScoreBody,
-    TeiErrorAnswer,
     TeiRerankBody,
     TeiRerankItem,
 )
+from electra_serve.api.rest.tei.schemas import TeiErrorAnswer
 
 SCHEMAS: Final = (
     RerankBody,
@@ -64,15 +64,17 @@ _SCORE_REQUESTS: Final = {
 }
 
 
-def add_rerank(app: FastAPI, build: BuildRerank, *, tei: bool, tei_model: str) -> None:
-    """Adds the routes; with `tei`, `POST /rerank` also takes the requests of Text Embeddings Inference."""
+def add_rerank(app: FastAPI, build: BuildRerank, *, tei: bool, tei_model: str) -> RerankEndpoint:
+    """Adds the routes, and returns the endpoint of `POST /rerank`.
+
+    With `tei`, that one also takes the requests of Text Embeddings Inference.
+    """
     _add(app, build(RerankEndpoint), "rerank")
     _add(app, build(RerankV2Endpoint), "rerank_v2")
-    if tei:
-        _add(app, build(partial(TeiRerankEndpoint, tei_model=tei_model)), "rerank_bare", tei=True)
-    else:
-        _add(app, build(BareRerankEndpoint), "rerank_bare")
+    bare = build(partial(TeiRerankEndpoint, tei_model=tei_model) if tei else BareRerankEndpoint)
+    _add(app, bare, "rerank_bare", tei=tei)
     _add(app, build(ScoreEndpoint), "score")
+    return bare
 
 
 def _add(app: FastAPI, endpoint: RerankEndpoint, name: str, *, tei: bool = False) -> None:

@@ -156,10 +156,3 @@ class RerankErrorAnswer(BaseModel):
     detail: str
     """The same text."""
     error: OpenAIError
-
-
-class TeiErrorAnswer(BaseModel):
-    """Response of a request with `texts` that failed."""
-
-    error: str
-    error_type: Literal["unhealthy", "backend", "overloaded", "validation"]

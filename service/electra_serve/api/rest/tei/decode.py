@@ -12,9 +12,9 @@ from electra_serve.api.rest.tei.errors import empty_inputs
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.presets.tokenizers.pairs import TextOrPair
 from electra_serve.serving.classification.results import ClassifyOptions
+from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import ClassifyRequest
 from electra_serve.serving.tokens import DetokenizeRequest, TokenizeRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.tensors import TextInput, TokenInput, Truncation

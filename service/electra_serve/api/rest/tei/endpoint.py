@@ -28,9 +28,9 @@ from electra_serve.api.rest.tei.model import kind_of, model_name
 from electra_serve.api.rest.tei.render import PIECE_ITEMS, prediction_pieces, similarity_of, token_pieces
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ServiceError
+from electra_serve.serving.classify import ClassifyRequest, ClassifyResult
 from electra_serve.serving.embed import EmbedRequest, EmbedResult
 from electra_serve.serving.request_context import RequestContext
-from electra_serve.serving.service import ClassifyRequest, ClassifyResult
 from electra_serve.serving.tokens import DetokenizeRequest, DetokenizeResult, TokenizeRequest, TokenizeResult
 from electra_serve.serving.transit_budget import Reservation
 from electra_serve.tensors import TextInput, TokenInput, Truncation

@@ -27,7 +27,7 @@ _STATUSES: Final[Mapping[str, tuple[int | None, ErrorType]]] = MappingProxyType(
     }
 )
 """Status, None for the service's own, and type by code; others are `Validation` with the service's status."""
-_INDEXED: Final = re.compile(r"(?:text|token_ids)(?=\[)")
+_INDEXED: Final = re.compile(r"(?:texts?|token_ids)(?=\[)")
 
 
 def empty_inputs() -> InvalidInput:

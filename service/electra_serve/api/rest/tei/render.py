@@ -11,7 +11,7 @@ import orjson
 
 from electra_serve.serving.classification.results import Label
 from electra_serve.serving.classification.scores import sigmoid, softmax
-from electra_serve.serving.service import ClassifyResult
+from electra_serve.serving.classify import ClassifyResult
 from electra_serve.serving.tokens import TokenizeResult, Tokens
 from electra_serve.tensors import Float32Array
 

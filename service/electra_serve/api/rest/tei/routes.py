@@ -10,8 +10,15 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.error_formats import add_error_formats
-from electra_serve.api.rest.openapi import Responses, compute_request, json_response_of
+from electra_serve.api.rest.openapi import (
+    JsonObject,
+    Responses,
+    compute_request,
+    json_response_of,
+    schema_of,
+)
 from electra_serve.api.rest.tei import schemas
 from electra_serve.api.rest.tei.endpoint import (
     DecodeEndpoint,
@@ -153,6 +160,10 @@ def add_tei(app: FastAPI, endpoints: TeiEndpoints) -> None:
     """Adds the routes, whose errors have TEI's form. `GET /` stays free."""
     add_error_formats(app, dict.fromkeys(PATHS, as_tei_error) | {"/decode": partial(as_tei_error, member="ids")})
     for name, route in _ROUTES.items():
+        request = compute_request(route.body, {"example": {"value": route.example}})
+        responses = json_response_of("The results.", route.answer) | _FAILED
+        if name == "default":
+            _document_others(request, responses)
         app.router.add_api_route(
             route.path,
             getattr(endpoints, name).serve,
@@ -162,8 +173,8 @@ def add_tei(app: FastAPI, endpoints: TeiEndpoints) -> None:
             summary=route.summary,
             description=route.description,
             response_model=None,
-            responses=json_response_of("The results.", route.answer) | _FAILED,
-            openapi_extra=compute_request(route.body, {"example": {"value": route.example}}),
+            responses=responses,
+            openapi_extra=request,
         )
     add = partial(app.router.add_api_route, methods=["GET"], tags=["TEI"], response_model=None)
     add(
@@ -182,3 +193,10 @@ def add_tei(app: FastAPI, endpoints: TeiEndpoints) -> None:
         description="As `/readyz`, with an empty body.",
         responses={200: {"description": "They are."}, **_FAILED},
     )
+
+
+def _document_others(request: JsonObject, responses: Responses) -> None:
+    """Adds the bodies of a classifier to those of an encoder."""
+    body, answer = (part["content"][JSON_MEDIA_TYPE] for part in (request["requestBody"], responses[200]))
+    body["schema"] = {"anyOf": [body["schema"], schema_of(schemas.TeiPredictBody)]}
+    answer["schema"] = {"anyOf": [answer["schema"], schema_of(schemas.TeiPredictions)]}

@@ -1,0 +1,17 @@
+"""Bounds of the size of a response, in numbers. Pure."""
+
+from __future__ import annotations
+
+from electra_serve.errors import PayloadTooLarge
+
+
+def check_values(values: int, most: int | None, advice: str) -> int:
+    """Returns `values`; raises `PayloadTooLarge` for more than `most`."""
+    if most is not None and values > most:
+        raise PayloadTooLarge(f"a response must have at most {most} numbers; got {values}: {advice}")
+    return values
+
+
+def at_most(values: int, most: int | None) -> int:
+    """Returns `values`, at most `most`."""
+    return values if most is None else min(values, most)
