@@ -45,7 +45,7 @@ def is_openai_error(body: Any) -> bool:
 
 def is_rerank_error(body: Any) -> bool:
     """Returns True for an error that clients of Cohere, Jina and vLLM can read."""
-    return isinstance(body["message"], str) and body["detail"] == body["message"] and is_openai_error(body)
+    return isinstance(body.get("message"), str) and body["detail"] == body["message"] and is_openai_error(body)
 
 
 def is_tei_error(body: Any) -> bool:
@@ -102,6 +102,11 @@ FAMILIES: Final = {
         ),
         frozenset({400, 413, 422, 424}),
         is_tei_error,
+    ),
+    "tei, rerank": Family(
+        (("/rerank", {"model": "ranker", "query": "Who fell?", "texts": DOCUMENTS, "return_text": True}),),
+        frozenset({400, 404, 413, 422, 424}),
+        lambda body: is_tei_error(body) or is_rerank_error(body),  # the body decides which form it is
     ),
 }
 
