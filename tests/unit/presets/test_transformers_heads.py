@@ -203,7 +203,25 @@ def test_a_head_that_cannot_be_served_is_rejected_with_the_reason(
     assert resolve_preset(str(folder)).with_head("none").head is None
 
 
-ANY_JSON = (None, True, 0, 1, -1, 1e300, "", "x", "torch.nn.", "\ud800", [], [[]], ["x"], ["x", 1], {}, {"0": []}, {"0": "a"})
+ANY_JSON = (
+    None,
+    True,
+    0,
+    1,
+    -1,
+    1e300,
+    "",
+    "x",
+    "torch.nn.",
+    "\ud800",
+    [],
+    [[]],
+    ["x"],
+    ["x", 1],
+    {},
+    {"0": []},
+    {"0": "a"},
+)
 
 
 @pytest.mark.parametrize("architecture", ["ElectraForSequenceClassification", "BertForTokenClassification", "Other"])
