@@ -103,7 +103,7 @@ def test_labels(labels: tuple[str, ...], config: Mapping[str, str], tmp_path: Pa
         ids = tokenizer.encode([text], max_length=10**6).token_ids[0]
         with torch.no_grad():
             logits = model(torch.tensor(ids.tolist())[None]).logits[0].numpy()
-        found = label_sequence(logits, preset.head, top_k=None, raw=False)
+        found = finish(label_sequence(logits, preset.head, top_k=None, raw=False))
         expected = pipeline([text])[0]
         assert [label.label for label in found] == [label["label"] for label in expected]
         assert [label.score for label in found] == pytest.approx([label["score"] for label in expected], rel=1e-4)

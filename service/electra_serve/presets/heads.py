@@ -16,6 +16,7 @@ from typing import Final, Literal, get_args
 from electra_serve.errors import PresetError
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.files import read_json, write_json
+from electra_serve.presets.texts import is_utf8
 from electra_serve.tensors import Output
 
 HeadKind = Literal["sequence_classification", "token_classification", "question_answering", "replaced_token_detection"]
@@ -55,6 +56,9 @@ class HeadConfig:
                 raise PresetError(f"{name} of a head must be one of {', '.join(map(str, valid))}; got {value!r:.40}")
         if not 1 <= len(self.labels) <= MAX_LABELS or not all(isinstance(label, str) for label in self.labels):
             raise PresetError(f"labels of a head must be 1 to {MAX_LABELS} texts; got {len(self.labels)}")
+        unencodable = [label for label in self.labels if not is_utf8(label)]
+        if unencodable:
+            raise PresetError(f"labels of a head must encode as UTF-8; got {unencodable[0]!r:.40}")
         fixed = FIXED_LABELS.get(self.kind, self.labels)
         if self.labels != fixed:
             raise PresetError(f"labels of {self.kind} must be {', '.join(fixed)}; got {', '.join(self.labels):.80}")

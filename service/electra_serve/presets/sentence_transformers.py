@@ -18,6 +18,7 @@ from typing import Final, Literal, get_args
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.files import read_json, read_json_list
+from electra_serve.presets.texts import is_utf8
 
 MODULES_FILE: Final = "modules.json"
 PROMPTS_FILE: Final = "config_sentence_transformers.json"
@@ -142,4 +143,7 @@ def _prompts(path: Path) -> tuple[dict[str, str], str]:
         raise PresetError(f"{path}: prompts must be an object of texts")
     if not isinstance(default, str) or (default and default not in prompts):
         raise PresetError(f"{path}: default_prompt_name must name one of the prompts; got {default!r:.80}")
+    unencodable = [text for text in (*prompts, *prompts.values()) if not is_utf8(text)]
+    if unencodable:
+        raise PresetError(f"{path}: prompts and their names must encode as UTF-8; got {unencodable[0]!r:.80}")
     return dict(prompts), default

@@ -145,7 +145,7 @@ def _describe(
         activation: ScoreActivation = "sigmoid" if kind == "replaced_token_detection" else "softmax"
         return HeadConfig(kind, labels, activation, architecture=architecture)
     labels = _labels(content)
-    if problem_type is not None and problem_type not in OBJECTIVES:
+    if problem_type is not None and (not isinstance(problem_type, str) or problem_type not in OBJECTIVES):
         raise PresetError(f"problem_type must be one of {', '.join(OBJECTIVES)}; got {problem_type!r:.40}")
     objective: ProblemType | None = problem_type  # type: ignore[assignment]  # one of `OBJECTIVES`
     default = default_activation(objective, len(labels))

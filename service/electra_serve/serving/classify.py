@@ -80,7 +80,7 @@ async def classify(
         lambda validated: _classify_values(request, plan, validated),
         plan,
     )
-    found = await find_all(plan, request.input, validated, rows)
+    found = await find_all(computation.runner, plan, request.input, validated, rows)
     _check_characters(request, plan, validated, found)
     windows = validated.windows or (1,) * len(found)
     starts = accumulate(windows, initial=0)

@@ -14,6 +14,7 @@ from electra_serve.errors import DeadlineExceeded, InvalidInput, Overloaded
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.plan import Plan
+from electra_serve.serving.classification.step_runner import StepRunner
 from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.sequences import shifted_field, sizes_of
 from electra_serve.serving.served_model import ServedModel
@@ -52,6 +53,7 @@ class Computation:
     def __init__(self, texts: TextEncoder) -> None:
         self.texts = texts
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
+        self.runner = StepRunner()
 
     async def compute(
         self,

@@ -29,6 +29,7 @@ from electra_serve.errors import (
     StartupError,
 )
 from electra_serve.observability.metrics import Metrics
+from electra_serve.presets.texts import escape_surrogates
 from electra_serve.serving.entry import ModelEntry
 from electra_serve.serving.loader import Loading
 from electra_serve.serving.model_info import Change, ModelState, ModelStatus
@@ -259,7 +260,7 @@ class ModelManager:
 
 
 def one_line(error: Exception) -> str:
-    r"""Shortens an error to one line.
+    r"""Shortens an error to one line that UTF-8 can encode.
 
     Example:
         >>> one_line(ValueError("first\nsecond"))
@@ -267,4 +268,4 @@ def one_line(error: Exception) -> str:
         >>> one_line(MemoryError())
         'MemoryError'
     """
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS] or type(error).__name__
+    return escape_surrogates(" ".join(str(error).split())[:MAX_REASON_CHARACTERS]) or type(error).__name__

@@ -81,6 +81,8 @@ def test_a_plain_checkpoint_has_the_mean(tmp_path: Path) -> None:
         (("Transformer", "Pooling"), None, None, "1_Pooling/config.json: cannot be read"),
         (("Transformer", "Pooling"), {"pooling_mode": "cls"}, {"prompts": ["x"]}, "prompts must be an object"),
         (("Transformer", "Pooling"), {"pooling_mode": "cls"}, {"default_prompt_name": "x"}, "must name one of"),
+        (("Transformer", "Pooling"), {"pooling_mode": "cls"}, {"prompts": {"q": "\ud800"}}, "UTF-8; got '\\ud800'"),
+        (("Transformer", "Pooling"), {"pooling_mode": "cls"}, {"prompts": {"\udfff": ""}}, "UTF-8; got '\\udfff'"),
     ],
 )
 def test_another_computation_is_rejected(

@@ -174,6 +174,8 @@ def without_bias(tensors: Tensors) -> None:
         ("BertForTokenClassification", {"architectures": ["BertForMultipleChoice"]}, None, "got BertForMultipleChoi"),
         ("BertForTokenClassification", {"id2label": {"0": "a", "2": "b"}}, None, "id2label must map each id from 0"),
         ("BertForTokenClassification", {"id2label": ["a", "b"]}, None, "id2label must map each id from 0"),
+        ("BertForTokenClassification", {"id2label": {"0": "a", "1": "B-\ud800"}}, None, r"UTF-8; got 'B-\\ud800'"),
+        ("BertForSequenceClassification", {"problem_type": ["x"]}, None, r"problem_type must be one of .*; got \['x'"),
         ("BertForTokenClassification", {"num_labels": "2"}, None, "num_labels must be a positive integer"),
         ("BertForSequenceClassification", {"problem_type": "ranking"}, None, "problem_type must be one of"),
         (
@@ -199,6 +201,51 @@ def test_a_head_that_cannot_be_served_is_rejected_with_the_reason(
     assert "`head: none` serves the encoder alone" in str(caught.value)
     assert len(str(caught.value)) < 700
     assert resolve_preset(str(folder)).with_head("none").head is None
+
+
+ANY_JSON = (
+    None,
+    True,
+    0,
+    1,
+    -1,
+    1e300,
+    "",
+    "x",
+    "torch.nn.",
+    "\ud800",
+    [],
+    [[]],
+    ["x"],
+    ["x", 1],
+    {},
+    {"0": []},
+    {"0": "a"},
+)
+
+
+@pytest.mark.parametrize("architecture", ["ElectraForSequenceClassification", "BertForTokenClassification", "Other"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "architectures",
+        "model_type",
+        "problem_type",
+        "id2label",
+        "num_labels",
+        "sentence_transformers",
+        "sbert_ce_default_activation_function",
+    ],
+)
+@pytest.mark.parametrize("value", ANY_JSON, ids=repr)
+def test_any_json_describes_a_head_or_is_a_problem(architecture: str, field: str, value: object) -> None:
+    config = resolve_preset(str(TRANSFORMERS / "bare")).config
+    kind = "bert" if architecture.startswith("Bert") else "electra"
+    content = {"architectures": [architecture], "model_type": kind, field: value}
+    for tensors in (None, {"classifier.weight": (2, config.hidden_dim), "classifier.bias": (2,)}):
+        found = find_head(content, config, tensors)
+        assert found.head is None or not found.problem
+    assert find_head({"architectures": [architecture], "model_type": kind}, config, None, value).unserved == ""
 
 
 @pytest.mark.parametrize("name", ["generator", "bert"])
@@ -264,6 +311,10 @@ def test_a_head_is_read_back(head: HeadConfig, tmp_path: Path) -> None:
         ({"labels": []}, "labels of a head must be 1 to 65536 texts; got 0"),
         ({"labels": "ab"}, "labels of a head must be"),
         ({"labels": ["a", 1]}, "labels of a head must be"),
+        ({"labels": ["a", "\udfff"]}, r"labels of a head must encode as UTF-8; got '\\udfff'"),
+        ({"kind": ["x"]}, "kind of a head must be one of"),
+        ({"architecture": None}, "architecture of a head must be one of"),
+        ({"problem_type": {}}, "problem_type of a head must be one of"),
         ({"kind": "question_answering"}, "labels of question_answering must be start, end; got a, b"),
         ({"x": 1}, "unexpected keyword argument"),
     ],

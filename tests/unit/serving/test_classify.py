@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -14,9 +16,11 @@ from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.keras_hub import KerasTokenizer, TokenizerConfig
+from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.server.models import build_manager
 from electra_serve.serving.classification import find as classification
-from electra_serve.serving.classification.results import ClassifyOptions, Span
+from electra_serve.serving.classification import step_runner
+from electra_serve.serving.classification.results import ClassifyOptions, Label, Span
 from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.serving.service import InferenceService
@@ -33,6 +37,7 @@ HEADS = {
 }
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
 ITEM = classification.VALUES_PER_ITEM
+HALF = step_runner.STEP_WORK // 2
 
 
 def load(name: str) -> LoadedModel:
@@ -121,16 +126,60 @@ async def test_a_question_that_leaves_no_room_is_rejected(service: InferenceServ
 
 
 async def test_labeling_leaves_the_event_loop_free(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classification, "STEP_POSITIONS", 4)
     pauses = 0
 
     async def sleep(delay: float) -> None:
         nonlocal pauses
         pauses += delay == 0
 
-    monkeypatch.setattr("electra_serve.serving.classification.find.asyncio.sleep", sleep)
-    await service.classify(ids(TAGS, [1, 2], [3, 4], [5], [6, 7, 8], [9]))
-    assert pauses == 2
-    long = " ".join("abcdefgh" * 4)
-    await service.classify(texts(TAGS, long, options=ClassifyOptions(stride=2)))
-    assert pauses == 2 + 3
+    monkeypatch.setattr(step_runner, "STEP_WORK", 1)  # a pause after each step
+    monkeypatch.setattr("electra_serve.serving.classification.step_runner.asyncio.sleep", sleep)
+    await service.classify(ids(LABELS, [1, 2], [3, 4]))
+    assert pauses == 2 * 2  # the scores and the labels of each
+    pauses = 0
+    await service.classify(ids(TAGS, [1, 2]))
+    assert pauses == 2  # its labels, and its only span
+
+
+async def test_all_requests_share_the_work_of_an_iteration(
+    service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iteration = 0
+    work: Counter[int] = Counter()
+
+    async def count_iterations() -> None:
+        nonlocal iteration
+        while True:
+            iteration += 1
+            await asyncio.sleep(0)
+
+    def find_in_steps(*_: object) -> Steps[list[tuple[Label, ...]]]:
+        for _step in range(9):
+            work[iteration] += 1
+            yield HALF
+        return [(Label("a", 1.0),)]
+
+    monkeypatch.setattr(classification, "_find_in_steps", find_in_steps)
+    counting = asyncio.create_task(count_iterations())
+    results = await asyncio.gather(*(service.classify(ids(LABELS, [1])) for _ in range(6)))
+    counting.cancel()
+    assert [result.rows for result in results] == [((Label("a", 1.0),),)] * 6
+    assert sum(work.values()) == 6 * 9
+    assert max(work.values()) == 2
+
+
+async def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(
+    service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+
+    def find_in_steps(plan: object, given: TokenInput, *_: object) -> Steps[list[tuple[Label, ...]]]:
+        steps = int(given.token_ids[0][0])
+        for _step in range(steps):
+            yield 2 * HALF
+        ended.append(steps)
+        return [()]
+
+    monkeypatch.setattr(classification, "_find_in_steps", find_in_steps)
+    await asyncio.gather(*(service.classify(ids(LABELS, [steps])) for steps in (90, 1, 2)))
+    assert ended == [1, 2, 90]

@@ -187,6 +187,7 @@ async def test_a_request_that_has_found_its_model_but_is_not_queued_is_served(st
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
+        (PresetError("head \ud800"), r"head \ud800"),
         (PresetError("next: its weights\nare cut short"), "next: its weights are cut short"),
         (RuntimeError("out of kernels"), "RuntimeError: out of kernels"),
         (MemoryError(), "MemoryError: MemoryError"),

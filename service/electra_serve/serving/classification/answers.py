@@ -6,7 +6,7 @@ words. The same text in several places or windows is one answer span, with the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,16 +18,21 @@ from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.scores import softmax
+from electra_serve.serving.classification.step_runner import CHARACTERS_PER_VALUE, ITEM_WORK
 from electra_serve.tensors import Float32Array
 
 CONTEXT: Final = 1
 """Number of the text of a pair that holds the answer spans."""
+CANDIDATE_WORK: Final = 2
+"""Values that a pair of positions counts as."""
+Words = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""For each position, the first and the last one of its word."""
 
 
 def find_answers(
     windows: Sequence[Window], context: str | None, *, top_k: int, max_length: int, raw: bool
 ) -> Steps[tuple[Span, ...]]:
-    """Returns the `top_k` best answer spans, the best first, in steps of one window.
+    """Returns the `top_k` best answer spans, the best first.
 
     Args:
         windows: Logits of start and end, (T, 2), of each window of the context.
@@ -38,8 +43,11 @@ def find_answers(
     """
     found: dict[object, Span] = {}
     for window in windows:
-        for start, end, score in _best(window, 2 * top_k + 10, max_length, raw=raw):
-            answer = _span(window.alignment, context, start, end, score)
+        words = None if window.alignment is None else _whole_words(window.alignment)
+        candidates = _best(window, 2 * top_k + 10, max_length, raw=raw)
+        yield CANDIDATE_WORK * len(window.logits) * min(max_length, len(window.logits))
+        for start, end, score in candidates:
+            answer = _span(window.alignment, words, context, start, end, score)
             key = (start, end) if answer.text is None else answer.text.lower()
             known = found.get(key)
             if known is None:
@@ -48,15 +56,15 @@ def find_answers(
                 found[key] = max(known, answer, key=lambda span: span.score)
             else:
                 found[key] = replace(known, score=known.score + answer.score)
-        yield len(window.logits)
+            yield ITEM_WORK + len(answer.text or "") // CHARACTERS_PER_VALUE
     return tuple(sorted(found.values(), key=lambda span: -span.score)[:top_k])
 
 
-def _best(window: Window, count: int, max_length: int, *, raw: bool) -> Iterator[tuple[int, int, float]]:
-    """Yields start, end and score of the best spans inside the context; the end is inclusive."""
+def _best(window: Window, count: int, max_length: int, *, raw: bool) -> list[tuple[int, int, float]]:
+    """Returns start, end and score of the best spans inside the context; the end is inclusive."""
     context = window.context
     if not context.any():
-        return
+        return []
     length = min(max_length, len(context))
     begins, ends = window.logits.T if raw else _probabilities(window.logits, context)  # (T,)
     nothing = np.float32(-np.inf)
@@ -66,10 +74,10 @@ def _best(window: Window, count: int, max_length: int, *, raw: bool) -> Iterator
     scores = begins[:, None] + following if raw else _products(begins, following)
     flat = scores.ravel()
     best = np.argpartition(-flat, count)[:count] if len(flat) > count else np.arange(len(flat))
-    for at in best[np.argsort(-flat[best], kind="stable")].tolist():
-        if np.isfinite(flat[at]):
-            start, further = divmod(at, length)
-            yield start, start + further, float(flat[at])
+    best = best[np.argsort(-flat[best], kind="stable")]
+    best = best[np.isfinite(flat[best])]
+    starts, further = np.divmod(best, length)
+    return list(zip(starts.tolist(), (starts + further).tolist(), flat[best].tolist(), strict=True))
 
 
 def _probabilities(logits: Float32Array, context: NDArray[np.bool_]) -> Float32Array:
@@ -86,19 +94,22 @@ def _products(begins: Float32Array, following: Float32Array) -> Float32Array:
     return products
 
 
-def _span(alignment: Alignment | None, context: str | None, start: int, end: int, score: float) -> Span:
-    if alignment is None or context is None:
+def _span(
+    alignment: Alignment | None, words: Words | None, context: str | None, start: int, end: int, score: float
+) -> Span:
+    if alignment is None or words is None or context is None:
         return Span("", score, token_start=start, token_end=end + 1)
-    first, last = _whole_words(alignment, start, end)
-    begin, finish = int(alignment.starts[first]), int(alignment.ends[last])
+    firsts, lasts = words
+    begin, finish = int(alignment.starts[firsts[start]]), int(alignment.ends[lasts[end]])
     return Span("", score, begin, finish, context[begin:finish], CONTEXT)
 
 
-def _whole_words(alignment: Alignment, start: int, end: int) -> tuple[int, int]:
-    """Widens a span to the words that its window has of the context."""
-    while not alignment.first_of_word[start] and alignment.texts[start - 1] == CONTEXT:
-        start -= 1
-    last = len(alignment) - 1
-    while end < last and alignment.texts[end + 1] == CONTEXT and not alignment.first_of_word[end + 1]:
-        end += 1
-    return start, end
+def _whole_words(alignment: Alignment) -> Words:
+    """Returns the first and last position of each one's word, as far as its window has it of the context."""
+    places = np.arange(len(alignment))
+    inside = alignment.texts == CONTEXT
+    begins = alignment.first_of_word | ~np.concatenate([[False], inside[:-1]])
+    ends = np.concatenate([begins[1:] | ~inside[1:], [True]])
+    firsts = np.maximum.accumulate(np.where(begins, places, 0))
+    lasts = np.minimum.accumulate(np.where(ends, places, len(places))[::-1])[::-1]
+    return firsts, lasts

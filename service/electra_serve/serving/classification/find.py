@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +11,7 @@ from electra_serve.serving.classification.labels import label_sequence
 from electra_serve.serving.classification.plan import Plan
 from electra_serve.serving.classification.results import Label, Span, Window
 from electra_serve.serving.classification.spans import label_spans, score_tokens
+from electra_serve.serving.classification.step_runner import StepRunner
 from electra_serve.serving.validation import Validated
 from electra_serve.tensors import Encoding, Output, RowOutput, TextInput, TokenInput
 
@@ -22,25 +22,13 @@ Texts = tuple[str, ...]
 VALUES_PER_ITEM: Final = 16
 """Numbers that a label or a span counts as in the size of a response."""
 CHARACTERS_PER_VALUE: Final = 4
-STEP_POSITIONS: Final = 512
-"""Positions that are labeled in one event-loop iteration, in 3 ms."""
 
 
 async def find_all(
-    plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
+    runner: StepRunner, plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
 ) -> list[Found]:
     """Finds the labels or spans of each input, in steps that leave the event loop free."""
-    steps = _find_in_steps(plan, sequences, validated, rows)
-    positions = 0
-    while True:
-        try:
-            positions += next(steps)
-        except StopIteration as end:
-            found: list[Found] = end.value
-            return found
-        if positions >= STEP_POSITIONS:
-            positions = 0
-            await asyncio.sleep(0)
+    return await runner.run(_find_in_steps(plan, sequences, validated, rows))
 
 
 def _find_in_steps(
@@ -50,8 +38,9 @@ def _find_in_steps(
     start = 0
     for index, count in enumerate(validated.windows or (1,) * len(rows)):
         if plan.head.output is Output.LOGITS:
-            found.append(label_sequence(rows[start].get(Output.LOGITS), plan.head, top_k=plan.top_k, raw=plan.raw))
-            yield len(plan.head.labels)
+            logits = rows[start].get(Output.LOGITS)
+            labels = yield from label_sequence(logits, plan.head, top_k=plan.top_k, raw=plan.raw)
+            found.append(labels)
         else:
             windows = [_window(validated, rows, at) for at in range(start, start + count)]
             spans = yield from _find_spans(plan, windows, _texts_of(sequences, index))
@@ -74,8 +63,7 @@ def _find_spans(plan: Plan, windows: Sequence[Window], texts: Texts | None) -> S
                 windows, context, top_k=plan.top_k or 1, max_length=plan.max_answer_length, raw=plan.raw
             )
         case "replaced_token_detection":
-            spans = score_tokens(windows[0], plan.head, texts, raw=plan.raw)
-            yield len(windows[0].logits)
+            spans = yield from score_tokens(windows[0], plan.head, texts, raw=plan.raw)
         case _:
             spans = yield from label_spans(windows, plan.head, texts, plan.aggregation, raw=plan.raw)
     return spans

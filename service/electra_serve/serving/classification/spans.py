@@ -10,7 +10,7 @@ differs if an accent is a character of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.scores import activate
+from electra_serve.serving.classification.step_runner import BLOCK_WORK, CHARACTERS_PER_VALUE, ITEM_WORK
 from electra_serve.tensors import Aggregation
 
 OUTSIDE: Final = "O"
@@ -54,32 +55,54 @@ class _Piece:
 def label_spans(
     windows: Sequence[Window], head: HeadConfig, texts: Texts | None, aggregation: Aggregation, *, raw: bool
 ) -> Steps[tuple[Span, ...]]:
-    """Returns the spans of a text, in order, in steps of one window; `texts` is None if the request has ids."""
+    """Returns the spans of a text, in order; `texts` is None if the request has ids."""
     spans: list[Span] = []
+    places: list[int] = []
     for window in windows:
-        pieces = _aggregate(_tokens(window, head, raw=raw), aggregation)
-        spans += [piece.span(texts) for piece in pieces if piece.label != OUTSIDE]
-        yield len(window.logits)
-    return tuple(spans if len(windows) == 1 else _without_overlaps(spans))
+        tokens = yield from _tokens(window, head, raw=raw)
+        pieces = (piece for piece in _aggregate(iter(tokens), aggregation) if piece.label != OUTSIDE)
+        found = yield from _spans(pieces, texts)
+        spans += found
+        places += map(_place, found)
+    if len(windows) > 1:
+        spans = yield from _without_overlaps(spans, places)
+    return tuple(spans)
 
 
-def score_tokens(window: Window, head: HeadConfig, texts: Texts | None, *, raw: bool) -> tuple[Span, ...]:
+def score_tokens(window: Window, head: HeadConfig, texts: Texts | None, *, raw: bool) -> Steps[tuple[Span, ...]]:
     """Returns each token with the score of the only label, such as the probability that it was replaced."""
-    return tuple(piece.span(texts) for piece in _tokens(window, head, raw=raw))
+    tokens = yield from _tokens(window, head, raw=raw)
+    spans = yield from _spans(tokens, texts)
+    return tuple(spans)
 
 
-def _tokens(window: Window, head: HeadConfig, *, raw: bool) -> Iterator[_Piece]:
-    scores = window.logits if raw else activate(window.logits, head.activation)  # (T, L)
-    best = scores.argmax(axis=1).tolist()
-    of_best = scores.max(axis=1).tolist()
-    of = window.alignment
-    for at in np.flatnonzero(window.words).tolist():
-        label = head.labels[best[at]]
-        if of is None:
-            yield _Piece(label, [of_best[at]], None, at, at + 1, first_of_word=True)
-            continue
-        part, start, end = int(of.texts[at]), int(of.starts[at]), int(of.ends[at])
-        yield _Piece(label, [of_best[at]], part, start, end, bool(of.first_of_word[at]))
+def _spans(pieces: Iterable[_Piece], texts: Texts | None) -> Steps[list[Span]]:
+    spans: list[Span] = []
+    for piece in pieces:
+        spans.append(piece.span(texts))
+        yield ITEM_WORK + len(spans[-1].text or "") // CHARACTERS_PER_VALUE
+    return spans
+
+
+def _tokens(window: Window, head: HeadConfig, *, raw: bool) -> Steps[list[_Piece]]:
+    tokens: list[_Piece] = []
+    row_work = ITEM_WORK + len(head.labels)
+    size = max(BLOCK_WORK // row_work, 1)
+    of, words = window.alignment, window.words
+    for start in range(0, len(window.logits), size):
+        block = window.logits[start : start + size]
+        scores = block if raw else activate(block, head.activation)  # (≤ size, L)
+        best = scores.argmax(axis=1).tolist()
+        of_best = scores.max(axis=1).tolist()
+        for row in np.flatnonzero(words[start : start + size]).tolist():
+            at, label = start + row, head.labels[best[row]]
+            if of is None:
+                tokens.append(_Piece(label, [of_best[row]], None, at, at + 1, first_of_word=True))
+                continue
+            part, first, end = int(of.texts[at]), int(of.starts[at]), int(of.ends[at])
+            tokens.append(_Piece(label, [of_best[row]], part, first, end, bool(of.first_of_word[at])))
+        yield row_work * len(block)
+    return tokens
 
 
 def _aggregate(tokens: Iterator[_Piece], aggregation: Aggregation) -> Iterator[_Piece]:
@@ -125,20 +148,22 @@ def _name(label: str) -> str:
     return label[2:] if label.startswith(("B-", "I-")) else label
 
 
-def _without_overlaps(spans: Sequence[Span]) -> list[Span]:
+def _without_overlaps(spans: Sequence[Span], places: Sequence[int]) -> Steps[list[Span]]:
     """Keeps of spans that overlap the longest one; of the longest ones, that with the best score."""
     kept: list[Span] = []
-    for span in sorted(spans, key=_place):
+    for at in np.argsort(np.array(places, np.int64), kind="stable").tolist():
+        span = spans[at]
         previous = kept[-1] if kept else None
         if previous is None or previous.part != span.part or not _within(span, previous):
             kept.append(span)
         elif _rank(span) > _rank(previous):
             kept[-1] = span
+        yield ITEM_WORK
     return kept
 
 
-def _place(span: Span) -> tuple[int, int]:
-    return span.part or 0, span.start or 0
+def _place(span: Span) -> int:
+    return ((span.part or 0) << 32) + (span.start or 0)
 
 
 def _within(span: Span, previous: Span) -> bool:

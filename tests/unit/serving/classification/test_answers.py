@@ -11,6 +11,7 @@ import pytest
 
 from electra_serve.presets.folder import VOCABULARY_FILE
 from electra_serve.presets.sources import resolve_preset
+from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.bert_pipeline import (
     SPECIAL_TOKENS,
     BertConfig,
@@ -112,3 +113,26 @@ def test_raw_scores_of_the_same_text_are_not_added(tokenizer: TransformersTokeni
     logits = windows[0].logits
     assert len(raw) == 1
     assert raw[0].score == pytest.approx(float(logits[windows[0].context].sum(axis=1).max()))
+
+
+def test_a_span_is_widened_to_its_whole_words() -> None:
+    """Each start and end, compared with a walk to the ends of the words."""
+    generator = np.random.default_rng(0)
+    length = 40
+    texts = np.array([-1, 0, 0, -1, *[1] * (length - 5), -1], np.int32)
+    first = generator.random(length) < 0.3  # also inside the context, whose first word may have begun before
+    places = np.arange(length, dtype=np.int32)
+    alignment = Alignment(texts=texts, starts=places, ends=places + 1, first_of_word=first)
+    context = "abcdefghij" * 4
+    for start, end in ((start, end) for start in range(4, length - 1) for end in range(start, length - 1)):
+        begin, finish_ = start, end
+        while not first[begin] and texts[begin - 1] == 1:
+            begin -= 1
+        while texts[finish_ + 1] == 1 and not first[finish_ + 1]:
+            finish_ += 1
+        begins, ends = np.full(length, -9.0), np.full(length, -9.0)
+        begins[start], ends[end] = 9, 9
+        logits = np.array([begins, ends], np.float32).T
+        made = Window(logits, encoding([1] * length, [0] * length), alignment)
+        (found,) = finish(find_answers([made], context, top_k=1, max_length=length, raw=True))
+        assert (found.start, found.end) == (begin, finish_ + 1)

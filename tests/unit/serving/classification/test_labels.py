@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from electra_serve.presets.heads import HeadConfig, ScoreActivation
+from electra_serve.presets.tokenizers.steps import finish
 from electra_serve.serving.classification.labels import label_sequence
+from electra_serve.serving.classification.step_runner import BLOCK_WORK
 
 LOGITS = np.array([1.0, 3.0, -2.0], np.float32)
 NAMES = ("a", "b", "c")
@@ -19,7 +21,7 @@ def head(activation: ScoreActivation, labels: tuple[str, ...] = NAMES) -> HeadCo
 
 
 def scores(activation: ScoreActivation, **options: object) -> dict[str, float]:
-    found = label_sequence(LOGITS, head(activation), **{"top_k": None, "raw": False, **options})  # type: ignore[arg-type]
+    found = finish(label_sequence(LOGITS, head(activation), **{"top_k": None, "raw": False, **options}))  # type: ignore[arg-type]
     return {label.label: label.score for label in found}
 
 
@@ -48,11 +50,23 @@ def test_the_best_labels(top_k: int | None, count: int) -> None:
 
 
 def test_equal_scores_keep_the_order_of_the_labels() -> None:
-    found = label_sequence(np.zeros(3, np.float32), head("softmax"), top_k=2, raw=False)
+    found = finish(label_sequence(np.zeros(3, np.float32), head("softmax"), top_k=2, raw=False))
     assert [label.label for label in found] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("logit", "score"), [(200.0, 1.0), (-200.0, 0.0)])
 def test_extreme_logits_do_not_overflow(logit: float, score: float) -> None:
-    found = label_sequence(np.array([logit], np.float32), head("sigmoid", ("x",)), top_k=None, raw=False)
+    found = finish(label_sequence(np.array([logit], np.float32), head("sigmoid", ("x",)), top_k=None, raw=False))
     assert [label.score for label in found] == pytest.approx([score])
+
+
+def test_many_labels_take_several_steps() -> None:
+    many = HeadConfig("sequence_classification", tuple(map(str, range(1000))), "softmax")
+    logits = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    steps = list(label_sequence(logits, many, top_k=None, raw=True))
+    assert len(steps) > 3
+    assert max(steps) <= BLOCK_WORK
+    found = finish(label_sequence(logits, many, top_k=None, raw=True))
+    assert [(label.label, label.score) for label in found] == [
+        (str(at), float(logits[at])) for at in np.argsort(-logits).tolist()
+    ]

@@ -14,6 +14,7 @@ from electra_serve.presets.tokenizers.pairs import TextOrPair
 from electra_serve.presets.tokenizers.steps import finish
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.serving.classification.spans import Texts, label_spans, score_tokens
+from electra_serve.serving.classification.step_runner import BLOCK_WORK
 from electra_serve.tensors import Aggregation, Encoding
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "verb")
@@ -150,7 +151,7 @@ def test_every_token_has_a_probability_of_having_been_replaced() -> None:
     head = HeadConfig("replaced_token_detection", ("replaced",), "sigmoid")
     (made,) = windows("Lee runs", ("O",) * 4)
     window = Window(np.array([[9], [0], [np.log(3)], [9]], np.float32), made.encoding, made.alignment)
-    spans = score_tokens(window, head, ("Lee runs",), raw=False)
+    spans = finish(score_tokens(window, head, ("Lee runs",), raw=False))
     assert [(span.label, span.start, span.end, span.text) for span in spans] == [
         ("replaced", 0, 3, "Lee"),
         ("replaced", 4, 8, "runs"),
@@ -163,3 +164,17 @@ def test_a_window_may_begin_inside_a_word() -> None:
     alignment = Alignment(one * 0, np.array([4, 8, 9]), np.array([7, 9, 12]), np.array([False, True, False]))
     window = Window(logits(["B-PER", "B-LOC", "O"]), encoding([4, 5, 6], [0] * 3), alignment)
     assert [span.label for span in finish(label_spans([window], HEAD, ("x" * 12,), FIRST, raw=True))] == ["PER", "LOC"]
+
+
+@pytest.mark.parametrize("labels", [2, 3000])
+def test_spans_do_not_depend_on_the_steps(labels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of positions give the same as all at once, and are bounded by positions times labels."""
+    generator = np.random.default_rng(0)
+    head = HeadConfig("token_classification", tuple(f"I-{label % 7}" for label in range(labels)), "softmax")
+    made = Window(generator.standard_normal((400, labels)).astype(np.float32), encoding([1] * 400, [0] * 400))
+    steps = list(label_spans([made], head, None, NONE, raw=False))
+    assert max(steps) <= BLOCK_WORK
+    in_blocks = finish(label_spans([made], head, None, NONE, raw=False))
+    monkeypatch.setattr("electra_serve.serving.classification.spans.BLOCK_WORK", 2**40)
+    assert finish(label_spans([made], head, None, NONE, raw=False)) == in_blocks
+    assert max(label_spans([made], head, None, NONE, raw=False)) > BLOCK_WORK
