@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def test_a_span_is_widened_to_its_whole_words() -> None:
     places = np.arange(length, dtype=np.int32)
     alignment = Alignment(texts=texts, starts=places, ends=places + 1, first_of_word=first)
     context = "abcdefghij" * 4
-    for start, end in ((start, end) for start in range(4, length - 1) for end in range(start, length - 1)):
+    for start, end in itertools.combinations_with_replacement(range(4, length - 1), 2):
         begin, finish_ = start, end
         while not first[begin] and texts[begin - 1] == 1:
             begin -= 1
