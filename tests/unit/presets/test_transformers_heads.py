@@ -203,7 +203,7 @@ def test_a_head_that_cannot_be_served_is_rejected_with_the_reason(
     assert resolve_preset(str(folder)).with_head("none").head is None
 
 
-ANY_JSON = (
+ANY_JSON: tuple[object, ...] = (
     None,
     True,
     0,
