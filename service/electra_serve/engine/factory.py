@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from electra_serve.engine.base import Engine, EngineSet
-from electra_serve.engine.golden import check_golden
+from electra_serve.engine.golden import check_golden, check_logits
 from electra_serve.engine.keras.backend import use_keras_on
 from electra_serve.engine.profiling import Timings, calibrate
 from electra_serve.engine.selection import choose_dtype, choose_engine
@@ -101,6 +101,7 @@ def load_model(
     engines = BUILDERS[engine]()(preset, settings, limits)
     lone_timings = calibrate([engines.lone], batching.target_batch_s) if engines.lone else {}
     timings = calibrate(engines.engines, batching.target_batch_s)
+    check_logits(engines.engines[0], preset)
     check_golden(engines.engines[0], preset)
     return LoadedModel(preset, tokenizer, engines.engines, timings, engines.lone, lone_timings)
 

@@ -48,6 +48,17 @@ def check_golden(engine: Engine, preset: PresetFolder) -> None:
     store_golden(engine, preset.config, preset.path)
 
 
+def check_logits(engine: Engine, preset: PresetFolder) -> None:
+    """Runs the head on the fixed input; raises PresetError if its weights overflow."""
+    for output in engine.signature.outputs & HEAD_OUTPUTS:
+        sequence = golden_sequence(preset.config.vocab_size, engine.signature.max_length)
+        if not np.isfinite(_run(engine, sequence, output)).all():
+            raise PresetError(
+                f"{preset.id}: {output} of the {preset.head_name} head must be finite in {engine.signature.dtype}; its "
+                "weights overflow. Use dtype float32, other weights, or `head: none` for the encoder alone"
+            )
+
+
 def store_golden(engine: Engine, config: BackboneConfig, folder: Path) -> None:
     """Stores the output of a warm engine, unless `folder` is read-only."""
     _write(_compute(engine, config.vocab_size), engine.signature.dtype, folder / GOLDEN_FILE)

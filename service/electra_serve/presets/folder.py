@@ -202,7 +202,10 @@ def _read_keras(path: Path, content: Mapping[str, object], *, load_weights: bool
     tokenizer_files = (path / TOKENIZER_FILE, path / VOCABULARY_FILE)
     has_tokenizer = all(file.is_file() for file in tokenizer_files)
     found_tokenizer = tokenizer_files if has_tokenizer else ()
-    return _Contents("keras", config, name, weight_files, found_tokenizer, FoundHead(head))
+    found = FoundHead(head)
+    if head is None and (path / HEAD_WEIGHTS_FILE).is_file():
+        found = FoundHead(problem=f"{HEAD_FILE} must describe the head of {HEAD_WEIGHTS_FILE}; it is missing")
+    return _Contents("keras", config, name, weight_files, found_tokenizer, found)
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, object], *, load_weights: bool) -> _Contents:

@@ -18,7 +18,7 @@ from electra_serve.serving.classification.find import (
     count_values,
     find_all,
 )
-from electra_serve.serving.classification.plan import Plan, make_plan
+from electra_serve.serving.classification.plan import OPTIONS, Plan, make_plan
 from electra_serve.serving.classification.results import DEFAULT_OPTIONS, ClassifyOptions
 from electra_serve.serving.computation import Computation
 from electra_serve.serving.model_info import ModelInfo
@@ -137,11 +137,16 @@ def _without_head(
 def _classify_values(request: ClassifyRequest, plan: Plan, validated: Validated) -> int:
     """Estimates the numbers of the response; raises `PayloadTooLarge` for more than `request.max_values`."""
     values = count_values(plan, validated.encodings, len(validated.windows or validated.encodings))
-    return check_values(values, request.max_values, "request fewer sequences, or a lower top_k")
+    return check_values(values, request.max_values, _advice(plan))
 
 
 def _check_characters(request: ClassifyRequest, plan: Plan, validated: Validated, found: Sequence[Found]) -> None:
     """Raises `PayloadTooLarge` if the texts of spans are too long: several may have the same long word."""
     characters = sum(map(characters_of, found))
     values = _classify_values(request, plan, validated) + characters // CHARACTERS_PER_VALUE
-    check_values(values, request.max_values, "request fewer sequences, or a lower top_k")
+    check_values(values, request.max_values, _advice(plan))
+
+
+def _advice(plan: Plan) -> str:
+    fewer = "request fewer sequences, or a lower top_k"
+    return fewer if "top_k" in OPTIONS[plan.head.kind] else "request fewer sequences, or shorter texts"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.loader import Tokenizer
 from electra_serve.presets.tokenizers.pairs import MAX_WINDOWS, TextOrPair, TokenizedText
 from electra_serve.presets.tokenizers.steps import Steps, finish
@@ -121,8 +122,8 @@ def encode_in_steps(
         count += len(row.token_ids)
         if count > limits.max_sequences:
             raise PayloadTooLarge(
-                f"the windows of all texts must be at most {limits.max_sequences} sequences; got more: "
-                "use a smaller stride or shorter texts",
+                f"the windows of all texts must be at most {limits.max_sequences} sequences; got more: use "
+                f"{_smaller(stride)}shorter texts",
                 field=f"text[{index}]",
             )
         rows.append(row)
@@ -172,9 +173,10 @@ def check_tokenized(
     Raises:
         InvalidInput: It is too long, the model has no segment for a pair, or an id is outside the vocabulary.
     """
-    for ids, segments in zip(tokenized.token_ids, tokenized.segment_ids, strict=True):
+    alignments = tokenized.alignments or (None,) * len(tokenized.token_ids)
+    for ids, segments, alignment in zip(tokenized.token_ids, tokenized.segment_ids, alignments, strict=True):
         message = (
-            _length_problem(len(ids), longest, truncation, stride)
+            _length_problem(len(ids), longest, truncation, stride, alignment)
             or _segment_problem(segments, limits.num_segments)
             or _id_problem(ids, limits.vocab_size)
         )
@@ -182,19 +184,39 @@ def check_tokenized(
             raise InvalidInput(message, field=f"text[{index}]")
 
 
-def _length_problem(length: int, longest: int, truncation: Truncation, stride: int | None) -> str:
+def _length_problem(
+    length: int, longest: int, truncation: Truncation, stride: int | None, alignment: Alignment | None
+) -> str:
     if 0 < length <= longest:
         return ""
     if not length:
         return "a text must have at least one id; got none"
     if stride is not None:
-        return (
-            f"a text of {length} ids must fit into at most {MAX_WINDOWS} windows of {longest} ids, special ones and "
-            f"the first text included, that share {stride}; it does not: use a smaller stride or a shorter text"
-        )
+        return _windows_problem(length, longest, stride, alignment)
     if truncation is Truncation.NONE:
         return f"a text must have at most {longest} ids unless truncation is allowed; got {length}"
     return f"truncation {truncation} must leave at most {longest} ids; got {length}: use another truncation"
+
+
+def _windows_problem(length: int, longest: int, stride: int, alignment: Alignment | None) -> str:
+    """Says why a text has no windows; a pair's first text, such as a question, is in each of them."""
+    first, second = (0, 0) if alignment is None else (int((alignment.texts == part).sum()) for part in (0, 1))
+    room = longest - (length - second)
+    if second and room <= stride:
+        needed = f"more than {stride} ids, the stride," if stride else "at least one id"
+        advice = "a smaller stride or a shorter first text" if room > 0 else "a shorter first text"
+        return (
+            f"the first text, such as a question, must leave {needed} of a window of {longest} ids to the second; it "
+            f"has {first}: use {advice}"
+        )
+    return (
+        f"a text must fit into at most {MAX_WINDOWS} windows of {longest} ids, special ones included, that share "
+        f"{stride}; got {length} ids: use {_smaller(stride)}a shorter text"
+    )
+
+
+def _smaller(stride: int | None) -> str:
+    return "a smaller stride or " if stride else ""
 
 
 def _segment_problem(segments: Int32Array, num_segments: int) -> str:

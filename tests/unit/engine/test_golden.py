@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electra_serve.engine.golden import LENGTH, check_golden, distance, golden_sequence
+from electra_serve.engine.golden import LENGTH, check_golden, check_logits, distance, golden_sequence
 from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
-from electra_serve.presets.heads import HeadConfig
+from electra_serve.presets.heads import HeadConfig, HeadKind
 from electra_serve.presets.hubs.manifest import GOLDEN_FILE, MANIFEST_FILE
 from electra_serve.tensors import BatchShape
 from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model
@@ -112,3 +112,15 @@ def test_logits_are_added_when_the_head_is_first_served(preset: PresetFolder) ->
     check_golden(FakeEngine(SHORT_SHAPES), preset)
     check_golden(FakeEngine(SHORT_SHAPES, HEAD), preset)
     assert json.loads((preset.path / GOLDEN_FILE).read_text()).keys() == {"dtype", "mean_output", "logits"}
+
+
+@pytest.mark.parametrize("kind", ["sequence_classification", "token_classification"])
+def test_logits_that_overflow_are_rejected(preset: PresetFolder, kind: HeadKind) -> None:
+    head = HeadConfig(kind, ("a", "b"), "softmax")
+    preset, engine = replace(preset, head=head), FakeEngine(SHORT_SHAPES, head)
+    check_logits(engine, preset)
+    engine.poison = {int(golden_sequence(100, 16).token_ids[3])}
+    message = rf"logits of the {kind} head must be finite in float32; its weights overflow. .*`head: none`"
+    with pytest.raises(PresetError, match=message):
+        check_logits(engine, preset)
+    check_logits(FakeEngine(SHORT_SHAPES), replace(preset, head=None))

@@ -108,6 +108,17 @@ def test_weights_of_a_head_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
         resolve_preset(str(tmp_path / "keras"))
 
 
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_weights_of_a_head_without_its_description_are_rejected(load_weights: bool, tmp_path: Path) -> None:
+    source = resolve_preset(str(checkpoint(tmp_path / "source", "ElectraForQuestionAnswering")))
+    convert(source, tmp_path / "keras", "keras")
+    (tmp_path / "keras/head.json").unlink()
+    found = resolve_preset(str(tmp_path / "keras"), load_weights=load_weights)
+    with pytest.raises(PresetError, match=r"head.json must describe the head of head.weights.h5; it is missing; `head"):
+        found.with_head("auto")
+    assert found.with_head("none").head_name == "none"
+
+
 def test_the_demo_keeps_its_tokenizer_and_stays_random(tmp_path: Path) -> None:
     source = resolve_preset("electra_demo")
     checkpoint = convert(source, tmp_path / "checkpoint", "transformers")

@@ -119,10 +119,63 @@ async def test_a_context_has_windows_unless_the_request_has_another_stride(servi
     assert by_default.sequences > without.sequences == 3
 
 
-async def test_a_question_that_leaves_no_room_is_rejected(service: InferenceService) -> None:
-    with pytest.raises(InvalidInput, match="use a smaller stride or a shorter text") as caught:
-        await service.classify(texts(QUESTIONS, ("a b c d e f g", "a " * 20)))
+LONG = "a " * 20
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            texts(QUESTIONS, ("a b c d e f g", LONG)),
+            "the first text, such as a question, must leave more than 8 ids, the stride, of a window of 16 ids to the "
+            "second; it has 7: use a smaller stride or a shorter first text",
+        ),
+        (
+            texts(QUESTIONS, ("a " * 30, LONG)),
+            "must leave more than 8 ids, the stride, of a window of 16 ids to the second; it has 30: use a shorter "
+            "first text",
+        ),
+        (
+            texts(QUESTIONS, ("a " * 30, LONG), options=ClassifyOptions(stride=0)),
+            "must leave at least one id of a window of 16 ids to the second; it has 30: use a shorter first text",
+        ),
+        (
+            texts(TAGS, LONG, options=ClassifyOptions(stride=14)),
+            "a text must fit into at most 1024 windows of 16 ids, special ones included, that share 14; got 22 ids: "
+            "use a smaller stride or a shorter text",
+        ),
+        (
+            texts(TAGS, "a " * 14_400, options=ClassifyOptions(stride=0)),
+            "that share 0; got 14402 ids: use a shorter text",
+        ),
+    ],
+)
+async def test_a_text_without_windows_is_rejected_with_the_cause(
+    service: InferenceService, request_: ClassifyRequest, message: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await service.classify(request_)
+    assert caught.value.message.endswith(message)
     assert caught.value.field == "text[0]"
+
+
+@pytest.mark.parametrize(
+    ("stride", "advice"), [(0, "got more: use shorter texts"), (1, "use a smaller stride or shorter texts")]
+)
+async def test_too_many_windows_are_rejected_with_the_remedy(
+    service: InferenceService, stride: int, advice: str
+) -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        await service.classify(texts(TAGS, "a " * 99, options=ClassifyOptions(stride=stride)))
+    assert caught.value.message.endswith(advice)
+
+
+@pytest.mark.parametrize(("model", "advice"), [(LABELS, "or a lower top_k"), (TAGS, "or shorter texts")])
+async def test_a_large_response_is_rejected_with_a_remedy_of_the_head(
+    service: InferenceService, model: str, advice: str
+) -> None:
+    with pytest.raises(PayloadTooLarge, match=f"request fewer sequences, {advice}$"):
+        await service.classify(ids(model, [1], max_values=1))
 
 
 async def test_labeling_leaves_the_event_loop_free(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,10 +147,12 @@ def truncation_of(body: InputBody) -> Truncation:
     if name is not None and name not in _TRUNCATIONS:
         valid = ", ".join(_TRUNCATIONS)
         raise InvalidInput(f"truncation must be one of {valid}; received another", field="truncation")
-    return combine_truncation(body.truncate, None if name is None else _TRUNCATIONS[name])
+    return combine_truncation(bool(body.truncate), None if name is None else _TRUNCATIONS[name])
 
 
 def _encoding_format(name: object) -> EncodingFormat:
+    if name is None:
+        return "float"
     if not isinstance(name, str):
         raise MalformedRequest("encoding_format must be a string; received another type", field="encoding_format")
     if name not in _FORMATS:

@@ -47,7 +47,7 @@ def decode_classify(
         model=model_of(body),
         options=ClassifyOptions(
             top_k=body.top_k,
-            raw_scores=body.raw_scores,
+            raw_scores=bool(body.raw_scores),
             aggregation=_aggregation(body.aggregation),
             stride=body.stride,
             max_answer_length=body.max_answer_length,

@@ -44,8 +44,8 @@ _STRINGS_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "minIt
 _AGGREGATION_SCHEMA: Final = {"enum": [aggregation.value for aggregation in Aggregation]}
 
 
-def _schema(schema: dict[str, object], *, nullable: bool = True) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]} if nullable else schema)
+def _schema(schema: dict[str, object]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
 
 
 def _bounded(option: str) -> WithJsonSchema:
@@ -68,7 +68,7 @@ class InputBody(BaseModel):
     """1 for each id, or 0 for padding; default 1."""
     text: Annotated[object, _schema(_TEXT_SCHEMA)] = None
     """A text, or a list of texts and of pairs of texts, which become segments 0 and 1."""
-    truncate: bool = False
+    truncate: bool | None = False
     """Truncates sequences that are too long for the model, instead of rejecting them, by `longest_first`."""
     truncation: Annotated[object, _schema(_TRUNCATION_SCHEMA)] = None
     """Rule for sequences that are too long; default `none`, or `longest_first` if `truncate` is true.
@@ -82,7 +82,7 @@ class EncodeBody(InputBody):
     outputs: Annotated[object, _schema(_OUTPUTS_SCHEMA)] = None
     """Outputs to compute; default `sequence_output` and `pooled_output`. Only models with a head have `logits`, or
     `token_logits`."""
-    encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA, nullable=False)] = "float"
+    encoding_format: Annotated[object, _schema(_FORMAT_SCHEMA)] = "float"
     """Numbers as JSON, or as base64 of little-endian bytes: smaller, faster, and exact."""
 
 
@@ -98,7 +98,7 @@ class ClassifyBody(InputBody):
     """Context, or a list of contexts, that hold the answer spans. Long ones are cut into windows."""
     top_k: Annotated[int | None, _bounded("top_k")] = None
     """Most labels, or answer spans, of each sequence; default all labels, and one answer span."""
-    raw_scores: bool = False
+    raw_scores: bool | None = False
     """Logits instead of scores."""
     aggregation: Annotated[object, _schema(_AGGREGATION_SCHEMA)] = None
     """Rule that joins labeled tokens to spans; default `simple`. `none`: each token by itself. `simple`: tokens in a

@@ -110,14 +110,12 @@ def test_segments_and_mask_do_not_go_with_text(field: str) -> None:
         ("model", ["electra_demo"]),
         ("truncate", 1),
         ("truncate", "true"),
-        ("truncate", None),
         ("truncation", 1),
         ("truncation", ["left"]),
         ("outputs", "mean_output"),
         ("outputs", {"mean_output": 1}),
         ("outputs", [1]),
         ("outputs", ["mean_output", None]),
-        ("encoding_format", None),
         ("encoding_format", 1),
         ("token_ids", "1"),
         ("segment_ids", 1),
@@ -188,3 +186,11 @@ def test_truncation_is_one_of_those_there_are() -> None:
 def test_truncation_must_not_contradict_truncate() -> None:
     error = rejected({"text": "a", "truncation": "none", "truncate": True})
     assert (type(error), error.field) == (MalformedRequest, "truncation")
+
+
+def test_null_is_the_same_as_absent() -> None:
+    null = decode(
+        dict.fromkeys(FIELDS) | {"token_ids": [[1]]}, NO_CONTEXT, max_sequences=MAX_SEQUENCES, max_answer_bytes=1200
+    )
+    assert (null.request.truncation, null.encoding_format) == (Truncation.NONE, "float")
+    assert (null.request.outputs, null.request.model) == (DEFAULT_OUTPUTS, None)

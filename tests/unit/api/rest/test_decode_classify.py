@@ -52,8 +52,9 @@ def test_every_field_arrives() -> None:
 
 def test_null_is_the_same_as_absent() -> None:
     body = {"token_ids": [[1]]}
-    nothing = dict.fromkeys(("text", "question", "context", "top_k", "aggregation", "stride", "truncation", "model"))
-    assert decode(body | nothing).options == decode(body).options == ClassifyOptions()
+    absent, null = decode(body), decode(dict.fromkeys(ClassifyBody.model_fields) | body)
+    assert null.options == absent.options == ClassifyOptions()
+    assert (null.truncation, null.model) == (absent.truncation, absent.model) == (Truncation.NONE, None)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def test_a_span_is_widened_to_its_whole_words() -> None:
     places = np.arange(length, dtype=np.int32)
     alignment = Alignment(texts=texts, starts=places, ends=places + 1, first_of_word=first)
     context = "abcdefghij" * 4
-    for start, end in combinations_with_replacement(range(4, length - 1), 2):
+    for start, end in itertools.combinations_with_replacement(range(4, length - 1), 2):
         begin, finish_ = start, end
         while not first[begin] and texts[begin - 1] == 1:
             begin -= 1
