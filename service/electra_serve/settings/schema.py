@@ -214,8 +214,8 @@ class LimitSettings(_Section):
     max_text_characters: Count = 100_000
     """Most characters of one text."""
     max_request_characters: Count = 1_000_000
-    """Most characters of all texts of one request. A character takes at most 5 microseconds, in English 0.3.
-    In requests to embed, rerank, predict and tokenize, it is the limit of a slice, and a request may have several."""
+    """Most characters of all texts of one request. An English character takes 0.3 microseconds, others up to 5.
+    Requests to embed, rerank, predict and tokenize have several slices, each with this limit."""
     max_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds after which any request is aborted; longer timeouts of clients are cut to it."""
 
