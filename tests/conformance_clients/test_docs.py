@@ -17,8 +17,13 @@ TEXTS: Final = ("Alice fell down a well.", "The Queen made some tarts.")
 
 def run(name: str, served: Served) -> dict[str, Any]:
     """Runs the code of a section; returns the names that it has defined."""
+    return run_code(CODE[name], served)
+
+
+def run_code(code: str, served: Served) -> dict[str, Any]:
+    """Runs code with this service's address and key; returns the names that it has defined."""
     names: dict[str, Any] = {}
-    exec(CODE[name].replace("http://127.0.0.1:8080", served.url).replace('"none"', f'"{KEY}"'), names)  # our own
+    exec(code.replace("http://127.0.0.1:8080", served.url).replace('"none"', f'"{KEY}"'), names)  # our own
     return names
 
 
@@ -33,3 +38,11 @@ def test_embedding_code(name: str, served: Served) -> None:
 
 def test_rerank_code(served: Served) -> None:
     assert sorted(run("Cohere", served)["order"]) == [0, 1]
+
+
+def test_the_readmes_code(served: Served) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^## Works with your client\n.*?```python\n(.*?)```", readme, re.DOTALL | re.MULTILINE)
+    assert code is not None
+    response = run_code(code[1], served)["response"]
+    np.testing.assert_allclose(response.data[0].embedding, served.vectors(["Hello, world!"])[0], rtol=0, atol=1e-5)
