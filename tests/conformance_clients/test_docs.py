@@ -44,5 +44,13 @@ def test_the_readmes_code(served: Served) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search(r"^## Works with your client\n.*?```python\n(.*?)```", readme, re.DOTALL | re.MULTILINE)
     assert code is not None
-    response = run_code(code[1], served)["response"]
-    np.testing.assert_allclose(response.data[0].embedding, served.vectors(["Hello, world!"])[0], rtol=0, atol=1e-5)
+    names = run_code(code[1], served)
+    texts = names["texts"]
+    for vectors in (
+        [item.embedding for item in names["response"].data],
+        names["chain"].embed_documents(texts),
+        names["index"].get_text_embedding_batch(texts),
+        names["features"],
+    ):
+        np.testing.assert_allclose(vectors, served.vectors(texts), rtol=0, atol=1e-5)
+    assert sorted(result.index for result in names["ranked"].results) == [0, 1]
