@@ -21,6 +21,7 @@ def label_sequence(logits: Float32Array, head: HeadConfig, *, top_k: int | None,
     """Returns the `top_k` labels of (L,) logits, the best first; all for None.
 
     Example:
+        >>> from electra_serve.presets.tokenizers.steps import finish
         >>> head = HeadConfig("sequence_classification", ("bad", "good"), "softmax")
         >>> finish(label_sequence(np.array([0, 1], np.float32), head, top_k=1, raw=True))
         (Label(label='good', score=1.0),)
