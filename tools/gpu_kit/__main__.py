@@ -18,7 +18,7 @@ FILES: Final = (
         f"tests/{name}.py"
         for name in ("__init__", "conftest", "fake_service", "fakes", "packing", "serving", "waiting")
     ),
-    *(f"tests/integration/{name}.py" for name in ("__init__", "answers", "process")),
+    *(f"tests/integration/{name}.py" for name in ("__init__", "responses", "process")),
     *(f"tests/load/{name}.py" for name in ("__init__", "payload")),
     "tools/__init__.py",
 )

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 
 from electra_serve.presets.sources import resolve_preset
+from tools.gpu_kit.__main__ import FILES
 from tools.gpu_kit.plan import STAGES, TOTAL_S
 from tools.gpu_kit.records import Recorder, read_records
 from tools.gpu_kit.report import GOALS, Results, StageResult, render
 from tools.gpu_kit.stages.models import GPU_SIZES, validated
+from tools.gpu_kit.wheels import ROOT
 
 
 def results(path: Path) -> Results:
     return Results("gpu", {"cores": 16}, [StageResult("offline", "passed", 110.0, 9.0, list(read_records(path)))])
+
+
+def test_every_listed_file_exists() -> None:
+    assert [name for name in FILES if not (ROOT / name).is_file()] == []
 
 
 def test_all_stages_end_within_nine_minutes() -> None:
