@@ -16,7 +16,7 @@ from electra_serve.serving.request_context import Deadline
 R = TypeVar("R")
 
 SLICE: Final = 32  # sequences
-SLICES_AT_ONCE: Final = 4  # together as many sequences as the planner considers
+SLICES_AT_ONCE: Final = 2  # of a client; more would delay other clients, and gain nothing
 WAIT_S: Final = (0.01, 0.5)  # least and most seconds before a slice is submitted again
 
 
