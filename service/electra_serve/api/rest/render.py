@@ -88,13 +88,7 @@ class RunOnThread(Protocol):
 
 async def render(result: EncodeResult, encoding_format: EncodingFormat, on_thread: RunOnThread) -> list[bytes]:
     """Renders a response as chunks in order, on a thread if it is large."""
-    if result.values <= INLINE_FLOATS:
-        return [b"".join(pieces(result, encoding_format))]
-    rendered = join_pieces(pieces(result, encoding_format), CHUNK_BYTES)
-    chunks = []
-    while chunk := await on_thread(lambda: next(rendered, b"")):
-        chunks.append(chunk)
-    return chunks
+    return await in_chunks(pieces(result, encoding_format), on_thread, large=result.values > INLINE_FLOATS)
 
 
 def pieces(result: EncodeResult, encoding_format: EncodingFormat, *, max_floats: int = PIECE_FLOATS) -> Iterator[bytes]:
@@ -124,7 +118,7 @@ async def in_chunks(parts: Iterable[bytes], on_thread: RunOnThread, *, large: bo
     """Joins pieces to the chunks of a response, on a thread if it is large."""
     if not large:
         return [b"".join(parts)]
-    rendered = join_pieces(parts, CHUNK_BYTES)
+    rendered = _join(parts, CHUNK_BYTES)
     chunks = []
     while chunk := await on_thread(lambda: next(rendered, b"")):
         chunks.append(chunk)
@@ -162,8 +156,7 @@ def _dumps(array: Float32Array) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def join_pieces(parts: Iterable[bytes], min_bytes: int) -> Iterator[bytes]:
-    """Joins pieces until they have `min_bytes`."""
+def _join(parts: Iterable[bytes], min_bytes: int) -> Iterator[bytes]:
     waiting: list[bytes] = []
     size = 0
     for part in parts:

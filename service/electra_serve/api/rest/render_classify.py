@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import orjson
 
-from electra_serve.api.rest.render import CHUNK_BYTES, RunOnThread, join_pieces
+from electra_serve.api.rest.render import RunOnThread, in_chunks
 from electra_serve.presets.heads import HeadKind
 from electra_serve.serving.classification.results import Label, Span
 from electra_serve.serving.classify import ClassifyResult
@@ -31,13 +31,7 @@ _FIELDS: Final = tuple(field.name for field in fields(Span))
 
 async def render_classify(result: ClassifyResult, on_thread: RunOnThread) -> list[bytes]:
     """Renders a response as chunks in order, on a thread if it is large."""
-    if result.items <= PIECE_ITEMS:
-        return [b"".join(classify_pieces(result))]
-    rendered = join_pieces(classify_pieces(result), CHUNK_BYTES)
-    chunks = []
-    while chunk := await on_thread(lambda: next(rendered, b"")):
-        chunks.append(chunk)
-    return chunks
+    return await in_chunks(classify_pieces(result), on_thread, large=result.items > PIECE_ITEMS)
 
 
 def classify_pieces(result: ClassifyResult) -> Iterator[bytes]:

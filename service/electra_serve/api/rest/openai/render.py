@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-from electra_serve.api.rest.render import CHUNK_BYTES, INLINE_FLOATS, RunOnThread, join_pieces
+from electra_serve.api.rest.render import INLINE_FLOATS, RunOnThread, in_chunks
 from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.serving.embed import EmbedResult
 
@@ -17,24 +17,14 @@ async def render_embeddings(
     result: EmbedResult, encoding_format: EncodingFormat, on_thread: RunOnThread
 ) -> list[bytes]:
     """Renders a response as chunks in order, on a thread if it is large."""
-    if result.values <= INLINE_FLOATS:
-        return [b"".join(embedding_pieces(result, encoding_format))]
-    rendered = join_pieces(embedding_pieces(result, encoding_format), CHUNK_BYTES)
-    chunks = []
-    while chunk := await on_thread(lambda: next(rendered, b"")):
-        chunks.append(chunk)
-    return chunks
+    return await in_chunks(embedding_pieces(result, encoding_format), on_thread, large=result.values > INLINE_FLOATS)
 
 
 def embedding_pieces(result: EmbedResult, encoding_format: EncodingFormat) -> Iterator[bytes]:
     """Renders `object`, `data`, `model` and `usage`; a piece has one vector."""
     yield b'{"object":"list","data":['
     for index, vector in enumerate(result.vectors):
-        yield (
-            b',{"object":"embedding","index":%d,"embedding":' % index
-            if index
-            else (b'{"object":"embedding","index":0,"embedding":')
-        )
+        yield (b"," if index else b"") + b'{"object":"embedding","index":%d,"embedding":' % index
         vector = np.ascontiguousarray(vector, "<f4")
         if encoding_format == "base64":
             yield b'"' + b64encode(vector.data) + b'"}'

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from electra_serve.api.rest.render import CHUNK_BYTES, RunOnThread, join_pieces
+from electra_serve.api.rest.render import RunOnThread, in_chunks
 from electra_serve.api.rest.rerank.decode import DecodedRerank
 from electra_serve.serving.rerank import RerankRequest, RerankResult
 
@@ -21,13 +21,7 @@ async def render_rerank(
 ) -> list[bytes]:
     """Renders a response as chunks in order, on a thread if it is large."""
     pieces = rerank_pieces(decoded, result, api_version)
-    if decoded.request.values <= INLINE_VALUES:
-        return [b"".join(pieces)]
-    rendered = join_pieces(pieces, CHUNK_BYTES)
-    chunks = []
-    while chunk := await on_thread(lambda: next(rendered, b"")):
-        chunks.append(chunk)
-    return chunks
+    return await in_chunks(pieces, on_thread, large=decoded.request.values > INLINE_VALUES)
 
 
 def rerank_pieces(decoded: DecodedRerank, result: RerankResult, api_version: str) -> Iterator[bytes]:
