@@ -21,7 +21,7 @@ from electra_serve.serving.classification.find import (
 from electra_serve.serving.classification.plan import OPTIONS, Plan, make_plan
 from electra_serve.serving.classification.results import DEFAULT_OPTIONS, ClassifyOptions
 from electra_serve.serving.computation import Computation
-from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.model_info import ModelInfos
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
 from electra_serve.serving.response_size import check_values
 from electra_serve.serving.sequences import count_of, part_of
@@ -63,9 +63,9 @@ class ClassifyResult:
 
 
 async def classify(
-    computation: Computation, infos: Sequence[ModelInfo], model: ServedModel, request: ClassifyRequest
+    computation: Computation, infos: ModelInfos, model: ServedModel, request: ClassifyRequest
 ) -> ClassifyResult:
-    """Computes labels or spans; see `InferenceService.classify`. Errors name models among `infos`."""
+    """Computes labels or spans; see `InferenceService.classify`. Errors name models of `infos`."""
     head = model.head
     if head is None:
         raise _without_head(model, infos)
@@ -95,7 +95,7 @@ async def classify(
 
 
 async def predict(
-    computation: Computation, infos: Sequence[ModelInfo], model: ServedModel, request: ClassifyRequest
+    computation: Computation, infos: ModelInfos, model: ServedModel, request: ClassifyRequest
 ) -> ClassifyResult:
     """Computes labels of many inputs, in slices; see `InferenceService.predict`."""
     head = model.head
@@ -121,10 +121,8 @@ async def predict(
     )
 
 
-def _without_head(
-    model: ServedModel, infos: Sequence[ModelInfo], kinds: Sequence[str] = get_args(HeadKind)
-) -> InvalidInput:
-    served = [info.name for info in infos if info.head in kinds]
+def _without_head(model: ServedModel, infos: ModelInfos, kinds: Sequence[str] = get_args(HeadKind)) -> InvalidInput:
+    served = [info.name for info in infos() if info.head in kinds]
     wanted = "a head" if len(kinds) > 1 else f"a {kinds[0]} head"
     others = f"models with {wanted} are {', '.join(served)}" if served else "no served model has one"
     return InvalidInput(

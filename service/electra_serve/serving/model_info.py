@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Self
@@ -113,3 +114,6 @@ class ModelStatus(ModelInfo):
         """Extends `info`."""
         known = {field.name: getattr(info, field.name) for field in fields(info)}
         return cls(**known, change=change, reason=reason)
+
+
+ModelInfos = Callable[[], Sequence[ModelInfo]]  # describes every model; called for errors only

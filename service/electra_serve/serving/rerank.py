@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.classification.scores import sigmoid
 from electra_serve.serving.computation import Computation
 from electra_serve.serving.encode import EncodeRequest, encode_in_slices
-from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.model_info import ModelInfo, ModelInfos
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
 from electra_serve.serving.response_size import check_values
 from electra_serve.serving.served_model import ServedModel
@@ -92,20 +92,20 @@ class RerankResult:
     truncated: tuple[bool, ...]  # for each document
 
 
-def is_cross_encoder(info: ModelInfo) -> bool:
-    """Returns True for a model that scores pairs.
+def is_cross_encoder(head: str | None, labels: Sequence[str]) -> bool:
+    """Returns True for the kind and the labels of a head that scores pairs.
 
     Example:
-        >>> from electra_serve.serving.model_info import ModelState
-        >>> is_cross_encoder(ModelInfo("m", "presets/m", ModelState.LOADING))
-        False
+        >>> is_cross_encoder("sequence_classification", ("relevance",)), is_cross_encoder(None, ())
+        (True, False)
     """
-    return info.head == "sequence_classification" and len(info.labels) == 1
+    return head == "sequence_classification" and len(labels) == 1
 
 
-def no_cross_encoder(model: ModelInfo, others: Iterable[ModelInfo]) -> InvalidInput:
+def no_cross_encoder(name: str, infos: Sequence[ModelInfo]) -> InvalidInput:
     """Returns the error for a model that scores no pairs; it names those that do."""
-    names = [info.name for info in others if is_cross_encoder(info)]
+    model = next(info for info in infos if info.name == name)
+    names = [info.name for info in infos if is_cross_encoder(info.head, info.labels)]
     served = f"served cross-encoders are {', '.join(names)}" if names else "no served model is a cross-encoder"
     labels = f" with {len(model.labels)} labels" if model.labels else ""
     return InvalidInput(
@@ -166,12 +166,11 @@ def long_query(request: RerankRequest, index: int, longest: int, length: int) ->
 
 
 async def rerank(
-    computation: Computation, infos: Sequence[ModelInfo], model: ServedModel, request: RerankRequest
+    computation: Computation, infos: ModelInfos, model: ServedModel, request: RerankRequest
 ) -> RerankResult:
     """Scores documents, in slices; see `InferenceService.rerank`."""
-    info = next(info for info in infos if info.name == model.name)
-    if not is_cross_encoder(info):
-        raise no_cross_encoder(info, infos)
+    if model.head is None or not is_cross_encoder(model.head.kind, model.head.labels):
+        raise no_cross_encoder(model.name, infos())
     check_rerank(request)
     check_values(request.values, request.max_values, "request fewer documents")
     if request.transit is not None:

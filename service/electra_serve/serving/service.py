@@ -104,7 +104,7 @@ class InferenceService:
         """
         model = self._registry.ready_model(request.model)
         with model.requests:
-            return await classify(self._computation, self._registry.infos(), model, request)
+            return await classify(self._computation, self._registry.infos, model, request)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Scores documents for a query with a cross-encoder, in slices; raises as `encode`.
@@ -114,7 +114,7 @@ class InferenceService:
         """
         model = self._registry.ready_model(request.model)
         with model.requests:
-            return await rerank(self._computation, self._registry.infos(), model, request)
+            return await rerank(self._computation, self._registry.infos, model, request)
 
     async def predict(self, request: ClassifyRequest) -> ClassifyResult:
         """Computes labels of many inputs, in slices; raises as `classify`.
@@ -124,7 +124,7 @@ class InferenceService:
         """
         model = self._registry.ready_model(request.model)
         with model.requests:
-            return await predict(self._computation, self._registry.infos(), model, request)
+            return await predict(self._computation, self._registry.infos, model, request)
 
     async def tokenize(self, request: TokenizeRequest) -> TokenizeResult:
         """Finds the tokens of texts, and their places.

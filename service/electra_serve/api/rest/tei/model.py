@@ -7,6 +7,7 @@ from typing import Literal
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ModelNotFound
 from electra_serve.serving.model_info import ModelInfo
+from electra_serve.serving.rerank import is_cross_encoder
 
 Kind = Literal["embedding", "classifier", "reranker"]
 
@@ -25,6 +26,6 @@ def kind_of(info: ModelInfo) -> Kind:
 
     Other heads than those of sequences have no route, so their models count as encoders.
     """
-    if info.head != "sequence_classification":
-        return "embedding"
-    return "reranker" if len(info.labels) == 1 else "classifier"
+    if is_cross_encoder(info.head, info.labels):
+        return "reranker"
+    return "classifier" if info.head == "sequence_classification" else "embedding"
