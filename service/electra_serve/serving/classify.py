@@ -23,7 +23,7 @@ from electra_serve.serving.classification.results import DEFAULT_OPTIONS, Classi
 from electra_serve.serving.computation import Computation
 from electra_serve.serving.model_info import ModelInfos
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
-from electra_serve.serving.response_size import check_values
+from electra_serve.serving.response_size import check_values, reserve
 from electra_serve.serving.sequences import count_of, part_of
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import longest_cut
@@ -103,8 +103,7 @@ async def predict(
         raise _without_head(model, infos, ("sequence_classification",))
     values = count_of(request.input) * len(head.labels) * (1 + VALUES_PER_ITEM)
     check_values(values, request.max_values, "request fewer inputs")
-    if request.transit is not None:
-        await request.transit.reserve_response(values)
+    await reserve(request.transit, values)
 
     async def classify_part(part: range, context: RequestContext) -> ClassifyResult:
         inputs = part_of(request.input, part)

@@ -16,6 +16,7 @@ from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.classification.plan import Plan
 from electra_serve.serving.classification.step_runner import StepRunner
 from electra_serve.serving.request_context import Deadline, RequestContext
+from electra_serve.serving.response_size import reserve
 from electra_serve.serving.sequences import shifted_field, sizes_of
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.slices import SLICE, SLICES_AT_ONCE, cut_slices, in_slices
@@ -70,9 +71,7 @@ class Computation:
         deadline = now() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
         with ExitStack() as reservations:
             validated = await self._validated(model, request, deadline, reservations, plan)
-            values = measure(validated)
-            if request.transit is not None:
-                await request.transit.reserve_response(values)
+            await reserve(request.transit, measure(validated))
         rows = await model.batcher.submit(
             validated.encodings,
             outputs,

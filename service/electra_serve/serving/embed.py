@@ -14,7 +14,7 @@ from electra_serve.serving.computation import Computation
 from electra_serve.serving.embedding import SOURCES, unit_vector
 from electra_serve.serving.encode import EncodeRequest, encode_in_slices
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
-from electra_serve.serving.response_size import at_most, check_values
+from electra_serve.serving.response_size import at_most, check_values, reserve
 from electra_serve.serving.sequences import TEMPLATE_IDS, count_of, sizes_of
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.transit_budget import Transit
@@ -136,7 +136,7 @@ async def embed(computation: Computation, model: ServedModel, request: EmbedRequ
         sequences = TextInput(with_prompt(sequences.texts, prompt))
     source = Output.SEQUENCE if request.per_token else SOURCES[embedding.pooling]
     await _reserve_vectors(model, replace(request, input=sequences))
-    results = await encode_in_slices(
+    result = await encode_in_slices(
         computation,
         model,
         EncodeRequest(
@@ -147,12 +147,12 @@ async def embed(computation: Computation, model: ServedModel, request: EmbedRequ
             max_values=request.max_values,
         ),
     )
-    rows = [row.get(source) for result in results for row in result.rows]
+    rows = [row.get(source) for row in result.rows]
     return EmbedResult(
         model=model.name,
         vectors=tuple(rows if request.per_token else (finish_vector(row, request) for row in rows)),
-        tokens=sum(result.tokens for result in results),
-        truncated=tuple(cut for result in results for cut in result.truncated),
+        tokens=result.tokens,
+        truncated=result.truncated,
     )
 
 
@@ -165,5 +165,4 @@ async def _reserve_vectors(model: ServedModel, request: EmbedRequest) -> None:
     else:
         values = count_of(request.input) * (request.dimensions or model.width(Output.EMBEDDING))
         check_values(values, request.max_values, "request fewer inputs")
-    if request.transit is not None:
-        await request.transit.reserve_response(values)
+    await reserve(request.transit, values)

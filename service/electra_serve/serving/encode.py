@@ -79,7 +79,7 @@ async def encode(
     )
 
 
-async def encode_in_slices(computation: Computation, model: ServedModel, request: EncodeRequest) -> list[EncodeResult]:
+async def encode_in_slices(computation: Computation, model: ServedModel, request: EncodeRequest) -> EncodeResult:
     """Encodes the sequences of a request in slices; their numbers together are at most `max_values`."""
     values: dict[int, int] = {}  # by the start of a slice, since one may be submitted again
 
@@ -92,7 +92,14 @@ async def encode_in_slices(computation: Computation, model: ServedModel, request
         sequences = part_of(request.input, part)
         return await encode(computation, model, replace(request, input=sequences, context=context), check)
 
-    return await computation.in_slices(model, request.input, request.context, encode_part)
+    results = await computation.in_slices(model, request.input, request.context, encode_part)
+    return EncodeResult(
+        model=model.name,
+        outputs=request.outputs,
+        rows=tuple(row for result in results for row in result.rows),
+        tokens=sum(result.tokens for result in results),
+        truncated=tuple(cut for result in results for cut in result.truncated),
+    )
 
 
 def _check_outputs(model: ServedModel, outputs: Outputs) -> None:

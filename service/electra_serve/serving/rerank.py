@@ -17,7 +17,8 @@ from electra_serve.serving.computation import Computation
 from electra_serve.serving.encode import EncodeRequest, encode_in_slices
 from electra_serve.serving.model_info import ModelInfo, ModelInfos
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
-from electra_serve.serving.response_size import check_values
+from electra_serve.serving.response_size import check_values, reserve
+from electra_serve.serving.sequences import renamed_field
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import longest_cut
 from electra_serve.serving.transit_budget import Transit
@@ -150,10 +151,7 @@ def with_field(error: InvalidInput | PayloadTooLarge, request: RerankRequest) ->
         >>> with_field(InvalidInput("too long", field="text[3]"), RerankRequest("q", ["a"])).field
         'documents[3]'
     """
-    field = error.field
-    if field is not None:
-        field = re.sub("^text", request.fields[1], field)
-    return type(error)(error.message, field=field)
+    return type(error)(error.message, field=renamed_field(error.field, request.fields[1]))
 
 
 def long_query(request: RerankRequest, index: int, longest: int, length: int) -> InvalidInput:
@@ -173,8 +171,7 @@ async def rerank(
         raise no_cross_encoder(model.name, infos())
     check_rerank(request)
     check_values(request.values, request.max_values, "request fewer documents")
-    if request.transit is not None:
-        await request.transit.reserve_response(request.values)
+    await reserve(request.transit, request.values)
     pairs = EncodeRequest(
         request.input,
         outputs=frozenset({Output.LOGITS}),
@@ -182,18 +179,18 @@ async def rerank(
         context=request.context,
     )
     try:
-        results = await encode_in_slices(computation, model, pairs)
+        result = await encode_in_slices(computation, model, pairs)
     except (InvalidInput, PayloadTooLarge) as error:
         await _check_query(computation, model, request, index_of(error))
         raise with_field(error, request) from error
-    logits = np.concatenate([row.get(Output.LOGITS) for result in results for row in result.rows])
+    logits = np.concatenate([row.get(Output.LOGITS) for row in result.rows])
     scores, order = rank(logits, request)
     return RerankResult(
         model=model.name,
         scores=scores,
         order=order,
-        tokens=sum(result.tokens for result in results),
-        truncated=tuple(cut for result in results for cut in result.truncated),
+        tokens=result.tokens,
+        truncated=result.truncated,
     )
 
 

@@ -16,7 +16,7 @@ from electra_serve.presets.tokenizers.steps import Steps
 from electra_serve.serving.computation import Computation, tokenizer_of
 from electra_serve.serving.embed import choose_prompt, with_prompt
 from electra_serve.serving.request_context import NO_CONTEXT, RequestContext
-from electra_serve.serving.response_size import at_most, check_values
+from electra_serve.serving.response_size import at_most, check_values, reserve
 from electra_serve.serving.sequences import TEMPLATE_IDS, part_of, sizes_of
 from electra_serve.serving.served_model import ServedModel
 from electra_serve.serving.tokenization import MIN_CHARACTERS, check_characters
@@ -136,8 +136,7 @@ async def tokenize(computation: Computation, model: ServedModel, request: Tokeni
     prompt = choose_prompt(model.embedding, request.prompt_name, None)
     texts = TextInput(with_prompt(request.input.texts, prompt))
     most = VALUES_PER_TOKEN * sum(size + TEMPLATE_IDS for size in sizes_of(texts))
-    if request.transit is not None:
-        await request.transit.reserve_response(at_most(most, request.max_values))
+    await reserve(request.transit, at_most(most, request.max_values))
     counts: dict[int, int] = {}
 
     async def tokenize_part(part: range, context: RequestContext) -> TokenizeResult:
@@ -163,8 +162,7 @@ async def detokenize(computation: Computation, model: ServedModel, request: Deto
     check_decodable(request.input, model.text_limits.max_characters)
     tokens = sum(sizes_of(request.input))
     check_values(VALUES_PER_ID * tokens, request.max_values, "request fewer ids")
-    if request.transit is not None:
-        await request.transit.reserve_response(VALUES_PER_ID * tokens)
+    await reserve(request.transit, VALUES_PER_ID * tokens)
 
     async def decode(part: range, context: RequestContext) -> list[str]:
         inputs = part_of(request.input, part)
