@@ -122,15 +122,12 @@ class EncoderServicer:
     async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.EncodeRequest, data, call.client)
         del data  # the parsed message has a copy
-        if REQUEST_ID_PATTERN.fullmatch(message.request_id):
-            record.request_id = message.request_id
-        return await self._serve(message, call, record, reservation)
+        model = self._begin(message, record)
+        return await self._serve(message, model, call, record, reservation)
 
     async def _serve(
-        self, message: pb.EncodeRequest, call: Call, record: RequestRecord, reservation: Reservation
+        self, message: pb.EncodeRequest, model: str | None, call: Call, record: RequestRecord, reservation: Reservation
     ) -> Parts:
-        model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
-        record.model = self._service.label(model)
         request = await self._to_request(message, model, call.request_context(record), reservation)
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
@@ -196,12 +193,13 @@ class EncoderServicer:
         record.tokens = result.tokens
         return await self._codec.render_reranked(result, record.request_id, call.client)
 
-    def _begin(
-        self, message: pb.ClassifyRequest | pb.EmbedRequest | pb.RerankRequest, record: RequestRecord
-    ) -> str | None:
+    def _begin(self, message: NamedRequest, record: RequestRecord) -> str | None:
         """Records id and model of a request; returns the name of the model."""
         if REQUEST_ID_PATTERN.fullmatch(message.request_id):
             record.request_id = message.request_id
+        return self._record_model(message, record)
+
+    def _record_model(self, message: NamedRequest, record: RequestRecord) -> str | None:
         model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
         record.model = self._service.label(model)
         return model
@@ -238,7 +236,8 @@ class EncoderServicer:
 
     async def _run_stream(self, call: Call) -> None:
         def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
-            return self._serve(message, call, record, reservation)
+            model = self._record_model(message, record)  # the stream has recorded the id
+            return self._serve(message, model, call, record, reservation)
 
         self._reject_when_draining()
         stream = EncodeStream(

@@ -8,6 +8,7 @@ if that fails. The service checks ranges and lengths.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate, chain, pairwise
 from typing import Final, cast
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from electra_serve.errors import InvalidInput, MalformedRequest
 from electra_serve.runtime.work_thread import await_loop_turn
-from electra_serve.tensors import IntArray
+from electra_serve.tensors import IntArray, TextInput, TokenInput
 
 _JSON_NAMES: Final = {
     bool: "a boolean",
@@ -46,6 +47,26 @@ def id_rows(values: object, field: str) -> list[IntArray]:
     ends = list(accumulate(map(len, rows), initial=0))
     ids = _integers(flat, 0, ends, field) if len(flat) <= STEP else _integers_in_steps(flat, ends, field)
     return [ids[start:end] for start, end in pairwise(ends)]
+
+
+def texts_or_ids(value: object, field: str, check: Callable[[list[object]], None]) -> TextInput | TokenInput:
+    """Converts a text, a list of texts, a list of ids or a list of those, as APIs of other servers take them.
+
+    `check` rejects a list that is empty or too long. Raises `MalformedRequest` for other types.
+    """
+    if isinstance(value, str):
+        return TextInput((value,))
+    if not isinstance(value, list):
+        raise MalformedRequest(f"{field} must be a string, or a list of strings; got another type", field=field)
+    kinds = set(map(type, value))
+    if kinds == {int}:
+        return TokenInput(id_rows([value], field))
+    check(value)
+    if kinds == {str}:
+        return TextInput(tuple(value))
+    if kinds == {list}:
+        return TokenInput(id_rows(value, field))
+    raise MalformedRequest(f"{field} must be strings, ids, or lists of ids; got several types", field=field)
 
 
 def _integers_in_steps(flat: list[object], ends: list[int], field: str) -> IntArray:

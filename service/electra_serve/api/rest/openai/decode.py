@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from electra_serve.api.rest.decode import BYTES_PER_VALUE, transit_of
 from electra_serve.api.rest.members import Members
-from electra_serve.api.rest.rows import id_rows
+from electra_serve.api.rest.rows import texts_or_ids
 from electra_serve.api.rest.schemas import EncodingFormat
-from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
+from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.transit_budget import Reservation
-from electra_serve.tensors import TextInput, TokenInput
 
 FORMATS: Final = ("float", "base64")
 
@@ -44,7 +44,7 @@ def decode_embeddings(
     members = Members(payload)
     encoding_format = cast("EncodingFormat", members.choice("encoding_format", FORMATS, "float"))
     request = EmbedRequest(
-        input=_input(members.required("input"), max_inputs),
+        input=texts_or_ids(members.required("input"), "input", partial(_check_count, max_inputs=max_inputs)),
         model=members.model(),
         prompt_name=members.string("prompt_name"),
         input_type=members.string("input_type"),
@@ -56,21 +56,8 @@ def decode_embeddings(
     return DecodedEmbeddings(request, encoding_format)
 
 
-def _input(value: object, max_inputs: int) -> TextInput | TokenInput:
-    """Converts a text, a list of texts, a list of ids or a list of those."""
-    if isinstance(value, str):
-        return TextInput((value,))
-    if not isinstance(value, list):
-        raise MalformedRequest("input must be a string, or a list of strings; got another type", field="input")
-    if not value:
+def _check_count(values: list[object], max_inputs: int) -> None:
+    if not values:
         raise InvalidInput("input must have at least one text; got none", field="input")
-    kinds = set(map(type, value))
-    if kinds == {int}:
-        return TokenInput(id_rows([value], "input"))
-    if len(value) > max_inputs:
-        raise PayloadTooLarge(f"input must have at most {max_inputs} texts; got {len(value)}", field="input")
-    if kinds == {str}:
-        return TextInput(tuple(value))
-    if kinds == {list}:
-        return TokenInput(id_rows(value, "input"))
-    raise MalformedRequest("input must be strings, ids, or lists of ids; got several types", field="input")
+    if len(values) > max_inputs:
+        raise PayloadTooLarge(f"input must have at most {max_inputs} texts; got {len(values)}", field="input")

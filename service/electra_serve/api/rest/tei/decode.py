@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from electra_serve.api.rest.decode import BYTES_PER_VALUE, transit_of
 from electra_serve.api.rest.members import Members
-from electra_serve.api.rest.rows import id_rows, text_rows
+from electra_serve.api.rest.rows import id_rows, text_rows, texts_or_ids
 from electra_serve.api.rest.tei.errors import empty_inputs
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.presets.tokenizers.pairs import TextOrPair
@@ -74,7 +74,7 @@ def decode_embed(payload: object, bounds: Bounds, *, per_token: bool = False) ->
     members = Members(payload)
     return Decoded(
         EmbedRequest(
-            input=_texts_or_ids(members.required("inputs"), bounds),
+            input=texts_or_ids(members.required("inputs"), "inputs", bounds.check),
             prompt_name=members.string("prompt_name"),
             normalize=members.flag("normalize", default=True),
             dimensions=None if per_token else members.count("dimensions"),
@@ -178,23 +178,6 @@ def truncation_of(members: Members) -> Truncation | None:
     if truncate is None:
         return Truncation.LEFT if direction is Truncation.LEFT else None
     return direction if members.flag("truncate", default=True) else Truncation.NONE
-
-
-def _texts_or_ids(value: object, bounds: Bounds) -> TextInput | TokenInput:
-    """Converts a text, a list of texts, a list of ids or a list of those."""
-    if isinstance(value, str):
-        return TextInput((value,))
-    if not isinstance(value, list):
-        raise MalformedRequest("inputs must be a string, or a list of strings; got another type", field="inputs")
-    kinds = set(map(type, value))
-    if kinds == {int}:
-        return TokenInput(id_rows([value], "inputs"))
-    bounds.check(value)
-    if kinds == {str}:
-        return TextInput(tuple(value))
-    if kinds == {list}:
-        return TokenInput(id_rows(value, "inputs"))
-    raise MalformedRequest("inputs must be strings, ids, or lists of ids; got several types", field="inputs")
 
 
 def _texts_or_pairs(value: object, bounds: Bounds) -> tuple[tuple[TextOrPair, ...], bool]:
