@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import orjson
 
-from electra_serve.api.rest.render import RunOnThread, in_chunks
+from electra_serve.api.rest.render import PIECE_ITEMS, RunOnThread, in_chunks, listed
 from electra_serve.presets.heads import HeadKind
 from electra_serve.serving.classification.results import Label, Span
 from electra_serve.serving.classify import ClassifyResult
@@ -24,8 +24,6 @@ MEMBERS: Final[Mapping[HeadKind, str]] = MappingProxyType(
     }
 )
 """Member of the response that has the results of each head."""
-PIECE_ITEMS: Final = 1024
-"""Most labels and spans that are written under one hold of the interpreter's lock, in about a millisecond."""
 _FIELDS: Final = tuple(field.name for field in fields(Span))
 
 
@@ -39,11 +37,8 @@ def classify_pieces(result: ClassifyResult) -> Iterator[bytes]:
     head = {"model": result.model, "head": result.head}
     yield orjson.dumps(head)[:-1] + f',"{MEMBERS[result.head]}":['.encode()
     for index, row in enumerate(result.rows):
-        yield b",[" if index else b"["
-        for start in range(0, len(row), PIECE_ITEMS):
-            items = [_members(item) for item in row[start : start + PIECE_ITEMS]]
-            yield (b"," if start else b"") + orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        yield b"]"
+        yield b"," if index else b""
+        yield from listed(map(_members, row))
     usage = {"sequences": result.sequences, "tokens": result.tokens}
     yield b'],"usage":' + orjson.dumps(usage) + b',"truncated":' + orjson.dumps(result.truncated) + b"}"
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 import orjson
 import pytest
 
-from electra_serve.api.rest.render_classify import PIECE_ITEMS, classify_pieces, render_classify
+from electra_serve.api.rest.render import PIECE_ITEMS
+from electra_serve.api.rest.render_classify import classify_pieces, render_classify
 from electra_serve.presets.heads import HeadKind
 from electra_serve.serving.classification.find import Found
 from electra_serve.serving.classification.results import Label, Span

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from electra_serve.api.rest.render import RunOnThread, in_chunks
+from electra_serve.api.rest.render import RunOnThread, in_chunks, listed
 from electra_serve.api.rest.rerank.decode import DecodedRerank
 from electra_serve.serving.rerank import RerankRequest, RerankResult
 
@@ -28,15 +28,15 @@ def rerank_pieces(decoded: DecodedRerank, result: RerankResult, api_version: str
     """Renders a response; a piece has one document."""
     request = decoded.request
     if decoded.dialect == "tei":
-        yield from _list(_tei_item(request, result, index) for index in result.order)
+        yield from listed((_tei_item(request, result, index) for index in result.order), at_once=1)
         return
     yield b'{"id":' + _dumps(request.context.request_id) + b',"model":' + _dumps(result.model)
     if decoded.dialect == "score":
         yield b',"object":"list","created":%d,"data":' % time.time()
-        yield from _list(_score_item(result, index) for index in range(len(result.scores)))
+        yield from listed((_score_item(result, index) for index in range(len(result.scores))), at_once=1)
     else:
         yield b',"results":'
-        yield from _list(_rerank_item(request, result, index) for index in result.order)
+        yield from listed((_rerank_item(request, result, index) for index in result.order), at_once=1)
         meta = {"api_version": {"version": api_version}, "billed_units": {"search_units": 1}}
         yield b',"meta":' + _dumps(meta)
     usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
@@ -59,14 +59,6 @@ def _tei_item(request: RerankRequest, result: RerankResult, index: int) -> Mappi
 
 def _score_item(result: RerankResult, index: int) -> Mapping[str, object]:
     return {"index": index, "object": "score", "score": result.scores[index]}
-
-
-def _list(items: Iterator[Mapping[str, object]]) -> Iterator[bytes]:
-    mark = b"["
-    for item in items:
-        yield mark + _dumps(item)
-        mark = b","
-    yield b"]"
 
 
 def _dumps(content: object) -> bytes:

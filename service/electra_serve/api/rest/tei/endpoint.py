@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve.api.rest.endpoint import ComputeEndpoint, ComputeResult
-from electra_serve.api.rest.render import INLINE_FLOATS, RunOnThread, in_chunks, nested_lists
+from electra_serve.api.rest.render import INLINE_FLOATS, PIECE_ITEMS, RunOnThread, in_chunks, nested_lists
 from electra_serve.api.rest.tei.decode import (
     Bounds,
     Decoded,
@@ -25,7 +25,7 @@ from electra_serve.api.rest.tei.decode import (
     decode_tokenize,
 )
 from electra_serve.api.rest.tei.model import kind_of, model_name
-from electra_serve.api.rest.tei.render import PIECE_ITEMS, prediction_pieces, similarity_of, token_pieces
+from electra_serve.api.rest.tei.render import prediction_pieces, similarity_of, token_pieces
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ServiceError
 from electra_serve.serving.classify import ClassifyRequest, ClassifyResult

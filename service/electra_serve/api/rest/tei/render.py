@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
-from typing import Final, cast
+from itertools import accumulate
+from typing import cast
 
 import numpy as np
-import orjson
 
+from electra_serve.api.rest.render import listed
 from electra_serve.serving.classification.results import Label
 from electra_serve.serving.classification.scores import sigmoid, softmax
 from electra_serve.serving.classify import ClassifyResult
 from electra_serve.serving.tokens import TokenizeResult, Tokens
 from electra_serve.tensors import Float32Array
-
-PIECE_ITEMS: Final = 1024
-"""Most labels and tokens that are written under one hold of the interpreter's lock, in about a millisecond."""
 
 
 def similarity_of(vectors: Sequence[Float32Array]) -> Float32Array:
@@ -27,7 +24,7 @@ def similarity_of(vectors: Sequence[Float32Array]) -> Float32Array:
 
 def prediction_pieces(result: ClassifyResult, *, raw: bool, single: bool) -> Iterator[bytes]:
     """Renders lists of scores and labels from logits; one list for a single input."""
-    rows = (_separated(_label_items(cast("Sequence[Label]", row), raw=raw)) for row in result.rows)
+    rows = (listed(_label_items(cast("Sequence[Label]", row), raw=raw)) for row in result.rows)
     yield b"" if single else b"["
     for index, row in enumerate(rows):
         yield b"," if index else b""
@@ -40,17 +37,7 @@ def token_pieces(result: TokenizeResult) -> Iterator[bytes]:
     yield b"["
     for index, row in enumerate(result.rows):
         yield b"," if index else b""
-        yield from _separated(_token_items(row, result))
-    yield b"]"
-
-
-def _separated(items: Iterator[dict[str, object]]) -> Iterator[bytes]:
-    """Renders a list, some items at a time."""
-    yield b"["
-    first = True
-    while part := list(islice(items, PIECE_ITEMS)):
-        yield (b"" if first else b",") + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        first = False
+        yield from listed(_token_items(row, result))
     yield b"]"
 
 
