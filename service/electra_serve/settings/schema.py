@@ -108,6 +108,8 @@ class ApiSettings(_Section):
     """Serve `/rerank`, `/v1/rerank`, `/v2/rerank` and `/score`, as Cohere, Jina and vLLM do."""
     tei: bool = True
     """Serve `/embed`, `/predict`, `/info` and other routes of Text Embeddings Inference."""
+    oip: bool = True
+    """Serve the Open Inference Protocol, as Triton and KServe do: `/v2`, and `inference.GRPCInferenceService`."""
     tei_model: str = ""
     """Model of these routes, whose requests name none; default: the only one that is served."""
     max_inputs: Count = 2048
