@@ -136,7 +136,8 @@ class GrpcServer:
         """Rejects new calls, and cancels the others after `grace_s`, which a second call of `stop` may shorten."""
         self._health.close()
         self._open_receiver.drain(0.0)
-        self._servicer.drain(grace_s)
+        self._transfer.drain(grace_s)
+        self._servicer.drain()
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)
