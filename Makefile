@@ -200,7 +200,7 @@ replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, wit
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
-	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py tests/load/test_fuzz_oip.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
