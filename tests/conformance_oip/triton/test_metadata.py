@@ -97,7 +97,7 @@ def test_config(client: Client, served: Served) -> None:
     inputs = {tensor["name"]: (tensor["data_type"], numbers(tensor["dims"])) for tensor in config["input"]}
     assert inputs["token_ids"] == ("TYPE_INT64", [-1])
     assert inputs["text"] == ("TYPE_STRING", [1])
-    outputs = {tensor["name"]: (tensor["data_type"], len(tensor["dims"])) for tensor in config["output"]}
+    outputs = {tensor["name"]: (tensor["data_type"], len(tensor.get("dims", ()))) for tensor in config["output"]}
     assert outputs["sequence_output"] == ("TYPE_FP32", 2)
     assert outputs["mean_output"] == ("TYPE_FP32", 1)
     assert set(outputs) >= set(OUTPUTS)
