@@ -28,6 +28,7 @@ from electra_serve.tensors import Float32Array, Output
 # Message in pieces: views of the result's arrays, which are copied by `join` only
 Parts: TypeAlias = "list[bytes | memoryview]"
 
+BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the result, and one in the message
 # Fields with a tensor for each sequence
 POSITION_FIELDS: Final = {
     Output.SEQUENCE: pb.EncodeResponse.SEQUENCE_OUTPUT_FIELD_NUMBER,

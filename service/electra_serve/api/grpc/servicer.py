@@ -10,7 +10,7 @@ from electra_serve.api.grpc.call import Call
 from electra_serve.api.grpc.call_handlers import CallHandlers, Handler
 from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.model_info import from_model_info
-from electra_serve.api.grpc.render import Parts
+from electra_serve.api.grpc.render import BYTES_PER_VALUE, Parts
 from electra_serve.api.grpc.stream import EncodeStream
 from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
@@ -25,9 +25,8 @@ from electra_serve.serving.rerank import RerankRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 
-SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
-
-BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the result, and one in the message
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["EncoderService"]
+SERVICE_NAME: Final = SERVICE.full_name
 
 NamedRequest: TypeAlias = pb.EncodeRequest | pb.ClassifyRequest | pb.EmbedRequest | pb.RerankRequest
 
