@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.endpoint import JsonEndpoint, ComputeResult
+from electra_serve.api.rest.endpoint import ComputeResult, JsonEndpoint
 from electra_serve.api.rest.render import INLINE_FLOATS, PIECE_ITEMS, RunOnThread, in_chunks, nested_lists
 from electra_serve.api.rest.tei.decode import (
     Bounds,
