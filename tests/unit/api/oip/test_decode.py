@@ -197,7 +197,7 @@ def test_both_names_of_an_output_are_two_outputs() -> None:
 
 @pytest.mark.parametrize("name", ["", "hidden", "MEAN_OUTPUT", "text", "mean_output "])
 def test_unknown_outputs_are_rejected(name: str) -> None:
-    with pytest.raises(InvalidInput, match="outputs must be among sequence_output, .*got an unknown one$") as caught:
+    with pytest.raises(InvalidInput, match=r"outputs must be among sequence_output, .*got an unknown one$") as caught:
         decoded(ids("token_ids", [[1]]), outputs=["mean_output", name])
     assert caught.value.field == "outputs"
 

@@ -19,7 +19,7 @@ from electra_serve.api.oip.tensors import (
     header_of,
     to_text,
 )
-from electra_serve.errors import InvalidInput, PayloadTooLarge, ServiceError
+from electra_serve.errors import InvalidInput, PayloadTooLarge
 
 IDS = [name for name in INPUTS if name != "text"]
 OTHERS = ["FP16", "BF16", "FP32", "FP64", "BYTES", "int64", "TYPE_INT64", ""]
@@ -82,7 +82,7 @@ def test_only_bytes_are_text(datatype: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "ids", "TOKEN_IDS", "token_ids ", "text\0", "inputs"])
 def test_unknown_names_are_not_repeated(name: str) -> None:
-    with pytest.raises(InvalidInput, match="inputs must be among token_ids, .*; got another$") as caught:
+    with pytest.raises(InvalidInput, match=r"inputs must be among token_ids, .*; got another$") as caught:
         header(name, "INT64", 1, 1)
     assert caught.value.field == "inputs"
 
@@ -237,8 +237,7 @@ def test_any_description_is_valid_or_an_error_of_the_client(
 ) -> None:
     try:
         tensor = from_bytes(header(name, datatype, *shape), memoryview(data))
-    except ServiceError as error:
-        assert isinstance(error, InvalidInput | PayloadTooLarge)
+    except (InvalidInput, PayloadTooLarge):
         return
     assert len(tensor.data) == tensor.header.elements
 
