@@ -291,7 +291,13 @@ def test_truncate_is_a_boolean(value: Parameter) -> None:
 
 
 def test_unknown_parameters_are_ignored() -> None:
-    parameters = {"content_type": "np", "sequence_id": 3, "binary_data_output": True, "headers": "x", "Priority": "x"}
+    parameters: Mapping[str, Parameter] = {
+        "content_type": "np",
+        "sequence_id": 3,
+        "binary_data_output": True,
+        "headers": "x",
+        "Priority": "x",
+    }
     assert decoded(ids("token_ids", [[1]]), parameters=parameters).request.context == NO_CONTEXT
 
 
