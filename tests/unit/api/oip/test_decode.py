@@ -189,10 +189,18 @@ def test_outputs_in_the_order_of_the_request() -> None:
     assert found.request.outputs == {Output.MEAN, Output.SEQUENCE, Output.POOLED}
 
 
-def test_both_names_of_an_output_are_two_outputs() -> None:
-    found = decoded(ids("token_ids", [[1]]), outputs=["sequence_output", "last_hidden_state"])
-    assert found.outputs == ("sequence_output", "last_hidden_state")
-    assert found.request.outputs == {Output.SEQUENCE}
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("sequence_output", "last_hidden_state"),
+        ("last_hidden_state", "sequence_output"),
+        ("pooler_output", "pooled_output"),
+    ],
+)
+def test_an_output_has_one_name(first: str, second: str) -> None:
+    with pytest.raises(InvalidInput, match=f"requested once; got {first} and {second}") as caught:
+        decoded(ids("token_ids", [[1]]), outputs=[first, "mean_output", second])
+    assert caught.value.field == "outputs"
 
 
 @pytest.mark.parametrize("name", ["", "hidden", "MEAN_OUTPUT", "text", "mean_output "])

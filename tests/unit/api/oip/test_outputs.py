@@ -128,7 +128,7 @@ def test_counts_are_those_of_unmasked_positions() -> None:
 
 
 def test_tensors_come_in_the_order_of_the_names() -> None:
-    names = ["token_counts", "pooler_output", "sequence_output", "pooled_output"]
+    names = ["token_counts", "pooler_output", "sequence_output", "cls_output"]
     assert [tensor.name for tensor in to_tensors(of_ids([1]), names)] == names
     assert to_tensors(of_ids([1]), []) == []
 
