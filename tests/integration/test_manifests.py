@@ -77,7 +77,8 @@ def test_the_runtime_of_kserve_serves_what_is_mounted(filled: Volumes) -> None:
     with running(filled, manifest, ELECTRA_LIFECYCLE__DRAIN_DELAY_S=str(DRAIN_DELAY_S)) as container:
         wait_until(lambda: container.probe(manifest, "startupProbe") == 200, READY_S)
         assert [container.probe(manifest, kind) for kind in ("readinessProbe", "livenessProbe")] == [200, 200]
-        assert container.status("rest", "/v2/models/electra/ready") != 200  # that is another InferenceService's
+        assert container.status("rest", f"/v2/models/{SERVED}/ready") == 200
+        assert container.status("rest", "/v2/models/electra/ready") == 404  # that is another InferenceService's
         assert infer(container) == 200
         assert encode(container, None, SERVED) == 200
         container.process.send_signal(signal.SIGTERM)
