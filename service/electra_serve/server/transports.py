@@ -88,6 +88,7 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         thread=parts.decoder,
         authenticator=authenticator,
         apis=settings.apis,
+        oip=parts.oip("oip_rest"),
     )
     connections = parts.connections("rest", settings.rest.max_connections)
     largest = max(settings.rest.max_body_bytes, settings.apis.max_body_bytes)

@@ -67,12 +67,14 @@ def head_output(info: ModelInfo) -> Output | None:
 
 
 def check_outputs(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names without repetitions; raises `InvalidInput` for an unknown one."""
+    """Returns the names without repetitions; raises `InvalidInput` for an unknown one, or two names of an output."""
     unique = tuple(dict.fromkeys(names))
     if not set(unique) <= {*OUTPUTS, TOKEN_COUNTS}:
         raise InvalidInput(
             f"outputs must be among {', '.join((*OUTPUTS, TOKEN_COUNTS))}; got an unknown one", field="outputs"
         )
+    if len({OUTPUTS.get(name) for name in unique}) < len(unique):  # its numbers would count once, and be sent twice
+        raise InvalidInput("each output must be requested under one name; got two", field="outputs")
     return unique
 
 

@@ -19,7 +19,7 @@ from electra_serve.api.rest.render import (
     CHUNK_BYTES,
     INLINE_FLOATS,
     PIECE_FLOATS,
-    JsonChunks,
+    EncodedResponse,
     json_response,
     pieces,
     render,
@@ -171,7 +171,7 @@ async def test_chunks_follow_one_another_under_one_length(chunks: list[bytes]) -
     wire = Wire()
     budget = transit_budget()
     reservation = budget.reserve("a", 1000)
-    await wire.run(JsonChunks(chunks, send_timeout_s=5, reservation=reservation), http_scope())
+    await wire.run(EncodedResponse(chunks, send_timeout_s=5, reservation=reservation), http_scope())
     assert budget.used_bytes == 0
     assert wire.status == 200
     assert wire.headers == {"content-length": str(len(b"".join(chunks))), "content-type": "application/json"}
@@ -191,7 +191,7 @@ async def test_chunks_are_released_as_they_are_sent() -> None:
         held.append(budget.used_bytes)
 
     chunks = [b"1" * 10, b"2" * 20, b"3" * 30]
-    response = JsonChunks(chunks, send_timeout_s=5, reservation=budget.reserve("a", 1000))
+    response = EncodedResponse(chunks, send_timeout_s=5, reservation=budget.reserve("a", 1000))
     await response(http_scope(), never_received, send)
     assert held == [1000, 60, 50, 30]
     assert budget.used_bytes == 0
@@ -202,7 +202,7 @@ async def test_a_client_that_does_not_read_has_its_time() -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    response = JsonChunks([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
+    response = EncodedResponse([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
     with pytest.raises(TimeoutError):
         await response(http_scope(), never_received, send)
 
@@ -215,7 +215,7 @@ async def test_a_client_that_does_not_read_is_disconnected_without_an_error() ->
         if message["type"] == "http.response.body":
             await disconnected.wait()
 
-    response = JsonChunks([b"{}", b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 4))
+    response = EncodedResponse([b"{}", b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 4))
     await response({**http_scope(), "state": {ABORT: disconnected.set}}, never_received, send)
     assert disconnected.is_set()
 
