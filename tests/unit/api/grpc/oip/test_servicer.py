@@ -287,7 +287,8 @@ async def test_a_configuration_has_the_dimensions_without_the_batch() -> None:
         ("padding_mask", pb.TYPE_INT64, [-1], True),
         ("text", pb.TYPE_STRING, [1], True),
     ]
-    dims = [(tensor.name, list(tensor.dims)) for tensor in (*config.input, *config.output)]
+    dims = [(tensor.name, list(tensor.dims)) for tensor in config.input]
+    dims += [(tensor.name, list(tensor.dims)) for tensor in config.output]
     shapes = [(tensor.name, list(tensor.shape[1:])) for tensor in (*described.inputs, *described.outputs)]
     assert dims == shapes
     assert described.properties["max_sequence_length"] == "512"
