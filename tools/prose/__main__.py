@@ -24,7 +24,14 @@ MARKERS: Final = {
 }
 """Begin comments, by suffix or name of a file."""
 GENERATED: Final = (
-    *("proto/electra/", "docs/settings.md", "benchmarks/results/", "components/monitoring/rules.yaml"),
+    *(
+        "proto/electra/",
+        "proto/inference/",
+        "protos/inference/",
+        "docs/settings.md",
+        "benchmarks/results/",
+        "components/monitoring/rules.yaml",
+    ),
     *("tools/prose/", "tests/unit/tools/test_prose.py", "tests/integration/deploy/crds/"),
     "tests/data/open_inference_rest.yaml",
 )
