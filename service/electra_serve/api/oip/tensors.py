@@ -163,7 +163,7 @@ def _check_dimensions(header: TensorHeader) -> None:
 def _texts(header: TensorHeader, data: memoryview) -> list[str]:
     texts: list[str] = []
     at = 0
-    while at < len(data):
+    while at < len(data) and len(texts) < header.elements:
         start = at + LENGTH_BYTES
         at = start + int.from_bytes(data[at:start], "little")
         if at > len(data) or start > len(data):
@@ -172,11 +172,9 @@ def _texts(header: TensorHeader, data: memoryview) -> list[str]:
                 f"element {len(texts)} ends after the tensor",
                 field=header.name,
             )
-        if len(texts) == header.elements:
-            break
         texts.append(to_text(header, len(texts), bytes(data[start:at])))
     if at < len(data) or len(texts) != header.elements:
-        found = "more" if at < len(data) or len(texts) > header.elements else len(texts)
+        found = "more" if at < len(data) else len(texts)
         raise InvalidInput(
             f"{header.name} must have {header.elements} elements for shape {list(header.shape)}; got {found}",
             field=header.name,
