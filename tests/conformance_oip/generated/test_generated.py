@@ -82,7 +82,7 @@ def test_errors(rest: OpenInferenceClient) -> None:
     unknown = RequestInput(name="pixels", shape=[1], datatype="INT64", data=[1])
     with pytest.raises(BadRequestError) as caught:
         rest.model_infer(ENCODER, request=InferenceRequest(inputs=[unknown]))
-    assert "inputs must be among" in caught.value.body.error
+    assert "inputs must be among" in dict(caught.value.body)["error"]
     with pytest.raises(ApiError) as refused:
         rest.model_infer(ABSENT, request=InferenceRequest(inputs=[unknown]))
     assert refused.value.status_code == 404

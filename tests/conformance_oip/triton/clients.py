@@ -18,7 +18,10 @@ from tritonclient.utils import np_to_triton_dtype
 from tests.conformance_clients.served import KEY, Served
 from tests.conformance_oip.samples import IDS, Array, rectangle
 
-AUTHORIZED: Final = {"authorization": f"Bearer {KEY}"}
+
+def authorized() -> dict[str, str]:
+    """Returns headers with the key, new ones: the clients add some of a request to the dictionary that they get."""
+    return {"authorization": f"Bearer {KEY}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Client:
 
     def call(self, served: Served, method: str, *args: Any, **options: Any) -> Any:
         """Calls a method of a new client, with the key unless `headers` are given."""
-        options.setdefault("headers", AUTHORIZED)
+        options.setdefault("headers", authorized())
         if self.is_async:
             return asyncio.run(self._await(served, method, *args, **options))
         with self.module.InferenceServerClient(self.address(served)) as client:

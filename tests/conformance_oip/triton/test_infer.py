@@ -26,7 +26,7 @@ from tests.conformance_oip.samples import (
     rectangle,
     texts,
 )
-from tests.conformance_oip.triton.clients import AUTHORIZED, CLIENTS, GRPC, HTTP, Client, id_of, ids
+from tests.conformance_oip.triton.clients import CLIENTS, GRPC, HTTP, Client, authorized, id_of, ids
 
 INTEGERS: Final = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 ALGORITHMS: Final = ("gzip", "deflate")
@@ -188,7 +188,7 @@ def test_responses_are_compressed(algorithm: str, output: str, served: Served) -
         "parameters": {"binary_data_output": output == "binary"},
     }
     url = f"{served.url}/v2/models/{ENCODER}/infer"
-    response = httpx.post(url, json=body, headers={**AUTHORIZED, "accept-encoding": algorithm})
+    response = httpx.post(url, json=body, headers={**authorized(), "accept-encoding": algorithm})
     assert response.headers["content-encoding"] == algorithm
     assert int(response.headers["content-length"]) < len(response.content)
 
@@ -205,7 +205,7 @@ def test_asynchronous_http(served: Served) -> None:
     http = CLIENTS[0]
     with http.module.InferenceServerClient(http.address(served), concurrency=4) as client:
         pending = [
-            client.async_infer(ENCODER, [http.input("token_ids", np.array([row]))], headers=AUTHORIZED) for row in IDS
+            client.async_infer(ENCODER, [http.input("token_ids", np.array([row]))], headers=authorized()) for row in IDS
         ]
         for row, request in zip(IDS, pending, strict=True):
             check(request.get_result().as_numpy("mean_output"), expected(served, "mean_output", token_ids=[row]))
@@ -221,7 +221,7 @@ def test_asynchronous_grpc(served: Served) -> None:
                 [grpc.input("token_ids", np.array([row]))],
                 lambda result, error: done.put((result, error)),
                 request_id=str(number),
-                headers=AUTHORIZED,
+                headers=authorized(),
             )
         results = [done.get(timeout=60) for _ in IDS]
     assert [error for _, error in results] == [None] * len(IDS)
