@@ -1,7 +1,7 @@
 """Defines messages in a descriptor pool of their own.
 
 The default pool takes one file of each name and one message of each name. Several libraries bring `package inference`
-of the Open Inference Protocol, and a process may use one of them beside this package.
+of the Open Inference Protocol, and a process may use one of them with this package.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from electra_serve.proto.inference import open_inference_grpc_pb2 as pb
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.encode import EncodeResult
 
-PACKED_PER_FIELD: Final = 128
-"""Packed numbers that count as a field: with `FIELDS_PER_SEQUENCE`, 1,024 ids, segments and mask of each sequence."""
+PACKED_PER_FIELD: Final = 256
+"""Bytes of packed numbers that count as a field. With `FIELDS_PER_SEQUENCE`, a sequence has 6 KB. 512 ids, segments
+and mask take at most 4.5 KB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

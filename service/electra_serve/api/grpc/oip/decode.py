@@ -39,7 +39,7 @@ CONTENTS: Final[Mapping[str, tuple[str, np.dtype[Any]]]] = MappingProxyType(
         BYTES: ("bytes_contents", np.dtype("O")),
     }
 )
-NUMBERS_PER_STEP: Final = 16_384  # numbers that are converted in a millisecond
+NUMBERS_PER_STEP: Final = 8192  # numbers that are converted in a millisecond
 
 
 def is_raw(message: pb.ModelInferRequest) -> bool:

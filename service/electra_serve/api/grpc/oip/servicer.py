@@ -1,7 +1,7 @@
 """inference.GRPCInferenceService: from messages to the service and back.
 
-Probes need no key and are not counted as requests, as those of grpc.health.v1. Calls of extensions that the service
-does not have, such as shared memory, get gRPC's own UNIMPLEMENTED.
+Probes need no key and are not counted as requests, as those of grpc.health.v1. Calls of shared memory and other missing
+extensions get gRPC's own UNIMPLEMENTED.
 """
 
 from __future__ import annotations
