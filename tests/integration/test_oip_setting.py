@@ -58,7 +58,7 @@ def status_of(process: ServiceProcess, method: str, request: bytes, *key: tuple[
         try:
             call(request, metadata=key, timeout=60)
         except grpc.RpcError as error:
-            code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]  # it is a Call, too
+            code: grpc.StatusCode = error.code()
             return code
     return grpc.StatusCode.OK
 

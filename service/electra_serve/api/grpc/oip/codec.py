@@ -72,7 +72,9 @@ class InferCodec:
 
 def _parse(data: bytes, max_fields: int) -> Received:
     message = parse(pb.ModelInferRequest, data, max_fields=max_fields, packed_per_field=PACKED_PER_FIELD, strict=False)
-    return Received(cut_names(message), message.id, decode.is_raw(message))
+    if len(data) > INLINE_BYTES:  # names of others are short
+        cut_names(message)
+    return Received(message, message.id, decode.is_raw(message))
 
 
 def _render(
