@@ -102,12 +102,12 @@ def channel(process: ServiceProcess) -> Iterator[grpc.Channel]:
         yield connected
 
 
-def many_examples(inputs: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def many_examples(inputs: int, *, derandomize: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Sets the number of hypothesis' examples, which are the same in each run of the short form."""
     return settings(
         max_examples=inputs,
         deadline=None,
-        derandomize=inputs == SHORT,
+        derandomize=derandomize or inputs == SHORT,
         database=None,
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),

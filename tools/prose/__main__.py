@@ -33,6 +33,7 @@ GENERATED: Final = (
         "components/monitoring/rules.yaml",
     ),
     *("tools/prose/", "tests/unit/tools/test_prose.py", "tests/integration/deploy/crds/"),
+    "tests/data/open_inference_rest.yaml",
 )
 """Generated files, files of others, and the rules themselves."""
 FLAGS: Final = SERVICE / "electra_serve/settings/schema.py"
