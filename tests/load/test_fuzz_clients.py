@@ -194,7 +194,7 @@ def test_bad_bytes_of_tensors(bodies: int, service: ServiceProcess, report: Repo
     with httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client:
         for seed in range(bodies):
             body, headers = given[seed % len(given)]
-            coding = {"gzip": gzip.compress, "deflate": zlib.compress, "": bytes}
+            coding: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress, "": bytes}
             name = list(coding)[seed % 3]
             content = coding[name](mutated(body, seed)) if seed % 5 else mutated(coding[name](body), seed)
             response = client.post(
