@@ -112,6 +112,7 @@ def build_grpc(parts: SharedParts, authenticator: Authenticator) -> GrpcServer:
         authenticator=authenticator,
         tls=parts.tls,
         apis=parts.settings.apis,
+        oip=parts.oip("oip_grpc"),
     )
 
 

@@ -23,13 +23,13 @@ VERSION: Final = "1"  # the only version of every model
 UNSUPPORTED_PARAMETERS: Final = frozenset(
     {"classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"}
 )
-MAX_TIMEOUT_US: Final = 2**63 - 1
+MAX_WHOLE: Final = 2**64 - 1  # largest number of a parameter, an unsigned integer of gRPC
 _PRIORITIES: Final = (Priority.NORMAL, Priority.HIGH, Priority.NORMAL)  # 0 is the default, 1 the highest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferRequest:
-    """An inference request; `outputs` is None for all outputs of the model."""
+    """An inference request; without `outputs` all of the model are computed."""
 
     model: str
     version: str  # "" for any
@@ -75,7 +75,7 @@ def decode(
         MalformedRequest: A parameter has a wrong type or value.
     """
     check_version(infer.version)
-    names = outputs_of(info) if infer.outputs is None else check_outputs(infer.outputs)
+    names = check_outputs(infer.outputs) if infer.outputs else outputs_of(info)
     by_field = _by_field(infer.inputs)
     request = EncodeRequest(
         input=_text(by_field) if TEXT in by_field else _tokens(by_field),
@@ -123,9 +123,10 @@ def with_parameters(context: RequestContext, parameters: Mapping[str, Parameter]
 
 def _whole(parameters: Mapping[str, Parameter], name: str) -> int:
     value = parameters.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TIMEOUT_US:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value  # JSON has one type for both
+    if isinstance(whole, bool) or not isinstance(whole, int) or not 0 <= whole <= MAX_WHOLE:
         raise MalformedRequest(f"parameter {name} must be a whole number of 0 or more; got another value", field=name)
-    return value
+    return whole
 
 
 def _truncation(parameters: Mapping[str, Parameter]) -> Truncation:
@@ -179,4 +180,6 @@ def _rows(tensor: Tensor | None) -> Sequence[IntArray] | None:
         return None
     data: IntArray = tensor.data  # type: ignore[assignment]  # the header's datatype says so
     shape = tensor.header.shape
+    if shape[0] == 0 and len(shape) == 2:
+        return []  # numpy rejects huge second dimensions even so
     return list(data.reshape(shape if len(shape) == 2 else (1, *shape)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ TOKEN_COUNTS: Final = "token_counts"  # noqa: S105  # unmasked positions of each
 # Names of output tensors: the service's own, and those of transformers
 OUTPUTS: Final[Mapping[str, Output]] = MappingProxyType(
     {output.value: output for output in Output} | {"last_hidden_state": Output.SEQUENCE, "pooler_output": Output.POOLED}
+)
+_LITTLE_ENDIAN: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
+    {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 )
 _WITHOUT_NUMBERS: Final = frozenset({Output.CLS})  # the cheapest output, for requests of `TOKEN_COUNTS` alone
 
@@ -33,6 +36,21 @@ class OutputTensor:
     def datatype(self) -> str:
         """Datatype of the protocol."""
         return "INT32" if self.array.dtype == np.int32 else "FP32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputBytes:
+    """A tensor of a response as bytes, little-endian and in C order."""
+
+    name: str  # as the client spells it
+    datatype: str
+    shape: tuple[int, ...]
+    pieces: Sequence[memoryview]  # views of the result's arrays, and zeros
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return sum(map(len, self.pieces))
 
 
 def outputs_of(info: ModelInfo) -> tuple[str, ...]:
@@ -74,6 +92,40 @@ def to_tensors(result: EncodeResult, names: Sequence[str]) -> list[OutputTensor]
     return [_to_tensor(result, name) for name in names]
 
 
+def to_bytes(result: EncodeResult, names: Sequence[str]) -> list[OutputBytes]:
+    """Returns the tensors of `to_tensors` as bytes, without a copy of tensors of positions."""
+    return [_to_bytes(result, name) for name in names]
+
+
+def rectangle_values(result: EncodeResult) -> int:
+    """Returns the most numbers that the tensors of a result have, with padding."""
+    rows = result.rows
+    return sum(
+        len(rows) * max(row.size(output) for row in rows)
+        if rows and output in POSITION_OUTPUTS
+        else sum(row.size(output) for row in rows)
+        for output in result.outputs
+    )
+
+
+def _to_bytes(result: EncodeResult, name: str) -> OutputBytes:
+    output = OUTPUTS.get(name)
+    if output not in POSITION_OUTPUTS:
+        tensor = _to_tensor(result, name)
+        array = tensor.array.astype(_LITTLE_ENDIAN[tensor.datatype], copy=False)
+        return OutputBytes(name, tensor.datatype, array.shape, [array.data.cast("B")])
+    rows = [np.ascontiguousarray(row.computed(output), _LITTLE_ENDIAN["FP32"]) for row in result.rows]  # (n, H) each
+    longest = _longest(result, rows)
+    width = rows[0].shape[1]
+    zeros = memoryview(bytes((longest - min(map(len, rows))) * width * rows[0].itemsize))
+    pieces: list[memoryview] = []
+    for row in rows:
+        pieces.append(row.data.cast("B"))
+        if padding := (longest - len(row)) * width * row.itemsize:
+            pieces.append(zeros[:padding])
+    return OutputBytes(name, "FP32", (len(rows), longest, width), pieces)
+
+
 def _to_tensor(result: EncodeResult, name: str) -> OutputTensor:
     if name == TOKEN_COUNTS:
         return OutputTensor(name, np.array(result.row_tokens, np.int32))
@@ -87,10 +139,14 @@ def _to_tensor(result: EncodeResult, name: str) -> OutputTensor:
 
 def _rectangle(result: EncodeResult, output: Output) -> Float32Array:
     rows = [row.computed(output) for row in result.rows]  # (n, H) each
-    longest = max(row.length or len(computed) for row, computed in zip(result.rows, rows, strict=True))
+    longest = _longest(result, rows)
     if len(rows) == 1 and len(rows[0]) == longest:
         return np.ascontiguousarray(rows[0])[np.newaxis]
     rectangle = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
     for place, row in zip(rectangle, rows, strict=True):
         place[: len(row)] = row
     return rectangle
+
+
+def _longest(result: EncodeResult, rows: Sequence[Float32Array]) -> int:
+    return max(row.length or len(computed) for row, computed in zip(result.rows, rows, strict=True))

@@ -173,10 +173,10 @@ def _texts(header: TensorHeader, data: memoryview) -> list[str]:
                 field=header.name,
             )
         texts.append(to_text(header, len(texts), bytes(data[start:at])))
-    if at < len(data) or len(texts) != header.elements:
-        found = "more" if at < len(data) else len(texts)
+    if at < len(data) or len(texts) < header.elements:
         raise InvalidInput(
-            f"{header.name} must have {header.elements} elements for shape {list(header.shape)}; got {found}",
+            f"{header.name} must have {header.elements} elements for shape {list(header.shape)}; "
+            f"got {'more' if at < len(data) else len(texts)}",
             field=header.name,
         )
     return texts

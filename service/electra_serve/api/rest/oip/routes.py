@@ -85,6 +85,8 @@ def add_oip(app: FastAPI, endpoints: OipEndpoints, infer: InferEndpoint) -> None
 def _add_server(app: FastAPI, endpoints: OipEndpoints) -> None:
     get = partial(_add, app)
     get("/v2", endpoints.server, "server", "Describe the server", schemas.OipServer)
+    # The protocol's OpenAPI document has a slash at the end, its text has not
+    app.router.add_route("/v2/", endpoints.server, methods=["GET"], include_in_schema=False)
     get("/v2/health/live", endpoints.live, "live", "Is the process alive?", schemas.OipLive)
     ready = json_response_of("They are not.", schemas.OipReady, status=503)
     get("/v2/health/ready", endpoints.ready, "ready", "Are requests admitted?", schemas.OipReady, more=ready)
