@@ -187,7 +187,7 @@ def test_signature(engines: EngineSet) -> None:
     for engine in engines.all():
         signature = engine.signature
         device = "gpu:0" if ON_GPU else "cpu"
-        assert (signature.device, signature.dtype, signature.hidden_dim) == (device, "float32", 128)
+        assert (signature.device, signature.dtype, signature.hidden_dim) == (device, "float32", 192)
         shapes = SHAPES(LIMITS)
         assert {SINGLE, LARGEST} <= set(shapes)
         assert signature.shapes == (single_rows(shapes) if engine is engines.lone else shapes)
@@ -201,7 +201,7 @@ def changed(batch: Batch, field: str, values: Int32Array) -> Batch:
 @pytest.mark.parametrize(
     ("field", "bound"),
     [
-        ("token_ids", 4000),
+        ("token_ids", 8000),
         ("segment_ids", 2),
         ("position_ids", 512),
         ("sequence_ids", LARGEST.slots + 1),

@@ -132,10 +132,10 @@ def test_the_clients_bring_the_same_numbers(
             assert_close(got, expected, FROM_THE_MODEL)
             assert (encoded.model, encoded.tokens) == (DEMO_ID, 11)
             assert [(model.name, model.state, model.weights) for model in client.models()] == [
-                (DEMO_ID, "ready", "random")
+                (DEMO_ID, "ready", "pretrained")
             ]
             with pytest.raises(InvalidInput) as rejected:
-                client.encode(token_ids=[[4000]])
+                client.encode(token_ids=[[8000]])
             assert rejected.value.field == "token_ids[0][0]"
 
 
