@@ -39,6 +39,7 @@ from tests.contract.engines import (
     OTHERS,
     SHAPES,
     SINGLE,
+    VOCAB_SIZE,
     Packed,
     build,
     build_one,
@@ -133,7 +134,7 @@ def test_masked_positions_are_zeros_and_change_nothing(engine: Engine) -> None:
     # The first position of a sequence is computed even if it is masked: its own id counts there.
     free = masked & (packed.batch.position_ids > 0) | (packed.batch.sequence_ids == 0)
     changes = {
-        "token_ids": 3999 - packed.batch.token_ids,
+        "token_ids": VOCAB_SIZE - 1 - packed.batch.token_ids,
         "segment_ids": 1 - packed.batch.segment_ids,
         "position_ids": 19 - packed.batch.position_ids,
     }

@@ -31,10 +31,10 @@ from tools.demo_preset.teacher import Teacher, labels
 from tools.demo_preset.vocabulary import CLS, PAD, SEP
 
 SEED: Final = 20260101
-BAG_STEPS, STEPS, FALL = 2000, 6000, 1200  # the learning rate falls in the last ones
-BATCH: Final = 256
+BAG_STEPS, STEPS, FALL = 2000, 4200, 800  # the learning rate falls in the last ones
+BAG_BATCH, BATCH = 256, 128
 SHARD: Final = 8192  # texts labeled at a time
-FIRST_SHARDS, SHARDS, STEPS_PER_SHARD = 5, 14, 100
+FIRST_SHARDS, SHARDS, STEPS_PER_SHARD = 5, 8, 200
 HELD_OUT: Final = 2000  # texts at the corpus' end, for the evaluation
 MAX_PIECES: Final = 62  # of a single text
 LEARNING_RATE, WARM_UP, FINAL_RATE = 1.5e-3, 200, 0.01
@@ -42,7 +42,6 @@ WEIGHT_DECAY: Final = 0.01
 AVERAGE_DECAY: Final = 0.998
 TEMPERATURE: Final = 0.05
 PAIRS_EVERY, LONG_EVERY = 9, 12
-PAIRS, LONG_TEXTS = 64, 16
 CLUSTERS: Final = 1200
 BUCKETS: Final = (7, 9, 11, 13, 16, 20, 26, 36, 64)
 CHECKPOINT_SECONDS: Final = 150
@@ -127,23 +126,24 @@ def visible_shards(step: int, shards: int) -> int:
 
 
 class Batches:
-    """Random batches of a pool; a batch depends on the seed and the step only."""
+    """Random batches of a pool, from the seed and the step; a resumed training draws others."""
 
     def __init__(self, labeler: Labeler) -> None:
         self._labeler = labeler
         self._pool: Pool | None = None
-        self._shards = 0
+        self._source = (0, 0)  # shards and size of a batch
         self._queue: dict[bool, Iterator[list[int]]] = {}
 
     def draw(self, step: int) -> Arrays:
         """Returns the batch of a step."""
+        size = BAG_BATCH if step < BAG_STEPS else BATCH
         shards = visible_shards(step, self._labeler.shards)
-        if shards != self._shards:
-            self._pool, self._shards, self._queue = self._labeler.pool(shards), shards, {}
+        if (shards, size) != self._source:
+            self._pool, self._source, self._queue = self._labeler.pool(shards), (shards, size), {}
         assert self._pool is not None  # noqa: S101
         generator = random.Random(SEED + step)  # noqa: S311
         if step % LONG_EVERY == LONG_EVERY - 1:
-            return self._long(self._pool, generator)
+            return self._long(self._pool, generator, size // 16)
         rows = self._rows(self._pool, generator, clustered=step % 3 > 0)
         if step % PAIRS_EVERY == PAIRS_EVERY - 1:
             return self._pairs(self._pool, rows, generator)
@@ -153,30 +153,30 @@ class Batches:
     def _rows(self, pool: Pool, generator: random.Random, *, clustered: bool) -> list[int]:
         rows = next(self._queue.get(clustered, iter(())), None)
         if rows is None:
-            self._queue[clustered] = iter(_batches(pool, generator, clustered=clustered))
+            self._queue[clustered] = iter(_batches(pool, self._source[1], generator, clustered=clustered))
             rows = next(self._queue[clustered])
         return rows
 
     def _pairs(self, pool: Pool, rows: list[int], generator: random.Random) -> Arrays:
         """Pairs, and each part alone."""
         generator.shuffle(rows)
-        firsts, seconds = rows[:PAIRS], rows[PAIRS : 2 * PAIRS]
-        ids = [[CLS, *pool.ids[a], SEP, *pool.ids[b], SEP] for a, b in zip(firsts, seconds, strict=False)]
-        segments = [
-            [0] * (len(pool.ids[a]) + 2) + [1] * (len(pool.ids[b]) + 1) for a, b in zip(firsts, seconds, strict=False)
-        ]
+        pairs = len(rows) // 4
+        firsts, seconds = rows[:pairs], rows[pairs : 2 * pairs]
+        both = list(zip(firsts, seconds, strict=True))
+        ids = [[CLS, *pool.ids[a], SEP, *pool.ids[b], SEP] for a, b in both]
+        segments = [[0] * (len(pool.ids[a]) + 2) + [1] * (len(pool.ids[b]) + 1) for a, b in both]
         alone = [*firsts, *seconds]
         ids += [[CLS, *pool.ids[i], SEP] for i in alone]
         segments += [[0] * (len(pool.ids[i]) + 2) for i in alone]
-        both = _normalized(pool.targets[firsts[: len(seconds)]] + pool.targets[seconds])
-        return ids, segments, np.concatenate([both, pool.targets[alone]])
+        sums = _normalized(pool.targets[firsts] + pool.targets[seconds])
+        return ids, segments, np.concatenate([sums, pool.targets[alone]])
 
-    def _long(self, pool: Pool, generator: random.Random) -> Arrays:
+    def _long(self, pool: Pool, generator: random.Random, number: int) -> Arrays:
         """Long texts, and the first half of each."""
         ids, targets = [], []
-        for _ in range(LONG_TEXTS):
+        for _ in range(number):
             limit = generator.choice((96, 160, 224, 320, POSITIONS - 2))
-            rows = _consecutive(pool, generator) if generator.random() < 0.6 else _related(pool, generator)
+            rows = generator.choice((_consecutive, _related, _any))(pool, generator)
             taken: list[int] = []
             length = 0
             for row in rows:
@@ -202,14 +202,18 @@ def _related(pool: Pool, generator: random.Random) -> list[int]:
     return generator.sample(rows, min(60, len(rows)))
 
 
-def _batches(pool: Pool, generator: random.Random, *, clustered: bool) -> list[list[int]]:
+def _any(pool: Pool, generator: random.Random) -> list[int]:
+    return generator.sample(range(len(pool.ids)), 60)
+
+
+def _batches(pool: Pool, size: int, generator: random.Random, *, clustered: bool) -> list[list[int]]:
     """All texts in batches of similar length, each of texts of few clusters or of any."""
     order = np.array([generator.random() for _ in range(CLUSTERS)])
     noise = np.array([generator.random() for _ in pool.ids])
     lengths = np.digitize([len(row) for row in pool.ids], BUCKETS)
     keys = (noise, order[pool.clusters], lengths) if clustered else (noise, lengths)
     rows = np.lexsort(keys)
-    batches = [rows[i : i + BATCH].tolist() for i in range(0, len(rows) - BATCH + 1, BATCH)]
+    batches = [rows[i : i + size].tolist() for i in range(0, len(rows) - size + 1, size)]
     generator.shuffle(batches)
     return batches
 
