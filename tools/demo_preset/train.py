@@ -31,7 +31,7 @@ from tools.demo_preset.teacher import Teacher, labels
 from tools.demo_preset.vocabulary import CLS, PAD, SEP
 
 SEED: Final = 20260101
-BAG_STEPS, STEPS, FALL = 2000, 4200, 800  # the learning rate falls in the last ones
+BAG_STEPS, STEPS, FALL = 2000, 4400, 1000  # the learning rate falls in the last ones
 BAG_BATCH, BATCH = 256, 128
 SHARD: Final = 8192  # texts labeled at a time
 FIRST_SHARDS, SHARDS, STEPS_PER_SHARD = 5, 8, 200
