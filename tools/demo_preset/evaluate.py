@@ -31,12 +31,12 @@ def spearman(embed: Embed, teacher: Embed, texts: list[str]) -> float:
     cosines = theirs @ theirs.T
     partners = np.argsort(-cosines, axis=1)[:, RANKS]
     rows = np.arange(len(texts))[:, None]
-    return float(_correlation(cosines[rows, partners].ravel(), (ours @ ours.T)[rows, partners].ravel()))
+    return _correlation(cosines[rows, partners].ravel(), (ours @ ours.T)[rows, partners].ravel())
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def store_teacher(teacher: Embed) -> dict[str, Any]:

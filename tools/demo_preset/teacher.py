@@ -41,11 +41,7 @@ class Teacher:
             size = max(1, BATCH_TOKENS // len(ids[order[-1]]))
             batch, order = order[-size:], order[:-size]
             found[batch] = self._run([ids[i] for i in batch])
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-    def token_embedding(self, text: str) -> NDArray[np.float32]:
-        """Returns the embedding of `text`, such as a piece of the student's vocabulary."""
-        return self.embed([text])[0]
+        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
     def _run(self, batch: list[list[int]]) -> NDArray[np.float32]:
         length = max(map(len, batch))
@@ -74,4 +70,4 @@ def labels(teacher: Teacher, texts: list[str], path: Path) -> NDArray[np.float32
         unfinished = path.with_suffix(".part.npy")
         np.save(unfinished, teacher.embed(texts).astype(np.float16))
         unfinished.rename(path)
-    return np.load(path).astype(np.float32)
+    return np.asarray(np.load(path), np.float32)

@@ -219,7 +219,7 @@ def _batches(pool: Pool, size: int, generator: random.Random, *, clustered: bool
 
 
 def _normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def padded(ids: list[list[int]], segments: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:

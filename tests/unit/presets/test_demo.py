@@ -32,7 +32,7 @@ CLS, SEP = 101, 102
 DATA: Final[dict[str, Any]] = json.loads((GOLDEN / "demo_quality.json").read_text(encoding="utf-8"))
 FOLDER: Final = Path(str(resolve_preset(DEMO_ID).path))
 
-Row = tuple[Sequence[int], Sequence[int]]  # token ids and segment ids
+Row = tuple[Sequence[int] | NDArray[np.int32], Sequence[int] | NDArray[np.int32]]  # token ids and segment ids
 Vectors = NDArray[np.float32]
 
 
