@@ -79,6 +79,7 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         thread=parts.decoder,
         authenticator=authenticator,
         apis=settings.apis,
+        grpc_port=settings.grpc.port,
     )
     connections = parts.connections("rest", settings.rest.max_connections)
     largest = max(settings.rest.max_body_bytes, settings.apis.max_body_bytes)
