@@ -123,7 +123,9 @@ class Page:
 
     def run(self, script: str) -> Json:
         """Returns the value of a JavaScript expression, awaited; raises `BrowserError` if it throws."""
-        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        result = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         if "exceptionDetails" in result:
             raise BrowserError(result["exceptionDetails"].get("exception", {}).get("description", str(result)))
         return result["result"].get("value")
@@ -231,7 +233,10 @@ def browser(*flags: str) -> Iterator[Browser]:
     executable = shutil.which(COMMAND)
     if executable is None:
         raise BrowserError("chromium is not installed: apt-get install chromium")
-    with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         (their_input, send), (receive, their_output) = os.pipe(), os.pipe()
         for descriptor in (send, receive):
             stack.callback(os.close, descriptor)

@@ -1,8 +1,8 @@
 """Outermost middleware: the request's id, and headers that every response has.
 
-Responses must not be cached, since they depend on private texts or on the current state; files of pages have a rule of
-their own. This is pure ASGI: `BaseHTTPMiddleware` would run each request in a separate task and hide that its client has
-disconnected.
+Responses must not be cached, since they depend on private texts or on the current state. Files of pages have a rule of
+their own. This is pure ASGI: `BaseHTTPMiddleware` would run each request in a separate task and hide that its client
+has disconnected.
 """
 
 from __future__ import annotations

@@ -21,15 +21,12 @@ FOLDER: Final = "/playground"
 CHUNK_BYTES: Final = 65_536
 """Bytes of a file that one connection holds at a time, beside those in the socket."""
 
-_NOTHING_ELSE: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    f"{_NOTHING_ELSE}; require-trusted-types-for 'script'; trusted-types 'none'"
+_OWN: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-DOCS_POLICY: Final = (
-    # Swagger UI draws its icons from data URLs.
-    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; {_NOTHING_ELSE}"
-)
+PAGE_POLICY: Final = f"{_OWN}; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
+DOCS_POLICY: Final = f"{_OWN}; img-src 'self' data:"  # Swagger UI draws its icons from data URLs
 PAGES: Final = {"/": ("index.html", PAGE_POLICY), "/docs": ("docs.html", DOCS_POLICY)}
 
 
