@@ -1,4 +1,4 @@
-// Elements without markup in strings: the page's policy forbids innerHTML and inline styles.
+// Elements without markup in strings, which the page's policy forbids, as it does inline styles.
 
 /** Makes an element; null children are left out, and attributes that are null or false are not set. */
 export function h(name, attributes = {}, ...children) {
