@@ -184,6 +184,12 @@ class Page:
         """Writes the window as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
+    def forget_errors(self) -> None:
+        """Removes the events so far, such as expected errors."""
+        self._connection.events[:] = [
+            event for event in self._connection.events if event.get("sessionId") != self._session
+        ]
+
     @property
     def requests(self) -> list[str]:
         """URLs of all requests, those that were blocked included."""
