@@ -121,6 +121,7 @@ def choose(page: Page, model: str) -> None:
 
 def open_view(page: Page, site: Site, view: str, model: str = DEMO_ID) -> str:
     """Opens the page at a view with a model, and returns the selector of its panel."""
+    page.open("about:blank")  # otherwise only the fragment may change
     page.open(f"{site.url}#{view}")
     page.wait("document.querySelector('#model').options.length > 0")
     choose(page, model)

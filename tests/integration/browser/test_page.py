@@ -116,22 +116,26 @@ ATTACKS: Final = {
     ),
     "a frame": (
         "const e = document.createElement('iframe'); e.src = 'http://127.0.0.1:9/'; document.body.append(e)",
-        "default-src",
+        "frame-src",
     ),
 }
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_policy_blocks(page: Page, site: Site, attack: str) -> None:
+@pytest.mark.parametrize("path", ["", "docs"])
+def test_the_policy_blocks(page: Page, site: Site, path: str, attack: str) -> None:
     script, directive = ATTACKS[attack]
-    open_view(page, site, "tokens")
+    if directive == "require-trusted-types-for" and path == "docs":
+        pytest.skip("Swagger UI writes markup, whose scripts the other directives block")
+    page.open(f"{site.url}{path}")
     page.run(
         "window.blocked = []; document.addEventListener('securitypolicyviolation',"
         "(event) => window.blocked.push(event.effectiveDirective))"
     )
     page.run(f"(() => {{ try {{ {script} }} catch (error) {{ window.thrown = String(error) }} }})()")
     page.wait("window.blocked.length > 0")
-    assert page.run("window.blocked[0]") in {directive, "frame-src"}
+    stricter = set() if path == "docs" else {"require-trusted-types-for"}
+    assert page.run("window.blocked[0]") in {directive, *stricter}
     assert page.run("window.hit ?? null") is None
     assert page.errors
     page.forget_errors()
@@ -210,7 +214,6 @@ def test_nothing_scrolls_sideways_on_a_phone(page: Page, site: Site, width: int)
         else:
             page.wait(f"document.querySelector('{where} .card') !== null")
         assert page.run("document.documentElement.scrollWidth") <= width, view
-        page.open("about:blank")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -126,7 +126,7 @@ def test_spans_are_those_of_the_api(page: Page, site: Site, model: str) -> None:
     assert texts(page, f"{where} .marked") == TEXTS
 
 
-def test_answers_are_those_of_the_api(page: Page, site: Site) -> None:
+def test_answer_spans_are_those_of_the_api(page: Page, site: Site) -> None:
     where = open_view(page, site, "classify", "questions")
     context = " ".join(TEXTS)
     page.fill(f"{where} input[name=question]", QUERY)
@@ -255,6 +255,9 @@ def test_a_view_chooses_a_model_that_suits_it(page: Page, site: Site) -> None:
     assert page.run("document.querySelector('#model').value") == "ranker"
     page.click("[data-tab=search]")
     assert page.run("document.querySelector('#model').value") == "ranker"
+    page.open("about:blank")
+    page.open(f"{site.url}#classify")
+    page.wait("document.querySelector('#model').value === 'ranker'")
 
 
 def test_the_live_view_shows_the_load(page: Page, site: Site) -> None:

@@ -19,7 +19,7 @@ from electra_serve.api.rest.render import Chunks
 
 FOLDER: Final = "/playground"
 CHUNK_BYTES: Final = 65_536
-"""Bytes of a file that one connection holds at a time, beside those in the socket."""
+"""Bytes of a file that one connection holds at a time, in addition to those in the socket."""
 
 _OWN: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

@@ -87,6 +87,7 @@ async function readModels() {
   fill(picker, models.map((model) => h("option", { value: model.name }, model.state === "ready" ? model.name : `${model.name} (${model.state})`)));
   if (models.some(({ name }) => name === before)) picker.value = before;
   for (const { key, shown } of VIEWS) group.hide(key, !shown());
+  if (before === "") selected(group.selected);
   describe();
   if (models.some(({ state }) => state === "loading" || state === "unloading")) setTimeout(readModels, POLL_MS);
   showFirstMap();
