@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.integration.browser.conftest import KEY, REJECTED, Site, texts
+from tests.integration.process import ServiceProcess
 from tools.browser import Page
 
 MODELS: Final = "#operations-models-list_models"
@@ -39,8 +40,8 @@ def test_every_operation_is_listed(page: Page, site: Site) -> None:
     assert page.errors == []
 
 
-def test_an_operation_can_be_tried(page: Page, site: Site) -> None:
-    open_reference(page, site)
+def test_an_operation_can_be_tried(page: Page, service: ServiceProcess) -> None:
+    open_reference(page, Site(service, {}))
     assert try_out(page, TOKENIZE) == "200"
     shown = page.text(f"{TOKENIZE} .live-responses-table")
     assert '"piece": "[CLS]"' in shown
@@ -54,7 +55,7 @@ def test_a_key_is_sent_and_kept_in_memory_only(page: Page, closed: Site) -> None
     page.click(".auth-wrapper .authorize")
     page.wait("document.querySelector('.modal-ux input') !== null")
     page.fill(".modal-ux input", KEY)
-    page.click(".modal-ux .auth .authorize")
+    page.click(".modal-ux .auth-btn-wrapper .authorize")
     page.click(".modal-ux .close-modal")
     page.click(f"{MODELS} .btn-clear")
     page.wait(f"document.querySelector('{MODELS} .live-responses-table') === null")
