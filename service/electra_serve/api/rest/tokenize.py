@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from electra_serve.api.rest.decode_tokenize import decode_tokenize
-from electra_serve.api.rest.endpoint import ComputeEndpoint
+from electra_serve.api.rest.endpoint import JsonEndpoint
 from electra_serve.api.rest.render import RunOnThread
 from electra_serve.api.rest.render_tokenize import render_tokenize
 from electra_serve.serving.request_context import RequestContext
@@ -13,7 +13,7 @@ from electra_serve.serving.tokens import TokenizeRequest, TokenizeResult
 from electra_serve.serving.transit_budget import Reservation
 
 
-class TokenizeEndpoint(ComputeEndpoint[TokenizeRequest, TokenizeResult]):
+class TokenizeEndpoint(JsonEndpoint[TokenizeRequest, TokenizeResult]):
     """Endpoint of `POST /v1/tokenize`."""
 
     route = "POST /v1/tokenize"
