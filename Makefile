@@ -103,9 +103,18 @@ screenshots: $(VENV)/.serve-$(EXTRA) ## Take the pictures of docs/images again; 
 swagger-ui: $(VENV)/.serve-$(EXTRA) ## Fetch Swagger UI from npm again, and compare; another version in ARGS
 	$(BIN)/python -m tools.vendor_swagger_ui $(ARGS)
 
+# The training needs torch, which the service does not.
+DEMO := .venv-demo
+
+$(DEMO)/.installed: pyproject.toml constraints.txt tools/demo_preset/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(DEMO)
+	$(BIN)/uv pip install --quiet --python $(DEMO)/bin/python --constraint constraints.txt \
+	  --requirement tools/demo_preset/requirements.txt --editable '.[server]'
+	@touch $@
+
 .PHONY: demo-preset
-demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the built-in preset again, byte for byte
-	$(BIN)/python -m tools.build_demo_preset
+demo-preset: $(DEMO)/.installed ## Train the built-in preset again: hours on two cores; needs Debian's and PyPI's packages; ARGS=--evaluate
+	OMP_WAIT_POLICY=PASSIVE $(DEMO)/bin/python -m tools.demo_preset $(ARGS)
 
 .PHONY: constraints
 constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Update the pinned dependencies in constraints.txt
@@ -263,4 +272,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,6 +1,6 @@
 """Requests and responses of the Open Inference Protocol over REST, and its differences from the service's own APIs.
 
-Sequences are rectangles: shorter ones are padded with zeros, and a mask tells the padding.
+Sequences are rectangles: shorter ones are padded with zeros, and a mask marks the padding.
 """
 
 from __future__ import annotations

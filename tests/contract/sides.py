@@ -14,10 +14,8 @@ import grpc
 import httpx
 from fastapi import FastAPI
 
-from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.requests import RequestObserver
-from electra_serve.observability.statistics import read_statistics
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from tests.contract import oip, oip_grpc, read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
@@ -280,7 +278,7 @@ def application(stack: Stack) -> FastAPI:
         budget=transit_budget(),
         authenticator=stack.authenticator,
         apis=stack.settings.apis,
-        oip=OipParts(RequestObserver("oip_rest", stack.metrics, stack.log), partial(read_statistics, stack.metrics)),
+        oip=stack.oip("oip_rest"),
     )
 
 
@@ -294,7 +292,7 @@ async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
         observer,
         max_sequences=settings.max_sequences,
         authenticator=stack.authenticator,
-        oip=oip_grpc.parts(stack),
+        oip=stack.oip(oip_grpc.TRANSPORT),
     ) as (_, port):
         target = f"127.0.0.1:{port}"
         if issubclass(side, StreamSide):

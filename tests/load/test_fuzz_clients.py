@@ -23,7 +23,7 @@ from tests.load.bodies import odd_body
 from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
 from tests.load.mutations import mutated
-from tests.oip_requests import Bytes, binary, strings
+from tests.oip_requests import LENGTH, Bytes, binary, strings
 
 AMOUNTS: Final = [pytest.param(150, id="short"), pytest.param(10_000, id="long", marks=pytest.mark.long)]
 CROSS_ENCODER: Final = HeadConfig("sequence_classification", ("LABEL_0",), "sigmoid")
@@ -33,6 +33,11 @@ OPENAI_TYPES: Final = {"invalid_request_error", "authentication_error", "rate_li
 TEI_TYPES: Final = {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
 
 INFER: Final = "/v2/models/encoder/infer"
+COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
 IDS: Final = {"name": "token_ids", "datatype": "INT64", "shape": [2, 3], "data": [[5, 6, 7], [8, 9, 0]]}
 MASK: Final = {
     "name": "padding_mask",
@@ -193,13 +198,10 @@ def test_bad_bytes_of_tensors(bodies: int, service: ServiceProcess, report: Repo
     statuses: Counter[int] = Counter()
     with httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client:
         for seed in range(bodies):
-            body, headers = given[seed % len(given)]
-            coding = {"gzip": gzip.compress, "deflate": zlib.compress, "": bytes}
-            name = list(coding)[seed % 3]
-            content = coding[name](mutated(body, seed)) if seed % 5 else mutated(coding[name](body), seed)
-            response = client.post(
-                INFER, content=content, headers=headers | ({"content-encoding": name} if name else {})
-            )
+            body, coding = _odd_bytes(*given[seed // 4 % len(given)], seed), list(COMPRESS)[seed % len(COMPRESS)]
+            content, headers = COMPRESS[coding](body[0]), body[1] | {"content-encoding": coding}
+            content = content if seed % 5 else mutated(content, seed)
+            response = client.post(INFER, content=content, headers=headers)
             statuses[response.status_code] += 1
             assert response.status_code in {200, 400, 413}, (seed, response.text)
             assert response.status_code == 200 or is_oip_error(response.json()), (seed, response.text)
@@ -208,3 +210,20 @@ def test_bad_bytes_of_tensors(bodies: int, service: ServiceProcess, report: Repo
     wait_at_rest(service)
     assert service.status("/readyz") == 200
     assert [event for event in service.events if event["level"] in {"error", "critical"}] == []
+
+
+def _odd_bytes(body: bytes, headers: Mapping[str, str], seed: int) -> tuple[bytes, dict[str, str]]:
+    """Changes all of a body, its JSON, the values of its tensors, or their bytes and number."""
+    length = int(headers[LENGTH])
+    head, tail = body[:length], body[length:]
+    match seed % 4:
+        case 0:
+            return mutated(body, seed), dict(headers)
+        case 1:
+            head = mutated(head, seed)
+        case 2:
+            at = seed % len(tail)
+            tail = tail[:at] + bytes([tail[at] ^ 1 << seed % 3]) + tail[at + 1 :]
+        case _:
+            tail = mutated(tail, seed)
+    return head + tail, {LENGTH: str(len(head))}
