@@ -24,13 +24,13 @@ _NO_OBJECT: Final = Problem("the line must be a JSON object; got something else"
 _Line = bytes | Problem
 
 
-def read_text_lines(stream: io.BufferedIOBase) -> Iterator[Chunk]:
+def read_text_lines(stream: io.BufferedReader) -> Iterator[Chunk]:
     """Yields chunks of lines; an empty line is an empty text."""
     for lines in _chunks(stream):
         yield Chunk([line if isinstance(line, Problem) else text_cell(line) for line in lines])
 
 
-def read_json_lines(stream: io.BufferedIOBase, ids: IdTypes) -> Iterator[Chunk]:
+def read_json_lines(stream: io.BufferedReader, ids: IdTypes) -> Iterator[Chunk]:
     """Yields chunks of objects; blank lines are skipped."""
     found = _FoundColumns()
     for lines in _chunks(stream):
@@ -55,7 +55,7 @@ class _FoundColumns:
         self.used = False
 
 
-def _chunks(stream: io.BufferedIOBase) -> Iterator[list[_Line]]:
+def _chunks(stream: io.BufferedReader) -> Iterator[list[_Line]]:
     lines: list[_Line] = []
     size = 0
     for line in _lines(stream):
@@ -68,7 +68,7 @@ def _chunks(stream: io.BufferedIOBase) -> Iterator[list[_Line]]:
         yield lines
 
 
-def _lines(stream: io.BufferedIOBase) -> Iterator[_Line]:
+def _lines(stream: io.BufferedReader) -> Iterator[_Line]:
     line = stream.readline(MAX_LINE_BYTES + 1).removeprefix(_BYTE_ORDER_MARK)
     while line:
         if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):

@@ -59,7 +59,7 @@ class Pipeline:
 
     def _prepare(self, start: Position, first_row: int) -> None:
         """Runs on the thread."""
-        chunks = self._reader.read(start)
+        chunks = self._reader.read(start, first_row)
         try:
             windows = cut_windows(chunks, self._encoder.prepare, self._encoder.outputs.weigh, self._limits, first_row)
             for window in windows:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from electra_serve.bulk.inputs import Format, InputFile, reading
 from electra_serve.bulk.lines import read_json_lines, read_text_lines
 from electra_serve.bulk.options import Columns
-from electra_serve.bulk.tables import IdTypes, arrow_rows, parquet_rows, read_arrow, read_csv, read_parquet
+from electra_serve.bulk.tables import IdTypes, arrow_rows, parquet_rows, read_arrow, read_arrow_stream, read_csv, read_parquet
 from electra_serve.bulk.values import Chunk
 
 _BUFFER_BYTES: Final = 2**20
@@ -78,13 +78,19 @@ class Reader:
             total += rows
         return total
 
-    def read(self, start: Position = START) -> Iterator[tuple[Position, Chunk]]:
-        """Yields chunks with the positions of their first rows; raises `BulkError`."""
+    def read(self, start: Position = START, first_row: int = 0) -> Iterator[tuple[Position, Chunk]]:
+        """Yields chunks with the positions of their first rows; `first_row` rows are before `start`.
+
+        Raises:
+            BulkError: A file cannot be read, or a column is missing or has another type.
+        """
+        self._rows_read = first_row
         for index, file in enumerate(self._files):
             if index >= start.file:
                 skip = start.row if index == start.file else 0
                 with reading(file.path):
                     for row, chunk in self._read_file(file, skip):
+                        self._rows_read += len(chunk.values)
                         yield Position(index, row), chunk
                 file.check_unchanged()
             self._size_before += file.size
@@ -94,21 +100,19 @@ class Reader:
             yield from read_parquet(file.path, self._ids, skip)
             return
         if file.format == "arrow" and not file.is_stdin and file.compression is None:
-            with pa.memory_map(file.path) as source:
-                yield from read_arrow(source, self._ids, skip)
+            yield from read_arrow(file.path, self._ids, skip)
             return
         with self._opened(file) as stream:
             row = 0
             for chunk in STREAMED[file.format](stream, self._ids):
                 count = len(chunk.values)
-                self._rows_read += count
                 if row + count > skip:
                     dropped = max(skip - row, 0)
                     yield row + dropped, chunk.skip(dropped)
                 row += count
 
     @contextmanager
-    def _opened(self, file: InputFile) -> Iterator[io.BufferedIOBase]:
+    def _opened(self, file: InputFile) -> Iterator[io.BufferedReader]:
         """Opens a stream of the decompressed bytes."""
         # Not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit.
         raw = os.fdopen(os.dup(0), "rb", 0) if file.is_stdin else Path(file.path).open("rb", 0)  # noqa: SIM115
@@ -123,8 +127,8 @@ class Reader:
         self._stream = None
 
 
-STREAMED: Final[Mapping[Format, Callable[[io.BufferedIOBase, IdTypes], Iterator[Chunk]]]] = {
-    "arrow": lambda stream, ids: (chunk for _, chunk in read_arrow(pa.PythonFile(stream, "r"), ids, 0)),
+STREAMED: Final[Mapping[Format, Callable[[io.BufferedReader, IdTypes], Iterator[Chunk]]]] = {
+    "arrow": read_arrow_stream,
     "csv": lambda stream, ids: read_csv(stream, ids, ","),
     "tsv": lambda stream, ids: read_csv(stream, ids, "\t"),
     "jsonl": read_json_lines,

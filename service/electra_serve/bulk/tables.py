@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -18,6 +18,7 @@ from electra_serve.errors import BulkError
 CHUNK_ROWS: Final = 1024
 CHUNK_BYTES: Final = 4 * 2**20
 _CSV_BLOCK_BYTES: Final = 8 * 2**20  # the longest row
+_FILE_MAGIC: Final = b"ARROW1"
 _HEADER_ROWS: Final = 1
 _MAX_BAD_ROWS: Final = 100_000  # in a block; more are no fault of rows but a wrong delimiter
 
@@ -102,32 +103,41 @@ def arrow_rows(path: str) -> int | None:
         return sum(int(reader.get_batch(index).num_rows) for index in range(reader.num_record_batches))
 
 
-def read_arrow(source: pa.NativeFile, ids: IdTypes, skip: int) -> Iterator[tuple[int, Chunk]]:
-    """Yields the chunks of an Arrow file or stream and their first rows."""
+def read_arrow(path: str, ids: IdTypes, skip: int) -> Iterator[tuple[int, Chunk]]:
+    """Yields the chunks of an Arrow file or stream and their first rows, without reading all into memory."""
+    with pa.memory_map(path) as source:
+        if not _is_file(source):
+            yield from _slices(pa.ipc.open_stream(source), ids, skip)
+            return
+        reader = pa.ipc.open_file(source)
+        batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
+        yield from _slices(batches, ids, skip)
+
+
+def read_arrow_stream(stream: io.BufferedReader, ids: IdTypes) -> Iterator[Chunk]:
+    """Yields the chunks of an Arrow stream that cannot seek."""
+    if stream.peek(len(_FILE_MAGIC)).startswith(_FILE_MAGIC):
+        raise ValueError("it is an Arrow file, which cannot be read from its start to its end; use an Arrow stream")
+    for _, chunk in _slices(pa.ipc.open_stream(pa.PythonFile(stream, "r")), ids, 0):
+        yield chunk
+
+
+def _slices(batches: Iterable[pa.RecordBatch], ids: IdTypes, skip: int) -> Iterator[tuple[int, Chunk]]:
     row = 0
-    for batch in _batches(source):
+    for batch in batches:
         chunk_rows = _rows_at_once(batch.nbytes, batch.num_rows) if batch.num_rows else 1
         for start in range(min(max(skip - row, 0), batch.num_rows), batch.num_rows, chunk_rows):
             yield row + start, ids.chunk(batch.slice(start, chunk_rows))
         row += batch.num_rows
 
 
-def _batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    if source.seekable() and _is_file(source):
-        reader = pa.ipc.open_file(source)
-        for index in range(reader.num_record_batches):
-            yield reader.get_batch(index)
-        return
-    yield from pa.ipc.open_stream(source)
-
-
 def _is_file(source: pa.NativeFile) -> bool:
-    magic: bytes = source.read(6)
+    magic: bytes = source.read(len(_FILE_MAGIC))
     source.seek(0)
-    return magic == b"ARROW1"
+    return magic == _FILE_MAGIC
 
 
-def read_csv(stream: io.BufferedIOBase, ids: IdTypes, delimiter: str) -> Iterator[Chunk]:
+def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterator[Chunk]:
     """Yields the chunks of a CSV file with a header; rows with another number of cells become problems."""
     bad: dict[int, Problem] = {}  # by row
 
