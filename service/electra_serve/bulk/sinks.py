@@ -47,7 +47,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     scratch = path.with_name(f"{path.name}.tmp")
     with writing(path):
         try:
-            with scratch.open("wb") as stream:
+            with _open(scratch) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -56,6 +56,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("wb")
 
 
 def sync_folder(folder: Path) -> None:
