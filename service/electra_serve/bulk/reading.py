@@ -15,7 +15,15 @@ import pyarrow as pa
 from electra_serve.bulk.inputs import Format, InputFile, reading
 from electra_serve.bulk.lines import read_json_lines, read_text_lines
 from electra_serve.bulk.options import Columns
-from electra_serve.bulk.tables import IdTypes, arrow_rows, parquet_rows, read_arrow, read_arrow_stream, read_csv, read_parquet
+from electra_serve.bulk.tables import (
+    IdTypes,
+    arrow_rows,
+    parquet_rows,
+    read_arrow,
+    read_arrow_stream,
+    read_csv,
+    read_parquet,
+)
 from electra_serve.bulk.values import Chunk
 
 _BUFFER_BYTES: Final = 2**20
