@@ -1,7 +1,7 @@
 """`electra-serve encode`: encodes files. Imports pyarrow and the engines only when it runs.
 
-Exit codes: 0 if the output is complete, 1 if something is at fault, 2 for wrong arguments, and 128 plus the number of
-the signal that ended the run. After 1 and a signal, the same command continues.
+The exit code is 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. A signal ends the
+run with 128 plus its number. After 1 and a signal, the same command continues.
 """
 
 from __future__ import annotations
