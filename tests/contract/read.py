@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
 import grpc
@@ -58,19 +58,23 @@ def stream_response(data: bytes) -> Outcome:
     )
 
 
-def rpc_error(error: grpc.aio.AioRpcError) -> Rejection:
+def rpc_error(error: grpc.aio.AioRpcError | grpc.Call) -> Rejection:
     """Reads a call that failed."""
     trailing = cast("Iterable[tuple[str, str]]", error.trailing_metadata() or ())
-    metadata = dict(trailing)
+    return rejection(error.details() or "", dict(trailing), error.code().name)
+
+
+def rejection(message: str, metadata: Mapping[str, str], status: str | None) -> Rejection:
+    """Reads the text and the metadata of an error."""
     pushback_ms = metadata.get("grpc-retry-pushback-ms")
     return Rejection(
         code=metadata.get("electra-error-code", STATUS_ONLY),
-        status=error.code().name,
-        message=error.details() or "",
+        status=status,
+        message=message,
         field=metadata.get("electra-error-field"),
         retry_after_s=None if pushback_ms is None else int(pushback_ms) / 1e3,
         request_id=metadata.get("x-request-id"),
-        raw=f"{error.details()} {metadata}".encode(),
+        raw=f"{message} {metadata}".encode(),
     )
 
 
@@ -81,7 +85,7 @@ def _problem(received: httpx.Response, content: dict[str, object]) -> Rejection:
     assert content["status"] == received.status_code
     assert content["request_id"] == received.headers["x-request-id"]
     retry_after_s = cast("float | None", content.get("retry_after_s"))
-    _check_retry_after(received.headers.get("retry-after"), retry_after_s)
+    check_retry_after(received.headers.get("retry-after"), retry_after_s)
     return Rejection(
         code=str(content["code"]),
         status=received.status_code,
@@ -93,7 +97,8 @@ def _problem(received: httpx.Response, content: dict[str, object]) -> Rejection:
     )
 
 
-def _check_retry_after(header: str | None, retry_after_s: float | None) -> None:
+def check_retry_after(header: str | None, retry_after_s: float | None) -> None:
+    """Fails unless the header has the seconds of the body, rounded up."""
     assert (header is None) == (retry_after_s is None)
     if header is not None and retry_after_s is not None:
         assert max(1, retry_after_s) <= int(header) < max(1, retry_after_s) + 1

@@ -28,7 +28,7 @@ CODES: Final = {
     "ok", "malformed_request", "unsupported_media_type", "invalid_input", "payload_too_large", "unauthenticated",
     "model_not_found",
     "model_not_ready", "shutting_down", "overloaded", "deadline_exceeded", "cancelled", "engine_failure", "conflict",
-    "model_load_failed", "internal",
+    "model_load_failed", "internal", "unsupported",
 }  # fmt: skip
 HISTOGRAMS: Final = {
     "electra_request_seconds", "electra_queue_wait_seconds", "electra_compute_seconds", "electra_batch_sequences",
@@ -41,6 +41,7 @@ GAUGES: Final = {
     "electra_requests_in_flight", "electra_compilations_after_warm_up", "electra_model_ready",
     "electra_model_load_seconds", "electra_build_info",
 }  # fmt: skip
+TRANSPORTS: Final = ("rest", "grpc", "oip_rest", "oip_grpc")
 SECRET: Final = "supercalifragilistic"
 
 
@@ -73,7 +74,7 @@ def test_every_series_is_there_before_the_first_request(scraped_before_traffic: 
         assert {families[name].type for name in names} == {kind}
         for name in names - {"electra_requests_in_flight", "electra_build_info"}:
             assert DEMO_ID in {sample.labels["model"] for sample in families[name].samples}, name
-    for transport in ("rest", "grpc"):
+    for transport in TRANSPORTS:
         counted = {
             sample.labels["code"]: sample.value
             for sample in families["electra_requests"].samples
@@ -139,17 +140,19 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
         assert response.status_code == 200, response.text
 
 
-def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+def test_models_say_that_the_weights_are_trained_and_the_pooler_is_not(
+    rest: httpx.Client, stub: EncoderServiceStub
+) -> None:
     model = rest.get(f"/v1/models/{DEMO_ID}").json()
     assert rest.get("/v1/models").json() == {"object": "list", "data": [model], "models": [model]}
     described = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
     assert (model["state"], described.state) == ("ready", pb.MODEL_STATE_READY)
-    assert (model["weights"], described.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert (model["weights"], described.weights) == ("pretrained", pb.WEIGHTS_PRETRAINED)
     assert (model["pooler"], described.pooler) == ("random", pb.WEIGHTS_RANDOM)
     assert model["source"] == described.source == "embedded"
     assert model["revision"] == described.revision
-    assert model["parameters"] == described.parameters == 908_672
-    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 128
+    assert model["parameters"] == described.parameters == 2_042_944
+    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 192
     assert find(DEMO_ID) is None, "the demo is no published checkpoint"
 
 
@@ -191,10 +194,10 @@ def test_the_terminal_shows_the_address_for_the_first_request(service: ServicePr
     assert service.target in service.stdout
 
 
-def test_the_start_up_log_says_that_the_weights_are_random(service: ServiceProcess) -> None:
+def test_the_start_up_log_says_that_the_weights_are_trained(service: ServiceProcess) -> None:
     wait_until(lambda: '"model ready"' in service.stderr)
     ready = [event for event in service.events if event["event"] == "model ready"]
-    assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "random")]
+    assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "pretrained")]
 
 
 def test_the_log_is_json_and_nothing_else(service: ServiceProcess) -> None:
