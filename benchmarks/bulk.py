@@ -93,7 +93,7 @@ def texts(count: int) -> list[str]:
     """
     paragraphs: list[str] = []
     for book in BOOKS:
-        content = (ROOT / "tools/corpus" / book).read_text("utf-8")
+        content = (ROOT / "tools/demo_preset/books" / book).read_text("utf-8")
         paragraphs += [text for part in content.split("\n\n") if len(text := " ".join(part.split())) > 20]
     unique = list(dict.fromkeys(paragraphs))
     return [unique[index * len(unique) // count] for index in range(count)]

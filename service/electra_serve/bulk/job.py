@@ -122,6 +122,8 @@ def run_job(
         raise BulkError(f"cannot write {paths.output}: it exists, and is no output of encode")
     files = find_inputs(job.input, job.input_format)
     with Encoder.load(job.model, job.columns, job.options, job.service, load=load) as encoder:
+        signature = encoder.loaded.engines[0].signature
+        log.info("model loaded", engine=signature.engine, device=signature.device, dtype=signature.dtype)
         manifest = _manifest(job, encoder, files, paths)
         if paths.output.exists():
             return _complete(paths, manifest)
