@@ -4,7 +4,8 @@
     ├── StartupError                the process cannot start
     │   ├── SettingsError           a setting is unknown, malformed or contradicts another
     │   ├── PresetError             a preset is unknown, unreadable or invalid
-    │   └── EngineUnavailable       the requested engine or device is not available
+    │   ├── EngineUnavailable       the requested engine or device is not available
+    │   └── BulkError               files of `electra-serve encode` cannot be read, written or continued
     ├── TransportError              the client cannot reach the server, or another server responds
     └── ServiceError                the server rejects a request, or fails on it
         ├── MalformedRequest        broken JSON, unknown field, wrong type
@@ -57,6 +58,10 @@ class PresetError(StartupError):
 
 class EngineUnavailable(StartupError):
     """The requested engine or device is not available."""
+
+
+class BulkError(StartupError):
+    """Files of `electra-serve encode` cannot be read, written or continued."""
 
 
 class TransportError(ElectraServeError):
