@@ -78,9 +78,7 @@ def test_masked_positions_of_hidden_states_are_zeros() -> None:
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", pa.float32()), ("float16", pa.float16())])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_type_pooling_and_normalization(normalize: bool, dtype: Any, kind: pa.DataType, pooling: Any) -> None:
-    settings = ModelSettings(
-        preset="electra_demo", embedding=EmbeddingSettings(pooling=pooling, normalize=normalize)
-    )
+    settings = ModelSettings(preset="electra_demo", embedding=EmbeddingSettings(pooling=pooling, normalize=normalize))
     with Encoder.load(settings, options=EncodeOptions(dtype=dtype), load=load) as encoder:
         table = encoder.encode(pa.table({"text": ["some text"]}))
     assert table.schema.field("embedding").type == pa.list_(kind, 128)

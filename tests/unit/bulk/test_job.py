@@ -133,9 +133,7 @@ def test_an_input_of_bad_rows_only_has_an_output_without_rows(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.arrow", "out.npy", "out"])
 @pytest.mark.parametrize("windows", range(1, 8))
-def test_a_run_that_stopped_continues_to_the_same_bytes(
-    name: str, windows: int, source: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_stopped_continues_to_the_same_bytes(name: str, windows: int, source: Path, tmp_path: Path) -> None:
     options = EncodeOptions(("mean_output",))
     (tmp_path / "whole").mkdir()
     run(source, tmp_path / "whole" / name, options=options)
@@ -294,7 +292,9 @@ def test_formats_that_do_not_fit(
 
 def test_the_id_column_is_no_output(tmp_path: Path) -> None:
     source = write_table(tmp_path / "in.jsonl", {"text": ["a"], "embedding": [1]})
-    rejects("the id column must not have the name of an output", source, tmp_path / "o", columns=Columns(id="embedding"))
+    rejects(
+        "the id column must not have the name of an output", source, tmp_path / "o", columns=Columns(id="embedding")
+    )
 
 
 def test_strict_stops_at_the_first_bad_row(source: Path, tmp_path: Path) -> None:
@@ -314,7 +314,9 @@ def test_a_file_that_changes_during_the_run_stops_it(tmp_path: Path) -> None:
         def update(self, done: Done) -> None:
             os.utime(source, (1, 1))
 
-    rejects("it changed while it was read; .* and the same command continues", source, tmp_path / "out", progress=Touching())
+    rejects(
+        "it changed while it was read; .* and the same command continues", source, tmp_path / "out", progress=Touching()
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -394,7 +396,9 @@ class Signaling(SilentProgress):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_hint(number: signal.Signals, source: Path, tmp_path: Path) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="^interrupted; 16 of 50 rows are done, and the same command continues") as end:
+    with pytest.raises(
+        Interrupted, match="^interrupted; 16 of 50 rows are done, and the same command continues"
+    ) as end:
         run(source, tmp_path / "out.npy", progress=Signaling(number, 3))
     assert end.value.number == number
     assert signal.getsignal(number) is before

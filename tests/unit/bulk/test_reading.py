@@ -83,7 +83,9 @@ def test_token_ids_of_any_integer_type(kind: pa.DataType, tmp_path: Path) -> Non
     assert (one.token_ids.tolist(), other.token_ids.tolist()) == ([1, 2], [5, 6])
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())]
+)
 def test_texts_of_any_type(kind: pa.DataType, tmp_path: Path) -> None:
     column = pa.array(["a", None, "ü"], pa.string()).cast(kind)
     assert read(write_table(tmp_path / "a.arrow", {"text": column})) == ["a", NULL, "ü"]
