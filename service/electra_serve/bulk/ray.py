@@ -59,7 +59,7 @@ class Encoder:
             fn_constructor_kwargs={"model": "./encoder", "normalize": True},
             batch_format="pyarrow",
             batch_size=4096,
-            concurrency=2,
+            compute=ray.data.ActorPoolStrategy(size=2),
             num_cpus=4,
         )
     """

@@ -12,7 +12,7 @@ import yaml
 
 from electra_serve.observability.metrics import Metrics
 from electra_serve.settings.schema import Settings
-from tests.integration.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, config, one, pod, serving
+from tests.integration.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, SERVING, config, one, pod, serving
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_deployment = pytest.mark.parametrize("overlay", DEPLOYING)
@@ -72,7 +72,7 @@ def test_each_probe_asks_what_it_should(overlay: str) -> None:
     assert not configured.security.tls_certificate  # a kubelet's gRPC probe speaks none
 
 
-@each_overlay
+@pytest.mark.parametrize("overlay", SERVING)
 def test_a_load_has_ten_minutes(overlay: str) -> None:
     probe = serving(overlay)["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 600

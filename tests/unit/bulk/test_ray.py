@@ -70,7 +70,7 @@ def test_long_texts_can_be_cut(truncate: bool | str) -> None:
 def test_strict_fails_on_a_rejected_row() -> None:
     encoder = make(strict=True)
     assert encoder(pa.table({"text": ROWS[:1]})).num_rows == 1
-    with pytest.raises(BulkError, match="^a row was rejected: the value must not be null; got null$"):
+    with pytest.raises(BulkError, match=r"^a row was rejected: the value must not be null; got null$"):
         encoder(pa.table({"text": ROWS}))
 
 
