@@ -1,8 +1,8 @@
 """`electra-serve encode`: encodes files. Imports pyarrow and the engines only when it runs.
 
-Exit codes: 0 if the output is complete, 1 if something is at fault, 2 for wrong arguments, 3 if input, output and
-options do not fit together, and 128 plus the number of the signal that ended the run. After 1 and a signal, the same
-command continues.
+Exit codes are 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. 3 means that input,
+output and options do not fit together. A signal gives 128 plus its number. After 1 and a signal, the same command
+continues.
 """
 
 from __future__ import annotations
