@@ -167,7 +167,7 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	grep -v '^kagglesdk==' constraints.txt > $(BENCH)/constraints.txt  # KerasHub pins one of its own
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(BENCH)/constraints.txt \
-	  --requirement benchmarks/requirements.txt --editable '.[openvino]'
+	  --requirement benchmarks/requirements.txt --editable '.[bulk,openvino]'
 	@touch $@
 
 .PHONY: bench
