@@ -1,7 +1,8 @@
-"""Encodes Parquet with two Ray actors, one of which is killed: `python -m tests.conformance.ray_kill INPUT OUTPUT FOLDER`.
+"""Encodes Parquet with two Ray actors, one of which is killed.
 
-The first actor that computed `KILLED_AT` batches of a block, of which Ray has some already, kills itself without notice.
-It does so when the other actor works too. FOLDER gets a file for each process that encoded, and `killed`.
+`python -m tests.conformance.ray_kill INPUT OUTPUT FOLDER`. The first actor that computed `KILLED_AT` batches of a block,
+of which Ray has some already, kills itself without notice. It does so when the other actor works too. FOLDER gets a file
+for each process that encoded, and `killed`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(source: Path) -> pa.Table:
     """Output of the command."""
     output = source.with_name("whole.parquet")
-    run(["-m", "electra_serve", "encode", str(source), str(output), "--model=electra_demo", "--truncate"], source.parent)
+    run(
+        ["-m", "electra_serve", "encode", str(source), str(output), "--model=electra_demo", "--truncate"], source.parent
+    )
     return pq.read_table(output)
 
 

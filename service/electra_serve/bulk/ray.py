@@ -26,7 +26,7 @@ from electra_serve.settings.messages import Origins, describe
 from electra_serve.settings.schema import EmbeddingSettings, ModelSettings, Settings
 from electra_serve.tensors import Truncation
 
-Batch = TypeVar("Batch", dict[str, np.ndarray[Any, Any]], pa.Table)
+Batch = TypeVar("Batch")  # a dictionary of numpy arrays, or a pyarrow table
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -103,20 +103,30 @@ class Encoder:
         Raises:
             BulkError: A column is missing, has another type or the name of an output; or strict, and a row is rejected.
         """
-        if not isinstance(batch, dict | pa.Table):
-            kind = type(batch).__name__
-            raise BulkError(f"batch_format must be numpy or pyarrow; got a batch of type {kind}")
-        names = batch.column_names if isinstance(batch, pa.Table) else list(batch)
-        outputs = (field.name for field in self._encoder.outputs.fields)
+        if isinstance(batch, pa.Table):
+            return cast("Batch", self._table(batch))
+        if isinstance(batch, dict):
+            return cast("Batch", self._arrays(batch))
+        raise BulkError(f"batch_format must be numpy or pyarrow; got a batch of type {type(batch).__name__}")
+
+    def _table(self, batch: pa.Table) -> pa.Table:
+        self._check_names(batch.column_names)
+        encoded = self._encode(batch)
+        for field, column in zip(encoded.schema, encoded.columns, strict=True):
+            batch = batch.append_column(field, column)
+        return batch
+
+    def _arrays(self, batch: dict[str, _Array]) -> dict[str, _Array]:
+        self._check_names(list(batch))
+        needed = [name for name in self._encoder.columns.needed if name in batch]
+        encoded = self._encode(pa.table({name: _arrow_column(name, batch[name]) for name in needed}))
+        return {**batch, **{name: _numpy_column(encoded[name]) for name in encoded.column_names}}
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        outputs = [field.name for field in self._encoder.outputs.fields]
         taken = [name for name in (*outputs, ERROR) if name in names]
         if taken:
             raise BulkError(f"a batch must not have a column {taken[0]}, the name of an output; rename or drop it")
-        if isinstance(batch, pa.Table):
-            encoded = self._encode(batch)
-            return cast("Batch", pa.table([*batch.columns, *encoded.columns], names=[*names, *encoded.column_names]))
-        needed = {name: _arrow_column(name, batch[name]) for name in self._encoder.columns.needed if name in names}
-        encoded = self._encode(pa.table(needed))
-        return {**batch, **{name: _numpy_column(encoded[name]) for name in encoded.column_names}}
 
     def _encode(self, table: pa.Table) -> pa.Table:
         encoded = self._encoder.encode(table)

@@ -27,7 +27,7 @@ def write_files(folder: Path, ending: str, count: int = 5) -> str:
     folder.mkdir(exist_ok=True)
     ends = [0, *(60 * (number + 1) ** 2 // count**2 for number in range(count))]
     for number, (start, end) in enumerate(pairwise(ends)):
-        columns = {"text": MIXED[start:end], "id": [f"id-{row}" for row in range(start, end)]}
+        columns: dict[str, Any] = {"text": MIXED[start:end], "id": [f"id-{row}" for row in range(start, end)]}
         write_table(folder / f"{number}{ending}", columns)
     return str(folder / f"*{ending}")
 

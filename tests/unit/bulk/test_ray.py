@@ -41,7 +41,7 @@ def test_both_kinds_of_batch_have_the_vectors_and_keep_their_columns(dtype: Any)
     encoder = make(dtype=dtype)
     rows, images = texts(40), np.arange(40 * 6, dtype=np.uint8).reshape(40, 2, 3)
     arrow = encoder(pa.table({"id": pa.array(range(40), pa.int32()), "text": rows, "more": [{"x": 1}] * 40}))
-    arrays = encoder({"id": np.arange(40), "image": images, "text": np.array(rows)})
+    arrays: dict[str, Any] = encoder({"id": np.arange(40), "image": images, "text": np.array(rows)})
     assert arrow.column_names == ["id", "text", "more", "embedding", "error"]
     assert list(arrays) == ["id", "image", "text", "embedding", "error"]
     assert str(arrow.schema.field("embedding").type.value_type) == {"float32": "float", "float16": "halffloat"}[dtype]
@@ -209,7 +209,7 @@ def test_engines_fit_the_resources_of_the_actor(
     context: Context | None, model: dict[str, Any], expected: tuple[str, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = SimpleNamespace(is_initialized=lambda: context is not None, get_runtime_context=lambda: context)
-    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]  # stands for the package
+    monkeypatch.setitem(sys.modules, "ray", ray)
     loaded: list[ModelSettings] = []
 
     def note(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
