@@ -1,8 +1,8 @@
 """Encodes Parquet with two Ray actors, one of which is killed.
 
-`python -m tests.conformance.ray_kill INPUT OUTPUT FOLDER`. The first actor that computed `KILLED_AT` batches of a block,
-of which Ray has some already, kills itself without notice. It does so when the other actor works too. FOLDER gets a file
-for each process that encoded, and `killed`.
+`python -m tests.conformance.ray_kill INPUT OUTPUT FOLDER`. The first actor that computed `KILLED_AT` batches of a
+block, of which Ray has some already, kills itself without notice. It does so when the other actor works too. FOLDER
+gets a file for each process that encoded, and `killed`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
 
 from electra_serve.bulk.ray import Encoder
@@ -55,7 +56,10 @@ class MortalEncoder(Encoder):
 def main() -> None:
     source, output, folder = sys.argv[1:]
     ray.init(num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20)
-    dataset = ray.data.read_parquet(source, override_num_blocks=BLOCKS)
+    table = pq.read_table(source)
+    rows = len(table) // BLOCKS
+    # Ray would read so small a file as one block, for one actor.
+    dataset = ray.data.from_arrow([table.slice(block * rows, rows) for block in range(BLOCKS)])
     encoded = dataset.map_batches(
         MortalEncoder,
         fn_constructor_kwargs={"folder": folder, "truncate": True},

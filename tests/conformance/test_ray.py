@@ -47,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "rows.parquet"
     texts = [None if row in NULLS else text for row, text in enumerate(ROWS)]
     table = pa.table({"id": range(COUNT), "text": texts, "tags": [{"even": row % 2 == 0} for row in range(COUNT)]})
-    pq.write_table(table, path, row_group_size=COUNT // 8)
+    pq.write_table(table, path, row_group_size=120)
     return path
 
 
