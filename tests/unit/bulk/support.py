@@ -23,7 +23,7 @@ from electra_serve.bulk.inputs import find_inputs
 from electra_serve.bulk.job import Job, Summary, run_job
 from electra_serve.bulk.options import Columns, EncodeOptions
 from electra_serve.bulk.progress import Done
-from electra_serve.bulk.reading import Position, Reader
+from electra_serve.bulk.reading import START, Position, Reader
 from electra_serve.bulk.values import Value
 from electra_serve.bulk.windows import WindowLimits
 from electra_serve.engine.factory import LoadedModel
@@ -82,7 +82,7 @@ def run(input_: Path | str, output: Path, *, progress: SilentProgress | None = N
     return run_job(Job(input=str(input_), output=output, **arguments), log, lambda _: shown, load=load_model)
 
 
-def read(path: Path | str, columns: Columns | None = None, start: Position = Position()) -> list[Value]:
+def read(path: Path | str, columns: Columns | None = None, start: Position = START) -> list[Value]:
     """All values of an input."""
     reader = Reader(find_inputs(str(path)), columns or Columns())
     return [value for _, chunk in reader.read(start) for value in chunk.values]

@@ -112,7 +112,7 @@ def test_an_engine_that_fails_on_everything_ends_the_run() -> None:
     engine = FakeEngine()
     engine.fail = fail
     pooled = pool(engine)
-    with pytest.raises(BulkError, match="^the engine failed: RuntimeError: the device is lost$"):
+    with pytest.raises(BulkError, match=r"^the engine failed: RuntimeError: the device is lost$"):
         pooled.submit(sequences(3)).wait()
     pooled.close()
 

@@ -397,7 +397,7 @@ class Signaling(SilentProgress):
 def test_a_signal_ends_the_run_with_a_hint(number: signal.Signals, source: Path, tmp_path: Path) -> None:
     before = signal.getsignal(number)
     with pytest.raises(
-        Interrupted, match="^interrupted; 16 of 50 rows are done, and the same command continues"
+        Interrupted, match=r"^interrupted; 16 of 50 rows are done, and the same command continues"
     ) as end:
         run(source, tmp_path / "out.npy", progress=Signaling(number, 3))
     assert end.value.number == number

@@ -191,7 +191,7 @@ def test_csv_with_bad_rows_all_over_a_long_file(ending: str, tmp_path: Path) -> 
 def test_csv_of_bad_rows_only_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_MAX_BAD_ROWS", 50)
     path = write_bytes(tmp_path / "a.csv", b"id,text\n" + b"a;b\n" * 60)
-    with pytest.raises(BulkError, match="cannot read .*Expected 2 columns, got 1"):
+    with pytest.raises(BulkError, match=r"cannot read .*Expected 2 columns, got 1"):
         read(path)
 
 
@@ -268,7 +268,7 @@ def test_input_that_does_not_exist(name: str, tmp_path: Path) -> None:
 
 def test_input_of_an_unknown_form(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").touch()
-    with pytest.raises(BulkError, match="the format of .* must be one of parquet, arrow"):
+    with pytest.raises(BulkError, match=r"the format of .* must be one of parquet, arrow"):
         find_inputs(str(tmp_path / "a.pdf"))
     assert find_inputs(str(tmp_path / "a.pdf"), "text")[0].format == "text"
     with pytest.raises(BulkError, match="it is a folder"):
