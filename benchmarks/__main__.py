@@ -68,6 +68,12 @@ def _gpu(effort: Effort) -> Findings:
     return measure_gpu(effort)
 
 
+def _oip(effort: Effort) -> Findings:
+    from benchmarks.oip import measure_oip
+
+    return measure_oip(effort)
+
+
 PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "offline": _offline,
     "served": _served,
@@ -77,6 +83,7 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "bulk": _bulk,
     "gpu": _gpu,
     "beside": _beside,
+    "oip": _oip,
 }
 """Parts in the order of `all`; each imports its own libraries when it runs."""
 EXTRA: Final = ("beside",)

@@ -195,6 +195,28 @@ def _bulk(found: Results) -> Iterator[str]:
     yield from table(["", "rows/s", "tokens/s", "of offline best", "largest difference"], rows)
 
 
+def _oip(found: Results) -> Iterator[str]:
+    for size, title in {"1x32": "(1,32)", "32x128": "(32,128)"}.items():
+        for quantity, unit in {
+            "server_cpu_us": "CPU µs a request",
+            "sequences_per_s": "sequences/s",
+            "p50_ms": "p50 in ms",
+        }.items():
+            measured = [_with_load(m) for m in select(found, "oip", quantity, size=size)]
+            yield from (f"### {title}: {unit}, by output and clients", "", *pivot(measured, "api", "load"))
+    ratios = [_with_load(m) for m in select(found, "oip", "server_cpu_ratio")]
+    yield from ("### (1,32): CPU time of a request / that of the native API in the same round", "")
+    yield from pivot(ratios, "api", "load")
+    yield from ("### (32,128) over REST: sequences/s of binary tensors / JSON in the same round", "")
+    yield from pivot([_with_load(m) for m in select(found, "oip", "binary_per_json")], "api", "load")
+
+
+def _with_load(found: Measurement) -> Measurement:
+    """Adds a label of output and clients."""
+    load = f"{found.labels['output']}, {found.labels['clients']}"
+    return Measurement(found.quantity, {**found.labels, "load": load}, found.samples)
+
+
 PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "offline": ("1. Offline", _offline),
     "served": ("2. Served", _served),
@@ -203,7 +225,8 @@ PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "start": ("5. Start", _start),
     "gpu": ("6. GPU", _gpu),
     "beside": ("7. Against another checkout", _beside),
-    "bulk": ("8. Corpus encoding", _bulk),
+    "oip": ("8. Open Inference Protocol", _oip),
+    "bulk": ("9. Corpus encoding", _bulk),
 }
 """Part → title and section."""
 

@@ -152,6 +152,14 @@ def _front_end(scenario: str) -> Callable[[Results], float | None]:
     return lambda results: median(results, "overheads", "requests_per_s", server="service", scenario=scenario)
 
 
+def _oip_cpu(api: str) -> Callable[[Results], float | None]:
+    return lambda results: median(results, "oip", "server_cpu_ratio", api=api, clients=64)
+
+
+def _binary_per_json(results: Results) -> float | None:
+    return median(results, "oip", "binary_per_json", output="pooled_output")
+
+
 def _artifact(quantity: str) -> Callable[[Results], float | None]:
     def find(results: Results) -> float | None:
         services = (f"{ARTIFACT}/{dtype}" for dtype in ("float32", "bfloat16"))
@@ -216,6 +224,16 @@ TARGETS: Final[Sequence[Target]] = (
     Target("the same, REST", 1.5, _added("rest"), at_most=True, unit=" ms"),
     Target("front end alone on one core, gRPC", 3000, _front_end("grpc 64"), unit=" requests/s"),
     Target("the same, REST", 2500, _front_end("rest float 64"), unit=" requests/s"),
+    Target(
+        "CPU of a request of the Open Inference Protocol against the native one, gRPC",
+        1.15,
+        _oip_cpu("OIP gRPC, raw"),
+        at_most=True,
+        unit="×",
+    ),
+    Target("the same, REST with JSON", 1.15, _oip_cpu("OIP REST, JSON"), at_most=True, unit="×"),
+    Target("the same, REST with binary tensors", 1.15, _oip_cpu("OIP REST, binary"), at_most=True, unit="×"),
+    Target("binary tensors of (32,128) against JSON, sequences/s", 3, _binary_per_json, unit="×"),
     Target("READY after start, openvino artifact, small", 2.0, _artifact("start_s"), at_most=True, unit=" s"),
     Target("the same, resident memory then", 429, _artifact("rss_mib"), at_most=True, unit=" MiB"),
     Target("encode of a corpus, of the engines' own offline best", 0.95, _bulk_of_best),

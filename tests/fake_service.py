@@ -116,7 +116,7 @@ class FakeService:
             model=request.model or self._models[0].name,
             outputs=request.outputs,
             rows=tuple(row_output(row, request.outputs, self.hidden_dim) for row in rows),
-            tokens=sum(map(len, rows)),
+            row_tokens=tuple(map(len, rows)),
             truncated=tuple(request.truncation is not Truncation.NONE for _ in rows),
         )
 

@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest.server import HttpServer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.security.tls import ServerTls
@@ -53,6 +54,7 @@ async def grpc_server(
     tls: ServerTls | None = None,
     thread: WorkThread | None = None,
     apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
+    oip: OipParts | None = None,
 ) -> AsyncIterator[tuple[GrpcServer, int]]:
     """Serves a service over gRPC; yields the server and its port."""
     server = GrpcServer(
@@ -66,6 +68,7 @@ async def grpc_server(
         tls=tls,
         thread=thread,
         apis=apis,
+        oip=oip,
     )
     port = await server.start()
     try:

@@ -15,15 +15,21 @@ HEAD_END: Final = b"\r\n\r\n"
 _CHUNKED: Final = -1
 
 
-def post_request(body: bytes, path: str = ENCODE_PATH, headers: Mapping[str, str] | None = None) -> bytes:
-    """Builds a POST of JSON.
+def post_request(
+    body: bytes,
+    path: str = ENCODE_PATH,
+    headers: Mapping[str, str] | None = None,
+    *,
+    content_type: str = "application/json",
+) -> bytes:
+    """Builds a POST.
 
     Example:
         >>> post_request(b"{}", "/v1", {"x-a": "b"}).splitlines()[0::3]
         [b'POST /v1 HTTP/1.1', b'x-a: b', b'{}']
     """
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{lines}content-length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n{lines}content-length: {len(body)}"
     return head.encode() + HEAD_END + body
 
 
@@ -40,7 +46,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.waiting = False
         self.closing = False
-        self._received = b""
+        self._received: bytes | bytearray = b""
         self._end: int | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -54,12 +60,16 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Passes on a response once it is complete."""
-        self._received = self._received + data if self._received else data
+        if not self._received:
+            self._received = data  # mostly all of it, and not copied
+        else:
+            self._received = bytearray(self._received) if isinstance(self._received, bytes) else self._received
+            self._received += data
         if self._end is None:
             self._read_head()
         if self.waiting and self._complete():
             self.waiting = False
-            self.responded(self._received)
+            self.responded(bytes(self._received))
 
     def responded(self, response: bytes) -> None:
         """Handles a complete response."""

@@ -21,6 +21,7 @@
         ├── DeadlineExceeded        the deadline passed first
         ├── Cancelled               the client disconnected
         ├── EngineFailure           the engine failed on this input
+        ├── Unsupported             a part of a protocol that the service does not offer
         ├── Conflict                another model or operation prevents a change of a model
         ├── ModelLoadFailed         a model cannot be loaded
         └── InternalError           any other fault of the server
@@ -179,6 +180,12 @@ class EngineFailure(ServiceError):
 
     code = "engine_failure"
     internal = True
+
+
+class Unsupported(ServiceError):
+    """The request needs a part of a protocol that the service does not offer, such as shared memory."""
+
+    code = "unsupported"
 
 
 class Conflict(ServiceError):

@@ -191,19 +191,20 @@ class RowOutput:
 
     def size(self, output: Output) -> int:
         """Returns the size of `get`'s array, without creating it; raises KeyError if the output was not requested."""
-        array = self._computed(output)
+        array = self.computed(output)
         return array.size if self._is_whole(output, array) else (self.length or 0) * array.shape[1]
 
     def get(self, output: Output) -> Float32Array:
         """Returns the array of one output; raises KeyError if it was not requested."""
-        array = self._computed(output)
+        array = self.computed(output)
         if self._is_whole(output, array):
             return array
         whole = np.zeros((self.length or 0, array.shape[1]), np.float32)  # (T, H) or (T, L)
         whole[: len(array)] = array
         return whole
 
-    def _computed(self, output: Output) -> Float32Array:
+    def computed(self, output: Output) -> Float32Array:
+        """Returns the array of one output without the zeros that `get` adds; raises KeyError likewise."""
         array: Float32Array | None = getattr(self, output.value)
         if array is None:
             raise KeyError(output.value)

@@ -29,6 +29,8 @@ class Served:
     """A running service."""
 
     url: str
+    target: str = ""
+    """Address of gRPC."""
 
     @property
     def v1(self) -> str:
@@ -78,7 +80,7 @@ def serve(
         process = subprocess.Popen(command, cwd=ROOT, env={**inherited, **(environment or {})}, stderr=output)
     try:
         _wait_ready(process, f"http://127.0.0.1:{rest}", log)
-        yield Served(f"http://127.0.0.1:{rest}")
+        yield Served(f"http://127.0.0.1:{rest}", f"127.0.0.1:{grpc}")
     finally:
         process.kill()
         process.wait()

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pytest
 
-from tests.conformance_clients.served import KEY, ROOT, Served
+from tests.conformance_clients.docs_code import CODE, OIP, run, run_code
+from tests.conformance_clients.served import ROOT, Served
 
-SECTION: Final = re.compile(r"^## ([^\n]+)\n+```python\n(.*?)```", re.DOTALL | re.MULTILINE)
-CODE: Final = dict(SECTION.findall((ROOT / "docs" / "clients.md").read_text(encoding="utf-8")))
 TEXTS: Final = ("Alice fell down a well.", "The Queen made some tarts.")
 
 
-def run(name: str, served: Served) -> dict[str, Any]:
-    """Runs the code of a section; returns the names that it has defined."""
-    return run_code(CODE[name], served)
-
-
-def run_code(code: str, served: Served) -> dict[str, Any]:
-    """Runs code with this service's address and key; returns the names that it has defined."""
-    names: dict[str, Any] = {}
-    exec(code.replace("http://127.0.0.1:8080", served.url).replace('"none"', f'"{KEY}"'), names)  # our own
-    return names
-
-
 def test_each_section_is_tested() -> None:
-    assert set(CODE) == {"OpenAI", "LangChain", "LlamaIndex", "Cohere", "Hugging Face"}
+    assert set(CODE) == {"OpenAI", "LangChain", "LlamaIndex", "Cohere", "Hugging Face", *OIP}
 
 
 @pytest.mark.parametrize("name", ["OpenAI", "LangChain", "LlamaIndex", "Hugging Face"])

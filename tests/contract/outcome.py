@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from electra_serve.tensors import Float32Array, Output
+import numpy as np
+
+from electra_serve.tensors import POSITION_OUTPUTS, Float32Array, Output
 
 HTTP_STATUS: Final[Mapping[str, int | str]] = MappingProxyType(
     {
@@ -51,14 +53,16 @@ class Success:
         outputs: For each requested output, one array per sequence.
         sequences: Number of sequences, as reported by the response.
         tokens: Unmasked positions.
-        truncated: For each sequence, true if it was cut.
+        truncated: For each sequence, true if it was cut; None if the protocol does not say so.
+        padded: True if outputs of positions are padded with zeros to the longest sequence.
     """
 
     model: str
     outputs: Mapping[Output, list[Float32Array]]
     sequences: int
     tokens: int
-    truncated: list[bool]
+    truncated: list[bool] | None
+    padded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +101,20 @@ def rejected(outcome: Outcome) -> Rejection:
     """Returns the rejection; fails if there is none."""
     assert isinstance(outcome, Rejection), outcome
     return outcome
+
+
+def assert_same(
+    got: Mapping[Output, list[Float32Array]],
+    expected: Mapping[Output, list[Float32Array]],
+    *,
+    padded: bool = False,
+) -> None:
+    """Fails unless both hold the same outputs of the same rows, number for number; `got` may be padded with zeros."""
+    assert got.keys() == expected.keys()
+    for output, rows in expected.items():
+        assert len(got[output]) == len(rows)
+        for ours, theirs in zip(got[output], rows, strict=True):
+            if padded and output in POSITION_OUTPUTS:
+                np.testing.assert_array_equal(ours[len(theirs) :], 0, err_msg=output)
+                ours = ours[: len(theirs)]
+            np.testing.assert_array_equal(ours, theirs, err_msg=output)

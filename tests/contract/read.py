@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
 import grpc
@@ -58,19 +58,23 @@ def stream_response(data: bytes) -> Outcome:
     )
 
 
-def rpc_error(error: grpc.aio.AioRpcError) -> Rejection:
+def rpc_error(error: grpc.aio.AioRpcError | grpc.Call) -> Rejection:
     """Reads a call that failed."""
     trailing = cast("Iterable[tuple[str, str]]", error.trailing_metadata() or ())
-    metadata = dict(trailing)
+    return rejection(error.details() or "", dict(trailing), error.code().name)
+
+
+def rejection(message: str, metadata: Mapping[str, str], status: str | None) -> Rejection:
+    """Reads the text and the metadata of an error."""
     pushback_ms = metadata.get("grpc-retry-pushback-ms")
     return Rejection(
         code=metadata.get("electra-error-code", STATUS_ONLY),
-        status=error.code().name,
-        message=error.details() or "",
+        status=status,
+        message=message,
         field=metadata.get("electra-error-field"),
         retry_after_s=None if pushback_ms is None else int(pushback_ms) / 1e3,
         request_id=metadata.get("x-request-id"),
-        raw=f"{error.details()} {metadata}".encode(),
+        raw=f"{message} {metadata}".encode(),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
@@ -14,7 +16,7 @@ from fastapi import FastAPI
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from tests.contract import read
+from tests.contract import oip_grpc, read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
@@ -26,10 +28,13 @@ Metadata: TypeAlias = Mapping[str, str] | Lines
 NOTHING: Final[Metadata] = MappingProxyType({})
 
 SERVICE: Final = "/electra.v1.EncoderService"
-SIDES: Final = ("rest", "grpc", "stream")
-ALL_SIDES: Final = ("rest", "base64", "grpc", "stream")
-SOCKET_SIDES: Final = ("http", "grpc", "stream")
+NATIVE_SIDES: Final = ("rest", "grpc", "stream")
+SIDES: Final = (*NATIVE_SIDES, "oip-grpc", "oip-stream")
+ALL_SIDES: Final = ("base64", *SIDES, "oip-typed")
+SOCKET_SIDES: Final = ("http", "grpc", "stream", "oip-grpc", "oip-stream")
 """Transports whose clients can disconnect."""
+MAX_STREAMS: Final = 128
+"""More requests than any test has in flight."""
 
 
 class Side(Protocol):
@@ -37,7 +42,7 @@ class Side(Protocol):
 
     @property
     def transport(self) -> str:
-        """Name in metrics: `rest` or `grpc`."""
+        """Name in metrics, such as `rest`."""
 
     @property
     def statuses(self) -> Mapping[str, int | str]:
@@ -89,6 +94,7 @@ class GrpcSide:
     """
 
     transport = "grpc"
+    method = f"{SERVICE}/Encode"
     statuses: Mapping[str, int | str] = GRPC_STATUS
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -98,27 +104,99 @@ class GrpcSide:
         return to_message(query)
 
     async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
-        encode: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"{SERVICE}/Encode")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(self.method)
         try:
-            return read.message(await encode(wire.data, timeout=timeout_s, metadata=_lines(metadata)))
+            return self._read(await call(wire.data, timeout=timeout_s, metadata=_lines(metadata)))
         except grpc.aio.AioRpcError as error:
             return read.rpc_error(error)
+
+    def _read(self, response: bytes) -> Outcome:
+        return read.message(response)
 
 
 class StreamSide(GrpcSide):
-    """`EncodeStream`, one request to a stream."""
+    """`EncodeStream`, one request to a stream.
 
+    grpc.aio's client reports INTERNAL if a server ends a stream just before its first message is sent, whatever the
+    status. So each stream is called from a thread.
+    """
+
+    method = f"{SERVICE}/EncodeStream"
     statuses: Mapping[str, int | str] = MappingProxyType({})
 
+    def __init__(self, channel: grpc.Channel, threads: Executor) -> None:
+        self._blocking = channel
+        self._threads = threads
+
     async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
-        method = f"{SERVICE}/EncodeStream"
-        encode: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._blocking.stream_stream(self.method)
+        call = method(iter([self._item(wire)]), timeout=timeout_s, metadata=_lines(metadata))
         try:
-            messages = [message async for message in encode(_items(wire), timeout=timeout_s, metadata=_lines(metadata))]
-        except grpc.aio.AioRpcError as error:
-            return read.rpc_error(error)
+            messages = await asyncio.get_running_loop().run_in_executor(self._threads, list, call)
+        except grpc.RpcError:
+            return read.rpc_error(call)
+        finally:
+            call.cancel()
         assert len(messages) == 1, "each request of a stream gets one response"
-        return read.stream_response(messages[0])
+        return self._read(messages[0])
+
+    def _item(self, wire: Wire) -> bytes:
+        """One `EncodeStreamRequest` around bytes that may be no message."""
+        named = pb.EncodeRequest(request_id="r1").SerializeToString() + wire.data
+        return b"\x0a" + _varint(len(named)) + named
+
+    def _read(self, response: bytes) -> Outcome:
+        return read.stream_response(response)
+
+
+class OipGrpcSide(GrpcSide):
+    """`ModelInfer` with raw contents."""
+
+    transport = oip_grpc.TRANSPORT
+    method = f"{oip_grpc.SERVICE}/ModelInfer"
+
+    def render(self, query: Query) -> Wire:
+        return oip_grpc.to_raw(query)
+
+    def _read(self, response: bytes) -> Outcome:
+        return oip_grpc.response(response, raw=True)
+
+
+class OipTypedSide(OipGrpcSide):
+    """`ModelInfer` with typed contents."""
+
+    def render(self, query: Query) -> Wire:
+        return oip_grpc.to_typed(query)
+
+    def _read(self, response: bytes) -> Outcome:
+        return oip_grpc.response(response, raw=False)
+
+
+class OipStreamSide(StreamSide):
+    """`ModelStreamInfer`, one request to a stream."""
+
+    transport = oip_grpc.TRANSPORT
+    method = f"{oip_grpc.SERVICE}/ModelStreamInfer"
+
+    def render(self, query: Query) -> Wire:
+        return oip_grpc.to_raw(query)
+
+    def _item(self, wire: Wire) -> bytes:
+        return wire.data
+
+    def _read(self, response: bytes) -> Outcome:
+        return oip_grpc.stream_response(response)
+
+
+GRPC_SIDES: Final[Mapping[str, type[GrpcSide]]] = MappingProxyType(
+    {
+        "grpc": GrpcSide,
+        "stream": StreamSide,
+        "oip-grpc": OipGrpcSide,
+        "oip-typed": OipTypedSide,
+        "oip-stream": OipStreamSide,
+    }
+)
 
 
 def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
@@ -135,10 +213,8 @@ def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
             return _rest(stack, "base64")
         case "http":
             return _http(stack)
-        case "grpc":
-            return _grpc(stack, GrpcSide)
         case _:
-            return _grpc(stack, StreamSide)
+            return _grpc(stack, GRPC_SIDES[name])
 
 
 @asynccontextmanager
@@ -175,27 +251,25 @@ def application(stack: Stack) -> FastAPI:
 async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
     observer = RequestObserver("grpc", stack.metrics, stack.log)
     settings = stack.settings
-    async with (
-        grpc_server(
-            stack.service,
-            settings.grpc,
-            observer,
-            max_sequences=settings.max_sequences,
-            authenticator=stack.authenticator,
-        ) as (_, port),
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        yield side(channel)
+    async with grpc_server(
+        stack.service,
+        settings.grpc,
+        observer,
+        max_sequences=settings.max_sequences,
+        authenticator=stack.authenticator,
+        oip=oip_grpc.parts(stack),
+    ) as (_, port):
+        target = f"127.0.0.1:{port}"
+        if issubclass(side, StreamSide):
+            with ThreadPoolExecutor(MAX_STREAMS) as threads, grpc.insecure_channel(target) as blocking:
+                yield side(blocking, threads)
+        else:
+            async with grpc.aio.insecure_channel(target) as channel:
+                yield side(channel)
 
 
 def _lines(metadata: Metadata) -> Lines:
     return tuple(metadata.items()) if isinstance(metadata, Mapping) else metadata
-
-
-async def _items(wire: Wire) -> AsyncIterator[bytes]:
-    """One `EncodeStreamRequest` around bytes that may be no message."""
-    named = pb.EncodeRequest(request_id="r1").SerializeToString() + wire.data
-    yield b"\x0a" + _varint(len(named)) + named
 
 
 def _varint(number: int) -> bytes:

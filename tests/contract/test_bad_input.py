@@ -8,12 +8,12 @@ from typing import Final
 import pytest
 
 from electra_serve.tensors import Output
-from tests.contract import bad_input
+from tests.contract import bad_input, oip_grpc
 from tests.contract.bad_input import MARK, Case
 from tests.contract.outcome import rejected, succeeded
 from tests.contract.query import Query, Wire
 from tests.contract.read import STATUS_ONLY
-from tests.contract.sides import SIDES, Side
+from tests.contract.sides import Side
 from tests.contract.stack import MAX_REQUEST_BYTES, Stack
 from tests.waiting import until
 
@@ -21,6 +21,9 @@ CASES: Final = {
     "rest": (*bad_input.ANYWHERE, *bad_input.OVER_REST),
     "grpc": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_UNARY),
     "stream": (*bad_input.ANYWHERE, *bad_input.OVER_GRPC, *bad_input.OVER_STREAM),
+    "oip-grpc": (*oip_grpc.ANYWHERE, *oip_grpc.WIRES),
+    "oip-typed": oip_grpc.ANYWHERE,
+    "oip-stream": (*oip_grpc.ANYWHERE, *oip_grpc.WIRES),
 }
 LARGEST_REJECTION_BYTES: Final = 1000
 
@@ -34,7 +37,7 @@ def wire_of(case: Case, side: Side) -> Wire:
 
 @pytest.mark.parametrize(
     ("side", "case"),
-    [pytest.param(name, case, id=f"{name}-{case.name}") for name in SIDES for case in CASES[name]],
+    [pytest.param(name, case, id=f"{name}-{case.name}") for name in CASES for case in CASES[name]],
     indirect=["side"],
 )
 async def test_bad_input_is_rejected(side: Side, case: Case, loaded: Stack) -> None:
@@ -51,7 +54,7 @@ async def test_bad_input_is_rejected(side: Side, case: Case, loaded: Stack) -> N
     assert succeeded(await side.send(side.render(GOOD))).tokens == 4
 
 
-@pytest.mark.parametrize("side", ["grpc", "stream"], indirect=True)
+@pytest.mark.parametrize("side", ["grpc", "stream", "oip-grpc", "oip-stream"], indirect=True)
 async def test_a_message_too_large_is_rejected_by_grpc_itself(side: Side, loaded: Stack) -> None:
     rejection = rejected(await side.send(Wire(bytes(MAX_REQUEST_BYTES + 1))))
 
@@ -65,8 +68,9 @@ async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: 
     good = [asyncio.create_task(side.send(side.render(Query(token_ids=[[row + 1] * 2])))) for row in range(4)]
     await until(lambda: loaded.gauge("electra_running_sequences") + loaded.gauge("electra_queued_sequences") == 4)
 
-    bad = await asyncio.gather(*(side.send(wire_of(case, side)) for case in bad_input.ANYWHERE))
-    assert [rejected(rejection).code for rejection in bad] == [case.code for case in bad_input.ANYWHERE]
+    cases = oip_grpc.ANYWHERE if side.transport == oip_grpc.TRANSPORT else bad_input.ANYWHERE
+    bad = await asyncio.gather(*(side.send(wire_of(case, side)) for case in cases))
+    assert [rejected(rejection).code for rejection in bad] == [case.code for case in cases]
     assert not any(task.done() for task in good)
 
     loaded.open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -12,9 +11,9 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, load_tokenizer
 from electra_serve.tensors import DEFAULT_OUTPUTS, HEAD_OUTPUTS, Float32Array, Output, Truncation
-from tests.contract.outcome import succeeded
+from tests.contract.outcome import assert_same, succeeded
 from tests.contract.query import Query, Rows, Wire
-from tests.contract.sides import ALL_SIDES, Side, connect
+from tests.contract.sides import ALL_SIDES, NATIVE_SIDES, Side, connect
 from tests.contract.stack import MAX_LENGTH, MAX_TEXT_CHARACTERS, TINY, Stack
 from tests.fakes import FAKE_HIDDEN_DIM
 
@@ -54,8 +53,9 @@ async def test_a_response_is_the_models_own(side: Side, loaded: Stack, query: Qu
     ids = [row[:MAX_LENGTH] for row in query.token_ids]
     mask = [row[:MAX_LENGTH] for row in query.padding_mask or [[1] * len(row) for row in ids]]
     assert (response.model, response.sequences, response.tokens) == (TINY, len(ids), sum(map(sum, mask)))
-    assert response.truncated == [len(row) > MAX_LENGTH for row in query.token_ids]
-    assert_same(response.outputs, expected_outputs(ids, mask, frozenset(query.outputs or DEFAULT_OUTPUTS)))
+    assert response.truncated in (None, [len(row) > MAX_LENGTH for row in query.token_ids])
+    expected = expected_outputs(ids, mask, frozenset(query.outputs or DEFAULT_OUTPUTS))
+    assert_same(response.outputs, expected, padded=response.padded)
     assert loaded.counted(side.transport, "ok") == 1
 
 
@@ -80,12 +80,12 @@ async def test_only_what_is_asked_for_is_computed(side: Side, loaded: Stack) -> 
     "texts",
     [
         ["the white rabbit"],
-        ["alone", ("first of a pair", "second of it")],
+        [("a", "pair"), ("first of another", "second of it")],
         ["ÀÉÎ — naïve café"],
         [""],
         ["a" * MAX_TEXT_CHARACTERS],
     ],
-    ids=["one", "with a pair", "accents", "empty", "the longest"],
+    ids=["one", "pairs", "accents", "empty", "the longest"],
 )
 @pytest.mark.parametrize("side", ALL_SIDES, indirect=True)
 async def test_text_is_encoded_as_the_tokenizer_has_it(
@@ -96,8 +96,19 @@ async def test_text_is_encoded_as_the_tokenizer_has_it(
     tokenizer = load_tokenizer(resolve_preset(DEMO_ID, load_weights=False))
     assert not isinstance(tokenizer, NoTokenizer)
     ids = [row.tolist() for row in tokenizer.encode(texts, max_length=512).token_ids]
-    assert (response.model, response.tokens, response.truncated) == (DEMO_ID, sum(map(len, ids)), [False] * len(texts))
-    assert_same(response.outputs, expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(ALL)))
+    assert (response.model, response.tokens) == (DEMO_ID, sum(map(len, ids)))
+    assert response.truncated in (None, [False] * len(texts))
+    expected = expected_outputs(ids, [[1] * len(row) for row in ids], frozenset(ALL))
+    assert_same(response.outputs, expected, padded=response.padded)
+
+
+@pytest.mark.parametrize("side", NATIVE_SIDES, indirect=True)
+async def test_texts_alone_and_pairs_go_together(side: Side, loaded: Stack) -> None:
+    texts: list[str | tuple[str, str]] = ["alone", ("first of a pair", "second of it")]
+    together = succeeded(await side.send(side.render(Query(text=texts, model=DEMO_ID, outputs=ALL))))
+    for index, text in enumerate(texts):
+        alone = succeeded(await side.send(side.render(Query(text=[text], model=DEMO_ID, outputs=ALL))))
+        assert_same({output: rows[index : index + 1] for output, rows in together.outputs.items()}, alone.outputs)
 
 
 @pytest.mark.parametrize("name", ["rest", "base64"])
@@ -113,6 +124,7 @@ async def test_half_a_surrogate_pair_is_the_replacement_character(name: str, loa
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", NATIVE_SIDES, indirect=True)
 async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:
     query = Query(text=["a " * 600, "a"], model=DEMO_ID, truncate=True, outputs=[Output.SEQUENCE])
     response = succeeded(await side.send(side.render(query)))
@@ -124,6 +136,7 @@ async def test_a_text_that_is_cut_says_so(side: Side, loaded: Stack) -> None:
     ("truncation", "lengths"),
     [(Truncation.LEFT, [8, 3]), (Truncation.ONLY_FIRST, [8, 3]), (Truncation.RIGHT, [8, 3])],
 )
+@pytest.mark.parametrize("side", NATIVE_SIDES, indirect=True)
 async def test_ids_are_cut_at_the_side_that_is_named(
     side: Side, loaded: Stack, truncation: Truncation, lengths: list[int]
 ) -> None:
@@ -137,6 +150,7 @@ async def test_ids_are_cut_at_the_side_that_is_named(
 
 
 @pytest.mark.parametrize("truncation", list(Truncation)[1:])
+@pytest.mark.parametrize("side", NATIVE_SIDES, indirect=True)
 async def test_pairs_are_cut_by_the_rule_that_is_named(side: Side, loaded: Stack, truncation: Truncation) -> None:
     pair = ("a " * 290, "b " * 290)
     query = Query(text=[pair], model=DEMO_ID, truncation=truncation, outputs=[Output.CLS])
@@ -161,7 +175,7 @@ async def test_transports_agree_to_the_last_bit(stack: Stack) -> None:
             responses.append(succeeded(await side.send(side.render(query))))
     await stack.manager.close()
     for response in responses[1:]:
-        assert_same(response.outputs, responses[0].outputs)
+        assert_same(response.outputs, responses[0].outputs, padded=response.padded)
 
 
 def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[Output, list[Float32Array]]:
@@ -180,12 +194,3 @@ def expected_outputs(ids: Rows, mask: Rows, outputs: frozenset[Output]) -> dict[
             }
         )
     return {output: [row[output] for row in rows] for output in Output if output in outputs}
-
-
-def assert_same(got: Mapping[Output, list[Float32Array]], expected: Mapping[Output, list[Float32Array]]) -> None:
-    """Fails unless both hold the same outputs of the same rows, number for number."""
-    assert got.keys() == expected.keys()
-    for output, rows in expected.items():
-        assert len(got[output]) == len(rows)
-        for ours, theirs in zip(got[output], rows, strict=True):
-            np.testing.assert_array_equal(ours, theirs, err_msg=output)

@@ -26,6 +26,8 @@ from tests.waiting import wait_until
 
 CONFINED: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 PORTS: Final = ("rest", "grpc", "metrics")
+LISTENERS: Final = {"http1": "rest", "h2c": "grpc", "metrics": "metrics"}
+"""Listeners, by the names that KServe has for their ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,12 @@ class Running:
             return httpx.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
         except httpx.TransportError:
             return None
+
+    def probe(self, container: Mapping[str, Any], kind: str) -> int | None:
+        """Returns the HTTP status of a probe of KServe's container; None without a response."""
+        request = container[kind]["httpGet"]
+        names = {port["containerPort"]: port["name"] for port in container["ports"]}
+        return self.status(LISTENERS[names[request["port"]]], request["path"])
 
     def health(self) -> str:
         """Result of the readiness probe."""

@@ -12,13 +12,16 @@ import httpx
 import pytest
 
 from tests.integration.container import Running, Volumes, run, running
-from tests.integration.deploy.manifests import config, pod, serving
+from tests.integration.deploy.manifests import config, kserve_container, pod, serving
+from tests.integration.process import READY_S
 from tests.waiting import wait_until
 
 DRAIN_DELAY_S: Final = 2
 """Replaces the manifest's ten, which these tests need not wait for."""
 KEY: Final = "3f9c0d2b7f6e4a1c8d5e"
-QUESTION: Final = {"model": "electra", "text": "Hello, world!", "outputs": ["mean_output"]}
+QUESTION: Final = {"text": "Hello, world!", "outputs": ["mean_output"]}
+SERVED: Final = "sentences"
+"""Name of an InferenceService."""
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +73,29 @@ def test_the_pod_serves_and_ends_in_good_order(filled: Volumes) -> None:
 def test_the_runtime_of_kserve_serves_what_is_mounted(filled: Volumes) -> None:
     (filled.root / "mnt").mkdir()
     (filled.root / "mnt/models").symlink_to(filled.root / "models/served")
-    with running(filled, serving("overlays/kserve")) as container:
-        container.wait_started()
-        assert container.health() == "SERVING"
-        assert encode(container, None) == 200
+    manifest = kserve_container(SERVED)
+    with running(filled, manifest, ELECTRA_LIFECYCLE__DRAIN_DELAY_S=str(DRAIN_DELAY_S)) as container:
+        wait_until(lambda: container.probe(manifest, "startupProbe") == 200, READY_S)
+        assert [container.probe(manifest, kind) for kind in ("readinessProbe", "livenessProbe")] == [200, 200]
+        assert container.status("rest", f"/v2/models/{SERVED}/ready") == 200
+        assert container.status("rest", "/v2/models/electra/ready") == 404  # that is another InferenceService's
+        assert infer(container) == 200
+        assert encode(container, None, SERVED) == 200
+        container.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: container.probe(manifest, "readinessProbe") == 503, DRAIN_DELAY_S)
+        assert container.probe(manifest, "livenessProbe") == 200
+        assert infer(container) == 200  # clients that do not know of the drain yet
+        assert container.process.wait(pod("base")["terminationGracePeriodSeconds"]) == 0
+
+
+def infer(container: Running) -> int:
+    """The status of a request by the Open Inference Protocol."""
+    url = f"http://127.0.0.1:{container.ports['rest']}/v2/models/{SERVED}/infer"
+    body = {
+        "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Hello, world!"]}],
+        "outputs": [{"name": "mean_output"}],
+    }
+    return httpx.post(url, json=body, timeout=30).status_code
 
 
 def assert_serves(container: Running) -> None:
@@ -86,8 +108,8 @@ def assert_serves(container: Running) -> None:
     assert encode(container, KEY) == 200
 
 
-def encode(container: Running, key: str | None) -> int:
+def encode(container: Running, key: str | None, model: str = "electra") -> int:
     """The status of a question to the model by its name."""
     headers = {} if key is None else {"x-api-key": key}
     url = f"http://127.0.0.1:{container.ports['rest']}/v1/encode"
-    return httpx.post(url, json=QUESTION, headers=headers, timeout=30).status_code
+    return httpx.post(url, json={**QUESTION, "model": model}, headers=headers, timeout=30).status_code

@@ -28,7 +28,7 @@ CODES: Final = {
     "ok", "malformed_request", "unsupported_media_type", "invalid_input", "payload_too_large", "unauthenticated",
     "model_not_found",
     "model_not_ready", "shutting_down", "overloaded", "deadline_exceeded", "cancelled", "engine_failure", "conflict",
-    "model_load_failed", "internal",
+    "model_load_failed", "internal", "unsupported",
 }  # fmt: skip
 HISTOGRAMS: Final = {
     "electra_request_seconds", "electra_queue_wait_seconds", "electra_compute_seconds", "electra_batch_sequences",
@@ -41,6 +41,7 @@ GAUGES: Final = {
     "electra_requests_in_flight", "electra_compilations_after_warm_up", "electra_model_ready",
     "electra_model_load_seconds", "electra_build_info",
 }  # fmt: skip
+TRANSPORTS: Final = ("rest", "grpc", "oip_rest", "oip_grpc")
 SECRET: Final = "supercalifragilistic"
 
 
@@ -73,7 +74,7 @@ def test_every_series_is_there_before_the_first_request(scraped_before_traffic: 
         assert {families[name].type for name in names} == {kind}
         for name in names - {"electra_requests_in_flight", "electra_build_info"}:
             assert DEMO_ID in {sample.labels["model"] for sample in families[name].samples}, name
-    for transport in ("rest", "grpc"):
+    for transport in TRANSPORTS:
         counted = {
             sample.labels["code"]: sample.value
             for sample in families["electra_requests"].samples

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -99,11 +100,17 @@ async def mixed_load(process: ServiceProcess, until_s: float, *, known: bool) ->
 
 @asynccontextmanager
 async def _connected(process: ServiceProcess) -> AsyncIterator[Sequence[Side]]:
-    async with (
-        httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S, limits=LIMITS) as client,
-        grpc.aio.insecure_channel(process.target, [("grpc.max_receive_message_length", -1)]) as channel,
+    options = [("grpc.max_receive_message_length", -1)]
+    with (
+        ThreadPoolExecutor(CLIENTS) as threads,
+        grpc.insecure_channel(process.target, options) as blocking,
     ):
-        yield RestSide(client, "float"), RestSide(client, "base64"), GrpcSide(channel), StreamSide(channel)
+        async with (
+            httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S, limits=LIMITS) as client,
+            grpc.aio.insecure_channel(process.target, options) as channel,
+        ):
+            streams = StreamSide(blocking, threads)
+            yield RestSide(client, "float"), RestSide(client, "base64"), GrpcSide(channel), streams
 
 
 async def _call(

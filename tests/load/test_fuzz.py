@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from benchmarks.load.http_connection import post_request
 from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
+from electra_serve.proto.inference import open_inference_grpc_pb2 as oip
 from electra_serve.tensors import Output
-from tests.contract import read
+from tests.contract import oip_grpc, read
 from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query, message, to_json, to_message
 from tests.contract.sides import SERVICE
@@ -48,6 +49,13 @@ SEEDS: Final = (
     Query(token_ids=[[1, 2, 3], [4]], segment_ids=[[0, 0, 1], [0]], padding_mask=[[1, 1, 0], [1]], model=None),
     Query(token_ids=[[7] * 40] * 4, model="electra_demo", outputs=[Output.MEAN, Output.CLS], truncate=True),
     Query(text=["Hello, world!", ("a pair", "of texts")], model=None, outputs=[Output.POOLED]),
+)
+
+OIP_SEEDS: Final = (
+    SEEDS[0].of("electra_demo"),
+    SEEDS[1],
+    Query(text=["Hello, world!", "a text"], model="electra_demo", outputs=[Output.POOLED]),
+    Query(text=[("a pair", "of texts")], model="electra_demo", outputs=[Output.SEQUENCE]),
 )
 
 AMOUNTS: Final = [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
@@ -94,12 +102,12 @@ def channel(process: ServiceProcess) -> Iterator[grpc.Channel]:
         yield connected
 
 
-def many_examples(inputs: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def many_examples(inputs: int, *, derandomize: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Sets the number of hypothesis' examples, which are the same in each run of the short form."""
     return settings(
         max_examples=inputs,
         deadline=None,
-        derandomize=inputs == SHORT,
+        derandomize=derandomize or inputs == SHORT,
         database=None,
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
@@ -149,6 +157,19 @@ def test_mutated_messages(method: str, inputs: int, channel: grpc.Channel, repor
         codes[_code(outcome)] += 1
         assert _code(outcome) in CLIENTS_FAULTS | {"ok"}, (seed, outcome)
         assert isinstance(outcome, Success) or outcome.status in {None, *CLIENTS_STATUSES}, (seed, outcome)
+    report(f"{inputs} mutated messages to {method}: {dict(codes)}")
+
+
+@pytest.mark.parametrize("inputs", AMOUNTS)
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
+def test_mutated_inference_messages(method: str, inputs: int, raw: bool, channel: grpc.Channel, report: Report) -> None:
+    codes: Counter[str] = Counter()
+    for seed in range(inputs):
+        good = oip_grpc.message(OIP_SEEDS[seed % len(OIP_SEEDS)], raw=raw)
+        code = _infer(channel, method, mutated(good.SerializeToString(), seed))
+        codes[code] += 1
+        assert code in CLIENTS_FAULTS | {"ok"}, (seed, code)
     report(f"{inputs} mutated messages to {method}: {dict(codes)}")
 
 
@@ -221,6 +242,21 @@ def _encode_in_stream(channel: grpc.Channel, data: bytes) -> Outcome:
     return read.stream_response(response)
 
 
+def _infer(channel: grpc.Channel, method: str, data: bytes) -> str:
+    """Returns the code of the response; mutations may change which tensors a response has."""
+    call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"{oip_grpc.SERVICE}/{method}")
+    try:
+        (response,) = call(iter([data]), timeout=PATIENCE_S)
+    except grpc.RpcError as error:
+        return read.rpc_error(cast("grpc.aio.AioRpcError", error)).code
+    if method == "ModelInfer":
+        assert oip.ModelInferResponse.FromString(response).model_name
+        return "ok"
+    received = oip.ModelStreamInferResponse.FromString(response)
+    error_code = received.infer_response.parameters["electra-error-code"].string_param
+    return error_code if received.error_message else "ok"
+
+
 def _code(outcome: Outcome) -> str:
     return "ok" if isinstance(outcome, Success) else outcome.code
 
@@ -228,7 +264,7 @@ def _code(outcome: Outcome) -> str:
 def _verdict(outcome: Outcome) -> tuple[object, ...]:
     """Everything that must be equal, without the numbers."""
     if isinstance(outcome, Success):
-        return ("ok", outcome.model, outcome.sequences, outcome.tokens, *outcome.truncated)
+        return ("ok", outcome.model, outcome.sequences, outcome.tokens, *(outcome.truncated or ()))
     return (outcome.code, None if outcome.field == ONEOF else outcome.field)
 
 

@@ -75,7 +75,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Traffic": (
         Panel(
             "Requests by code",
-            "`ok` and the slugs of errors: the same on both transports.",
+            "`ok` and the slugs of errors: the same on every transport.",
             (
                 Query(
                     f'sum by (code) (rate(electra_requests_total{{{JOB}, model=~"$model|"}}[{WINDOW}])) > 0', "{{code}}"
@@ -86,7 +86,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Requests by transport and in flight",
-            "Requests in flight run or wait.",
+            "Requests in flight run or wait. `oip_rest` and `oip_grpc` are those of the Open Inference Protocol.",
             (
                 Query(
                     f'sum by (transport) (rate(electra_requests_total{{{JOB}, model=~"$model|"}}[{WINDOW}]))',

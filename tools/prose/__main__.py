@@ -24,8 +24,16 @@ MARKERS: Final = {
 }
 """Begin comments, by suffix or name of a file."""
 GENERATED: Final = (
-    *("proto/electra/", "docs/settings.md", "benchmarks/results/", "components/monitoring/rules.yaml"),
+    *(
+        "proto/electra/",
+        "proto/inference/",
+        "protos/inference/",
+        "docs/settings.md",
+        "benchmarks/results/",
+        "components/monitoring/rules.yaml",
+    ),
     *("tools/prose/", "tests/unit/tools/test_prose.py", "tests/integration/deploy/crds/"),
+    "tests/data/open_inference_rest.yaml",
 )
 """Generated files, files of others, and the rules themselves."""
 FLAGS: Final = SERVICE / "electra_serve/settings/schema.py"

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 from electra_serve import errors
 from electra_serve.observability.connections import LimitAction
 
-TRANSPORTS: Final = ("rest", "grpc")
+SERVERS: Final = ("rest", "grpc")  # listeners of requests
+TRANSPORTS: Final = ("rest", "grpc", "oip_rest", "oip_grpc")
 CODES: Final = ("ok", *(cls.code for cls in errors.ServiceError.__subclasses__()))
 LOAD_OUTCOMES: Final = ("ok", "failed")
 LATENCY_BUCKETS_S: Final = (
@@ -119,7 +120,7 @@ class Metrics:
             ["server", "action"],
             registry=self.registry,
         )
-        for server in TRANSPORTS:
+        for server in SERVERS:
             self.watch_connections(server, limit=0, count=lambda: 0)
 
     def _define_tokenization(self) -> None:

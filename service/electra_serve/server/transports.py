@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from opentelemetry.trace import Tracer
 from electra_serve.api.connections import ConnectionTable, surplus_of
 from electra_serve.api.grpc.connections import kept_free_of
 from electra_serve.api.grpc.server import GrpcServer
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest.admin.app import create_admin_app
 from electra_serve.api.rest.admin.endpoints import AdminEndpoints
 from electra_serve.api.rest.app import create_app, create_metrics_app
@@ -24,6 +26,7 @@ from electra_serve.batching.clock import LoopClock
 from electra_serve.observability.connections import ConnectionObserver
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.observability.statistics import read_statistics
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.service import InferenceService
@@ -53,6 +56,12 @@ class SharedParts:
             transport, self.metrics, self.log, log_requests=self.settings.log.requests, tracer=self.tracer
         )
 
+    def oip(self, transport: str) -> OipParts | None:
+        """Builds the parts of the Open Inference Protocol on a transport; None if it is off."""
+        if not self.settings.apis.oip:
+            return None
+        return OipParts(self.observer(transport), partial(read_statistics, self.metrics))
+
     def connections(self, server: str, limit: int, *, kept_free: int = 0) -> ConnectionTable:
         """Builds the connection table of a listener; idle connections may not occupy `kept_free` of its `limit`."""
 
@@ -79,6 +88,7 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         thread=parts.decoder,
         authenticator=authenticator,
         apis=settings.apis,
+        oip=parts.oip("oip_rest"),
     )
     connections = parts.connections("rest", settings.rest.max_connections)
     largest = max(settings.rest.max_body_bytes, settings.apis.max_body_bytes)
@@ -102,6 +112,7 @@ def build_grpc(parts: SharedParts, authenticator: Authenticator) -> GrpcServer:
         authenticator=authenticator,
         tls=parts.tls,
         apis=parts.settings.apis,
+        oip=parts.oip("oip_grpc"),
     )
 
 

@@ -37,6 +37,7 @@ class EncodeRequest:
     context: RequestContext = NO_CONTEXT
     max_values: int | None = None  # most numbers of the response
     transit: Transit | None = None  # share of the transit budget
+    rectangular: bool = False  # True if the response pads sequences to the longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,13 @@ class EncodeResult:
     model: str
     outputs: Outputs
     rows: tuple[RowOutput, ...]
-    tokens: int  # unmasked positions of all sequences
+    row_tokens: tuple[int, ...]  # unmasked positions of each sequence
     truncated: tuple[bool, ...]  # for each sequence
+
+    @property
+    def tokens(self) -> int:
+        """Unmasked positions of all sequences."""
+        return sum(self.row_tokens)
 
     @property
     def values(self) -> int:
@@ -74,7 +80,7 @@ async def encode(
         model=model.name,
         outputs=request.outputs,
         rows=tuple(rows),
-        tokens=sum(encoding.real_tokens for encoding in validated.encodings),
+        row_tokens=tuple(encoding.real_tokens for encoding in validated.encodings),
         truncated=validated.truncated,
     )
 
@@ -97,7 +103,7 @@ async def encode_in_slices(computation: Computation, model: ServedModel, request
         model=model.name,
         outputs=request.outputs,
         rows=tuple(row for result in results for row in result.rows),
-        tokens=sum(result.tokens for result in results),
+        row_tokens=tuple(tokens for result in results for tokens in result.row_tokens),
         truncated=tuple(cut for result in results for cut in result.truncated),
     )
 
@@ -116,7 +122,8 @@ def _check_outputs(model: ServedModel, outputs: Outputs) -> None:
 
 def _response_values(model: ServedModel, request: EncodeRequest, encodings: Sequence[Encoding]) -> int:
     """Counts the numbers of the response; raises `PayloadTooLarge` for more than `request.max_values`."""
-    positions = sum(map(len, encodings))
+    lengths = [len(encoding) for encoding in encodings]
+    positions = max(lengths) * len(lengths) if request.rectangular else sum(lengths)
     values = sum(
         (positions if output in POSITION_OUTPUTS else len(encodings)) * model.width(output)
         for output in request.outputs

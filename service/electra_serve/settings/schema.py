@@ -108,6 +108,8 @@ class ApiSettings(_Section):
     """Serve `/rerank`, `/v1/rerank`, `/v2/rerank` and `/score`, as Cohere, Jina and vLLM do."""
     tei: bool = True
     """Serve `/embed`, `/predict`, `/info` and other routes of Text Embeddings Inference."""
+    oip: bool = True
+    """Serve the Open Inference Protocol, as Triton and KServe do: `/v2`, and `inference.GRPCInferenceService`."""
     tei_model: str = ""
     """Model of these routes, whose requests name none; default: the only one that is served."""
     max_inputs: Count = 2048
@@ -138,7 +140,7 @@ class GrpcSettings(_Section):
     """Seconds to receive the message of a unary call, and each request of reflection. Too low rejects slow links; too
     high lets stalled clients hold a share of `transit.max_bytes`."""
     max_stream_requests: Count = 64
-    """Requests of one `EncodeStream` that are processed at a time; the next is read after a response."""
+    """Requests of one stream that are processed at a time; the next is read after a response."""
     send_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that a client may take to receive a response, plus one second for each megabyte. Then the call ends."""
 

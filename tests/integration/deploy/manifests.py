@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sysconfig
@@ -69,6 +70,16 @@ def serving(overlay: str) -> Manifest:
     """Returns the container that serves requests, or encodes."""
     (container,) = pod(overlay)["containers"]
     return dict(container)
+
+
+def kserve_container(name: str) -> Manifest:
+    """The container of KServe's runtime in the pod of an InferenceService.
+
+    KServe runs the JSON of the container through Go's templates, with the metadata of the InferenceService.
+    """
+    rendered = json.dumps(serving("overlays/kserve")).replace("{{.Name}}", name)
+    assert "{{" not in rendered
+    return dict(json.loads(rendered))
 
 
 def config(overlay: str) -> str:

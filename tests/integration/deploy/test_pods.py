@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sysconfig
 from pathlib import Path
@@ -10,14 +11,32 @@ from typing import Any
 import pytest
 import yaml
 
+from electra_serve.api.rest.problem_middleware import PROBE_PATHS
 from electra_serve.observability.metrics import Metrics
+from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import Settings
-from tests.integration.deploy.manifests import DEPLOYING, KUBERNETES, OVERLAYS, SERVING, config, one, pod, serving
+from tests.integration.deploy.manifests import (
+    DEPLOYING,
+    KUBERNETES,
+    OVERLAYS,
+    SERVING,
+    config,
+    kserve_container,
+    of_kind,
+    one,
+    pod,
+    serving,
+)
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_deployment = pytest.mark.parametrize("overlay", DEPLOYING)
 CLOSING_S = 5.0
 """For engines, and for the last scrape."""
+SERVICE_LINKS = (
+    "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP1", "SERVICE_PORT_H2C", "SERVICE_PORT_METRICS",
+    "PORT", "PORT_80_TCP", "PORT_80_TCP_PROTO", "PORT_80_TCP_PORT", "PORT_80_TCP_ADDR",
+)  # fmt: skip
+"""Variables that Kubernetes makes of a Service."""
 
 
 def settings(overlay: str) -> Settings:
@@ -123,6 +142,76 @@ def test_a_preset_of_a_hub_is_pinned(overlay: str) -> None:
     assert [
         handle for handle in handles if not re.fullmatch(r"kaggle://[\w/]+/\d+|hf://[\w/]+@[0-9a-f]{40}", handle)
     ] == []
+
+
+def kserve_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings in the pod of an InferenceService, which its own Service adds variables to."""
+    variables: dict[str, str] = {entry["name"]: entry["value"] for entry in kserve_container(name)["env"]}
+    links = {f"{name.upper().replace('-', '_')}_PREDICTOR_{end}": "80" for end in SERVICE_LINKS}
+    for variable, value in (variables | links).items():
+        monkeypatch.setenv(variable, value)
+    parser = argparse.ArgumentParser()
+    source = add_flags(parser)
+    return read_settings(parser.parse_args([]), source, variables | links)
+
+
+@pytest.mark.parametrize("name", ["electra", "electra-rest", "a", "model-2", "x" * 63])
+def test_kserve_names_the_model_by_its_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model,) = kserve_settings(name, monkeypatch).models
+    assert (model.name, model.preset) == (name, "/mnt/models")
+    assert kserve_container(name)["args"] == ["serve"]
+
+
+def test_kserve_probes_the_protocol_on_the_port_of_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured, container = kserve_settings("mine", monkeypatch), kserve_container("mine")
+    assert configured.apis.oip
+    assert not configured.security.tls_certificate  # the probes have no scheme
+    paths = {
+        "startupProbe": "/v2/health/ready",
+        "readinessProbe": "/v2/health/ready",
+        "livenessProbe": "/v2/health/live",
+    }
+    for probe, path in paths.items():
+        assert container[probe]["httpGet"] == {"path": path, "port": configured.rest.port}
+        assert path in PROBE_PATHS  # without a key, and over the limit of connections
+
+
+def test_kserve_finds_both_ports_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = kserve_settings("mine", monkeypatch)
+    ports = [(port["name"], port["containerPort"]) for port in kserve_container("mine")["ports"]]
+    assert ports == [
+        ("http1", configured.rest.port),
+        ("h2c", configured.grpc.port),
+        ("metrics", configured.metrics.port),
+    ]
+    annotations = pod("overlays/kserve")["annotations"]
+    assert annotations["prometheus.kserve.io/port"] == str(configured.metrics.port)
+
+
+def test_kserve_selects_the_runtime_by_format_and_protocol() -> None:
+    runtime = pod("overlays/kserve")
+    assert runtime["protocolVersions"] == ["v2", "grpc-v2"]
+    assert runtime["multiModel"] is False
+    (served,) = of_kind("overlays/kserve", "InferenceService")
+    model = served["spec"]["predictor"]["model"]
+    (supported,) = runtime["supportedModelFormats"]
+    assert model["modelFormat"].items() <= supported.items()
+    assert supported["autoSelect"] is True
+    assert model["protocolVersion"] in runtime["protocolVersions"]
+    assert model["runtime"] == one("overlays/kserve", "ServingRuntime")["metadata"]["name"]
+
+
+def test_the_grace_period_of_kserve_outlasts_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    lifecycle = kserve_settings("mine", monkeypatch).lifecycle
+    predictor = one("overlays/kserve", "InferenceService")["spec"]["predictor"]
+    needed_s = lifecycle.drain_delay_s + lifecycle.drain_timeout_s + CLOSING_S
+    assert predictor["terminationGracePeriodSeconds"] >= needed_s
+
+
+@pytest.mark.parametrize("overlay", SERVING)
+def test_no_overlay_switches_the_protocol_off(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = settings(overlay) if overlay in DEPLOYING else kserve_settings("mine", monkeypatch)
+    assert configured.apis.oip
 
 
 def test_a_gpu_is_asked_for_and_tolerated() -> None:

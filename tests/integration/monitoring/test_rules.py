@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.metrics import TRANSPORTS, Metrics
 from tests.integration.monitoring.prometheus import (
     ALERTS_FILE,
     PROMETHEUS_FOLDER,
@@ -83,6 +83,20 @@ def test_every_name_in_a_query_is_there() -> None:
     used = {name for expr in (*queries(), *(rule.expr for rule in read_rules())) for name in NAMES.findall(expr)}
     assert len(used) > 30
     assert used - known == set()
+
+
+def test_no_query_leaves_out_a_transport() -> None:
+    expressions = [*queries(), *(rule.expr for rule in read_rules())]
+    selecting = re.compile(r"\btransport\s*(=|!)")
+    assert [expr for expr in expressions if selecting.search(expr)] == []
+    assert any("by (transport)" in expr for expr in expressions)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_cases_for_promtool_have_requests_of_every_transport(transport: str) -> None:
+    assert f'electra_requests_total{{job="electra-serve", instance="a", model="m", transport="{transport}"' in (
+        RULES_TEST_FILE.read_text()
+    )
 
 
 def test_the_dashboard_is_up_to_date() -> None:

@@ -103,7 +103,9 @@ def test_a_classification_comes_back(head: HeadKind, member: str, rows: tuple[Fo
 
 def test_a_response_becomes_arrays() -> None:
     outputs = frozenset(Output)
-    result = EncodeResult("tiny", outputs, (row_output([1, 2], outputs), row_output([3], outputs)), 3, (False, True))
+    result = EncodeResult(
+        "tiny", outputs, (row_output([1, 2], outputs), row_output([3], outputs)), (2, 1), (False, True)
+    )
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, "r1"), 2**20)))
     assert encoded.sequence_output is not None
     assert [row.shape for row in encoded.sequence_output] == [(2, 4), (1, 4)]
@@ -121,7 +123,7 @@ def test_a_response_becomes_arrays() -> None:
 
 def test_what_was_not_asked_for_is_none() -> None:
     outputs = frozenset({Output.MEAN})
-    result = EncodeResult("m", outputs, (row_output([1], outputs),), 1, (False,))
+    result = EncodeResult("m", outputs, (row_output([1], outputs),), (1,), (False,))
     encoded = grpc_codec.to_response(pb.EncodeResponse.FromString(join(from_result(result, ""), 2**20)))
     assert (encoded.sequence_output, encoded.pooled_output, encoded.cls_output) == (None, None, None)
     assert (encoded.logits, encoded.token_logits) == (None, None)

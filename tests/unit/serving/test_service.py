@@ -35,10 +35,11 @@ from electra_serve.serving.request_context import Deadline, RequestContext
 from electra_serve.serving.service import InferenceService
 from electra_serve.serving.tokenization import TextLimits
 from electra_serve.serving.tokenizer_queue import TokenizerQueue
+from electra_serve.serving.transit_budget import Transit
 from electra_serve.serving.validation import InputLimits, Validated
 from electra_serve.settings.schema import LimitSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
-from tests.fakes import FAKE_HIDDEN_DIM, SHORT_SHAPES, FakeEngine, loaded_model, text_encoder
+from tests.fakes import FAKE_HIDDEN_DIM, SHORT_SHAPES, FakeEngine, loaded_model, text_encoder, transit_budget
 from tests.waiting import until
 
 LIMITS = LimitSettings(max_sequences=3, max_text_characters=5000, max_request_characters=9000)
@@ -237,6 +238,63 @@ async def test_a_response_over_its_transport_s_limit_is_not_computed(
     with pytest.raises(PayloadTooLarge, match="at most 19 numbers; got 20"):
         await service.encode(ids([1, 2], [3], outputs=both, max_values=values - 1))
     assert len(engine.batches) == 1
+
+
+def rectangle(*rows: list[int], **options: object) -> EncodeRequest:
+    """Rows of one length, whose masks are 0 at ids of 0."""
+    tokens = [np.array(row, np.int64) for row in rows]
+    masks = [(row > 0).astype(np.int64) for row in tokens]
+    return replace(ids(**options), input=TokenInput(tokens, padding_mask=masks), rectangular=True)
+
+
+async def test_padding_of_a_rectangle_is_not_computed(service: InferenceService, engine: FakeEngine) -> None:
+    sequence = frozenset({Output.SEQUENCE})
+    result = await service.encode(rectangle([5, 0, 0, 0, 0, 0], [7, 8, 9, 0, 0, 0], outputs=sequence))
+    ragged = await service.encode(ids([5], [7, 8, 9], outputs=sequence))
+    padded, unpadded = engine.batches
+    assert padded.shape == unpadded.shape
+    assert padded.placements == unpadded.placements
+    assert [place.length for place in padded.placements] == [1, 3]
+    assert np.array_equal(padded.token_ids, unpadded.token_ids)
+    assert np.array_equal(padded.padding_mask, unpadded.padding_mask)
+    assert result.row_tokens == ragged.row_tokens == (1, 3)
+    assert [row.computed(Output.SEQUENCE).shape[0] for row in result.rows] == [1, 3]
+    assert [row.get(Output.SEQUENCE)[:, 0].tolist() for row in result.rows] == [[5, 0, 0, 0, 0, 0], [7, 8, 9, 0, 0, 0]]
+
+
+async def test_rows_that_are_masked_everywhere_are_rejected(service: InferenceService, engine: FakeEngine) -> None:
+    with pytest.raises(InvalidInput, match="at least one 1 in each row") as caught:
+        await service.encode(rectangle([1, 0], [0, 0], outputs=MEAN))
+    assert (caught.value.field, engine.batches) == ("padding_mask[1]", [])
+
+
+async def test_zeros_of_a_rectangle_count_in_the_size_of_a_response(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    both = frozenset({Output.SEQUENCE, Output.CLS})
+    values = (2 * 3 + 2) * FAKE_HIDDEN_DIM  # two rows of three positions, and a vector for each
+    for request in (
+        rectangle([1, 2, 3], [4, 0, 0], outputs=both),
+        replace(ids([1, 2, 3], [4], outputs=both), rectangular=True),  # as texts of different lengths
+    ):
+        engine.batches.clear()
+        await service.encode(replace(request, max_values=values))
+        with pytest.raises(PayloadTooLarge, match=f"at most {values - 1} numbers; got {values}"):
+            await service.encode(replace(request, max_values=values - 1))
+        assert len(engine.batches) == 1
+    await service.encode(replace(ids([1, 2, 3], [4], outputs=both), max_values=values - 2 * FAKE_HIDDEN_DIM))
+
+
+async def test_zeros_of_a_rectangle_are_reserved_in_transit(service: InferenceService, engine: FakeEngine) -> None:
+    request = replace(ids([1, 2, 3], [4], outputs=frozenset({Output.SEQUENCE})), rectangular=True)
+    budget = transit_budget(1000)
+    with budget.reserve("a", 10) as reservation:
+        await service.encode(replace(request, transit=Transit(reservation, 4)))
+        assert reservation.size == 10 + 2 * 3 * FAKE_HIDDEN_DIM * 4
+    with budget.reserve("a", 10) as reservation:
+        await service.encode(replace(request, transit=Transit(reservation, 4), rectangular=False))
+        assert reservation.size == 10 + 4 * FAKE_HIDDEN_DIM * 4
+    assert budget.used_bytes == 0
 
 
 async def test_logits_count_by_their_labels_in_the_size_of_a_response() -> None:

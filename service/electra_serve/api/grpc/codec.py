@@ -62,11 +62,11 @@ class Codec:
         self._max_documents = max_documents
         self._max_response_bytes = max_response_bytes
 
-    async def parse(self, message_type: type[M], data: bytes, client: str) -> M:
+    async def parse(self, message_type: type[M], data: bytes, client: str, *, strict: bool = True) -> M:
         """Parses a message that may hold sequences; raises what `parsing.parse` raises."""
         max_fields = self._fields_per_message(message_type) + SMALL_MESSAGE_FIELDS
-        work = partial(parse, message_type, data, max_fields=max_fields)
-        if _is_simple(message_type, data):
+        work = partial(parse, message_type, data, max_fields=max_fields, strict=strict)
+        if is_simple(message_type, data):
             return work()
         return await self._thread.run(client, partial(_parse_and_cut, work))
 
@@ -128,7 +128,7 @@ class Codec:
         return await self._thread.run(client, work)
 
 
-def _is_simple(message_type: type[Message], data: bytes) -> bool:
+def is_simple(message_type: type[Message], data: bytes) -> bool:
     """Returns True for a message that is parsed within a millisecond."""
     if len(data) <= INLINE_BYTES:
         return True

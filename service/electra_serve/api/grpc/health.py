@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
+from typing import Final
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from electra_serve.api.grpc import status
@@ -21,7 +23,8 @@ from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.errors import ServiceError
 
-NAME = "grpc.health.v1.Health"  # the protocol's own service name
+SERVICE: Final[ServiceDescriptor] = health_pb2.DESCRIPTOR.services_by_name["Health"]  # type: ignore[assignment]  # the stub has its C class
+NAME: Final = SERVICE.full_name
 
 
 class Health:

@@ -27,25 +27,33 @@ _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 _GROUP_MARKS: Final = frozenset((3, 4))
-_PACKED_PER_FIELD: Final = 16  # so many packed numbers count as a field
-_TEXTS: Final = frozenset(("query", "first", "second"))  # fields that are no names
+PACKED_PER_FIELD: Final = 16  # so many packed numbers count as a field
+_TEXTS: Final = frozenset(("query", "first", "second", "id"))  # fields that are no names, or come back as they are
 _UNPACKED_TYPES: Final = frozenset((FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING))
 
 
-def parse(message_type: type[M], data: bytes, *, max_fields: int = SMALL_MESSAGE_FIELDS) -> M:
+def parse(
+    message_type: type[M],
+    data: bytes,
+    *,
+    max_fields: int = SMALL_MESSAGE_FIELDS,
+    packed_per_field: int = PACKED_PER_FIELD,
+    strict: bool = True,
+) -> M:
     """Parses one message of at most `max_fields`, nested ones included; checks the names of its own fields only.
 
     Raises:
-        MalformedRequest: The bytes are no such message, a string is not UTF-8, or a field is unknown.
+        MalformedRequest: The bytes are no such message, a string is not UTF-8, or a field is unknown and `strict`.
         PayloadTooLarge: There are more fields than `max_fields`, in a message of more than as many bytes.
     """
     if len(data) > max_fields:  # a field or a group's mark has at least one byte
-        reject_bulk(message_type, data, max_fields)
+        reject_bulk(message_type, data, max_fields, packed_per_field)
     try:
         message = message_type.FromString(data)
     except DecodeError as error:
         raise _malformed(message_type, data) from error
-    reject_unknown_fields(message)
+    if strict:
+        reject_unknown_fields(message)
     return message
 
 
@@ -62,13 +70,17 @@ def parse_small(message_type: type[M], data: bytes) -> M:
         raise _malformed(message_type, data) from error
 
 
-def reject_bulk(message_type: type[Message], data: bytes, max_fields: int) -> None:
+def reject_bulk(
+    message_type: type[Message], data: bytes, max_fields: int, packed_per_field: int = PACKED_PER_FIELD
+) -> None:
     """Raises `PayloadTooLarge` for a message with more than `max_fields` fields, before any object is created."""
-    if has_more_fields(message_type, data, max_fields):
+    if has_more_fields(message_type, data, max_fields, packed_per_field):
         raise PayloadTooLarge(f"a message takes at most {max_fields} fields; received more")
 
 
-def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -> bool:
+def has_more_fields(
+    message_type: type[Message], data: bytes, max_fields: int, packed_per_field: int = PACKED_PER_FIELD
+) -> bool:
     """Counts a message's fields, those of nested messages and packed numbers included, up to the limit.
 
     Raises `MalformedRequest` for a group: the .proto has none, and millions fit into a message.
@@ -98,7 +110,7 @@ def has_more_fields(message_type: type[Message], data: bytes, max_fields: int) -
             if field.message_type is not None:
                 spans.append((field.message_type, begin, at))
             elif field.type not in _UNPACKED_TYPES:
-                fields += (at - begin) // _PACKED_PER_FIELD
+                fields += (at - begin) // packed_per_field
     return fields > max_fields
 
 

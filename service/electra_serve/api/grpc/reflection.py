@@ -7,9 +7,11 @@ server, or if their next request does not arrive in time. `StreamSlots` and the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from electra_serve.api.grpc import status
@@ -20,16 +22,21 @@ from electra_serve.api.grpc.receiver import Receiver
 from electra_serve.api.grpc.stream_slots import StreamSlots, TooManyStreams
 from electra_serve.errors import ServiceError, ShuttingDown
 
-NAME = reflection.SERVICE_NAME  # the protocol's own service name
+SERVICE: Final[ServiceDescriptor] = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]  # type: ignore[assignment]  # the stub has its C class
+NAME: Final = SERVICE.full_name
 
 Request: TypeAlias = reflection_pb2.ServerReflectionRequest
 
 
 class Reflection:
-    """Describes the services of the server."""
+    """Describes services, whose files may be of several descriptor pools."""
 
-    def __init__(self, services: Collection[str], receiver: Receiver) -> None:
-        self._servicer = reflection.aio.ReflectionServicer(services)
+    def __init__(self, services: Collection[ServiceDescriptor], receiver: Receiver) -> None:
+        pool = DescriptorPool()
+        for service in services:
+            _add(service.file, pool)
+        names = [service.full_name for service in services]
+        self._servicer = reflection.aio.ReflectionServicer(names, pool=pool)
         self._receiver = receiver
         self._slots = StreamSlots("reflection streams")
 
@@ -57,3 +64,10 @@ class Reflection:
                 yield parse_small(Request, data)
         except ShuttingDown:
             return
+
+
+def _add(file: FileDescriptor, pool: DescriptorPool) -> None:
+    """Adds a file to a pool, after the files that it imports; adding it again changes nothing."""
+    for imported in file.dependencies:
+        _add(imported, pool)
+    pool.AddSerializedFile(file.serialized_pb)

@@ -28,6 +28,7 @@ from electra_serve.tensors import Float32Array, Output
 # Message in pieces: views of the result's arrays, which are copied by `join` only
 Parts: TypeAlias = "list[bytes | memoryview]"
 
+BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the result, and one in the message
 # Fields with a tensor for each sequence
 POSITION_FIELDS: Final = {
     Output.SEQUENCE: pb.EncodeResponse.SEQUENCE_OUTPUT_FIELD_NUMBER,
@@ -69,7 +70,7 @@ def from_classified(result: ClassifyResult, request_id: str) -> Parts:
     parts: Parts = [rest.SerializeToString()]
     for row in result.rows:
         data = _classification(row, result.head).SerializeToString()
-        parts.append(_tag(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, len(data)) + data)
+        parts.append(tag(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, len(data)) + data)
         await_loop_turn()
     return parts
 
@@ -122,7 +123,7 @@ def _span(span: Span) -> pb.Span:
 def in_stream(response: Parts, request_id: str) -> Parts:
     """Returns an `EncodeStreamResponse` that holds `response`."""
     head = pb.EncodeStreamResponse(request_id=request_id).SerializeToString()
-    return [head + _tag(pb.EncodeStreamResponse.RESPONSE_FIELD_NUMBER, size(response)), *response]
+    return [head + tag(pb.EncodeStreamResponse.RESPONSE_FIELD_NUMBER, size(response)), *response]
 
 
 def join(parts: Parts, max_bytes: int) -> bytes:
@@ -149,11 +150,12 @@ def _stacked(result: EncodeResult, output: Output) -> pb.Tensor | None:
 def _tensor(field: int, array: Float32Array) -> Parts:
     data = np.ascontiguousarray(array, FLOAT32).data.cast("B")
     head = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape).SerializeToString()
-    head += _tag(pb.Tensor.DATA_FIELD_NUMBER, len(data))
-    return [_tag(field, len(head) + len(data)) + head, data]
+    head += tag(pb.Tensor.DATA_FIELD_NUMBER, len(data))
+    return [tag(field, len(head) + len(data)) + head, data]
 
 
-def _tag(field: int, length: int) -> bytes:
+def tag(field: int, length: int) -> bytes:
+    """Returns the head of a length-delimited field."""
     return _varint(field << 3 | LENGTH_DELIMITED) + _varint(length)
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server: the encoder, its health and its reflection on one port."""
+"""The gRPC server: the encoder, the Open Inference Protocol, health and reflection on one port."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import threading
 from typing import Final
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
 from electra_serve.api.connections import ConnectionTable
 from electra_serve.api.grpc.codec import DEFAULT_APIS, Codec
 from electra_serve.api.grpc.connections import ConnectionWatch, PeerCalls
-from electra_serve.api.grpc.health import NAME as HEALTH_NAME
+from electra_serve.api.grpc.health import SERVICE as HEALTH_SERVICE
 from electra_serve.api.grpc.health import Health
 from electra_serve.api.grpc.message_reader import MessageReader
+from electra_serve.api.grpc.oip.codec import InferCodec
+from electra_serve.api.grpc.oip.servicer import SERVICE as INFERENCE_SERVICE
+from electra_serve.api.grpc.oip.servicer import InferenceServicer
 from electra_serve.api.grpc.parsing import MAX_SMALL_BYTES
 from electra_serve.api.grpc.receiver import Receiver
-from electra_serve.api.grpc.reflection import NAME as REFLECTION_NAME
+from electra_serve.api.grpc.reflection import SERVICE as REFLECTION_SERVICE
 from electra_serve.api.grpc.reflection import Reflection
-from electra_serve.api.grpc.servicer import SERVICE_NAME, EncoderServicer
+from electra_serve.api.grpc.servicer import SERVICE as ENCODER_SERVICE
+from electra_serve.api.grpc.servicer import EncoderServicer
 from electra_serve.api.grpc.transfer import Transfer
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.security.tls import Credentials, ServerTls
 from electra_serve.api.service_protocol import EncodeService
@@ -60,7 +66,7 @@ arrive while connections close get CANCELLED, which clients do not retry."""
 
 
 class GrpcServer:
-    """Serves the encoder over gRPC."""
+    """Serves the encoder over gRPC, and the Open Inference Protocol if its parts are given."""
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class GrpcServer:
         authenticator: Authenticator = ALLOW_ALL,
         tls: ServerTls | None = None,
         apis: ApiSettings = DEFAULT_APIS,
+        oip: OipParts | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls
@@ -88,26 +95,42 @@ class GrpcServer:
             send_timeout_s=settings.send_timeout_s,
             calls=calls,
         )
-        self._servicer = EncoderServicer(
-            service,
-            observer,
-            codec=Codec(
-                thread or WorkThread("decoder"),
-                max_sequences=max_sequences,
-                max_response_bytes=settings.max_message_bytes,
-                max_inputs=apis.max_inputs,
-                max_documents=apis.max_documents,
-            ),
-            max_stream_requests=settings.max_stream_requests,
-            max_answer_bytes=settings.max_message_bytes,
-            transfer=self._transfer,
-            authenticator=authenticator,
+        thread = thread or WorkThread("decoder")
+        codec = Codec(
+            thread,
+            max_sequences=max_sequences,
+            max_response_bytes=settings.max_message_bytes,
+            max_inputs=apis.max_inputs,
+            max_documents=apis.max_documents,
         )
         self._open_receiver = Receiver(
             reader, settings.receive_timeout_s, max_concurrent=MAX_OPEN_RECEIVED, max_bytes=MAX_SMALL_BYTES
         )
-        self._health = Health([SERVICE_NAME], self._open_receiver)
-        self._reflection = Reflection([SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME], self._open_receiver)
+        self._servicers: dict[ServiceDescriptor, EncoderServicer | InferenceServicer] = {
+            ENCODER_SERVICE: EncoderServicer(
+                service,
+                observer,
+                codec=codec,
+                max_stream_requests=settings.max_stream_requests,
+                max_answer_bytes=settings.max_message_bytes,
+                transfer=self._transfer,
+                authenticator=authenticator,
+            )
+        }
+        if oip is not None:
+            self._servicers[INFERENCE_SERVICE] = InferenceServicer(
+                service,
+                oip,
+                codec=codec,
+                infer_codec=InferCodec(thread, max_sequences=max_sequences),
+                receiver=self._open_receiver,
+                transfer=self._transfer,
+                max_stream_requests=settings.max_stream_requests,
+                max_answer_bytes=settings.max_message_bytes,
+                authenticator=authenticator,
+            )
+        self._health = Health([served.full_name for served in self._servicers], self._open_receiver)
+        self._reflection = Reflection([*self._servicers, HEALTH_SERVICE, REFLECTION_SERVICE], self._open_receiver)
         self._server: grpc.aio.Server | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._port = 0
@@ -117,7 +140,10 @@ class GrpcServer:
         server = grpc.aio.server(options=_options(self._settings))
         server.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.methods()),
+                *(
+                    grpc.method_handlers_generic_handler(served.full_name, servicer.methods())
+                    for served, servicer in self._servicers.items()
+                ),
                 self._health.handler(),
                 self._reflection.handler(),
             )
@@ -136,7 +162,9 @@ class GrpcServer:
         """Rejects new calls, and cancels the others after `grace_s`, which a second call of `stop` may shorten."""
         self._health.close()
         self._open_receiver.drain(0.0)
-        self._servicer.drain(grace_s)
+        self._transfer.drain(grace_s)
+        for servicer in self._servicers.values():
+            servicer.drain()
         if self._server is not None:
             linger_s = min(LINGER_S, grace_s)
             await asyncio.sleep(linger_s)

@@ -1,30 +1,21 @@
-"""electra.v1.EncoderService: from bytes to the service and back.
-
-Messages are parsed and rendered here, since gRPC fails on malformed bytes with UNKNOWN and the text of an exception. So
-the generated servicer base class is not used.
-"""
+"""electra.v1.EncoderService: from messages to the service and back."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, NoReturn, TypeAlias
+from collections.abc import Awaitable
+from typing import Final, TypeAlias
 
-import grpc
-from opentelemetry.trace import Span
-
-from electra_serve.api.grpc import decode, status
-from electra_serve.api.grpc.call import Call, Context, Metadata, metadata_of, request_id_of
+from electra_serve.api.grpc import decode
+from electra_serve.api.grpc.call import Call
+from electra_serve.api.grpc.call_handlers import CallHandlers, Handler
 from electra_serve.api.grpc.codec import Codec
 from electra_serve.api.grpc.model_info import from_model_info
-from electra_serve.api.grpc.render import Parts
+from electra_serve.api.grpc.render import BYTES_PER_VALUE, Parts
 from electra_serve.api.grpc.stream import EncodeStream
-from electra_serve.api.grpc.transfer import COPIES, Transfer
+from electra_serve.api.grpc.transfer import Transfer
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.errors import Cancelled, Overloaded, ServiceError, ShuttingDown, Unauthenticated
-from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord, choose_request_id
-from electra_serve.observability.tracing import TRACE_RESPONSE_KEY, traceresponse
+from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestObserver, RequestRecord
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.embed import EmbedRequest
@@ -34,14 +25,10 @@ from electra_serve.serving.rerank import RerankRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 
-SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
-
-BYTES_PER_VALUE: Final = 8  # bytes of a number in a response: a float32 in the result, and one in the message
-
-Handle: TypeAlias = Callable[[bytes, Call, RequestRecord, Reservation], Awaitable[Parts]]
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["EncoderService"]
+SERVICE_NAME: Final = SERVICE.full_name
 
 NamedRequest: TypeAlias = pb.EncodeRequest | pb.ClassifyRequest | pb.EmbedRequest | pb.RerankRequest
-Admit: TypeAlias = Callable[[Call, RequestRecord], None]  # rejects a call before its message is received
 
 
 class EncoderServicer:
@@ -64,56 +51,24 @@ class EncoderServicer:
         self._max_stream_requests = max_stream_requests
         self._max_answer_bytes = max_answer_bytes
         self._transfer = transfer
-        self._authenticator = authenticator
-        self._streams: set[EncodeStream] = set()
-        self._draining = False
+        self._calls = CallHandlers(observer, codec=codec, transfer=transfer, authenticator=authenticator)
 
-    def methods(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    def methods(self) -> dict[str, Handler]:
         """Returns the handler of every method, by its name in the .proto file."""
+        unary = self._calls.unary
         return {
-            "Encode": self._unary("Encode", self._encode, self._admit),
-            "EncodeStream": grpc.stream_stream_rpc_method_handler(self._encode_stream),
-            "Classify": self._unary("Classify", self._classify, self._admit),
-            "Embed": self._unary("Embed", self._embed, self._admit),
-            "Rerank": self._unary("Rerank", self._rerank, self._admit),
-            "ListModels": self._unary("ListModels", self._list_models),
-            "GetModel": self._unary("GetModel", self._get_model),
+            "Encode": unary("Encode", self._encode, self._admit),
+            "EncodeStream": self._calls.stream("EncodeStream", self._open_stream),
+            "Classify": unary("Classify", self._classify, self._admit),
+            "Embed": unary("Embed", self._embed, self._admit),
+            "Rerank": unary("Rerank", self._rerank, self._admit),
+            "ListModels": unary("ListModels", self._list_models),
+            "GetModel": unary("GetModel", self._get_model),
         }
 
-    def drain(self, grace_s: float) -> None:
+    def drain(self) -> None:
         """Rejects new requests, and ends every stream once the requests that it has read are served."""
-        self._draining = True
-        self._transfer.drain(grace_s)
-        for stream in self._streams:
-            stream.drain()
-
-    def _unary(self, method: str, serve: Handle, admit: Admit = lambda *_: None) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
-            metadata = metadata_of(context)
-            try:
-                with self._observer.request(method, choose_request_id(request_id_of(metadata)), metadata) as record:
-                    call = Call.of(context, metadata, self._authenticator)
-                    self._reject_when_draining()
-                    with call.deadline():
-                        admit(call, record)
-                        return await self._respond(call, record, serve)
-            except ServiceError as error:
-                await _abort(context, error, record.request_id, record.span)
-
-        return grpc.stream_unary_rpc_method_handler(handle)
-
-    async def _respond(self, call: Call, record: RequestRecord, serve: Handle) -> bytes:
-        """Receives the message of a unary call and returns the response."""
-        reservation = await self._transfer.reserve(call)
-        self._reject_when_draining()
-        data = await self._transfer.receive(call.context)
-        reservation.shrink(COPIES * len(data))
-        serving = serve(data, call, record, reservation)
-        del data
-        response = await self._codec.join(await serving, call.client)
-        call.context.set_trailing_metadata(((status.REQUEST_ID_KEY, record.request_id), *_naming(record.span)))
-        self._transfer.limit_sending(call.context, response)
-        return response
+        self._calls.drain()
 
     def _admit(self, call: Call, record: RequestRecord) -> None:
         record.model = self._service.label(None)  # until the request names another
@@ -221,26 +176,12 @@ class EncoderServicer:
             transit=Transit(reservation, BYTES_PER_VALUE),
         )
 
-    async def _encode_stream(self, _: AsyncIterator[bytes], context: Context) -> None:
-        metadata = metadata_of(context)
-        request_id = choose_request_id(request_id_of(metadata))
-        try:
-            await self._run_stream(self._stream_call(context, metadata, request_id))
-        except (Unauthenticated, ShuttingDown, Cancelled, Overloaded) as error:
-            await _abort(context, error, request_id)
-        except ExceptionGroup as group:
-            if group.subgroup(grpc.aio.InternalError) is None:
-                raise
-            # A response could not be written: the client has disconnected, and gRPC is about to report it.
-            raise asyncio.CancelledError from group
-
-    async def _run_stream(self, call: Call) -> None:
+    def _open_stream(self, call: Call) -> EncodeStream:
         def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
             model = self._record_model(message, record)  # the stream has recorded the id
             return self._serve(message, model, call, record, reservation)
 
-        self._reject_when_draining()
-        stream = EncodeStream(
+        return EncodeStream(
             encode,
             self._observer,
             call,
@@ -249,26 +190,6 @@ class EncoderServicer:
             max_requests=self._max_stream_requests,
             carrier=call.metadata,
         )
-        self._streams.add(stream)
-        try:
-            receiving = await self._transfer.reserve(call, copies=1)  # each request that is read reserves its own
-            self._reject_when_draining()  # a drain ends only streams that read
-            if not await stream.run(receiving):
-                raise _shutting_down()
-        finally:
-            self._streams.discard(stream)
-
-    def _stream_call(self, context: Context, metadata: Metadata, request_id: str) -> Call:
-        """Authenticates a stream; a rejected one counts as a request."""
-        try:
-            return Call.of(context, metadata, self._authenticator)
-        except Unauthenticated:
-            with self._observer.request("EncodeStream", request_id):
-                raise
-
-    def _reject_when_draining(self) -> None:
-        if self._draining:
-            raise _shutting_down()
 
     async def _list_models(self, data: bytes, call: Call, _: RequestRecord, __: Reservation) -> Parts:
         await self._codec.parse(pb.ListModelsRequest, data, call.client)
@@ -280,19 +201,3 @@ class EncoderServicer:
         record.model = self._service.label(name)
         model = from_model_info(self._service.model(name))
         return [pb.GetModelResponse(model=model).SerializeToString()]
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("the server is shutting down; requests without a response were not started")
-
-
-def _naming(span: Span | None) -> tuple[tuple[str, str], ...]:
-    return () if span is None else ((TRACE_RESPONSE_KEY, traceresponse(span)),)
-
-
-async def _abort(context: Context, error: ServiceError, request_id: str, span: Span | None = None) -> NoReturn:
-    await context.abort(
-        status.code_of(error),
-        status.details(error, request_id),
-        (*status.trailing_metadata(error, request_id), *_naming(span)),
-    )

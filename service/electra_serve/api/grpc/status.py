@@ -28,6 +28,7 @@ STATUS: Final[Mapping[type[errors.ServiceError], grpc.StatusCode]] = MappingProx
         errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Cancelled: grpc.StatusCode.CANCELLED,
         errors.EngineFailure: grpc.StatusCode.INTERNAL,
+        errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
         errors.Conflict: grpc.StatusCode.ABORTED,
         errors.ModelLoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
         errors.InternalError: grpc.StatusCode.INTERNAL,

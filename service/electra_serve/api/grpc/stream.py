@@ -1,4 +1,4 @@
-"""One call of EncodeStream: many requests in flight, with responses in the order they finish.
+"""One call with many requests in flight, with responses in the order they finish.
 
 A slot and the request's bytes are reserved before the next request is read, and released after its response is sent.
 So flow control stops a client that sends faster than the model computes, or does not read. A client that does not
@@ -8,6 +8,7 @@ accept a response in time is disconnected. All tasks are in the `TaskGroup` of t
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -26,31 +27,20 @@ from electra_serve.serving.transit_budget import RECLAIM_AFTER_S, Reservation
 Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awaitable[Parts]]
 
 
-class EncodeStream:
+class RequestStream(ABC):
     """Serves the requests of one call."""
 
-    def __init__(
-        self,
-        encode: Encode,
-        observer: RequestObserver,
-        call: Call,
-        codec: Codec,
-        transfer: Transfer,
-        *,
-        max_requests: int,
-        carrier: Carrier = NO_CARRIER,
-    ) -> None:
-        self._encode = encode
-        self._observer = observer
+    def __init__(self, call: Call, transfer: Transfer, *, max_requests: int) -> None:
         self._call = call
         self._transfer = transfer
         self._slots = asyncio.Semaphore(max_requests)
-        self._codec = codec
-        self._carrier = carrier
         self._writing = asyncio.Lock()
-        self._in_flight: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
         self._reclaimed = False
+
+    @abstractmethod
+    async def _response(self, data: bytes, reservation: Reservation) -> bytes:
+        """Returns the response to one request, which may be an error."""
 
     async def run(self, receiving: Reservation) -> bool:
         """Serves all requests of the client; returns False if `drain` stopped it before their end.
@@ -106,6 +96,28 @@ class EncodeStream:
                 await self._transfer.send(self._call.context, response)
         finally:
             self._slots.release()
+
+
+class EncodeStream(RequestStream):
+    """Serves a call of EncodeStream, whose requests have ids of their own."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        observer: RequestObserver,
+        call: Call,
+        codec: Codec,
+        transfer: Transfer,
+        *,
+        max_requests: int,
+        carrier: Carrier = NO_CARRIER,
+    ) -> None:
+        super().__init__(call, transfer, max_requests=max_requests)
+        self._encode = encode
+        self._observer = observer
+        self._codec = codec
+        self._carrier = carrier
+        self._in_flight: set[str] = set()
 
     async def _response(self, data: bytes, reservation: Reservation) -> bytes:
         made, claimed = choose_request_id(None), ""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# Clients with health checking watch each service that they call, and there are two names
+# Clients with health checking watch each service that they call, and there are three names
 MAX_PER_CONNECTION: Final = 16
 MAX_PER_ADDRESS: Final = 1024
 MAX_STREAMS: Final = 4096  # about 90 MB

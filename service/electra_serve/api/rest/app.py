@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from electra_serve import errors
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.base_app import bare_app
 from electra_serve.api.rest.body import SlowBody
@@ -20,6 +21,10 @@ from electra_serve.api.rest.classify import ClassifyEndpoint
 from electra_serve.api.rest.encode import EncodeEndpoint
 from electra_serve.api.rest.endpoint import ComputeEndpoint
 from electra_serve.api.rest.models import ModelEndpoints
+from electra_serve.api.rest.oip.endpoint import InferEndpoint
+from electra_serve.api.rest.oip.models import OipEndpoints
+from electra_serve.api.rest.oip.routes import SCHEMAS as OIP_SCHEMAS
+from electra_serve.api.rest.oip.routes import add_oip
 from electra_serve.api.rest.openai import routes as openai
 from electra_serve.api.rest.openai.endpoint import EmbeddingsEndpoint
 from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_response_of, problems
@@ -87,8 +92,9 @@ def create_app(
     thread: WorkThread | None = None,
     authenticator: Authenticator = ALLOW_ALL,
     apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
+    oip: OipParts | None = None,
 ) -> FastAPI:
-    """Builds the application, with `/metrics` unless `metrics` is None.
+    """Builds the application, with `/metrics` unless `metrics` is None, and the Open Inference Protocol if `oip` is not.
 
     `max_sequences` is the most that any model accepts in a request. `thread` decodes large bodies and renders large
     responses; None creates one.
@@ -104,6 +110,7 @@ def create_app(
                     *(openai.SCHEMAS if apis.openai else ()),
                     *(rerank.SCHEMAS if apis.rerank else ()),
                     *(TEI_SCHEMAS if apis.tei else ()),
+                    *(OIP_SCHEMAS if oip else ()),
                 )
             )
         ),
@@ -111,7 +118,12 @@ def create_app(
     app.router.route_class = _PlainRoute
     decoder = thread or WorkThread("decoder")
 
-    def build(kind: Callable[..., E], settings: RestSettings = settings, max_sequences: int = max_sequences) -> E:
+    def build(
+        kind: Callable[..., E],
+        settings: RestSettings = settings,
+        max_sequences: int = max_sequences,
+        observer: RequestObserver = observer,
+    ) -> E:
         return kind(
             service,
             settings,
@@ -125,6 +137,9 @@ def create_app(
     _add_encode(app, build(EncodeEndpoint))
     _add_classify(app, build(ClassifyEndpoint))
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
+    if oip is not None:
+        infer = build(partial(InferEndpoint, max_json_bytes=settings.max_body_bytes), large, observer=oip.observer)
+        add_oip(app, OipEndpoints(service, oip, settings, decoder, authenticator), infer)
     if apis.openai:
         openai.add_openai(app, build(EmbeddingsEndpoint, large, apis.max_inputs))
     rank = None

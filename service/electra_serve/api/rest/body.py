@@ -12,6 +12,7 @@ import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -23,6 +24,7 @@ from electra_serve.serving.request_context import Deadline
 from electra_serve.settings.schema import RestSettings
 
 JSON_MEDIA_TYPE: Final = "application/json"
+BINARY_MEDIA_TYPE: Final = "application/octet-stream"
 CONTENT_TYPE: Final = "content-type"
 CONTENT_ENCODING: Final = "content-encoding"
 TRANSFER_ENCODING: Final = "transfer-encoding"
@@ -31,6 +33,7 @@ MAX_KEYS: Final = 64  # Most braces and colons. A valid request has one brace an
 MAX_ESCAPES: Final = 16_384
 MAX_DEPTH: Final = 2  # deepest nesting of lists: a list of sequences, each a list of ids
 
+_DEPTHS: Final = ("", "one", "two", "three")
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
 _NO_MARKS: Final = bytes(set(range(256)) - set(b'"[]{:'))
 _STRING: Final = re.compile(rb'"[^"]*+"?')  # among the marks that are left of a body
@@ -41,24 +44,39 @@ _ESCAPE: Final = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class BodyKind:
+    """Content types and content encodings of the requests of a route, besides none and identity."""
+
+    media_types: tuple[str, ...]
+    codings: tuple[str, ...] = ()
+
+
+JSON_BODY: Final = BodyKind((JSON_MEDIA_TYPE,))
+
+
 class SlowBody(MalformedRequest):
     """The client did not send its whole body in time; its connection is of no further use."""
 
 
 async def read_body(
-    headers: Mapping[str, str], receive: Receive, settings: RestSettings, deadline: Deadline | None = None
+    headers: Mapping[str, str],
+    receive: Receive,
+    settings: RestSettings,
+    deadline: Deadline | None = None,
+    kind: BodyKind = JSON_BODY,
 ) -> bytes:
-    """Reads the whole body of a JSON request. A body without a content type counts as JSON.
+    """Reads the whole body of a request. A body without a content type counts as JSON.
 
     Raises:
         MalformedRequest: Content-Length is not a number.
-        UnsupportedMediaType: Not `application/json`, or compressed.
+        UnsupportedMediaType: Another content type or encoding than those of `kind`.
         PayloadTooLarge: More than `max_body_bytes`, by Content-Length or by what arrives.
         SlowBody: Not there within `body_timeout_s`.
         DeadlineExceeded: Not there before the deadline, which comes earlier.
         Cancelled: The client left while sending.
     """
-    _check_headers(headers, settings.max_body_bytes)
+    _check_headers(headers, settings.max_body_bytes, kind)
     remaining_s = math.inf if deadline is None else deadline.remaining_s()
     try:
         async with asyncio.timeout(min(settings.body_timeout_s, remaining_s)):
@@ -75,15 +93,15 @@ def declared_length(headers: Mapping[str, str], max_body_bytes: int) -> int:
     return min(int(length), max_body_bytes) if _LENGTH_PATTERN.fullmatch(length) else max_body_bytes
 
 
-def reject_bulk(body: bytes, max_sequences: int, max_members: int = MAX_KEYS) -> None:
+def reject_bulk(body: bytes, max_sequences: int, max_members: int = MAX_KEYS, *, max_depth: int = MAX_DEPTH) -> None:
     """Counts the lists and members of a body before it is parsed, up to their limits: a few passes at C speed.
 
     Raises:
         PayloadTooLarge: More lists than ids, segments, mask and outputs of `max_sequences` sequences need, or more
             strings than pairs of texts.
-        MalformedRequest: More than `max_members` braces and colons, or lists nested deeper than `MAX_DEPTH`.
+        MalformedRequest: More than `max_members` braces and colons, or lists nested deeper than `max_depth`.
     """
-    max_lists = 3 * (max_sequences + 1) + 1
+    max_lists = 3 * (max_sequences + max_depth - 1) + max_depth - 1
     if _counts_within(body, max_lists, max_members):
         return
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
@@ -101,8 +119,8 @@ def reject_bulk(body: bytes, max_sequences: int, max_members: int = MAX_KEYS) ->
                 members += 1
         if depth < 0:
             return  # no JSON, as the parser will find
-        if depth > MAX_DEPTH:
-            raise MalformedRequest("lists nest at most two deep; received deeper ones")
+        if depth > max_depth:
+            raise MalformedRequest(f"lists nest at most {_DEPTHS[max_depth]} deep; received deeper ones")
         if lists > max_lists:
             raise PayloadTooLarge(
                 f"a request takes at most {max_sequences} sequences, {max_lists} lists in all; received more"
@@ -150,12 +168,20 @@ def _malformed(error: orjson.JSONDecodeError) -> MalformedRequest:
     return MalformedRequest(f"the body must be JSON in UTF-8; it stops being so at character {error.pos}")
 
 
-def _check_headers(headers: Mapping[str, str], max_body_bytes: int) -> None:
+def content_coding(headers: Mapping[str, str]) -> str:
+    """Returns the content encoding of a request; "" for none."""
+    coding = headers.get(CONTENT_ENCODING, "").strip().lower()
+    return "" if coding == "identity" else coding
+
+
+def _check_headers(headers: Mapping[str, str], max_body_bytes: int, kind: BodyKind) -> None:
     media_type = headers.get(CONTENT_TYPE, "").partition(";")[0].strip().lower()
-    if media_type not in {JSON_MEDIA_TYPE, ""}:
-        raise UnsupportedMediaType(f"`{CONTENT_TYPE}` must be {JSON_MEDIA_TYPE}; got another", field=CONTENT_TYPE)
-    if headers.get(CONTENT_ENCODING, "identity").strip().lower() not in {"identity", ""}:
-        raise UnsupportedMediaType(f"`{CONTENT_ENCODING}` must be identity; got another", field=CONTENT_ENCODING)
+    if media_type not in {*kind.media_types, ""}:
+        allowed = " or ".join(kind.media_types)
+        raise UnsupportedMediaType(f"`{CONTENT_TYPE}` must be {allowed}; got another", field=CONTENT_TYPE)
+    if content_coding(headers) not in {*kind.codings, ""}:
+        allowed = " or ".join(("identity", *kind.codings))
+        raise UnsupportedMediaType(f"`{CONTENT_ENCODING}` must be {allowed}; got another", field=CONTENT_ENCODING)
     if headers.get(TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
         raise UnsupportedMediaType(f"`{TRANSFER_ENCODING}` must be chunked; got another", field=TRANSFER_ENCODING)
     length = headers.get("content-length", "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from electra_serve.api.rest.decode_classify import decode_classify
-from electra_serve.api.rest.endpoint import ComputeEndpoint
+from electra_serve.api.rest.endpoint import JsonEndpoint
 from electra_serve.api.rest.render import RunOnThread
 from electra_serve.api.rest.render_classify import render_classify
 from electra_serve.serving.classify import ClassifyRequest, ClassifyResult
@@ -13,7 +13,7 @@ from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.transit_budget import Reservation
 
 
-class ClassifyEndpoint(ComputeEndpoint[ClassifyRequest, ClassifyResult]):
+class ClassifyEndpoint(JsonEndpoint[ClassifyRequest, ClassifyResult]):
     """Endpoint of `POST /v1/classify`."""
 
     route = "POST /v1/classify"

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from electra_serve.api.request_options import PRIORITY_KEY
-from electra_serve.api.rest.headers import TIMEOUT_HEADER
+from electra_serve.api.rest.headers import LENGTH_HEADER, TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
 from electra_serve.api.security.authentication import API_KEY, AUTHORIZATION
 from electra_serve.observability.tracing import TRACE_RESPONSE_KEY
@@ -26,10 +26,11 @@ ALLOWED_HEADERS: Final = (
     REQUEST_ID_HEADER,
     TIMEOUT_HEADER,
     "content-type",
+    LENGTH_HEADER,
     "traceparent",
     "tracestate",
 )
-EXPOSED_HEADERS: Final = (REQUEST_ID_HEADER, "retry-after", TRACE_RESPONSE_KEY)
+EXPOSED_HEADERS: Final = (LENGTH_HEADER, REQUEST_ID_HEADER, "retry-after", TRACE_RESPONSE_KEY)
 
 
 def add_cors(app: FastAPI, origins: Sequence[str]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from electra_serve.api.rest.decode import Decoded, decode
-from electra_serve.api.rest.endpoint import ComputeEndpoint
+from electra_serve.api.rest.endpoint import JsonEndpoint
 from electra_serve.api.rest.render import RunOnThread, render
 from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.transit_budget import Reservation
 
 
-class EncodeEndpoint(ComputeEndpoint[Decoded, EncodeResult]):
+class EncodeEndpoint(JsonEndpoint[Decoded, EncodeResult]):
     """Endpoint of `POST /v1/encode`."""
 
     route = "POST /v1/encode"

@@ -1,10 +1,10 @@
-"""Base of `POST` endpoints that compute: reads, decodes, computes and renders, unless the client disconnects."""
+"""Bases of `POST` endpoints that compute: read, decode, compute and render, unless the client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from electra_serve.api.rest.body import MAX_KEYS, declared_length, parse_json, r
 from electra_serve.api.rest.disconnect import unless_disconnected
 from electra_serve.api.rest.headers import context_of, headers_of
 from electra_serve.api.rest.middleware import name_span, request_id
-from electra_serve.api.rest.render import JsonChunks, RunOnThread
+from electra_serve.api.rest.render import EncodedResponse, RunOnThread
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.requests import RequestObserver
@@ -51,11 +51,12 @@ class ComputeResult(Protocol):
 
 
 D = TypeVar("D")
+T = TypeVar("T")
 R = TypeVar("R", bound=ComputeResult)
 
 
 class ComputeEndpoint(ABC, Generic[D, R]):
-    """Endpoint that decodes a body to `D`, and computes and renders an `R`."""
+    """Endpoint that decodes a request to `D`, and computes and renders an `R`."""
 
     route: ClassVar[str]
 
@@ -84,7 +85,7 @@ class ComputeEndpoint(ABC, Generic[D, R]):
         with self._observer.request(self.route, request_id(request.scope), headers) as record:
             name_span(request.scope, record.span)
             context = context_of(request, record, self._authenticator)
-            record.model = self._service.label(None)  # until the request names another
+            record.model = self._service.label(self._named_model(request.scope))  # until the body names another
             self._service.ensure_capacity(context.client)
             reservation = self._reserve(context.client, headers)
             decoded = await self._decode(request, context, reservation)
@@ -93,10 +94,51 @@ class ComputeEndpoint(ABC, Generic[D, R]):
             record.sequences = self._count(decoded)
             result = await unless_disconnected(self._compute(decoded), request.receive)
             record.tokens = result.tokens
-            chunks = await self._render(decoded, result, partial(self._thread.run, context.client))
-            response = JsonChunks(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
-            response.headers.update(self._headers(result))
-            return response
+            return await self._respond(decoded, result, partial(self._thread.run, context.client), reservation)
+
+    def _named_model(self, scope: Scope) -> str | None:  # noqa: ARG002  # for subclasses
+        """Returns the model that the path names."""
+        return None
+
+    def _count(self, decoded: D) -> int:
+        """Returns the number of sequences, for logs and metrics."""
+        return _sequences(self._request_of(decoded).input)
+
+    @abstractmethod
+    async def _decode(self, request: Request, context: RequestContext, reservation: Reservation) -> D:
+        """Reads and converts a request; raises a `ServiceError`."""
+
+    @abstractmethod
+    def _request_of(self, decoded: D) -> ComputeRequest: ...
+
+    @abstractmethod
+    async def _compute(self, decoded: D) -> R: ...
+
+    @abstractmethod
+    async def _respond(
+        self, decoded: D, result: R, on_thread: RunOnThread, reservation: Reservation
+    ) -> EncodedResponse: ...
+
+    def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
+        """Reserves the bytes of the body until the request's task ends; by then its response is sent."""
+        reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
+        task = asyncio.current_task()
+        if task is not None:
+            reservation.release_after(task)
+        return reservation
+
+    async def _in_turn(self, size: int, work: Callable[[], T], request: Request, context: RequestContext) -> T:
+        """Runs `work`, on the decoding thread if the body is large."""
+        if size <= LARGE_BODY_BYTES:
+            return work()
+        return await unless_disconnected(self._thread.run(context.client, work), request.receive)
+
+    def _respond_with(self, chunks: Sequence[bytes | memoryview], reservation: Reservation) -> EncodedResponse:
+        return EncodedResponse(chunks, send_timeout_s=self._settings.send_timeout_s, reservation=reservation)
+
+
+class JsonEndpoint(ComputeEndpoint[D, R]):
+    """Endpoint of JSON requests and responses."""
 
     @property
     def max_members(self) -> int:
@@ -110,38 +152,25 @@ class ComputeEndpoint(ABC, Generic[D, R]):
         """Returns further headers of a response."""
         return {}
 
-    def _count(self, decoded: D) -> int:
-        """Returns the number of sequences, for logs and metrics."""
-        return _sequences(self._request_of(decoded).input)
-
     @abstractmethod
     def _convert(self, payload: object, context: RequestContext, reservation: Reservation) -> D:
         """Converts a parsed body; raises a `ServiceError`."""
 
     @abstractmethod
-    def _request_of(self, decoded: D) -> ComputeRequest: ...
-
-    @abstractmethod
-    async def _compute(self, decoded: D) -> R: ...
-
-    @abstractmethod
     async def _render(self, decoded: D, result: R, on_thread: RunOnThread) -> Sequence[bytes]: ...
 
-    def _reserve(self, client: str, headers: Mapping[str, str]) -> Reservation:
-        """Reserves the bytes of the body until the request's task ends; by then its response is sent."""
-        reservation = self._budget.reserve(client, declared_length(headers, self._settings.max_body_bytes))
-        task = asyncio.current_task()
-        if task is not None:
-            reservation.release_after(task)
-        return reservation
+    async def _respond(
+        self, decoded: D, result: R, on_thread: RunOnThread, reservation: Reservation
+    ) -> EncodedResponse:
+        response = self._respond_with(await self._render(decoded, result, on_thread), reservation)
+        response.headers.update(self._headers(result))
+        return response
 
     async def _decode(self, request: Request, context: RequestContext, reservation: Reservation) -> D:
         body = await read_body(headers_of(request.scope), request.receive, self._settings, context.deadline)
         reservation.shrink(len(body))
-        if len(body) <= LARGE_BODY_BYTES:
-            return self._parse(body, request.scope, context, reservation)
-        parsing = self._thread.run(context.client, partial(self._parse, body, request.scope, context, reservation))
-        return await unless_disconnected(parsing, request.receive)
+        parse = partial(self._parse, body, request.scope, context, reservation)
+        return await self._in_turn(len(body), parse, request, context)
 
     def _parse(self, body: bytes, scope: Scope, context: RequestContext, reservation: Reservation) -> D:
         reject_bulk(body, self._max_sequences, self.max_members)

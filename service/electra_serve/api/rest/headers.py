@@ -18,6 +18,7 @@ from electra_serve.observability.requests import RequestRecord
 from electra_serve.serving.request_context import Deadline, RequestContext
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
+LENGTH_HEADER: Final = "inference-header-content-length"  # of JSON that the bytes of tensors follow
 
 _STATE_KEY: Final = "electra_headers"
 _TIMEOUT_PATTERN: Final = re.compile(r"[1-9][0-9]{0,8}")

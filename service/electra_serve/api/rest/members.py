@@ -16,6 +16,11 @@ class Members:
             raise MalformedRequest("the body must be a JSON object; got another type")
         self._members: Mapping[str, object] = payload
 
+    @property
+    def all(self) -> Mapping[str, object]:
+        """Every member."""
+        return self._members
+
     def get(self, name: str) -> object:
         """Returns a member; None if it is absent."""
         return self._members.get(name)

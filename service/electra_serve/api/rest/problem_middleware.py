@@ -17,7 +17,7 @@ from electra_serve.api.rest.problems import problem_response
 from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
 from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 
-PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/health"})
+PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"})
 
 
 class ProblemMiddleware:

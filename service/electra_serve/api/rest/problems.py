@@ -50,6 +50,7 @@ PROBLEM_TYPES: Final[dict[type[errors.ServiceError], ProblemType]] = {
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     errors.Cancelled: ProblemType(CLIENT_CLOSED_REQUEST, "Cancelled by the client"),
     errors.EngineFailure: ProblemType(500, "Engine failure"),
+    errors.Unsupported: ProblemType(501, "Unsupported"),
     errors.Conflict: ProblemType(409, "Conflict"),
     errors.ModelLoadFailed: ProblemType(422, "Model cannot be loaded"),
     errors.InternalError: ProblemType(500, "Internal error"),

@@ -25,7 +25,7 @@ from electra_serve.api.rest.schemas import EncodingFormat
 from electra_serve.api.sockets import send_limit_s
 from electra_serve.serving.encode import EncodeResult
 from electra_serve.serving.transit_budget import Reservation
-from electra_serve.tensors import Float32Array, Output
+from electra_serve.tensors import Float32Array, Int32Array, Output
 
 T = TypeVar("T")
 
@@ -42,16 +42,19 @@ def json_response(content: object) -> Response:
     return Response(orjson.dumps(content), media_type=JSON_MEDIA_TYPE)
 
 
-class JsonChunks(Response):
-    """Response of JSON that is already encoded, in one or more chunks.
+class EncodedResponse(Response):
+    """Response that is already encoded, in one or more chunks; JSON unless its headers are changed.
 
-    Each chunk is sent after the socket has accepted the previous one, and released with its part of the budget. A
-    client that stalls for `send_timeout_s`, plus one second for each megabyte, is disconnected.
+    Each chunk is sent after the socket has accepted the previous one, and released with its part of the budget. Views
+    of bytes are sent in parts and not copied. A client that stalls for `send_timeout_s`, plus one second for each
+    megabyte, is disconnected.
     """
 
     media_type = JSON_MEDIA_TYPE
 
-    def __init__(self, chunks: Sequence[bytes], *, send_timeout_s: float, reservation: Reservation) -> None:
+    def __init__(
+        self, chunks: Sequence[bytes | memoryview], *, send_timeout_s: float, reservation: Reservation
+    ) -> None:
         self._length = sum(map(len, chunks))
         super().__init__(headers={"content-length": str(self._length)})
         self._chunks = deque(chunks)
@@ -77,9 +80,19 @@ class JsonChunks(Response):
         unsent = self._length
         while self._chunks:
             chunk = self._chunks.popleft()
-            await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
-            unsent -= len(chunk)
+            for part in _parts(chunk):
+                unsent -= len(part)
+                await send({"type": "http.response.body", "body": part, "more_body": unsent > 0})
             self._reservation.shrink(unsent)
+
+
+def _parts(chunk: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    """Yields parts of a view, so that encryption does not hold the event loop; all of them need its whole array."""
+    if isinstance(chunk, bytes) or len(chunk) <= CHUNK_BYTES:
+        yield chunk
+        return
+    for start in range(0, len(chunk), CHUNK_BYTES):
+        yield chunk[start : start + CHUNK_BYTES]
 
 
 class RunOnThread(Protocol):
@@ -114,6 +127,15 @@ def nested_lists(arrays: Iterable[Float32Array], *, max_floats: int = PIECE_FLOA
     """Renders a list of arrays, in pieces as `pieces` does."""
     yield b"["
     yield from _separated(arrays, _nested(max_floats))
+    yield b"]"
+
+
+def flat_list(array: Float32Array | Int32Array, *, max_numbers: int = PIECE_FLOATS) -> Iterator[bytes]:
+    """Renders a list of the numbers of an array in C order, in pieces as `pieces` does."""
+    numbers = array.reshape(-1)
+    yield b"["
+    for start in range(0, numbers.size, max_numbers):
+        yield (b"," if start else b"") + _dumps(numbers[start : start + max_numbers])[1:-1]
     yield b"]"
 
 
@@ -164,7 +186,7 @@ def _base64(array: Float32Array) -> Iterator[bytes]:
     yield b'{"dtype":"float32","shape":' + orjson.dumps(array.shape) + b',"data":"' + data + b'"}'
 
 
-def _dumps(array: Float32Array) -> bytes:
+def _dumps(array: Float32Array | Int32Array) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,8 +17,11 @@ from electra_serve.api.grpc.connections import PeerCalls
 from electra_serve.api.grpc.message_reader import MessageReader
 from electra_serve.api.grpc.server import GrpcServer
 from electra_serve.api.grpc.transfer import Transfer
+from electra_serve.api.oip.parts import OipParts
+from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.observability.statistics import read_statistics
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.transit_budget import TransitBudget
@@ -88,15 +93,15 @@ class Running:
         """Calls a method with any bytes."""
         return raw_call(self.channel, method, data)
 
-    def count(self, code: str, model: str = "tiny") -> float:
+    def count(self, code: str, model: str = "tiny", transport: str = "grpc") -> float:
         """Returns the number of requests that the metrics have counted."""
-        labels = {"model": model, "transport": "grpc", "code": code}
+        labels = {"model": model, "transport": transport, "code": code}
         value = self.metrics.registry.get_sample_value("electra_requests_total", labels)
         return value or 0.0
 
-    def in_flight(self) -> float:
+    def in_flight(self, transport: str = "grpc") -> float:
         """Returns the number of requests in flight, by the metrics."""
-        return self.metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": "grpc"}) or 0.0
+        return self.metrics.registry.get_sample_value("electra_requests_in_flight", {"transport": transport}) or 0.0
 
 
 @pytest.fixture
@@ -106,11 +111,32 @@ def settings() -> GrpcSettings:
 
 @pytest.fixture
 async def running(settings: GrpcSettings) -> AsyncIterator[Running]:
-    service, metrics, log = FakeService(), Metrics("0"), structlog.testing.LogCapture()
+    async with serve(settings) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serve(
+    settings: GrpcSettings,
+    *,
+    oip: bool = False,
+    authenticator: Authenticator = ALLOW_ALL,
+    service: FakeService | None = None,
+) -> AsyncIterator[Running]:
+    """Serves a fake service, with the Open Inference Protocol or without."""
+    service, metrics, log = service or FakeService(), Metrics("0"), structlog.testing.LogCapture()
     budget = transit_budget(BUDGET_BYTES)
-    observing = observer(metrics, log)
+    parts = OipParts(observer(metrics, log, transport="oip_grpc"), partial(read_statistics, metrics)) if oip else None
     async with (
-        grpc_server(service, settings, observing, max_sequences=MAX_SEQUENCES, budget=budget) as (server, port),
+        grpc_server(
+            service,
+            settings,
+            observer(metrics, log),
+            max_sequences=MAX_SEQUENCES,
+            budget=budget,
+            authenticator=authenticator,
+            oip=parts,
+        ) as (server, port),
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Running(server, service, metrics, log, channel, port, budget)

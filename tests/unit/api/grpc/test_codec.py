@@ -92,7 +92,7 @@ async def test_many_tensors_and_texts_leave_it(count: int, runs: int, codec: Cod
 @pytest.mark.parametrize(("floats", "runs"), [(INLINE_FLOATS, 0), (INLINE_FLOATS + 1, 1)])
 async def test_large_results_leave_it(floats: int, runs: int, codec: Codec, thread: CountingThread) -> None:
     row = RowOutput(pooled_output=np.zeros(floats, np.float32))
-    parts = await codec.render(EncodeResult("m", frozenset({Output.POOLED}), (row,), 1, (False,)), "r", "a")
+    parts = await codec.render(EncodeResult("m", frozenset({Output.POOLED}), (row,), (1,), (False,)), "r", "a")
     assert pb.EncodeResponse.FromString(b"".join(parts)).pooled_output.shape == [1, floats]
     assert thread.runs == runs
 

@@ -21,7 +21,13 @@ ALL = frozenset(Output)
 
 
 def result(*rows: list[int], outputs: frozenset[Output] = ALL) -> EncodeResult:
-    return EncodeResult("tiny", outputs, tuple(row_output(row, outputs) for row in rows), 3, tuple(False for _ in rows))
+    return EncodeResult(
+        "tiny",
+        outputs,
+        tuple(row_output(row, outputs) for row in rows),
+        tuple(map(len, rows)),
+        tuple(False for _ in rows),
+    )
 
 
 @pytest.mark.parametrize("output", list(Output))
@@ -43,7 +49,7 @@ def test_a_response_has_only_the_requested_output(output: Output) -> None:
 @given(st.lists(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), min_size=1, max_size=3))
 def test_rows_are_what_protobuf_reads(arrays: list[Float32Array]) -> None:
     rows = tuple(RowOutput(sequence_output=array) for array in arrays)
-    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, 1, tuple(False for _ in rows))
+    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, (1, 2)[: len(rows)], tuple(False for _ in rows))
     message = pb.EncodeResponse.FromString(join(from_result(asked, "r1"), ANY_SIZE))
     assert list(message.sequence_output) == [from_floats(array) for array in arrays]
 
@@ -51,7 +57,7 @@ def test_rows_are_what_protobuf_reads(arrays: list[Float32Array]) -> None:
 def test_a_row_that_is_a_view_of_a_batch_is_written_in_order() -> None:
     batch = np.arange(12, dtype=np.float32).reshape(2, 3, 2)  # (B, S, H)
     rows = (RowOutput(sequence_output=batch[1, ::2]), RowOutput(sequence_output=batch[0].T))
-    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, 1, (False, False))
+    asked = EncodeResult("tiny", frozenset({Output.SEQUENCE}), rows, (1, 0), (False, False))
     message = pb.EncodeResponse.FromString(join(from_result(asked, ""), ANY_SIZE))
     assert to_floats(message.sequence_output[0]).tolist() == [[6, 7], [10, 11]]
     assert to_floats(message.sequence_output[1]).tolist() == [[0, 2, 4], [1, 3, 5]]

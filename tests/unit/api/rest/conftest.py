@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import pytest
@@ -11,10 +12,12 @@ import structlog
 from fastapi import FastAPI
 from structlog.testing import CapturingLogger
 
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest.app import create_app
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.observability.statistics import read_statistics
 from electra_serve.settings.schema import ApiSettings, RestSettings
 from tests.fake_service import FakeService
 from tests.fakes import transit_budget
@@ -39,6 +42,7 @@ class Rest:
     ) -> FastAPI:
         log = structlog.wrap_logger(self.log, [], structlog.make_filtering_bound_logger("debug"))
         observer = RequestObserver("rest", self.metrics, log)
+        oip = OipParts(RequestObserver("oip_rest", self.metrics, log), partial(read_statistics, self.metrics))
         return create_app(
             self.service,
             settings,
@@ -48,11 +52,12 @@ class Rest:
             budget=transit_budget(),
             authenticator=authenticator,
             apis=apis,
+            oip=oip if apis.oip else None,
         )
 
-    def counted(self, *, model: str, code: str) -> float:
+    def counted(self, *, model: str, code: str, transport: str = "rest") -> float:
         """Returns the number of requests with that outcome."""
-        labels = {"model": model, "transport": "rest", "code": code}
+        labels = {"model": model, "transport": transport, "code": code}
         return self.metrics.registry.get_sample_value("electra_requests_total", labels) or 0.0
 
     @property

@@ -18,7 +18,7 @@ from electra_serve.api.rest.problems import PROBLEM_TYPES
 from electra_serve.api.rest.tei import routes as tei
 from electra_serve.api.security.api_keys import KeyRing
 from electra_serve.api.security.authentication import Authenticator
-from electra_serve.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated
+from electra_serve.errors import Cancelled, Conflict, ModelLoadFailed, Unauthenticated, Unsupported
 from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
@@ -82,7 +82,7 @@ def test_every_error_that_a_caller_can_see_is_documented(document: JsonObject, p
         for status, response in responses.items()
         for code in response["content"].get("application/problem+json", {}).get("examples", {})
     }
-    unseen = {Unauthenticated, Cancelled, Conflict, ModelLoadFailed}
+    unseen = {Unauthenticated, Cancelled, Conflict, ModelLoadFailed, Unsupported}
     assert documented == {(kind.status, cls.code) for cls, kind in PROBLEM_TYPES.items() if cls not in unseen}
     assert "default" in responses
 

@@ -27,6 +27,7 @@ STATUSES = {
     errors.DeadlineExceeded: 504,
     errors.Cancelled: 499,
     errors.EngineFailure: 500,
+    errors.Unsupported: 501,
     errors.Conflict: 409,
     errors.ModelLoadFailed: 422,
     errors.InternalError: 500,

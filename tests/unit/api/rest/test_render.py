@@ -19,7 +19,7 @@ from electra_serve.api.rest.render import (
     CHUNK_BYTES,
     INLINE_FLOATS,
     PIECE_FLOATS,
-    JsonChunks,
+    EncodedResponse,
     json_response,
     pieces,
     render,
@@ -42,7 +42,9 @@ def results(draw: st.DrawFn) -> EncodeResult:
     lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     rows = [draw(_row(outputs, length)) for length in lengths]
     truncated = tuple(draw(st.booleans()) for _ in rows)
-    return EncodeResult(draw(st.text()), outputs, tuple(rows), draw(st.integers(0, 2**31)), truncated)
+    return EncodeResult(
+        draw(st.text()), outputs, tuple(rows), tuple(draw(st.integers(0, 2**31)) for _ in rows), truncated
+    )
 
 
 @st.composite
@@ -75,7 +77,7 @@ def large(rows: int = 1, length: int = 3) -> EncodeResult:
     """Rows of `length` positions, so wide that three of them are more than one piece."""
     wide = np.arange(length * (PIECE_FLOATS // 2), dtype=np.float32).reshape(length, -1)  # (T, H)
     outputs = frozenset({Output.SEQUENCE})
-    return EncodeResult("m", outputs, (RowOutput(wide),) * rows, rows * length, (False,) * rows)
+    return EncodeResult("m", outputs, (RowOutput(wide),) * rows, (length,) * rows, (False,) * rows)
 
 
 VECTOR = np.zeros(2, np.float32)
@@ -106,7 +108,7 @@ async def test_numbers_come_back_as_they_were(result: EncodeResult) -> None:
 
 
 async def test_members_come_in_one_order() -> None:
-    result = EncodeResult("m", frozenset(Output), (ZEROS,), 1, (True,))
+    result = EncodeResult("m", frozenset(Output), (ZEROS,), (1,), (True,))
     for encoding_format in ("float", "base64"):
         content = orjson.loads(b"".join(await render(result, encoding_format, on_thread)))
         assert list(content) == ["model", *Output, "usage", "truncated"]
@@ -119,7 +121,7 @@ async def test_views_into_a_batch_are_written_like_copies(encoding_format: str) 
     batch = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
     views = (batch[1, :2], batch[:, 0, 1], batch.T[0, 1])  # the last two are strided
     results = [
-        EncodeResult("m", frozenset({Output.CLS}), (RowOutput(cls_output=array),), 1, (False,))
+        EncodeResult("m", frozenset({Output.CLS}), (RowOutput(cls_output=array),), (1,), (False,))
         for view in views
         for array in (view, view.copy())
     ]
@@ -147,7 +149,7 @@ async def test_only_large_responses_leave_the_event_loop() -> None:
         seen.clear()
         length, result = 1, large()
         tattling = Tattling(np.zeros((1, floats), np.float32))
-        await render(EncodeResult("m", result.outputs, (tattling,), length, (False,)), "float", on_thread)
+        await render(EncodeResult("m", result.outputs, (tattling,), (length,), (False,)), "float", on_thread)
         return set(seen)
 
     loop = threading.current_thread().name
@@ -169,7 +171,7 @@ async def test_chunks_follow_one_another_under_one_length(chunks: list[bytes]) -
     wire = Wire()
     budget = transit_budget()
     reservation = budget.reserve("a", 1000)
-    await wire.run(JsonChunks(chunks, send_timeout_s=5, reservation=reservation), http_scope())
+    await wire.run(EncodedResponse(chunks, send_timeout_s=5, reservation=reservation), http_scope())
     assert budget.used_bytes == 0
     assert wire.status == 200
     assert wire.headers == {"content-length": str(len(b"".join(chunks))), "content-type": "application/json"}
@@ -189,7 +191,7 @@ async def test_chunks_are_released_as_they_are_sent() -> None:
         held.append(budget.used_bytes)
 
     chunks = [b"1" * 10, b"2" * 20, b"3" * 30]
-    response = JsonChunks(chunks, send_timeout_s=5, reservation=budget.reserve("a", 1000))
+    response = EncodedResponse(chunks, send_timeout_s=5, reservation=budget.reserve("a", 1000))
     await response(http_scope(), never_received, send)
     assert held == [1000, 60, 50, 30]
     assert budget.used_bytes == 0
@@ -200,7 +202,7 @@ async def test_a_client_that_does_not_read_has_its_time() -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    response = JsonChunks([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
+    response = EncodedResponse([b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 2))
     with pytest.raises(TimeoutError):
         await response(http_scope(), never_received, send)
 
@@ -213,7 +215,7 @@ async def test_a_client_that_does_not_read_is_disconnected_without_an_error() ->
         if message["type"] == "http.response.body":
             await disconnected.wait()
 
-    response = JsonChunks([b"{}", b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 4))
+    response = EncodedResponse([b"{}", b"{}"], send_timeout_s=0.01, reservation=transit_budget().reserve("a", 4))
     await response({**http_scope(), "state": {ABORT: disconnected.set}}, never_received, send)
     assert disconnected.is_set()
 

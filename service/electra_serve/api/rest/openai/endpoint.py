@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from electra_serve.api.rest.endpoint import ComputeEndpoint
+from electra_serve.api.rest.endpoint import JsonEndpoint
 from electra_serve.api.rest.openai.decode import DecodedEmbeddings, decode_embeddings
 from electra_serve.api.rest.openai.render import render_embeddings
 from electra_serve.api.rest.render import RunOnThread
@@ -18,7 +18,7 @@ from electra_serve.serving.transit_budget import Reservation
 TRUNCATED_HEADER: Final = "x-truncated-inputs"
 
 
-class EmbeddingsEndpoint(ComputeEndpoint[DecodedEmbeddings, EmbedResult]):
+class EmbeddingsEndpoint(JsonEndpoint[DecodedEmbeddings, EmbedResult]):
     """Endpoint of `POST /v1/embeddings`."""
 
     route = "POST /v1/embeddings"

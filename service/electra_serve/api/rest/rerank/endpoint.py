@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 from starlette.types import Scope
 
 from electra_serve.api.rest.body import MAX_KEYS
-from electra_serve.api.rest.endpoint import ComputeEndpoint
+from electra_serve.api.rest.endpoint import JsonEndpoint
 from electra_serve.api.rest.error_formats import use_error_format
 from electra_serve.api.rest.openai.endpoint import TRUNCATED_HEADER
 from electra_serve.api.rest.render import RunOnThread
@@ -24,7 +24,7 @@ MARKS_PER_DOCUMENT: Final = 16
 """Braces and colons of a document that is an object: `text`, and members that are ignored."""
 
 
-class RerankEndpoint(ComputeEndpoint[DecodedRerank, RerankResult]):
+class RerankEndpoint(JsonEndpoint[DecodedRerank, RerankResult]):
     """Endpoint of `POST /v1/rerank`, as Cohere, Jina and vLLM have it."""
 
     route = "POST /v1/rerank"

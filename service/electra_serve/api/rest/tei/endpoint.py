@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve.api.rest.endpoint import ComputeEndpoint, ComputeResult
+from electra_serve.api.rest.endpoint import ComputeResult, JsonEndpoint
 from electra_serve.api.rest.render import INLINE_FLOATS, PIECE_ITEMS, RunOnThread, in_chunks, nested_lists
 from electra_serve.api.rest.tei.decode import (
     Bounds,
@@ -55,7 +55,7 @@ class Computed(Generic[R]):
         return self.result.tokens
 
 
-class TeiEndpoint(ComputeEndpoint[Decoded[Q], Computed[R]], Generic[Q, R]):
+class TeiEndpoint(JsonEndpoint[Decoded[Q], Computed[R]], Generic[Q, R]):
     """Endpoint of the model that `tei_model` names; "" for the only one."""
 
     def __init__(self, *given: Any, tei_model: str = "", **named: Any) -> None:

@@ -1,0 +1,84 @@
+"""Renders results as JSON, or as JSON and the bytes of tensors, which are views of the arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import orjson
+
+from electra_serve.api.oip.decode import VERSION
+from electra_serve.api.oip.outputs import OUTPUTS, OutputTensor, to_tensors
+from electra_serve.api.rest.oip.compression import compressed
+from electra_serve.api.rest.oip.decode import InferBody
+from electra_serve.api.rest.render import INLINE_FLOATS, RunOnThread, flat_list, in_chunks
+from electra_serve.serving.encode import EncodeResult
+from electra_serve.tensors import POSITION_OUTPUTS
+
+Chunk = bytes | memoryview
+
+INLINE_BYTES: Final = 65_536  # shorter tensors are joined to one chunk, which is cheaper than several
+INLINE_COMPRESSED_BYTES: Final = (
+    16_384  # longer responses are compressed on a thread: that takes a millisecond and more
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """Chunks of a response; `json_bytes` is the length of the JSON if tensors follow, before compression."""
+
+    chunks: Sequence[Chunk]
+    json_bytes: int | None
+
+
+async def render(
+    result: EncodeResult, names: Sequence[str], body: InferBody, coding: str, on_thread: RunOnThread
+) -> Rendered:
+    """Renders the tensors `names` of a result, on a thread if they are large."""
+    large = numbers(result, names) > INLINE_FLOATS
+    tensors = []
+    for name in names:
+        make = partial(to_tensors, result, (name,))
+        tensors += await on_thread(make) if large else make()
+    header = await in_chunks(_json(result.model, tensors, body), on_thread, large=large)
+    views = [_view(tensor) for tensor in tensors if body.is_binary(tensor.name)]
+    json_bytes = sum(map(len, header)) if views else None
+    chunks: Sequence[Chunk] = [*header, *views]
+    if sum(map(len, chunks)) <= INLINE_BYTES:
+        chunks = [b"".join(chunks)]
+    if coding:
+        large = sum(map(len, chunks)) > INLINE_COMPRESSED_BYTES
+        chunks = await in_chunks(compressed(chunks, coding), on_thread, large=large)
+    return Rendered(chunks, json_bytes)
+
+
+def numbers(result: EncodeResult, names: Sequence[str]) -> int:
+    """Counts the numbers of the tensors, padding included."""
+    rows = result.rows
+    count = 0
+    for output in (OUTPUTS[name] for name in names if name in OUTPUTS):
+        width = rows[0].computed(output).shape[-1]
+        positions = max(row.length or len(row.computed(output)) for row in rows) if output in POSITION_OUTPUTS else 1
+        count += len(rows) * positions * width
+    return count + len(rows)
+
+
+def _json(model: str, tensors: Sequence[OutputTensor], body: InferBody) -> Iterator[bytes]:
+    members = {"model_name": model, "model_version": VERSION} | ({} if body.id is None else {"id": body.id})
+    yield orjson.dumps(members)[:-1] + b',"outputs":['
+    for index, tensor in enumerate(tensors):
+        described = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
+        yield (b"," if index else b"") + orjson.dumps(described)[:-1]
+        if body.is_binary(tensor.name):
+            yield b',"parameters":{"binary_data_size":%d}}' % tensor.array.nbytes
+        else:
+            yield b',"data":'
+            yield from flat_list(tensor.array)
+            yield b"}"
+    yield b"]}"
+
+
+def _view(tensor: OutputTensor) -> memoryview:
+    return tensor.array.reshape(-1).data.cast("B")

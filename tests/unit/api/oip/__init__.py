@@ -1,0 +1,1 @@
+"""Parts of the Open Inference Protocol that REST and gRPC share."""
