@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/root/.cache,sharing=locked \
 
 
 FROM builder AS wheel
-COPY README.md LICENSE ./
+COPY README.md LICENSE NOTICE ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh wheel /dist
 

@@ -95,9 +95,18 @@ dashboard: $(VENV)/.dev-$(TEST_EXTRA) ## Write the Grafana dashboard from tools/
 prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
 	$(BIN)/python -m tools.prometheus_rule
 
+# The training needs torch, which the service does not.
+DEMO := .venv-demo
+
+$(DEMO)/.installed: pyproject.toml constraints.txt tools/demo_preset/requirements.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(DEMO)
+	$(BIN)/uv pip install --quiet --python $(DEMO)/bin/python --constraint constraints.txt \
+	  --requirement tools/demo_preset/requirements.txt --editable '.[server]'
+	@touch $@
+
 .PHONY: demo-preset
-demo-preset: $(VENV)/.serve-$(EXTRA) ## Build the built-in preset again, byte for byte
-	$(BIN)/python -m tools.build_demo_preset
+demo-preset: $(DEMO)/.installed ## Train the built-in preset again: hours on two cores; needs Debian's and PyPI's packages; ARGS=--evaluate
+	OMP_WAIT_POLICY=PASSIVE $(DEMO)/bin/python -m tools.demo_preset $(ARGS)
 
 .PHONY: constraints
 constraints: $(VENV)/.dev-$(TEST_EXTRA) ## Update the pinned dependencies in constraints.txt
@@ -267,4 +276,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(RAY) $(BENCH) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(RAY) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

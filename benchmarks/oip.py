@@ -102,7 +102,7 @@ def measure_oip(effort: Effort) -> Findings:
                 found[case].append(load(server, case, SECONDS * effort.load_factor))
     for case, rounds in found.items():
         for name in FIGURES:
-            findings.add(name, [figures[name] for figures in rounds], **case.labels)
+            findings.add(name, [figures[name] for figures in rounds if figures[name] is not None], **case.labels)
     for case in SMALL:
         if native := COUNTERPARTS.get(case.api):
             ratios = _ratios(found[case], found[replace(case, api=native)], "server_cpu_us")

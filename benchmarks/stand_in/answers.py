@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from electra_serve.tensors import Batch, Float32Array, Output
 
-HIDDEN_DIM = 128
+HIDDEN_DIM = 192
 """H of `electra_demo`."""
 
 

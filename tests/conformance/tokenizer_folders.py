@@ -15,9 +15,8 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from electra_serve.presets.folder import VOCABULARY_FILE
-from electra_serve.presets.sources import resolve_preset
 from tests.conformance.transformers_text import sentences
+from tests.data.reader import VOCABULARY
 
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROLES: Final = {
@@ -70,10 +69,8 @@ class Folder:
 
 @cache
 def pieces() -> tuple[str, ...]:
-    """The demo's vocabulary."""
-    path = resolve_preset("electra_demo").path
-    assert path is not None
-    return tuple((path / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines())
+    """The vocabulary of the golden files."""
+    return tuple(VOCABULARY.read_text(encoding="utf-8").splitlines())
 
 
 def folders() -> list[Folder]:

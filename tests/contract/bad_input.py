@@ -6,7 +6,7 @@ is in a table of its own, as bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_floats
 from electra_serve.tensors import Output, Truncation
+from tests.contract import oip
 from tests.contract.query import Query, Wire
 from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, MAX_TEXT_CHARACTERS, TINY, VOCAB_SIZE
 
@@ -115,6 +116,18 @@ ANYWHERE: Final = (
 )
 
 
+OIP_ANYWHERE: Final = tuple(
+    replace(case, field=oip.FIELDS.get(case.name, case.field))
+    for case in ANYWHERE
+    if isinstance(case.request, Query) and oip.expressible(case.request)
+)
+
+
+def anywhere(transport: str) -> tuple[Case, ...]:
+    """Cases of `ANYWHERE`, as a transport rejects them."""
+    return OIP_ANYWHERE if transport.startswith("oip") else ANYWHERE
+
+
 def _json(**fields: object) -> Wire:
     return Wire(orjson.dumps({"model": TINY, **fields}))
 
@@ -169,6 +182,68 @@ OVER_REST: Final = (
     Case("the largest body, blank", Wire(b" " * MAX_REQUEST_BYTES), MALFORMED),
     Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
     Case("a bodyful of bad ids", _json(token_ids=[["7"] * 1900] * 2), INVALID, "token_ids[0]"),
+)
+
+
+def _oip(*inputs: dict[str, object], **members: object) -> Wire:
+    return Wire(orjson.dumps({"inputs": inputs, **members}))
+
+
+def _tokens(data: object, *shape: int, **members: object) -> dict[str, object]:
+    return {"name": "input_ids", "datatype": "INT64", "shape": shape, "data": data, **members}
+
+
+def _odd(text: bytes) -> Wire:
+    return Wire(b'{"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,2],"data":[[1,' + text + b"]]}]}")
+
+
+OVER_OIP: Final = (
+    Case("an id of 1.5", _odd(b"1.5"), INVALID, "input_ids[0]"),
+    Case("an id in quotes", _odd(b'"7"'), INVALID, "input_ids[0]"),
+    Case("an id that is a word", _odd(b'"hunter2"'), INVALID, "input_ids[0]"),
+    Case("an id of true", _odd(b"true"), INVALID, "input_ids[0]"),
+    Case("an id of 2**63", _odd(str(2**63).encode()), INVALID, "input_ids[0]"),
+    Case("an id of 2**70", _odd(str(2**70).encode()), INVALID, "input_ids[0]"),
+    Case("an id of null", _odd(b"null"), INVALID, "input_ids[0]"),
+    Case("an id that is a list", _odd(b"[1]"), INVALID, "input_ids[0]"),
+    Case("an id that is a deep list", _odd(b"[[1]]"), INVALID, "input_ids[0]"),
+    Case("an id of NaN", _odd(b"NaN"), MALFORMED),
+    Case("an id out of vocabulary by another name", _odd(b"100"), INVALID, "input_ids[0][1]"),
+    Case("fewer elements than the shape", _oip(_tokens([1, 2], 1, 3)), INVALID, "input_ids"),
+    Case("rows of another length than the shape", _oip(_tokens([[1], [1, 2, 3]], 2, 2)), INVALID, "input_ids"),
+    Case("no elements", _oip(_tokens(None, 1, 1)), MALFORMED, "input_ids"),
+    Case("elements that are no list", _oip(_tokens(MARK, 1, 1)), MALFORMED, "input_ids"),
+    Case("three dimensions", _oip(_tokens([1], 1, 1, 1)), INVALID, "input_ids"),
+    Case("dimensions that overflow", _oip(_tokens([1], 4, 2**62)), INVALID, "input_ids"),
+    Case("a negative dimension", _oip(_tokens([1], 1, -1)), INVALID, "input_ids"),
+    Case("a shape that is a word", _oip(_tokens([1]) | {"shape": MARK}), MALFORMED, "inputs[0].shape"),
+    Case("an unknown datatype", _oip(_tokens([1], 1) | {"datatype": MARK}), INVALID, "input_ids"),
+    Case("floats", _oip(_tokens([1], 1) | {"datatype": "FP32"}), INVALID, "input_ids"),
+    Case("an unknown input", _oip(_tokens([1], 1) | {"name": MARK}), INVALID, "inputs"),
+    Case("an input twice", _oip(_tokens([1], 1), _tokens([1], 1) | {"name": "token_ids"}), INVALID, "token_ids"),
+    Case("no inputs", _oip(), INVALID, "inputs"),
+    Case("inputs that are no list", Wire(b'{"inputs":"hunter2"}'), MALFORMED, "inputs"),
+    Case("a text that is a number", _oip({**_tokens([7], 1), "name": "text", "datatype": "BYTES"}), INVALID, "text"),
+    Case("an unknown output", _oip(_tokens([1], 1), outputs=[{"name": MARK}]), INVALID, "outputs"),
+    Case("an output that is no object", _oip(_tokens([1], 1), outputs=[MARK]), MALFORMED, "outputs"),
+    Case(
+        "shared memory",
+        _oip(_tokens([1], 1, parameters={"shared_memory_region": MARK})),
+        INVALID,
+        "input_ids",
+    ),
+    Case("a negative timeout", _oip(_tokens([1], 1), parameters={"timeout": -1}), MALFORMED, "timeout"),
+    Case("truncate in quotes", _oip(_tokens([1], 1), parameters={"truncate": MARK}), MALFORMED, "truncate"),
+    Case("an id that is a number", _oip(_tokens([1], 1), id=7), MALFORMED, "id"),
+    Case("bytes that are missing", _oip(_tokens(None, 1, parameters={"binary_data_size": 8})), MALFORMED, "input_ids"),
+    Case("a list for a body", Wire(b"[[1]]"), MALFORMED),
+    Case("no body", Wire(b""), MALFORMED),
+    Case("broken JSON", Wire(b'{"id": "hunter2", "inputs": [{'), MALFORMED),
+    Case("deep JSON", Wire(b'{"inputs":' + b"[" * 5000 + b"]" * 5000 + b"}"), MALFORMED),
+    Case("bad UTF-8", Wire(b'{"id":"hunter2 \xff","inputs":[]}'), MALFORMED),
+    Case("a form", Wire(b"inputs=hunter2", "application/x-www-form-urlencoded"), MEDIA_TYPE, "content-type"),
+    Case("the largest body, blank", Wire(b" " * MAX_REQUEST_BYTES), MALFORMED),
+    Case("a body too large", Wire(b" " * (MAX_REQUEST_BYTES + 1)), TOO_LARGE),
 )
 
 ENVELOPE_BYTES: Final = 16

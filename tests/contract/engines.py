@@ -75,7 +75,7 @@ ONE_SHAPE: Final = ShapeLimits(max_length=SINGLE.length, max_positions=SINGLE.le
 LARGEST: Final = BatchShape(4 if ON_GPU else 2, 20)
 LENGTHS: Final = (1, 5, 12)
 """Of random sequences: a few, since JAX compiles the reference for each."""
-VOCAB_SIZE: Final = 4000
+VOCAB_SIZE: Final = 8000
 ALL: Final[Outputs] = ENCODER_OUTPUTS
 
 

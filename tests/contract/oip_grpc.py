@@ -10,22 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
-from electra_serve.api.oip.parts import OipParts
-from electra_serve.observability.requests import RequestObserver
-from electra_serve.observability.statistics import read_statistics
 from electra_serve.proto.inference import open_inference_grpc_pb2 as pb
 from electra_serve.tensors import DEFAULT_OUTPUTS, Float32Array, Output
-from tests.contract import bad_input, read
+from tests.contract import bad_input, oip, read
 from tests.contract.bad_input import INVALID, MALFORMED, MARK, NOT_FOUND, TOO_LARGE, Case
 from tests.contract.outcome import Outcome, Success
 from tests.contract.query import Query, Rows, Wire
-from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, TINY, Stack
+from tests.contract.stack import MAX_LENGTH, MAX_REQUEST_BYTES, MAX_SEQUENCES, TINY
 
 SERVICE: Final = "/inference.GRPCInferenceService"
 TRANSPORT: Final = "oip_grpc"
@@ -34,28 +29,15 @@ COUNTS: Final = "token_counts"
 InputTensor = pb.ModelInferRequest.InferInputTensor
 
 
-def parts(stack: Stack) -> OipParts:
-    """Parts of the protocol over `stack`."""
-    return OipParts(RequestObserver(TRANSPORT, stack.metrics, stack.log), partial(read_statistics, stack.metrics))
-
-
 def expressible(request: Query | Wire) -> bool:
     """Returns True for a query that the protocol has words for."""
     return isinstance(request, Query) and request.truncation is None
 
 
-# Fields that differ. A rectangle has one shape, and an empty row is a row of padding.
-FIELDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "an empty row": "padding_mask[1]",
-        "a shorter row of segments": "segment_ids",
-        "a longer row of segments": "segment_ids",
-        "a shorter row of mask": "padding_mask",
-        "a longer row of mask": "padding_mask",
-    }
-)
 ANYWHERE: Final = tuple(
-    replace(case, field=FIELDS.get(case.name, case.field)) for case in bad_input.ANYWHERE if expressible(case.request)
+    replace(case, field=oip.FIELDS.get(case.name, case.field))
+    for case in bad_input.ANYWHERE
+    if expressible(case.request)
 )
 
 

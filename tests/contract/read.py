@@ -85,7 +85,7 @@ def _problem(received: httpx.Response, content: dict[str, object]) -> Rejection:
     assert content["status"] == received.status_code
     assert content["request_id"] == received.headers["x-request-id"]
     retry_after_s = cast("float | None", content.get("retry_after_s"))
-    _check_retry_after(received.headers.get("retry-after"), retry_after_s)
+    check_retry_after(received.headers.get("retry-after"), retry_after_s)
     return Rejection(
         code=str(content["code"]),
         status=received.status_code,
@@ -97,7 +97,8 @@ def _problem(received: httpx.Response, content: dict[str, object]) -> Rejection:
     )
 
 
-def _check_retry_after(header: str | None, retry_after_s: float | None) -> None:
+def check_retry_after(header: str | None, retry_after_s: float | None) -> None:
+    """Fails unless the header has the seconds of the body, rounded up."""
     assert (header is None) == (retry_after_s is None)
     if header is not None and retry_after_s is not None:
         assert max(1, retry_after_s) <= int(header) < max(1, retry_after_s) + 1

@@ -51,7 +51,7 @@ class Served:
 
     async def encode(self) -> list[RowOutput]:
         """Encodes `SEQUENCES` sequences at once."""
-        ids = np.random.default_rng(0).integers(0, 4000, (SEQUENCES, LENGTH), dtype=np.int32)
+        ids = np.random.default_rng(0).integers(0, 8000, (SEQUENCES, LENGTH), dtype=np.int32)
         request = EncodeRequest(TokenInput(list(ids)), outputs=frozenset({Output.MEAN}))
         return list((await InferenceService(self.registry, text_encoder()).encode(request)).rows)
 

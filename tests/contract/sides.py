@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
@@ -16,7 +17,7 @@ from fastapi import FastAPI
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.requests import RequestObserver
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
-from tests.contract import oip_grpc, read
+from tests.contract import oip, oip_grpc, read
 from tests.contract.outcome import GRPC_STATUS, HTTP_STATUS, Outcome
 from tests.contract.query import Query, Wire, to_json, to_message
 from tests.contract.stack import Stack
@@ -29,9 +30,9 @@ NOTHING: Final[Metadata] = MappingProxyType({})
 
 SERVICE: Final = "/electra.v1.EncoderService"
 NATIVE_SIDES: Final = ("rest", "grpc", "stream")
-SIDES: Final = (*NATIVE_SIDES, "oip-grpc", "oip-stream")
+SIDES: Final = (*NATIVE_SIDES, "oip", "oip-binary", "oip-grpc", "oip-stream")
 ALL_SIDES: Final = ("base64", *SIDES, "oip-typed")
-SOCKET_SIDES: Final = ("http", "grpc", "stream", "oip-grpc", "oip-stream")
+SOCKET_SIDES: Final = ("http", "grpc", "stream", "oip-http", "oip-grpc", "oip-stream")
 """Transports whose clients can disconnect."""
 MAX_STREAMS: Final = 128
 """More requests than any test has in flight."""
@@ -84,6 +85,33 @@ class RestSide:
         if timeout_s is not None:
             headers += (("x-request-timeout-ms", str(int(timeout_s * 1e3))),)
         return read.response(await self._client.post("/v1/encode", content=wire.data, headers=headers))
+
+
+class OipSide:
+    """The Open Inference Protocol of the real FastAPI application.
+
+    Args:
+        client: Speaks to it.
+        as_bytes: Tensors are bytes after the JSON, both ways.
+    """
+
+    transport = "oip_rest"
+    statuses: Mapping[str, int | str] = oip.STATUS
+
+    def __init__(self, client: httpx.AsyncClient, *, as_bytes: bool = False) -> None:
+        self._client = client
+        self._as_bytes = as_bytes
+
+    def render(self, query: Query) -> Wire:
+        return oip.to_wire(query, as_bytes=self._as_bytes)
+
+    async def send(self, wire: Wire, timeout_s: float | None = None, metadata: Metadata = NOTHING) -> Outcome:
+        sent = wire if isinstance(wire, oip.OipWire) else oip.OipWire(wire.data, wire.content_type)
+        headers = (("content-type", wire.content_type), *sent.headers, *_lines(metadata))
+        if timeout_s is not None:
+            headers += (("x-request-timeout-ms", str(int(timeout_s * 1e3))),)
+        path = f"/v2/models/{sent.model}/infer"
+        return oip.response(await self._client.post(path, content=wire.data, headers=headers), wire)
 
 
 class GrpcSide:
@@ -204,33 +232,39 @@ def connect(stack: Stack, name: str) -> AbstractAsyncContextManager[Side]:
 
     Args:
         stack: What to serve.
-        name: One of `ALL_SIDES`, or `http`: REST over a real socket.
+        name: One of `ALL_SIDES`, or `http` or `oip-http`: REST over a real socket.
     """
     match name:
         case "rest":
-            return _rest(stack, "float")
+            return _rest(stack, partial(RestSide, encoding_format="float"))
         case "base64":
-            return _rest(stack, "base64")
+            return _rest(stack, partial(RestSide, encoding_format="base64"))
+        case "oip":
+            return _rest(stack, OipSide)
+        case "oip-binary":
+            return _rest(stack, partial(OipSide, as_bytes=True))
         case "http":
-            return _http(stack)
+            return _http(stack, partial(RestSide, encoding_format="float"))
+        case "oip-http":
+            return _http(stack, OipSide)
         case _:
             return _grpc(stack, GRPC_SIDES[name])
 
 
 @asynccontextmanager
-async def _rest(stack: Stack, encoding_format: str) -> AsyncIterator[Side]:
+async def _rest(stack: Stack, side: Callable[[httpx.AsyncClient], Side]) -> AsyncIterator[Side]:
     transport = httpx.ASGITransport(application(stack), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://rest.test") as client:
-        yield RestSide(client, encoding_format)
+        yield side(client)
 
 
 @asynccontextmanager
-async def _http(stack: Stack) -> AsyncIterator[Side]:
+async def _http(stack: Stack, side: Callable[[httpx.AsyncClient], Side]) -> AsyncIterator[Side]:
     async with (
         rest_server(application(stack), stack.settings.rest) as (_, port),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
-        yield RestSide(client, "float")
+        yield side(client)
 
 
 def application(stack: Stack) -> FastAPI:
@@ -244,6 +278,7 @@ def application(stack: Stack) -> FastAPI:
         budget=transit_budget(),
         authenticator=stack.authenticator,
         apis=stack.settings.apis,
+        oip=stack.oip("oip_rest"),
     )
 
 
@@ -257,7 +292,7 @@ async def _grpc(stack: Stack, side: type[GrpcSide]) -> AsyncIterator[Side]:
         observer,
         max_sequences=settings.max_sequences,
         authenticator=stack.authenticator,
-        oip=oip_grpc.parts(stack),
+        oip=stack.oip(oip_grpc.TRANSPORT),
     ) as (_, port):
         target = f"127.0.0.1:{port}"
         if issubclass(side, StreamSide):

@@ -12,9 +12,12 @@ import structlog
 from structlog.testing import CapturingLogger
 
 from benchmarks.stand_in.service import bare_preset
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.engine.factory import LoadedModel
 from electra_serve.observability.metrics import Metrics
+from electra_serve.observability.requests import RequestObserver
+from electra_serve.observability.statistics import read_statistics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.config import BackboneConfig
 from electra_serve.presets.heads import HeadConfig
@@ -116,6 +119,10 @@ class Stack:
     def engine(self) -> FakeEngine:
         """The one that most requests go to."""
         return self.engines[TINY]
+
+    def oip(self, transport: str) -> OipParts:
+        """Parts of the Open Inference Protocol on a transport."""
+        return OipParts(RequestObserver(transport, self.metrics, self.log), partial(read_statistics, self.metrics))
 
     def batches(self) -> int:
         """Number of batches that have reached any engine."""

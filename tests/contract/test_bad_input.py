@@ -24,6 +24,8 @@ CASES: Final = {
     "oip-grpc": (*oip_grpc.ANYWHERE, *oip_grpc.WIRES),
     "oip-typed": oip_grpc.ANYWHERE,
     "oip-stream": (*oip_grpc.ANYWHERE, *oip_grpc.WIRES),
+    "oip": (*bad_input.OIP_ANYWHERE, *bad_input.OVER_OIP),
+    "oip-binary": bad_input.OIP_ANYWHERE,
 }
 LARGEST_REJECTION_BYTES: Final = 1000
 
@@ -68,7 +70,7 @@ async def test_bad_requests_leave_good_ones_in_flight_alone(side: Side, loaded: 
     good = [asyncio.create_task(side.send(side.render(Query(token_ids=[[row + 1] * 2])))) for row in range(4)]
     await until(lambda: loaded.gauge("electra_running_sequences") + loaded.gauge("electra_queued_sequences") == 4)
 
-    cases = oip_grpc.ANYWHERE if side.transport == oip_grpc.TRANSPORT else bad_input.ANYWHERE
+    cases = oip_grpc.ANYWHERE if side.transport == oip_grpc.TRANSPORT else bad_input.anywhere(side.transport)
     bad = await asyncio.gather(*(side.send(wire_of(case, side)) for case in cases))
     assert [rejected(rejection).code for rejection in bad] == [case.code for case in cases]
     assert not any(task.done() for task in good)

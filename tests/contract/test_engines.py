@@ -39,6 +39,7 @@ from tests.contract.engines import (
     OTHERS,
     SHAPES,
     SINGLE,
+    VOCAB_SIZE,
     Packed,
     build,
     build_one,
@@ -133,7 +134,7 @@ def test_masked_positions_are_zeros_and_change_nothing(engine: Engine) -> None:
     # The first position of a sequence is computed even if it is masked: its own id counts there.
     free = masked & (packed.batch.position_ids > 0) | (packed.batch.sequence_ids == 0)
     changes = {
-        "token_ids": 3999 - packed.batch.token_ids,
+        "token_ids": VOCAB_SIZE - 1 - packed.batch.token_ids,
         "segment_ids": 1 - packed.batch.segment_ids,
         "position_ids": 19 - packed.batch.position_ids,
     }
@@ -187,7 +188,7 @@ def test_signature(engines: EngineSet) -> None:
     for engine in engines.all():
         signature = engine.signature
         device = "gpu:0" if ON_GPU else "cpu"
-        assert (signature.device, signature.dtype, signature.hidden_dim) == (device, "float32", 128)
+        assert (signature.device, signature.dtype, signature.hidden_dim) == (device, "float32", 192)
         shapes = SHAPES(LIMITS)
         assert {SINGLE, LARGEST} <= set(shapes)
         assert signature.shapes == (single_rows(shapes) if engine is engines.lone else shapes)
@@ -201,7 +202,7 @@ def changed(batch: Batch, field: str, values: Int32Array) -> Batch:
 @pytest.mark.parametrize(
     ("field", "bound"),
     [
-        ("token_ids", 4000),
+        ("token_ids", 8000),
         ("segment_ids", 2),
         ("position_ids", 512),
         ("sequence_ids", LARGEST.slots + 1),

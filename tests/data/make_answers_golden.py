@@ -23,8 +23,8 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from tests.data.answer_logits import answer_logits
 
 HERE = Path(__file__).parent
-VOCABULARY = HERE.parents[1] / "service/electra_serve/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
-BOOK = HERE.parents[1] / "tools/corpus/alice_in_wonderland.txt"
+VOCABULARY = HERE / "vocabulary.txt"
+BOOK = HERE.parents[1] / "tools/demo_preset/books/alice_in_wonderland.txt"
 ODDITIES = (
     "Café Zoë — naïve façade; 日本語 and 한국어, 😀 Cafe\u0301! " * 3,
     "the the the THE the The the the the the",

@@ -27,8 +27,8 @@ import keras_hub
 import numpy as np
 
 HERE = Path(__file__).parent
-VOCABULARY = HERE.parents[1] / "service/electra_serve/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
-CORPUS = HERE.parents[1] / "tools/corpus"
+VOCABULARY = HERE / "vocabulary.txt"
+CORPUS = HERE.parents[1] / "tools/demo_preset/books"
 
 EMBEDDING_DIMS = {"below": 8, "equal": 16, "above": 24}
 MAX_SEQUENCE_LENGTH = 16

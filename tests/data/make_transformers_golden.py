@@ -30,7 +30,7 @@ from transformers import ElectraConfig, ElectraTokenizer
 
 HERE = Path(__file__).parent
 OUT = HERE / "transformers"
-VOCABULARY = HERE.parents[1] / "service/electra_serve/presets/embedded/electra_demo/assets/tokenizer/vocabulary.txt"
+VOCABULARY = HERE / "vocabulary.txt"
 
 SHAPE = {
     "vocab_size": 60,

@@ -28,7 +28,7 @@ OUTPUTS = {
 def random_rows(lengths: Sequence[int], seed: int) -> list[list[int]]:
     """Sequences of these lengths that `electra_demo` takes."""
     random = np.random.default_rng(seed)
-    return [random.integers(0, 4000, length).tolist() for length in lengths]
+    return [random.integers(0, 8000, length).tolist() for length in lengths]
 
 
 def over_rest(client: httpx.Client, **body: object) -> list[EncodedRow]:

@@ -44,7 +44,7 @@ def test_returns_the_same_as_the_preset(served: ServiceProcess) -> None:
 
 def test_describes_itself(served: ServiceProcess) -> None:
     info = httpx.get(f"{served.url}/v1/models/compiled").json()
-    assert (info["engine"], info["dtype"], info["weights"], info["text"]) == ("openvino", "float32", "random", True)
+    assert (info["engine"], info["dtype"], info["weights"], info["text"]) == ("openvino", "float32", "pretrained", True)
     assert info["parameters"] == httpx.get(f"{served.url}/v1/models/electra_demo").json()["parameters"]
 
 

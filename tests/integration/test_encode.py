@@ -79,7 +79,7 @@ def test_killed_at_random_moments_it_continues_to_the_same_bytes(corpus: Path, t
             kills += process.wait() == -signal.SIGKILL
         assert not output.exists() or process.returncode == 0
         if not whole.exists() and shards(output):
-            # An uninterrupted run with the same cost table, which another start would measure anew.
+            # An uninterrupted run with the same cost table, which another start would measure again.
             partial = tmp_path / "whole.parquet.partial"
             partial.mkdir()
             shutil.copy(tmp_path / "out.parquet.partial/manifest.json", partial)

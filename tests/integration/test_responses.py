@@ -33,7 +33,7 @@ BETWEEN_TRANSPORTS: Final = 1e-6
 FROM_THE_MODEL: Final = 1e-5
 BETWEEN_BATCHES: Final = 1e-5
 
-TOKEN_IDS: Final = ((101, 7, 1999, 42, 102), (101, 3999, 102, 0, 0, 0), (101, 5, 6, 102))
+TOKEN_IDS: Final = ((101, 7, 1999, 42, 102), (101, 7999, 102, 0, 0, 0), (101, 5, 6, 102))
 SEGMENT_IDS: Final = ((0, 0, 1, 1, 1), (0, 0, 0, 0, 0, 0), (0, 1, 0, 1))
 PADDING_MASK: Final = ((1, 1, 0, 1, 1), (1, 1, 1, 0, 0, 0), (1, 1, 1, 1))
 
@@ -132,10 +132,10 @@ def test_the_clients_bring_the_same_numbers(
             assert_close(got, expected, FROM_THE_MODEL)
             assert (encoded.model, encoded.tokens) == (DEMO_ID, 11)
             assert [(model.name, model.state, model.weights) for model in client.models()] == [
-                (DEMO_ID, "ready", "random")
+                (DEMO_ID, "ready", "pretrained")
             ]
             with pytest.raises(InvalidInput) as rejected:
-                client.encode(token_ids=[[4000]])
+                client.encode(token_ids=[[8000]])
             assert rejected.value.field == "token_ids[0][0]"
 
 

@@ -140,17 +140,19 @@ def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
         assert response.status_code == 200, response.text
 
 
-def test_models_say_that_the_weights_are_random(rest: httpx.Client, stub: EncoderServiceStub) -> None:
+def test_models_say_that_the_weights_are_trained_and_the_pooler_is_not(
+    rest: httpx.Client, stub: EncoderServiceStub
+) -> None:
     model = rest.get(f"/v1/models/{DEMO_ID}").json()
     assert rest.get("/v1/models").json() == {"object": "list", "data": [model], "models": [model]}
     described = stub.GetModel(pb.GetModelRequest(name=DEMO_ID), timeout=60).model
     assert (model["state"], described.state) == ("ready", pb.MODEL_STATE_READY)
-    assert (model["weights"], described.weights) == ("random", pb.WEIGHTS_RANDOM)
+    assert (model["weights"], described.weights) == ("pretrained", pb.WEIGHTS_PRETRAINED)
     assert (model["pooler"], described.pooler) == ("random", pb.WEIGHTS_RANDOM)
     assert model["source"] == described.source == "embedded"
     assert model["revision"] == described.revision
-    assert model["parameters"] == described.parameters == 908_672
-    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 128
+    assert model["parameters"] == described.parameters == 2_042_944
+    assert model["config"]["hidden_dim"] == described.config.hidden_dim == 192
     assert find(DEMO_ID) is None, "the demo is no published checkpoint"
 
 
@@ -192,10 +194,10 @@ def test_the_terminal_shows_the_address_for_the_first_request(service: ServicePr
     assert service.target in service.stdout
 
 
-def test_the_start_up_log_says_that_the_weights_are_random(service: ServiceProcess) -> None:
+def test_the_start_up_log_says_that_the_weights_are_trained(service: ServiceProcess) -> None:
     wait_until(lambda: '"model ready"' in service.stderr)
     ready = [event for event in service.events if event["event"] == "model ready"]
-    assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "random")]
+    assert [(event["model"], event["weights"]) for event in ready] == [(DEMO_ID, "pretrained")]
 
 
 def test_the_log_is_json_and_nothing_else(service: ServiceProcess) -> None:

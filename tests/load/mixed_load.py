@@ -68,7 +68,7 @@ def _texts(dice: random.Random) -> Query:
 def _mistake(dice: random.Random) -> Query:
     return dice.choice(
         (
-            Query(token_ids=[[1, 4000]], model=None),
+            Query(token_ids=[[1, 8000]], model=None),
             Query(token_ids=[[1] * 600], model=None),
             Query(token_ids=[[1]] * 300, model=None),
             Query(token_ids=[[1]], model="another"),

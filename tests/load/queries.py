@@ -10,8 +10,8 @@ from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.tensors import Output
 from tests.contract.query import Query
 
-ids = st.integers(0, 3999) | st.sampled_from((-1, 4000, 2**31, -(2**63), 2**63 - 1))
-good_ids = st.integers(0, 3999)
+ids = st.integers(0, 7999) | st.sampled_from((-1, 8000, 2**31, -(2**63), 2**63 - 1))
+good_ids = st.integers(0, 7999)
 bits = st.integers(0, 1)
 models = st.sampled_from((DEMO_ID, None)) | st.text(min_size=1, max_size=20)
 outputs = st.none() | st.lists(st.sampled_from(Output), min_size=1, max_size=5)

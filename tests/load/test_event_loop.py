@@ -22,9 +22,11 @@ from benchmarks.stand_in.script import Script
 from benchmarks.stand_in.service import load_stand_in
 from electra_serve.api.grpc.health import NAME as HEALTH_NAME
 from electra_serve.api.grpc.servicer import SERVICE_NAME
+from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest.app import create_app
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.requests import RequestObserver
+from electra_serve.observability.statistics import read_statistics
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.models import build_manager
@@ -78,7 +80,16 @@ async def _serving(
     most, thread = SETTINGS.max_sequences, WorkThread("decoder")
     observe = partial(RequestObserver, metrics=metrics, log=log, log_requests=False)
     budget = transit_budget()
-    app = create_app(service, SETTINGS.rest, metrics, observe("rest"), max_sequences=most, budget=budget, thread=thread)
+    app = create_app(
+        service,
+        SETTINGS.rest,
+        metrics,
+        observe("rest"),
+        max_sequences=most,
+        budget=budget,
+        thread=thread,
+        oip=OipParts(observe("oip_rest"), partial(read_statistics, metrics)),
+    )
     async with (
         rest_server(app, SETTINGS.rest) as (_, rest),
         grpc_server(service, SETTINGS.grpc, observe("grpc"), max_sequences=most, budget=budget, thread=thread) as (

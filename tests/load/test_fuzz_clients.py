@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 import pytest
 
 from electra_serve.presets.heads import HeadConfig
@@ -19,6 +22,8 @@ from tests.integration.process import ServiceProcess, start
 from tests.load.bodies import odd_body
 from tests.load.conftest import Report
 from tests.load.gauges import wait_at_rest
+from tests.load.mutations import mutated
+from tests.oip_requests import LENGTH, Bytes, binary, strings
 
 AMOUNTS: Final = [pytest.param(150, id="short"), pytest.param(10_000, id="long", marks=pytest.mark.long)]
 CROSS_ENCODER: Final = HeadConfig("sequence_classification", ("LABEL_0",), "sigmoid")
@@ -26,6 +31,21 @@ PATIENCE_S: Final = 60.0
 DOCUMENTS: Final = ["Alice fell down a well.", "The Queen made some tarts.", "a"]
 OPENAI_TYPES: Final = {"invalid_request_error", "authentication_error", "rate_limit_error", "server_error"}
 TEI_TYPES: Final = {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
+
+INFER: Final = "/v2/models/encoder/infer"
+COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+IDS: Final = {"name": "token_ids", "datatype": "INT64", "shape": [2, 3], "data": [[5, 6, 7], [8, 9, 0]]}
+MASK: Final = {
+    "name": "padding_mask",
+    "datatype": "BOOL",
+    "shape": [2, 3],
+    "data": [True, True, True, True, True, False],
+}
+TEXTS: Final = {"name": "text", "datatype": "BYTES", "shape": [2, 1], "data": ["a text", "another"]}
 
 Body = Mapping[str, object]
 
@@ -51,6 +71,11 @@ def is_rerank_error(body: Any) -> bool:
 def is_tei_error(body: Any) -> bool:
     """Returns True for an error of Text Embeddings Inference."""
     return set(body) == {"error", "error_type"} and isinstance(body["error"], str) and body["error_type"] in TEI_TYPES
+
+
+def is_oip_error(body: Any) -> bool:
+    """Returns True for an error that clients of the Open Inference Protocol can read."""
+    return isinstance(body["error"], str) and {"code", "request_id"} <= body.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +128,18 @@ FAMILIES: Final = {
         frozenset({400, 413, 422, 424}),
         is_tei_error,
     ),
+    "oip": Family(
+        (
+            (INFER, {"id": "a", "inputs": [IDS, MASK], "outputs": [{"name": "mean_output"}], "parameters": {}}),
+            (INFER, {"inputs": [TEXTS], "parameters": {"truncate": True, "priority": 2, "timeout": 60_000_000}}),
+            (
+                "/v2/models/encoder/versions/1/infer",
+                {"inputs": [IDS], "outputs": None, "parameters": {"binary_data_output": True}},
+            ),
+        ),
+        frozenset({400, 413}),
+        is_oip_error,
+    ),
     "tei, rerank": Family(
         (("/rerank", {"model": "ranker", "query": "Who fell?", "texts": DOCUMENTS, "return_text": True}),),
         frozenset({400, 404, 413, 422, 424}),
@@ -151,3 +188,42 @@ def test_bad_bodies(name: str, bodies: int, service: ServiceProcess, report: Rep
     wait_at_rest(service)
     assert service.status("/readyz") == 200
     assert [event for event in service.events if event["level"] in {"error", "critical"}] == []
+
+
+@pytest.mark.parametrize("bodies", AMOUNTS)
+def test_bad_bytes_of_tensors(bodies: int, service: ServiceProcess, report: Report) -> None:
+    ids, mask = np.array([[5, 6, 7], [8, 9, 0]]), np.array([[1, 1, 1], [1, 1, 0]], np.int8)
+    texts = Bytes("text", strings(b"a text", b"another"), [2], "BYTES")
+    given = (binary(Bytes.of("token_ids", ids), Bytes.of("padding_mask", mask)), binary(texts))
+    statuses: Counter[int] = Counter()
+    with httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client:
+        for seed in range(bodies):
+            body, coding = _odd_bytes(*given[seed // 4 % len(given)], seed), list(COMPRESS)[seed % len(COMPRESS)]
+            content, headers = COMPRESS[coding](body[0]), body[1] | {"content-encoding": coding}
+            content = content if seed % 5 else mutated(content, seed)
+            response = client.post(INFER, content=content, headers=headers)
+            statuses[response.status_code] += 1
+            assert response.status_code in {200, 400, 413}, (seed, response.text)
+            assert response.status_code == 200 or is_oip_error(response.json()), (seed, response.text)
+    report(f"{bodies} bodies: {dict(sorted(statuses.items()))}")
+    assert min(statuses[200], statuses[400])
+    wait_at_rest(service)
+    assert service.status("/readyz") == 200
+    assert [event for event in service.events if event["level"] in {"error", "critical"}] == []
+
+
+def _odd_bytes(body: bytes, headers: Mapping[str, str], seed: int) -> tuple[bytes, dict[str, str]]:
+    """Changes all of a body, its JSON, the values of its tensors, or their bytes and number."""
+    length = int(headers[LENGTH])
+    head, tail = body[:length], body[length:]
+    match seed % 4:
+        case 0:
+            return mutated(body, seed), dict(headers)
+        case 1:
+            head = mutated(head, seed)
+        case 2:
+            at = seed % len(tail)
+            tail = tail[:at] + bytes([tail[at] ^ 1 << seed % 3]) + tail[at + 1 :]
+        case _:
+            tail = mutated(tail, seed)
+    return head + tail, {LENGTH: str(len(head))}

@@ -98,7 +98,7 @@ def test_idle_streams_of_many_clients(process: ServiceProcess, report: Report) -
     ],
 )
 def test_responses_that_are_not_read(method: str, responses: int, process: ServiceProcess, report: Report) -> None:
-    """Each of 60 × 512 positions: 16 MB with the demo's 128 dimensions."""
+    """Each of 60 × 512 positions: 24 MB with the demo's 192 dimensions."""
     before = resident_bytes(process)
     with ExitStack() as stack:
         client = stack.enter_context(closing(Http2Client(process.grpc_port, source=HOSTILE, window=100)))

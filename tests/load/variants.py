@@ -50,7 +50,7 @@ def _spoil_a_number(folder: Path) -> None:
 
 def _change_config(folder: Path) -> None:
     config = folder / CONFIG
-    config.write_text(config.read_text().replace('"hidden_dim": 128', '"hidden_dim": 64'))
+    config.write_text(config.read_text().replace('"hidden_dim": 192', '"hidden_dim": 64'))
 
 
 def _cut_config(folder: Path) -> None:

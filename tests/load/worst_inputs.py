@@ -5,8 +5,10 @@ Each is what a client sends over a connection: the bytes of HTTP, or one gRPC me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.tensors import from_integers
 from electra_serve.settings.schema import GrpcSettings, LimitSettings, RestSettings
 from electra_serve.tensors import Output
+from tests.oip_requests import Bytes, binary, strings
 
 BODY_BYTES: Final = RestSettings().max_body_bytes
 MESSAGE_BYTES: Final = GrpcSettings().max_request_bytes
@@ -56,6 +59,9 @@ def rest_inputs(scale: int = 1) -> Iterable[WorstInput]:
     masked = {"token_ids": [[7] * LENGTH] * 32, "padding_mask": [[1] * 511 + [0]] * 32, "outputs": ["sequence_output"]}
     yield WorstInput("a large response with masked positions", _post(orjson.dumps(masked)), "200")
     yield WorstInput("metrics", _get(b"", b"/metrics"), "200")
+    for size in (INLINE[0], BODY_BYTES // scale):
+        yield from _tensors_in_json(size)
+    yield from _tensors(scale)
 
 
 def grpc_inputs(scale: int = 1) -> Iterable[WorstInput]:
@@ -95,6 +101,7 @@ def _heads() -> Iterable[WorstInput]:
     yield WorstInput("a long query", _get(b"", b"/v1/models?" + b"a=%41&" * 5000), "200")
     yield WorstInput("a long cookie", _get(b"cookie: " + b"a;" * 16_000 + b"\r\n", b"/v1/models"), "200")
     yield WorstInput("a long name, escaped", _get(b"", b"/v1/models/" + b"%41" * 10_000), "404")
+    yield WorstInput("many versions", _get(b"", b"/v2/models/a" + b"/versions/1" * 2500 + b"/ready/x"), "404")
 
 
 def _framings(scale: int) -> Iterable[WorstInput]:
@@ -118,6 +125,65 @@ def _bodies(size: int) -> Iterable[WorstInput]:
     yield WorstInput(f"halves of pairs, {size} bytes", filled(b'{"model":"', rb"\ud800", b'"}'), "400")
     yield WorstInput(f"backslashes, {size} bytes", filled(b"[]" * 800 + b'"', b"\\"), "413")
     yield WorstInput(f"a long name, {size} bytes", filled(b'{"token_ids":[[1]],"model":"', b"m", b'"}'), "404")
+
+
+def _tensors_in_json(size: int) -> Iterable[WorstInput]:
+    """Requests of the Open Inference Protocol that are expensive as JSON."""
+
+    def filled(before: bytes, piece: bytes, after: bytes = b"") -> bytes:
+        return _infer(before + piece * ((size - len(before) - len(after)) // len(piece)) + after)
+
+    ids = b'{"inputs":[{"name":"token_ids","datatype":"INT64","shape":[1,9],"data":[1'
+    yield WorstInput(f"elements, {size} bytes", filled(ids, b",1", b"]}]}"), "400")
+    yield WorstInput(f"elements and one fraction, {size} bytes", filled(ids, b",1", b",1.5]}]}"), "400")
+    yield WorstInput(
+        f"a long shape, {size} bytes", filled(b'{"inputs":[{"name":"token_ids","shape":[1', b",1", b"]}]}"), "400"
+    )
+    yield WorstInput(f"inputs, {size} bytes", filled(b'{"inputs":[{}', b",{}", b"]}"), "400")
+    yield WorstInput(f"numbers as inputs, {size} bytes", filled(b'{"inputs":[7', b",7", b"]}"), "400")
+    yield WorstInput(f"lists in lists, {size} bytes", filled(b'{"inputs":[{"data":[[]', b",[]", b"]}]}"), "413")
+    yield WorstInput(f"a long id, {size} bytes", filled(b'{"id":"', b"a", b'","inputs":[]}'), "400")
+    yield WorstInput(f"a long parameter, {size} bytes", filled(b'{"parameters":{"', b"a", b'":1},"inputs":[]}'), "400")
+
+
+def _tensors(scale: int) -> Iterable[WorstInput]:
+    """Requests of the Open Inference Protocol with bytes, and compressed ones."""
+    given = [np.full((SEQUENCES, LENGTH), value) for value in (7, 0, 1)]
+    named = zip(("token_ids", "segment_ids", "padding_mask"), given, strict=True)
+    outputs = [{"name": "mean_output"}]
+    body, headers = binary(*(Bytes.of(name, array) for name, array in named), outputs=outputs)
+    yield WorstInput("the most elements as bytes", _infer(body, headers), "200")
+    for level in (1, 9):
+        yield WorstInput(
+            f"the most elements at level {level}",
+            _infer(zlib.compress(body, level), headers | {"content-encoding": "deflate"}),
+            "200",
+        )
+    ids = np.full((32, LENGTH), 7)
+    for outputs_as_bytes in (False, True):
+        members = {"outputs": [{"name": "sequence_output"}], "parameters": {"binary_data_output": outputs_as_bytes}}
+        body, headers = binary(Bytes.of("token_ids", ids), **members)
+        for coding in ("", "gzip"):
+            yield WorstInput(
+                f"a large response, as bytes: {outputs_as_bytes}, {coding or 'plain'}",
+                _infer(body, headers | {"accept-encoding": coding}),
+                "200",
+            )
+    for kind in (b" " * (64 * 2**20 // scale), b"[" * (BODY_BYTES - 64)):
+        bomb = zlib.compress(kind, 9)
+        yield WorstInput(
+            f"{len(bomb)} bytes of {len(kind)}",
+            _infer(bomb, {"content-encoding": "deflate"}),
+            "413" if kind[:1] == b" " else "400",
+        )
+    small = zlib.compress(b" " * 65_536, 9) * 200  # more bytes after the end
+    yield WorstInput("streams in a row", _infer(small, {"content-encoding": "deflate"}), "400")
+    texts = Bytes("text", strings(*["ﷺ".encode() * 8] * 64), [64], "BYTES")
+    body, headers = binary(texts, outputs=outputs)
+    yield WorstInput("64 short texts as bytes", _infer(body, headers), "200")
+    empty = Bytes("text", b"\0" * 2 * (BODY_BYTES // scale), [SEQUENCES], "BYTES")
+    body, headers = binary(empty)
+    yield WorstInput("many empty texts as bytes", _infer(body, headers), "400")
 
 
 def _messages(size: int) -> Iterable[WorstInput]:
@@ -165,6 +231,12 @@ def _message(tokens: pb.TokenInput, output: Output) -> bytes:
 
 def _get(headers: bytes, path: bytes = b"/livez") -> bytes:
     return b"GET %s HTTP/1.1\r\nhost: x\r\n%s\r\n" % (path, headers)
+
+
+def _infer(body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    head = b"POST /v2/models/electra_demo/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%s\r\n"
+    return head % (len(body), lines) + body
 
 
 def _post(body: bytes) -> bytes:

@@ -41,7 +41,7 @@ from electra_serve.serving.loader import ModelLoader
 from electra_serve.serving.tokenization import TextLimits, longest_cut
 from electra_serve.serving.validation import InputLimits
 from electra_serve.settings.schema import ModelSettings, Settings
-from electra_serve.tensors import ENCODER_OUTPUTS, Output, TextInput, TokenInput
+from electra_serve.tensors import ENCODER_OUTPUTS, Output, TextInput, TokenInput, Truncation
 
 ERROR: Final = "error"  # column of the reasons for rejected rows
 ROW: Final = "row"  # column of row numbers, without an id column
@@ -90,6 +90,8 @@ class Encoder:
         input_limits = InputLimits(config.vocab_size, config.num_segments, config.max_sequence_length, UNLIMITED)
         if columns.token_ids is None and isinstance(loaded.tokenizer, NoTokenizer):
             raise BulkError(f"{loaded.preset.id} reads no text: {loaded.tokenizer.reason}; use columns of token ids")
+        if columns.token_ids is not None and options.truncation is Truncation.ONLY_SECOND:
+            raise BulkError("truncation only_second needs pairs of texts; got token ids")
         prompt = _prompt(names, options, columns, embedding)
         plan = self._plan(names, options, input_limits)
         self.outputs = OutputColumns(names, config.hidden_dim, embedding, options.dtype, loaded.preset.head, plan)

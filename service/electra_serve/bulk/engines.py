@@ -1,7 +1,7 @@
 """Computes windows of sequences on all engines of a model, as the batcher does, without its queue.
 
-A window's sequences are sorted by length and dealt into groups of like mixtures, since planning takes more time for
-each sequence of a large group. Each engine runs one batch at a time; the next ones are packed already.
+A window's sequences are sorted by length and dealt into groups of like mixtures. Planning takes more time for each
+sequence of a large group. Each engine runs one batch at a time; the next ones are packed already.
 If a batch fails, it is halved until the sequence at fault is alone. Without finite outputs, sequences run again alone.
 """
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TypeAlias
 
 from electra_serve.bulk.values import Problem, TokenRow, Value
-from electra_serve.errors import InvalidInput, PayloadTooLarge
+from electra_serve.errors import InvalidInput
 from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer
 from electra_serve.presets.tokenizers.pairs import TextOrPair
@@ -16,7 +17,7 @@ from electra_serve.serving.classification.plan import Plan
 from electra_serve.serving.embed import with_prompt
 from electra_serve.serving.tokenization import TextLimits, check_characters, check_tokenized, longest_cut
 from electra_serve.serving.validation import InputLimits, validate
-from electra_serve.tensors import Encoding, TextInput, TokenInput, Truncation
+from electra_serve.tensors import Encoding, IntArray, TextInput, TokenInput, Truncation
 
 UNLIMITED: Final = sys.maxsize  # sequences of a run
 
@@ -36,6 +37,17 @@ class Prepared:
 
 
 Row: TypeAlias = Prepared | Problem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draft:
+    """A row whose ids are not yet validated; each sequence has segments and a mask, or None."""
+
+    token_ids: Sequence[IntArray]
+    segment_ids: Sequence[IntArray | None]
+    padding_mask: Sequence[IntArray | None]
+    alignments: tuple[Alignment, ...] | None
+    value: TextOrPair | TokenRow | None
 
 
 class Preparer:
@@ -61,6 +73,8 @@ class Preparer:
         self._keeps_values = plan is not None
         self._needs_context = plan is not None and plan.head.kind == "question_answering"
         self._longest = limits.max_sequence_length
+        # Tokenizers truncate texts, except by rules of a pair, which ids do not have.
+        self._truncation_of_ids = Truncation.NONE if truncation is Truncation.ONLY_SECOND else truncation
         if isinstance(tokenizer, NoTokenizer):
             return
         if self._stride is not None or truncation is not Truncation.NONE:
@@ -68,26 +82,42 @@ class Preparer:
 
     def prepare(self, values: Sequence[Value]) -> list[Row]:
         """Prepares rows, in order."""
-        return [value if isinstance(value, Problem) else self._row(value) for value in values]
+        drafts = [value if isinstance(value, Problem) else self._draft(value) for value in values]
+        good = [draft for draft in drafts if isinstance(draft, _Draft)]
+        prepared = iter(self._validate(good))
+        return [next(prepared) if isinstance(draft, _Draft) else draft for draft in drafts]
 
-    def _row(self, value: TextOrPair | TokenRow) -> Row:
+    def _draft(self, value: TextOrPair | TokenRow) -> _Draft | Problem:
         try:
-            prepared = self._ids(value) if isinstance(value, TokenRow) else self._text(value)
-        except (InvalidInput, PayloadTooLarge) as error:
+            return self._ids(value) if isinstance(value, TokenRow) else self._text(value)
+        except InvalidInput as error:
             return Problem(error.message)
-        return prepared
 
-    def _ids(self, row: TokenRow) -> Prepared:
+    def _validate(self, drafts: Sequence[_Draft]) -> Sequence[Row]:
+        """Checks all rows at once, which is faster, or one after the other if one of them is invalid."""
+        if not drafts:
+            return []
+        tokens = TokenInput(
+            [ids for draft in drafts for ids in draft.token_ids],
+            _joined([draft.segment_ids for draft in drafts]),
+            _joined([draft.padding_mask for draft in drafts]),
+        )
+        try:
+            encodings = iter(validate(tokens, self._limits, self._truncation_of_ids).encodings)
+        except InvalidInput as error:
+            if len(drafts) == 1:
+                return [Problem(error.message)]
+            return [row for draft in drafts for row in self._validate([draft])]
+        return [
+            Prepared(tuple(islice(encodings, len(draft.token_ids))), draft.alignments, draft.value) for draft in drafts
+        ]
+
+    def _ids(self, row: TokenRow) -> _Draft:
         if self._needs_context and (row.segment_ids is None or not (row.segment_ids == 1).any()):
             raise InvalidInput("question answering needs a context, ids of segment 1; got none")
-        tokens = TokenInput(
-            [row.token_ids],
-            None if row.segment_ids is None else [row.segment_ids],
-            None if row.padding_mask is None else [row.padding_mask],
-        )
-        return Prepared(validate(tokens, self._limits, self._truncation).encodings, None, self._kept(row))
+        return _Draft([row.token_ids], [row.segment_ids], [row.padding_mask], None, self._kept(row))
 
-    def _text(self, value: TextOrPair) -> Prepared:
+    def _text(self, value: TextOrPair) -> _Draft:
         if isinstance(self._tokenizer, NoTokenizer):
             raise InvalidInput(self._tokenizer.reason)
         check_characters(TextInput((value,)), self._text_limits)
@@ -99,9 +129,15 @@ class Preparer:
             aligned=self._aligned,
         )
         check_tokenized(row, 0, self._limits, self._longest, self._truncation, self._stride)
-        encodings = validate(TokenInput(row.token_ids, row.segment_ids), self._limits).encodings
         alignments = None if row.alignments is None else tuple(row.alignments)
-        return Prepared(encodings, alignments, self._kept(value))
+        nothing = [None] * len(row.token_ids)
+        return _Draft(row.token_ids, row.segment_ids, nothing, alignments, self._kept(value))
 
     def _kept(self, value: TextOrPair | TokenRow) -> TextOrPair | TokenRow | None:
         return value if self._keeps_values else None
+
+
+def _joined(parts: Sequence[Sequence[IntArray | None]]) -> list[IntArray] | None:
+    """Returns the arrays of all rows; None if the input has none."""
+    arrays = [array for part in parts for array in part if array is not None]
+    return arrays or None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -110,7 +110,7 @@ class Reader:
                 row += count
 
     @contextmanager
-    def _opened(self, file: InputFile) -> Iterator[io.BufferedReader]:
+    def _opened(self, file: InputFile) -> Iterator[Any]:
         """Opens a stream of the decompressed bytes."""
         # Not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit.
         raw = os.fdopen(os.dup(0), "rb", 0) if file.is_stdin else Path(file.path).open("rb", 0)  # noqa: SIM115

@@ -1,8 +1,8 @@
 """`electra-serve encode`: encodes files. Imports pyarrow and the engines only when it runs.
 
-Exit codes are 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. 3 means that input,
-output and options do not fit together. A signal gives 128 plus its number. After 1 and a signal, the same command
-continues.
+The exit code is 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. 3 means that input,
+output and options do not fit together. A signal ends the run with 128 plus its number. After 1 and a signal, the same
+command continues.
 """
 
 from __future__ import annotations

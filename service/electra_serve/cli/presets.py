@@ -59,7 +59,9 @@ def list_presets(_: argparse.Namespace, settings: HubSettings) -> int:
     row = "{:<40} {:>6} {:>5} {:>6} {:>12} {:>6}  {:<22} {}\n"
     _write(row.format("preset", "layers", "heads", "hidden", "parameters", "MB", "cached", "weights"))
     _write(
-        row.format(DEMO_ID, *_shape(resolve_preset(DEMO_ID, sources=default_sources(settings))), "embedded", "random")
+        row.format(
+            DEMO_ID, *_shape(resolve_preset(DEMO_ID, sources=default_sources(settings))), "embedded", "pretrained"
+        )
     )
     for preset in CATALOG.values():
         at = [f"{handle.hub} {handle.revision:.12}" for handle in fetched if _is(handle, preset)]

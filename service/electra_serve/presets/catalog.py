@@ -78,7 +78,7 @@ CATALOG: Final[Mapping[str, CatalogPreset]] = MappingProxyType({preset.id: prese
 # Ids as KerasHub's published example has them, without `_uncased`
 ALIASES: Final[Mapping[str, str]] = MappingProxyType({id_.replace("_uncased", ""): id_ for id_ in CATALOG})
 
-DEMO_ID: Final = "electra_demo"  # the preset inside this package: small, and with random weights
+DEMO_ID: Final = "electra_demo"  # the preset inside this package: a small sentence encoder; see tools/demo_preset
 
 
 def find(preset: str) -> CatalogPreset | None:

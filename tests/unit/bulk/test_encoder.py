@@ -255,6 +255,7 @@ def fails(build: Callable[[], object], message: str) -> None:
         ({"prompt_name": "q"}, Columns(token_ids="t"), "a prompt needs texts"),
         ({"prompt_name": "q"}, Columns(), "prompt_name must be absent"),
         ({"top_k": 1}, Columns(), "top_k needs the output labels"),
+        ({"truncation": Truncation.ONLY_SECOND}, Columns(token_ids="t"), "only_second needs pairs of texts"),
     ],
 )
 def test_options_that_do_not_fit_the_model(options: dict[str, Any], columns: Columns, message: str) -> None:

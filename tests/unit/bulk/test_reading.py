@@ -277,7 +277,7 @@ def test_input_of_an_unknown_form(tmp_path: Path) -> None:
         file_format("a.parquet.gz")
     for format_ in (None, "parquet"):
         with pytest.raises(BulkError, match="the format of standard input"):
-            find_inputs("-", format_)  # type: ignore[arg-type]
+            find_inputs("-", format_)
     assert find_inputs("-", "jsonl") == (InputFile("-", "jsonl"),)
 
 

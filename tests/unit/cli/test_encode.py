@@ -147,7 +147,7 @@ def test_a_missing_extra_is_one_line(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(("electra_serve.bulk", package))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]  # an import then fails
+    monkeypatch.setitem(sys.modules, package, None)  # an import then fails
     assert call(source, tmp_path / "out") == 1
     expected = "electra-serve: encode needs the extra `bulk`: pip install 'electra-serve[bulk]'\n"
     assert capsys.readouterr().err == expected

@@ -119,11 +119,12 @@ def test_weights_of_a_head_without_its_description_are_rejected(load_weights: bo
     assert found.with_head("none").head_name == "none"
 
 
-def test_the_demo_keeps_its_tokenizer_and_stays_random(tmp_path: Path) -> None:
+def test_the_demo_keeps_its_tokenizer_and_its_embedding(tmp_path: Path) -> None:
     source = resolve_preset("electra_demo")
     checkpoint = convert(source, tmp_path / "checkpoint", "transformers")
     back = convert(checkpoint, tmp_path / "back", "keras")
-    assert {preset.weights for preset in (source, checkpoint, back)} == {"random"}
+    assert {preset.weights for preset in (source, checkpoint, back)} == {"pretrained"}
+    assert {preset.embedding.normalize for preset in (source, checkpoint, back)} == {True}
     assert ids(source) == ids(checkpoint) == ids(back)
     assert source.path is not None
     for name in ("tokenizer.json", "assets/tokenizer/vocabulary.txt"):

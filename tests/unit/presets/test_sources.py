@@ -38,12 +38,12 @@ def rejection(folder: Path, *, load_weights: bool = True) -> str:
     return str(caught.value)
 
 
-def test_the_demo_is_inside_the_package_and_random() -> None:
+def test_the_demo_is_inside_the_package_and_trained() -> None:
     preset = resolve_preset("electra_demo")
     assert (preset.id, preset.source, preset.weights, preset.has_tokenizer) == (
         "electra_demo",
         "embedded",
-        "random",
+        "pretrained",
         True,
     )
     assert len(preset.weight_files) == 1

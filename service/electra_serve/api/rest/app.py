@@ -94,7 +94,7 @@ def create_app(
     apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
     oip: OipParts | None = None,
 ) -> FastAPI:
-    """Builds the application, with `/metrics` unless `metrics` is None, and the Open Inference Protocol if `oip` is not.
+    """Builds the application, with `/metrics` unless `metrics` is None, and the Open Inference Protocol with `oip`.
 
     `max_sequences` is the most that any model accepts in a request. `thread` decodes large bodies and renders large
     responses; None creates one.

@@ -39,7 +39,7 @@ def assert_readable(response: httpx.Response, origin: str = ORIGIN) -> None:
     """Fails unless a page of `origin` may read the response, and the common headers are there."""
     assert response.headers["access-control-allow-origin"] == origin
     exposed = set(response.headers["access-control-expose-headers"].split(", "))
-    assert exposed == {"x-request-id", "retry-after", "traceresponse"}
+    assert exposed == {"inference-header-content-length", "x-request-id", "retry-after", "traceresponse"}
     assert "access-control-allow-credentials" not in response.headers
     assert_common(response)
 
@@ -118,7 +118,7 @@ def keyed(tmp_path: Path) -> Authenticator:
         ("/v1/encode", b'{"outputs": ["x"], "text": "a"}', 422),
         ("/v1/encode", b"a" * 4097, 413),
         ("/v1/models", b"", 405),
-        ("/v2", b"", 404),
+        ("/v3", b"", 404),
     ],
 )
 async def test_a_page_reads_problems(rest: Rest, path: str, body: bytes, status: int) -> None:

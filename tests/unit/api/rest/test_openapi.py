@@ -23,7 +23,13 @@ from tests.unit.api.rest.conftest import Rest
 
 JsonObject = dict[str, Any]
 
-FAMILIES = {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/score", *tei.PATHS}
+OIP_SERVER = {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/stats", "/v2/repository/index"}
+OIP_MODELS = {
+    f"/v2/models/{{name}}{version}{action}"
+    for version in ("", "/versions/{version}")
+    for action in ("", "/infer", "/ready", "/config", "/stats")
+}
+FAMILIES = {"/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank", "/score", *tei.PATHS, *OIP_SERVER, *OIP_MODELS}
 """Paths of other servers' APIs."""
 
 

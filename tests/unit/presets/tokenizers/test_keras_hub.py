@@ -25,7 +25,7 @@ from electra_serve.presets.tokenizers.keras_hub import (
 from electra_serve.presets.tokenizers.loader import NO_FILES, NoTokenizer, Tokenizer, load_tokenizer
 from electra_serve.presets.tokenizers.pairs import keep_as_keras_hub
 from electra_serve.tensors import Truncation
-from tests.data.reader import GOLDEN
+from tests.data.reader import GOLDEN, VOCABULARY
 
 CLS, SEP = 101, 102
 NO_LIMIT = 10**6
@@ -52,8 +52,8 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(demo_path: Path, golden: dict[str, Any]) -> list[str]:
-    return [*(demo_path / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines(), *golden["extra_pieces"]]
+def vocabulary(golden: dict[str, Any]) -> list[str]:
+    return [*VOCABULARY.read_text(encoding="utf-8").splitlines(), *golden["extra_pieces"]]
 
 
 @pytest.mark.parametrize("setting", range(4))
@@ -240,7 +240,7 @@ def test_another_class_leaves_ids_only(folder: Path) -> None:
 def test_a_vocabulary_larger_than_the_models_leaves_ids_only(folder: Path) -> None:
     with (folder / VOCABULARY_FILE).open("a") as file:
         file.write("onemore\n")
-    assert "must be below 4000, as the model's vocab_size says; one is 4000" in reason(folder)
+    assert "must be below 8000, as the model's vocab_size says; one is 8000" in reason(folder)
 
 
 def test_a_blank_last_line_is_no_piece(folder: Path) -> None:

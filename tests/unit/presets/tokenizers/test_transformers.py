@@ -16,7 +16,6 @@ from tokenizers import Tokenizer as Pipeline
 
 from electra_serve.errors import PresetError
 from electra_serve.presets.digest import sha256_of_files
-from electra_serve.presets.folder import VOCABULARY_FILE
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.bert_pipeline import (
     SETTINGS,
@@ -34,7 +33,7 @@ from electra_serve.presets.tokenizers.pairs import Slot, Template
 from electra_serve.presets.tokenizers.transformers import WINDOW_CHARACTERS_PER_ID, TransformersTokenizer
 from electra_serve.presets.tokenizers.transformers_files import read_checkpoint_files
 from electra_serve.tensors import Truncation
-from tests.data.reader import GOLDEN, TRANSFORMERS
+from tests.data.reader import GOLDEN, TRANSFORMERS, VOCABULARY
 
 CLS, SEP, MASK = 101, 102, 103
 NO_LIMIT = 10**6
@@ -53,10 +52,8 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def vocabulary() -> dict[str, int]:
-    path = resolve_preset("electra_demo").path
-    assert path is not None
     extra = json.loads((GOLDEN / "tokenizer.json").read_text())["extra_pieces"]
-    pieces = [*(path / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines(), *extra]
+    pieces = [*VOCABULARY.read_text(encoding="utf-8").splitlines(), *extra]
     return {piece: id_ for id_, piece in enumerate(pieces)}
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from electra_serve.presets.folder import VOCABULARY_FILE
-from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.alignment import Alignment
 from electra_serve.presets.tokenizers.bert_pipeline import (
     SPECIAL_TOKENS,
@@ -26,16 +23,14 @@ from electra_serve.serving.classification.answers import find_answers
 from electra_serve.serving.classification.results import Span, Window
 from electra_serve.tensors import Encoding, Float32Array
 from tests.data.answer_logits import answer_logits
-from tests.data.reader import GOLDEN
+from tests.data.reader import GOLDEN, VOCABULARY
 
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TransformersTokenizer:
-    path = resolve_preset("electra_demo").path
-    assert isinstance(path, Path)
-    pieces = (path / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines()
+    pieces = VOCABULARY.read_text(encoding="utf-8").splitlines()
     config = BertConfig({piece: id_ for id_, piece in enumerate(pieces)}, special_pieces(SPECIAL_TOKENS))
     pipeline = make_bert_pipeline(config)
     return TransformersTokenizer(pipeline, make_bert_template(config, pipeline), splits_at_spaces=True)

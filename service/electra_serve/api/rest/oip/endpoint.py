@@ -115,10 +115,10 @@ class InferEndpoint(ComputeEndpoint[Inference, EncodeResult]):
 
     def _convert(self, body: bytes, call: _Call) -> Inference:
         length = json_length(call.headers, len(body))
-        if length > self._json_settings.max_body_bytes:
+        most = self._json_settings.max_body_bytes
+        if length > most:
             raise PayloadTooLarge(
-                f"the JSON of a request must have at most {self._json_settings.max_body_bytes} bytes; got {length}: send tensors as "
-                "binary data"
+                f"the JSON of a request must have at most {most} bytes; got {length}: send tensors as binary data"
             )
         header = body[:length]
         reject_bulk(header, self._max_sequences, MAX_MEMBERS, max_depth=MAX_DEPTH)

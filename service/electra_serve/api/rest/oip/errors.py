@@ -1,4 +1,4 @@
-"""Errors as clients of the protocol expect them: `{"error"}`, with the service's own members beside it."""
+"""Errors as clients of the protocol expect them: `{"error"}`, and further members of the service."""
 
 from __future__ import annotations
 
