@@ -95,6 +95,14 @@ dashboard: $(VENV)/.dev-$(TEST_EXTRA) ## Write the Grafana dashboard from tools/
 prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
 	$(BIN)/python -m tools.prometheus_rule
 
+.PHONY: screenshots
+screenshots: $(VENV)/.serve-$(EXTRA) ## Take the pictures of docs/images again; needs Chromium: apt-get install chromium
+	$(BIN)/python -m tools.screenshots
+
+.PHONY: swagger-ui
+swagger-ui: $(VENV)/.serve-$(EXTRA) ## Fetch Swagger UI from npm again, and compare; another version in ARGS
+	$(BIN)/python -m tools.vendor_swagger_ui $(ARGS)
+
 # The training needs torch, which the service does not.
 DEMO := .venv-demo
 
