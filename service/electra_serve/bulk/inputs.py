@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -91,15 +91,21 @@ def find_inputs(
     *,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[InputFile, ...]:
-    """Finds the files of a path or pattern in sorted order, and digests them.
+    """Finds the files of a path or pattern in sorted order, and digests them; see `list_inputs`.
 
     Args:
         pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
         format_: Format of every file; default: by the names.
         stopped: Ends the digest early if it returns True.
+    """
+    return tuple(digested(file, stopped) for file in list_inputs(pattern, format_))
+
+
+def list_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
+    """Finds the files of a path or pattern in sorted order, without reading them.
 
     Raises:
-        BulkError: There is none, or one cannot be read or has no known format.
+        BulkError: There is none, or one has no known format.
     """
     if pattern == STDIN:
         if format_ is None or format_ == "parquet":
@@ -108,7 +114,7 @@ def find_inputs(
     paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
     if not paths:
         raise BulkError(f"cannot read {pattern}: No such file or directory")
-    return tuple(_describe(path, format_, stopped) for path in paths)
+    return tuple(_named(path, format_) for path in paths)
 
 
 def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
@@ -116,16 +122,22 @@ def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
     return [file.identity() for file in files]
 
 
-def _describe(path: str, given: Format | None, stopped: Callable[[], bool]) -> InputFile:
-    if Path(path).is_dir():
-        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
-    format_, compression = file_format(path, given)
-    with reading(path), Path(path).open("rb") as stream:
+def digested(file: InputFile, stopped: Callable[[], bool] = lambda: False) -> InputFile:
+    """Returns the file with its size, time and digest; raises `BulkError` if it cannot be read."""
+    if file.is_stdin:
+        return file
+    with reading(file.path), Path(file.path).open("rb") as stream:
         status = os.fstat(stream.fileno())
         digest = hashlib.sha256()
         while (part := stream.read(_CHUNK_BYTES)) and not stopped():
             digest.update(part)
-    return InputFile(path, format_, compression, status.st_size, digest.hexdigest(), status.st_mtime_ns)
+    return replace(file, size=status.st_size, sha256=digest.hexdigest(), modified_ns=status.st_mtime_ns)
+
+
+def _named(path: str, given: Format | None) -> InputFile:
+    if Path(path).is_dir():
+        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
+    return InputFile(path, *file_format(path, given))
 
 
 def file_format(path: str, given: Format | None = None) -> tuple[Format, Compression | None]:
