@@ -222,7 +222,6 @@ async def test_other_methods(client: httpx.AsyncClient, method: str, path: str, 
     ("path", "media_type"),
     [
         ("/v2/nowhere", "application/json"),
-        ("/v2/", "application/json"),
         ("/v2/models/", "application/json"),
         ("/v2/health", "application/json"),
         ("/v2/embed", "application/problem+json"),
@@ -232,6 +231,11 @@ async def test_other_methods(client: httpx.AsyncClient, method: str, path: str, 
 async def test_forms_of_errors_by_path(client: httpx.AsyncClient, path: str, media_type: str) -> None:
     response = await client.get(path)
     assert (response.status_code, response.headers["content-type"]) == (404, media_type)
+
+
+async def test_the_path_of_the_protocols_document(client: httpx.AsyncClient) -> None:
+    """Its text has no slash at the end."""
+    assert (await client.get("/v2/")).json() == (await client.get("/v2")).json()
 
 
 async def test_cohere_keeps_its_errors(client: httpx.AsyncClient) -> None:
