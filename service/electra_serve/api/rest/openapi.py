@@ -28,6 +28,8 @@ from electra_serve.api.rest.schemas import (
     ModelsAnswer,
     Probe,
     Problem,
+    TokenizeAnswer,
+    TokenizeBody,
 )
 from electra_serve.api.security.authentication import API_KEY
 from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenticated
@@ -35,7 +37,18 @@ from electra_serve.errors import DEFAULT_RETRY_AFTER_S, ServiceError, Unauthenti
 JsonObject = dict[str, Any]  # A piece of an OpenAPI document, as FastAPI takes it
 Responses = dict[int | str, JsonObject]
 
-SCHEMAS: Final = (EncodeBody, EncodeAnswer, ClassifyBody, ClassifyAnswer, ListedModel, ModelsAnswer, Probe, Problem)
+SCHEMAS: Final = (
+    EncodeBody,
+    EncodeAnswer,
+    ClassifyBody,
+    ClassifyAnswer,
+    TokenizeBody,
+    TokenizeAnswer,
+    ListedModel,
+    ModelsAnswer,
+    Probe,
+    Problem,
+)
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 _REQUEST_ID: Final[JsonObject] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TIMEOUT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
