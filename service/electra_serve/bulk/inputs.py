@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,6 @@ _ENDINGS: Final[Mapping[str, Format]] = {
     ".text": "text",
 }
 _COMPRESSED: Final[Mapping[str, Compression]] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-_CHUNK_BYTES: Final = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +84,12 @@ def describe(error: BaseException) -> str:
     return " ".join(str(text).split())[:300] or type(error).__name__
 
 
-def find_inputs(
-    pattern: str,
-    format_: Format | None = None,
-    *,
-    stopped: Callable[[], bool] = lambda: False,
-) -> tuple[InputFile, ...]:
+def find_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
     """Finds the files of a path or pattern in sorted order, and digests them.
 
     Args:
         pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
         format_: Format of every file; default: by the names.
-        stopped: Ends the digest early if it returns True.
 
     Raises:
         BulkError: There is none, or one cannot be read or has no known format.
@@ -108,7 +101,7 @@ def find_inputs(
     paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
     if not paths:
         raise BulkError(f"cannot read {pattern}: No such file or directory")
-    return tuple(_describe(path, format_, stopped) for path in paths)
+    return tuple(_describe(path, format_) for path in paths)
 
 
 def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
@@ -116,16 +109,14 @@ def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
     return [file.identity() for file in files]
 
 
-def _describe(path: str, given: Format | None, stopped: Callable[[], bool]) -> InputFile:
+def _describe(path: str, given: Format | None) -> InputFile:
     if Path(path).is_dir():
         raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
     format_, compression = file_format(path, given)
     with reading(path), Path(path).open("rb") as stream:
         status = os.fstat(stream.fileno())
-        digest = hashlib.sha256()
-        while (part := stream.read(_CHUNK_BYTES)) and not stopped():
-            digest.update(part)
-    return InputFile(path, format_, compression, status.st_size, digest.hexdigest(), status.st_mtime_ns)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return InputFile(path, format_, compression, status.st_size, digest, status.st_mtime_ns)
 
 
 def file_format(path: str, given: Format | None = None) -> tuple[Format, Compression | None]:
