@@ -95,10 +95,6 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def stopped(self) -> bool:
-        """Returns True after a signal."""
-        return self.number is not None
-
 
 def run_job(
     job: Job,
