@@ -34,7 +34,7 @@ def snippet(heading: str) -> str:
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both outputs; the second command is the page's own."""
     folder = tmp_path_factory.mktemp("bulk")
-    text = (ROOT / "tools/corpus/alice_in_wonderland.txt").read_text("utf-8")
+    text = (ROOT / "tools/demo_preset/books/alice_in_wonderland.txt").read_text("utf-8")
     parts = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()][:ROWS]
     lines = [json.dumps({"id": number, "text": part}) + "\n" for number, part in enumerate(parts)]
     (folder / "corpus.jsonl").write_text("".join(lines), "utf-8")

