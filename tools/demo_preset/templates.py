@@ -55,7 +55,7 @@ class Templates:
         return self._fill(frame, n=first, m=second)
 
     def fact(self) -> str:
-        """A question or an answer about a fact."""
+        """A question about a fact, or its reply."""
         questions, answers, pairs = self._pick(list(everyday.FACTS.values()))
         key, _, value = self._pick(pairs).partition("=")
         frame = self._pick(questions if self._random.random() < 0.5 else answers)
