@@ -222,7 +222,6 @@ async def test_other_methods(client: httpx.AsyncClient, method: str, path: str, 
     ("path", "media_type"),
     [
         ("/v2/nowhere", "application/json"),
-        ("/v2/", "application/json"),
         ("/v2/models/", "application/json"),
         ("/v2/health", "application/json"),
         ("/v2/embed", "application/problem+json"),
