@@ -176,6 +176,18 @@ conformance-oip-clients: $(VENV)/.dev-$(TEST_EXTRA) $(OIP_CLIENTS)/.installed
 	    --confcutdir=tests/conformance_oip tests/conformance_oip/$$client $(ARGS) || exit 1; \
 	done
 
+# Ray agrees with the pinned packages, but installs 400 MB and starts in half a minute.
+RAY := .venv-ray
+
+$(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(RAY)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(RAY)/bin/python --constraint constraints.txt --editable '.[ray,dev]'
+	@touch $@
+
+.PHONY: ray-check
+ray-check: $(RAY)/.installed ## Encode with real Ray on this machine, with an actor killed
+	$(RAY)/bin/python -m pytest -m conformance tests/conformance/test_ray.py $(ARGS)
+
 .PHONY: gpu-kit
 gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine without a network; run there: python3 gpu-kit/run.py; ARGS=--python=3.12
 	$(BIN)/python -m tools.gpu_kit $(ARGS)
@@ -193,7 +205,7 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	grep -v '^kagglesdk==' constraints.txt > $(BENCH)/constraints.txt  # KerasHub pins one of its own
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(BENCH)/constraints.txt \
-	  --requirement benchmarks/requirements.txt --editable '.[openvino]'
+	  --requirement benchmarks/requirements.txt --editable '.[bulk,openvino]'
 	@touch $@
 
 .PHONY: bench
@@ -272,4 +284,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(RAY) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

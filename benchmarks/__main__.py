@@ -48,6 +48,12 @@ def _overheads(effort: Effort) -> Findings:
     return measure_overheads(effort)
 
 
+def _bulk(effort: Effort) -> Findings:
+    from benchmarks.bulk import measure_bulk
+
+    return measure_bulk(effort)
+
+
 def _beside(effort: Effort) -> Findings:
     from benchmarks.beside import measure_beside
 
@@ -74,6 +80,7 @@ PARTS: Final[Mapping[str, Callable[[Effort], Findings]]] = {
     "ablations": _ablations,
     "overheads": _overheads,
     "start": _start,
+    "bulk": _bulk,
     "gpu": _gpu,
     "beside": _beside,
     "oip": _oip,

@@ -13,7 +13,17 @@ from benchmarks.scenarios import SEQUENCES
 from benchmarks.services import SIZE
 from benchmarks.sizes import config_of
 from benchmarks.tables import number, pivot, spread, table
-from benchmarks.targets import Results, Target, dtype_of, judged, matrix_peak, offline_best, select
+from benchmarks.targets import (
+    OFFLINE,
+    Results,
+    Target,
+    dtype_of,
+    judged,
+    matrix_peak,
+    median,
+    offline_best,
+    select,
+)
 from benchmarks.workload import natural_lengths
 
 DTYPES: Final = ("float32", "bfloat16", "int8")
@@ -173,6 +183,18 @@ def _beside(found: Results) -> Iterator[str]:
     yield from ("### Agreement, checked before timing", "", *_agreement(found, "beside", "service"))
 
 
+def _bulk(found: Results) -> Iterator[str]:
+    rates = {str(m.labels["way"]): m for m in select(found, "bulk", "rows_per_s")}
+    best = max((m.median for name, m in rates.items() if name.startswith(OFFLINE)), default=0.0)
+    rows = []
+    for name, rate in sorted(rates.items(), key=lambda item: -item[1].median):
+        [tokens] = select(found, "bulk", "tokens_per_s", way=name)
+        difference = median(found, "bulk", "largest_difference", way=name)
+        of_best = f"{rate.median / best:.2f}" if best else ""
+        rows.append([name, spread(rate), spread(tokens), of_best, "" if difference is None else number(difference)])
+    yield from table(["", "rows/s", "tokens/s", "of offline best", "largest difference"], rows)
+
+
 def _oip(found: Results) -> Iterator[str]:
     for size, title in {"1x32": "(1,32)", "32x128": "(32,128)"}.items():
         for quantity, unit in {
@@ -204,6 +226,7 @@ PARTS: Final[Mapping[str, tuple[str, Section]]] = {
     "gpu": ("6. GPU", _gpu),
     "beside": ("7. Against another checkout", _beside),
     "oip": ("8. Open Inference Protocol", _oip),
+    "bulk": ("9. Corpus encoding", _bulk),
 }
 """Part → title and section."""
 

@@ -1,4 +1,4 @@
-"""Command line: `electra-serve serve | presets | compile | healthcheck`."""
+"""Command line: `electra-serve serve | encode | presets | compile | healthcheck`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from electra_serve import __version__
 from electra_serve.cli.compile import add_compile
+from electra_serve.cli.encode import add_encode
 from electra_serve.cli.healthcheck import add_healthcheck
 from electra_serve.cli.presets import add_presets
 from electra_serve.cli.serve import add_serve
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
 
     Args:
         argv: Arguments after the program's name; default: those of the process.
-        load: Replaces the loader of models of `serve`.
+        load: Replaces the loader of models of `serve` and `encode`.
     """
     _exit_on_signal(_AS_ASKED)
     parser = argparse.ArgumentParser("electra-serve", description="Serves ELECTRA encoders over REST and gRPC.")
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
     parser.set_defaults(until_signalled=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands.add_parser("serve", help="load the models and serve requests"), load)
+    add_encode(commands.add_parser("encode", help="encode files of texts into vectors or labels"), load)
     add_presets(commands.add_parser("presets", help="list, fetch and verify presets"))
     add_compile(commands.add_parser("compile", help="compile a preset for the fastest start on a CPU"))
     add_healthcheck(commands.add_parser("healthcheck", help="exit 0 if a service on this machine is ready"))
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
         code: int = flags.run(flags)
     except StartupError as error:
         sys.stderr.write(f"electra-serve: {error}\n")
-        return 1
+        return error.exit_code
     return code
 
 

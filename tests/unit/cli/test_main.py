@@ -21,8 +21,10 @@ NOT_NEEDED = {
     "openvino",
     "prometheus_client",
     "starlette",
+    "pyarrow",
     "structlog",
     "tensorflow",
+    "tqdm",
     "uvicorn",
     "uvloop",
 }
@@ -67,7 +69,9 @@ def test_a_signal_ends_the_process(argv: list[str], code: int) -> None:
     assert subprocess.run([sys.executable, "-c", program, *argv], check=False, timeout=60).returncode == code
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["serve", "--help"], ["healthcheck", "--rest.port=1", "--timeout=0.1"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["serve", "--help"], ["encode", "--help"], ["healthcheck", "--rest.port=1", "--timeout=0.1"]]
+)
 def test_help_and_health_check_start_without_server_and_engine(argv: list[str]) -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM, *argv], capture_output=True, text=True, check=True, timeout=60)
     assert not NOT_NEEDED & set(ran.stderr.split())

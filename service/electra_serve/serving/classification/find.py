@@ -28,12 +28,13 @@ async def find_all(
     runner: StepRunner, plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
 ) -> list[Found]:
     """Finds the labels or spans of each input, in steps that leave the event loop free."""
-    return await runner.run(_find_in_steps(plan, sequences, validated, rows))
+    return await runner.run(find_in_steps(plan, sequences, validated, rows))
 
 
-def _find_in_steps(
+def find_in_steps(
     plan: Plan, sequences: TokenInput | TextInput, validated: Validated, rows: Sequence[RowOutput]
 ) -> Steps[list[Found]]:
+    """Finds the labels or spans of each input, in steps."""
     found: list[Found] = []
     start = 0
     for index, count in enumerate(validated.windows or (1,) * len(rows)):

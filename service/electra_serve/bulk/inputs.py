@@ -1,0 +1,159 @@
+"""Input files: their formats by name, and digests that detect a change between two runs."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import pyarrow as pa
+
+from electra_serve.errors import BulkError
+
+Format = Literal["parquet", "arrow", "csv", "tsv", "jsonl", "text"]
+Compression = Literal["gzip", "zstd"]
+
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+STDIN: Final = "-"
+_ENDINGS: Final[Mapping[str, Format]] = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".arrows": "arrow",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "text",
+    ".text": "text",
+}
+_COMPRESSED: Final[Mapping[str, Compression]] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+_CHUNK_BYTES: Final = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file, or standard input, whose path is `-`."""
+
+    path: str
+    format: Format
+    compression: Compression | None = None
+    size: int = 0
+    sha256: str = ""
+    modified_ns: int = 0
+
+    @property
+    def is_stdin(self) -> bool:
+        """True for standard input, which is read once."""
+        return self.path == STDIN
+
+    def identity(self) -> dict[str, object]:
+        """Returns the part that decides the output, as JSON values."""
+        return {"name": Path(self.path).name, "format": self.format, "size": self.size, "sha256": self.sha256}
+
+    def check_unchanged(self) -> None:
+        """Raises `BulkError` if the file has changed since it was found."""
+        if self.is_stdin:
+            return
+        with reading(self.path):
+            now = Path(self.path).stat()
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.modified_ns):
+            raise BulkError(f"cannot read {self.path}: it changed while it was read")
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns errors of reading `path` into a `BulkError` of one line; pyarrow's are `OSError` and `ValueError`."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
+        shown = "standard input" if path == STDIN else path
+        raise BulkError(f"cannot read {shown}: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """Returns an error's reason in one line."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())[:300] or type(error).__name__
+
+
+def find_inputs(
+    pattern: str,
+    format_: Format | None = None,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[InputFile, ...]:
+    """Finds the files of a path or pattern in sorted order, and digests them; see `list_inputs`.
+
+    Args:
+        pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
+        format_: Format of every file; default: by the names.
+        stopped: Ends the digest early if it returns True.
+    """
+    return tuple(digested(file, stopped) for file in list_inputs(pattern, format_))
+
+
+def list_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
+    """Finds the files of a path or pattern in sorted order, without reading them.
+
+    Raises:
+        BulkError: There is none, or one has no known format.
+    """
+    if pattern == STDIN:
+        if format_ is None or format_ == "parquet":
+            raise BulkError("the format of standard input must be arrow, csv, tsv, jsonl or text; name it")
+        return (InputFile(STDIN, format_),)
+    paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
+    if not paths:
+        raise BulkError(f"cannot read {pattern}: No such file or directory")
+    return tuple(_named(path, format_) for path in paths)
+
+
+def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
+    """Returns the identities of files, in order."""
+    return [file.identity() for file in files]
+
+
+def digested(file: InputFile, stopped: Callable[[], bool] = lambda: False) -> InputFile:
+    """Returns the file with its size, time and digest; raises `BulkError` if it cannot be read."""
+    if file.is_stdin:
+        return file
+    with reading(file.path), Path(file.path).open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        digest = hashlib.sha256()
+        while (part := stream.read(_CHUNK_BYTES)) and not stopped():
+            digest.update(part)
+    return replace(file, size=status.st_size, sha256=digest.hexdigest(), modified_ns=status.st_mtime_ns)
+
+
+def _named(path: str, given: Format | None) -> InputFile:
+    if Path(path).is_dir():
+        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
+    return InputFile(path, *file_format(path, given))
+
+
+def file_format(path: str, given: Format | None = None) -> tuple[Format, Compression | None]:
+    """Returns format and compression by the endings of a name; raises `BulkError`.
+
+    Example:
+        >>> file_format("a.jsonl.gz"), file_format("b.parquet")
+        (('jsonl', 'gzip'), ('parquet', None))
+    """
+    *before, last = ["", *(suffix.lower() for suffix in Path(path).suffixes)]
+    compression = _COMPRESSED.get(last)
+    if compression is not None:
+        last = before[-1]
+    found = given or _ENDINGS.get(last)
+    if found is None:
+        raise BulkError(f"the format of {path} must be one of {', '.join(FORMATS)}; its name has none of their endings")
+    if compression is not None and found == "parquet":
+        raise BulkError(f"cannot read {path}: Parquet is compressed inside; decompress the file")
+    return found, compression
