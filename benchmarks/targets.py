@@ -156,8 +156,8 @@ def _oip_cpu(api: str) -> Callable[[Results], float | None]:
     return lambda results: median(results, "oip", "server_cpu_ratio", api=api, clients=64)
 
 
-def _binary_per_json(results: Results) -> float | None:
-    return median(results, "oip", "binary_per_json", output="pooled_output")
+def _binary_per_json(output: str) -> Callable[[Results], float | None]:
+    return lambda results: median(results, "oip", "binary_per_json", output=output)
 
 
 def _artifact(quantity: str) -> Callable[[Results], float | None]:
@@ -233,7 +233,13 @@ TARGETS: Final[Sequence[Target]] = (
     ),
     Target("the same, REST with JSON", 1.15, _oip_cpu("OIP REST, JSON"), at_most=True, unit="×"),
     Target("the same, REST with binary tensors", 1.15, _oip_cpu("OIP REST, binary"), at_most=True, unit="×"),
-    Target("binary tensors of (32,128) against JSON, sequences/s", 3, _binary_per_json, unit="×"),
+    Target(
+        "binary tensors of (32,128) against JSON, every position, sequences/s",
+        3,
+        _binary_per_json("sequence_output"),
+        unit="×",
+    ),
+    Target("the same, pooled output", 3, _binary_per_json("pooled_output"), unit="×"),
     Target("READY after start, openvino artifact, small", 2.0, _artifact("start_s"), at_most=True, unit=" s"),
     Target("the same, resident memory then", 429, _artifact("rss_mib"), at_most=True, unit=" MiB"),
     Target("encode of a corpus, of the engines' own offline best", 0.95, _bulk_of_best),
