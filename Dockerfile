@@ -1,6 +1,7 @@
 # Builds two images:
 #   docker build --target cpu --tag electra-serve .        for CPUs: OpenVINO, no TensorFlow (the default)
 #   docker build --target gpu --tag electra-serve:gpu .    for NVIDIA GPUs: JAX with CUDA
+# `--build-arg ADD_EXTRA=bulk` adds an extra, here that of `electra-serve encode`.
 # They run as any user, on a read-only root file system with a tmpfs at /tmp for temporary files of libraries.
 
 # By tag, until `make image-digests` writes its digest here (docs/operations.md).
@@ -18,11 +19,15 @@ COPY pyproject.toml ./
 
 
 FROM builder AS cpu-dependencies
-RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh environment /opt/venv openvino
+ARG ADD_EXTRA=
+RUN --mount=type=cache,target=/root/.cache,sharing=locked \
+    ./build.sh environment /opt/venv openvino ${ADD_EXTRA:+"$ADD_EXTRA"}
 
 
 FROM builder AS gpu-dependencies
-RUN --mount=type=cache,target=/root/.cache,sharing=locked ./build.sh environment /opt/venv jax
+ARG ADD_EXTRA=
+RUN --mount=type=cache,target=/root/.cache,sharing=locked \
+    ./build.sh environment /opt/venv jax ${ADD_EXTRA:+"$ADD_EXTRA"}
 
 
 FROM builder AS wheel

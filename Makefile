@@ -95,6 +95,14 @@ dashboard: $(VENV)/.dev-$(TEST_EXTRA) ## Write the Grafana dashboard from tools/
 prometheus-rule: $(VENV)/.dev-$(TEST_EXTRA) ## Write the rules of deploy/prometheus as a manifest of the Prometheus operator
 	$(BIN)/python -m tools.prometheus_rule
 
+.PHONY: screenshots
+screenshots: $(VENV)/.serve-$(EXTRA) ## Take the pictures of docs/images again; needs Chromium: apt-get install chromium
+	$(BIN)/python -m tools.screenshots
+
+.PHONY: swagger-ui
+swagger-ui: $(VENV)/.serve-$(EXTRA) ## Fetch Swagger UI from npm again, and compare; another version in ARGS
+	$(BIN)/python -m tools.vendor_swagger_ui $(ARGS)
+
 # The training needs torch, which the service does not.
 DEMO := .venv-demo
 
@@ -167,6 +175,18 @@ conformance-oip-clients: $(VENV)/.dev-$(TEST_EXTRA) $(OIP_CLIENTS)/.installed
 	  SERVICE_PYTHON=$(abspath $(BIN))/python $(OIP_CLIENTS)/bin/python $(PYTEST_OF_CLIENTS) \
 	    --confcutdir=tests/conformance_oip tests/conformance_oip/$$client $(ARGS) || exit 1; \
 	done
+
+# Ray agrees with the pinned packages, but installs 400 MB and starts in half a minute.
+RAY := .venv-ray
+
+$(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(PYTHON) -m venv --without-pip $(RAY)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(RAY)/bin/python --constraint constraints.txt --editable '.[ray,dev]'
+	@touch $@
+
+.PHONY: ray-check
+ray-check: $(RAY)/.installed ## Encode with real Ray on this machine, with an actor killed
+	$(RAY)/bin/python -m pytest -m conformance tests/conformance/test_ray.py $(ARGS)
 
 .PHONY: gpu-kit
 gpu-kit: $(VENV)/.dev-$(TEST_EXTRA) ## Build build/gpu-kit for a GPU machine without a network; run there: python3 gpu-kit/run.py; ARGS=--python=3.12
@@ -264,4 +284,4 @@ golden: $(CONFORMANCE)/.installed ## Generate the golden files with KerasHub and
 
 .PHONY: clean
 clean: ## Remove the environments and caches
-	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CONFORMANCE) $(CLIENTS) $(OIP_CLIENTS) $(RAY) $(BENCH) $(DEMO) $(DEPLOY) benchmarks/.cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

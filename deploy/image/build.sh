@@ -2,10 +2,10 @@
 # Builds the image. The Dockerfile calls one step per layer. `make image-steps` runs the steps in an empty folder, without
 # a container engine.
 #
-#   build.sh environment FOLDER EXTRA   makes a virtual environment with the dependencies of one extra, without the service
+#   build.sh environment FOLDER EXTRA…  makes a virtual environment with the dependencies of extras, without the service
 #   build.sh wheel FOLDER               builds the service as a wheel
 #   build.sh install FOLDER WHEELS      installs that wheel into the environment, without other sources
-#   build.sh check FOLDER EXTRA         checks that requirements agree, and that only the engines of the extra are installed
+#   build.sh check FOLDER EXTRA…        checks that requirements agree, and that only the engines of the first extra are there
 #   build.sh sbom FOLDER FILE           lists the environment's packages, as CycloneDX
 #
 # Runs in the folder of pyproject.toml and constraints.txt, with `uv` on the path.
@@ -17,8 +17,12 @@ export UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 SBOM_TOOL=cyclonedx-bom==7.3.1
 
 environment() {
-    uv venv --quiet --python "$PYTHON" "$1"
-    VIRTUAL_ENV="$1" uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml --extra "$2"
+    folder=$1
+    shift
+    uv venv --quiet --python "$PYTHON" "$folder"
+    for extra; do
+        VIRTUAL_ENV="$folder" uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml --extra "$extra"
+    done
 }
 
 wheel() {

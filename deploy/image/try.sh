@@ -2,13 +2,14 @@
 # Runs the Dockerfile's steps without a container engine, in a folder with the files that .dockerignore includes, and with
 # an empty environment. Then starts the service as the image does, from a folder without write permission.
 #
-#   try.sh FOLDER [EXTRA]   FOLDER must not exist; the SBOM is written there as sbom.cdx.json
+#   try.sh FOLDER [EXTRA…]   FOLDER must not exist; the SBOM is written there as sbom.cdx.json
 #
-# EXTRA is openvino (the image cpu) by default; jax is the image gpu, and takes gigabytes.
+# EXTRA is openvino (the image cpu) by default; jax is the image gpu, and takes gigabytes. `bulk` may follow.
 set -eu
 
 folder=$1
-extra=${2:-openvino}
+shift
+[ $# -gt 0 ] || set -- openvino
 uv=$(command -v uv)
 cd "$(dirname "$0")/../.."
 mkdir "$folder"
@@ -22,10 +23,10 @@ cd "$folder/context"
 step() {
     env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV PATH="$folder/tools:$PATH" sh deploy/image/build.sh "$@"
 }
-step environment "$folder/venv" "$extra"
+step environment "$folder/venv" "$@"
 step wheel "$folder/dist"
 step install "$folder/venv" "$folder/dist"
-step check "$folder/venv" "$extra"
+step check "$folder/venv" "$@"
 step sbom "$folder/venv" "$folder/sbom.cdx.json"
 
 chmod a-w "$folder/empty"
@@ -47,4 +48,5 @@ done
 kill -TERM "$service"
 wait "$service"
 trap - EXIT
-echo "$extra: built, served, stopped with 0; $(du -sh "$folder/venv" | cut -f1) of environment"
+case " $* " in *" bulk "*) $run electra-serve encode --help >/dev/null && $run python -c 'import electra_serve.bulk.job' ;; esac
+echo "$*: built, served, stopped with 0; $(du -sh "$folder/venv" | cut -f1) of environment"

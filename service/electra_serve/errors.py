@@ -6,6 +6,7 @@
     │   ├── PresetError             a preset is unknown, unreadable or invalid
     │   ├── EngineUnavailable       the requested engine or device is not available
     │   └── BulkError               files of `electra-serve encode` cannot be read, written or continued
+    │       └── BulkConflict        its input, output and options do not fit together
     ├── TransportError              the client cannot reach the server, or another server responds
     └── ServiceError                the server rejects a request, or fails on it
         ├── MalformedRequest        broken JSON, unknown field, wrong type
@@ -47,6 +48,8 @@ class ElectraServeError(Exception):
 class StartupError(ElectraServeError):
     """The process cannot start; it prints one line and exits with an error."""
 
+    exit_code: ClassVar[int] = 1
+
 
 class SettingsError(StartupError):
     """A setting is unknown, malformed or contradicts another one."""
@@ -62,6 +65,12 @@ class EngineUnavailable(StartupError):
 
 class BulkError(StartupError):
     """Files of `electra-serve encode` cannot be read, written or continued."""
+
+
+class BulkConflict(BulkError):
+    """Input, output and options of `electra-serve encode` do not fit together, so the same command fails again."""
+
+    exit_code = 3
 
 
 class TransportError(ElectraServeError):

@@ -130,7 +130,16 @@ def test_the_queue_is_empty_without_requests(rest: httpx.Client) -> None:
 def test_the_document_describes_what_is_served(rest: httpx.Client) -> None:
     document = rest.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    paths = {"/v1/encode", "/v1/classify", "/v1/embeddings", "/v1/models", "/livez", "/readyz", "/metrics"}
+    paths = {
+        "/v1/encode",
+        "/v1/classify",
+        "/v1/tokenize",
+        "/v1/embeddings",
+        "/v1/models",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
     paths |= {"/v1/rerank", "/v2/rerank", "/rerank", "/score"}
     assert paths <= document["paths"].keys()
     encode = document["paths"]["/v1/encode"]["post"]

@@ -13,7 +13,7 @@ from tools.prose.rules import faults, wide_lines
 from tools.prose.text import comment_paragraphs, docstring_lines, markdown_paragraphs, python_paragraphs
 
 PATHS: Final = (
-    *("service", "tools", "benchmarks", "tests", "docs", "deploy", "protos", ".ci"),
+    *("service", "tools", "benchmarks", "tests", "docs", "deploy", "examples", "protos", ".ci"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("Makefile", "Dockerfile", "docker-compose.yml", "pyproject.toml"),
 )

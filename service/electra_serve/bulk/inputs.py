@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -85,14 +85,20 @@ def describe(error: BaseException) -> str:
 
 
 def find_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
-    """Finds the files of a path or pattern in sorted order, and digests them.
+    """Finds the files of a path or pattern in sorted order, and digests them; see `list_inputs`.
 
     Args:
         pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
         format_: Format of every file; default: by the names.
+    """
+    return tuple(map(digested, list_inputs(pattern, format_)))
+
+
+def list_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
+    """Finds the files of a path or pattern in sorted order, without reading them.
 
     Raises:
-        BulkError: There is none, or one cannot be read or has no known format.
+        BulkError: There is none, or one has no known format.
     """
     if pattern == STDIN:
         if format_ is None or format_ == "parquet":
@@ -101,7 +107,7 @@ def find_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile,
     paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
     if not paths:
         raise BulkError(f"cannot read {pattern}: No such file or directory")
-    return tuple(_describe(path, format_) for path in paths)
+    return tuple(_named(path, format_) for path in paths)
 
 
 def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
@@ -109,14 +115,20 @@ def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
     return [file.identity() for file in files]
 
 
-def _describe(path: str, given: Format | None) -> InputFile:
-    if Path(path).is_dir():
-        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
-    format_, compression = file_format(path, given)
-    with reading(path), Path(path).open("rb") as stream:
+def digested(file: InputFile) -> InputFile:
+    """Returns the file with its size, time and digest; raises `BulkError` if it cannot be read."""
+    if file.is_stdin:
+        return file
+    with reading(file.path), Path(file.path).open("rb") as stream:
         status = os.fstat(stream.fileno())
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return InputFile(path, format_, compression, status.st_size, digest, status.st_mtime_ns)
+    return replace(file, size=status.st_size, sha256=digest, modified_ns=status.st_mtime_ns)
+
+
+def _named(path: str, given: Format | None) -> InputFile:
+    if Path(path).is_dir():
+        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
+    return InputFile(path, *file_format(path, given))
 
 
 def file_format(path: str, given: Format | None = None) -> tuple[Format, Compression | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ import pyarrow as pa
 import structlog
 
 from electra_serve.bulk.encoder import ROW, Encoded, Encoder
-from electra_serve.bulk.inputs import Format, InputFile, find_inputs, identities
-from electra_serve.bulk.options import DEFAULT_COLUMNS, DEFAULT_OPTIONS, Columns, EncodeOptions
+from electra_serve.bulk.inputs import Format, identities
+from electra_serve.bulk.options import DEFAULT_COLUMNS, DEFAULT_OPTIONS, Columns, EncodeOptions, InputShard
+from electra_serve.bulk.parts import InputPart, find_part
 from electra_serve.bulk.pipeline import Pipeline
 from electra_serve.bulk.progress import Done, Progress
 from electra_serve.bulk.reading import Reader
@@ -31,7 +32,7 @@ from electra_serve.bulk.shards import (
 )
 from electra_serve.bulk.sinks import OutputFormat, Sink, vector_type
 from electra_serve.bulk.windows import DEFAULT_LIMITS, Window, WindowLimits
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict, BulkError
 from electra_serve.serving.loader import ModelLoader
 from electra_serve.settings.schema import ModelSettings, Settings
 
@@ -52,6 +53,7 @@ class Job:
     output_format: OutputFormat | None = None  # default: by the name, else Parquet
     strict: bool = False  # stop at the first bad row
     limits: WindowLimits = DEFAULT_LIMITS
+    shard: InputShard | None = None  # None for the whole input
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,33 +117,37 @@ def run_job(
     """
     paths = OutputPaths(job.output, job.output_format)
     if paths.output.exists() and not paths.manifest.exists():
-        raise BulkError(f"cannot write {paths.output}: it exists, and is no output of encode")
-    files = find_inputs(job.input, job.input_format)
+        raise BulkConflict(f"cannot write {paths.output}: it exists, and is no output of encode")
+    part = find_part(job.input, job.input_format, job.shard)
+    if part.first_row is None and job.columns.id is None and paths.format != "npy":
+        raise BulkConflict(
+            "shards of CSV, JSONL, text and compressed files need an id column: their row numbers are unknown"
+        )
     with Encoder.load(job.model, job.columns, job.options, job.service, load=load) as encoder:
         signature = encoder.loaded.engines[0].signature
         log.info("model loaded", engine=signature.engine, device=signature.device, dtype=signature.dtype)
-        manifest = _manifest(job, encoder, files, paths)
+        manifest = _manifest(job, encoder, part, paths)
         if paths.output.exists():
             return _complete(paths, manifest)
         store = ShardStore(paths)
         with store.locked():
-            store.open(manifest, restart=files[0].is_stdin)
+            store.open(manifest, restart=part.files[0].is_stdin)
             if job.strict and store.rejected:
                 raise BulkError(f"{store.rejected} rows were rejected by the earlier run, see {paths.rejected}")
             _warn(store.manifest, log)
             encoder.use_timings(store.timings)
-            return _Run(job, encoder, store, files, log, make_progress).run()
+            return _Run(job, encoder, store, part, log, make_progress).run()
 
 
-def _manifest(job: Job, encoder: Encoder, files: Sequence[InputFile], paths: OutputPaths) -> Manifest:
+def _manifest(job: Job, encoder: Encoder, part: InputPart, paths: OutputPaths) -> Manifest:
     manifest = make_manifest(
         encoder.describe(),
         encoder.loaded.timings,
         asdict(job.columns),
         {**paths.layout, **asdict(job.limits)},
-        identities(files),
+        identities(part.files),
     )
-    return {**manifest, "machine": machine()}
+    return {**manifest, "shard": part.description, "machine": machine()}
 
 
 def _complete(paths: OutputPaths, manifest: Manifest) -> Summary:
@@ -177,7 +183,7 @@ class _Run:
         job: Job,
         encoder: Encoder,
         store: ShardStore,
-        files: Sequence[InputFile],
+        part: InputPart,
         log: structlog.typing.FilteringBoundLogger,
         make_progress: Callable[[int], Progress],
     ) -> None:
@@ -186,7 +192,8 @@ class _Run:
         self._store = store
         self._log = log
         self._rows_before = store.rows
-        self._reader = Reader(files, job.columns, store.id_type)
+        self._reader = Reader(part.files, job.columns, store.id_type)
+        self._first_row = part.first_row or 0
         self._progress = make_progress(store.rows)
         self._total_rows = self._reader.count_rows()
         self._signals = Signals()
@@ -251,7 +258,8 @@ class _Run:
         return None
 
     def _write(self, sink: Sink, schema: pa.Schema, shard: _Shard, window: Window, encoded: Encoded) -> None:
-        numbers = range(window.first_row, window.first_row + len(window.rows))
+        first_row = self._first_row + window.first_row
+        numbers = range(first_row, first_row + len(window.rows))
         ids = window.ids if self._job.columns.id is not None else pa.array(numbers, pa.int64())
         if ids is None:
             ids = pa.array([], self._reader.id_type)
@@ -275,7 +283,7 @@ class _Run:
         rejected = []
         for index, reason in encoded.rejected:
             file = files[window.files.get(index, window.end.file)].path
-            number = window.first_row + index
+            number = self._first_row + window.first_row + index
             if self._job.strict:
                 raise BulkError(f"row {number} of {file} was rejected: {reason}")
             identifier = ids[index].as_py() if self._job.columns.id is not None else number

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict, BulkError
 from electra_serve.tensors import Truncation
 
 VectorType = Literal["float32", "float16"]
@@ -57,6 +58,45 @@ class EncodeOptions:
     def describe(self) -> dict[str, object]:
         """Returns the options as JSON values."""
         return {**asdict(self), "outputs": list(self.outputs)}
+
+
+@dataclass(frozen=True, slots=True)
+class InputShard:
+    """Part of an input that one of several processes encodes: consecutive files in sorted order."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise BulkError(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {self}")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `INDEX/COUNT`; raises `BulkError`.
+
+        Example:
+            >>> InputShard.parse("0/3")
+            InputShard(index=0, count=3)
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        if found is None:
+            raise BulkError(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {text:.40}")
+        return cls(int(found[1]), int(found[2]))
+
+    def choose(self, files: int) -> range:
+        """Returns the indices of its files; raises `BulkConflict` if another shard would have none.
+
+        Example:
+            >>> [list(InputShard(index, 3).choose(7)) for index in range(3)]
+            [[0, 1], [2, 3], [4, 5, 6]]
+        """
+        if files < self.count:
+            raise BulkConflict(f"the input must have a file for each of {self.count} shards; got {files} files")
+        return range(files * self.index // self.count, files * (self.index + 1) // self.count)
 
 
 DEFAULT_COLUMNS: Final = Columns()

@@ -74,17 +74,7 @@ class Reader:
 
     def count_rows(self) -> int | None:
         """Returns the number of rows if all files know it without being read."""
-        counters = {"parquet": parquet_rows, "arrow": arrow_rows}
-        total = 0
-        for file in self._files:
-            if file.format not in counters or file.is_stdin or file.compression is not None:
-                return None
-            with reading(file.path):
-                rows = counters[file.format](file.path)
-            if rows is None:
-                return None
-            total += rows
-        return total
+        return count_rows(self._files)
 
     def read(self, start: Position = START, first_row: int = 0) -> Iterator[tuple[Position, Chunk]]:
         """Yields chunks with the positions of their first rows; `first_row` rows are before `start`.
@@ -133,6 +123,21 @@ class Reader:
                 with pa.CompressedInputStream(pa.PythonFile(buffered, "r"), file.compression) as decompressed:
                     yield io.BufferedReader(decompressed, _BUFFER_BYTES)
         self._stream = None
+
+
+def count_rows(files: Sequence[InputFile]) -> int | None:
+    """Returns the rows of files; None if one does not know them without being read."""
+    counters = {"parquet": parquet_rows, "arrow": arrow_rows}
+    total = 0
+    for file in files:
+        if file.format not in counters or file.is_stdin or file.compression is not None:
+            return None
+        with reading(file.path):
+            rows = counters[file.format](file.path)
+        if rows is None:
+            return None
+        total += rows
+    return total
 
 
 STREAMED: Final[Mapping[Format, Callable[[io.BufferedReader, IdTypes], Iterator[Chunk]]]] = {

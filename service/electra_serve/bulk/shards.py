@@ -31,7 +31,7 @@ from electra_serve.bulk.inputs import reading
 from electra_serve.bulk.reading import Position
 from electra_serve.bulk.sinks import OutputFormat, Sink, merge, new_file, opened, sync_folder, writing
 from electra_serve.engine.profiling import Timings
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict, BulkError
 from electra_serve.tensors import BatchShape
 
 VERSION: Final = 1  # of the layout
@@ -43,7 +43,7 @@ _BY_NAME: Final[Mapping[str, OutputFormat]] = {
     ".feather": "arrow",
     ".npy": "npy",
 }
-_IDENTITY: Final = ("version", "model", "engine", "options", "columns", "limits", "output", "input")
+_IDENTITY: Final = ("version", "model", "engine", "options", "columns", "limits", "output", "shard", "input")
 """Parts of a manifest that must not change."""
 
 Manifest = dict[str, Any]
@@ -238,7 +238,7 @@ class ShardStore:
             record = ShardRecord(**content)
             path = self.paths.shard(index)
             if not path.is_file() or path.stat().st_size != record.size:
-                raise BulkError(
+                raise BulkConflict(
                     f"cannot continue {self.paths.output}: {path} is not as it was written; delete {self.paths.partial}"
                 )
             yield record
@@ -284,7 +284,7 @@ def require_same(earlier: Manifest, manifest: Manifest, paths: OutputPaths) -> N
     for part in _IDENTITY:
         before, now = earlier.get(part), json.loads(json.dumps(manifest[part]))
         if before != now:
-            raise BulkError(
+            raise BulkConflict(
                 f"cannot continue {paths.output}: {_first_change(part, before, now)}; run the earlier command, or "
                 f"delete {paths.partial if paths.partial.exists() else paths.output} to start again"
             )

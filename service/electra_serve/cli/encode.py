@@ -1,7 +1,8 @@
 """`electra-serve encode`: encodes files. Imports pyarrow and the engines only when it runs.
 
-The exit code is 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. A signal ends the
-run with 128 plus its number. After 1 and a signal, the same command continues.
+The exit code is 0 if the output is complete, 1 if something is at fault, and 2 for wrong arguments. 3 means that input,
+output and options do not fit together. A signal ends the run with 128 plus its number. After 1 and a signal, the same
+command continues.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from electra_serve.errors import SettingsError
+from electra_serve.bulk.options import InputShard
+from electra_serve.errors import BulkError, SettingsError
 from electra_serve.runtime.memory import use_one_arena
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import EmbeddingSettings, ModelSettings, Settings
@@ -63,6 +65,12 @@ def add_encode(parser: argparse.ArgumentParser, load: ModelLoader | None) -> Non
 def _add_input_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input-format", choices=INPUT_FORMATS, help="default: by the name, without .gz or .zst")
+    add(
+        "--input-shard",
+        type=_input_shard,
+        metavar="INDEX/COUNT",
+        help="encode the files of one of COUNT processes, which share the files of INPUT; 0/COUNT is the first",
+    )
     add("--text-column", metavar="NAME", default="text", help="column of the texts (default: %(default)s)")
     add("--text-pair-column", metavar="NAME", help="column of the second texts of pairs")
     add("--token-ids-column", metavar="NAME", help="column of lists of token ids, instead of texts")
@@ -79,6 +87,13 @@ def _add_input_flags(parser: argparse.ArgumentParser) -> None:
         help=f"cut long sequences, by default longest_first; {', '.join(Truncation)}. Without it they are rejected",
     )
     add("--strict", action="store_true", help="stop at the first rejected row")
+
+
+def _input_shard(text: str) -> InputShard:
+    try:
+        return InputShard.parse(text)
+    except BulkError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +187,7 @@ def _job(flags: argparse.Namespace, settings: Settings, model: ModelSettings) ->
         output_format=flags.output_format,
         strict=flags.strict,
         limits=WindowLimits(shard_rows=flags.shard_rows),
+        shard=flags.input_shard,
     )
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, load: ModelLoader | None = None) 
         code: int = flags.run(flags)
     except StartupError as error:
         sys.stderr.write(f"electra-serve: {error}\n")
-        return 1
+        return error.exit_code
     return code
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from electra_serve.engine.base import Engine, EngineSet
@@ -20,6 +21,7 @@ from electra_serve.errors import PresetError
 from electra_serve.presets.folder import PresetFolder
 from electra_serve.presets.sources import PresetSource, resolve_preset
 from electra_serve.presets.tokenizers.loader import NoTokenizer, Tokenizer, load_tokenizer
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 from electra_serve.settings.schema import BatchingSettings, ModelSettings
 
 
@@ -83,7 +85,11 @@ BUILDERS: Final[Mapping[str, Callable[[], EngineBuilder]]] = {
 
 
 def load_model(
-    settings: ModelSettings, batching: BatchingSettings, *, sources: Sequence[PresetSource] | None = None
+    settings: ModelSettings,
+    batching: BatchingSettings,
+    *,
+    sources: Sequence[PresetSource] | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> LoadedModel:
     """Loads a preset, builds its engines, warms and times them. It blocks for seconds, and longer if it fetches files.
 
@@ -99,8 +105,9 @@ def load_model(
     tokenizer = load_tokenizer(preset)
     limits = ShapeLimits(preset.config.max_sequence_length, batching.max_batch_tokens)
     engines = BUILDERS[engine]()(preset, settings, limits)
-    lone_timings = calibrate([engines.lone], batching.target_batch_s) if engines.lone else {}
-    timings = calibrate(engines.engines, batching.target_batch_s)
+    warm_up = partial(calibrate, target_batch_s=batching.target_batch_s, progress=progress, name=settings.name)
+    lone_timings = warm_up([engines.lone]) if engines.lone else {}
+    timings = warm_up(engines.engines)
     check_logits(engines.engines[0], preset)
     check_golden(engines.engines[0], preset)
     return LoadedModel(preset, tokenizer, engines.engines, timings, engines.lone, lone_timings)

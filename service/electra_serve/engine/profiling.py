@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from electra_serve.engine.base import Engine
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 from electra_serve.tensors import Batch, BatchShape, Encoding, Output
 
 Timings = dict[BatchShape, float]  # seconds of a batch of each shape
@@ -33,11 +34,16 @@ def calibrate(
     now: Callable[[], float] = time.perf_counter,
     *,
     budget_s: float = BUDGET_S,
+    progress: Progress = NO_PROGRESS,
+    name: str = "",
 ) -> Timings:
     """Warms up identical engines and returns the least seconds of each shape, while all of them run one.
 
-    Shapes of several rows far above `target_batch_s` are left out.
+    Shapes of several rows far above `target_batch_s` are left out. `progress` receives the number of shapes of the
+    model `name` that are done.
     """
+    shapes = engines[0].signature.shapes
+    progress.update("warming up", name, 0, len(shapes), "shapes")
     for engine in engines:
         engine.warm_up()
     with ThreadPoolExecutor(len(engines)) as pool:
@@ -52,7 +58,8 @@ def calibrate(
 
         timings: Timings = {}
         first_run_costs: list[float] = []  # the choice of kernels
-        for shape in engines[0].signature.shapes:
+        for index, shape in enumerate(shapes):
+            progress.update("warming up", name, index, len(shapes), "shapes")
             expected_s = _expected_s(shape, timings)
             if shape.rows > 1 and expected_s > MARGIN * target_batch_s:
                 continue
@@ -68,6 +75,7 @@ def calibrate(
             if now() + timings[shape] > end:
                 break
             timings[shape] = min(timings[shape], seconds(shape))
+    progress.end()
     return without_outliers(timings)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from electra_serve.errors import PresetError
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 
 
 def sha256_of(path: Path) -> str:
@@ -18,7 +19,7 @@ def sha256_of(path: Path) -> str:
         raise PresetError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
+def sha256_of_files(folder: Path, files: Iterable[Path], progress: Progress = NO_PROGRESS) -> str:
     """One SHA-256 for several files: that of `sha256sum`'s lines, sorted by name, so that a shell can make it too.
 
         sha256sum config.json model.weights.h5 | LC_ALL=C sort -k 2 | sha256sum
@@ -27,5 +28,11 @@ def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
         PresetError: One cannot be read.
     """
     names = {file.relative_to(folder).as_posix(): file for file in files}
-    lines = "".join(f"{sha256_of(names[name])}  {name}\n" for name in sorted(names))
+    sizes = {name: file.stat().st_size if file.is_file() else 0 for name, file in names.items()}
+    lines, done = "", 0
+    for name in sorted(names):
+        progress.update("verifying", folder.name, done, sum(sizes.values()))
+        lines += f"{sha256_of(names[name])}  {name}\n"
+        done += sizes[name]
+    progress.end()
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -49,6 +49,7 @@ from electra_serve.presets.transformers_checkpoint import (
 from electra_serve.presets.transformers_heads import FoundHead, find_head
 from electra_serve.presets.weight_files.open import PresetFormat, WeightsOrigin, detect_pooler, open_weights
 from electra_serve.presets.weight_files.safetensors import read_shapes
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 
 CONFIG_FILE: Final = "config.json"
 METADATA_FILE: Final = "metadata.json"
@@ -131,7 +132,9 @@ class _Contents(NamedTuple):
     found: FoundHead = FoundHead()
 
 
-def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bool) -> PresetFolder:
+def read_preset_folder(
+    path: Path, *, id_: str, source: Source, load_weights: bool, progress: Progress = NO_PROGRESS
+) -> PresetFolder:
     """Checks the folder `path`, of either format, and describes it; raises `PresetError`."""
     if (path / ARTIFACT_FILE).is_file():
         if not load_weights:
@@ -147,7 +150,7 @@ def read_preset_folder(path: Path, *, id_: str, source: Source, load_weights: bo
         path=path,
         config=contents.config,
         registered_name=contents.registered_name,
-        sha256=sha256_of_files(path, decisive),
+        sha256=sha256_of_files(path, decisive, progress),
         weights=weights,
         weight_files=contents.weight_files,
         has_tokenizer=bool(contents.tokenizer_files),

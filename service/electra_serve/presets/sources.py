@@ -17,6 +17,7 @@ from electra_serve.presets.catalog import CATALOG, DEMO_ID
 from electra_serve.presets.folder import PresetFolder, read_preset_folder
 from electra_serve.presets.hubs.build import build_hubs
 from electra_serve.presets.hubs.handle import FORMS
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 from electra_serve.settings.loader import hub_settings_from_environment
 from electra_serve.settings.schema import HubSettings
 
@@ -44,12 +45,17 @@ class EmbeddedSource:
 class LocalSource:
     """Any folder: a KerasHub preset, a transformers checkpoint, or an artifact compiled of either."""
 
+    def __init__(self, progress: Progress = NO_PROGRESS) -> None:
+        self._progress = progress
+
     def find(self, preset: str, *, load_weights: bool) -> PresetFolder | None:
         """See `PresetSource.find`."""
         path = Path(preset)
         if not preset or not _is_folder(path):
             return None
-        return read_preset_folder(path, id_=path.resolve().name, source="local", load_weights=load_weights)
+        return read_preset_folder(
+            path, id_=path.resolve().name, source="local", load_weights=load_weights, progress=self._progress
+        )
 
 
 def _is_folder(path: Path) -> bool:
@@ -59,14 +65,15 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def default_sources(settings: HubSettings | None = None) -> tuple[PresetSource, ...]:
+def default_sources(settings: HubSettings | None = None, progress: Progress | None = None) -> tuple[PresetSource, ...]:
     """Returns all sources in order. Built-in ids win over a folder of the same name, as in KerasHub.
 
     Args:
         settings: Hub settings; default: from the environment.
+        progress: Receives the progress of downloads and checks; default: as `build_hubs`.
     """
-    hubs = build_hubs(hub_settings_from_environment() if settings is None else settings)
-    return (EmbeddedSource(), hubs.built_in, hubs.handles, LocalSource())
+    hubs = build_hubs(hub_settings_from_environment() if settings is None else settings, progress=progress)
+    return (EmbeddedSource(), hubs.built_in, hubs.handles, LocalSource(progress or NO_PROGRESS))
 
 
 def resolve_preset(

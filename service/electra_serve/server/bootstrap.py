@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from electra_serve import __version__
+from electra_serve.api.sockets import local_url
 from electra_serve.batching.clock import LoopClock
 from electra_serve.errors import SettingsError
 from electra_serve.observability.metrics import Metrics
 from electra_serve.observability.tracing import Tracing
 from electra_serve.runtime.file_limit import fit_connections
 from electra_serve.runtime.memory import MemoryTrimmer
+from electra_serve.runtime.progress import Progress
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.server.event_loop import EventLoopLag
 from electra_serve.server.lifecycle import OnReady, ServiceProcess
@@ -42,8 +45,11 @@ def build_process(
     load: ModelLoader | None = None,
     make_planner: PlannerFactory | None = None,
     dropped_log_lines: Callable[[], int] = lambda: 0,
+    progress: Progress | None = None,
 ) -> ServiceProcess:
     """Builds the service on the event loop that will run it; nothing listens or loads before `run`.
+
+    `progress` receives the progress of loads.
 
     Raises:
         SettingsError: A file that the settings name is invalid, or an extra is missing.
@@ -61,6 +67,7 @@ def build_process(
         make_planner=make_planner,
         tracer=tracing.tracer,
         collect_and_trim=trimmer.collect_and_trim,
+        progress=progress,
     )
     parts = SharedParts(
         settings=settings,
@@ -85,7 +92,14 @@ def build_process(
         trimmer=trimmer,
         on_ready=on_ready,
         close_tracing=tracing.close,
+        page_url=partial(page_url, settings),
     )
+
+
+def page_url(settings: Settings, rest_port: int) -> str | None:
+    """Returns the address of the page to try the service; None if it is off."""
+    tls = bool(settings.security.tls_certificate)
+    return f"{local_url(settings.rest.host, rest_port, tls=tls)}/" if settings.rest.playground else None
 
 
 def lower_connection_limits(

@@ -63,8 +63,10 @@ class ServiceProcess:
         trimmer: memory.MemoryTrimmer,
         on_ready: OnReady,
         close_tracing: Callable[[], None] | None = None,
+        page_url: Callable[[int], str | None] = lambda _: None,
     ) -> None:
         self._close_tracing = close_tracing
+        self._page_url = page_url
         self._rest = rest
         self._grpc = grpc
         self._auxiliary_servers = auxiliary_servers
@@ -142,7 +144,8 @@ class ServiceProcess:
         memory.freeze_startup_objects()
         self._trimmer.settle()
         self._grpc.set_serving(serving=self._registry.ready)
-        self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port)
+        page = {"playground": url} if (url := self._page_url(rest_port)) else {}
+        self._log.info("ready", rest_port=rest_port, grpc_port=grpc_port, **page)
         self._on_ready(rest_port, grpc_port, self._registry.infos())
 
     def _log_faults(self, parts: Mapping[str, asyncio.Task[None]]) -> None:

@@ -24,6 +24,7 @@ from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.engine.profiling import Timings
 from electra_serve.observability.metrics import Metrics
 from electra_serve.presets.sources import default_sources
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 from electra_serve.serving.loader import Loading, ModelLoader
 from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.registry import ModelRegistry
@@ -42,10 +43,12 @@ def build_manager(
     make_planner: PlannerFactory | None = None,
     tracer: Tracer | None = None,
     collect_and_trim: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> ModelManager:
     """Builds the manager of a registry; each loaded model gets its own batcher.
 
-    By default, models are loaded from the presets' sources, and `build_planner` makes their planners.
+    By default, models are loaded from the presets' sources, and `build_planner` makes their planners. `progress`
+    receives the progress of loads; by default only downloads are logged.
     """
     planned = make_planner or build_planner
 
@@ -55,7 +58,8 @@ def build_manager(
     loading = Loading(
         limits=settings.limits,
         batching=settings.batching,
-        load=load or partial(load_model, sources=default_sources(settings.hub)),
+        load=load
+        or partial(load_model, sources=default_sources(settings.hub, progress), progress=progress or NO_PROGRESS),
         make_batcher=make_batcher,
         log=log,
     )

@@ -89,6 +89,7 @@ def build_rest(parts: SharedParts, authenticator: Authenticator) -> HttpListener
         authenticator=authenticator,
         apis=settings.apis,
         oip=parts.oip("oip_rest"),
+        grpc_port=settings.grpc.port,
     )
     connections = parts.connections("rest", settings.rest.max_connections)
     largest = max(settings.rest.max_body_bytes, settings.apis.max_body_bytes)

@@ -40,7 +40,9 @@ class TokenizeRequest:
     input: TextInput
     model: str | None = None
     prompt_name: str | None = None  # of the model's prompts; None for its default
+    prompted: bool = True  # False takes the texts as they are, without a prompt
     add_special_tokens: bool = True  # [CLS] and [SEP]
+    all_pieces: bool = False  # pieces of all ids in the result, not only of special ones
     context: RequestContext = NO_CONTEXT
     max_values: int | None = None  # most numbers of the response
     transit: Transit | None = None  # share of the transit budget
@@ -63,7 +65,7 @@ class TokenizeResult:
 
     model: str
     rows: tuple[Tokens, ...]
-    pieces: Mapping[int, str]  # texts of the special ids
+    pieces: Mapping[int, str]  # of the special ids, or of all
 
     @property
     def tokens(self) -> int:
@@ -92,8 +94,10 @@ class DetokenizeResult:
     tokens: int
 
 
-def tokenize_in_steps(texts: Sequence[str], tokenizer: Tokenizer, *, template: bool) -> Steps[list[Tokens]]:
-    """Tokenizes texts of any length, with or without the ids of the template."""
+def tokenize_in_steps(
+    texts: Sequence[str], tokenizer: Tokenizer, *, template: bool, pieces: dict[int, str] | None = None
+) -> Steps[list[Tokens]]:
+    """Tokenizes texts of any length, with or without the ids of the template; adds the pieces of ids to `pieces`."""
     rows: list[Tokens] = []
     for text in texts:
         row = yield from tokenizer.encode_in_steps((text,), max_length=_ANY_LENGTH, aligned=True)
@@ -101,6 +105,8 @@ def tokenize_in_steps(texts: Sequence[str], tokenizer: Tokenizer, *, template: b
         special = alignment.texts == NO_TEXT
         kept = slice(None) if template else ~special
         rows.append(Tokens(text, token_ids[kept], alignment.starts[kept], alignment.ends[kept], special[kept]))
+        if pieces is not None:
+            pieces |= {id_: tokenizer.piece(id_) for id_ in set(token_ids.tolist()) - pieces.keys()}
     return rows
 
 
@@ -133,7 +139,7 @@ def decode_in_steps(sequences: TokenInput, tokenizer: Tokenizer, *, skip_special
 async def tokenize(computation: Computation, model: ServedModel, request: TokenizeRequest) -> TokenizeResult:
     """Finds the tokens of texts, in slices; see `InferenceService.tokenize`."""
     tokenizer = tokenizer_of(model, "text")
-    prompt = choose_prompt(model.embedding, request.prompt_name, None)
+    prompt = choose_prompt(model.embedding, request.prompt_name, None) if request.prompted else ""
     texts = TextInput(with_prompt(request.input.texts, prompt))
     most = VALUES_PER_TOKEN * sum(size + TEMPLATE_IDS for size in sizes_of(texts))
     await reserve(request.transit, at_most(most, request.max_values))
@@ -142,10 +148,13 @@ async def tokenize(computation: Computation, model: ServedModel, request: Tokeni
     async def tokenize_part(part: range, context: RequestContext) -> TokenizeResult:
         inputs = part_of(texts, part)
         check_characters(inputs, model.text_limits)
-        steps = tokenize_in_steps(cast("Sequence[str]", inputs.texts), tokenizer, template=request.add_special_tokens)
+        pieces: dict[int, str] | None = {} if request.all_pieces else None
+        given = cast("Sequence[str]", inputs.texts)
+        steps = tokenize_in_steps(given, tokenizer, template=request.add_special_tokens, pieces=pieces)
         characters = sum(max(size, MIN_CHARACTERS) for size in sizes_of(inputs))
         rows = await computation.on_tokenizer(model, context, steps, characters)
-        result = TokenizeResult(model.name, tuple(rows), special_pieces(rows, tokenizer))
+        found = special_pieces(rows, tokenizer) if pieces is None else pieces
+        result = TokenizeResult(model.name, tuple(rows), found)
         counts[part.start] = result.tokens
         values = VALUES_PER_TOKEN * sum(counts.values())
         check_values(values, request.max_values, "request fewer texts")

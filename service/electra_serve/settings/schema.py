@@ -97,6 +97,8 @@ class RestSettings(_Section):
     ] = ()
     """Origins of web pages whose scripts may call REST (CORS), such as `https://app.example`; separated by commas, `*`
     for any. Default: none."""
+    playground: bool = True
+    """Serve a page to try the service at `GET /`, and an interactive API reference at `GET /docs`."""
 
 
 class ApiSettings(_Section):

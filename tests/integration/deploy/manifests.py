@@ -18,7 +18,9 @@ from tests.integration.deploy.deployment import ROOT
 
 KUBERNETES: Final = ROOT / "deploy/kubernetes"
 OVERLAYS: Final = ("base", *sorted(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir()))
-DEPLOYING: Final = tuple(name for name in OVERLAYS if name != "overlays/kserve")
+SERVING: Final = tuple(name for name in OVERLAYS if name != "overlays/encode")
+"""Those that serve requests; the other one is a Job."""
+DEPLOYING: Final = tuple(name for name in SERVING if name != "overlays/kserve")
 """Those with a Deployment of ours; KServe makes its own."""
 
 Manifest = dict[str, Any]
@@ -56,14 +58,16 @@ def one(overlay: str, kind: str) -> Manifest:
 
 
 def pod(overlay: str) -> Manifest:
-    """The pod that the Deployment, or KServe's runtime, makes."""
+    """The pod that the Deployment, the Job, or KServe's runtime, makes."""
     if overlay == "overlays/kserve":
         return dict(one(overlay, "ServingRuntime")["spec"])
+    if overlay == "overlays/encode":
+        return dict(one(overlay, "Job")["spec"]["template"]["spec"])
     return dict(one(overlay, "Deployment")["spec"]["template"]["spec"])
 
 
 def serving(overlay: str) -> Manifest:
-    """Returns the container that serves requests."""
+    """Returns the container that serves requests, or encodes."""
     (container,) = pod(overlay)["containers"]
     return dict(container)
 

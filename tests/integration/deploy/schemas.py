@@ -15,7 +15,7 @@ from tests.integration.deploy.manifests import Manifest
 VERSIONS: Final = ("1.31", "1.37")
 """The oldest Kubernetes that the manifests are for, and the newest that was known."""
 CRDS: Final = Path(__file__).parent / "crds"
-_OF_KUBERNETES: Final = ("apps/", "autoscaling/", "networking.k8s.io/", "policy/", "v1")
+_OF_KUBERNETES: Final = ("apps/", "autoscaling/", "batch/", "networking.k8s.io/", "policy/", "v1")
 
 
 def complaints(manifest: Manifest) -> list[str]:

@@ -100,7 +100,8 @@ def test_what_it_copies_exists_and_is_all_that_is_sent_to_the_builder() -> None:
 def test_an_image_installs_an_extra_and_checks_for_it(target: str, extra: str) -> None:
     assert extra in PROJECT["optional-dependencies"]
     (dependencies,) = (step for step in stage(f"{target}-dependencies") if "build.sh environment" in step.arguments)
-    assert dependencies.arguments.endswith(f"environment /opt/venv {extra}")
+    assert dependencies.arguments.endswith(f'environment /opt/venv {extra} ${{ADD_EXTRA:+"$ADD_EXTRA"}}')
+    assert only(stage(f"{target}-dependencies"), "ARG").arguments == "ADD_EXTRA="
     (service,) = (step for step in stage(target) if "build.sh install" in step.arguments)
     assert service.arguments.endswith(f"check /opt/venv {extra}")
 

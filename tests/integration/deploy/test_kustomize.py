@@ -32,6 +32,13 @@ def test_it_is_valid(overlay: str) -> None:
         ("overlays/autoscaling-keda", "ScaledObject", "spec.minReplicas", 2),
         ("overlays/monitoring", "ServiceMonitor", "spec.endpoint", []),
         ("overlays/monitoring", "PrometheusRule", "spec.groups", {}),
+        ("overlays/encode", "Job", "spec.backoffLimitPerIndexes", 1),
+        (
+            "overlays/encode",
+            "Job",
+            "spec.podFailurePolicy.rules",
+            [{"action": "FailIndex", "onExitCodes": {"in": [3]}}],
+        ),
         ("overlays/kserve", "ServingRuntime", "spec.supportedModelFormat", []),
         ("overlays/kserve", "InferenceService", "spec.predictor.model.storageURI", "s3://models"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from electra_serve.api.rest.problem_middleware import PROBE_PATHS
+from electra_serve.api.rest.problem_middleware import is_probe
 from electra_serve.observability.metrics import Metrics
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import Settings
@@ -19,6 +19,7 @@ from tests.integration.deploy.manifests import (
     DEPLOYING,
     KUBERNETES,
     OVERLAYS,
+    SERVING,
     config,
     kserve_container,
     of_kind,
@@ -90,7 +91,7 @@ def test_each_probe_asks_what_it_should(overlay: str) -> None:
     assert not configured.security.tls_certificate  # a kubelet's gRPC probe speaks none
 
 
-@each_overlay
+@pytest.mark.parametrize("overlay", SERVING)
 def test_a_load_has_ten_minutes(overlay: str) -> None:
     probe = serving(overlay)["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
@@ -172,7 +173,7 @@ def test_kserve_probes_the_protocol_on_the_port_of_rest(monkeypatch: pytest.Monk
     }
     for probe, path in paths.items():
         assert container[probe]["httpGet"] == {"path": path, "port": configured.rest.port}
-        assert path in PROBE_PATHS  # without a key, and over the limit of connections
+        assert is_probe(path)  # without a key, and over the limit of connections
 
 
 def test_kserve_finds_both_ports_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ def test_the_grace_period_of_kserve_outlasts_the_drain(monkeypatch: pytest.Monke
     assert predictor["terminationGracePeriodSeconds"] >= needed_s
 
 
-@each_overlay
+@pytest.mark.parametrize("overlay", SERVING)
 def test_no_overlay_switches_the_protocol_off(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = settings(overlay) if overlay in DEPLOYING else kserve_settings("mine", monkeypatch)
     assert configured.apis.oip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from electra_serve import __version__
-from electra_serve.cli.serve import SWITCH_INTERVAL_S, _announce
+from electra_serve.cli.serve import SWITCH_INTERVAL_S, _announce, shows_progress
 from electra_serve.serving.model_info import ModelInfo, ModelState
 from electra_serve.settings.schema import Settings
 
@@ -44,8 +45,32 @@ def announced(capsys: pytest.CaptureFixture[str], *models: ModelInfo, **settings
 
 
 def test_it_names_the_addresses_that_this_machine_reaches(capsys: pytest.CaptureFixture[str]) -> None:
-    first, _ = announced(capsys, model("a"), rest={"host": "0.0.0.0"}, grpc={"host": "::"})
+    first, second, _ = announced(capsys, model("a"), rest={"host": "0.0.0.0"}, grpc={"host": "::"})
     assert first == f"electra-serve {__version__} is ready: REST on http://127.0.0.1:8080, gRPC on [::1]:50051"
+    assert second == "Playground: http://127.0.0.1:8080/  API reference: http://127.0.0.1:8080/docs"
+
+
+def test_it_names_no_page_if_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Playground" not in "".join(announced(capsys, model("a"), rest={"playground": False}))
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "log_format", "shown"),
+    [
+        (True, "xterm", "auto", True),
+        (True, "xterm", "console", True),
+        (True, "xterm", "json", False),
+        (True, "dumb", "auto", False),
+        (False, "xterm", "console", False),
+    ],
+)
+def test_progress_is_shown_to_people_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, term: str, log_format: str, shown: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    settings = Settings.model_validate({"log": {"format": log_format}})
+    assert shows_progress(settings, {"TERM": term}) == shown
 
 
 @pytest.mark.parametrize(
@@ -62,7 +87,7 @@ def test_the_first_request_is_one_that_the_first_model_takes(
 
 def test_it_warns_of_each_model_with_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
     lines = announced(capsys, model("a", weights="random"), model("b"), model("c", weights="random"))
-    assert lines[1:-1] == [f"The weights of {name} are random: its outputs mean nothing." for name in "ac"]
+    assert lines[2:-1] == [f"The weights of {name} are random: its outputs mean nothing." for name in "ac"]
 
 
 def test_curl_gets_the_options_that_tls_and_keys_need(capsys: pytest.CaptureFixture[str]) -> None:

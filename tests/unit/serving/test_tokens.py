@@ -75,6 +75,30 @@ async def test_tokens_have_their_places(service: InferenceService, length: int) 
     assert (result.model, result.tokens, result.pieces) == (ENCODER, 5 + 3 * length, {2: "[CLS]", 3: "[SEP]"})
 
 
+@pytest.mark.parametrize("length", [1, 400])  # inline, and in the queue
+async def test_the_pieces_of_all_tokens(service: InferenceService, length: int) -> None:
+    request = TokenizeRequest(TextInput(("ab x", *(["A"] * length))), model=ENCODER, all_pieces=True)
+    pieces = {id_: PIECES[id_] for id_ in (1, 2, 3, 4, 12)}
+    assert (await service.tokenize(request)).pieces == pieces
+
+
+@pytest.mark.parametrize(("prompted", "text"), [(True, "h a"), (False, "a")])
+async def test_a_default_prompt_can_be_left_out(prompted: bool, text: str) -> None:
+    model = ModelSettings(preset=ENCODER)
+    registry = ModelRegistry((model,))
+    loaded = load(ENCODER)
+    embedding = EmbeddingConfig(prompts={"query": "h "}, default_prompt="query")
+    loaded = replace(loaded, preset=replace(loaded.preset, embedding=embedding))
+    settings, log = Settings(models=(model,)), structlog.get_logger()
+    manager = build_manager(settings, registry, Metrics("test"), log, load=lambda *_: loaded)
+    await manager.load_all()
+    result = await InferenceService(registry, text_encoder()).tokenize(
+        TokenizeRequest(TextInput(("a",)), prompted=prompted)
+    )
+    assert [row.text for row in result.rows] == [text]
+    await manager.close()
+
+
 async def test_tokens_without_the_template_and_with_a_prompt(service: InferenceService) -> None:
     request = TokenizeRequest(TextInput(("a", "")), model=ENCODER, prompt_name="query", add_special_tokens=False)
     result = await service.tokenize(request)

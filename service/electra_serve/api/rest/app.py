@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from electra_serve import errors
+from electra_serve import __version__, errors
 from electra_serve.api.oip.parts import OipParts
 from electra_serve.api.rest import examples
 from electra_serve.api.rest.base_app import bare_app
@@ -28,6 +28,8 @@ from electra_serve.api.rest.oip.routes import add_oip
 from electra_serve.api.rest.openai import routes as openai
 from electra_serve.api.rest.openai.endpoint import EmbeddingsEndpoint
 from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_response_of, problems
+from electra_serve.api.rest.playground.assets import PageFacts
+from electra_serve.api.rest.playground.routes import add_playground
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
 from electra_serve.api.rest.protocol import ConnectionsFull
 from electra_serve.api.rest.rerank import routes as rerank
@@ -38,11 +40,14 @@ from electra_serve.api.rest.schemas import (
     EncodeBody,
     ListedModel,
     ModelsAnswer,
+    TokenizeAnswer,
+    TokenizeBody,
 )
 from electra_serve.api.rest.tei import endpoint as tei
 from electra_serve.api.rest.tei.info import InfoEndpoints
 from electra_serve.api.rest.tei.routes import SCHEMAS as TEI_SCHEMAS
 from electra_serve.api.rest.tei.routes import TeiEndpoints, add_tei
+from electra_serve.api.rest.tokenize import TokenizeEndpoint
 from electra_serve.api.security.authentication import ALLOW_ALL, Authenticator
 from electra_serve.api.service_protocol import EncodeService
 from electra_serve.observability.metrics import Metrics
@@ -79,6 +84,10 @@ _CLASSIFY_DESCRIPTION: Final = (
     "context, with the head of a model. Entry i of the response belongs to sequence i. The model's description has its "
     "`head`, `labels` and `activation`."
 )
+_TOKENIZE_DESCRIPTION: Final = (
+    "Finds the tokens of texts by the model's own tokenizer, with their ids, pieces and character offsets. The ids are "
+    "those that `/v1/encode` computes with. Nothing is truncated."
+)
 
 
 def create_app(
@@ -93,11 +102,12 @@ def create_app(
     authenticator: Authenticator = ALLOW_ALL,
     apis: ApiSettings = ApiSettings(),  # noqa: B008  # frozen
     oip: OipParts | None = None,
+    grpc_port: int = 0,
 ) -> FastAPI:
     """Builds the application, with `/metrics` unless `metrics` is None, and the Open Inference Protocol with `oip`.
 
     `max_sequences` is the most that any model accepts in a request. `thread` decodes large bodies and renders large
-    responses; None creates one.
+    responses; None creates one. The page shows `grpc_port`, unless it is 0.
     """
     app = bare_app(
         "ELECTRA encoders: hidden states and embeddings of ids and texts, and their classification.",
@@ -136,6 +146,7 @@ def create_app(
 
     _add_encode(app, build(EncodeEndpoint))
     _add_classify(app, build(ClassifyEndpoint))
+    _add_tokenize(app, build(TokenizeEndpoint))
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if oip is not None:
         infer = build(partial(InferEndpoint, max_json_bytes=settings.max_body_bytes), large, observer=oip.observer)
@@ -154,6 +165,16 @@ def create_app(
     add_probes(app, ProbeEndpoints(service))
     if metrics is not None:
         add_metrics(app, MetricsEndpoint(metrics))
+    if settings.playground:
+        facts = PageFacts(
+            version=__version__,
+            metrics=metrics is not None,
+            keyed=authenticator.keyed,
+            openai=apis.openai,
+            rerank=apis.rerank,
+            grpc_port=grpc_port,
+        )
+        add_playground(app, facts, send_timeout_s=settings.send_timeout_s)
     return app
 
 
@@ -239,6 +260,22 @@ def _add_classify(app: FastAPI, endpoint: ClassifyEndpoint) -> None:
         responses=json_response_of("Labels, spans or answer spans.", ClassifyAnswer, examples.CLASSIFY_RESPONSES)
         | problems(*_COMPUTE_ERRORS),
         openapi_extra=compute_request(ClassifyBody, examples.CLASSIFY_REQUESTS),
+    )
+
+
+def _add_tokenize(app: FastAPI, endpoint: TokenizeEndpoint) -> None:
+    app.router.add_api_route(
+        "/v1/tokenize",
+        endpoint.serve,
+        name="tokenize",
+        methods=["POST"],
+        tags=["tokenize"],
+        summary="Tokenize texts",
+        description=_TOKENIZE_DESCRIPTION,
+        response_model=None,
+        responses=json_response_of("The tokens.", TokenizeAnswer, examples.TOKENIZE_RESPONSES)
+        | problems(*_COMPUTE_ERRORS),
+        openapi_extra=compute_request(TokenizeBody, examples.TOKENIZE_REQUESTS),
     )
 
 

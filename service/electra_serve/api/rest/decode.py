@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from electra_serve.api.request_options import combine_truncation
 from electra_serve.api.rest.rows import id_rows, text_rows
-from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat, InputBody
+from electra_serve.api.rest.schemas import EncodeBody, EncodingFormat, InputBody, ModelBody
 from electra_serve.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from electra_serve.serving.encode import EncodeRequest
 from electra_serve.serving.request_context import RequestContext
@@ -19,10 +19,11 @@ from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
 from electra_serve.tensors import DEFAULT_OUTPUTS, Output, Outputs, TextInput, TokenInput, Truncation
 
-B = TypeVar("B", bound=InputBody)
+B = TypeVar("B", bound=ModelBody)
 
 INPUT_FIELDS: Final = ("token_ids", "segment_ids", "padding_mask", "text")
 _FIELD_TYPES: Final = {
+    "add_special_tokens": "true or false",
     "model": "a string",
     "truncate": "true or false",
     "raw_scores": "true or false",
@@ -96,7 +97,7 @@ def validate_body(payload: object, body: type[B]) -> B:
         raise MalformedRequest(f"{field} must be {_FIELD_TYPES[field]}; received another type", field=field) from error
 
 
-def model_of(body: InputBody) -> str | None:
+def model_of(body: ModelBody) -> str | None:
     """Returns the name of the model."""
     return None if body.model is None else body.model[: MAX_NAME + 1]  # no model has a longer name
 
@@ -117,7 +118,7 @@ def input_of(body: InputBody) -> TokenInput | TextInput:
     )
 
 
-def reject_too_many(body: InputBody, fields: Iterable[str], max_sequences: int) -> None:
+def reject_too_many(body: ModelBody, fields: Iterable[str], max_sequences: int) -> None:
     """Raises `PayloadTooLarge` if a field has more entries than `max_sequences`."""
     for field in fields:
         values = getattr(body, field)

@@ -110,3 +110,29 @@ CLASSIFY_RESPONSES: Final[dict[str, dict[str, object]]] = {
         },
     },
 }
+
+TOKENIZE_REQUESTS: Final[dict[str, dict[str, object]]] = {
+    "texts": {"summary": "Two texts", "value": {"text": ["Alice met the White Rabbit.", "café"]}},
+    "plain": {
+        "summary": "A text without [CLS] and [SEP]",
+        "value": {"text": "Alice met the White Rabbit.", "add_special_tokens": False},
+    },
+}
+
+TOKENIZE_RESPONSES: Final[dict[str, dict[str, object]]] = {
+    "tokens": {
+        "summary": "Tokens of one text",
+        "value": {
+            "model": "electra_demo",
+            "tokens": [
+                [
+                    {"id": 2, "piece": "[CLS]", "special": True},
+                    {"id": 43, "piece": "rabbit", "special": False, "start": 0, "end": 6, "text": "Rabbit"},
+                    {"id": 17, "piece": "##s", "special": False, "start": 6, "end": 7, "text": "s"},
+                    {"id": 3, "piece": "[SEP]", "special": True},
+                ]
+            ],
+            "usage": {"sequences": 1, "tokens": 4},
+        },
+    },
+}

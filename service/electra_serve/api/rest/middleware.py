@@ -1,7 +1,8 @@
 """Outermost middleware: the request's id, and headers that every response has.
 
-Responses must not be cached, since they depend on private texts or on the current state. This is pure ASGI:
-`BaseHTTPMiddleware` would run each request in a separate task and hide that its client has disconnected.
+Responses must not be cached, since they depend on private texts or on the current state. Files of pages have a rule of
+their own. This is pure ASGI: `BaseHTTPMiddleware` would run each request in a separate task and hide that its client
+has disconnected.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 
 _STATE_KEY: Final = "electra_request_id"
 _SPAN_KEY: Final = "electra_span"
-_COMMON: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_CACHE_CONTROL: Final = b"cache-control"
+_NO_STORE: Final = (_CACHE_CONTROL, b"no-store")
 
 
 def request_id(scope: Scope) -> str:
@@ -47,12 +50,14 @@ class ResponseHeadersMiddleware:
             return
         chosen = choose_request_id(headers_of(scope).get(REQUEST_ID_HEADER))
         scope["state"][_STATE_KEY] = chosen
-        common = (*_COMMON, (REQUEST_ID_HEADER.encode(), chosen.encode()))
+        common = (_NOSNIFF, (REQUEST_ID_HEADER.encode(), chosen.encode()))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 span = scope["state"].get(_SPAN_KEY)
-                message["headers"] = [*message.get("headers", ()), *common, *([] if span is None else [span])]
+                own = message.get("headers", ())
+                caching = () if any(name == _CACHE_CONTROL for name, _ in own) else (_NO_STORE,)
+                message["headers"] = [*own, *common, *caching, *([] if span is None else [span])]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

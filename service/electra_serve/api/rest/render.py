@@ -42,29 +42,30 @@ def json_response(content: object) -> Response:
     return Response(orjson.dumps(content), media_type=JSON_MEDIA_TYPE)
 
 
-class EncodedResponse(Response):
-    """Response that is already encoded, in one or more chunks; JSON unless its headers are changed.
+class Chunks(Response):
+    """Response in one or more chunks.
 
-    Each chunk is sent after the socket has accepted the previous one, and released with its part of the budget. Views
-    of bytes are sent in parts and not copied. A client that stalls for `send_timeout_s`, plus one second for each
-    megabyte, is disconnected.
+    Each chunk is sent after the socket has accepted the previous one. Views of bytes are sent in parts and not copied.
+    A client that stalls for `send_timeout_s`, plus one second for each megabyte, is disconnected.
     """
 
-    media_type = JSON_MEDIA_TYPE
-
     def __init__(
-        self, chunks: Sequence[bytes | memoryview], *, send_timeout_s: float, reservation: Reservation
+        self,
+        chunks: Sequence[bytes | memoryview],
+        *,
+        send_timeout_s: float,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._length = sum(map(len, chunks))
-        super().__init__(headers={"content-length": str(self._length)})
+        super().__init__(headers={**(headers or {}), "content-length": str(self._length)}, media_type=media_type)
         self._chunks = deque(chunks)
         self._timeout_s = send_limit_s(send_timeout_s, self._length)
-        self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         """Sends the response; raises `TimeoutError` if a stalled client cannot be disconnected otherwise."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._reservation.shrink(self._length)  # the result is rendered and released
+        self._shrink(self._length)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._send_chunks(send)
@@ -83,7 +84,23 @@ class EncodedResponse(Response):
             for part in _parts(chunk):
                 unsent -= len(part)
                 await send({"type": "http.response.body", "body": part, "more_body": unsent > 0})
-            self._reservation.shrink(unsent)
+            self._shrink(unsent)
+
+    def _shrink(self, unsent: int) -> None:
+        """Releases all but `unsent` bytes of a budget, if there is one."""
+
+
+class EncodedResponse(Chunks):
+    """Response whose chunks are released with their parts of the budget; JSON unless its headers are changed."""
+
+    def __init__(
+        self, chunks: Sequence[bytes | memoryview], *, send_timeout_s: float, reservation: Reservation
+    ) -> None:
+        super().__init__(chunks, send_timeout_s=send_timeout_s, media_type=JSON_MEDIA_TYPE)
+        self._reservation = reservation
+
+    def _shrink(self, unsent: int) -> None:
+        self._reservation.shrink(unsent)
 
 
 def _parts(chunk: bytes | memoryview) -> Iterator[bytes | memoryview]:

@@ -53,13 +53,18 @@ def _bounded(option: str) -> WithJsonSchema:
     return _schema({"type": "integer", "minimum": least, "maximum": most})
 
 
-class InputBody(BaseModel):
-    """Fields of a request that computes; null is the same as absent."""
+class ModelBody(BaseModel):
+    """Field of every request for a model; null is the same as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     model: str | None = None
     """Name or alias of a served model; optional if only one is served."""
+
+
+class InputBody(ModelBody):
+    """Fields of a request that computes; null is the same as absent."""
+
     token_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
     """Sequences of ids, below the model's `vocab_size`; they may differ in length."""
     segment_ids: Annotated[object, _schema(_ROWS_SCHEMA)] = None
@@ -108,6 +113,15 @@ class ClassifyBody(InputBody):
     """Cuts long texts into windows that share so many ids; default 128 for contexts, and no windows for other texts."""
     max_answer_length: Annotated[int | None, _bounded("max_answer_length")] = None
     """Most ids of an answer span; default 15."""
+
+
+class TokenizeBody(ModelBody):
+    """Request of `POST /v1/tokenize`; null is the same as absent."""
+
+    text: Annotated[object, WithJsonSchema(_STRINGS_SCHEMA)]
+    """A text, or a list of texts. Nothing is truncated."""
+    add_special_tokens: bool | None = True
+    """Adds [CLS] and [SEP], as in `/v1/encode`."""
 
 
 class _Response(BaseModel):
@@ -208,6 +222,33 @@ class ClassifyAnswer(_Response):
     usage: Usage
     truncated: list[bool]
     """True for each sequence that was truncated."""
+
+
+class TokenAnswer(_Response):
+    """A token of a text."""
+
+    id: int
+    """Its id."""
+    piece: str
+    """Its piece of the vocabulary, such as `##ing`; empty for an id without one."""
+    special: bool
+    """True for [CLS] and [SEP], which have no characters."""
+    start: int | None = None
+    """First character; absent for special tokens, as are the next two."""
+    end: int | None = None
+    """The character after the last one."""
+    text: str | None = None
+    """These characters."""
+
+
+class TokenizeAnswer(_Response):
+    """Response of `POST /v1/tokenize`."""
+
+    model: str
+    """Name of the model, even if the request has an alias."""
+    tokens: list[list[TokenAnswer]]
+    """Tokens of each text, in order."""
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Final
 from electra_serve.errors import PresetError
 from electra_serve.presets.digest import sha256_of
 from electra_serve.presets.files import read_json
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 
 MANIFEST_FILE: Final = "electra-serve.manifest.json"
 # The model's output for a fixed input at its first load; see `electra_serve.engine.golden`
@@ -68,19 +69,23 @@ def read_manifest(folder: Path) -> Manifest:
         raise PresetError(f"{path}: must be a manifest of electra-serve; it is malformed") from error
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, progress: Progress = NO_PROGRESS) -> Manifest:
     """Hashes all files of a folder, and returns its manifest; raises `PresetError`."""
     manifest = read_manifest(folder)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - OURS
     for name in sorted(found ^ set(manifest.files)):
         state = "was added" if name in found else "is missing"
         raise PresetError(_damaged(folder, manifest, f"{name!r:.80} {state}"))
+    done = 0
     for name, record in manifest.files.items():
+        progress.update("verifying", manifest.source, done, manifest.size)
+        done += record.size
         size = (folder / name).stat().st_size
         if size != record.size:
             raise PresetError(_damaged(folder, manifest, f"{name} has {size} bytes, not {record.size}"))
         if sha256_of(folder / name) != record.sha256:
             raise PresetError(_damaged(folder, manifest, f"{name} has another SHA-256"))
+    progress.end()
     return manifest
 
 

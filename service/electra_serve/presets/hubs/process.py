@@ -19,7 +19,7 @@ from electra_serve.presets.hubs.failure import Failure, FailureKind, FetchError,
 from electra_serve.presets.hubs.fetch import CLEANUP_S
 from electra_serve.presets.hubs.files import bytes_below
 from electra_serve.presets.hubs.handle import Handle
-from electra_serve.presets.hubs.progress import Progress
+from electra_serve.runtime.progress import Progress
 
 COMMAND: Final = (sys.executable, "-m", "electra_serve.presets.hubs.fetch")
 POLL_S: Final = 0.1
@@ -113,7 +113,8 @@ class FetchProcess:
                 seen, seen_at = done, now
                 total = state.get("total_bytes")
                 if "folder" in state:  # else nothing is fetched yet, or at all
-                    self._progress.update(str(handle), max(done, 0), total if isinstance(total, int) else None)
+                    size = total if isinstance(total, int) else None
+                    self._progress.update("fetching", str(handle), max(done, 0), size)
             if done > self._limits.max_bytes:
                 detail = f"a preset must have at most {self._limits.max_bytes} bytes to fetch; it has more"
                 raise FetchError(Failure(FailureKind.REJECTED, detail))

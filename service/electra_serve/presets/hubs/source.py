@@ -13,6 +13,7 @@ from electra_serve.presets.hubs.cache import PresetCache
 from electra_serve.presets.hubs.fetcher import Fetcher, HubError
 from electra_serve.presets.hubs.handle import Handle, Hub, parse_handle
 from electra_serve.presets.hubs.manifest import verify
+from electra_serve.runtime.progress import NO_PROGRESS, Progress
 
 
 class HubSource:
@@ -22,7 +23,16 @@ class HubSource:
     last revision. `offline` uses the caches only.
     """
 
-    def __init__(self, cache: PresetCache, fetcher: Fetcher, *, offline: bool, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        cache: PresetCache,
+        fetcher: Fetcher,
+        *,
+        offline: bool,
+        log: logging.Logger,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        self._progress = progress
         self._cache = cache
         self._fetcher = fetcher
         self._offline = offline
@@ -35,7 +45,7 @@ class HubSource:
 
     def get(self, handle: Handle, *, load_weights: bool) -> PresetFolder:
         """Returns the preset of a handle, from the cache or the hub; raises `PresetError`."""
-        return _read(handle, self._locate(handle), load_weights=load_weights)
+        return self._read(handle, self._locate(handle), load_weights=load_weights)
 
     def cached(self, handle: Handle, *, load_weights: bool) -> PresetFolder | None:
         """Returns the preset of a handle from the cache; None if it was never fetched.
@@ -44,7 +54,13 @@ class HubSource:
             PresetError: It has changed since it was fetched.
         """
         folder = self._cache.find(handle)
-        return None if folder is None else _read(handle, folder, load_weights=load_weights)
+        return None if folder is None else self._read(handle, folder, load_weights=load_weights)
+
+    def _read(self, handle: Handle, folder: Path, *, load_weights: bool) -> PresetFolder:
+        verify(folder, self._progress)
+        return read_preset_folder(
+            folder, id_=handle.name, source=handle.hub, load_weights=load_weights, progress=self._progress
+        )
 
     def _locate(self, handle: Handle) -> Path:
         cache = self._cache
@@ -119,11 +135,6 @@ def architecture(published: CatalogPreset) -> PresetFolder:
         weight_files=(),
         has_tokenizer=False,
     )
-
-
-def _read(handle: Handle, folder: Path, *, load_weights: bool) -> PresetFolder:
-    verify(folder)
-    return read_preset_folder(folder, id_=handle.name, source=handle.hub, load_weights=load_weights)
 
 
 def _require_published(folder: PresetFolder, published: CatalogPreset) -> PresetFolder:

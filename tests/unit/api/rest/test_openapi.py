@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 
 from electra_serve import __version__
 from electra_serve.api.rest import examples
-from electra_serve.api.rest.problem_middleware import PROBE_PATHS
+from electra_serve.api.rest.problem_middleware import is_probe
 from electra_serve.api.rest.problems import PROBLEM_TYPES
 from electra_serve.api.rest.tei import routes as tei
 from electra_serve.api.security.api_keys import KeyRing
@@ -65,10 +65,11 @@ def test_the_document_is_openapi(document: JsonObject) -> None:
 
 
 def test_every_path_is_in_it(document: JsonObject) -> None:
-    paths = {"/v1/encode", "/v1/classify", "/v1/models", "/v1/models/{name}", "/livez", "/readyz", "/metrics"}
+    paths = {"/v1/encode", "/v1/classify", "/v1/tokenize", "/v1/models", "/v1/models/{name}"}
+    paths |= {"/livez", "/readyz", "/metrics"}
     assert set(document["paths"]) == paths | FAMILIES
     names = [operation["operationId"] for path, operation in operations(document) if path not in FAMILIES]
-    assert names == ["encode", "classify", "list_models", "get_model", "livez", "readyz", "metrics"]
+    assert names == ["encode", "classify", "tokenize", "list_models", "get_model", "livez", "readyz", "metrics"]
 
 
 def test_every_example_follows_its_schema(document: JsonObject) -> None:
@@ -80,7 +81,7 @@ def test_every_example_follows_its_schema(document: JsonObject) -> None:
     assert checked >= len(examples.REQUESTS) + len(examples.RESPONSES) + len(examples.CLASSIFY_REQUESTS)
 
 
-@pytest.mark.parametrize("path", ["/v1/encode", "/v1/classify"])
+@pytest.mark.parametrize("path", ["/v1/encode", "/v1/classify", "/v1/tokenize"])
 def test_every_error_that_a_caller_can_see_is_documented(document: JsonObject, path: str) -> None:
     responses = document["paths"][path]["post"]["responses"]
     documented = {
@@ -110,6 +111,15 @@ async def test_example_classifications_get_the_documented_response(
     response = await client.post("/v1/classify", json=examples.CLASSIFY_REQUESTS[name]["value"])
     assert response.status_code == 200
     validator(document, {"$ref": "#/components/schemas/ClassifyAnswer"}).validate(response.json())
+
+
+@pytest.mark.parametrize("name", examples.TOKENIZE_REQUESTS)
+async def test_example_tokenizations_get_the_documented_response(
+    client: httpx.AsyncClient, document: JsonObject, name: str
+) -> None:
+    response = await client.post("/v1/tokenize", json=examples.TOKENIZE_REQUESTS[name]["value"])
+    assert response.status_code == 200
+    validator(document, {"$ref": "#/components/schemas/TokenizeAnswer"}).validate(response.json())
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_where_keys_are_asked_for_the_document_says_so(rest: Rest, tmp_path: Pat
     OpenAPI.model_validate(keyed)
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
     for path, operation in operations(keyed):
-        asks = path not in PROBE_PATHS
+        asks = not is_probe(path)
         assert operation.get("security") == ([{"bearer": []}, {"api_key": []}] if asks else None)
         assert ("401" in operation["responses"]) == asks
     assert "securitySchemes" not in document["components"]

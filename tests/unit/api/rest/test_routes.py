@@ -73,7 +73,7 @@ async def test_metrics_are_what_prometheus_reads(client: httpx.AsyncClient) -> N
     assert {"electra_requests", "electra_build_info"} <= families
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v3/encode", "/livez/", "/docs", "/redoc", "/v1/encode/x"])
+@pytest.mark.parametrize("path", ["/v1", "/v3/encode", "/livez/", "/docs/", "/redoc", "/v1/encode/x"])
 async def test_other_paths_are_problems(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert (response.status_code, response.json()["code"]) == (404, "not_found")

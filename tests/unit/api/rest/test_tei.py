@@ -280,7 +280,7 @@ async def test_switched_off() -> None:
     observer = RequestObserver("rest", rest.metrics, rest.log)
     app = create_app(
         rest.service,
-        SETTINGS,
+        SETTINGS.model_copy(update={"playground": False}),
         rest.metrics,
         observer,
         max_sequences=8,
@@ -388,8 +388,9 @@ async def test_the_input_at_fault_is_named(client: httpx.AsyncClient, rest: Rest
 
 @pytest.mark.parametrize("path", COMPUTING)
 async def test_other_methods_have_the_form_too(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.get(path)
-    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    response = await client.put(path)
+    allowed = "GET, HEAD, POST" if path == "/" else "POST"
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
     assert response.json().keys() == {"error", "error_type"}
 
 
