@@ -23,6 +23,7 @@ from tests.integration.standard import reflect
 SERVICE: Final = "inference.GRPCInferenceService"
 KEY: Final = "3f9c0d2b7f6e4a1c8d5e"
 PROBES: Final = ("/v2/health/live", "/v2/health/ready")
+MODEL_PROBE: Final = f"/v2/models/{DEMO_ID}/ready"
 OTHERS: Final = ("/v2", "/v2/models", f"/v2/models/{DEMO_ID}", "/v2/models/stats", f"/v2/models/{DEMO_ID}/config")
 BODY: Final = {"inputs": [{"name": "token_ids", "shape": [1, 3], "datatype": "INT64", "data": [2, 5, 4]}]}
 
@@ -74,7 +75,7 @@ def test_it_is_on_by_default(service: ServiceProcess) -> None:
 
 
 def test_off_it_leaves_nothing_on_rest(off: ServiceProcess) -> None:
-    for path in (*PROBES, *OTHERS, f"/v2/models/{DEMO_ID}/ready", "/v2/logging"):
+    for path in (*PROBES, *OTHERS, MODEL_PROBE, "/v2/logging"):
         response = httpx.get(f"{off.url}{path}")
         assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json"), path
     assert httpx.post(f"{off.url}/v2/models/{DEMO_ID}/infer", json=BODY).status_code == 404
@@ -95,8 +96,9 @@ def test_off_it_leaves_the_other_apis(off: ServiceProcess) -> None:
 
 
 def test_probes_need_no_key(keyed: ServiceProcess) -> None:
-    for path in PROBES:
+    for path in (*PROBES, MODEL_PROBE):
         assert httpx.get(f"{keyed.url}{path}").status_code == 200, path
+    assert DEMO_ID not in httpx.get(f"{keyed.url}/v2/models/other/ready").text
     ready = pb.ModelReadyRequest(name=DEMO_ID).SerializeToString()
     for method, request in (("ServerLive", b""), ("ServerReady", b""), ("ModelReady", ready)):
         assert status_of(keyed, method, request) is grpc.StatusCode.OK
@@ -107,7 +109,7 @@ def test_everything_else_needs_a_key(keyed: ServiceProcess) -> None:
         method: getattr(pb, f"{method}Request")(name=DEMO_ID).SerializeToString()
         for method in ("ModelMetadata", "ModelConfig", "ModelStatistics")
     }
-    for path in (*OTHERS, f"/v2/models/{DEMO_ID}/ready"):
+    for path in OTHERS:
         response = httpx.get(f"{keyed.url}{path}")
         assert (response.status_code, response.json()["code"]) == (401, "unauthenticated"), path
         assert response.headers["content-type"] == "application/json"
@@ -129,5 +131,5 @@ def test_settings_documents_and_manifests_agree() -> None:
 @pytest.mark.parametrize("path", ["docs/api.md", "docs/security.md"])
 def test_the_documents_name_the_open_routes(path: str) -> None:
     text = Path(ROOT / path).read_text()
-    names = (*PROBES, "ServerLive", "ServerReady", "ModelReady")
+    names = (*PROBES, "/v2/models/{m}/ready", "ServerLive", "ServerReady", "ModelReady")
     assert [name for name in names if f"{name}`" not in text] == []

@@ -100,6 +100,9 @@ def test_config(client: Client, served: Served) -> None:
     outputs = {tensor["name"]: (tensor["data_type"], len(tensor.get("dims", ()))) for tensor in config["output"]}
     assert outputs["sequence_output"] == ("TYPE_FP32", 2)
     assert outputs["mean_output"] == ("TYPE_FP32", 1)
+    assert outputs["token_counts"] == ("TYPE_INT32", 1)
+    assert [tensor["name"] for tensor in config["output"] if "reshape" in tensor] == ["token_counts"]
+    assert "dynamic_batching" in config
     assert set(outputs) >= set(OUTPUTS)
 
 

@@ -123,6 +123,7 @@ class GrpcServer:
                 oip,
                 codec=codec,
                 infer_codec=InferCodec(thread, max_sequences=max_sequences),
+                thread=thread,
                 receiver=self._open_receiver,
                 transfer=self._transfer,
                 max_stream_requests=settings.max_stream_requests,

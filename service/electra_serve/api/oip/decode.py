@@ -16,13 +16,12 @@ from electra_serve.serving.request_context import Deadline, Priority, RequestCon
 from electra_serve.serving.transit_budget import Transit
 from electra_serve.tensors import IntArray, TextInput, TokenInput, Truncation
 
-Parameter = str | bool | int | float
-
 VERSION: Final = "1"  # the only version of every model
 # Parameters of tensors that need an extension which the service does not have
 UNSUPPORTED_PARAMETERS: Final = frozenset(
     {"classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"}
 )
+PARAMETERS: Final = ("priority", "timeout", "truncate")  # those of a request that `decode` reads
 MAX_WHOLE: Final = 2**64 - 1  # largest number of a parameter, an unsigned integer of gRPC
 _PRIORITIES: Final = (Priority.NORMAL, Priority.HIGH, Priority.NORMAL)  # 0 is the default, 1 the highest
 
@@ -35,7 +34,7 @@ class InferRequest:
     version: str  # "" for any
     inputs: Sequence[Tensor]
     outputs: Sequence[str] | None
-    parameters: Mapping[str, Parameter]
+    parameters: Mapping[str, object]  # of `PARAMETERS`, unchecked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +105,7 @@ def check_tensor_parameters(name: str, parameters: Mapping[str, object]) -> None
         )
 
 
-def with_parameters(context: RequestContext, parameters: Mapping[str, Parameter]) -> RequestContext:
+def with_parameters(context: RequestContext, parameters: Mapping[str, object]) -> RequestContext:
     """Returns the context with the request's `priority` and `timeout` in µs; raises `MalformedRequest`.
 
     Priority 1 is high, 2 normal, and higher numbers are low. 0 and no timeout leave the context as it is.
@@ -121,7 +120,7 @@ def with_parameters(context: RequestContext, parameters: Mapping[str, Parameter]
     return context
 
 
-def _whole(parameters: Mapping[str, Parameter], name: str) -> int:
+def _whole(parameters: Mapping[str, object], name: str) -> int:
     value = parameters.get(name, 0)
     whole = int(value) if isinstance(value, float) and value.is_integer() else value  # JSON has one type for both
     if isinstance(whole, bool) or not isinstance(whole, int) or not 0 <= whole <= MAX_WHOLE:
@@ -129,7 +128,7 @@ def _whole(parameters: Mapping[str, Parameter], name: str) -> int:
     return whole
 
 
-def _truncation(parameters: Mapping[str, Parameter]) -> Truncation:
+def _truncation(parameters: Mapping[str, object]) -> Truncation:
     value = parameters.get("truncate", False)
     if not isinstance(value, bool):
         raise MalformedRequest("parameter truncate must be true or false; got another type", field="truncate")

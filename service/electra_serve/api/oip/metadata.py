@@ -28,6 +28,16 @@ class TensorMetadata:
     shape: tuple[int, ...]
     optional: bool = False
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions without the batch, of which a configuration has at least one."""
+        return self.shape[1:] or (1,)
+
+    @property
+    def is_reshaped(self) -> bool:
+        """True if `dims` has one more dimension than the tensor."""
+        return len(self.shape) == 1
+
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:

@@ -12,7 +12,7 @@ from electra_serve.api.request_options import PRIORITY_KEY, PRIORITY_NAMES, PROX
 from electra_serve.api.rest.body import JSON_MEDIA_TYPE
 from electra_serve.api.rest.headers import TIMEOUT_HEADER
 from electra_serve.api.rest.middleware import REQUEST_ID_HEADER
-from electra_serve.api.rest.problem_middleware import PROBE_PATHS
+from electra_serve.api.rest.problem_middleware import is_probe
 from electra_serve.api.rest.problems import (
     PROBLEM_MEDIA_TYPE,
     PROBLEM_TYPES,
@@ -134,7 +134,7 @@ def _ask_for_keys(document: JsonObject) -> None:
     document["components"]["securitySchemes"] = _KEY_SCHEMES
     rejection = problems(Unauthenticated)[PROBLEM_TYPES[Unauthenticated].status]
     for path, item in document["paths"].items():
-        for operation in item.values() if path not in PROBE_PATHS else ():
+        for operation in item.values() if not is_probe(path) else ():
             operation["security"] = [{scheme: []} for scheme in _KEY_SCHEMES]
             responses = operation["responses"]
             own_form = PROBLEM_MEDIA_TYPE in responses["default"]["content"]

@@ -6,6 +6,7 @@ a generic problem and is re-raised to the server, which logs it. The middleware 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from electra_serve.api.rest.protocol import SURPLUS, ConnectionsFull
 from electra_serve.errors import InternalError, MalformedRequest, ServiceError
 
 PROBE_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"})
+_MODEL_PROBE: Final = re.compile(r"/v2/models/.+/ready")
 
 
 class ProblemMiddleware:
@@ -51,8 +53,18 @@ class ProblemMiddleware:
             raise
 
 
+def is_probe(path: str) -> bool:
+    """Returns True for a path that needs no key, and is served over the limit of connections.
+
+    Example:
+        >>> is_probe("/readyz"), is_probe("/v2/models/org/model/ready"), is_probe("/v2/models/org/model")
+        (True, True, False)
+    """
+    return path in PROBE_PATHS or _MODEL_PROBE.fullmatch(path) is not None
+
+
 def _rejection(scope: Scope) -> ServiceError | None:
-    if SURPLUS in scope["state"] and scope["path"] not in PROBE_PATHS:
+    if SURPLUS in scope["state"] and not is_probe(scope["path"]):
         return ConnectionsFull("all connections are in use; retry later")
     host = headers_of(scope).get("host")
     if host is None and scope["http_version"] == "1.1":

@@ -107,8 +107,8 @@ def problem_response(error: errors.ServiceError, request_id: str, form: ErrorFor
     kind = PROBLEM_TYPES[type(error)]
     retry_after_s = error.retry_delay_s
     headers: dict[str, str] = {}
-    if isinstance(error, errors.UnsupportedMediaType) and error.field is not None:
-        headers |= _SUPPORTED[error.field]
+    if isinstance(error, errors.UnsupportedMediaType):
+        headers |= _SUPPORTED.get(error.field or "", {})  # no header lists transfer codings to clients
     if retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     if kind.close:

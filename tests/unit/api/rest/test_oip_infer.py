@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from electra_serve import errors
+from electra_serve.api.rest.problems import PROBLEM_MEDIA_TYPE
 from electra_serve.serving.request_context import Priority
 from electra_serve.settings.schema import ApiSettings, RestSettings
 from electra_serve.tensors import Output, TextInput, TokenInput, Truncation
@@ -243,7 +244,7 @@ async def test_lists_of_encodings_get_plain_responses(client: httpx.AsyncClient,
 
 
 def zeros(size: int) -> bytes:
-    return gzip.compress(json.dumps(ids([[1]], 1, 1)).encode() + b" " * size)
+    return gzip.compress(json.dumps(ids([[1]], 1, 1)).encode() + b" " * size, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +324,9 @@ INT64: Final = Bytes.of("token_ids", np.array([[1, 2]]))
         (ids([1], 1) | {"parameters": {"timeout": -1}}, "timeout"),
         (ids([1], 1) | {"parameters": {"priority": "high"}}, "priority"),
         (ids([1], 1) | {"parameters": {"truncate": 1}}, "truncate"),
+        (ids([1], 1) | {"parameters": {"truncate": []}}, "truncate"),
+        (ids([1], 1) | {"parameters": {"timeout": [1]}}, "timeout"),
+        (ids([1], 1) | {"parameters": {"priority": {}}}, "priority"),
         (ids([1], 1) | {"parameters": {"binary_data_output": 1}}, "binary_data_output"),
         (ids([1], 1) | {"outputs": {}}, "outputs"),
         (ids([1], 1) | {"outputs": [{}]}, "outputs[0].name"),
@@ -521,3 +525,14 @@ async def test_a_large_response_is_the_same_in_pieces(rest: Rest) -> None:
         np.testing.assert_array_equal(packed[name], array)
     assert written["sequence_output"].shape == (4, 90, 700)
     np.testing.assert_array_equal(written["sequence_output"][..., 699], rows)
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [(INFER, "application/json"), ("/v2/repository/index", "application/json"), ("/v1/encode", PROBLEM_MEDIA_TYPE)],
+)
+async def test_other_transfer_codings_get_415(client: httpx.AsyncClient, path: str, media_type: str) -> None:
+    response = await client.post(path, content=b"{}", headers={"transfer-encoding": "gzip, chunked"})
+    assert (response.status_code, response.headers["content-type"]) == (415, media_type)
+    assert response.json()["field"] == "transfer-encoding"
+    assert "accept-encoding" not in response.headers

@@ -39,7 +39,7 @@ GETS: Final = {
     "/v2/models/electra_demo/stats": "OipStatistics",
 }
 OF_MODEL: Final = ("", "/ready", "/config", "/stats")
-KEYLESS: Final = {"/v2/health/live", "/v2/health/ready"}
+KEYLESS: Final = {"/v2/health/live", "/v2/health/ready", "/v2/models/electra_demo/ready"}
 UNSUPPORTED: Final = (
     "/v2/systemsharedmemory/status",
     "/v2/systemsharedmemory/region/r/register",
@@ -222,7 +222,6 @@ async def test_other_methods(client: httpx.AsyncClient, method: str, path: str, 
     ("path", "media_type"),
     [
         ("/v2/nowhere", "application/json"),
-        ("/v2/", "application/json"),
         ("/v2/models/", "application/json"),
         ("/v2/health", "application/json"),
         ("/v2/embed", "application/problem+json"),
@@ -248,7 +247,7 @@ async def test_without_the_protocol_its_paths_are_unknown(rest: Rest) -> None:
     assert not [path for path in rest.app(apis=ApiSettings(oip=False)).openapi()["paths"] if "/v2/m" in path]
 
 
-async def test_all_paths_but_health_need_a_key(rest: Rest, tmp_path: Path) -> None:
+async def test_all_paths_but_probes_need_a_key(rest: Rest, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("shop-0123456789abcdef")
     authenticator = Authenticator(KeyRing(tmp_path / "keys", structlog.wrap_logger(None, [LogCapture()])))
     async with connect(rest.app(authenticator=authenticator)) as client:
@@ -263,7 +262,31 @@ async def test_all_paths_but_health_need_a_key(rest: Rest, tmp_path: Path) -> No
             assert response.json()["code"] == "unauthenticated"
 
 
-@pytest.mark.parametrize(("path", "status"), [("/v2/health/live", 200), ("/v2/health/ready", 200), ("/v2", 503)])
+async def test_the_probe_of_a_model_shows_no_names_and_is_no_request() -> None:
+    class Aliased(FakeService):
+        def model(self, name: str) -> ModelInfo:
+            return super().model("secret" if name == "public" else name)
+
+    rest = Rest(service=Aliased(replace(READY_MODEL, name="secret")))
+    async with connect(rest.app()) as client:
+        for path in ("public/ready", "public/versions/1/ready", "nope/ready", "nope/versions/2/ready"):
+            response = await client.get(f"/v2/models/{path}")
+            assert response.status_code == (200 if path.startswith("public") else 404)
+            assert "secret" not in response.text
+    assert rest.log.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/health/live", 200),
+        ("/v2/health/ready", 200),
+        ("/v2/models/electra_demo/ready", 200),
+        ("/v2/models/electra_demo/versions/1/ready", 200),
+        ("/v2/models/electra_demo", 503),
+        ("/v2", 503),
+    ],
+)
 async def test_health_responds_when_connections_are_full(rest: Rest, path: str, status: int) -> None:
     wire, scope = Wire(body_message(b"")), http_scope(path)
     surplus: Scope = {**scope, "state": {SURPLUS: True}}

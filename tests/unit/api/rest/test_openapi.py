@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 
 from electra_serve import __version__
 from electra_serve.api.rest import examples
-from electra_serve.api.rest.problem_middleware import PROBE_PATHS
+from electra_serve.api.rest.problem_middleware import is_probe
 from electra_serve.api.rest.problems import PROBLEM_TYPES
 from electra_serve.api.rest.tei import routes as tei
 from electra_serve.api.security.api_keys import KeyRing
@@ -154,7 +154,7 @@ def test_where_keys_are_asked_for_the_document_says_so(rest: Rest, tmp_path: Pat
     OpenAPI.model_validate(keyed)
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
     for path, operation in operations(keyed):
-        asks = path not in PROBE_PATHS
+        asks = not is_probe(path)
         assert operation.get("security") == ([{"bearer": []}, {"api_key": []}] if asks else None)
         assert ("401" in operation["responses"]) == asks
     assert "securitySchemes" not in document["components"]

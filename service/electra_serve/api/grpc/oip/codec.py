@@ -36,6 +36,7 @@ class Received:
     message: pb.ModelInferRequest
     id: str  # the client's, any text
     raw: bool
+    size: int  # bytes; protobuf would serialize the message to count them
 
 
 class InferCodec:
@@ -56,7 +57,7 @@ class InferCodec:
     async def decode(self, received: Received, model: str, client: str) -> InferRequest:
         """Reads the tensors of a request; raises what `decode.to_infer` raises."""
         work = partial(decode.to_infer, received.message, model, self._max_sequences)
-        if received.message.ByteSize() <= (MAX_INLINE_BYTES if received.raw else INLINE_BYTES):
+        if received.size <= (MAX_INLINE_BYTES if received.raw else INLINE_BYTES):
             return work()
         return await self._thread.run(client, work)
 
@@ -65,7 +66,7 @@ class InferCodec:
     ) -> Parts:
         """Returns a `ModelInferResponse`."""
         work = partial(_render, result, decoded.outputs, received.id, parameters, raw=received.raw)
-        if rectangle_values(result) <= INLINE_FLOATS:
+        if rectangle_values(result) <= INLINE_FLOATS and len(received.id) <= MAX_INLINE_BYTES:
             return work()
         return await self._thread.run(client, work)
 
@@ -74,7 +75,7 @@ def _parse(data: bytes, max_fields: int) -> Received:
     message = parse(pb.ModelInferRequest, data, max_fields=max_fields, packed_per_field=PACKED_PER_FIELD, strict=False)
     if len(data) > INLINE_BYTES:  # names of others are short
         cut_names(message)
-    return Received(message, message.id, decode.is_raw(message))
+    return Received(message, message.id, decode.is_raw(message), len(data))
 
 
 def _render(

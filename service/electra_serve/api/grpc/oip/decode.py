@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
-from electra_serve.api.oip.decode import InferRequest, Parameter, check_tensor_parameters
+from electra_serve.api.oip.decode import PARAMETERS, InferRequest, check_tensor_parameters
 from electra_serve.api.oip.tensors import (
     BYTES,
     INPUTS,
+    INTEGERS,
     Tensor,
     TensorHeader,
     check_elements,
@@ -74,16 +75,16 @@ def to_infer(message: pb.ModelInferRequest, model: str, max_sequences: int) -> I
             for index, tensor in enumerate(message.inputs)
         ],
         outputs=[output.name for output in message.outputs] or None,
-        parameters=to_parameters(message.parameters),
+        parameters=to_parameters(message.parameters, PARAMETERS),
     )
 
 
-def to_parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Parameter]:
-    """Returns the values of parameters, without those that have none."""
+def to_parameters(parameters: Mapping[str, pb.InferParameter], names: Iterable[str]) -> dict[str, object]:
+    """Returns the values of the named parameters, without those that have none; others may be megabytes of text."""
     return {
-        name: getattr(parameter, choice)
-        for name, parameter in parameters.items()
-        if (choice := parameter.WhichOneof("parameter_choice")) is not None
+        name: getattr(parameters[name], choice)
+        for name in names
+        if name in parameters and (choice := parameters[name].WhichOneof("parameter_choice")) is not None
     }
 
 
@@ -122,7 +123,18 @@ def _from_contents(header: TensorHeader, contents: pb.InferTensorContents) -> Te
     check_elements(header, len(values))
     if header.datatype == BYTES:
         return Tensor(header, [to_text(header, index, value) for index, value in enumerate(values)])
-    return Tensor(header, _numbers(values, dtype))
+    numbers = _numbers(values, dtype)
+    _check_range(header, numbers)
+    return Tensor(header, numbers)
+
+
+def _check_range(header: TensorHeader, numbers: IntArray) -> None:
+    """Raises `InvalidInput` for a number beyond the datatype, as JSON does: contents have wider numbers."""
+    dtype = INTEGERS[header.datatype]
+    if dtype.itemsize < numbers.itemsize and numbers.size:
+        limits = np.iinfo(dtype)
+        if numbers.min() < limits.min or numbers.max() > limits.max:
+            raise InvalidInput(f"{header.name} must hold numbers of {header.datatype}; got another", field=header.name)
 
 
 def _numbers(values: Sequence[int], dtype: np.dtype[Any]) -> IntArray:

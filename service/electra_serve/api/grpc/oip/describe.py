@@ -40,15 +40,21 @@ def to_config(model: ModelMetadata) -> pb.ModelConfigResponse:
                 pb.ModelInput(
                     name=tensor.name,
                     data_type=DATA_TYPES[tensor.datatype],
-                    dims=tensor.shape[1:],
+                    dims=tensor.dims,
                     optional=tensor.optional,
                 )
                 for tensor in model.inputs
             ],
             output=[
-                pb.ModelOutput(name=tensor.name, data_type=DATA_TYPES[tensor.datatype], dims=tensor.shape[1:])
+                pb.ModelOutput(
+                    name=tensor.name,
+                    data_type=DATA_TYPES[tensor.datatype],
+                    dims=tensor.dims,
+                    reshape=pb.ModelTensorReshape() if tensor.is_reshaped else None,
+                )
                 for tensor in model.outputs
             ],
+            dynamic_batching=pb.ModelDynamicBatching(),
         )
     )
 

@@ -7,6 +7,7 @@ extensions get gRPC's own UNIMPLEMENTED.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import grpc
@@ -32,6 +33,7 @@ from electra_serve.api.service_protocol import EncodeService
 from electra_serve.errors import ModelNotFound, ServiceError
 from electra_serve.observability.requests import REQUEST_ID_PATTERN, RequestRecord, choose_request_id
 from electra_serve.proto.inference import open_inference_grpc_pb2 as pb
+from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.encode import EncodeResult
 from electra_serve.serving.model_info import ModelState
 from electra_serve.serving.transit_budget import Reservation, Transit
@@ -51,6 +53,7 @@ class InferenceServicer:
         *,
         codec: Codec,
         infer_codec: InferCodec,
+        thread: WorkThread,
         receiver: Receiver,
         transfer: Transfer,
         max_stream_requests: int,
@@ -61,6 +64,7 @@ class InferenceServicer:
         self._oip = oip
         self._codec = codec
         self._infer_codec = infer_codec
+        self._thread = thread
         self._receiver = receiver  # of calls without a key
         self._transfer = transfer
         self._max_stream_requests = max_stream_requests
@@ -130,7 +134,11 @@ class InferenceServicer:
         request = await self._codec.parse(pb.ModelStatisticsRequest, data, call.client, strict=False)
         check_version(request.version)
         infos = [self._service.model(request.name[: MAX_NAME + 1])] if request.name else self._service.models()
-        return [from_statistics([self._oip.statistics(info.name) for info in infos]).SerializeToString()]
+        found = [
+            await self._thread.run(call.client, partial(self._oip.statistics, info.name))  # reading takes a millisecond
+            for info in infos
+        ]
+        return [from_statistics(found).SerializeToString()]
 
     async def _repository_index(self, data: bytes, call: Call, _: RequestRecord, __: Reservation) -> Parts:
         request = await self._codec.parse(pb.RepositoryIndexRequest, data, call.client, strict=False)

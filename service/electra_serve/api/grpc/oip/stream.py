@@ -56,5 +56,5 @@ class InferStream(RequestStream):
 
 def _parameters(received: Received) -> Mapping[str, bool]:
     """Returns the parameters of a response: each response is the last one of its request."""
-    asked = to_parameters(received.message.parameters).get(WANTS_FINAL) is True
+    asked = to_parameters(received.message.parameters, (WANTS_FINAL,)).get(WANTS_FINAL) is True
     return {FINAL: True} if asked else NO_PARAMETERS

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from electra_serve.api.oip.decode import InferRequest, check_tensor_parameters
+from electra_serve.api.oip.decode import PARAMETERS, InferRequest, check_tensor_parameters
 from electra_serve.api.oip.outputs import check_outputs
 from electra_serve.api.oip.tensors import Tensor, TensorHeader, from_bytes, header_of
 from electra_serve.api.rest.headers import LENGTH_HEADER
@@ -22,7 +22,6 @@ MAX_ID: Final = 1024  # characters, since each response repeats it
 MAX_INPUTS: Final = 16  # a valid request has three
 MAX_OUTPUTS: Final = 64  # a valid request has eight, under one or two names
 _LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,18}")
-_PARAMETER_TYPES: Final = (str, bool, int, float)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +71,7 @@ def infer_body(payload: object, binary: memoryview, model: str, version: str, *,
         version=version,
         inputs=_inputs(members, binary, max_sequences),
         outputs=names,
-        parameters={name: value for name, value in parameters.all.items() if isinstance(value, _PARAMETER_TYPES)},
+        parameters={name: value for name in PARAMETERS if (value := parameters.get(name)) is not None},
     )
     by_default = parameters.flag("binary_data_output", default=False)
     return InferBody(infer, id_, by_default, binary_outputs)

@@ -68,5 +68,5 @@ def _tensor(tensor: TensorMetadata) -> JsonObject:
 
 def _config(tensor: TensorMetadata) -> JsonObject:
     datatype = "TYPE_STRING" if tensor.datatype == BYTES else f"TYPE_{tensor.datatype}"
-    described: JsonObject = {"name": tensor.name, "data_type": datatype, "dims": tensor.shape[1:]}
-    return described if tensor.shape[1:] else described | {"dims": [1], "reshape": {"shape": []}}
+    described: JsonObject = {"name": tensor.name, "data_type": datatype, "dims": tensor.dims}
+    return described | {"reshape": {"shape": []}} if tensor.is_reshaped else described

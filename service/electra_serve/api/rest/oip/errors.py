@@ -33,5 +33,5 @@ def as_oip_error(failure: Failure) -> RenderedFailure:
         "field": failure.field,
         "retry_after_s": failure.retry_after_s,
     }
-    supported = _SUPPORTED[failure.field or ""] if failure.code == UnsupportedMediaType.code else {}
+    supported = _SUPPORTED.get(failure.field or "", {}) if failure.code == UnsupportedMediaType.code else {}
     return RenderedFailure(status, {name: value for name, value in members.items() if value is not None}, supported)

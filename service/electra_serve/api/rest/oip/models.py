@@ -28,7 +28,7 @@ from electra_serve.api.rest.oip.errors import INFER_BODY
 from electra_serve.api.rest.render import json_response
 from electra_serve.api.security.authentication import Authenticator
 from electra_serve.api.service_protocol import EncodeService
-from electra_serve.errors import Unsupported
+from electra_serve.errors import ModelNotFound, Unsupported
 from electra_serve.runtime.work_thread import WorkThread
 from electra_serve.serving.model_info import ModelInfo, ModelState
 from electra_serve.settings.schema import RestSettings
@@ -92,11 +92,17 @@ class OipEndpoints:
             return json_response(metadata_of(describe(self._info(request))))
 
     async def model_ready(self, request: Request) -> Response:
-        """Responds with 200 if the model is ready, else with 503; raises `ModelNotFound`."""
-        with self._observed("GET /v2/models/{name}/ready", request):
-            info = self._info(request)
-            ready = info.state is ModelState.READY
-            return _readiness({"name": info.name, "ready": ready}, f"model {info.name} is {info.state}")
+        """Responds with 200 if the model is ready, else with 503; raises `ModelNotFound`.
+
+        It is a probe: it needs no key, and so shows neither states nor names.
+        """
+        name = request.path_params["name"]
+        check_version(request.path_params.get("version", ""))
+        try:
+            ready = self._service.model(name).state is ModelState.READY
+        except ModelNotFound:  # its message lists all names
+            raise ModelNotFound("no model has this name", field="model") from None
+        return _readiness({"name": name, "ready": ready}, "the model is not loaded")
 
     async def model_config(self, request: Request) -> Response:
         """Describes a model as Triton's configuration does; raises `ModelNotFound` or `ModelNotReady`."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pytest
 
 from electra_serve.api.grpc.oip.codec import InferCodec
-from electra_serve.api.oip.decode import Decoded
-from electra_serve.errors import PayloadTooLarge
+from electra_serve.api.grpc.oip.decode import to_parameters
+from electra_serve.api.oip.decode import PARAMETERS, Decoded
+from electra_serve.errors import InvalidInput, PayloadTooLarge
 from electra_serve.proto.inference import open_inference_grpc_pb2 as pb
 from electra_serve.serving.encode import EncodeRequest, EncodeResult
 from electra_serve.tensors import IntArray, Output, RowOutput, TextInput
@@ -118,6 +120,59 @@ async def test_large_requests_leave_the_event_loop(
         message.inputs[0].contents.int64_contents.extend([1] * length)
     await codec.decode(await codec.parse(message.SerializeToString(), "a"), "m", "a")
     assert thread.runs == runs
+
+
+async def test_sizes_are_not_measured_by_serializing(codec: InferCodec) -> None:
+    data = ids([1, 2]).SerializeToString()
+    assert (await codec.parse(data, "a")).size == len(data)
+
+
+async def test_parameters_that_nothing_reads_are_not_decoded() -> None:
+    message = ids([1])
+    message.parameters["priority"].int64_param = 1
+    message.parameters["truncate"].SetInParent()
+    message.parameters["headers"].string_param = "x"
+    assert to_parameters(message.parameters, PARAMETERS) == {"priority": 1}
+    assert list(message.parameters) != ["priority"]
+
+
+async def test_a_response_with_a_long_id_leaves_the_event_loop(codec: InferCodec, thread: CountingThread) -> None:
+    result = EncodeResult("m", frozenset({Output.CLS}), (RowOutput(cls_output=np.ones(8, np.float32)),), (1,), (False,))
+    decoded = Decoded(EncodeRequest(TextInput([])), ("cls_output",), {})
+    for length, runs in ((1000, 0), (200_000, 1)):
+        received = replace(await codec.parse(ids([1]).SerializeToString(), "a"), id="x" * length)
+        await codec.render(result, decoded, received, {}, "a")
+        assert thread.runs == runs
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "limits"),
+    [
+        ("INT8", "int_contents", (-128, 127)),
+        ("INT16", "int_contents", (-(2**15), 2**15 - 1)),
+        ("INT32", "int_contents", (-(2**31), 2**31 - 1)),
+        ("INT64", "int64_contents", (-(2**63), 2**63 - 1)),
+        ("UINT8", "uint_contents", (0, 255)),
+        ("UINT16", "uint_contents", (0, 2**16 - 1)),
+        ("UINT32", "uint_contents", (0, 2**32 - 1)),
+        ("UINT64", "uint64_contents", (0, 2**64 - 1)),
+    ],
+)
+async def test_typed_numbers_are_of_their_datatype(
+    codec: InferCodec, datatype: str, field: str, limits: tuple[int, int]
+) -> None:
+    def request(number: int) -> bytes:
+        contents = pb.InferTensorContents(**{field: [number]})  # type: ignore[arg-type]  # lists of numbers all
+        tensor = InputTensor(name="token_ids", datatype=datatype, shape=[1], contents=contents)
+        return pb.ModelInferRequest(model_name="m", inputs=[tensor]).SerializeToString()
+
+    for number in limits:
+        [tensor] = (await codec.decode(await codec.parse(request(number), "a"), "m", "a")).inputs
+        assert np.asarray(tensor.data).tolist() == [number]
+    if datatype in {"INT8", "INT16", "UINT8", "UINT16"}:  # contents have wider numbers
+        for number in (limits[1] + 1, *((limits[0] - 1,) if limits[0] else ())):
+            with pytest.raises(InvalidInput, match=f"numbers of {datatype}"):
+                await codec.decode(await codec.parse(request(number), "a"), "m", "a")
 
 
 @pytest.mark.parametrize(("lengths", "runs"), [([4, 4], 0), ([512] + [1] * 255, 1)])

@@ -287,9 +287,12 @@ async def test_a_configuration_has_the_dimensions_without_the_batch() -> None:
         ("padding_mask", pb.TYPE_INT64, [-1], True),
         ("text", pb.TYPE_STRING, [1], True),
     ]
+    assert config.HasField("dynamic_batching")
+    assert [tensor.name for tensor in config.output if tensor.HasField("reshape")] == ["token_counts"]
+    assert list(config.output[-1].reshape.shape) == []
     dims = [(tensor.name, list(tensor.dims)) for tensor in config.input]
     dims += [(tensor.name, list(tensor.dims)) for tensor in config.output]
-    shapes = [(tensor.name, list(tensor.shape[1:])) for tensor in (*described.inputs, *described.outputs)]
+    shapes = [(tensor.name, list(tensor.shape[1:]) or [1]) for tensor in (*described.inputs, *described.outputs)]
     assert dims == shapes
     assert described.properties["max_sequence_length"] == "512"
 
