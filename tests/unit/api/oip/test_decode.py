@@ -16,7 +16,6 @@ from electra_serve.api.oip.decode import (
     UNSUPPORTED_PARAMETERS,
     Decoded,
     InferRequest,
-    Parameter,
     check_tensor_parameters,
     check_version,
     decode,
@@ -45,7 +44,7 @@ def texts(shape: Sequence[int], *values: str) -> Tensor:
 def decoded(
     *inputs: Tensor,
     outputs: Sequence[str] | None = None,
-    parameters: Mapping[str, Parameter] | None = None,
+    parameters: Mapping[str, object] | None = None,
     version: str = "",
 ) -> Decoded:
     infer = InferRequest("tiny", version, inputs, outputs, parameters or {})
@@ -246,7 +245,7 @@ def test_the_priority_of_a_request(value: float, priority: Priority) -> None:
 @pytest.mark.parametrize(
     "value", [True, False, -1, -(2**63), MAX_WHOLE + 1, 1.5, -1.0, 1e300, float("inf"), float("nan"), "1", "high", ""]
 )
-def test_priority_and_timeout_are_whole_numbers(name: str, value: Parameter) -> None:
+def test_priority_and_timeout_are_whole_numbers(name: str, value: object) -> None:
     with pytest.raises(MalformedRequest, match=f"parameter {name} must be a whole number of 0 or more") as caught:
         decoded(ids("token_ids", [[1]]), parameters={name: value})
     assert caught.value.field == name
@@ -292,14 +291,14 @@ def test_truncation_is_a_choice() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 1.0, "true", ""])
-def test_truncate_is_a_boolean(value: Parameter) -> None:
+def test_truncate_is_a_boolean(value: object) -> None:
     with pytest.raises(MalformedRequest, match="parameter truncate must be true or false") as caught:
         decoded(ids("token_ids", [[1]]), parameters={"truncate": value})
     assert caught.value.field == "truncate"
 
 
 def test_unknown_parameters_are_ignored() -> None:
-    parameters: Mapping[str, Parameter] = {
+    parameters: Mapping[str, object] = {
         "content_type": "np",
         "sequence_id": 3,
         "binary_data_output": True,
