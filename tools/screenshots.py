@@ -58,7 +58,7 @@ def take(chromium: Browser, url: str, picture: Picture) -> None:
         page.wait("document.querySelector('.heat') !== null")
         page.run("document.querySelector('.result').replaceChildren()")
         page.click("button.primary")  # the first result includes the warm-up of the connection
-        page.wait("document.querySelector('.heat') && document.querySelector('[aria-busy=false]')")
+        page.wait("document.querySelector('.heat') !== null && document.querySelector('[aria-busy=false]') !== null")
         page.run("new Promise((resolve) => setTimeout(resolve, 500))")  # until the result has faded in
         if picture.mobile:
             page.run("document.querySelector('button.primary').scrollIntoView()")

@@ -30,7 +30,7 @@ from tests.data.make_transformers_golden import STYLES, save_checkpoint
 from tests.packing import compute_rows, pack_rows
 
 TOLERANCE: Final = 1e-5
-SMALL: Final = {"vocab_size": 4000, "num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024}
+SMALL: Final = {"vocab_size": 8000, "num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 1024}
 STDDEV: Final = 0.05
 ROWS: Final = 16
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import re
 import resource
 import shutil
 import signal
@@ -165,3 +166,15 @@ def test_a_terminal_gets_a_bar(corpus: Path, tmp_path: Path) -> None:
         assert process.wait(END_S) == 0
     bars = [line for line in shown.decode().split("\r") if "tokens/s" in line]
     assert "600/600" in bars[-1]
+
+
+def test_the_snippet_of_the_docs_encodes_a_table() -> None:
+    page = (ROOT / "docs/bulk.md").read_text("utf-8")
+    section = page.partition("## In other programs")[2]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    first, second = namespace["table"].to_pylist()
+    assert (first["id"], first["error"], second["mean_output"]) == (1, None, None)
+    assert len(first["mean_output"]) == HIDDEN_DIM
+    assert second["error"] == "the value must not be null; got null"

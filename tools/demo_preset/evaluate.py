@@ -17,7 +17,7 @@ Embed = Callable[[list[str]], NDArray[np.float32]]  # to normalized rows
 
 
 def figures(embed: Embed, data: dict[str, Any]) -> dict[str, float]:
-    """Shares of triples in the right order, and of questions whose own answer is the nearest."""
+    """Shares of triples in the right order, and of questions whose own response is the nearest."""
     anchors, positives, negatives = (embed(list(texts)) for texts in zip(*data["triples"], strict=True))
     questions, answers = (embed(list(texts)) for texts in zip(*data["questions"], strict=True))
     right = (anchors * positives).sum(1) > (anchors * negatives).sum(1)

@@ -18,7 +18,7 @@ class Topic(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Things with a property, for questions and answers."""
+    """Things with a property, for questions and sentences."""
 
     questions: list[str]
     answers: list[str]

@@ -55,7 +55,7 @@ class Templates:
         return self._fill(frame, n=first, m=second)
 
     def fact(self) -> str:
-        """A question or an answer about a fact."""
+        """A question or a sentence about a fact."""
         questions, answers, pairs = self._pick(list(everyday.FACTS.values()))
         key, _, value = self._pick(pairs).partition("=")
         frame = self._pick(questions if self._random.random() < 0.5 else answers)
@@ -111,7 +111,7 @@ def _synonyms(synsets: dict[str, Synset]) -> dict[str, list[str]]:
 
 
 def definitions(synset: Synset, generator: random.Random) -> Iterator[str]:
-    """Yields questions and answers about the meaning of a word."""
+    """Yields a question and a sentence about the meaning of a word."""
     word, meaning = synset.words[0], short_definition(synset)
     frames = ["{w}: {d}", "A {w} is {d}.", "What is {d}?", "{d}", "{w} means {d}"]
     yield generator.choice(frames).format(w=word, d=meaning)

@@ -1,7 +1,7 @@
 """Trains the student: a fixed number of steps with fixed seeds, resumable from checkpoints.
 
-The loss on `mean_output` is (1 - cosine to the projected teacher) + 10 · MSE of cosines in the batch + 0.3 · KL of
-similarity distributions in the batch. Batches have texts of similar length. Two of three come from a few clusters, so
+The loss on `mean_output` has three terms: 1 - cosine to the projected teacher, 10 times the MSE of cosines in the batch,
+and 0.3 times the KL divergence of similarity distributions in the batch. Batches have texts of similar length. Two of three come from a few clusters, so
 that they contain hard negatives; the others are random. Some batches are pairs of texts in two segments, and some are
 long texts. Their target is the normalized sum of the targets of their parts.
 

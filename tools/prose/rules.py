@@ -14,7 +14,7 @@ MAX_WIDTH: Final = 100
 OPENINGS: Final = frozenset(("How", "What", "Where", "Whether", "Which", "Who", "Whose"))
 BETTER: Final[Mapping[str, str]] = {
     r"anew": "again",
-    r"(?<!question )(?<!question-)answer(s|ed|ing)?(?! spans?\b)": "response, respond or return",
+    r"(?<!question )(?<!question-)(?<!questions and )answer(s|ed|ing)?(?! spans?\b)": "response, respond or return",
     r"beside": "next to",
     r"dear(er|est)?": "expensive",
     r"(gives?|gave|given|giving) up": "abort",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,6 @@ _ENDINGS: Final[Mapping[str, Format]] = {
     ".text": "text",
 }
 _COMPRESSED: Final[Mapping[str, Compression]] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-_CHUNK_BYTES: Final = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +84,14 @@ def describe(error: BaseException) -> str:
     return " ".join(str(text).split())[:300] or type(error).__name__
 
 
-def find_inputs(
-    pattern: str,
-    format_: Format | None = None,
-    *,
-    stopped: Callable[[], bool] = lambda: False,
-) -> tuple[InputFile, ...]:
+def find_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
     """Finds the files of a path or pattern in sorted order, and digests them; see `list_inputs`.
 
     Args:
         pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
         format_: Format of every file; default: by the names.
-        stopped: Ends the digest early if it returns True.
     """
-    return tuple(digested(file, stopped) for file in list_inputs(pattern, format_))
+    return tuple(map(digested, list_inputs(pattern, format_)))
 
 
 def list_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
@@ -122,16 +115,14 @@ def identities(files: Sequence[InputFile]) -> list[dict[str, object]]:
     return [file.identity() for file in files]
 
 
-def digested(file: InputFile, stopped: Callable[[], bool] = lambda: False) -> InputFile:
+def digested(file: InputFile) -> InputFile:
     """Returns the file with its size, time and digest; raises `BulkError` if it cannot be read."""
     if file.is_stdin:
         return file
     with reading(file.path), Path(file.path).open("rb") as stream:
         status = os.fstat(stream.fileno())
-        digest = hashlib.sha256()
-        while (part := stream.read(_CHUNK_BYTES)) and not stopped():
-            digest.update(part)
-    return replace(file, size=status.st_size, sha256=digest.hexdigest(), modified_ns=status.st_mtime_ns)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return replace(file, size=status.st_size, sha256=digest, modified_ns=status.st_mtime_ns)
 
 
 def _named(path: str, given: Format | None) -> InputFile:

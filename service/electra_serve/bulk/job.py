@@ -95,10 +95,6 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def stopped(self) -> bool:
-        """Returns True after a signal."""
-        return self.number is not None
-
 
 def run_job(
     job: Job,
@@ -124,7 +120,7 @@ def run_job(
         raise BulkConflict(f"cannot write {paths.output}: it exists, and is no output of encode")
     part = find_part(job.input, job.input_format, job.shard)
     if part.first_row is None and job.columns.id is None and paths.format != "npy":
-        raise BulkError(
+        raise BulkConflict(
             "shards of CSV, JSONL, text and compressed files need an id column: their row numbers are unknown"
         )
     with Encoder.load(job.model, job.columns, job.options, job.service, load=load) as encoder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from electra_serve.bulk.inputs import STDIN, Format, InputFile, digested, list_inputs
 from electra_serve.bulk.options import InputShard
 from electra_serve.bulk.reading import count_rows
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ def find_part(pattern: str, format_: Format | None, shard: InputShard | None) ->
 
     Raises:
         BulkError: A file is missing, cannot be read or has no known format.
-        BulkConflict: There are fewer files than shards.
+        BulkConflict: There are fewer files than shards, or the input is standard input.
     """
     files = list_inputs(pattern, format_)
     if shard is None:
         return InputPart([digested(file) for file in files])
     if pattern == STDIN:
-        raise BulkError("standard input must be encoded by one process; got an input shard")
+        raise BulkConflict("standard input must be encoded by one process; got an input shard")
     chosen = shard.choose(len(files))
     first_row = count_rows(files[: chosen.start])
     description = {

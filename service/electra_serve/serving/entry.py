@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from electra_serve.presets.tokenizers.loader import NoTokenizer
 from electra_serve.serving.model_info import Change, ModelInfo, ModelLimits, ModelState, ModelStatus, ShapeCost
@@ -20,6 +20,7 @@ class ModelEntry:
     change: Change | None = None  # operation in progress
     reason: str = ""  # reason of the last failed operation in one line; "" after a success
     claimed: tuple[str, ...] = ()  # names reserved by a reload in progress
+    _described: ModelInfo | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def ready_model(self) -> ServedModel | None:
@@ -28,7 +29,7 @@ class ModelEntry:
 
     def publish(self, served: ServedModel) -> ServedModel | None:
         """Becomes READY with a loaded model; returns the previous one."""
-        previous, self.served = self.served, served
+        previous, self.served, self._described = self.served, served, None
         self.settings, self.state, self.reason = served.settings, ModelState.READY, ""
         return previous
 
@@ -43,11 +44,16 @@ class ModelEntry:
         return ModelStatus.of(self.info(), change=self.change, reason=self.reason)
 
     def info(self) -> ModelInfo:
-        """Describes the model to clients."""
-        served = self.served
-        if served is None:
+        """Describes the model to clients; a served model is described once, since some requests need it."""
+        if self.served is None:
             settings = self.settings
             return ModelInfo(settings.name, settings.preset, self.state, aliases=settings.aliases)
+        if self._described is None:
+            self._described = self._describe(self.served)
+        known = self._described
+        return known if known.state is self.state else replace(known, state=self.state)
+
+    def _describe(self, served: ServedModel) -> ModelInfo:
         preset = served.loaded.preset
         signature = served.loaded.engines[0].signature
         costs = served.batcher.costs

@@ -408,12 +408,12 @@ def test_a_signal_ends_the_run_with_a_hint(number: signal.Signals, source: Path,
     assert run(source, tmp_path / "out.npy").rows == 50
 
 
-def test_a_signal_while_nothing_is_ready_ends_the_run(source: Path, tmp_path: Path) -> None:
+def test_signals_are_noted_for_the_length_of_a_run() -> None:
     signals = Signals()
     with signals.caught():
-        assert not signals.stopped()
+        assert signals.number is None
         signal.raise_signal(signal.SIGTERM)
-    assert signals.stopped()
+    assert signals.number == signal.SIGTERM
 
 
 def test_another_machine_is_a_warning(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from electra_serve.engine.factory import LoadedModel
 from electra_serve.errors import BulkError, SettingsError, StartupError
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
 from electra_serve.tensors import Output, Truncation
-from tests.unit.bulk.support import known_vector, load, texts, vectors
+from tests.unit.bulk.support import PRESET, known_vector, load, texts, vectors
 from tests.unit.bulk.test_encoder import REPLACED, SEQUENCE, headed
 
 IDS = {"token_ids_column": "ids", "segment_ids_column": "segments"}
+WIDTH = PRESET.config.hidden_dim
 ROWS = ["first text", None, "a third one", "word " * 600]
 
 
@@ -46,7 +47,7 @@ def test_both_kinds_of_batch_have_the_vectors_and_keep_their_columns(dtype: Any)
     assert list(arrays) == ["id", "image", "text", "embedding", "error"]
     assert str(arrow.schema.field("embedding").type.value_type) == {"float32": "float", "float16": "halffloat"}[dtype]
     assert arrays["image"] is images
-    assert (arrays["embedding"].dtype, arrays["embedding"].shape) == (np.dtype(dtype), (40, 128))
+    assert (arrays["embedding"].dtype, arrays["embedding"].shape) == (np.dtype(dtype), (40, WIDTH))
     assert np.array_equal(arrays["embedding"].astype(np.float32), vectors(arrow))
     expected = np.stack([known_vector(text) for text in rows])
     assert np.allclose(arrays["embedding"], expected, rtol=1e-6 if dtype == "float32" else 1e-3)
@@ -108,7 +109,7 @@ def test_hidden_states_have_the_length_of_their_row() -> None:
     batch = make(outputs=("sequence_output",))({"text": objects(*ROWS)})
     states = batch["sequence_output"]
     assert np.array_equal(states[0], known_vector("first text", Output.SEQUENCE))
-    assert [row.shape for row in states[1::2]] == [(0, 128), (0, 128)]
+    assert [row.shape for row in states[1::2]] == [(0, WIDTH)] * 2
 
 
 def test_labels_are_lists() -> None:

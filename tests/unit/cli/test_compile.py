@@ -69,7 +69,7 @@ def test_is_served_in_its_dtype_and_agrees(
 
 def test_reports_the_origin_of_its_weights(compiled: Path) -> None:
     preset = load(compiled).preset
-    assert (preset.weights, preset.pooler, preset.source) == ("random", "random", "local")
+    assert (preset.weights, preset.pooler, preset.source) == ("pretrained", "random", "local")
     assert preset.artifact is not None
     assert preset.artifact.preset == "electra_demo"
 

@@ -244,7 +244,7 @@ async def test_lists_of_encodings_get_plain_responses(client: httpx.AsyncClient,
 
 
 def zeros(size: int) -> bytes:
-    return gzip.compress(json.dumps(ids([[1]], 1, 1)).encode() + b" " * size)
+    return gzip.compress(json.dumps(ids([[1]], 1, 1)).encode() + b" " * size, mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ async def test_all_paths_but_probes_need_a_key(rest: Rest, tmp_path: Path) -> No
             assert response.json()["code"] == "unauthenticated"
 
 
-async def test_the_probe_of_a_model_tells_no_names_and_is_no_request() -> None:
+async def test_the_probe_of_a_model_shows_no_names_and_is_no_request() -> None:
     class Aliased(FakeService):
         def model(self, name: str) -> ModelInfo:
             return super().model("secret" if name == "public" else name)

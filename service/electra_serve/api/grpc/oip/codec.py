@@ -36,7 +36,7 @@ class Received:
     message: pb.ModelInferRequest
     id: str  # the client's, any text
     raw: bool
-    size: int  # bytes; protobuf would serialize the message to tell
+    size: int  # bytes; protobuf would serialize the message to count them
 
 
 class InferCodec:

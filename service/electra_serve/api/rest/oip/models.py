@@ -94,7 +94,7 @@ class OipEndpoints:
     async def model_ready(self, request: Request) -> Response:
         """Responds with 200 if the model is ready, else with 503; raises `ModelNotFound`.
 
-        It is a probe: it needs no key, and so tells neither states nor names.
+        It is a probe: it needs no key, and so shows neither states nor names.
         """
         name = request.path_params["name"]
         check_version(request.path_params.get("version", ""))

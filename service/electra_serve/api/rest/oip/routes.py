@@ -75,10 +75,10 @@ def add_oip(app: FastAPI, endpoints: OipEndpoints, infer: InferEndpoint) -> None
     """Adds the routes, whose errors have the protocol's form."""
     add_error_format_below(app, "/v2", as_oip_error)
     add_error_formats(app, dict.fromkeys(_OTHER_APIS, as_problem))
+    _add_infer(app, infer)  # first, since routes are tried in turn
     _add_server(app, endpoints)
     for path in _UNSUPPORTED:
         app.router.add_route(path, endpoints.unsupported, methods=["GET", "POST"], include_in_schema=False)
-    _add_infer(app, infer)
     _add_models(app, endpoints)
 
 
