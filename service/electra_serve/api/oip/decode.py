@@ -110,6 +110,8 @@ def with_parameters(context: RequestContext, parameters: Mapping[str, object]) -
 
     Priority 1 is high, 2 normal, and higher numbers are low. 0 and no timeout leave the context as it is.
     """
+    if not parameters:
+        return context
     priority, timeout_us = (_whole(parameters, name) for name in ("priority", "timeout"))
     if priority:
         context = replace(context, priority=_PRIORITIES[priority] if priority < len(_PRIORITIES) else Priority.LOW)

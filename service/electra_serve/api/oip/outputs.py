@@ -22,6 +22,7 @@ OUTPUTS: Final[Mapping[str, Output]] = MappingProxyType(
 _LITTLE_ENDIAN: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 )
+_NAMES: Final = frozenset({*OUTPUTS, TOKEN_COUNTS})
 _WITHOUT_NUMBERS: Final = frozenset({Output.CLS})  # the cheapest output, for requests of `TOKEN_COUNTS` alone
 
 
@@ -69,7 +70,7 @@ def head_output(info: ModelInfo) -> Output | None:
 def check_outputs(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the names without repetitions; raises `InvalidInput` for an unknown one, or two names of an output."""
     unique = tuple(dict.fromkeys(names))
-    if not set(unique) <= {*OUTPUTS, TOKEN_COUNTS}:
+    if not _NAMES.issuperset(unique):
         raise InvalidInput(
             f"outputs must be among {', '.join((*OUTPUTS, TOKEN_COUNTS))}; got an unknown one", field="outputs"
         )

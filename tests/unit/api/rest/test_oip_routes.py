@@ -234,6 +234,11 @@ async def test_forms_of_errors_by_path(client: httpx.AsyncClient, path: str, med
     assert (response.status_code, response.headers["content-type"]) == (404, media_type)
 
 
+async def test_the_path_of_the_protocols_document(client: httpx.AsyncClient) -> None:
+    """Its text has no slash at the end."""
+    assert (await client.get("/v2/")).json() == (await client.get("/v2")).json()
+
+
 async def test_cohere_keeps_its_errors(client: httpx.AsyncClient) -> None:
     content = (await client.post("/v2/rerank", json={})).json()
     assert {"message", "detail", "error"} <= content.keys()

@@ -21,7 +21,6 @@ from electra_serve.tensors import IntArray
 
 _BOOLEANS: Final = frozenset({bool, int})
 _NUMBERS: Final = frozenset({int, float})
-_MAX_INT64: Final = 2**63 - 1  # orjson parses integers below 64 bits with sign as floats
 
 
 def elements(data: object, header: TensorHeader) -> IntArray | Sequence[str]:
@@ -43,7 +42,7 @@ def elements(data: object, header: TensorHeader) -> IntArray | Sequence[str]:
         return cast("list[str]", flat)
     if len(flat) <= STEP:
         return _integers(flat, 0, header)
-    integers = np.empty(len(flat), np.int64)
+    integers = np.empty(len(flat), INTEGERS[header.datatype])
     for start in range(0, len(flat), STEP):
         integers[start : start + STEP] = _integers(flat[start : start + STEP], start, header)
         await_loop_turn()
@@ -78,12 +77,16 @@ def _integers(step: list[object], start: int, header: TensorHeader) -> IntArray:
         raise _mismatch(start + at, header)
     if float in kinds:
         return _whole(np.fromiter(cast("list[float]", step), np.float64, len(step)), start, header)
+    integers = cast("list[int]", step)
     try:
-        converted = np.fromiter(cast("list[int]", step), np.int64, len(step))
+        converted = np.fromiter(integers, INTEGERS[header.datatype], len(step))
     except OverflowError as error:
-        at = next(at for at, value in enumerate(cast("list[int]", step)) if value > _MAX_INT64)
-        raise _mismatch(start + at, header) from error
-    _check_range(converted, start, header)
+        least, most = _bounds(header)
+        raise _mismatch(
+            start + next(at for at, value in enumerate(integers) if not least <= value <= most), header
+        ) from error
+    if header.datatype == "BOOL":  # its elements have the range of a byte
+        _check_range(converted, start, header)
     return converted
 
 
@@ -100,10 +103,17 @@ def _check_range(values: IntArray, start: int, header: TensorHeader) -> None:
     """Raises `InvalidInput` for a number beyond the datatype."""
     if not values.size:
         return
-    dtype = INTEGERS[header.datatype]
-    least, most = (0, 1) if header.datatype == "BOOL" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    least, most = _bounds(header)
     if values.min() < least or values.max() > most:
         raise _mismatch(start + int(np.argmax((values < least) | (values > most))), header)
+
+
+def _bounds(header: TensorHeader) -> tuple[int, int]:
+    """Returns the least and the largest number of a datatype."""
+    if header.datatype == "BOOL":
+        return 0, 1
+    limits = np.iinfo(INTEGERS[header.datatype])
+    return int(limits.min), int(limits.max)
 
 
 def _mismatch(at: int, header: TensorHeader) -> InvalidInput:

@@ -40,6 +40,7 @@ from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.schema import RestSettings
 
 MAX_MEMBERS: Final = 256  # most braces and colons of a body; a valid request with parameters has about 100
+BINARY_PER_JSON: Final = 16  # bytes of tensors that cost as much as one of JSON: ids are not even copied
 MAX_DEPTH: Final = 3  # deepest nesting of lists: inputs, each with rows of elements
 
 
@@ -98,7 +99,9 @@ class InferEndpoint(ComputeEndpoint[Inference, EncodeResult]):
         reservation.shrink(len(body))
         if coding := content_coding(headers):
             body = await self._decompressed(body, coding, request, call)
-        return await self._in_turn(len(body), partial(self._convert, body, call), request, context)
+        json_bytes = json_length(headers, len(body))
+        size = json_bytes + (len(body) - json_bytes) // BINARY_PER_JSON
+        return await self._in_turn(size, partial(self._convert, body, json_bytes, call), request, context)
 
     async def _decompressed(self, body: bytes, coding: str, request: Request, call: _Call) -> bytes:
         """Decompresses a body, on the decoding thread if it is large or becomes large."""
@@ -113,8 +116,7 @@ class InferEndpoint(ComputeEndpoint[Inference, EncodeResult]):
         call.reservation.shrink(len(plain))
         return plain
 
-    def _convert(self, body: bytes, call: _Call) -> Inference:
-        length = json_length(call.headers, len(body))
+    def _convert(self, body: bytes, length: int, call: _Call) -> Inference:
         most = self._json_settings.max_body_bytes
         if length > most:
             raise PayloadTooLarge(
