@@ -2,8 +2,8 @@
 
 The texts are paragraphs of two novels, and the weights those of all-MiniLM-L6-v2. All compute in float32. "Offline
 best" is the engines alone. Their ids are packed before the clock starts, in windows of 128 or of all. The command
-reads a file, tokenizes, computes and writes a file. Only the load of the model is left out. sentence-transformers gets the
-texts in one call of `encode`. The service gets requests of 64 texts, one after another or four at a time.
+reads a file, tokenizes, computes and writes a file. Only the load of the model is left out. sentence-transformers gets
+the texts in one call of `encode`. The service gets requests of 64 texts, one after another or four at a time.
 """
 
 from __future__ import annotations
