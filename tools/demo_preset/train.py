@@ -1,7 +1,7 @@
 """Trains the student: a fixed number of steps with fixed seeds, resumable from checkpoints.
 
-The loss compares `mean_output` with the projected teacher. It is 1 - cosine, plus 10 times the MSE of cosines in the
-batch, plus 0.3 times the KL divergence of similarity distributions in the batch.
+The loss compares `mean_output` with the projected teacher. It is a sum of 1 - cosine, 10 times the MSE of cosines in a
+batch, and 0.3 times the KL divergence of its similarities.
 
 Batches have texts of similar length. Two of three come from a few clusters, so that they contain hard negatives; the
 others are random. Some batches are pairs of texts in two segments, and some are long texts. Their target is the normalized sum of the targets of their parts.
