@@ -1,7 +1,7 @@
 """Corpus encoding: `electra-serve encode`, and other ways to the same vectors, with real weights and texts.
 
-The texts are paragraphs of two novels, and the weights those of all-MiniLM-L6-v2. All compute in float32. The way
-"offline best" has the engines alone: ids are packed before the clock starts, in windows of 128 or of all. The command
+The texts are paragraphs of two novels, and the weights those of all-MiniLM-L6-v2. All compute in float32. "Offline
+best" is the engines alone. Their ids are packed before the clock starts, in windows of 128 or of all. The command
 reads a file, tokenizes, computes and writes a file. Only the load of the model is left out. sentence-transformers gets
 the texts in one call of `encode`. The service gets requests of 64 texts, one after another or four at a time.
 """

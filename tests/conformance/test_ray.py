@@ -22,23 +22,30 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is in an environment of its own: make ray-check"),
 ]
 LIMIT_S = 600.0
+STARTS = 3
+NOT_STARTED = "The current node timed out during startup"
 COUNT = 960
 ROWS = [f"row {row} of a corpus" + " with some more words" * (row * 7 % 13) for row in range(COUNT)]
 NULLS = {7, 500}
 
 
 def run(command: list[str], home: Path) -> None:
-    """Runs Python with the token of Ray's cluster in a folder of the test; a slow machine gets more time to start."""
-    variables = {"HOME": str(home), "RAY_agent_register_timeout_ms": "120000", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-    )
+    """Runs Python with the token of Ray's cluster in a folder of the test.
+
+    Ray's start fails if one of its processes takes 15 s, as on a busy machine. Only such a failure is tried again.
+    """
+    for _ in range(STARTS):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**os.environ, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+        if done.returncode == 0 or NOT_STARTED not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-4000:]
 
 

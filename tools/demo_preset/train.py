@@ -1,9 +1,10 @@
 """Trains the student: a fixed number of steps with fixed seeds, resumable from checkpoints.
 
-The loss on `mean_output` has three terms: 1 - cosine to the projected teacher, 10 times the MSE of cosines in the batch,
-and 0.3 times the KL divergence of similarity distributions in the batch. Batches have texts of similar length. Two of three come from a few clusters, so
-that they contain hard negatives; the others are random. Some batches are pairs of texts in two segments, and some are
-long texts. Their target is the normalized sum of the targets of their parts.
+The loss on `mean_output` has three terms. One is the distance to the projected teacher, 1 - cosine. The others compare
+the batch's cosines by 10 times their MSE, and by 0.3 times the KL divergence of similarity distributions. Batches have
+texts of similar length. Two of three come from a few clusters, so that they contain hard negatives; the others are
+random. Some batches are pairs of texts in two segments, and some are long texts. Their target is the normalized sum of
+the targets of their parts.
 
 The first `BAG_STEPS` train embeddings and norms only, which is fast. Texts are labeled in shards while the training
 runs: step `s` uses the first `visible_shards(s)`.

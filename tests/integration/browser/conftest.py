@@ -14,7 +14,8 @@ import pytest
 from electra_serve.presets.catalog import DEMO_ID
 from electra_serve.presets.heads import HeadConfig
 from tests.contract.heads import HEADS, preset_with
-from tests.integration.process import ServiceProcess, free_port, start
+from tests.integration.process import READY_S, ServiceProcess, free_port, start
+from tests.waiting import wait_until
 from tools.browser import Browser, Page, available, browser
 
 KEY: Final = "shop-0123456789abcdef"
@@ -61,7 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         preset_with(head, folder / name)
     flags = _flags(DEMO_ID, *(folder / name for name in MODELS))
     with start(folder, *flags) as process:
-        process.wait_ready()
+        wait_until(lambda: process.status("/readyz") == 200, READY_S * len(MODELS))
         yield Site(process, {})
 
 

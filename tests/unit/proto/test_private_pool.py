@@ -82,10 +82,12 @@ def test_numbers_are_those_of_tritons_clients() -> None:
             "max_batch_size": 4,
             "input": 5,
             "output": 6,
+            "dynamic_batching": 11,
             "backend": 17,
         },
         "ModelInput": {"name": 1, "data_type": 2, "dims": 4, "optional": 8},
-        "ModelOutput": {"name": 1, "data_type": 2, "dims": 3},
+        "ModelOutput": {"name": 1, "data_type": 2, "dims": 3, "reshape": 5},
+        "ModelTensorReshape": {"shape": 1},
         "ModelStatistics": {
             "name": 1,
             "version": 2,

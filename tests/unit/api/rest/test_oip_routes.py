@@ -97,6 +97,7 @@ async def test_names_are_read_from_the_end_of_the_path(name: str) -> None:
 
 async def test_the_server(client: httpx.AsyncClient) -> None:
     server = (await client.get("/v2")).json()
+    assert (await client.get("/v2/")).json() == server  # as the protocol's OpenAPI document has it
     assert (server["name"], server["version"]) == ("electra-serve", __version__)
     assert {"binary_tensor_data", "statistics", "model_configuration"} <= set(server["extensions"])
 
