@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.data.reader import GOLDEN
 
-CORPUS: Final = Path(__file__).parents[2] / "tools" / "corpus"
+CORPUS: Final = Path(__file__).parents[2] / "tools" / "demo_preset" / "books"
 NOISE_BLOCKS: Final = (
     (0x00, 0x250), (0x300, 0x370), (0x2000, 0x2100), (0x3000, 0x3100), (0x4E00, 0x4F00), (0xAC00, 0xAD00),
     (0xFE00, 0x10000), (0x1F300, 0x1F700), (0, 0x30000),

@@ -78,7 +78,7 @@ def client_of(process: ServiceProcess, key: str) -> Iterator[Client]:
 
 def sentences(amount: int = TEXTS) -> list[str]:
     """Sentences of a book, each another."""
-    words = (ROOT / "tools" / "corpus" / "alice_in_wonderland.txt").read_text(encoding="utf-8").split()
+    words = (ROOT / "tools" / "demo_preset" / "books" / "alice_in_wonderland.txt").read_text(encoding="utf-8").split()
     return [" ".join(words[(first * 11) % (len(words) - 20) :][: 6 + first % 13]) for first in range(amount)]
 
 

@@ -20,7 +20,7 @@ from tests.load.payload import Payload, numbered
 from tests.load.stand_in import stand_in
 from tests.waiting import wait_until
 
-ROWS: Final = 256
+ROWS: Final = 160
 LENGTH: Final = 128
 CLIENTS: Final = 16
 """More than the queue takes at once; the others are rejected."""

@@ -19,7 +19,7 @@ def open_reference(page: Page, site: Site) -> None:
 
 def try_out(page: Page, operation: str) -> str:
     """Expands an operation, sends its example, and returns the status of the response."""
-    if page.run(f"document.querySelector('{operation} .execute')") is None:
+    if page.run(f"document.querySelector('{operation} .execute') === null"):
         page.click(f"{operation} .opblock-summary-control")
         page.wait(f"document.querySelector('{operation} .try-out__btn') !== null")
         page.click(f"{operation} .try-out__btn")

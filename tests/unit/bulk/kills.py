@@ -6,8 +6,10 @@ so no handler cleans up. A file under the output's name must then be whole. Prin
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -40,6 +42,7 @@ def main() -> int:
         if not killed or len(faults) >= FIRST_FAULTS:
             break
         number += 1
+    sys.stdout.write(json.dumps({"steps": number, "faults": faults}) + "\n")
     return 0
 
 
@@ -55,7 +58,7 @@ def in_child(act: Callable[[], Any], mkdir: str | None = None) -> int:
         act()
         code = 0
     except BaseException:  # noqa: BLE001  # printed, since pytest does not see this process
-        pass
+        traceback.print_exc()
     os._exit(code)
 
 

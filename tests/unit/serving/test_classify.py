@@ -212,7 +212,7 @@ async def test_all_requests_share_the_work_of_an_iteration(
             yield HALF
         return [(Label("a", 1.0),)]
 
-    monkeypatch.setattr(classification, "_find_in_steps", find_in_steps)
+    monkeypatch.setattr(classification, "find_in_steps", find_in_steps)
     counting = asyncio.create_task(count_iterations())
     results = await asyncio.gather(*(service.classify(ids(LABELS, [1])) for _ in range(6)))
     counting.cancel()
@@ -233,6 +233,6 @@ async def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(
         ended.append(steps)
         return [()]
 
-    monkeypatch.setattr(classification, "_find_in_steps", find_in_steps)
+    monkeypatch.setattr(classification, "find_in_steps", find_in_steps)
     await asyncio.gather(*(service.classify(ids(LABELS, [steps])) for steps in (90, 1, 2)))
     assert ended == [1, 2, 90]

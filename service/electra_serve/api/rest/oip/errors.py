@@ -25,7 +25,7 @@ def as_oip_error(failure: Failure) -> RenderedFailure:
         >>> as_oip_error(Failure(422, "Invalid input", "too long", "invalid_input", "r")).status
         400
     """
-    status = HTTPStatus.BAD_REQUEST if failure.status == HTTPStatus.UNPROCESSABLE_ENTITY else failure.status
+    status = HTTPStatus.BAD_REQUEST.value if failure.status == HTTPStatus.UNPROCESSABLE_ENTITY else failure.status
     members = {
         "error": failure.detail,
         "code": failure.code,
