@@ -6,6 +6,7 @@ import gzip
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -225,7 +226,7 @@ def odd(document: Mapping[str, Any], dice: random.Random) -> dict[str, Any]:
         if dice.random() < 0.15:
             del holder[key]
         else:
-            holder[key] = dice.choice((*ODD, *ODD_NUMBERS, *ODD_NAMES))
+            holder[key] = deepcopy(dice.choice((*ODD, *ODD_NUMBERS, *ODD_NAMES)))
         if not changed:
             break
     return changed
