@@ -27,7 +27,7 @@ from electra_serve.api.rest.oip.routes import SCHEMAS as OIP_SCHEMAS
 from electra_serve.api.rest.oip.routes import add_oip
 from electra_serve.api.rest.openai import routes as openai
 from electra_serve.api.rest.openai.endpoint import EmbeddingsEndpoint
-from electra_serve.api.rest.openapi import SCHEMAS, compute_request, json_response_of, problems
+from electra_serve.api.rest.openapi import SCHEMAS, JsonObject, Responses, compute_request, json_response_of, problems
 from electra_serve.api.rest.playground.assets import PageFacts
 from electra_serve.api.rest.playground.routes import add_playground
 from electra_serve.api.rest.probes import MetricsEndpoint, ProbeEndpoints, add_metrics, add_probes
@@ -144,9 +144,7 @@ def create_app(
             authenticator=authenticator,
         )
 
-    _add_encode(app, build(EncodeEndpoint))
-    _add_classify(app, build(ClassifyEndpoint))
-    _add_tokenize(app, build(TokenizeEndpoint))
+    _add_native(app, build)
     large = settings.model_copy(update={"max_body_bytes": apis.max_body_bytes})
     if oip is not None:
         infer = build(partial(InferEndpoint, max_json_bytes=settings.max_body_bytes), large, observer=oip.observer)
@@ -231,51 +229,56 @@ def _tei_endpoints(
     )
 
 
-def _add_encode(app: FastAPI, endpoint: EncodeEndpoint) -> None:
-    app.router.add_api_route(
-        "/v1/encode",
-        endpoint.serve,
-        name="encode",
-        methods=["POST"],
-        tags=["encode"],
+def _add_native(app: FastAPI, build: Callable[..., Any]) -> None:
+    add = partial(_add_compute, app)
+    add(
+        "encode",
+        build(EncodeEndpoint),
         summary="Encode ids or texts",
         description=_ENCODE_DESCRIPTION,
-        response_model=None,
-        responses=json_response_of("The requested outputs.", EncodeAnswer, examples.RESPONSES)
-        | problems(*_COMPUTE_ERRORS),
-        openapi_extra=compute_request(EncodeBody, examples.REQUESTS),
+        request=compute_request(EncodeBody, examples.REQUESTS),
+        response=json_response_of("The requested outputs.", EncodeAnswer, examples.RESPONSES),
     )
-
-
-def _add_classify(app: FastAPI, endpoint: ClassifyEndpoint) -> None:
-    app.router.add_api_route(
-        "/v1/classify",
-        endpoint.serve,
-        name="classify",
-        methods=["POST"],
-        tags=["classify"],
+    add(
+        "classify",
+        build(ClassifyEndpoint),
         summary="Classify ids or texts",
         description=_CLASSIFY_DESCRIPTION,
-        response_model=None,
-        responses=json_response_of("Labels, spans or answer spans.", ClassifyAnswer, examples.CLASSIFY_RESPONSES)
-        | problems(*_COMPUTE_ERRORS),
-        openapi_extra=compute_request(ClassifyBody, examples.CLASSIFY_REQUESTS),
+        request=compute_request(ClassifyBody, examples.CLASSIFY_REQUESTS),
+        response=json_response_of("Labels, spans or answer spans.", ClassifyAnswer, examples.CLASSIFY_RESPONSES),
+    )
+    add(
+        "tokenize",
+        build(TokenizeEndpoint),
+        summary="Tokenize texts",
+        description=_TOKENIZE_DESCRIPTION,
+        request=compute_request(TokenizeBody, examples.TOKENIZE_REQUESTS),
+        response=json_response_of("The tokens.", TokenizeAnswer, examples.TOKENIZE_RESPONSES),
     )
 
 
-def _add_tokenize(app: FastAPI, endpoint: TokenizeEndpoint) -> None:
+def _add_compute(
+    app: FastAPI,
+    name: str,
+    endpoint: ComputeEndpoint[Any, Any],
+    *,
+    summary: str,
+    description: str,
+    request: JsonObject,
+    response: Responses,
+) -> None:
+    """Adds a native route that computes, `POST /v1/{name}`."""
     app.router.add_api_route(
-        "/v1/tokenize",
+        f"/v1/{name}",
         endpoint.serve,
-        name="tokenize",
+        name=name,
         methods=["POST"],
-        tags=["tokenize"],
-        summary="Tokenize texts",
-        description=_TOKENIZE_DESCRIPTION,
+        tags=[name],
+        summary=summary,
+        description=description,
         response_model=None,
-        responses=json_response_of("The tokens.", TokenizeAnswer, examples.TOKENIZE_RESPONSES)
-        | problems(*_COMPUTE_ERRORS),
-        openapi_extra=compute_request(TokenizeBody, examples.TOKENIZE_REQUESTS),
+        responses=response | problems(*_COMPUTE_ERRORS),
+        openapi_extra=request,
     )
 
 

@@ -10,12 +10,11 @@ from typing import Final
 import orjson
 
 from electra_serve.api.oip.decode import VERSION
-from electra_serve.api.oip.outputs import OUTPUTS, OutputTensor, to_tensors
+from electra_serve.api.oip.outputs import OutputTensor, rectangle_values, to_tensors
 from electra_serve.api.rest.oip.compression import compressed
 from electra_serve.api.rest.oip.decode import InferBody
 from electra_serve.api.rest.render import INLINE_FLOATS, RunOnThread, flat_list, in_chunks
 from electra_serve.serving.encode import EncodeResult
-from electra_serve.tensors import POSITION_OUTPUTS
 
 Chunk = bytes | memoryview
 
@@ -37,7 +36,7 @@ async def render(
     result: EncodeResult, names: Sequence[str], body: InferBody, coding: str, on_thread: RunOnThread
 ) -> Rendered:
     """Renders the tensors `names` of a result, on a thread if they are large."""
-    large = numbers(result, names) > INLINE_FLOATS
+    large = rectangle_values(result) > INLINE_FLOATS
     tensors = []
     for name in names:
         make = partial(to_tensors, result, (name,))
@@ -52,17 +51,6 @@ async def render(
         large = sum(map(len, chunks)) > INLINE_COMPRESSED_BYTES
         chunks = await in_chunks(compressed(chunks, coding), on_thread, large=large)
     return Rendered(chunks, json_bytes)
-
-
-def numbers(result: EncodeResult, names: Sequence[str]) -> int:
-    """Counts the numbers of the tensors, padding included."""
-    rows = result.rows
-    count = 0
-    for output in (OUTPUTS[name] for name in names if name in OUTPUTS):
-        width = rows[0].computed(output).shape[-1]
-        positions = max(row.length or len(row.computed(output)) for row in rows) if output in POSITION_OUTPUTS else 1
-        count += len(rows) * positions * width
-    return count + len(rows)
 
 
 def _json(model: str, tensors: Sequence[OutputTensor], body: InferBody) -> Iterator[bytes]:
