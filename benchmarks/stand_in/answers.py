@@ -1,8 +1,7 @@
-"""Outputs of the stand-in engine: a function of ids and mask, exact in float32, so that any mix-up shows.
+"""Outputs of the stand-in engine: a function of ids and mask, a float32 of the same bits on both sides, so that any mix-up shows.
 
 Component h of position t is its id + h / H. [CLS] and pooled output are those of the first position. The mean output is
-the mean of the unmasked ids + h / H. Ids below 2¹⁴ and H a power of two below 2⁸ leave no rounding except the mean's,
-which both sides do alike.
+the mean of the unmasked ids + h / H, and the embedding is the mean at length 1. Both sides round alike.
 """
 
 from __future__ import annotations
@@ -39,15 +38,18 @@ def known_answer(output: Output, ids: Sequence[int]) -> Float32Array:
 
     Example:
         >>> known_answer(Output.MEAN, [10, 20]).tolist()[:3]
-        [15.0, 15.0078125, 15.015625]
+        [15.0, 15.005208015441895, 15.010416984558105]
         >>> known_answer(Output.SEQUENCE, [10, 20]).shape, known_answer(Output.CLS, [10, 20])[0].item()
-        ((2, 128), 10.0)
+        ((2, 192), 10.0)
     """
     token_ids = np.array(ids, np.int32)
     if output is Output.SEQUENCE:
         return _vectors(token_ids, HIDDEN_DIM)
     mean = output in {Output.MEAN, Output.EMBEDDING}
-    return _vectors(np.asarray(token_ids.mean() if mean else token_ids[0]), HIDDEN_DIM)
+    vector = _vectors(np.asarray(token_ids.mean() if mean else token_ids[0]), HIDDEN_DIM)
+    if output is Output.EMBEDDING:
+        vector /= np.linalg.norm(vector)
+    return vector
 
 
 def _vectors(numbers: NDArray[np.generic], width: int) -> Float32Array:

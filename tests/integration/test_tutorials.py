@@ -98,7 +98,6 @@ def make_encoder(folder: Path) -> None:
         for index, (path, kind) in enumerate(kinds)
     ]
     (encoder / "modules.json").write_text(json.dumps(modules))
-    (encoder / "1_Pooling").mkdir()
     pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
     (encoder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     prompts = {"prompts": {"query": "query: "}}

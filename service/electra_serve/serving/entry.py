@@ -50,8 +50,10 @@ class ModelEntry:
             return ModelInfo(settings.name, settings.preset, self.state, aliases=settings.aliases)
         if self._described is None:
             self._described = self._describe(self.served)
-        known = self._described
-        return known if known.state is self.state else replace(known, state=self.state)
+        known, state, batch_tokens = self._described, self.state, self.served.batcher.batch_tokens
+        if (known.state, known.batch_tokens) != (state, batch_tokens):
+            self._described = known = replace(known, state=state, batch_tokens=batch_tokens)
+        return known
 
     def _describe(self, served: ServedModel) -> ModelInfo:
         preset = served.loaded.preset

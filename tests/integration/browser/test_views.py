@@ -62,6 +62,18 @@ def test_the_map_has_the_cosines_of_the_api(page: Page, site: Site, output: str)
     assert f"{len(TEXTS)} sequences" in page.text(f"{where} .status")
 
 
+@pytest.mark.parametrize(("view", "result"), [("similarity", ".heat"), ("search", ".ranking")])
+def test_a_result_is_shown_of_the_controls_that_were_sent(page: Page, site: Site, view: str, result: str) -> None:
+    where = open_view(page, site, view)
+    page.wait(f"!document.querySelector('{where} [aria-busy=true]')")
+    page.run(f"document.querySelector('{where} .result').replaceChildren()")
+    page.run(
+        f"(() => {{ document.querySelector('{where} button.primary').click();"
+        f"document.querySelector('{where} select').value = 'mean_output'; }})()"
+    )
+    page.wait(f"document.querySelector('{where} {result}') !== null")
+
+
 def test_a_search_ranks_by_cosine(page: Page, site: Site) -> None:
     where = open_view(page, site, "search")
     page.fill(f"{where} input", QUERY)

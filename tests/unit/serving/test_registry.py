@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import structlog
 import structlog.testing
@@ -19,6 +20,7 @@ from electra_serve.serving.manager import ModelManager
 from electra_serve.serving.model_info import ModelState
 from electra_serve.serving.registry import ModelRegistry
 from electra_serve.settings.schema import BatchingSettings, ModelSettings, Settings
+from electra_serve.tensors import Batch, Encoding, Output
 from tests.fakes import SHORT_SHAPES, FakeEngine, loaded_model
 
 TOKENIZER = KerasTokenizer(["[UNK]", "[CLS]", "[SEP]"], TokenizerConfig())
@@ -135,6 +137,27 @@ async def test_the_description_of_a_ready_model() -> None:
     assert info.batch_shapes is not None
     assert [(cost.rows, cost.length) for cost in info.batch_shapes] == list(SHORT_SHAPES)
     assert info.batch_tokens == 4 * 16
+    await manager.close()
+
+
+async def test_the_description_follows_the_batch_limit() -> None:
+    engine = FakeEngine(SHORT_SHAPES)
+
+    def fail(batch: Batch) -> None:
+        if len(batch.placements) > 1:
+            raise MemoryError
+
+    engine.fail = fail
+    registry, manager, _ = make(lambda _, __: loaded_model(engine))
+    await manager.load_all()
+    before = registry.info("one").batch_tokens
+    ids = np.full(8, 3, np.int32)
+    row = Encoding(ids, ids * 0, ids * 0 + 1, len(ids), len(ids))
+    await registry.ready_model("one").batcher.submit([row] * 4, frozenset({Output.MEAN}))
+    batcher = registry.ready_model("one").batcher
+    assert before is not None
+    assert batcher.batch_tokens < before
+    assert registry.info("one").batch_tokens == batcher.batch_tokens
     await manager.close()
 
 

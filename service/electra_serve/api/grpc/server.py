@@ -51,6 +51,7 @@ default, so that calls are rejected with an error instead."""
 MAX_PENDING_CALLS: Final = 16_384
 """Calls that the event loop has not accepted yet. By default gRPC cancels some from 1,000 on, with a status that no
 client retries. A burst must be rejected with an error instead."""
+MAX_PENDING_S: Final = 600  # Likewise, gRPC cancels such calls after 30 s by default; deadlines end them earlier
 # Read buffer of one connection. By default a large message grows it to half a megabyte until the connection closes.
 MAX_READ_BUFFER_BYTES: Final = 65_536
 # Metadata of one call, as of a request's head on REST. gRPC has two limits and rejects at random between them.
@@ -216,6 +217,7 @@ def _options(settings: GrpcSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.server_max_unrequested_time_in_server", MAX_PENDING_S),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     )

@@ -27,7 +27,7 @@ Reflect: TypeAlias = grpc.aio.StreamStreamMultiCallable[
 ]
 
 
-BURST = 3500
+BURST = 2000
 GRACE_S = 0.3
 
 

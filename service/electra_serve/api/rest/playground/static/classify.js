@@ -19,7 +19,7 @@ export function classifyView(app) {
       const model = app.model();
       const answers = model.head === "question_answering";
       const given = answers ? { question: question.value, context: context.value, top_k: 3 } : { text: linesOf(area), truncate: true };
-      const sent = answers ? [[question.value, context.value]] : given.text;
+      const sent = answers ? [[given.question, given.context]] : given.text;
       const options = answers ? { top_k: 3 } : { truncate: true };
       return {
         path: "/v1/classify",
@@ -29,7 +29,7 @@ export function classifyView(app) {
           python: client(`    response = client.classify(\n${args({ ...given, model: model.name })}    )\nprint(response.${member(model)})`),
           grpc: grpc("Classify", { model: model.name, text: grpcTexts(sent), ...options }),
         },
-        render: (json) => results(model, json, answers ? [context.value] : given.text),
+        render: (json) => results(model, json, answers ? [given.context] : given.text),
       };
     },
   });

@@ -22,18 +22,18 @@ export function searchView(app) {
     action: "Search",
     prepare() {
       const model = app.model();
-      const documents = linesOf(area);
-      const sent = [promptOf(model, "query") + query.value, ...documents.map((text) => promptOf(model, "document") + text)];
+      const [asked, documents, compared] = [query.value, linesOf(area), output.value];
+      const sent = [promptOf(model, "query") + asked, ...documents.map((text) => promptOf(model, "document") + text)];
       const embed = (texts, type) => `client.embeddings.create(\n    model=${python(model.name)},\n    input=${python(texts, 4)},\n    extra_body={"input_type": "${type}"},\n)`;
       return {
         path: "/v1/encode",
-        body: { model: model.name, text: sent, outputs: [output.value], truncate: true },
+        body: { model: model.name, text: sent, outputs: [compared], truncate: true },
         code: encodeCalls(
-          model, output.value, sent, "print(unit[1:] @ unit[0])",
-          `query = ${embed([query.value], "query")}\ndocuments = ${embed(documents, "document")}\nvectors = np.array([item.embedding for item in documents.data])\nprint(vectors @ np.array(query.data[0].embedding))`,
+          model, compared, sent, "print(unit[1:] @ unit[0])",
+          `query = ${embed([asked], "query")}\ndocuments = ${embed(documents, "document")}\nvectors = np.array([item.embedding for item in documents.data])\nprint(vectors @ np.array(query.data[0].embedding))`,
         ),
         render(json) {
-          const [first, ...others] = json[output.value];
+          const [first, ...others] = json[compared];
           return ranking(documents, others.map((vector) => cosine(first, vector)));
         },
       };

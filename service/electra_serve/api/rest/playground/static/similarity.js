@@ -41,16 +41,17 @@ export function similarityView(app) {
       const model = app.model();
       const texts = linesOf(area);
       const prompt = promptOf(model);
+      const compared = output.value;
       const sent = texts.map((text) => prompt + text);
-      const body = { model: model.name, text: sent, outputs: [output.value], truncate: true };
+      const body = { model: model.name, text: sent, outputs: [compared], truncate: true };
       return {
         path: "/v1/encode",
         body,
         code: encodeCalls(
-          model, output.value, sent, "print((unit @ unit.T).round(2))",
+          model, compared, sent, "print((unit @ unit.T).round(2))",
           `response = client.embeddings.create(\n    model=${python(model.name)},\n    input=${python(texts, 4)},\n)\nunit = np.array([item.embedding for item in response.data])\nprint((unit @ unit.T).round(2))`,
         ),
-        render: (json) => heatMap(texts, json[output.value], prompt),
+        render: (json) => heatMap(texts, json[compared], prompt),
       };
     },
   });

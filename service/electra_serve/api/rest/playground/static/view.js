@@ -23,8 +23,9 @@ export function problemBox(problem) {
 }
 
 /**
- * Makes a view. `inputs` are its controls, and `action` names its button. `prepare` returns the request `{path, body}`,
- * its `calls` in other languages, and `render`, which takes the response and returns elements.
+ * Makes a view. `inputs` are its controls, and `action` names its button. `prepare` reads them and returns the request
+ * `{path, body}`, its `code` in other languages, and `render`, which takes the response and returns elements; it must not
+ * read the controls, which may have changed since.
  */
 export function makeView({ inputs, action, prepare }) {
   const problem = h("div", { role: "alert" });
