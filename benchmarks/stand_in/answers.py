@@ -1,7 +1,7 @@
-"""Outputs of the stand-in engine: a function of ids and mask, a float32 of the same bits on both sides, so that any mix-up shows.
+"""Outputs of the stand-in engine: a function of ids and mask, with the same bits on both sides, so that a mix-up shows.
 
 Component h of position t is its id + h / H. [CLS] and pooled output are those of the first position. The mean output is
-the mean of the unmasked ids + h / H, and the embedding is the mean at length 1. Both sides round alike.
+the mean of the unmasked ids + h / H, and the embedding is the mean at length 1.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ DEFAULT_APIS: Final = ApiSettings()
 
 
 class Codec:
-    """Converts between messages and the service's types."""
+    """Converts between messages and the service's types; protobuf would serialize a message to count its bytes."""
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class Codec:
             return work()
         return await self._thread.run(client, partial(_parse_and_cut, work))
 
-    async def to_input(self, message: decode.AnyRequest, client: str) -> TokenInput | TextInput:
-        """Returns the sequences of a request; raises what `decode.to_input` raises."""
+    async def to_input(self, message: decode.AnyRequest, size: int, client: str) -> TokenInput | TextInput:
+        """Returns the sequences of a request of `size` bytes; raises what `decode.to_input` raises."""
         most = self._max_inputs if isinstance(message, pb.EmbedRequest) else self._max_sequences
         work = partial(decode.to_input, message, most)
-        if _tensors(message) <= MAX_INLINE_TENSORS and message.ByteSize() <= MAX_INLINE_BYTES:
+        if _tensors(message) <= MAX_INLINE_TENSORS and size <= MAX_INLINE_BYTES:
             return work()
         return await self._thread.run(client, work)
 
-    async def to_documents(self, message: pb.RerankRequest, client: str) -> tuple[str, tuple[str, ...]]:
-        """Returns the query and the documents of a request; raises what `decode.to_documents` raises."""
+    async def to_documents(self, message: pb.RerankRequest, size: int, client: str) -> tuple[str, tuple[str, ...]]:
+        """Returns the query and the documents of a request of `size` bytes; raises as `decode.to_documents`."""
         work = partial(decode.to_documents, message, self._max_documents)
-        if message.ByteSize() <= MAX_INLINE_BYTES:
+        if size <= MAX_INLINE_BYTES:
             return work()
         return await self._thread.run(client, work)
 

@@ -76,14 +76,21 @@ class EncoderServicer:
 
     async def _encode(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.EncodeRequest, data, call.client)
+        size = len(data)
         del data  # the parsed message has a copy
         model = self._begin(message, record)
-        return await self._serve(message, model, call, record, reservation)
+        return await self._serve(message, size, model, call, record, reservation)
 
     async def _serve(
-        self, message: pb.EncodeRequest, model: str | None, call: Call, record: RequestRecord, reservation: Reservation
+        self,
+        message: pb.EncodeRequest,
+        size: int,
+        model: str | None,
+        call: Call,
+        record: RequestRecord,
+        reservation: Reservation,
     ) -> Parts:
-        request = await self._to_request(message, model, call.request_context(record), reservation)
+        request = await self._to_request(message, size, model, call.request_context(record), reservation)
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         record.tokens = result.tokens
@@ -91,10 +98,11 @@ class EncoderServicer:
 
     async def _classify(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.ClassifyRequest, data, call.client)
+        size = len(data)
         del data  # the parsed message has a copy
         model = self._begin(message, record)
         request = ClassifyRequest(
-            input=await self._codec.to_input(message, call.client),
+            input=await self._codec.to_input(message, size, call.client),
             model=model,
             options=decode.to_options(message),
             truncation=decode.to_truncation(message),
@@ -109,10 +117,11 @@ class EncoderServicer:
 
     async def _embed(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.EmbedRequest, data, call.client)
+        size = len(data)
         del data  # the parsed message has a copy
         model = self._begin(message, record)
         request = EmbedRequest(
-            input=await self._codec.to_input(message, call.client),
+            input=await self._codec.to_input(message, size, call.client),
             model=model,
             prompt_name=message.prompt_name if message.HasField("prompt_name") else None,
             input_type=message.input_type if message.HasField("input_type") else None,
@@ -130,9 +139,10 @@ class EncoderServicer:
 
     async def _rerank(self, data: bytes, call: Call, record: RequestRecord, reservation: Reservation) -> Parts:
         message = await self._codec.parse(pb.RerankRequest, data, call.client)
+        size = len(data)
         del data  # the parsed message has a copy
         model = self._begin(message, record)
-        query, documents = await self._codec.to_documents(message, call.client)
+        query, documents = await self._codec.to_documents(message, size, call.client)
         request = RerankRequest(
             query=query,
             documents=documents,
@@ -162,12 +172,13 @@ class EncoderServicer:
     async def _to_request(
         self,
         message: pb.EncodeRequest,
+        size: int,
         model: str | None,
         context: RequestContext,
         reservation: Reservation,
     ) -> EncodeRequest:
         return EncodeRequest(
-            input=await self._codec.to_input(message, context.client),
+            input=await self._codec.to_input(message, size, context.client),
             model=model,
             outputs=decode.to_outputs(message.outputs),
             truncation=decode.to_truncation(message),
@@ -177,9 +188,11 @@ class EncoderServicer:
         )
 
     def _open_stream(self, call: Call) -> EncodeStream:
-        def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Awaitable[Parts]:
+        def encode(
+            message: pb.EncodeRequest, size: int, record: RequestRecord, reservation: Reservation
+        ) -> Awaitable[Parts]:
             model = self._record_model(message, record)  # the stream has recorded the id
-            return self._serve(message, model, call, record, reservation)
+            return self._serve(message, size, model, call, record, reservation)
 
         return EncodeStream(
             encode,

@@ -24,7 +24,7 @@ from electra_serve.observability.tracing import NO_CARRIER, Carrier
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.transit_budget import RECLAIM_AFTER_S, Reservation
 
-Encode: TypeAlias = Callable[[pb.EncodeRequest, RequestRecord, Reservation], Awaitable[Parts]]
+Encode: TypeAlias = Callable[[pb.EncodeRequest, int, RequestRecord, Reservation], Awaitable[Parts]]
 
 
 class RequestStream(ABC):
@@ -126,7 +126,7 @@ class EncodeStream(RequestStream):
                 message = (await self._codec.parse(pb.EncodeStreamRequest, data, self._call.client)).request
                 reject_unknown_fields(message, "request")
                 claimed = record.request_id = self._claim(message.request_id)
-                response = await self._encode(message, record, reservation)
+                response = await self._encode(message, len(data), record, reservation)
                 return await self._codec.join(in_stream(response, claimed), self._call.client)
         except ServiceError as error:
             failed = status.from_error(error, claimed or made)

@@ -80,12 +80,20 @@ async def test_messages_of_many_fields_or_bytes_leave_the_event_loop(
 
 @pytest.mark.parametrize(("count", "runs"), [(MAX_INLINE_TENSORS, 0), (MAX_INLINE_TENSORS + 1, 1)])
 async def test_many_tensors_and_texts_leave_it(count: int, runs: int, codec: Codec, thread: CountingThread) -> None:
-    tokens = await codec.to_input(rows(count), "a")
+    tokens = await codec.to_input(rows(count), MAX_INLINE_BYTES, "a")
     assert isinstance(tokens, TokenInput)
     assert len(tokens.token_ids) == count
     assert thread.runs == runs
     message = pb.EncodeRequest(text=pb.TextInput(texts=[pb.Text(first="a")] * count))
-    assert await codec.to_input(message, "a") == TextInput(("a",) * count)
+    assert await codec.to_input(message, MAX_INLINE_BYTES, "a") == TextInput(("a",) * count)
+    assert thread.runs == 2 * runs
+
+
+@pytest.mark.parametrize(("size", "runs"), [(MAX_INLINE_BYTES, 0), (MAX_INLINE_BYTES + 1, 1)])
+async def test_large_requests_leave_it(size: int, runs: int, codec: Codec, thread: CountingThread) -> None:
+    await codec.to_input(rows(1), size, "a")
+    query, documents = await codec.to_documents(pb.RerankRequest(query="q", documents=["a"]), size, "a")
+    assert (query, documents) == ("q", ("a",))
     assert thread.runs == 2 * runs
 
 

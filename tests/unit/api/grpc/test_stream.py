@@ -183,20 +183,22 @@ async def test_no_more_requests_are_read_than_may_be_worked_on(running: Running)
     assert {(await read(stream)).request_id for _ in range(3)} == {"r1", "r2", "r3"}
 
 
-async def respond_at_once(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
+async def respond_at_once(
+    message: pb.EncodeRequest, size: int, record: RequestRecord, reservation: Reservation
+) -> Parts:
     return [pb.EncodeResponse(request_id=message.request_id).SerializeToString()]
 
 
 async def test_a_caller_that_does_not_read_is_aborted_and_what_it_holds_let_go() -> None:
     held = [asyncio.Event() for _ in range(3)]
 
-    async def encode(message: pb.EncodeRequest, record: RequestRecord, reservation: Reservation) -> Parts:
+    async def encode(message: pb.EncodeRequest, size: int, record: RequestRecord, reservation: Reservation) -> Parts:
         try:
             if message.request_id != "r0":
                 await asyncio.Event().wait()
         finally:
             held[int(message.request_id[1:])].set()
-        return await respond_at_once(message, record, reservation)
+        return await respond_at_once(message, size, record, reservation)
 
     async def never(_: bytes) -> None:
         await asyncio.Event().wait()
