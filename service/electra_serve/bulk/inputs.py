@@ -13,14 +13,16 @@ from typing import Final, Literal, get_args
 
 import pyarrow as pa
 
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict, BulkError
 
 Format = Literal["parquet", "arrow", "csv", "tsv", "jsonl", "text"]
 Compression = Literal["gzip", "zstd"]
 
+OUTPUT_ENDINGS: Final = ("", ".partial", ".manifest.json", ".rejects.jsonl")
+"""Endings of the names of an output and of the files next to it."""
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 STDIN: Final = "-"
-_ENDINGS: Final[Mapping[str, Format]] = {
+ENDINGS: Final[Mapping[str, Format]] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -51,6 +53,11 @@ class InputFile:
     def is_stdin(self) -> bool:
         """True for standard input, which is read once."""
         return self.path == STDIN
+
+    @property
+    def shown(self) -> str:
+        """Name in messages."""
+        return "standard input" if self.is_stdin else self.path
 
     def identity(self) -> dict[str, object]:
         """Returns the part that decides the output, as JSON values."""
@@ -94,17 +101,27 @@ def find_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile,
     return tuple(map(digested, list_inputs(pattern, format_)))
 
 
-def list_inputs(pattern: str, format_: Format | None = None) -> tuple[InputFile, ...]:
+def list_inputs(pattern: str, format_: Format | None = None, own: Path | None = None) -> tuple[InputFile, ...]:
     """Finds the files of a path or pattern in sorted order, without reading them.
+
+    Args:
+        pattern: A path, a pattern such as `data/*.parquet`, or `-` for standard input.
+        format_: Format of every file; default: by the names.
+        own: Output of this run: a pattern does not name it and the files next to it, or no run would be continued.
 
     Raises:
         BulkError: There is none, or one has no known format.
     """
     if pattern == STDIN:
         if format_ is None or format_ == "parquet":
-            raise BulkError("the format of standard input must be arrow, csv, tsv, jsonl or text; name it")
+            raise BulkConflict("the format of standard input must be arrow, csv, tsv, jsonl or text; name it")
         return (InputFile(STDIN, format_),)
-    paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
+    with reading(pattern):
+        if pattern and Path(pattern).exists():
+            paths = [pattern]
+        else:
+            paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute patterns
+            paths = [path for path in paths if own is None or not _is_of(path, own)]
     if not paths:
         raise BulkError(f"cannot read {pattern}: No such file or directory")
     return tuple(_named(path, format_) for path in paths)
@@ -125,9 +142,17 @@ def digested(file: InputFile) -> InputFile:
     return replace(file, size=status.st_size, sha256=digest, modified_ns=status.st_mtime_ns)
 
 
+def _is_of(path: str, output: Path) -> bool:
+    """Returns True for an output, a file in it, and the files next to it."""
+    own = Path(os.path.abspath(output))  # noqa: PTH100  # symbolic links stay
+    found = Path(os.path.abspath(path))  # noqa: PTH100
+    names = {f"{own.name}{ending}" for ending in OUTPUT_ENDINGS}
+    return any(place.name in names and place.parent == own.parent for place in (found, *found.parents))
+
+
 def _named(path: str, given: Format | None) -> InputFile:
     if Path(path).is_dir():
-        raise BulkError(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
+        raise BulkConflict(f"cannot read {path}: it is a folder; name its files, such as {path}/*.parquet")
     return InputFile(path, *file_format(path, given))
 
 
@@ -142,9 +167,11 @@ def file_format(path: str, given: Format | None = None) -> tuple[Format, Compres
     compression = _COMPRESSED.get(last)
     if compression is not None:
         last = before[-1]
-    found = given or _ENDINGS.get(last)
+    found = given or ENDINGS.get(last)
     if found is None:
-        raise BulkError(f"the format of {path} must be one of {', '.join(FORMATS)}; its name has none of their endings")
+        raise BulkConflict(
+            f"the format of {path} must be one of {', '.join(FORMATS)}; its name has none of their endings"
+        )
     if compression is not None and found == "parquet":
-        raise BulkError(f"cannot read {path}: Parquet is compressed inside; decompress the file")
+        raise BulkConflict(f"cannot read {path}: Parquet is compressed inside; decompress the file")
     return found, compression

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from electra_serve.bulk.inputs import STDIN, Format, InputFile, digested, list_inputs
 from electra_serve.bulk.options import InputShard
@@ -20,14 +21,14 @@ class InputPart:
     description: dict[str, int | None] | None = None  # of the shard, as JSON values
 
 
-def find_part(pattern: str, format_: Format | None, shard: InputShard | None) -> InputPart:
-    """Finds and digests the files of a shard, or of the whole input.
+def find_part(pattern: str, format_: Format | None, shard: InputShard | None, own: Path | None = None) -> InputPart:
+    """Finds and digests the files of a shard, or of the whole input, without the files of `own`, the output.
 
     Raises:
         BulkError: A file is missing, cannot be read or has no known format.
         BulkConflict: There are fewer files than shards, or the input is standard input.
     """
-    files = list_inputs(pattern, format_)
+    files = list_inputs(pattern, format_, own)
     if shard is None:
         return InputPart([digested(file) for file in files])
     if pattern == STDIN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from electra_serve.bulk.inputs import Format, InputFile, reading
+from electra_serve.bulk.inputs import Compression, Format, InputFile, reading
 from electra_serve.bulk.lines import read_json_lines, read_text_lines
 from electra_serve.bulk.options import Columns
 from electra_serve.bulk.tables import (
@@ -25,8 +26,10 @@ from electra_serve.bulk.tables import (
     read_parquet,
 )
 from electra_serve.bulk.values import Chunk
+from electra_serve.errors import BulkConflict, BulkError
 
 _BUFFER_BYTES: Final = 2**20
+_MAGIC: Final[Sequence[tuple[bytes, Compression]]] = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,7 +89,7 @@ class Reader:
         for index, file in enumerate(self._files):
             if index >= start.file:
                 skip = start.row if index == start.file else 0
-                with reading(file.path):
+                with reading(file.path), _naming(file):
                     for row, chunk in self._read_file(file, skip):
                         self._rows_read += len(chunk.values)
                         yield Position(index, row), chunk
@@ -112,17 +115,30 @@ class Reader:
     @contextmanager
     def _opened(self, file: InputFile) -> Iterator[Any]:
         """Opens a stream of the decompressed bytes."""
+        if file.is_stdin and sys.stdin is None:  # 0 may be another file then
+            raise BulkError("cannot read standard input: it is closed")
         # Not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit.
         raw = os.fdopen(os.dup(0), "rb", 0) if file.is_stdin else Path(file.path).open("rb", 0)  # noqa: SIM115
         with raw:
             self._stream = raw
             buffered = io.BufferedReader(raw, _BUFFER_BYTES)
-            if file.compression is None:
+            start = buffered.peek(1)  # standard input has no name that tells
+            compression = file.compression or next((kind for magic, kind in _MAGIC if start.startswith(magic)), None)
+            if compression is None:
                 yield buffered
             else:
-                with pa.CompressedInputStream(pa.PythonFile(buffered, "r"), file.compression) as decompressed:
+                with pa.CompressedInputStream(pa.PythonFile(buffered, "r"), compression) as decompressed:
                     yield io.BufferedReader(decompressed, _BUFFER_BYTES)
         self._stream = None
+
+
+@contextmanager
+def _naming(file: InputFile) -> Iterator[None]:
+    """Adds the name of a file to an error of its content."""
+    try:
+        yield
+    except BulkConflict as error:
+        raise BulkConflict(f"cannot read {file.shown}: {error}") from error
 
 
 def count_rows(files: Sequence[InputFile]) -> int | None:
@@ -145,6 +161,6 @@ STREAMED: Final[Mapping[Format, Callable[[io.BufferedReader, IdTypes], Iterator[
     "csv": lambda stream, ids: read_csv(stream, ids, ","),
     "tsv": lambda stream, ids: read_csv(stream, ids, "\t"),
     "jsonl": read_json_lines,
-    "text": lambda stream, _: read_text_lines(stream),
+    "text": read_text_lines,
 }
 """Readers of formats that are read from the first byte on."""

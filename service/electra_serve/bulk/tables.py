@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
+import pyarrow.types as kinds
 
 from electra_serve.bulk.options import Columns
 from electra_serve.bulk.values import Chunk, Problem, Value, plain_array, values_of
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict
 
 CHUNK_ROWS: Final = 1024
 CHUNK_BYTES: Final = 4 * 2**20
 _CSV_BLOCK_BYTES: Final = 8 * 2**20  # the longest row
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FILE_MAGIC: Final = b"ARROW1"
 _HEADER_ROWS: Final = 1
 _MAX_BAD_ROWS: Final = 100_000  # in a block; more are no fault of rows but a wrong delimiter
@@ -36,26 +39,40 @@ class IdTypes:
         return pa.int64() if self._type is None else self._type
 
     def fit(self, ids: pa.Array) -> pa.Array:
-        """Casts ids to the type of the first ones; raises `BulkError`."""
+        """Casts ids to the type of the first ones, but no texts to numbers; raises `BulkConflict`."""
         if self._type is None:
             self._type = ids.type
+        other = BulkConflict(f"column {self.columns.id} must be {self._type} in every row; got {ids.type}")
+        if _are_texts(ids.type) and not _are_texts(self._type):  # 007 and 7 are different texts
+            raise other
         try:
             return ids.cast(self._type)
-        except pa.ArrowInvalid as error:
-            raise BulkError(f"column {self.columns.id} must be {self._type} in every row; got {ids.type}") from error
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise other from error
 
     def chunk(self, batch: pa.RecordBatch) -> Chunk:
         """Makes a chunk of a table's columns."""
-        missing = [name for name in self.columns.needed if name not in batch.schema.names]
-        if missing:
-            raise no_column(missing[0], batch.schema.names)
+        check_columns(self.columns, batch.schema.names)
         ids = None if self.columns.id is None else self.fit(plain_array(batch[self.columns.id]))
         return Chunk(values_of({name: batch[name] for name in self.columns.values}, self.columns), ids)
 
 
-def no_column(name: str, found: list[str]) -> BulkError:
+def _are_texts(type_: pa.DataType) -> bool:
+    return bool(kinds.is_string(type_) or kinds.is_large_string(type_))
+
+
+def check_columns(columns: Columns, found: Sequence[str]) -> None:
+    """Raises `BulkConflict` if a column is missing, or is there twice."""
+    for name in columns.needed:
+        if name not in found:
+            raise no_column(name, found)
+        if found.count(name) > 1:
+            raise BulkConflict(f"the input must have one column {name}; it has {found.count(name)}")
+
+
+def no_column(name: str, found: Sequence[str]) -> BulkConflict:
     """Returns the error for a missing column."""
-    return BulkError(f"the input must have a column {name}; it has {', '.join(found)[:200] or 'none'}")
+    return BulkConflict(f"the input must have a column {name}; it has {', '.join(found)[:200] or 'none'}")
 
 
 def parquet_rows(path: str) -> int:
@@ -68,9 +85,7 @@ def read_parquet(path: str, ids: IdTypes, skip: int) -> Iterator[tuple[int, Chun
     """Yields the chunks of a Parquet file and their first rows; row groups before `skip` are not read."""
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
         names = file.schema_arrow.names
-        missing = [name for name in ids.columns.needed if name not in names]
-        if missing:
-            raise no_column(missing[0], names)
+        check_columns(ids.columns, names)
         row = 0
         for group in range(file.num_row_groups):
             found = file.metadata.row_group(group)
@@ -137,8 +152,7 @@ def _is_file(source: pa.NativeFile) -> bool:
     return magic == _FILE_MAGIC
 
 
-def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterator[Chunk]:
-    """Yields the chunks of a CSV file with a header; rows with another number of cells become problems."""
+def _read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterator[Chunk]:
     bad: dict[int, Problem] = {}  # by row
 
     def note(row: pc.InvalidRow) -> str:
@@ -146,6 +160,9 @@ def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterato
         return "skip" if len(bad) < _MAX_BAD_ROWS else "error"
 
     needed = ids.columns.needed
+    header = _csv_header(stream, delimiter)
+    if header is not None:
+        check_columns(ids.columns, header)
     try:
         reader = pc.open_csv(
             stream,
@@ -157,12 +174,12 @@ def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterato
                 include_columns=list(needed), column_types=dict.fromkeys(needed, pa.binary()), strings_can_be_null=False
             ),
         )
-    except pa.ArrowKeyError as error:
-        raise BulkError(f"cannot read the input: {error}") from error
+    except pa.ArrowKeyError as error:  # of a header that was not peeked at as a whole
+        raise BulkConflict(f"the input must have columns {', '.join(needed)}; {error}") from error
     row = 0
     for batch in reader:
         if ids.columns.token_ids is not None:
-            raise BulkError("token ids must be lists, which CSV does not have; use JSONL, Parquet or Arrow")
+            raise BulkConflict("token ids must be lists, which CSV does not have; use JSONL, Parquet or Arrow")
         chunk = ids.chunk(_with_text_ids(batch, ids.columns))
         for start in range(0, len(chunk.values), CHUNK_ROWS):
             part = Chunk(
@@ -172,6 +189,28 @@ def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterato
             row += len(whole.values)
             yield whole
     yield _with_problems(ids.chunk(_no_rows(ids.columns)), row, bad)
+
+
+def read_csv(stream: io.BufferedReader, ids: IdTypes, delimiter: str) -> Iterator[Chunk]:
+    """Yields the chunks of a CSV file with a header; rows with another number of cells become problems."""
+    try:
+        yield from _read_csv(stream, ids, delimiter)
+    except pa.ArrowInvalid as error:
+        if "straddl" not in str(error):
+            raise
+        size = _CSV_BLOCK_BYTES // 2**20
+        raise ValueError(f"a row has more than {size} MiB, or a quoted cell has no end") from error
+
+
+def _csv_header(stream: io.BufferedReader, delimiter: str) -> list[str] | None:
+    """Returns the names of the columns, without reading on; None if they are not in the buffer as one line."""
+    head, end, _ = stream.peek(1).removeprefix(BYTE_ORDER_MARK).decode(errors="replace").partition("\n")
+    if not end or not head.strip() or head.count('"') % 2:
+        return None
+    try:
+        return next(csv.reader([head], delimiter=delimiter), None)
+    except csv.Error:
+        return None
 
 
 @lru_cache

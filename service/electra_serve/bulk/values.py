@@ -9,10 +9,11 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from electra_serve.bulk.options import Columns
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict
 from electra_serve.tensors import IntArray
 
 
@@ -52,7 +53,7 @@ class Chunk:
 
 
 def values_of(columns: Mapping[str, pa.Array], names: Columns) -> list[Value]:
-    """Returns the rows of a table's columns; raises `BulkError` for a column of another type."""
+    """Returns the rows of a table's columns; raises `BulkConflict` for a column of another type."""
     read: Callable[[str, pa.Array], Iterator[_Cell]] = _texts if names.token_ids is None else _id_lists
     cells = [read(name, columns[name]) for name in names.values]
     return [join(row, names) for row in zip(*cells, strict=True)]
@@ -89,20 +90,33 @@ def text_cell(value: bytes | None) -> str | Problem:
 
 
 def plain_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Returns a column as one array, without a dictionary."""
+    """Returns a column as one array, without dictionary, runs and views, for which pyarrow has few functions."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # no chunks
         array = pa.array([], column.type)
-    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+    if isinstance(array, pa.DictionaryArray):
+        array = plain_array(array.dictionary).take(array.indices)
+    elif isinstance(array, pa.RunEndEncodedArray):
+        array = plain_array(pc.run_end_decode(array))
+    view = kinds.is_string_view(array.type) or kinds.is_binary_view(array.type)
+    return array.cast(pa.string() if kinds.is_string_view(array.type) else pa.binary()) if view else array
+
+
+def plain_id(ids: pa.Array, index: int) -> object:
+    """Returns an id as a Python object, or its text if there is none, as for nanoseconds."""
+    try:
+        return ids[index].as_py()
+    except (ValueError, OverflowError):
+        return " ".join(ids.slice(index, 1).to_string().split())[2:-2]
 
 
 def _texts(name: str, column: pa.Array) -> Iterator[str | Problem]:
     array = plain_array(column)
     if kinds.is_null(array.type):
         return iter([NULL] * len(array))
-    texts = kinds.is_string(array.type) or kinds.is_large_string(array.type) or kinds.is_string_view(array.type)
+    texts = kinds.is_string(array.type) or kinds.is_large_string(array.type)
     if not texts and not kinds.is_binary(array.type) and not kinds.is_large_binary(array.type):
-        raise BulkError(f"column {name} must have texts; got {array.type}")
+        raise BulkConflict(f"column {name} must have texts; got {array.type}")
     # Bytes, since one text that is not UTF-8 would fail the conversion of all.
     return map(text_cell, array.cast(pa.large_binary()).to_pylist())
 
@@ -113,7 +127,7 @@ def _id_lists(name: str, column: pa.Array) -> Iterator[IntArray | Problem]:
         return iter([NULL] * len(array))
     lists = kinds.is_list(array.type) or kinds.is_large_list(array.type) or kinds.is_fixed_size_list(array.type)
     if not lists or not (kinds.is_integer(array.type.value_type) or kinds.is_null(array.type.value_type)):
-        raise BulkError(f"column {name} must have lists of integers; got {array.type}")
+        raise BulkConflict(f"column {name} must have lists of integers; got {array.type}")
     return _split(array.cast(pa.large_list(array.type.value_type)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from electra_serve.bulk import tables
@@ -17,8 +18,8 @@ from electra_serve.bulk.inputs import InputFile, file_format, find_inputs
 from electra_serve.bulk.lines import MAX_LINE_BYTES
 from electra_serve.bulk.options import Columns
 from electra_serve.bulk.reading import Position, Reader
-from electra_serve.bulk.values import NOT_UTF8, NULL, Problem, TokenRow
-from electra_serve.errors import BulkError
+from electra_serve.bulk.values import NOT_UTF8, NULL, Problem, TokenRow, plain_id
+from electra_serve.errors import BulkConflict, BulkError
 from tests.unit.bulk.support import read, read_ids, texts, write_bytes, write_table
 
 NAMES = [
@@ -83,12 +84,38 @@ def test_token_ids_of_any_integer_type(kind: pa.DataType, tmp_path: Path) -> Non
     assert (one.token_ids.tolist(), other.token_ids.tolist()) == ([1, 2], [5, 6])
 
 
+TEXTS = pa.array(["a", None, "ü"], pa.string())
+
+
 @pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())]
+    "column",
+    [
+        *(TEXTS.cast(kind) for kind in (pa.large_string(), pa.string_view(), pa.binary(), pa.binary_view())),
+        TEXTS.dictionary_encode(),
+        pa.DictionaryArray.from_arrays(pa.array([1, None, 0]), pa.array(["ü", "a"], pa.string_view())),
+        pa.RunEndEncodedArray.from_arrays([1, 2, 3], TEXTS),
+    ],
+    ids=lambda column: str(column.type),
 )
-def test_texts_of_any_type(kind: pa.DataType, tmp_path: Path) -> None:
-    column = pa.array(["a", None, "ü"], pa.string()).cast(kind)
-    assert read(write_table(tmp_path / "a.arrow", {"text": column})) == ["a", NULL, "ü"]
+def test_texts_and_ids_of_any_type(column: pa.Array, tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.arrow", {"text": column, "id": column})
+    assert read(path) == ["a", NULL, "ü"]
+    decode = column.type in {pa.binary(), pa.binary_view()}
+    assert read_ids(path, Columns(id="id")) == [text.encode() if decode and text else text for text in ("a", None, "ü")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [
+        (pa.array([7], pa.int8()), 7),
+        (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (pa.array([2**62], pa.timestamp("s")), "<value out of range: 4611686018427387904>"),
+        (pa.array([3], pa.duration("ns")), "3"),
+        (pa.array([b"\xff"]).view(pa.string()), '"\ufffd"'),
+    ],
+)
+def test_any_id_can_be_shown(ids: pa.Array, shown: object) -> None:
+    assert plain_id(ids, 0) == shown
 
 
 @pytest.mark.parametrize(
@@ -111,6 +138,19 @@ def test_ids_of_another_type_in_a_later_file_are_an_error(tmp_path: Path) -> Non
     write_table(tmp_path / "1.jsonl", {"text": ["b"], "id": ["x"]})
     with pytest.raises(BulkError, match="column id must be int64 in every row; got string"):
         read_ids(tmp_path / "*.jsonl", Columns(id="id"))
+
+
+def test_ids_that_are_texts_do_not_become_numbers(tmp_path: Path) -> None:
+    lines = ['{"text": "a", "id": 7}'] * 1024 + ['{"text": "b", "id": "007"}']
+    path = write_bytes(tmp_path / "a.jsonl", "\n".join(lines).encode())
+    with pytest.raises(BulkConflict, match=r"cannot read .*a\.jsonl: column id must be int64 in every row; got string"):
+        read_ids(path, Columns(id="id"))
+
+
+def test_invalid_lines_do_not_decide_the_type_of_ids(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", b"broken\n" * 1500 + b'{"text": "a", "id": 7}\n')
+    assert read_ids(path, Columns(id="id")) == [None] * 1500 + [7]
+    assert len(read(path)) == 1501
 
 
 @pytest.mark.parametrize("cell", ["[1]", "1.5", "true", "99999999999999999999"])
@@ -136,9 +176,11 @@ def test_bad_rows_of_json_lines_are_problems(tmp_path: Path) -> None:
     found = read(write_bytes(tmp_path / "a.jsonl", BAD_JSON))
     kinds = [value.reason if isinstance(value, Problem) else value for value in found]
     no_object = "the line must be a JSON object; got something else"
+    surrogate = "the line must be JSON; got no low surrogate in string"
+    cut = "the line must be JSON; got unexpected end of data"
     assert kinds == [
         *("a", NULL.reason, NULL.reason, NOT_UTF8.reason, "text must be a text; got a number"),
-        *(no_object, no_object, no_object, "c"),
+        *(no_object, surrogate, cut, "c"),
     ]
 
 
@@ -202,11 +244,59 @@ def test_a_line_over_the_limit_is_a_problem(tmp_path: Path) -> None:
     assert (first, long.reason, last) == ("a", "the line must have at most 16777216 bytes; got more", "b")
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows", "a.csv", "a.jsonl"])
-def test_a_missing_column_is_an_error_that_names_the_others(name: str, tmp_path: Path) -> None:
-    path = write_table(tmp_path / name, {"other": ["a"], "id": ["b"]})
-    with pytest.raises(BulkError, match="text"):
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows", "a.csv", "a.tsv", "a.csv.gz", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("columns", "missing"), [(Columns("t"), "t"), (Columns(text_pair="p"), "p"), (Columns(id="key"), "key")]
+)
+def test_a_missing_column_is_an_error_that_names_the_others(
+    name: str, columns: Columns, missing: str, tmp_path: Path
+) -> None:
+    path = write_table(tmp_path / name, {"id": ["b"], "text": ["a"]})
+    with pytest.raises(BulkConflict, match=rf"^cannot read .*/{name}: .* a column {missing}; it has id, text$"):
+        read(path, columns)
+
+
+def test_a_missing_column_of_json_is_found_in_the_first_rows(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", b'{"text": "a"}\n' * 5000)
+    chunks = Reader(find_inputs(str(path)), Columns(id="key")).read()
+    with pytest.raises(BulkConflict, match="must have a column key"):
+        next(chunks)
+
+
+def test_lines_of_text_have_no_columns(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.txt", {"text": ["a"]})
+    for columns in (Columns("t"), Columns(id="id"), Columns(text_pair="p"), Columns(token_ids="t")):
+        with pytest.raises(BulkConflict, match="lines of text have no columns"):
+            read(path, columns)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows", "a.csv"])
+def test_a_column_that_is_there_twice_is_an_error(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    if name == "a.csv":
+        path.write_text("text,text\na,b\n")
+    elif name == "a.parquet":
+        pq.write_table(twice, path)
+    else:
+        with (pa.ipc.new_file if name == "a.arrow" else pa.ipc.new_stream)(path, twice.schema) as writer:
+            writer.write_table(twice)
+    with pytest.raises(BulkConflict, match="the input must have one column text; it has 2"):
         read(path)
+
+
+def test_a_quote_without_an_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", 2**20)
+    path = write_bytes(tmp_path / "a.csv", b'id,text\n1,"open\n' + b"2,b\n" * 2**20)
+    with pytest.raises(BulkError, match="a row has more than 1 MiB, or a quoted cell has no end"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_compressed_rows_need_no_ending(name: str, ending: str, tmp_path: Path) -> None:
+    write_table(tmp_path / f"{name}{ending}", {"text": ROWS}).rename(tmp_path / name)
+    assert read(tmp_path / name) == ROWS
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
@@ -264,6 +354,12 @@ def test_a_damaged_file_is_one_line(name: str, damage: Callable[[Path], None], t
 def test_input_that_does_not_exist(name: str, tmp_path: Path) -> None:
     with pytest.raises(BulkError, match="No such file or directory"):
         find_inputs(str(tmp_path / name))
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # its descriptor may be that of another file
+    with pytest.raises(BulkError, match="cannot read standard input: it is closed"):
+        next(Reader([InputFile("-", "text")], Columns()).read())
 
 
 def test_input_of_an_unknown_form(tmp_path: Path) -> None:
