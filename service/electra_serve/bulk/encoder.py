@@ -28,7 +28,7 @@ from electra_serve.bulk.values import Chunk, Problem, plain_array, values_of
 from electra_serve.bulk.windows import DEFAULT_LIMITS, Window, cut_windows
 from electra_serve.engine.factory import LoadedModel, load_model
 from electra_serve.engine.profiling import Timings
-from electra_serve.errors import BulkError, InvalidInput
+from electra_serve.errors import BulkConflict, InvalidInput
 from electra_serve.presets.heads import HeadConfig
 from electra_serve.presets.sentence_transformers import EmbeddingConfig
 from electra_serve.presets.sources import default_sources
@@ -69,7 +69,7 @@ class Encoder:
         service: Limits and batching of the service.
 
     Raises:
-        BulkError: The model cannot compute an output, or reads no text.
+        BulkConflict: The model cannot compute an output, or reads no text.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Encoder:
         names = _output_names(loaded, options)
         input_limits = InputLimits(config.vocab_size, config.num_segments, config.max_sequence_length, UNLIMITED)
         if columns.token_ids is None and isinstance(loaded.tokenizer, NoTokenizer):
-            raise BulkError(f"{loaded.preset.id} reads no text: {loaded.tokenizer.reason}; use columns of token ids")
+            raise BulkConflict(f"{loaded.preset.id} reads no text: {loaded.tokenizer.reason}; use columns of token ids")
         if columns.token_ids is not None and options.truncation is Truncation.ONLY_SECOND:
-            raise BulkError("truncation only_second needs pairs of texts; got token ids")
+            raise BulkConflict("truncation only_second needs pairs of texts; got token ids")
         prompt = _prompt(names, options, columns, embedding)
         plan = self._plan(names, options, input_limits)
         self.outputs = OutputColumns(names, config.hidden_dim, embedding, options.dtype, loaded.preset.head, plan)
@@ -154,11 +154,13 @@ class Encoder:
             was rejected. Outputs of such a row are null.
 
         Raises:
-            BulkError: A column is missing or has another type.
+            BulkConflict: A column is missing or has another type.
         """
         missing = [name for name in self.columns.needed if name not in table.column_names]
         if missing:
-            raise BulkError(f"the table must have a column {missing[0]}; it has {', '.join(table.column_names)[:200]}")
+            raise BulkConflict(
+                f"the table must have a column {missing[0]}; it has {', '.join(table.column_names)[:200]}"
+            )
         chunk = Chunk(values_of({name: table[name] for name in self.columns.values}, self.columns))
         windows = cut_windows(iter([(START, chunk)]), self.prepare, self.outputs.weigh, DEFAULT_LIMITS)
         parts = [self._with_errors(window, self.finish(window, self.submit(window))) for window in windows]
@@ -244,7 +246,7 @@ class Encoder:
         head = self.loaded.preset.head
         if LABELS not in names or head is None:
             if options.top_k is not None:
-                raise BulkError("top_k needs the output labels")
+                raise BulkConflict("top_k needs the output labels")
             return None
         longest = limits.max_sequence_length
         if not isinstance(self.loaded.tokenizer, NoTokenizer):
@@ -254,9 +256,9 @@ class Encoder:
                 head, ClassifyOptions(top_k=options.top_k), _example(self.columns, head), options.truncation, longest
             )
         except InvalidInput as error:
-            raise BulkError(error.message) from error
+            raise BulkConflict(error.message) from error
         if plan.stride is not None and len(names) > 1:
-            raise BulkError("labels of question answering must be the only output: a row has several sequences")
+            raise BulkConflict("labels of question answering must be the only output: a row has several sequences")
         return plan
 
 
@@ -265,12 +267,12 @@ def _prompt(names: Sequence[str], options: EncodeOptions, columns: Columns, embe
     applies = Output.EMBEDDING.value in names and columns.token_ids is None
     if not applies:
         if options.prompt_name is not None:
-            raise BulkError("a prompt needs texts and the output embedding")
+            raise BulkConflict("a prompt needs texts and the output embedding")
         return ""
     try:
         return choose_prompt(embedding, options.prompt_name, None)
     except InvalidInput as error:
-        raise BulkError(error.message) from error
+        raise BulkConflict(error.message) from error
 
 
 def _output_names(loaded: LoadedModel, options: EncodeOptions) -> tuple[str, ...]:
@@ -281,7 +283,7 @@ def _output_names(loaded: LoadedModel, options: EncodeOptions) -> tuple[str, ...
     served += [head.output.value, LABELS] if head else []
     wrong = [name for name in names if name not in served]
     if wrong or len(set(names)) < len(names):
-        raise BulkError(
+        raise BulkConflict(
             f"outputs of {loaded.preset.id}, whose head is {loaded.preset.head_name}, must be among "
             f"{', '.join(served)}, each once; got {', '.join(names):.200}"
         )
@@ -295,7 +297,9 @@ def _example(columns: Columns, head: HeadConfig) -> TextInput | TokenInput:
         return TokenInput([_ONE_ID], segments)
     pair = columns.text_pair is not None
     if head.kind == "question_answering" and not pair:
-        raise BulkError("question answering needs a column of questions and one of contexts; got one column of texts")
+        raise BulkConflict(
+            "question answering needs a column of questions and one of contexts; got one column of texts"
+        )
     return TextInput([("a", "b") if pair else "a"])
 
 

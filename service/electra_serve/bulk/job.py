@@ -30,7 +30,8 @@ from electra_serve.bulk.shards import (
     read_manifest,
     require_same,
 )
-from electra_serve.bulk.sinks import OutputFormat, Sink, vector_type
+from electra_serve.bulk.sinks import OutputFormat, Sink, vector_type, writing
+from electra_serve.bulk.values import plain_id
 from electra_serve.bulk.windows import DEFAULT_LIMITS, Window, WindowLimits
 from electra_serve.errors import BulkConflict, BulkError
 from electra_serve.serving.loader import ModelLoader
@@ -116,9 +117,11 @@ def run_job(
         Interrupted: A signal ended the run.
     """
     paths = OutputPaths(job.output, job.output_format)
-    if paths.output.exists() and not paths.manifest.exists():
-        raise BulkConflict(f"cannot write {paths.output}: it exists, and is no output of encode")
-    part = find_part(job.input, job.input_format, job.shard)
+    with writing(paths.output):  # a name that is too long
+        exists = paths.output.exists() or paths.output.is_symlink()
+        if exists and not paths.manifest.exists():
+            raise BulkConflict(f"cannot write {paths.output}: it exists, and is no output of encode")
+    part = find_part(job.input, job.input_format, job.shard, job.output)
     if part.first_row is None and job.columns.id is None and paths.format != "npy":
         raise BulkConflict(
             "shards of CSV, JSONL, text and compressed files need an id column: their row numbers are unknown"
@@ -133,7 +136,7 @@ def run_job(
         with store.locked():
             store.open(manifest, restart=part.files[0].is_stdin)
             if job.strict and store.rejected:
-                raise BulkError(f"{store.rejected} rows were rejected by the earlier run, see {paths.rejected}")
+                raise BulkConflict(f"{store.rejected} rows were rejected by the earlier run, see {paths.rejected}")
             _warn(store.manifest, log)
             encoder.use_timings(store.timings)
             return _Run(job, encoder, store, part, log, make_progress).run()
@@ -209,6 +212,10 @@ class _Run:
                 self._write_shards()
                 self._raise_if_stopped()
                 store.publish(self._schema())
+            except BulkConflict:
+                raise
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+                raise BulkConflict(f"column {self._job.columns.id} has ids that cannot be stored: {error}") from error
             except BulkError as error:
                 raise BulkError(f"{error}{self._hint()}") from error
             finally:
@@ -240,6 +247,8 @@ class _Run:
                 item = following
                 self._write(sink, schema, shard, *item)
         window = item[0]
+        for file in self._reader.files[self._store.end.file : window.end.file + 1]:
+            file.check_unchanged()
         self._store.add(
             rows=shard.rows,
             tokens=shard.tokens,
@@ -285,8 +294,8 @@ class _Run:
             file = files[window.files.get(index, window.end.file)].path
             number = self._first_row + window.first_row + index
             if self._job.strict:
-                raise BulkError(f"row {number} of {file} was rejected: {reason}")
-            identifier = ids[index].as_py() if self._job.columns.id is not None else number
+                raise BulkConflict(f"row {number} of {file} was rejected: {reason}")
+            identifier = plain_id(ids, index) if self._job.columns.id is not None else number
             rejected.append(Rejected(number, identifier, file, reason))
         return rejected
 
@@ -294,7 +303,7 @@ class _Run:
         id_ = pa.field(self._job.columns.id or ROW, self._reader.id_type)
         outputs = self._encoder.outputs.fields
         if id_.name in {output.name for output in outputs}:
-            raise BulkError(f"the id column must not have the name of an output; got {id_.name}")
+            raise BulkConflict(f"the id column must not have the name of an output; got {id_.name}")
         schema = pa.schema([id_, *outputs])
         if self._store.paths.format == "npy":
             vector_type(schema)

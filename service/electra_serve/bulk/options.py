@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Self
 
-from electra_serve.errors import BulkConflict, BulkError
+from electra_serve.errors import BulkConflict
 from electra_serve.tensors import Truncation
 
 VectorType = Literal["float32", "float16"]
@@ -28,9 +28,9 @@ class Columns:
 
     def __post_init__(self) -> None:
         if self.token_ids is None and (self.segment_ids or self.padding_mask):
-            raise BulkError("segment ids and masks need a column of token ids")
+            raise BulkConflict("segment ids and masks need a column of token ids")
         if self.token_ids is not None and self.text_pair is not None:
-            raise BulkError("the input must have texts or token ids; got columns for both")
+            raise BulkConflict("the input must have texts or token ids; got columns for both")
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -69,14 +69,14 @@ class InputShard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise BulkError(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {self}")
+            raise BulkConflict(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {self}")
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `INDEX/COUNT`; raises `BulkError`.
+        """Reads `INDEX/COUNT`; raises `BulkConflict`.
 
         Example:
             >>> InputShard.parse("0/3")
@@ -84,7 +84,7 @@ class InputShard:
         """
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if found is None:
-            raise BulkError(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {text:.40}")
+            raise BulkConflict(f"an input shard must be INDEX/COUNT, and INDEX from 0 and below COUNT; got {text:.40}")
         return cls(int(found[1]), int(found[2]))
 
     def choose(self, files: int) -> range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import structlog
 from tqdm import tqdm
 
 EVERY_S: Final = 10.0  # between log lines
+_COLUMNS: Final = 80  # of a terminal that does not know its width
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO, rows_before: int = 0) -> None:
         self._speed = Speed()
-        self._bar = tqdm(file=stream, unit=" rows", unit_scale=True, initial=rows_before, dynamic_ncols=True)
+        shown = {"dynamic_ncols": True} if _columns(stream) else {"ncols": _COLUMNS}
+        self._bar = tqdm(file=stream, unit=" rows", unit_scale=True, initial=rows_before, **shown)
 
     def update(self, done: Done) -> None:
         """See `Progress`."""
@@ -75,6 +78,14 @@ class ProgressBar:
     def close(self) -> None:
         """See `Progress`."""
         self._bar.close()
+
+
+def _columns(stream: TextIO) -> int:
+    """Returns the width of a terminal; 0 if it does not know it, as some in containers."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _postfix(done: Done, speed: Speed) -> str:

@@ -27,7 +27,7 @@ import orjson
 import pyarrow as pa
 
 from electra_serve.batching.cost_model import CostTable
-from electra_serve.bulk.inputs import reading
+from electra_serve.bulk.inputs import ENDINGS, OUTPUT_ENDINGS, reading
 from electra_serve.bulk.reading import Position
 from electra_serve.bulk.sinks import OutputFormat, Sink, merge, new_file, opened, sync_folder, writing
 from electra_serve.engine.profiling import Timings
@@ -43,6 +43,8 @@ _BY_NAME: Final[Mapping[str, OutputFormat]] = {
     ".feather": "arrow",
     ".npy": "npy",
 }
+_OTHER_ENDINGS: Final = frozenset({*ENDINGS, ".gz", ".zst", ".json", ".npz", ".pq"} - set(_BY_NAME))
+"""Names of files of other formats, which would be surprising names of folders."""
 _IDENTITY: Final = ("version", "model", "engine", "options", "columns", "limits", "output", "shard", "input")
 """Parts of a manifest that must not change."""
 
@@ -76,17 +78,22 @@ class OutputPaths:
     """Names of the output and of the files next to it."""
 
     def __init__(self, output: Path, format_: OutputFormat | None = None) -> None:
-        by_name = _BY_NAME.get(output.suffix)
+        ending = output.suffix.lower()
+        by_name = _BY_NAME.get(ending)
+        if not output.name or (by_name is None and ending in _OTHER_ENDINGS):
+            raise BulkConflict(
+                f"the output must end with {', '.join(_BY_NAME)}, or have the name of a new folder; got {output}"
+            )
         if by_name is not None and format_ not in {None, by_name}:
-            raise BulkError(f"the output must be {by_name}, as its name says; got {format_}")
+            raise BulkConflict(f"the output must be {by_name}, as its name says; got {format_}")
         self.output = output
         self.format: OutputFormat = by_name or format_ or "parquet"
         self.is_folder = by_name is None
         if self.is_folder and self.format == "npy":
-            raise BulkError(f"the output must be a file whose name ends with .npy; got {output}")
-        self.partial = output.with_name(f"{output.name}.partial")
-        self.manifest = output.with_name(f"{output.name}.manifest.json")
-        self.rejects = output.with_name(f"{output.name}.rejects.jsonl")
+            raise BulkConflict(f"the output must be a file whose name ends with .npy; got {output}")
+        self.partial, self.manifest, self.rejects = (
+            output.with_name(f"{output.name}{ending}") for ending in OUTPUT_ENDINGS[1:]
+        )
         self.records = self.partial / "records"
         self.shards = self.partial / "shards"
         self.rejected = self.partial / "rejects"
@@ -125,21 +132,24 @@ class ShardStore:
     def open(self, manifest: Manifest, *, restart: bool = False) -> None:
         """Continues an earlier run with the same manifest, or starts one; the earlier cost table is kept.
 
+        An earlier run without a finished shard is no obstacle to another manifest.
+
         Args:
             manifest: Of this start.
             restart: Drops an earlier run, since its input cannot be read again.
 
         Raises:
-            BulkError: The earlier run had another model, input or option.
+            BulkConflict: The earlier run had another model, input or option.
         """
         path = self.paths.partial / _MANIFEST
         earlier = read_manifest(path)
-        if earlier is None or restart:
+        if earlier is not None and self._record(0).exists() and not restart:
+            require_same(earlier, manifest, self.paths)
+        if earlier is None or restart or first_change(earlier, manifest) is not None:
             self._clear()
             self.manifest = manifest
             write_json(path, manifest)
             return
-        require_same(earlier, manifest, self.paths)
         self.manifest = earlier
         self.records = list(self._read_records())
         self._remove_unfinished()
@@ -280,14 +290,22 @@ def make_manifest(
 
 
 def require_same(earlier: Manifest, manifest: Manifest, paths: OutputPaths) -> None:
-    """Raises `BulkError` with the first part of the manifest that has changed."""
+    """Raises `BulkConflict` with the first part of the manifest that has changed."""
+    change = first_change(earlier, manifest)
+    if change is not None:
+        raise BulkConflict(
+            f"cannot continue {paths.output}: {change}; run the earlier command, or "
+            f"delete {paths.partial if paths.partial.exists() else paths.output} to start again"
+        )
+
+
+def first_change(earlier: Manifest, manifest: Manifest) -> str | None:
+    """Describes the first part of a manifest that has changed; None if it is of the same run."""
     for part in _IDENTITY:
         before, now = earlier.get(part), json.loads(json.dumps(manifest[part]))
         if before != now:
-            raise BulkConflict(
-                f"cannot continue {paths.output}: {_first_change(part, before, now)}; run the earlier command, or "
-                f"delete {paths.partial if paths.partial.exists() else paths.output} to start again"
-            )
+            return _first_change(part, before, now)
+    return None
 
 
 def _first_change(name: str, before: object, now: object) -> str:

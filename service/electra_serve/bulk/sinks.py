@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from electra_serve.bulk.inputs import describe
-from electra_serve.errors import BulkError
+from electra_serve.errors import BulkConflict, BulkError
 
 OutputFormat = Literal["parquet", "arrow", "npy"]
 
@@ -133,10 +133,10 @@ def opened(format_: OutputFormat, stream: BinaryIO, schema: pa.Schema) -> Iterat
 
 
 def vector_type(schema: pa.Schema) -> tuple[np.dtype[np.generic], int]:
-    """Returns dtype and width of the only output; raises `BulkError` if it is no vector, or one of several."""
+    """Returns dtype and width of the only output; raises `BulkConflict` if it is no vector, or one of several."""
     kind = schema.field(len(schema) - 1).type
     if len(schema) != 2 or not pa.types.is_fixed_size_list(kind):
-        raise BulkError(f"npy must have one vector output; got {', '.join(schema.names[1:])}")
+        raise BulkConflict(f"npy must have one vector output; got {', '.join(schema.names[1:])}")
     return np.dtype(kind.value_type.to_pandas_dtype()), int(kind.list_size)
 
 

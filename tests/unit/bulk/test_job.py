@@ -291,6 +291,48 @@ def test_formats_that_do_not_fit(
     rejects(message, source, tmp_path / name, options=EncodeOptions(options), output_format=format_)
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.npz", "out.parquet.gz", "OUT.TXT", ".", "/", ""])
+def test_names_that_no_output_has(name: str, source: Path) -> None:
+    rejects(r"the output must end with \.parquet, .* or have the name of a new folder", source, Path(name))
+
+
+def test_an_ending_in_capitals_is_one(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "OUT.NPY")
+    assert np.load(tmp_path / "OUT.NPY").shape == (50, HIDDEN_DIM)
+
+
+def test_a_name_that_is_too_long_is_one_line(source: Path, tmp_path: Path) -> None:
+    for length in (240, 260):
+        rejects("File name too long$", source, tmp_path / ("n" * length + ".parquet"))
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.d", "out.arrow"])
+def test_a_pattern_does_not_name_the_output(name: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "in.jsonl", {"text": MIXED})
+    output, pattern = tmp_path / name, tmp_path / "**/*"
+    stopped(pattern, output)
+    assert run(pattern, output).rows == 50
+    assert files_next_to(output) == {"", ".manifest.json", ".rejects.jsonl"}
+    assert run(pattern, output).was_complete
+
+
+def test_a_run_without_a_finished_shard_does_not_block_another(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    rejects("must have a column txt", source, output, columns=Columns("txt"))
+    rejects("npy must have one vector output", source, output, options=EncodeOptions(("sequence_output",)))
+    assert run(source, output).rows == 50
+    manifest = json.loads((tmp_path / "out.npy.manifest.json").read_text())
+    assert (manifest["columns"]["text"], manifest["options"]["outputs"]) == ("text", ["embedding"])
+
+
+@pytest.mark.parametrize("kind", [pa.month_day_nano_interval(), pa.timestamp("s")], ids=str)
+def test_ids_that_parquet_does_not_store_are_one_line(kind: pa.DataType, tmp_path: Path) -> None:
+    value = (1, 2, 3) if kind == pa.month_day_nano_interval() else 2**62
+    source = write_table(tmp_path / "in.arrow", {"text": ["a", None], "id": pa.array([value, value], kind)})
+    rejects("column id has ids that cannot be stored: ", source, tmp_path / "out.parquet", columns=Columns(id="id"))
+    assert run(source, tmp_path / "out.arrow", columns=Columns(id="id")).rejected == 1
+
+
 def test_the_id_column_is_no_output(tmp_path: Path) -> None:
     source = write_table(tmp_path / "in.jsonl", {"text": ["a"], "embedding": [1]})
     rejects(
@@ -316,9 +358,12 @@ def test_a_file_that_changes_during_the_run_stops_it(tmp_path: Path) -> None:
             os.utime(source, (1, 1))
 
     rejects(
-        "it changed while it was read; .* and the same command continues", source, tmp_path / "out", progress=Touching()
+        "it changed while it was read; 0 of .* and the same command continues",
+        *(source, tmp_path / "out"),
+        progress=Touching(),
     )
     assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out.partial/records/*"))  # its rows may be those of the changed file
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.arrow", "out.npy", "out"])
