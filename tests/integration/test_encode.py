@@ -153,6 +153,16 @@ def test_standard_input_starts_again(corpus: Path, tmp_path: Path) -> None:
     assert np.load(output).shape == (600, HIDDEN_DIM)
 
 
+def test_nobody_need_read_the_report(corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, last = finish(corpus, output, *SHARDS, stdout=writer)
+    os.close(writer)
+    assert (code, "model loaded" in last) == (0, True), last
+    assert np.load(output).shape == (600, HIDDEN_DIM)
+
+
 def test_a_terminal_gets_a_bar(corpus: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))

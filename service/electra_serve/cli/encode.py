@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from electra_serve.bulk.options import InputShard
-from electra_serve.errors import BulkError, SettingsError
+from electra_serve.errors import BulkConflict, BulkError, SettingsError
 from electra_serve.runtime.memory import use_one_arena
 from electra_serve.settings.loader import add_flags, read_settings
 from electra_serve.settings.schema import EmbeddingSettings, ModelSettings, Settings
@@ -37,6 +37,7 @@ _EXTRA: Final = ("pyarrow", "tqdm")
 
 def add_encode(parser: argparse.ArgumentParser, load: ModelLoader | None) -> None:
     """Adds the command and its flags to `parser`, those of all settings included."""
+    parser.usage = "%(prog)s INPUT OUTPUT --model PRESET [options]"  # not the names of all settings
     parser.add_argument("input", metavar="INPUT", help="a file, a quoted pattern such as 'data/*.parquet', or -")
     parser.add_argument(
         "output", metavar="OUTPUT", type=Path, help="a .parquet, .arrow or .npy file, or a folder of shards"
@@ -82,11 +83,24 @@ def _add_input_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=Truncation.LONGEST_FIRST,
         default=Truncation.NONE,
-        type=Truncation,
+        type=_truncation,
         metavar="RULE",
         help=f"cut long sequences, by default longest_first; {', '.join(Truncation)}. Without it they are rejected",
     )
     add("--strict", action="store_true", help="stop at the first rejected row")
+
+
+def _at_least_1(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text:.40}")
+    return int(text)
+
+
+def _truncation(text: str) -> Truncation:
+    try:
+        return Truncation(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(Truncation)}; got {text:.40}") from error
 
 
 def _input_shard(text: str) -> InputShard:
@@ -110,10 +124,10 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     add("--pooling", choices=("mean", "cls"), help="pooling of embedding; default: as the model's files say")
     add("--normalize", action=argparse.BooleanOptionalAction, help="scale embedding to unit length; default likewise")
     add("--prompt-name", metavar="NAME", help="prompt of the model before each text; default: its default prompt")
-    add("--top-k", type=int, metavar="K", help="most labels or spans of a row; default: all labels, one span")
+    add("--top-k", type=_at_least_1, metavar="K", help="most labels or spans of a row; default: all labels, one span")
     add(
         "--shard-rows",
-        type=int,
+        type=_at_least_1,
         metavar="N",
         default=SHARD_ROWS,
         help="rows that a killed run encodes again at most (default: %(default)s)",
@@ -127,14 +141,12 @@ def _with_embedding(model: ModelSettings, flags: argparse.Namespace) -> ModelSet
         return model
     outputs = [name.strip() for name in flags.outputs.split(",") if name.strip()]
     if outputs and "embedding" not in outputs:
-        raise SettingsError(f"--{next(iter(given))} applies to the output embedding, which --outputs must have")
+        raise BulkConflict(f"--{next(iter(given))} applies to the output embedding, which --outputs must have")
     own = {} if model.embedding is None else model.embedding.model_dump(exclude_unset=True)
     return model.model_copy(update={"embedding": EmbeddingSettings(**{**own, **given})})
 
 
 def _encode(flags: argparse.Namespace, settings: Settings, model: ModelSettings, load: ModelLoader | None) -> int:
-    if flags.shard_rows < 1:
-        raise SettingsError(f"--shard-rows must be at least 1; got {flags.shard_rows}")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     use_one_arena(os.environ)
     # Imported here so that the other commands start without it.
@@ -154,8 +166,19 @@ def _encode(flags: argparse.Namespace, settings: Settings, model: ModelSettings,
     except Interrupted as error:
         sys.stderr.write(f"electra-serve: {error}\n")
         return INTERRUPTED + error.number
-    sys.stdout.write(_report(summary, time.perf_counter() - started))
+    _print(_report(summary, time.perf_counter() - started))
     return 0
+
+
+def _print(report: str) -> None:
+    """Writes to standard output, if somebody reads it: the output of the run is complete anyway."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(report)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit would write the rest
 
 
 def _job(flags: argparse.Namespace, settings: Settings, model: ModelSettings) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,25 @@ def test_the_command_encodes_a_shard_and_reports_what_a_retry_cannot_change(
             encode(pattern, output, f"--input-shard={wrong}")
         assert ended.value.code == 2
     assert "must be INDEX/COUNT, and INDEX from 0 and below COUNT; got 2/2" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.setswitchinterval", lambda _: None)
+    pattern = write_files(tmp_path / "in", ".parquet")
+    for flag, message in (
+        ("--truncate=some", "must be one of none, right, .*; got some"),
+        ("--shard-rows=0", "must be an integer of at least 1; got 0"),
+        ("--top-k=x", "must be an integer of at least 1; got x"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            encode(pattern, tmp_path / "out", flag)
+        assert ended.value.code == 2
+        usage, last = capsys.readouterr().err.splitlines()
+        assert usage.endswith("encode INPUT OUTPUT --model PRESET [options]")
+        assert re.search(message, last)
+    assert encode(pattern, tmp_path / "out", "--pooling=cls", "--outputs=mean_output") == 3
+    assert encode(pattern, tmp_path / "out", "--text-column=t") == 3
+    assert encode(pattern, tmp_path / "out", "--strict") == 3
+    assert encode(pattern, tmp_path / "out", "--id-column=id") == 0

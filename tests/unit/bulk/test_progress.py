@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import termios
 
 import structlog
 from structlog.testing import capture_logs
@@ -31,6 +34,17 @@ def test_log_lines_come_at_intervals() -> None:
         progress.close()
     shown = [(entry["rows"], entry["tokens_per_s"], entry["left_s"], entry["rejected"]) for entry in logs]
     assert shown == [(10, 100, 40, 1), (20, 100, 30, 1)]
+
+
+def test_the_bar_is_shown_on_a_terminal_without_a_width() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (0, 0))
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", 0) as shown:
+        bar = ProgressBar(terminal)
+        bar.update(Done(100, 2000, 3, 200))
+        bar.close()
+        terminal.flush()
+        assert b"100/200" in shown.read(65536)
 
 
 def test_the_bar_shows_rows_rate_and_rejected_rows() -> None:
