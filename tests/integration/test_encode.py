@@ -153,7 +153,7 @@ def test_standard_input_starts_again(corpus: Path, tmp_path: Path) -> None:
     assert np.load(output).shape == (600, HIDDEN_DIM)
 
 
-def test_nobody_need_read_the_report(corpus: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_not_read_is_no_fault(corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.npy"
     reader, writer = os.pipe()
     os.close(reader)

@@ -134,6 +134,8 @@ def run_job(
             return _complete(paths, manifest)
         store = ShardStore(paths)
         with store.locked():
+            if paths.output.exists():  # another process has finished it meanwhile
+                return _complete(paths, manifest)
             store.open(manifest, restart=part.files[0].is_stdin)
             if job.strict and store.rejected:
                 raise BulkConflict(f"{store.rejected} rows were rejected by the earlier run, see {paths.rejected}")

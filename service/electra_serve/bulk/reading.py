@@ -122,7 +122,7 @@ class Reader:
         with raw:
             self._stream = raw
             buffered = io.BufferedReader(raw, _BUFFER_BYTES)
-            start = buffered.peek(1)  # standard input has no name that tells
+            start = buffered.peek(1)  # standard input has no name that shows it
             compression = file.compression or next((kind for magic, kind in _MAGIC if start.startswith(magic)), None)
             if compression is None:
                 yield buffered

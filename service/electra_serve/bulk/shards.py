@@ -27,7 +27,7 @@ import orjson
 import pyarrow as pa
 
 from electra_serve.batching.cost_model import CostTable
-from electra_serve.bulk.inputs import ENDINGS, OUTPUT_ENDINGS, reading
+from electra_serve.bulk.inputs import ENDINGS, OUTPUT_ENDINGS, describe, reading
 from electra_serve.bulk.reading import Position
 from electra_serve.bulk.sinks import OutputFormat, Sink, merge, new_file, opened, sync_folder, writing
 from electra_serve.engine.profiling import Timings
@@ -124,10 +124,15 @@ class ShardStore:
                 folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.paths.partial / "lock", timeout=0)
         try:
-            with lock:
-                yield
+            lock.acquire()
         except filelock.Timeout as error:
             raise BulkError(f"cannot write {self.paths.output}: another process writes it") from error
+        except (OSError, NotImplementedError) as error:  # of another user, or on a file system without locks
+            raise BulkError(f"cannot lock {lock.lock_file}: {describe(error)}") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def open(self, manifest: Manifest, *, restart: bool = False) -> None:
         """Continues an earlier run with the same manifest, or starts one; the earlier cost table is kept.
@@ -316,8 +321,15 @@ def _first_change(name: str, before: object, now: object) -> str:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for index, (old, new) in enumerate(zip(before, now, strict=True)):
             if old != new:
-                return _first_change(f"{name}[{index}]", old, new)
+                return _first_change(f"{name}[{_name(old, new) or index}]", old, new)
     return f"{name} must be {_short(before)}, as at its start; got {_short(now)}"
+
+
+def _name(before: object, now: object) -> object:
+    """Returns the name of two items, such as files, that have the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping) and before.get("name") == now.get("name"):
+        return before.get("name")
+    return None
 
 
 def _short(value: object) -> str:

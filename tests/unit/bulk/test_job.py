@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,10 +227,10 @@ def test_a_changed_input_is_not_continued(change: str, tmp_path: Path) -> None:
     content = first.read_bytes()
     if change == "content":
         first.write_bytes(content.replace(b"number 49", b"number 94"))
-        message = r"input\[0\].sha256"
+        message = r"input\[a.jsonl\].sha256"
     elif change == "row added":
         first.write_bytes(content + b'{"text": "late"}\n')
-        message = r"input\[0\].size"
+        message = r"input\[a.jsonl\].size"
     else:
         write_table(tmp_path / "b.jsonl", {"text": ["late"]})
         message = "input must be 1 items, as at its start; got 2 items"
@@ -274,6 +275,28 @@ def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> 
     stopped(source, tmp_path / "out")
     with filelock.FileLock(tmp_path / "out.partial/lock"):
         rejects("another process writes it", source, tmp_path / "out")
+
+
+def test_a_lock_that_cannot_be_taken_is_one_line(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.partial/lock").mkdir(parents=True)
+    rejects("cannot lock .*/out.partial/lock: Is a directory", source, tmp_path / "out")
+
+
+def test_an_output_that_another_process_has_finished_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, locked = tmp_path / "out.parquet", shards.ShardStore.locked
+
+    @contextmanager
+    def after_another(store: shards.ShardStore) -> Iterator[None]:
+        monkeypatch.undo()
+        run(source, output)
+        with locked(store):
+            yield
+
+    monkeypatch.setattr(shards.ShardStore, "locked", after_another)
+    assert run(source, output).was_complete
+    assert files_next_to(output) == {"", ".manifest.json", ".rejects.jsonl"}
 
 
 @pytest.mark.parametrize(

@@ -114,21 +114,20 @@ def test_the_model_is_a_preset_or_a_name_or_settings(source: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_interval")
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "code", "message"),
     [
-        (["--text-column=x"], "the input must have a column x; it has id, text"),
-        (["--shard-rows=0"], "--shard-rows must be at least 1; got 0"),
-        (["--normalize", "--outputs=cls_output"], "--normalize applies to the output embedding"),
-        (["--outputs=labels"], "outputs of electra_demo, whose head is none, must be among"),
-        (["--model="], "models"),
-        (["--rest.port=-1"], "rest.port"),
-        (["--strict", "--text-column=id"], "row 0 of "),
+        (["--text-column=x"], 3, "the input must have a column x; it has id, text"),
+        (["--normalize", "--outputs=cls_output"], 3, "--normalize applies to the output embedding"),
+        (["--outputs=labels"], 3, "outputs of electra_demo, whose head is none, must be among"),
+        (["--strict", "--text-column=id"], 3, "row 0 of "),
+        (["--model="], 1, "models"),
+        (["--rest.port=-1"], 1, "rest.port"),
     ],
 )
-def test_a_fault_is_one_line_and_code_1(
-    flags: list[str], message: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_fault_is_one_line_and_a_code(
+    flags: list[str], code: int, message: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(source, tmp_path / "out", *flags) == 1
+    assert call(source, tmp_path / "out", *flags) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("electra-serve: ")]
     assert len(lines) == 1
     assert message in lines[0]
