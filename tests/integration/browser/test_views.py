@@ -13,6 +13,7 @@ import pytest
 
 from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.browser.conftest import (
+    HOSTILE,
     MODELS,
     REJECTED,
     Site,
@@ -60,6 +61,47 @@ def test_the_map_has_the_cosines_of_the_api(page: Page, site: Site, output: str)
     assert shown == [f"{value:.2f}" for value in values(page, f"{where} .heat")]
     assert texts(page, f"{where} .heat tbody .text") == TEXTS
     assert f"{len(TEXTS)} sequences" in page.text(f"{where} .status")
+
+
+@pytest.mark.parametrize(("width", "count"), [(1280, 20), (1280, 120), (390, 120)])
+def test_a_large_map_has_readable_numbers_and_a_limit(page: Page, site: Site, width: int, count: int) -> None:
+    page.resize(width, 900)
+    where = open_view(page, site, "similarity")
+    page.run(f"document.querySelector('{where} textarea').value = {chr(10).join(map(str, range(count)))!r}")
+    submit(page, where, ".heat")
+    shown = min(count, 100)
+    assert texts(page, f"{where} .heat tbody .index") == [str(at + 1) for at in range(shown)]
+    cut = page.run(
+        f"[...document.querySelectorAll('{where} .heat tbody .index')].filter((e) =>"
+        "e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right).length"
+    )
+    assert cut == 0
+    assert len(values(page, f"{where} .heat")) == shown**2
+    notes = [f"Only the first 100 of {count} texts are compared."] if count > shown else []
+    assert texts(page, f"{where} .note") == notes
+
+
+def test_long_texts_list_their_first_tokens(page: Page, site: Site) -> None:
+    where = open_view(page, site, "tokens")
+    page.run(f"document.querySelector('{where} textarea').value = '!'.repeat(2500)")
+    submit(page, where, ".rows")
+    assert page.run(f"document.querySelectorAll('{where} .rows tbody tr').length") == 2000
+    assert texts(page, f"{where} .note") == [
+        "The model takes at most 512 ids; the text has 2502.",
+        "Only the first 2000 are listed.",
+    ]
+
+
+def test_a_label_changes_nothing_behind_it(page: Page, site: Site) -> None:
+    where = open_view(page, site, "classify", "names")
+    page.fill(f"{where} textarea[name=texts]", "Alice met the White Rabbit in London.")
+    submit(page, where, ".results")
+    assert HOSTILE in "".join(texts(page, f"{where} .label"))
+    boxes = page.run(
+        f"[...document.querySelectorAll('{where} mark')].map((e) => e.getClientRects()[0]).map((b) => [b.y, b.x])"
+    )
+    assert boxes == sorted(boxes)  # in reading order
+    assert page.run("window.hit ?? null") is None
 
 
 @pytest.mark.parametrize(("view", "result"), [("similarity", ".heat"), ("search", ".ranking")])

@@ -23,6 +23,11 @@ const app = {
   facts,
   models: () => models,
   model: () => models.find((model) => model.name === picker.value) ?? models[0],
+  /** Reads the models if none is known, such as after a missing key; returns false if there is still none. */
+  async hasModel() {
+    if (models.length === 0) await readModels();
+    return models.length > 0;
+  },
 };
 
 const isCrossEncoder = (model) => model.head === "sequence_classification" && model.labels.length === 1;
@@ -82,7 +87,7 @@ async function readModels() {
     fill(byId("page-error"), problemBox(error.problem));
     return;
   }
-  fill(byId("page-error"));
+  fill(byId("page-error"), models.length === 0 ? h("p", { class: "note" }, "No model is served.") : null);
   const before = picker.value;
   fill(picker, models.map((model) => h("option", { value: model.name }, model.state === "ready" ? model.name : `${model.name} (${model.state})`)));
   if (models.some(({ name }) => name === before)) picker.value = before;
@@ -98,7 +103,7 @@ let isFirst = true;
 /** Compares the examples once, so that a newcomer sees a result. */
 function showFirstMap() {
   const model = app.model();
-  if (!isFirst || model.state !== "ready" || !model.text || group.selected !== "similarity") return;
+  if (!isFirst || model?.state !== "ready" || !model.text || group.selected !== "similarity") return;
   isFirst = false;
   viewOf("similarity").view.run();
 }
@@ -110,7 +115,6 @@ function askForKey(reason) {
   asking ??= new Promise((resolve) => {
     const dialog = byId("key-dialog");
     fill(byId("key-reason"), reason);
-    byId("key").value = "";
     let given = null;
     const submit = (event) => {
       event.preventDefault();
@@ -123,6 +127,7 @@ function askForKey(reason) {
     dialog.addEventListener("close", () => {
       byId("key-form").removeEventListener("submit", submit);
       byId("key-cancel").removeEventListener("click", cancel);
+      byId("key").value = "";
       asking = null;
       resolve(given || null);
     }, { once: true });
@@ -146,5 +151,6 @@ document.addEventListener("visibilitychange", () => {
 });
 
 const wanted = location.hash.slice(1);
-group.select(viewOf(wanted) ? wanted : "similarity");
+group.hide("live", !facts.metrics);
+group.select(viewOf(wanted) && (wanted !== "live" || facts.metrics) ? wanted : "similarity");
 readModels();

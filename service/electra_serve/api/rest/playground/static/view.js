@@ -27,7 +27,7 @@ export function problemBox(problem) {
  * `{path, body}`, its `code` in other languages, and `render`, which takes the response and returns elements; it must not
  * read the controls, which may have changed since.
  */
-export function makeView({ inputs, action, prepare }) {
+export function makeView(app, { inputs, action, prepare }) {
   const problem = h("div", { role: "alert" });
   const status = h("p", { role: "status", class: "muted status" });
   const result = h("div", { class: "result" });
@@ -42,6 +42,7 @@ export function makeView({ inputs, action, prepare }) {
     running = controller;
     fill(problem);
     try {
+      if (!app.model() && !(await app.hasModel())) return; // the page shows the reason
       const { path, body, code, render } = prepare();
       calls.show(code);
       element.setAttribute("aria-busy", "true");
