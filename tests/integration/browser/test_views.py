@@ -46,6 +46,7 @@ def test_the_first_map_appears_by_itself(page: Page, site: Site) -> None:
     lines = str(page.run("document.querySelector('textarea[name=texts]').value")).split("\n")
     expected = cosines(site, lines, "embedding")
     assert values(page, ".heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
+    assert texts(page, ".heat data") == [f"{value:z.2f}" for value in values(page, ".heat")]
     assert page.errors == []
 
 
@@ -58,7 +59,7 @@ def test_the_map_has_the_cosines_of_the_api(page: Page, site: Site, output: str)
     expected = cosines(site, TEXTS, output)
     assert values(page, f"{where} .heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
     shown = texts(page, f"{where} .heat data")
-    assert shown == [f"{value:.2f}" for value in values(page, f"{where} .heat")]
+    assert shown == [f"{value:z.2f}" for value in values(page, f"{where} .heat")]
     assert texts(page, f"{where} .heat tbody .text") == TEXTS
     assert f"{len(TEXTS)} sequences" in page.text(f"{where} .status")
 
@@ -301,6 +302,21 @@ def test_several_models_are_listed_and_used(page: Page, site: Site) -> None:
     submit(page, where, ".heat")
     expected = cosines(site, TEXTS, "embedding", "sentiment")
     assert values(page, f"{where} .heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
+
+
+def test_models_that_changed_are_listed_after_the_problem(page: Page, site: Site) -> None:
+    where = open_view(page, site, "similarity")
+    page.wait(f"!document.querySelector('{where} [aria-busy=true]')")
+    page.run(
+        "(() => { const e = document.querySelector('#model').options[0]; e.value = e.textContent = 'unloaded'; })()"
+    )
+    page.run(
+        "(() => { const send = window.fetch; window.fetch = (url, options) => send(url, options?.body"
+        f" ? {{...options, body: options.body.replace('{DEMO_ID}', 'unloaded')}} : options); }})()"
+    )
+    submit(page, where, ".error")
+    assert problem(page, where)["code"] == "model_not_found"
+    page.wait(f"document.querySelector('#model').value === '{DEMO_ID}'")
 
 
 def test_a_view_chooses_a_model_that_suits_it(page: Page, site: Site) -> None:

@@ -28,6 +28,10 @@ const app = {
     if (models.length === 0) await readModels();
     return models.length > 0;
   },
+  /** Reads the models again after a problem that says that they changed. */
+  async noticeProblem({ code }) {
+    if (code === "model_not_found") await readModels();
+  },
 };
 
 const isCrossEncoder = (model) => model.head === "sequence_classification" && model.labels.length === 1;
@@ -87,7 +91,7 @@ async function readModels() {
     fill(byId("page-error"), problemBox(error.problem));
     return;
   }
-  fill(byId("page-error"), models.length === 0 ? h("p", { class: "note" }, "No model is served.") : null);
+  fill(byId("page-error"));
   const before = picker.value;
   fill(picker, models.map((model) => h("option", { value: model.name }, model.state === "ready" ? model.name : `${model.name} (${model.state})`)));
   if (models.some(({ name }) => name === before)) picker.value = before;
@@ -103,7 +107,7 @@ let isFirst = true;
 /** Compares the examples once, so that a newcomer sees a result. */
 function showFirstMap() {
   const model = app.model();
-  if (!isFirst || model?.state !== "ready" || !model.text || group.selected !== "similarity") return;
+  if (!isFirst || model.state !== "ready" || !model.text || group.selected !== "similarity") return;
   isFirst = false;
   viewOf("similarity").view.run();
 }

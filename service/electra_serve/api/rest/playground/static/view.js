@@ -58,6 +58,7 @@ export function makeView(app, { inputs, action, prepare }) {
       fill(result);
       if (!(error instanceof ApiError)) throw error;
       fill(problem, problemBox(error.problem));
+      await app.noticeProblem(error.problem);
     } finally {
       if (running === controller) element.setAttribute("aria-busy", "false");
     }
@@ -89,9 +90,9 @@ function summary(json, ms) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/** A number with its exact value. */
+/** A number with its exact value; it is shown without the sign if it rounds to zero. */
 export function number(value, digits) {
-  return h("data", { value: String(value) }, value.toFixed(digits));
+  return h("data", { value: String(value) }, value.toFixed(digits).replace(/^-(0\.0*)$/, "$1"));
 }
 
 /** A number with a bar of `share` (0 to 1) below it. */
