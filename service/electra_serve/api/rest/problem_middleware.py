@@ -1,6 +1,7 @@
 """Responds with a problem to requests that reach no route, and to exceptions without a handler.
 
-Requests on a connection over the limit, or without exactly one host, are rejected here. An unhandled exception becomes
+Requests on a connection over the limit, without exactly one host, or with a path that ends with a line break are
+rejected here: Starlette's routes match such a path as if it ended before. An unhandled exception becomes
 a generic problem and is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
 """
 
@@ -71,4 +72,6 @@ def _rejection(scope: Scope) -> ServiceError | None:
         return MalformedRequest("a request must have a `host` header; got none", field="host")
     if host is not None and "," in host:  # two lines, joined
         return MalformedRequest("a request must have one `host` header; got several", field="host")
+    if scope["path"].endswith("\n"):
+        return MalformedRequest("a path must not end with a line break")
     return None
