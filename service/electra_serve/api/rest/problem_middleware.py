@@ -1,7 +1,7 @@
 """Responds with a problem to requests that reach no route, and to exceptions without a handler.
 
-Requests on a connection over the limit, without exactly one host, or with a path that ends with a line break are
-rejected here: Starlette's routes match such a path as if it ended before. An unhandled exception becomes
+Requests on a connection over the limit, or without exactly one host, are rejected here. So are paths that end with a
+line break: Starlette's routes match them as if they ended before. An unhandled exception becomes
 a generic problem and is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
 """
 
