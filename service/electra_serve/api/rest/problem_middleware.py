@@ -1,8 +1,8 @@
 """Responds with a problem to requests that reach no route, and to exceptions without a handler.
 
 Requests on a connection over the limit, or without exactly one host, are rejected here. So are paths that end with a
-line break: Starlette's routes match them as if they ended before. An unhandled exception becomes
-a generic problem and is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
+line break: Starlette's routes match them as if they ended before. An unhandled exception becomes a generic problem and
+is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
 """
 
 from __future__ import annotations
