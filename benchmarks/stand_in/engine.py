@@ -103,7 +103,7 @@ class StandInEngine:
     def _leak(self) -> None:
         if self._script.leak_bytes:
             self._leaked.append(b"\x01" * self._script.leak_bytes)
-        if self._script.leak_descriptors:
+        for _ in range(self._script.leak_descriptors):
             self._leaked.append(Path(__file__).open())  # noqa: SIM115  # that is the point
 
 

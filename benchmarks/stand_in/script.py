@@ -49,7 +49,7 @@ class Script:
         memory_sequences: Most sequences of a batch with `OUT_OF_MEMORY`.
         record: File to which each batch adds a line (`benchmarks.stand_in.record`); "" for none.
         leak_bytes: Bytes that each batch leaks: a control for tests of leaks.
-        leak_descriptors: Each batch leaks an open file, likewise.
+        leak_descriptors: Open files that each batch leaks, likewise.
         waits: Factor of the service's waits for closing engines and for returning memory.
         loop_stall_s: Seconds for which SIGUSR2 blocks the thread of the event loop; 0 ignores the signal.
 
@@ -68,7 +68,7 @@ class Script:
     memory_sequences: int = 1
     record: str = ""
     leak_bytes: int = 0
-    leak_descriptors: bool = False
+    leak_descriptors: int = 0
     waits: float = 1.0
     loop_stall_s: float = 0.0
 

@@ -1,4 +1,4 @@
-"""Names and aliases that need encoding, on every route of the real process."""
+"""Names and aliases that need encoding, on every route of the real process with a stand-in engine, which loads fast."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import grpc
 import httpx
 import pytest
 
+from benchmarks.stand_in.script import Script
 from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.proto.electra.v1.encoder_pb2_grpc import EncoderServiceStub
-from tests.integration.process import ServiceProcess, free_port, start
+from tests.integration.process import ServiceProcess, free_port
+from tests.load.stand_in import stand_in
 
 NAME: Final = "org/mödel?v=1"
 NAMES: Final = (
@@ -44,9 +46,8 @@ class Named:
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
     folder, admin = tmp_path_factory.mktemp("named"), free_port()
     model = json.dumps({"preset": "electra_demo", "name": NAME, "aliases": NAMES[1:]})
-    flags = (f"--models={model}", f"--admin.port={admin}", "--admin.without_keys=true", "--log.format=json")
-    with start(folder, *flags) as process:
-        process.wait_ready()
+    flags = (f"--models={model}", f"--admin.port={admin}", "--admin.without_keys=true")
+    with stand_in(folder, Script(), *flags) as process:
         yield Named(process, f"http://127.0.0.1:{admin}")
 
 

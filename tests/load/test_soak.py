@@ -35,8 +35,8 @@ RELOADS: Final = 12
 """As many in the third quarter as in the fourth, since a new model starts with empty caches."""
 FAULTS: Final = ("internal", "engine_failure")
 FAST: Final = Script(batch_s=0.002, position_s=1e-6)
-LEAKS_MEMORY: Final = Script(batch_s=0.002, position_s=1e-6, leak_bytes=3 * 2**20)
-LEAKS_DESCRIPTORS: Final = Script(batch_s=0.002, position_s=1e-6, leak_descriptors=True)
+LEAKS_MEMORY: Final = Script(batch_s=0.002, position_s=1e-6, leak_bytes=4 * 2**20)
+LEAKS_DESCRIPTORS: Final = Script(batch_s=0.002, position_s=1e-6, leak_descriptors=4)
 SHORT_S: Final = 8.0
 SHORT_CONTROL_S: Final = 3.0
 

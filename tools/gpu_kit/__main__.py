@@ -16,7 +16,7 @@ SOURCES: Final = ("benchmarks", "tests/contract", "tools/gpu_kit")
 FILES: Final = (
     *(
         f"tests/{name}.py"
-        for name in ("__init__", "conftest", "fake_service", "fakes", "packing", "serving", "waiting")
+        for name in ("__init__", "conftest", "fake_service", "fakes", "oip_requests", "packing", "serving", "waiting")
     ),
     *(f"tests/integration/{name}.py" for name in ("__init__", "responses", "process")),
     *(f"tests/load/{name}.py" for name in ("__init__", "payload")),
@@ -38,13 +38,15 @@ def build(out: Path, python: str) -> None:
     wheels.mkdir(parents=True)
     build_project(wheels)
     download(resolve(python), python, wheels)
-    for folder in SOURCES:
-        for path in (ROOT / folder).rglob("*.py"):
-            _copy(path, project)
-    for name in FILES:
-        _copy(ROOT / name, project)
+    for path in project_files():
+        _copy(path, project)
     (project / "pytest.ini").write_text(PYTEST_INI, encoding="utf-8")
     shutil.copy(ROOT / "tools" / "gpu_kit" / "run.py", out / "run.py")
+
+
+def project_files() -> list[Path]:
+    """Files of the project that the stages run."""
+    return [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")] + [ROOT / name for name in FILES]
 
 
 def size_of(folder: Path) -> int:

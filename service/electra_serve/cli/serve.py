@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from electra_serve import __version__
@@ -138,9 +139,8 @@ def _announce(
         lines += [f"Playground: {url}/  API reference: {url}/docs"] * settings.rest.playground
         lines += [f"The weights of {name} are random: its outputs mean nothing." for name in random]
         body = json.dumps({"model": models[0].name, **_example_input(models[0]), "outputs": ["mean_output"]})
-        lines += [
-            f"Try: curl -s {_curl_options(settings)}{url}/v1/encode -H 'content-type: application/json' -d '{body}'"
-        ]
+        sent = f"-H 'content-type: application/json' -d {quote(body)}"
+        lines += [f"Try: curl -s {_curl_options(settings)}{url}/v1/encode {sent}"]
         sys.stdout.write("\n".join([*lines, ""]))
         sys.stdout.flush()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +19,12 @@ from tests.waiting import wait_until
 from tools.browser import Browser, Page, available, browser
 
 KEY: Final = "shop-0123456789abcdef"
+HOSTILE: Final = '"><img src=x onerror="window.hit = 1">\u202ex'
+"""A label with markup, and with a mark that turns the direction of the text behind it."""
 MODELS: Final = {
     "ranker": HeadConfig("sequence_classification", ("relevant",), "none"),
     "sentiment": HEADS["sequences, ELECTRA's"],
-    "names": HEADS["tokens"],
+    "names": replace(HEADS["tokens"], labels=("O", "B", "I", HOSTILE)),
     "questions": HEADS["questions"],
     "detector": HEADS["replaced tokens"],
 }

@@ -68,6 +68,33 @@ def test_without_a_key_the_problem_is_the_api_s(page: Page, closed: Site) -> Non
     assert all(error.startswith(f"{REJECTED}401") for error in page.errors)
 
 
+def test_views_without_models_ask_for_the_key_again(page: Page, closed: Site) -> None:
+    page.open(f"{closed.url}#live")  # which is hidden, also before the models are known
+    page.wait("document.querySelector('#key-dialog').open")
+    page.press("Escape")
+    page.wait("document.querySelector('#page-error .detail') !== null")
+    for view in ("similarity", "search", "classify", "rerank", "tokens"):
+        page.click(f"[data-tab={view}]")
+        page.click(f"{panel(page)} button.primary")
+        page.wait("document.querySelector('#key-dialog').open")
+        if view != "tokens":
+            page.press("Escape")
+            page.wait(f"document.querySelector('{panel(page)} [aria-busy=true]') === null")
+    enter_key(page, KEY)
+    page.wait(f"document.querySelector('{panel(page)} .rows') !== null")
+    assert texts(page, ".error") == []
+    assert "/metrics" not in "".join(page.requests)
+
+
+def test_a_key_that_no_header_can_hold_is_rejected_in_the_dialog(page: Page, closed: Site) -> None:
+    page.open(closed.url)
+    enter_key(page, "kéy…")
+    assert page.run("document.querySelector('#key').validity.patternMismatch") is True
+    enter_key(page, f" {KEY} ")
+    page.wait("document.querySelector('.heat') !== null")
+    assert page.run("document.querySelector('#key').value") == ""
+
+
 def test_only_its_own_api_is_needed(page: Page, closed: Site) -> None:
     where = unlock(page, closed)
     page.fill(f"{where} textarea", "\n".join(TEXTS))

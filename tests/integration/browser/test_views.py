@@ -13,6 +13,7 @@ import pytest
 
 from electra_serve.presets.catalog import DEMO_ID
 from tests.integration.browser.conftest import (
+    HOSTILE,
     MODELS,
     REJECTED,
     Site,
@@ -45,6 +46,7 @@ def test_the_first_map_appears_by_itself(page: Page, site: Site) -> None:
     lines = str(page.run("document.querySelector('textarea[name=texts]').value")).split("\n")
     expected = cosines(site, lines, "embedding")
     assert values(page, ".heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
+    assert texts(page, ".heat data") == [f"{value:z.2f}" for value in values(page, ".heat")]
     assert page.errors == []
 
 
@@ -57,9 +59,50 @@ def test_the_map_has_the_cosines_of_the_api(page: Page, site: Site, output: str)
     expected = cosines(site, TEXTS, output)
     assert values(page, f"{where} .heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
     shown = texts(page, f"{where} .heat data")
-    assert shown == [f"{value:.2f}" for value in values(page, f"{where} .heat")]
+    assert shown == [f"{value:z.2f}" for value in values(page, f"{where} .heat")]
     assert texts(page, f"{where} .heat tbody .text") == TEXTS
     assert f"{len(TEXTS)} sequences" in page.text(f"{where} .status")
+
+
+@pytest.mark.parametrize(("width", "count"), [(1280, 20), (1280, 120), (390, 120)])
+def test_a_large_map_has_readable_numbers_and_a_limit(page: Page, site: Site, width: int, count: int) -> None:
+    page.resize(width, 900)
+    where = open_view(page, site, "similarity")
+    page.run(f"document.querySelector('{where} textarea').value = {chr(10).join(map(str, range(count)))!r}")
+    submit(page, where, ".heat")
+    shown = min(count, 100)
+    assert texts(page, f"{where} .heat tbody .index") == [str(at + 1) for at in range(shown)]
+    cut = page.run(
+        f"[...document.querySelectorAll('{where} .heat tbody .index')].filter((e) =>"
+        "e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right).length"
+    )
+    assert cut == 0
+    assert len(values(page, f"{where} .heat")) == shown**2
+    notes = [f"Only the first 100 of {count} texts are compared."] if count > shown else []
+    assert texts(page, f"{where} .note") == notes
+
+
+def test_long_texts_list_their_first_tokens(page: Page, site: Site) -> None:
+    where = open_view(page, site, "tokens")
+    page.run(f"document.querySelector('{where} textarea').value = '!'.repeat(2500)")
+    submit(page, where, ".rows")
+    assert page.run(f"document.querySelectorAll('{where} .rows tbody tr').length") == 2000
+    assert texts(page, f"{where} .note") == [
+        "The model takes at most 512 ids; the text has 2502.",
+        "Only the first 2000 are listed.",
+    ]
+
+
+def test_a_label_changes_nothing_behind_it(page: Page, site: Site) -> None:
+    where = open_view(page, site, "classify", "names")
+    page.fill(f"{where} textarea[name=texts]", "Alice met the White Rabbit in London.")
+    submit(page, where, ".results")
+    assert HOSTILE in "".join(texts(page, f"{where} .label"))
+    boxes = page.run(
+        f"[...document.querySelectorAll('{where} mark')].map((e) => e.getClientRects()[0]).map((b) => [b.y, b.x])"
+    )
+    assert boxes == sorted(boxes)  # in reading order
+    assert page.run("window.hit ?? null") is None
 
 
 @pytest.mark.parametrize(("view", "result"), [("similarity", ".heat"), ("search", ".ranking")])
@@ -259,6 +302,21 @@ def test_several_models_are_listed_and_used(page: Page, site: Site) -> None:
     submit(page, where, ".heat")
     expected = cosines(site, TEXTS, "embedding", "sentiment")
     assert values(page, f"{where} .heat") == pytest.approx(expected.ravel().tolist(), abs=1e-5)
+
+
+def test_models_that_changed_are_listed_after_the_problem(page: Page, site: Site) -> None:
+    where = open_view(page, site, "similarity")
+    page.wait(f"!document.querySelector('{where} [aria-busy=true]')")
+    page.run(
+        "(() => { const e = document.querySelector('#model').options[0]; e.value = e.textContent = 'unloaded'; })()"
+    )
+    page.run(
+        "(() => { const send = window.fetch; window.fetch = (url, options) => send(url, options?.body"
+        f" ? {{...options, body: options.body.replace('{DEMO_ID}', 'unloaded')}} : options); }})()"
+    )
+    submit(page, where, ".error")
+    assert problem(page, where)["code"] == "model_not_found"
+    page.wait(f"document.querySelector('#model').value === '{DEMO_ID}'")
 
 
 def test_a_view_chooses_a_model_that_suits_it(page: Page, site: Site) -> None:

@@ -79,10 +79,10 @@ def test_progress_is_shown_to_people_at_a_terminal(
 def test_the_first_request_is_one_that_the_first_model_takes(
     capsys: pytest.CaptureFixture[str], text: bool, member: str, value: object
 ) -> None:
-    *_, line = announced(capsys, model("a", text=text), model("b"))
+    *_, line = announced(capsys, model("it's", text=text), model("b"))
     words = shlex.split(line.removeprefix("Try: "))
     assert words[:3] == ["curl", "-s", "http://127.0.0.1:8080/v1/encode"]
-    assert json.loads(words[-1]) == {"model": "a", member: value, "outputs": ["mean_output"]}
+    assert json.loads(words[-1]) == {"model": "it's", member: value, "outputs": ["mean_output"]}
 
 
 def test_it_warns_of_each_model_with_random_weights(capsys: pytest.CaptureFixture[str]) -> None:

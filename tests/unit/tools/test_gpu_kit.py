@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from electra_serve.presets.sources import resolve_preset
-from tools.gpu_kit.__main__ import FILES
+from tools.gpu_kit.__main__ import FILES, project_files
 from tools.gpu_kit.plan import STAGES, TOTAL_S
 from tools.gpu_kit.records import Recorder, read_records
 from tools.gpu_kit.report import GOALS, Results, StageResult, render
@@ -20,6 +22,28 @@ def results(path: Path) -> Results:
 
 def test_every_listed_file_exists() -> None:
     assert [name for name in FILES if not (ROOT / name).is_file()] == []
+
+
+def test_every_import_of_the_contract_suite_is_in_the_kit() -> None:
+    kit = {path.relative_to(ROOT).with_suffix("") for path in project_files()}
+    missing = [
+        (path.name, module)
+        for path in project_files()
+        if path.is_relative_to(ROOT / "tests")
+        for module in _imports(path)
+        if module.split(".")[0] in {"benchmarks", "tests", "tools"}
+        and not {Path(*module.split(".")), Path(*module.split("."), "__init__")} & kit
+    ]
+    assert missing == []
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def test_all_stages_end_within_nine_minutes() -> None:

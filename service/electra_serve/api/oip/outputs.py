@@ -38,6 +38,11 @@ class OutputTensor:
         """Datatype of the protocol."""
         return "INT32" if self.array.dtype == np.int32 else "FP32"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputBytes:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Final
 
 REQUESTS: Final[dict[str, dict[str, object]]] = {
-    "ids": {
-        "summary": "Two sequences of ids",
-        "value": {"token_ids": [[2, 17, 43, 3], [2, 99, 3]], "outputs": ["pooled_output", "mean_output"]},
-    },
-    "padded": {
-        "summary": "Ids with segments and a mask, as bytes",
-        "value": {
-            "token_ids": [[2, 17, 3, 43, 3, 0]],
-            "segment_ids": [[0, 0, 0, 1, 1, 0]],
-            "padding_mask": [[1, 1, 1, 1, 1, 0]],
-            "encoding_format": "base64",
-        },
-    },
     "text": {
         "summary": "A text and a pair of texts, cut to fit",
         "value": {
             "text": ["a quick brown fox", ["a question", "its answer"]],
             "outputs": ["mean_output"],
             "truncate": True,
+        },
+    },
+    "ids": {
+        "summary": "Two sequences of ids",
+        "value": {"token_ids": [[101, 3173, 200, 102], [101, 3173, 102]], "outputs": ["pooled_output", "mean_output"]},
+    },
+    "padded": {
+        "summary": "Ids with segments and a mask, as bytes",
+        "value": {
+            "token_ids": [[101, 3173, 102, 200, 102, 0]],
+            "segment_ids": [[0, 0, 0, 1, 1, 0]],
+            "padding_mask": [[1, 1, 1, 1, 1, 0]],
+            "encoding_format": "base64",
         },
     },
 }
@@ -52,7 +52,7 @@ RESPONSES: Final[dict[str, dict[str, object]]] = {
 CLASSIFY_REQUESTS: Final[dict[str, dict[str, object]]] = {
     "ids": {
         "summary": "Two sequences of ids, for a model that labels sequences",
-        "value": {"token_ids": [[2, 17, 43, 3], [2, 99, 3]], "top_k": 1},
+        "value": {"token_ids": [[101, 3173, 200, 102], [101, 3173, 102]], "top_k": 1},
     },
     "pairs": {
         "summary": "Pairs of texts, for a cross-encoder",
@@ -126,10 +126,10 @@ TOKENIZE_RESPONSES: Final[dict[str, dict[str, object]]] = {
             "model": "electra_demo",
             "tokens": [
                 [
-                    {"id": 2, "piece": "[CLS]", "special": True},
-                    {"id": 43, "piece": "rabbit", "special": False, "start": 0, "end": 6, "text": "Rabbit"},
-                    {"id": 17, "piece": "##s", "special": False, "start": 6, "end": 7, "text": "s"},
-                    {"id": 3, "piece": "[SEP]", "special": True},
+                    {"id": 101, "piece": "[CLS]", "special": True},
+                    {"id": 3173, "piece": "rabbit", "special": False, "start": 0, "end": 6, "text": "Rabbit"},
+                    {"id": 200, "piece": "##s", "special": False, "start": 6, "end": 7, "text": "s"},
+                    {"id": 102, "piece": "[SEP]", "special": True},
                 ]
             ],
             "usage": {"sequences": 1, "tokens": 4},

@@ -1,7 +1,8 @@
 """Responds with a problem to requests that reach no route, and to exceptions without a handler.
 
-Requests on a connection over the limit, or without exactly one host, are rejected here. An unhandled exception becomes
-a generic problem and is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
+Requests on a connection over the limit, or without exactly one host, are rejected here. So are paths that end with a
+line break: Starlette's routes match them as if they ended before. An unhandled exception becomes a generic problem and
+is re-raised to the server, which logs it. The middleware that adds headers is outside this one.
 """
 
 from __future__ import annotations
@@ -71,4 +72,6 @@ def _rejection(scope: Scope) -> ServiceError | None:
         return MalformedRequest("a request must have a `host` header; got none", field="host")
     if host is not None and "," in host:  # two lines, joined
         return MalformedRequest("a request must have one `host` header; got several", field="host")
+    if scope["path"].endswith("\n"):
+        return MalformedRequest("a path must not end with a line break")
     return None

@@ -49,6 +49,13 @@ async def test_an_unknown_model_is_a_problem(client: httpx.AsyncClient, rest: Re
     assert rest.counted(model="", code="model_not_found") == 1
 
 
+@pytest.mark.parametrize("path", [*PATHS, "/", "/docs", "/v2/models/electra_demo/ready", "/v1/models/electra_demo%0A"])
+async def test_a_path_that_ends_with_a_line_break_is_no_route(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(f"{path}%0A")
+    assert response.status_code == 400
+    assert "a path must not end with a line break" in response.text
+
+
 async def test_only_requests_to_v1_are_counted(client: httpx.AsyncClient, rest: Rest) -> None:
     for path in PATHS:
         await client.get(path)

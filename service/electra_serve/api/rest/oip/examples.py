@@ -10,7 +10,12 @@ REQUESTS: Final[dict[str, dict[str, object]]] = {
         "value": {
             "id": "42",
             "inputs": [
-                {"name": "input_ids", "datatype": "INT64", "shape": [2, 4], "data": [[2, 17, 43, 3], [2, 99, 3, 0]]},
+                {
+                    "name": "input_ids",
+                    "datatype": "INT64",
+                    "shape": [2, 4],
+                    "data": [[101, 3173, 200, 102], [101, 3173, 102, 0]],
+                },
                 {"name": "attention_mask", "datatype": "INT64", "shape": [2, 4], "data": [1, 1, 1, 1, 1, 1, 1, 0]},
             ],
             "outputs": [{"name": "mean_output"}],

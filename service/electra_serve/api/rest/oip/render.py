@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from electra_serve.api.oip.decode import VERSION
-from electra_serve.api.oip.outputs import OutputTensor, rectangle_values, to_tensors
+from electra_serve.api.oip.outputs import OutputBytes, OutputTensor, rectangle_values, to_bytes, to_tensors
 from electra_serve.api.rest.oip.compression import compressed
 from electra_serve.api.rest.oip.decode import InferBody
 from electra_serve.api.rest.render import INLINE_FLOATS, RunOnThread, flat_list, in_chunks
@@ -37,14 +37,14 @@ async def render(
 ) -> Rendered:
     """Renders the tensors `names` of a result, on a thread if they are large."""
     large = rectangle_values(result) > INLINE_FLOATS
-    tensors = []
+    tensors: list[OutputTensor | OutputBytes] = []
     for name in names:
-        make = partial(to_tensors, result, (name,))
+        make = partial(to_bytes if body.is_binary(name) else to_tensors, result, (name,))
         tensors += await on_thread(make) if large else make()
     header = await in_chunks(_json(result.model, tensors, body), on_thread, large=large)
-    views = [_view(tensor) for tensor in tensors if body.is_binary(tensor.name)]
-    json_bytes = sum(map(len, header)) if views else None
-    chunks: Sequence[Chunk] = [*header, *views]
+    pieces = [piece for tensor in tensors if isinstance(tensor, OutputBytes) for piece in tensor.pieces]
+    json_bytes = sum(map(len, header)) if pieces else None
+    chunks: Sequence[Chunk] = [*header, *pieces]
     if sum(map(len, chunks)) <= INLINE_BYTES:
         chunks = [b"".join(chunks)]
     if coding:
@@ -53,20 +53,16 @@ async def render(
     return Rendered(chunks, json_bytes)
 
 
-def _json(model: str, tensors: Sequence[OutputTensor], body: InferBody) -> Iterator[bytes]:
+def _json(model: str, tensors: Sequence[OutputTensor | OutputBytes], body: InferBody) -> Iterator[bytes]:
     members = {"model_name": model, "model_version": VERSION} | ({} if body.id is None else {"id": body.id})
     yield orjson.dumps(members)[:-1] + b',"outputs":['
     for index, tensor in enumerate(tensors):
-        described = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
+        described = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         yield (b"," if index else b"") + orjson.dumps(described)[:-1]
-        if body.is_binary(tensor.name):
-            yield b',"parameters":{"binary_data_size":%d}}' % tensor.array.nbytes
+        if isinstance(tensor, OutputBytes):
+            yield b',"parameters":{"binary_data_size":%d}}' % tensor.size
         else:
             yield b',"data":'
             yield from flat_list(tensor.array)
             yield b"}"
     yield b"]}"
-
-
-def _view(tensor: OutputTensor) -> memoryview:
-    return tensor.array.reshape(-1).data.cast("B")

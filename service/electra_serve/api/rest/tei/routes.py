@@ -142,7 +142,7 @@ _ROUTES: Final[Mapping[str, _Route]] = MappingProxyType(
             "Text of each list of ids, by the model's own tokenizer.",
             schemas.TeiDecodeBody,
             schemas.TeiTexts,
-            {"ids": [[2, 7, 9, 3]]},
+            {"ids": [[101, 3173, 200, 102]]},
         ),
         "default": _Route(
             "/",

@@ -23,6 +23,15 @@ const app = {
   facts,
   models: () => models,
   model: () => models.find((model) => model.name === picker.value) ?? models[0],
+  /** Reads the models if none is known, such as after a missing key; returns false if there is still none. */
+  async hasModel() {
+    if (models.length === 0) await readModels();
+    return models.length > 0;
+  },
+  /** Reads the models again after a problem that says that they changed. */
+  async noticeProblem({ code }) {
+    if (code === "model_not_found") await readModels();
+  },
 };
 
 const isCrossEncoder = (model) => model.head === "sequence_classification" && model.labels.length === 1;
@@ -110,7 +119,6 @@ function askForKey(reason) {
   asking ??= new Promise((resolve) => {
     const dialog = byId("key-dialog");
     fill(byId("key-reason"), reason);
-    byId("key").value = "";
     let given = null;
     const submit = (event) => {
       event.preventDefault();
@@ -123,6 +131,7 @@ function askForKey(reason) {
     dialog.addEventListener("close", () => {
       byId("key-form").removeEventListener("submit", submit);
       byId("key-cancel").removeEventListener("click", cancel);
+      byId("key").value = "";
       asking = null;
       resolve(given || null);
     }, { once: true });
@@ -146,5 +155,6 @@ document.addEventListener("visibilitychange", () => {
 });
 
 const wanted = location.hash.slice(1);
-group.select(viewOf(wanted) ? wanted : "similarity");
+group.hide("live", !facts.metrics);
+group.select(viewOf(wanted) && (wanted !== "live" || facts.metrics) ? wanted : "similarity");
 readModels();

@@ -131,10 +131,10 @@ export function callPanel() {
 }
 
 async function copyText(block, button) {
-  if (navigator.clipboard) {
+  try {
     await navigator.clipboard.writeText(block.textContent);
-  } else {
-    // Browsers offer the clipboard over TLS and on this machine only.
+  } catch {
+    // Browsers offer the clipboard over TLS and on this machine only, and users may deny it.
     getSelection().selectAllChildren(block);
     document.execCommand("copy");
     getSelection().removeAllRanges();

@@ -12,7 +12,7 @@ export function classifyView(app) {
   const context = h("textarea", { rows: "5", spellcheck: "false", name: "context" }, "The White Rabbit started violently, dropped the gloves and the fan, and ran away into the darkness.");
   const texts = field("Texts, one a line", area);
   const asked = h("div", { class: "fields" }, field("Question", question), field("Context", context));
-  const view = makeView({
+  const view = makeView(app, {
     inputs: [texts, asked],
     action: "Classify",
     prepare() {

@@ -8,7 +8,7 @@ import { makeView } from "./view.js";
 export function rerankView(app) {
   const query = h("input", { type: "text", name: "query", value: "Who was late?", autocomplete: "off" });
   const area = h("textarea", { rows: "7", spellcheck: "false", name: "documents" }, "The Rabbit looked at its watch and hurried on.\nAlice fell asleep on the bank.\nThe Queen made some tarts.");
-  return makeView({
+  return makeView(app, {
     inputs: [field("Query", query), field("Documents, one a line", area)],
     action: "Rerank",
     prepare() {

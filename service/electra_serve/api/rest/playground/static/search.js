@@ -17,7 +17,7 @@ export function searchView(app) {
   const query = h("input", { type: "text", name: "query", value: "I forgot my password", autocomplete: "off" });
   const area = h("textarea", { rows: "8", spellcheck: "false", name: "documents" }, EXAMPLE);
   const output = outputSelect();
-  return makeView({
+  return makeView(app, {
     inputs: [field("Query", query), field("Documents, one a line", area), field("Output", output)],
     action: "Search",
     prepare() {

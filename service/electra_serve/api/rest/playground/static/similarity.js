@@ -12,6 +12,8 @@ Borrowing money has become more expensive.
 How do I reset my password?
 I cannot log in to my account.`;
 
+const COMPARED = 100; // browsers take seconds for larger maps
+
 const GRPC_OUTPUTS = { embedding: "OUTPUT_EMBEDDING", mean_output: "OUTPUT_MEAN" };
 
 /** Select of the output that is compared. */
@@ -34,7 +36,7 @@ export function encodeCalls(model, output, texts, lines, openaiCall) {
 export function similarityView(app) {
   const area = h("textarea", { rows: "8", spellcheck: "false", name: "texts" }, EXAMPLE);
   const output = outputSelect();
-  return makeView({
+  return makeView(app, {
     inputs: [field("Texts, one a line", area), field("Output", output)],
     action: "Compare",
     prepare() {
@@ -58,7 +60,8 @@ export function similarityView(app) {
 }
 
 /** A table of cosines whose colors span from the lowest one, rounded down, to 1. */
-function heatMap(texts, vectors, prompt) {
+function heatMap(all, everyVector, prompt) {
+  const [texts, vectors] = [all.slice(0, COMPARED), everyVector.slice(0, COMPARED)];
   const cosines = vectors.map((a) => vectors.map((b) => cosine(a, b)));
   const lowest = Math.min(...cosines.flat());
   const from = Math.min(Math.floor(lowest * 10) / 10, 0.9);
@@ -78,9 +81,10 @@ function heatMap(texts, vectors, prompt) {
   );
   const legend = h("div", { class: "legend", "aria-hidden": "true" }, from.toFixed(1), h("span", { class: "scale" }), "1.0");
   return [
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Similarity map" }, table),
+    h("div", { class: "scroll map", tabindex: "0", role: "region", "aria-label": "Similarity map" }, table),
     legend,
     h("ol", { class: "numbered" }, texts.map((text) => h("li", {}, text))),
+    all.length > COMPARED ? h("p", { class: "note" }, `Only the first ${COMPARED} of ${all.length} texts are compared.`) : null,
     prompt ? h("p", { class: "muted" }, `Each text is sent after the model's prompt “${prompt}”.`) : null,
   ];
 }

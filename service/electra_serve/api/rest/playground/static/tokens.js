@@ -4,10 +4,12 @@ import { curl, post } from "./calls.js";
 import { field, h } from "./dom.js";
 import { makeView } from "./view.js";
 
+const LISTED = 2000; // browsers take seconds for more
+
 export function tokensView(app) {
-  const area = h("textarea", { rows: "4", spellcheck: "false", name: "text" }, "Unbelievable! Tokenizers split “naïve” words into pieces.");
+  const area = h("textarea", { rows: "4", spellcheck: "false", name: "text" }, 'Unbelievable! Tokenizers split "naïve" words into pieces.');
   const special = h("input", { type: "checkbox", checked: true, name: "special" });
-  return makeView({
+  return makeView(app, {
     inputs: [field("Text", area), h("label", { class: "check" }, special, "Add [CLS] and [SEP]")],
     action: "Tokenize",
     prepare() {
@@ -26,12 +28,14 @@ export function tokensView(app) {
   });
 }
 
-function tokenList(tokens, model) {
+function tokenList(all, model) {
+  const tokens = all.slice(0, LISTED);
   const limit = model.limits?.max_sequence_length;
   const place = (token) => (token.special ? "" : `${token.start}–${token.end}`);
   return [
     h("p", { class: "pieces", "aria-hidden": "true" }, tokens.map((token) => h("span", { class: token.special ? "piece special" : "piece", title: `${token.id}` }, token.piece || "?"))),
-    limit && tokens.length > limit ? h("p", { class: "note" }, `The model takes at most ${limit} ids; the text has ${tokens.length}.`) : null,
+    limit && all.length > limit ? h("p", { class: "note" }, `The model takes at most ${limit} ids; the text has ${all.length}.`) : null,
+    all.length > LISTED ? h("p", { class: "note" }, `Only the first ${LISTED} are listed.`) : null,
     h(
       "div",
       { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Tokens" },

@@ -27,7 +27,7 @@ export function problemBox(problem) {
  * `{path, body}`, its `code` in other languages, and `render`, which takes the response and returns elements; it must not
  * read the controls, which may have changed since.
  */
-export function makeView({ inputs, action, prepare }) {
+export function makeView(app, { inputs, action, prepare }) {
   const problem = h("div", { role: "alert" });
   const status = h("p", { role: "status", class: "muted status" });
   const result = h("div", { class: "result" });
@@ -42,6 +42,7 @@ export function makeView({ inputs, action, prepare }) {
     running = controller;
     fill(problem);
     try {
+      if (!app.model() && !(await app.hasModel())) return; // the page shows the reason
       const { path, body, code, render } = prepare();
       calls.show(code);
       element.setAttribute("aria-busy", "true");
@@ -57,6 +58,7 @@ export function makeView({ inputs, action, prepare }) {
       fill(result);
       if (!(error instanceof ApiError)) throw error;
       fill(problem, problemBox(error.problem));
+      await app.noticeProblem(error.problem);
     } finally {
       if (running === controller) element.setAttribute("aria-busy", "false");
     }
@@ -88,9 +90,9 @@ function summary(json, ms) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/** A number with its exact value. */
+/** A number with its exact value; it is shown without the sign if it rounds to zero. */
 export function number(value, digits) {
-  return h("data", { value: String(value) }, value.toFixed(digits));
+  return h("data", { value: String(value) }, value.toFixed(digits).replace(/^-(0\.0*)$/, "$1"));
 }
 
 /** A number with a bar of `share` (0 to 1) below it. */
