@@ -12,7 +12,8 @@ import structlog
 from tqdm import tqdm
 
 EVERY_S: Final = 10.0  # between log lines
-_COLUMNS: Final = 80  # of a terminal that does not know its width
+_COLUMNS: Final = 80  # of a terminal that does not know its size
+_ROWS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO, rows_before: int = 0) -> None:
         self._speed = Speed()
-        shown = {"dynamic_ncols": True} if _columns(stream) else {"ncols": _COLUMNS}
+        shown = {"dynamic_ncols": True} if _columns(stream) else {"ncols": _COLUMNS, "nrows": _ROWS}
         self._bar = tqdm(file=stream, unit=" rows", unit_scale=True, initial=rows_before, **shown)
 
     def update(self, done: Done) -> None:
@@ -81,7 +82,7 @@ class ProgressBar:
 
 
 def _columns(stream: TextIO) -> int:
-    """Returns the width of a terminal; 0 if it does not know it, as some in containers."""
+    """Returns the width of a terminal; 0 if it does not know its size, as some in containers."""
     try:
         return os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
