@@ -18,6 +18,7 @@ from electra_serve.errors import BulkConflict
 from electra_serve.tensors import IntArray
 
 MAX_LINE_BYTES: Final = 16 * 2**20
+_MAX_LINES_BEFORE: Final = 2**20  # before the first object; more are no fault of rows but another format
 _TOO_LONG: Final = Problem(f"the line must have at most {MAX_LINE_BYTES} bytes; got more")
 _NO_OBJECT: Final = Problem("the line must be a JSON object; got something else")
 
@@ -46,6 +47,8 @@ def read_json_lines(stream: io.BufferedReader, ids: IdTypes) -> Iterator[Chunk]:
         if found.objects >= CHUNK_ROWS:
             found.check()
         # The type of the ids is that of the first ones, which invalid lines do not have.
+        if not found.objects and len(values) >= _MAX_LINES_BEFORE:
+            raise BulkConflict(f"lines must be JSON objects; none of the first {len(values):,} is one")
         if found.objects:
             yield Chunk(values, None if ids.columns.id is None else ids.fit(_id_array(cells, ids)))
             values, cells = [], []

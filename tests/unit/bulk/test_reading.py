@@ -153,6 +153,13 @@ def test_invalid_lines_do_not_decide_the_type_of_ids(tmp_path: Path) -> None:
     assert len(read(path)) == 1501
 
 
+def test_lines_without_any_object_are_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("electra_serve.bulk.lines._MAX_LINES_BEFORE", 2048)
+    path = write_bytes(tmp_path / "a.jsonl", b"text\n" * 5000)
+    with pytest.raises(BulkConflict, match="lines must be JSON objects; none of the first 2,048 is one"):
+        read(path)
+
+
 @pytest.mark.parametrize("cell", ["[1]", "1.5", "true", "99999999999999999999"])
 def test_ids_of_json_that_no_column_holds(cell: str, tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.jsonl", b'{"text": "a", "id": %b}\n' % cell.encode())
