@@ -57,7 +57,7 @@ class InputFile:
     @property
     def shown(self) -> str:
         """Name in messages."""
-        return "standard input" if self.is_stdin else self.path
+        return shown_name(self.path)
 
     def identity(self) -> dict[str, object]:
         """Returns the part that decides the output, as JSON values."""
@@ -79,8 +79,12 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
-        shown = "standard input" if path == STDIN else path
-        raise BulkError(f"cannot read {shown}: {describe(error)}") from error
+        raise BulkError(f"cannot read {shown_name(path)}: {describe(error)}") from error
+
+
+def shown_name(path: str) -> str:
+    """Returns the name of an input in messages."""
+    return "standard input" if path == STDIN else path
 
 
 def describe(error: BaseException) -> str:

@@ -148,13 +148,12 @@ class ShardStore:
         """
         path = self.paths.partial / _MANIFEST
         earlier = read_manifest(path)
-        if earlier is not None and self._record(0).exists() and not restart:
-            require_same(earlier, manifest, self.paths)
-        if earlier is None or restart or first_change(earlier, manifest) is not None:
+        if earlier is None or restart or (not self._record(0).exists() and first_change(earlier, manifest)):
             self._clear()
             self.manifest = manifest
             write_json(path, manifest)
             return
+        require_same(earlier, manifest, self.paths)
         self.manifest = earlier
         self.records = list(self._read_records())
         self._remove_unfinished()

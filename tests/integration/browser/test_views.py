@@ -115,6 +115,10 @@ def test_a_result_is_shown_of_the_controls_that_were_sent(page: Page, site: Site
         f"document.querySelector('{where} select').value = 'mean_output'; }})()"
     )
     page.wait(f"document.querySelector('{where} {result}') !== null")
+    sent = page.run(f"[...document.querySelectorAll('{where} input, {where} textarea')].map((e) => e.value)")
+    expected = cosines(site, "\n".join(sent).split("\n"), "embedding")
+    shown = expected if view == "similarity" else -np.sort(-expected[0, 1:])
+    assert values(page, f"{where} {result}") == pytest.approx(shown.ravel().tolist(), abs=1e-5)
 
 
 def test_a_search_ranks_by_cosine(page: Page, site: Site) -> None:

@@ -45,7 +45,10 @@ DEFAULT_APIS: Final = ApiSettings()
 
 
 class Codec:
-    """Converts between messages and the service's types; protobuf would serialize a message to count its bytes."""
+    """Converts between messages and the service's types.
+
+    Sizes are those of the received bytes: protobuf would serialize a message to count them.
+    """
 
     def __init__(
         self,

@@ -20,7 +20,6 @@ from electra_serve.proto.electra.v1 import encoder_pb2 as pb
 from electra_serve.serving.classify import ClassifyRequest
 from electra_serve.serving.embed import EmbedRequest
 from electra_serve.serving.encode import EncodeRequest
-from electra_serve.serving.request_context import RequestContext
 from electra_serve.serving.rerank import RerankRequest
 from electra_serve.serving.transit_budget import Reservation, Transit
 from electra_serve.settings.model_names import MAX_NAME
@@ -90,7 +89,16 @@ class EncoderServicer:
         record: RequestRecord,
         reservation: Reservation,
     ) -> Parts:
-        request = await self._to_request(message, size, model, call.request_context(record), reservation)
+        context = call.request_context(record)
+        request = EncodeRequest(
+            input=await self._codec.to_input(message, size, call.client),
+            model=model,
+            outputs=decode.to_outputs(message.outputs),
+            truncation=decode.to_truncation(message),
+            context=context,
+            max_values=self._max_answer_bytes // 4,
+            transit=Transit(reservation, BYTES_PER_VALUE),
+        )
         record.sequences = decode.count(request.input)
         result = await self._service.encode(request)
         record.tokens = result.tokens
@@ -168,24 +176,6 @@ class EncoderServicer:
         model = message.model[: MAX_NAME + 1] or None  # no model has a longer name
         record.model = self._service.label(model)
         return model
-
-    async def _to_request(
-        self,
-        message: pb.EncodeRequest,
-        size: int,
-        model: str | None,
-        context: RequestContext,
-        reservation: Reservation,
-    ) -> EncodeRequest:
-        return EncodeRequest(
-            input=await self._codec.to_input(message, size, context.client),
-            model=model,
-            outputs=decode.to_outputs(message.outputs),
-            truncation=decode.to_truncation(message),
-            context=context,
-            max_values=self._max_answer_bytes // 4,
-            transit=Transit(reservation, BYTES_PER_VALUE),
-        )
 
     def _open_stream(self, call: Call) -> EncodeStream:
         def encode(
